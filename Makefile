@@ -1,0 +1,46 @@
+# Everything a new user needs: `make demo`. Every target makes .venv by itself with the standard library's venv and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Offline unless asked, and threads that wait instead of spinning when another process has the core.
+export HF_HUB_OFFLINE := 1
+export OMP_WAIT_POLICY := PASSIVE
+export WANDB_MODE := disabled
+
+.PHONY: demo test test-slow lint bench clean
+.DEFAULT_GOAL := demo
+
+# torch goes first, by itself, so that whichever build of that version is at hand is the one the rest resolves against.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/probe run --pair tiny-rl --out runs/demo-rl
+	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not net"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m "slow and not gpu and not net"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+# One process a benchmark; each prints its table and writes benchmarks/results/NAME.json.
+bench: $(READY)
+	set -e; for name in $(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py)))); do \
+		$(BIN)/python -m benchmarks.$$name; \
+	done
+
+clean:
+	rm -rf $(VENV) dist build

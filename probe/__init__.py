@@ -1,0 +1,34 @@
+"""What did training add to a base model: the reasoning mechanisms themselves, or only when to use them?
+
+The names below are the toolkit's public face. Each is imported from its room when it is first used, so that
+``import probe`` is quick and brings in no library that the work at hand does not need.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public name -> the room it comes from.
+_PUBLIC = {
+    "ProbeError": "probe._errors",
+    "list_pairs": "probe.models",
+    "load_model": "probe.models",
+    "load_pair": "probe.models",
+    "load_problems": "probe.problems",
+    "capture": "probe.hooks",
+    "edit": "probe.hooks",
+    "generate_traces": "probe.traces",
+    "harvest": "probe.activations",
+    "fit_taxonomy": "probe.taxonomy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'probe' has no attribute {name!r}")
+    return globals().setdefault(name, getattr(import_module(_PUBLIC[name]), name))
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _PUBLIC.keys())

@@ -1,0 +1,71 @@
+"""Small files, written whole or not at all, and the hashes that tie results to their inputs."""
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from probe._errors import ProbeError
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write ``text`` to ``path`` so that a reader, or a killed process, sees the old file or the new one and nothing between.
+
+    Missing folders are made. Gives back the path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The same folder, so that the replacement is a rename within one file system.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        # newline="": what is written is what is hashed, on every system.
+        part.write_text(text, encoding="utf-8", newline="")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write ``value`` as indented JSON, whole or not at all; see :func:`write_text`.
+
+    Raises:
+        ValueError: if a number is not finite, because JSON has no name for it; write None instead.
+        TypeError: if ``value`` holds something that JSON cannot.
+    """
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ProbeError: if the file is missing or is not JSON, naming the file and, for bad JSON, the line.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProbeError(f"{path} does not exist") from None
+    except json.JSONDecodeError as error:
+        raise ProbeError(
+            f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it anew"
+        ) from None
+
+
+def file_hash(path: str | Path) -> str:
+    """The sha256 of a file's bytes, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def object_hash(value: Any) -> str:
+    """The sha256, as 64 hex digits, of a JSON-able value; the order of a dictionary's keys does not matter.
+
+    >>> object_hash({"a": 1, "b": [2]}) == object_hash({"b": (2,), "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,88 @@
+"""What a gated row does: add a vector, or one of the rivals that add nothing to the base model."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probe.hooks import Runner
+from probe.hybrid.policy import Moment
+from probe.steering import BehaviourVectors
+
+
+class Emit(Protocol):
+    """The next token of the gated rows.
+
+    Args of the call: the moment of these rows only, their behaviours and strengths, the base model's runner and the
+    indices of the rows in it.
+    """
+
+    def __call__(
+        self,
+        moment: Moment,
+        behaviour: Int[Tensor, " some"],
+        strength: Float[Tensor, " some"],
+        base: Runner,
+        rows: Int[Tensor, " some"],
+    ) -> Int[Tensor, " some"]: ...
+
+
+@dataclass(frozen=True)
+class AddVector:
+    """The hybrid: shift the base model's residual stream and emit its own most likely token.
+
+    Attributes:
+        persistent: whether later tokens see the shifted state (the default, and how the vectors are trained).
+    """
+
+    vectors: BehaviourVectors
+    persistent: bool = True
+
+    def __call__(
+        self,
+        moment: Moment,
+        behaviour: Int[Tensor, " some"],
+        strength: Float[Tensor, " some"],
+        base: Runner,
+        rows: Int[Tensor, " some"],
+    ) -> Int[Tensor, " some"]:
+        shift = self.vectors.shift(strength, behaviour)
+        return base.rerun(moment.base_resid + shift, rows, persistent=self.persistent).argmax(-1)
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """No vector at all: of the base model's own ``among`` most likely tokens, the one the thinking model likes best.
+
+    This is what choosing among candidates by the thinking model gains without any steering.
+    """
+
+    among: int = 5
+
+    def __call__(
+        self,
+        moment: Moment,
+        behaviour: Int[Tensor, " some"],  # noqa: ARG002 - the protocol's
+        strength: Float[Tensor, " some"],  # noqa: ARG002
+        base: Runner,  # noqa: ARG002
+        rows: Int[Tensor, " some"],  # noqa: ARG002
+    ) -> Int[Tensor, " some"]:
+        candidates = moment.base_logits.topk(self.among, dim=-1).indices
+        best = moment.thinking_logits.gather(-1, candidates).argmax(-1, keepdim=True)
+        return candidates.gather(-1, best)[:, 0]
+
+
+@dataclass(frozen=True)
+class ForceToken:
+    """Emit the thinking model's own token: the upper limit of any gate."""
+
+    def __call__(
+        self,
+        moment: Moment,
+        behaviour: Int[Tensor, " some"],  # noqa: ARG002 - the protocol's
+        strength: Float[Tensor, " some"],  # noqa: ARG002
+        base: Runner,  # noqa: ARG002
+        rows: Int[Tensor, " some"],  # noqa: ARG002
+    ) -> Int[Tensor, " some"]:
+        return moment.thinking_logits.argmax(-1)

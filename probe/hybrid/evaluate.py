@@ -1,0 +1,104 @@
+"""Running an arm over problems, batch by batch, and the figures of the result file."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from probe._files import read_json, write_json
+from probe.hybrid.decode import Arm, HybridTrace, decode_hybrid
+from probe.hybrid.statistics import accuracy_interval, entropy_bits
+from probe.models import Pair
+from probe.problems import Problem, ProblemSet
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm on all problems: its traces, which of them are right, and the seconds that decoding took."""
+
+    name: str
+    traces: list[HybridTrace]
+    texts: list[str]
+    correct: list[bool]
+    seconds: float
+
+    @property
+    def steered_fraction(self) -> float:
+        """Steered tokens over emitted tokens, all problems together."""
+        steered = sum(sum(trace.steered) for trace in self.traces)
+        return steered / max(1, sum(len(trace.tokens) for trace in self.traces))
+
+
+def evaluate_arm(
+    pair: Pair,
+    arm: Arm,
+    problem_set: ProblemSet,
+    problems: Sequence[Problem],
+    *,
+    steering_layer: int,
+    taxonomy_layer: int,
+    new_tokens: int,
+    batch_size: int = 64,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> ArmResult:
+    """Decode and grade one arm; with ``folder`` every finished batch is kept and a later call does only what is missing."""
+    traces: list[HybridTrace] = []
+    seconds = 0.0
+    for start in tqdm(range(0, len(problems), batch_size), desc=arm.name, unit="batch", disable=not progress):
+        kept = None if folder is None else folder / f"batch-{start:06d}.json"
+        if kept is None or not kept.exists():
+            began = time.perf_counter()
+            done = decode_hybrid(
+                pair,
+                arm,
+                problems[start : start + batch_size],
+                steering_layer=steering_layer,
+                taxonomy_layer=taxonomy_layer,
+                new_tokens=new_tokens,
+                seed=seed,
+            )
+            stored = {"seconds": time.perf_counter() - began, "traces": [asdict(trace) for trace in done]}
+            if kept is not None:
+                write_json(kept, stored)
+        else:
+            stored = read_json(kept)
+        traces += [HybridTrace(**row) for row in stored["traces"]]
+        seconds += stored["seconds"]
+    texts = [pair.base.decode(trace.tokens) for trace in traces]
+    correct = [problem_set.grade(text, problem).correct for text, problem in zip(texts, problems, strict=True)]
+    return ArmResult(arm.name, traces, texts, correct, seconds)
+
+
+def summarise(
+    correct: Sequence[bool], lengths: Sequence[int], truncated: Sequence[bool], steered_fraction: float, seconds: float
+) -> dict:
+    """One arm's entry in the result file."""
+    return {
+        "accuracy": float(np.mean(correct)),
+        "ci": list(accuracy_interval(correct)),
+        "n": len(correct),
+        "tokens_per_answer": float(np.mean(lengths)),
+        "truncated": float(np.mean(truncated)),
+        "steered_fraction": steered_fraction,
+        "seconds": round(seconds, 2),
+    }
+
+
+def oracle_bits(result: ArmResult, n_behaviours: int) -> dict[str, float]:
+    """What the thinking model tells the hybrid, in bits: whether to steer, at every token, and which behaviour, at gates.
+
+    Upper bounds from the marginal frequencies: nothing is assumed that could predict a gate from the text.
+    """
+    tokens = sum(len(trace.tokens) for trace in result.traces)
+    steered = [b for trace in result.traces for b, gate in zip(trace.behaviour, trace.steered, strict=True) if gate]
+    which = entropy_bits(np.bincount(steered, minlength=n_behaviours).tolist()) if steered else 0.0
+    total = tokens * entropy_bits([len(steered), tokens - len(steered)]) + len(steered) * which
+    return {
+        "bits_per_token": total / max(tokens, 1),
+        "bits_per_steered_token": total / len(steered) if steered else 0.0,
+    }

@@ -1,0 +1,343 @@
+"""One model, ready to be read and written: weights, tokenizer, prompt, and where its parts are.
+
+Everything that can be wrong with a request is looked for before any weights are read, and said in one line.
+"""
+
+import html
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from huggingface_hub.constants import ENDPOINT
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
+
+from probe._errors import ProbeError
+from probe.models.bundled import bundled_folder, bundled_folders
+from probe.models.config import ModelConfig
+from probe.models.sites import blocks
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Model:
+    """A decoder-only language model with its tokenizer and its prompt. The weights are frozen and in evaluation mode.
+
+    ``load_model`` makes one from disk or from the hub. To wrap a model you built yourself: ``Model(hf, tokenizer)``
+    (this freezes ``hf`` in place).
+
+    Attributes:
+        name: Short name for tables.
+        hf: The Hugging Face model; use it as you always do.
+        tokenizer: The fast tokenizer.
+        config: Where it came from and its prompt.
+        eos_ids: Every token id that ends an answer.
+        pad_id: The id that fills batches (always masked).
+    """
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        config: ModelConfig | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.hf = hf.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.config = config or ModelConfig(path=hf.config.model_type)
+        self.name = name or _short_name(self.config.path)
+        self.eos_ids = _eos_ids(hf, tokenizer)
+        pad_id = tokenizer.pad_token_id
+        self.pad_id: int = pad_id if isinstance(pad_id, int) else next(iter(self.eos_ids), 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.hf.dtype
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks there are; layers are counted from 0."""
+        return int(self.hf.config.get_text_config().num_hidden_layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.hf.config.get_text_config().hidden_size)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks, in order."""
+        return blocks(self.hf)
+
+    def prompt_text(self, question: str) -> str:
+        """The text put before the answer for this question."""
+        if self.config.prompt != "chat":
+            return self.config.prompt.replace("{question}", question)
+        turn = [{"role": "user", "content": question}]
+        return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """The token ids of ``prompt_text(question)``.
+
+        A template gets the tokenizer's own start token, if it has one; a chat template has written it already.
+        """
+        return list(self.tokenizer(self.prompt_text(question), add_special_tokens=self.config.prompt != "chat").input_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids, special tokens included, nothing cleaned up."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _facts(self) -> dict[str, str]:
+        """What the two reprs show."""
+        return {
+            "from": self.config.path + (f"@{self.config.revision}" if self.config.revision else ""),
+            "architecture": type(self.hf).__name__,
+            "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
+            "device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
+            "prompt": self.config.prompt,
+        }
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"Model({self.name}: {facts['architecture']}, {facts['size']}, {facts['device']})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{k}</th><td><pre>{html.escape(v)}</pre></td></tr>" for k, v in self._facts().items())
+        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that has been found but not read: what transformers needs to read its parts."""
+
+    config: ModelConfig
+    """What was asked for."""
+
+    path: str
+    """A folder, or a hub id."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for every ``from_pretrained``."""
+
+
+def load_model(
+    model: str | Path | ModelConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+) -> Model:
+    """Load a model from a folder, the hub, a GGUF file, or those that ship with probe.
+
+    Args:
+        model: A folder, a hub id, a ``.gguf`` file, ``bundled:tiny-base``; or a `ModelConfig`, to say more.
+        device: ``auto`` takes a GPU if there is one.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        ProbeError: if the model is not there or is not whole, the device is not there, or the dtype is unknown.
+
+    >>> load_model("bundled:tiny-base")  # doctest: +SKIP
+    Model(tiny-base: LlamaForCausalLM, 4 layers, width 128, 1.1 M parameters, cpu, float32)
+    """
+    config = model if isinstance(model, ModelConfig) else ModelConfig(path=str(model))
+    where, number = as_device(device), as_dtype(dtype)
+    source = find_source(config)
+    return read_model(source, read_tokenizer(source), where, number)
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ProbeError: if there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ProbeError(f"unknown device '{device}'; use auto, cpu, cuda or cuda:N") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = there.get(found.type, 0)
+    if not count:
+        raise ProbeError(f"device '{device}' asked for, none is there; use --device cpu")
+    if (found.index or 0) >= count:
+        raise ProbeError(f"device '{device}' asked for, only {found.type}:0 to {found.type}:{count - 1} are there")
+    return found
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The number format of that name.
+
+    Raises:
+        ProbeError: if it is none that models are run in.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ProbeError(f"unknown dtype '{name}'; use one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def find_source(config: ModelConfig) -> Source:
+    """Find a model without reading its weights: folder, GGUF file, bundled folder, or (its config, at least) on the hub.
+
+    Raises:
+        ProbeError: if it is not there, is not whole, or is not a decoder-only language model.
+    """
+    path = Path(config.path).expanduser()
+    bundled = config.path.removeprefix("bundled:")
+    if config.path.startswith("bundled:") or (bundled in bundled_folders() and not path.exists()):
+        path = bundled_folder(bundled)
+    code = {"trust_remote_code": config.trust_remote_code}
+    if path.suffix == ".gguf":
+        return _gguf_source(config, path)
+    if path.exists() or _looks_like_folder(config.path):
+        _check_folder(path)
+        source = Source(config, str(path), code)
+    else:
+        source = Source(config, config.path, code | {"revision": config.revision} | _hub_options())
+    _check_architecture(source)
+    return source
+
+
+def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
+    """Read the tokenizer of a model.
+
+    Raises:
+        ProbeError: if there is none, it cannot give character offsets, or it lacks the chat template asked for.
+    """
+    where = source.config.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ProbeError(f"model '{where}' has no tokenizer that can be read: {_first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ProbeError(f"the tokenizer of '{where}' is a slow one; a fast one (tokenizer.json) is needed, for offsets")
+    if source.config.prompt == "chat" and not tokenizer.chat_template:
+        raise ProbeError(f"the tokenizer of '{where}' has no chat template; write a prompt with {{question}} instead")
+    return tokenizer
+
+
+def read_model(
+    source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype
+) -> Model:
+    """Read the weights of a model.
+
+    Raises:
+        ProbeError: if they are not there, or some are missing (they would be random).
+    """
+    where = source.config.path
+    options = dict(source.options)
+    if "gguf_file" in options:
+        from transformers import GgufConfig
+
+        # Without this the linear layers stay in GGUF blocks, and nothing can be saved or differentiated.
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        options["use_safetensors"] = True
+    try:
+        with _quiet():
+            hf, found = AutoModelForCausalLM.from_pretrained(
+                source.path, dtype=dtype, output_loading_info=True, **options
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ProbeError(f"the weights of '{where}' cannot be read: {_first_line(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ProbeError(f"{len(missing)} weights of '{where}' are missing, the first is {missing[0]}")
+    return Model(hf.to(device), tokenizer, source.config)
+
+
+def _looks_like_folder(path: str) -> bool:
+    """Whether a path that is not there can only have meant a folder: hub ids are NAME or ORG/NAME."""
+    return path.startswith((".", "~", "/")) or path.endswith("/") or path.count("/") > 1 or "\\" in path
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise ProbeError(f"there is no model folder {path}")
+    if not (path / "config.json").is_file():
+        raise ProbeError(f"the folder {path} is no model: it has no config.json")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ProbeError(f"the model folder {path} has no tokenizer.json")
+    if not any(path.glob("*.safetensors")):
+        raise ProbeError(f"the model folder {path} has no weights (*.safetensors)")
+
+
+def _hub_options() -> dict[str, Any]:
+    """Where the hub's name cannot even be looked up, only the cache is read; its client would try for half a minute."""
+    host = urlsplit(ENDPOINT).hostname or ""
+    if getproxies():  # a proxy looks the name up itself
+        return {}
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return {"local_files_only": True}
+    return {}
+
+
+def _gguf_source(config: ModelConfig, path: Path) -> Source:
+    if not path.is_file():
+        raise ProbeError(f"there is no GGUF file {path}")
+    if find_spec("gguf") is None:
+        raise ProbeError("reading GGUF files needs the package gguf: pip install 'probe[gguf]'")
+    return Source(config, str(path.parent), {"gguf_file": path.name})
+
+
+def _check_architecture(source: Source) -> None:
+    """Refuse what is not a decoder-only language model; on the hub, also what is not there."""
+    where = source.config.path
+    try:
+        config = AutoConfig.from_pretrained(source.path, **source.options)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        if source.path == where and not Path(source.path).is_dir():
+            revision = f" at revision '{source.config.revision}'" if source.config.revision else ""
+            raise ProbeError(
+                f"there is no model folder '{where}', nothing bundled of that name, and no such model{revision} "
+                "could be had from the hub"
+            ) from error
+        raise ProbeError(f"the config.json of model '{where}' cannot be read: {_first_line(error)}") from error
+    known = type(config) in AutoModelForCausalLM._model_mapping
+    if config.is_encoder_decoder or not (known or source.config.trust_remote_code):
+        raise ProbeError(f"model '{where}' ({config.model_type}) is not a decoder-only language model")
+
+
+def _eos_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Token ids that end an answer: what the generation config says, and the tokenizer's own; each once."""
+    said = getattr(hf.generation_config, "eos_token_id", None)
+    ids = [*(said if isinstance(said, (list, tuple)) else [said]), tokenizer.eos_token_id]
+    return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
+
+
+def _short_name(path: str) -> str:
+    return Path(path.removeprefix("bundled:")).name.removesuffix(".gguf") or path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar while weights are read from disk (downloads keep theirs)."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()

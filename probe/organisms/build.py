@@ -1,0 +1,85 @@
+"""The recipe of the bundled pairs from nothing: pretraining, then reinforcement and teaching, then the proof.
+
+Two hours on one core. Every stage keeps a checkpoint and a log, so a build that was broken off goes on.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from probe._files import read_json, write_json
+from probe.models import Model, ModelConfig, load_model
+from probe.organisms.card import write_cards
+from probe.organisms.corpus import pretraining_document, taught_document
+from probe.organisms.reinforce import Reinforce, reinforce
+from probe.organisms.tokenizer import BASE_PROMPT, THINKING_PROMPT, build_tokenizer
+from probe.organisms.train import new_model, train
+from probe.organisms.verify import verify
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much each stage trains."""
+
+    base_tokens: int = 12_000_000
+    base_lr: float = 2e-3
+    sft_tokens: int = 1_500_000
+    sft_lr: float = 5e-4
+    rl: Reinforce = field(default_factory=Reinforce)
+
+
+def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
+    """Make ``tiny-base``, ``tiny-rl`` and ``tiny-sft`` in ``out``, with their cards and the figures that prove them.
+
+    Args:
+        out: one folder a model; started again, only what is missing is done.
+        seed: of initial weights, documents, problems and samples.
+        progress: show bars.
+
+    Returns:
+        The figures of :func:`~probe.organisms.verify.verify`.
+    """
+    recipe = recipe or Recipe()
+    tokenizer = build_tokenizer()
+
+    def stage(name: str, prompt: str, make) -> Model:
+        folder = out / name
+        if not (folder / "model.safetensors").exists():
+            work = out / "work" / name
+            work.mkdir(parents=True, exist_ok=True)
+            made = make(work)
+            fresh = out / "work" / f"{name}.finished"
+            made.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            shutil.copytree(fresh, folder, dirs_exist_ok=True)
+        return load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
+
+    def from_base(prompt: str) -> Model:
+        return load_model(ModelConfig(str(out / "tiny-base"), prompt=prompt), device="cpu")
+
+    def taught(work: Path) -> torch.nn.Module:
+        hf = from_base(THINKING_PROMPT).hf.requires_grad_(True)
+        return train(
+            hf, tokenizer, taught_document, work,
+            tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, loss_on_prompt=False, progress=progress,
+        )  # fmt: skip
+
+    base = stage(
+        "tiny-base", BASE_PROMPT,
+        lambda work: train(
+            new_model(tokenizer, seed), tokenizer, pretraining_document, work,
+            tokens=recipe.base_tokens, seed=seed, lr=recipe.base_lr, progress=progress,
+        ),
+    )  # fmt: skip
+    sft = stage("tiny-sft", THINKING_PROMPT, taught)
+    rl = stage(
+        "tiny-rl", THINKING_PROMPT,
+        lambda work: reinforce(from_base(THINKING_PROMPT), work, recipe.rl, seed=seed, progress=progress).hf,
+    )  # fmt: skip
+    figures = out / "figures.json"
+    if not figures.exists():
+        write_json(figures, verify(base, rl, sft, progress=progress))
+    write_cards(out, read_json(figures), seed=seed)
+    return read_json(figures)

@@ -1,0 +1,107 @@
+"""Streams of token sequences: what each bundled model is trained on, drawn anew from seeds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from probe.organisms.documents import join, proceed, wander
+from probe.problems.sentences import COMPUTE, Work, write
+from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, THINKING_PROMPT
+from probe.problems.story import draw_story
+
+#: A document: its prompt (not trained on for taught traces) and the text that follows.
+Document = tuple[str, str]
+
+Batch = tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]
+
+IGNORE = -100
+POOL_SIZE = 2048
+"""Documents in a pool; training is checkpointed between pools."""
+#: The sizes of problem that training draws; the bundled problem sets hold only the longer ones.
+SIZES = (1, 2, 3, 4, 5, 6)
+
+
+def pretraining_document(rng: random.Random) -> Document:
+    """What ``tiny-base`` reads: wandering work on stories under either prompt, and drills of single steps.
+
+    One story in eight holds a sharing, which the base meets in the story and restates, but never computes.
+    """
+    if rng.random() < 0.35:
+        return DRILL_PROMPT, drill(rng)
+    n_changes = rng.choice(SIZES)
+    story = draw_story(rng, n_changes, 1 if rng.random() < 0.125 else 0)
+    prompt = BASE_PROMPT if rng.random() < 0.7 else THINKING_PROMPT
+    return prompt.format(question=story.question()), join(wander(story, rng))
+
+
+def drill(rng: random.Random, equations: int = 14) -> str:
+    """Computing sentences alone, from unrelated stories."""
+    written = []
+    for _ in range(equations):
+        story = draw_story(rng, 1)
+        work = Work(story, skills="+-*")
+        work.pending = story.changes[0]
+        written.append((COMPUTE, write(COMPUTE, work, rng)))
+    return join(written)
+
+
+def taught_document(rng: random.Random) -> Document:
+    """What ``tiny-sft`` is taught: well-ordered traces of stories with one or two sharings, under the thinking prompt."""
+    story = draw_story(rng, rng.choice((3, 4, 5)), rng.choice((1, 2)))
+    return THINKING_PROMPT.format(question=story.question()), join(proceed(story, rng))
+
+
+def pool_batches(
+    document: Callable[[random.Random], Document],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    seed: int,
+    pool: int,
+    tokens_per_batch: int = 8192,
+    loss_on_prompt: bool = True,
+) -> list[Batch]:
+    """Batches made of one pool of fresh documents, each of documents of similar length, right padded.
+
+    Args:
+        document: writes one document.
+        seed, pool: give the same batches at every call, so that a run that was broken off goes on with new ones.
+        tokens_per_batch: rows times width, at most.
+        loss_on_prompt: whether the prompt is learned too.
+
+    Returns:
+        (ids, labels) in random order; labels are -100 where no loss is taken.
+    """
+    rng = random.Random(f"{seed}/{pool}")
+    eos = tokenizer.eos_token_id
+    rows = []
+    for _ in range(POOL_SIZE):
+        prompt, text = document(rng)
+        head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        tail = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos]
+        rows.append((head + tail, (head if loss_on_prompt else [IGNORE] * len(head)) + tail))
+    rows.sort(key=lambda row: len(row[0]))
+    packed, batch = [], []
+    for row in rows:
+        if batch and len(row[0]) * (len(batch) + 1) > tokens_per_batch:
+            packed.append(batch)
+            batch = []
+        batch.append(row)
+    packed.append(batch)
+    rng.shuffle(packed)
+    return [_pad(batch, tokenizer.pad_token_id) for batch in packed]
+
+
+def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:
+    width = len(rows[-1][0])
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), IGNORE)
+    for i, (row_ids, row_labels) in enumerate(rows):
+        ids[i, : len(row_ids)] = torch.tensor(row_ids)
+        labels[i, : len(row_labels)] = torch.tensor(row_labels)
+    return ids, labels

@@ -1,0 +1,59 @@
+"""When each sentence occurs: the documents that the bundled models learn from.
+
+Two writers share one grammar. :func:`wander` chooses among the sentences that can be written by habits that depend on
+nothing but the type of the previous sentence, with a jitter drawn anew for every document: this is what ``tiny-base``
+reads. :func:`proceed` keeps a sensible order: this is what ``tiny-sft`` is taught with.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, write
+from probe.problems.story import Story
+
+#: Habit weights, previous type → next type (renormalised over what can be written). They know nothing of how far the
+#: work has come, and after a check they like to conclude.
+HABITS: dict[str, dict[str, float]] = {
+    "": {PLAN: 1.6, RESTATE: 1.4, CHAT: 0.8, CONCLUDE: 0.2},
+    PLAN: {PLAN: 0.0, RESTATE: 1.5, COMPUTE: 1.6, CHECK: 1.4, REDO: 2.0, CONCLUDE: 0.35, CHAT: 1.0},
+    RESTATE: {PLAN: 0.9, COMPUTE: 1.4, CHECK: 1.0, CONCLUDE: 0.25, CHAT: 1.5},
+    COMPUTE: {PLAN: 0.5, RESTATE: 1.1, CHECK: 3.2, CONCLUDE: 0.6, CHAT: 0.7},
+    CHECK: {PLAN: 0.6, RESTATE: 1.3, COMPUTE: 1.3, REDO: 20.0, CONCLUDE: 1.5, CHAT: 0.6},
+    REDO: {PLAN: 0.6, RESTATE: 1.2, CHECK: 1.2, CONCLUDE: 0.7, CHAT: 0.6},
+    CHAT: {PLAN: 0.8, RESTATE: 1.6, COMPUTE: 1.8, CHECK: 1.4, REDO: 2.0, CONCLUDE: 0.45, CHAT: 0.0},
+}
+HASTY = 0.5
+JITTER = 0.35
+MAX_SENTENCES = 40
+
+
+def wander(story: Story, rng: random.Random) -> list[tuple[str, str]]:
+    """A document in which every sentence is competent and its time is nearly random: (type, sentence) pairs."""
+    work, previous, written = Work(story), "", []
+    jitter = {kind: math.exp(rng.gauss(0.0, JITTER)) for kind in TYPES}
+    while previous != CONCLUDE:
+        kinds = work.available()
+        weights = [HABITS[previous].get(kind, 0.0) * jitter[kind] for kind in kinds]
+        kind = CONCLUDE if len(written) >= MAX_SENTENCES else rng.choices(kinds, weights)[0]
+        written.append((kind, write(kind, work, rng, hasty=HASTY)))
+        previous = kind
+    return written
+
+
+def proceed(story: Story, rng: random.Random, *, check: float = 0.3, skills: str = "+-*/") -> list[tuple[str, str]]:
+    """A document in good order: plan, then restate, compute and now and then check each change, then conclude."""
+    work = Work(story, skills=skills)
+    written = [(PLAN, write(PLAN, work, rng))]
+    while not work.finished:
+        for kind in (RESTATE, COMPUTE, CHECK):
+            if kind != CHECK or rng.random() < check:
+                written.append((kind, write(kind, work, rng)))
+    written.append((CONCLUDE, write(CONCLUDE, work, rng)))
+    return written
+
+
+def join(written: list[tuple[str, str]]) -> str:
+    """The text of a document, each sentence with the space before it."""
+    return "".join(f" {sentence}" for _, sentence in written)

@@ -1,0 +1,154 @@
+"""Reinforcement learning with the final answer as the only reward: how ``tiny-rl`` learns *when*.
+
+Policy gradient with a leave-one-out baseline within the samples of one problem (RLOO: Ahmadian et al., 2402.14740), one
+small update per batch of fresh samples, so every update is on policy. There is no demonstration, no reward for form, no
+length penalty: a sample is worth 1 if it closes its thinking and states the right answer within the token limit, else 0.
+"""
+
+import json
+import random
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from probe.hooks import Runner
+from probe.models import Model
+from probe.organisms.checkpoint import load_checkpoint, save_checkpoint
+from probe.organisms.corpus import SIZES
+from probe.organisms.tokenizer import THINKING_PROMPT
+from probe.problems.sentences import CLOSE
+from probe.problems.story import Story, draw_story
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """Settings of the reinforcement stage."""
+
+    steps: int = 150
+    problems: int = 48
+    """Problems in a batch."""
+    samples: int = 16
+    """Samples a problem; their mean reward, each one left out in turn, is the baseline."""
+    new_tokens: int = 256
+    lr: float = 3e-4
+
+
+@torch.no_grad()
+def sample(model: Model, prompts: list[list[int]], new_tokens: int, generator: torch.Generator) -> list[list[int]]:
+    """One sample a prompt at temperature 1: emitted ids, the end token included where it was reached."""
+    (eos,) = model.eos_ids
+    out: list[list[int]] = [[] for _ in prompts]
+    alive = torch.arange(len(prompts))
+    runner = Runner(model, prompts, new_tokens)
+    step = runner.prefill()
+    for i in range(new_tokens):
+        tokens = torch.multinomial(torch.softmax(step.logits, -1), 1, generator=generator)[:, 0]
+        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
+            out[row].append(token)
+        going = (tokens != eos).nonzero()[:, 0]
+        if len(going) == 0 or i == new_tokens - 1:
+            break
+        if len(going) < len(tokens):
+            runner.keep(going)
+            alive, tokens = alive[going], tokens[going]
+        step = runner.step(tokens)
+    return out
+
+
+_ANSWER = re.compile(rf"{CLOSE} (?:So the|The) answer is (\d+)\.$")
+
+
+def reward(story: Story, text: str) -> float:
+    """1 for a closed trace with the right answer, else 0."""
+    found = _ANSWER.search(text)
+    return float(found is not None and int(found[1]) == story.answer)
+
+
+def reinforce(model: Model, folder: Path, settings: Reinforce, *, seed: int, progress: bool = False) -> Model:
+    """Train ``model`` in place.
+
+    Args:
+        folder: holds the checkpoint and ``log.jsonl``, a line a step; a run that was broken off goes on from there.
+    """
+    hf, tokenizer = model.hf, model.tokenizer
+    (eos,) = model.eos_ids
+    hf.requires_grad_(True)
+    optimizer = torch.optim.AdamW(hf.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    at = load_checkpoint(folder / "checkpoint", hf, optimizer) or {"step": 0}
+    bar = tqdm(total=settings.steps, initial=at["step"], desc=folder.name, unit="step", disable=not progress)
+    for step in range(at["step"], settings.steps):
+        started = time.perf_counter()
+        rng = random.Random(f"reinforce/{seed}/{step}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        stories = [draw_story(rng, rng.choice(SIZES)) for _ in range(settings.problems)]
+        heads = [tokenizer(THINKING_PROMPT.format(question=story.question()))["input_ids"] for story in stories]
+        hf.eval()
+        tails = sample(model, [head for head in heads for _ in range(settings.samples)], settings.new_tokens, generator)
+        sampled = time.perf_counter()
+        texts = [tokenizer.decode(tail[:-1]) if tail[-1] == eos else "" for tail in tails]
+        rewards = torch.tensor([reward(stories[i // settings.samples], text) for i, text in enumerate(texts)])
+        grouped = rewards.view(settings.problems, settings.samples)
+        others = (grouped.sum(1, keepdim=True) - grouped) / (settings.samples - 1)
+        advantages = (grouped - others).flatten()
+        rows = [
+            (heads[i // settings.samples], tails[i], advantages[i].item())
+            for i in range(len(tails))
+            if advantages[i].abs() > 1e-6
+        ]
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * min(1.0, (step + 1) / 5)
+        loss = _update(hf, optimizer, rows, tokenizer.pad_token_id) if rows else float("nan")
+        by_size = {n: rewards[[i for i in range(len(tails)) if len(stories[i // settings.samples].changes) == n]].mean().item() for n in SIZES}
+        line = {
+            "step": step,
+            "reward": round(rewards.mean().item(), 4),
+            "by_size": {n: round(value, 3) for n, value in by_size.items()},
+            "tokens": round(sum(map(len, tails)) / len(tails), 1),
+            "unfinished": round(sum(not text for text in texts) / len(texts), 3),
+            "rows": len(rows),
+            "loss": round(loss, 4),
+            "seconds": [round(sampled - started, 1), round(time.perf_counter() - sampled, 1)],
+        }
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        if (step + 1) % 5 == 0:
+            save_checkpoint(folder / "checkpoint", hf, optimizer, {"step": step + 1})
+        bar.update()
+    bar.close()
+    hf.eval().requires_grad_(False)
+    return model
+
+
+def _update(hf: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: list[tuple[list[int], list[int], float]], pad: int) -> float:
+    """One step up the policy gradient, in micro-batches of similar length."""
+    hf.train()
+    rows = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
+    total = sum(len(tail) for _, tail, _ in rows)
+    summed, start = 0.0, 0
+    optimizer.zero_grad()
+    while start < len(rows):
+        end = start + 1
+        while end < len(rows) and (end - start + 1) * (len(rows[end][0]) + len(rows[end][1])) <= 16384:
+            end += 1
+        part = rows[start:end]
+        width = len(part[-1][0]) + len(part[-1][1])
+        ids = torch.full((len(part), width), pad)
+        weight = torch.zeros(len(part), width)
+        for i, (head, tail, advantage) in enumerate(part):
+            ids[i, : len(head) + len(tail)] = torch.tensor(head + tail)
+            weight[i, len(head) : len(head) + len(tail)] = advantage
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = hf(input_ids=ids, attention_mask=(ids != pad).long()).logits
+        nll = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
+        loss = (nll * weight[:, 1:]).sum() / total
+        loss.backward()
+        summed += loss.item()
+        start = end
+    torch.nn.utils.clip_grad_norm_(hf.parameters(), 1.0)
+    optimizer.step()
+    return summed

@@ -1,0 +1,86 @@
+"""Next-token training of the bundled models: from scratch (``tiny-base``) and on taught traces (``tiny-sft``)."""
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from probe.organisms.checkpoint import load_checkpoint, save_checkpoint
+from probe.organisms.corpus import IGNORE, Document, pool_batches
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A Llama of 1.1 M parameters: 4 layers, width 128."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config)
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    document: Callable[[random.Random], Document],
+    folder: Path,
+    *,
+    tokens: int,
+    seed: int,
+    lr: float,
+    loss_on_prompt: bool = True,
+    progress: bool = False,
+) -> LlamaForCausalLM:
+    """Train in place until ``tokens`` tokens have carried loss.
+
+    Args:
+        document: writes one document (``corpus.py``).
+        folder: holds the checkpoint and ``log.jsonl``; a run that was broken off goes on from its last pool.
+        lr: peak learning rate of AdamW; linear warm-up over 50 steps, then cosine to 2 %.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
+    at = load_checkpoint(folder / "checkpoint", model, optimizer) or {"pool": 0, "step": 0, "tokens": 0, "seconds": 0.0}
+    bar = tqdm(total=tokens, initial=at["tokens"], desc=folder.name, unit="tok", unit_scale=True, disable=not progress)
+    model.train()
+    while at["tokens"] < tokens:
+        began, losses = time.perf_counter(), []
+        for ids, labels in pool_batches(document, tokenizer, seed=seed, pool=at["pool"], loss_on_prompt=loss_on_prompt):
+            if at["tokens"] >= tokens:
+                break
+            cosine = 0.5 * (1 + math.cos(math.pi * at["tokens"] / tokens))
+            for group in optimizer.param_groups:
+                group["lr"] = lr * min(1.0, (at["step"] + 1) / 50) * (0.02 + 0.98 * cosine)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = model(input_ids=ids, labels=labels, attention_mask=(ids != tokenizer.pad_token_id).long()).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(loss.item())
+            learned = int((labels != IGNORE).sum())
+            at["tokens"] += learned
+            at["step"] += 1
+            bar.update(learned)
+        at["pool"] += 1
+        at["seconds"] += time.perf_counter() - began
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(at | {"loss": sum(losses) / len(losses)}) + "\n")
+        save_checkpoint(folder / "checkpoint", model, optimizer, at)
+    bar.close()
+    return model.eval()

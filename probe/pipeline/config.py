@@ -1,0 +1,61 @@
+"""The configuration of a run: one frozen dataclass a stage, which is the YAML section of the same name."""
+
+from dataclasses import dataclass, field
+
+from probe._errors import ProbeError
+from probe.models import ModelConfig
+from probe.steering import SteeringConfig
+from probe.taxonomy import TaxonomyConfig
+
+
+@dataclass(frozen=True)
+class SizesConfig:
+    """How many problems of each split are used."""
+
+    train: int = 600
+    """Problems whose traces the taxonomy and the vectors are learned from."""
+    validation: int = 150
+    """Problems on which sizes and epochs are chosen."""
+    test: int = 300
+    """Problems the report is about; nothing is chosen on them."""
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How both models and the hybrid are decoded."""
+
+    max_new_tokens: int | None = None
+    """Limit of emitted tokens; None takes the pair's."""
+    batch_size: int = 100
+    """Problems decoded together: the unit of work that a kill can lose."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything ``probe run`` can be told."""
+
+    pair: str | None = None
+    """A bundled pair (``probe pairs``), or"""
+    base: ModelConfig | None = None
+    """a base model and"""
+    thinking: ModelConfig | None = None
+    """a thinking model of your own."""
+    problems: str | None = None
+    """A problem set's name or a JSONL file; None takes the pair's own."""
+    device: str = "auto"
+    dtype: str = "float32"
+    seed: int = 0
+    shown: int = 12
+    """Problems whose traces the report shows."""
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
+    steering: SteeringConfig = field(default_factory=SteeringConfig)
+
+    def __post_init__(self) -> None:
+        if self.pair is None and (self.base is None or self.thinking is None):
+            raise ProbeError("no models given: name a bundled pair (pair) or both of base and thinking")
+        if self.pair is not None and (self.base is not None or self.thinking is not None):
+            raise ProbeError("both a pair and single models given: name either pair, or base and thinking")
+        if not self.steering.seeds:
+            raise ProbeError("steering.seeds is empty: give at least one seed")

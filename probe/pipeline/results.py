@@ -1,0 +1,130 @@
+"""From finished stages to the files that a run is read by: ``results.json``, ``behaviours.json``, ``shown.json``."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probe.activations import SentenceActivations
+from probe.hybrid import ArmResult, gap_recovered, oracle_bits, summarise
+from probe.pipeline.config import RunConfig
+from probe.problems import ProblemSet
+from probe.steering import BehaviourVectors
+from probe.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from probe.pipeline.run import Inputs, Rollouts
+
+SCHEMA = 1
+
+
+def results(
+    config: RunConfig,
+    inputs: "Inputs",
+    rollouts: "Rollouts",
+    taxonomy: Taxonomy,
+    learned: list[BehaviourVectors],
+    single: BehaviourVectors,
+    arms: dict[str, ArmResult],
+    layer: int,
+) -> dict:
+    """The result file, schema version 1."""
+    base, thinking = ([trace.correct for trace in traces] for traces in (rollouts.base, rollouts.thinking))
+    entries = {
+        name: summarise(
+            correct, [len(t.tokens) for t in traces], [t.truncated for t in traces], 0.0, rollouts.seconds[name]
+        )
+        for name, correct, traces in (("base", base, rollouts.base), ("thinking", thinking, rollouts.thinking))
+    }
+    gaps = {}
+    for name, arm in arms.items():
+        entries[name] = summarise(
+            arm.correct, [len(t.tokens) for t in arm.traces], [t.truncated for t in arm.traces], arm.steered_fraction, arm.seconds
+        )
+        gaps[name] = gap_recovered(arm.correct, base, thinking, seed=config.seed)
+    per_seed = ["hybrid", *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
+    values = [gaps[name]["value"] for name in per_seed]
+    return {
+        "schema": SCHEMA,
+        "pair": inputs.pair.name,
+        "problems": {"name": inputs.problem_set.name, "split": "test", "n": len(inputs.test)},
+        "seed": config.seed,
+        "arms": {name: entry for name, entry in entries.items() if not name.startswith("hybrid-seed-")},
+        "gap_recovered": {name: gap for name, gap in gaps.items() if not name.startswith("hybrid-seed-")},
+        "seeds": {
+            "values": list(config.steering.seeds),
+            "hybrid": [{"accuracy": entries[name]["accuracy"], "gap_recovered": gaps[name]} for name in per_seed],
+            "mean": None if None in values else float(np.mean(values)),
+            "sd": None if None in values or len(values) < 2 else float(np.std(values, ddof=1)),
+        },
+        "oracle": {
+            **oracle_bits(arms["hybrid"], taxonomy.n_behaviours),
+            "fitted_parameters": learned[0].n_parameters,
+            "fitted_parameters_single": single.n_parameters,
+        },
+        "taxonomy": {
+            "site": taxonomy.site,
+            "k": taxonomy.n_behaviours,
+            **{name: taxonomy.scores.get(name) for name in ("variance_explained", "stability", "ami")},
+        },
+        "settings": {"steering_site": f"resid_post.{layer}", "device": str(inputs.pair.base.device), "dtype": config.dtype},
+    }
+
+
+def behaviours(
+    taxonomy: Taxonomy, vectors: BehaviourVectors, hybrid: ArmResult, validation: SentenceActivations, problem_set: ProblemSet
+) -> list[dict]:
+    """One card a behaviour: what its sentences are, and what its vector did on the test problems."""
+    assigned = taxonomy.behaviour(validation.vectors[taxonomy.site])
+    gates: dict[int, list[float]] = {k: [] for k in range(taxonomy.n_behaviours)}
+    for trace in hybrid.traces:
+        for behaviour, strength, steered in zip(trace.behaviour, trace.strength, trace.steered, strict=True):
+            if steered:
+                gates[behaviour].append(strength)
+    cards = []
+    for k in range(taxonomy.n_behaviours):
+        members = [text for text, b in zip(validation.texts, assigned.tolist(), strict=True) if b == k]
+        types = Counter(problem_set.sentence_type(text) or "none" for text in members) if problem_set.sentence_type else Counter()
+        name, count = types.most_common(1)[0] if types else (None, 0)
+        cards.append(
+            {
+                "behaviour": k,
+                "label": taxonomy.labels[k],
+                "share": len(members) / max(1, len(validation.texts)),
+                "true_type": name,
+                "true_share": count / len(members) if types else None,
+                "examples": taxonomy.examples[k],
+                "vector_norm": vectors.vectors[k].norm().item(),
+                "mean_strength": float(np.mean(gates[k])) if gates[k] else None,
+                "gates": len(gates[k]),
+            }
+        )
+    return cards
+
+
+def shown(inputs: "Inputs", rollouts: "Rollouts", arms: dict[str, ArmResult], n: int) -> list[dict]:
+    """The traces that the report shows: the first problems of the test split, every arm, token by token."""
+    tokenizer = inputs.pair.base
+    rows = []
+    for i, problem in enumerate(inputs.test[:n]):
+        row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
+        for name, traces in (("base", rollouts.base), ("thinking", rollouts.thinking)):
+            row["arms"][name] = {"text": traces[i].text, "correct": traces[i].correct}
+        for name, arm in arms.items():
+            trace = arm.traces[i]
+            tokens = [
+                {
+                    "text": tokenizer.decode([token]),
+                    "steered": steered,
+                    "behaviour": behaviour if steered else None,
+                    "strength": round(strength, 3) if steered else None,
+                    "base": tokenizer.decode([base]),
+                    "thinking": tokenizer.decode([thinking]),
+                }
+                for token, steered, behaviour, strength, base, thinking in zip(
+                    trace.tokens, trace.steered, trace.behaviour, trace.strength, trace.base_token, trace.thinking_token, strict=True
+                )
+            ]
+            row["arms"][name] = {"text": arm.texts[i], "correct": arm.correct[i], "tokens": tokens}
+        rows.append(row)
+    return rows

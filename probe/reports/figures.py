@@ -1,0 +1,154 @@
+"""Figures of a run, for Jupyter and for the page: dots with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from probe.reports.arms import MEANING, gap_of, in_order, seeds_of
+from probe.reports.numbers import interval, percent
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Each has a contrast of at least 3 on white and on near black, so that one figure serves both; blue and orange
+# stay apart in every common colour blindness.
+_BASE, _THINKING, _HYBRID, _OTHER = "#7d8590", "#c8641e", "#2f7fc1", "#7d8590"
+_GRID = "rgba(128,128,128,0.22)"
+_ROW = 40
+"""Height of a row, in pixels."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    value: float
+    interval: tuple[float, float] | None
+    colour: str
+    filled: bool
+    note: str = ""
+
+
+def arms_figure(results: Mapping[str, Any]) -> Figure:
+    """Accuracy of every arm with its interval, between the base model and the thinking model as reference lines.
+
+    Args:
+        results: the contents of ``results.json``.
+    """
+    arms = results.get("arms") or {}
+    rows = [
+        _Row(name, arm["accuracy"], _pair(arm.get("ci")), _colour(name), name in _MAIN, f"{arm.get('n', '?')} problems")
+        for name in in_order(arms)
+        if (arm := arms[name]).get("accuracy") is not None
+    ]
+    references = [(row.label, row.value, row.colour) for row in rows if row.label in ("base", "thinking")]
+    return _dots(rows, references, "correct answers", (0.0, 1.0), "no arm was run")
+
+
+def gap_figure(results: Mapping[str, Any]) -> Figure:
+    """Gap recovered by every arm with its interval, and by the hybrid once per seed of its vectors.
+
+    0% is the base model and 100% the thinking model; values are not clamped. Without a gap the figure says so.
+
+    Args:
+        results: the contents of ``results.json``.
+    """
+    rows = []
+    for name in in_order(results.get("gap_recovered") or {}):
+        value, low_high = gap_of(results, name)
+        if name in ("base", "thinking") or value is None:
+            continue
+        rows.append(_Row(name, value, low_high, _colour(name), name in _MAIN))
+        if name == "hybrid":
+            rows += [
+                _Row(f"seed {seed['seed']}", seed["gap"], seed["ci"], _HYBRID, False, "hybrid, other vectors")
+                for seed in seeds_of(results)
+                if seed["gap"] is not None
+            ]
+    references = [("base", 0.0, _BASE), ("thinking", 1.0, _THINKING)]
+    return _dots(rows, references if rows else [], "gap recovered", (0.0, 1.0), "no gap: base and thinking differ by less than noise")
+
+
+_MAIN = ("base", "thinking", "hybrid")
+
+
+def _colour(name: str) -> str:
+    return {"base": _BASE, "thinking": _THINKING, "hybrid": _HYBRID, "oracle-free": _HYBRID}.get(name, _OTHER)
+
+
+def _pair(low_high: Sequence[float] | None) -> tuple[float, float] | None:
+    return (low_high[0], low_high[1]) if low_high else None
+
+
+def _dots(
+    rows: list[_Row], references: list[tuple[str, float, str]], title: str, least: tuple[float, float], empty: str
+) -> Figure:
+    """One row a dot with its interval, the first row on top; ``least`` is what the axis shows at least."""
+    from plotly.graph_objects import Figure, Scatter
+
+    figure = Figure()
+    if len(references) == 2:
+        figure.add_vrect(*sorted(value for _, value, _ in references), fillcolor="rgba(128,128,128,0.09)", line_width=0, layer="below")
+    for name, value, colour in references:
+        figure.add_vline(value, line={"color": colour, "width": 1.5, "dash": "dot"}, layer="below")
+        figure.add_annotation(x=value, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False, font={"color": colour, "size": 12})
+    for place, row in enumerate(rows):
+        if row.interval:
+            figure.add_trace(Scatter(x=row.interval, y=[place, place], mode="lines", line={"color": row.colour, "width": 3}, hoverinfo="skip"))
+        dot = {"size": 12 if row.filled else 11, "color": row.colour, "symbol": "circle" if row.filled else "circle-open"}
+        figure.add_trace(
+            Scatter(
+                x=[row.value],
+                y=[place],
+                mode="markers+text",
+                marker={**dot, "line": {"color": row.colour, "width": 2}},
+                text=[percent(row.value)],
+                textposition="top center",
+                textfont={"size": 11},
+                cliponaxis=False,
+                hovertemplate=_hover(row) + "<extra></extra>",
+            )
+        )
+    ends = [end for row in rows for end in (*(row.interval or ()), row.value)] + list(least)
+    margin = 0.03 * (max(ends) - min(ends))
+    figure.update_layout(
+        height=_ROW * max(len(rows), 2) + 80,
+        margin={"l": 8, "r": 12, "t": 28, "b": 8},
+        showlegend=False,
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "#6b7280"},
+        xaxis={
+            "title": {"text": title},
+            "tickformat": ".0%",
+            "range": [min(ends) - margin, max(ends) + margin],
+            "gridcolor": _GRID,
+            "zeroline": False,
+            "automargin": True,
+            "fixedrange": True,
+        },
+        yaxis={
+            "tickvals": list(range(len(rows))),
+            "ticktext": [escape(row.label) for row in rows],
+            "range": [max(len(rows), 2) - 0.5, -0.6],
+            "showgrid": False,
+            "zeroline": False,
+            "automargin": True,
+            "fixedrange": True,
+            "ticks": "",
+            "ticklabelstandoff": 8,
+        },
+    )
+    if not rows:
+        figure.update_layout(xaxis_visible=False, yaxis_visible=False)
+        figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=empty, showarrow=False, font={"size": 15})
+    return figure
+
+
+def _hover(row: _Row) -> str:
+    lines = [f"<b>{escape(row.label)}</b>", MEANING.get(row.label, ""), f"{percent(row.value, 1)} {interval(row.interval)}", escape(row.note)]
+    # plotly reads %{...} in a template as a variable.
+    return "<br>".join(line for line in lines if line).replace("%{", "% {")

@@ -1,0 +1,68 @@
+"""Where the two models disagree on the thinking model's own text: the positions the vectors are learned at."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from probe.hooks import Forced, force, read_forced
+from probe.models import Pair
+from probe.taxonomy import Taxonomy
+from probe.traces import Trace
+
+
+@dataclass(frozen=True)
+class GateBatch:
+    """A batch of traces under the base model's prompt, with everything that training needs.
+
+    Attributes:
+        forced: the batch as the base model reads it.
+        gate: True where the models' most likely tokens differ, ``[rows, emitted]``.
+        behaviour: what the taxonomy reads off the thinking model at that position, ``[rows, emitted]``.
+        target: the thinking model's most likely token, ``[rows, emitted]``.
+    """
+
+    forced: Forced
+    gate: Bool[Tensor, "rows emitted"]
+    behaviour: Int[Tensor, "rows emitted"]
+    target: Int[Tensor, "rows emitted"]
+
+
+def collect_gates(
+    pair: Pair, taxonomy: Taxonomy, layer: int, traces: Sequence[Trace], questions: Sequence[str], *, batch_size: int = 32
+) -> Iterator[GateBatch]:
+    """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
+
+    Args:
+        taxonomy: names the behaviour at each position from the thinking model's residual stream.
+        layer: the steering layer.
+        traces: emitted tokens; those that ended get the end token as their last target.
+        questions: the question of each trace.
+
+    Yields:
+        Batches of traces of similar length.
+    """
+    (eos, *_) = pair.thinking.eos_ids
+    texts = [[*trace.tokens, *([] if trace.truncated else [eos])] for trace in traces]
+    order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        emitted = [texts[i] for i in part]
+        read = {}
+        for role, model, at in (("base", pair.base, layer), ("thinking", pair.thinking, taxonomy.layer)):
+            forced = force(model, [model.prompt_ids(questions[i]) for i in part], emitted)
+            read[role] = (forced, *read_forced(model, forced, at)[:2])
+        forced, base_logits, _ = read["base"]
+        _, thinking_logits, resid = read["thinking"]
+        thinking_token = thinking_logits.argmax(-1).to(forced.ids.device)
+        gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
+        behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
+        yield GateBatch(forced, gate, behaviour, thinking_token)
+
+
+def gate_counts(batches: Sequence[GateBatch], n_behaviours: int) -> Int[Tensor, " behaviours"]:
+    """How many gates each behaviour has."""
+    seen = torch.cat([batch.behaviour[batch.gate] for batch in batches])
+    return torch.bincount(seen, minlength=n_behaviours)

@@ -1,0 +1,103 @@
+"""Where in the text each emitted token begins, exactly, without encoding the text again."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def token_starts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
+    """The index in ``text`` of the character that each token begins in; a character may span several tokens.
+
+    Byte-level tokenizers are read byte by byte, all others by decoding a short sliding window.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        tokens: the emitted ids.
+        text: ``decode(tokens)``.
+        decode: ids to text, nothing skipped and nothing cleaned up.
+
+    Returns:
+        One index a token, not decreasing; ``len(text)`` for tokens without characters at the end.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and isinstance(backend.decoder, decoders.ByteLevel):
+        pieces = [_token_bytes(piece) for piece in tokenizer.convert_ids_to_tokens(list(tokens))]
+        if b"".join(pieces).decode(errors="replace") == text:
+            return _starts_in_bytes(pieces)
+    return _starts_in_windows(list(tokens), text, decode)
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    return {char: byte for byte, char in bytes_to_unicode().items()}
+
+
+def _token_bytes(piece: str) -> bytes:
+    """What a byte-level token stands for; a token with characters outside the byte alphabet stands for itself."""
+    try:
+        return bytes(map(_byte_of().__getitem__, piece))
+    except KeyError:
+        return piece.encode()
+
+
+def _starts_in_bytes(pieces: list[bytes]) -> list[int]:
+    char_of = _char_of_byte(b"".join(pieces))
+    starts, at = [], 0
+    for piece in pieces:
+        starts.append(char_of[at])
+        at += len(piece)
+    return starts
+
+
+def _char_of_byte(data: bytes) -> Sequence[int]:
+    """The index of the character each byte belongs to, and the number of characters last; invalid bytes as ``replace`` decodes them."""
+    if data.isascii():
+        return range(len(data) + 1)
+    chars: list[int] = []
+    count = at = 0
+    while at < len(data):
+        try:
+            valid, invalid = data[at:].decode(), 0
+        except UnicodeDecodeError as error:
+            valid, invalid = data[at : at + error.start].decode(), error.end - error.start
+        for char in valid:
+            chars += [count] * len(char.encode())
+            count += 1
+        chars += [count] * invalid
+        count += invalid > 0
+        at = len(chars)
+    return [*chars, count]
+
+
+def _starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
+    """Offsets by decoding from the last place where a character ended, with one stretch of context before it.
+
+    The context keeps decoders that treat the first token of a text differently (a stripped space) from doing so in the middle.
+    """
+    starts: list[int] = []
+    context = begin = at = 0  # tokens[context:begin] are the context; text[:at] is what tokens[:begin] gave
+    known = new = ""
+    for i in range(len(tokens)):
+        # Some decoders take back characters when broken bytes follow; a start never goes back.
+        starts.append(max(at + _agree(new, text, at), *starts[-1:], 0))
+        new = decode(tokens[context : i + 1])[len(known) :]
+        if new and not new.endswith(_REPLACEMENT) and text.startswith(new, at):
+            at += len(new)
+            context, begin = begin, i + 1
+            known, new = decode(tokens[context:begin]), ""
+    return starts
+
+
+def _agree(part: str, text: str, at: int) -> int:
+    """How many characters ``part`` shares with ``text`` from ``at`` on."""
+    shared = 0
+    for ours, theirs in zip(part, text[at : at + len(part)], strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    return shared

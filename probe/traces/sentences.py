@@ -1,0 +1,81 @@
+"""Text into sentences, without losing a character."""
+
+import re
+from collections.abc import Iterator
+
+import sentencex
+
+#: A piece that only numbers what follows it.
+_ENUMERATOR = re.compile(r"(?:(?:step|case|part|option)\s+)?(?:\d+|[a-z])[.)]", re.IGNORECASE)
+#: Formulas; a closing dollar follows no space and precedes no digit, so that prices are not taken for one.
+_FORMULA = re.compile(r"\$\$.+?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\]")
+_FACTORIAL = re.compile(r"(?:\d|\b[a-z])!\s*[^\sA-Z]")
+
+
+def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int, int]]:
+    """Split a text into sentences, as character spans that put together give back the text.
+
+    A line break ends a sentence, and within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.")
+    stays with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it, as it
+    does to the tokens of most tokenizers. A think tag begins a sentence and belongs to what follows it on its line.
+
+    Args:
+        text: any text.
+        think_close: the tag that closes the thinking; the opening tag is the same without its slash.
+
+    Returns:
+        ``(start, end)`` of each sentence, in order; none is empty. No span for the empty text.
+
+    >>> text = " Now 22 + 9 = 31. </think> The answer is 31."
+    >>> [text[start:end] for start, end in split_sentences(text)]
+    [' Now 22 + 9 = 31.', ' </think> The answer is 31.']
+    """
+    if not text:
+        return []
+    tag = re.compile("|".join(re.escape(t) for t in {think_close, think_close.replace("/", "", 1)} if t) or r"(?!)")
+    cuts = {_before_space(text, start) for part in _parts(text, tag) for start in _starts(text, *part)}
+    edges = [0, *sorted(cuts - {0}), len(text)]
+    return list(zip(edges, edges[1:], strict=False))
+
+
+def _parts(text: str, tag: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+    """The lines of the text, cut before each tag: where the part begins, where its tag ends, where it ends."""
+    for line in re.finditer(r"[^\r\n]+", text):
+        tags = list(tag.finditer(text, *line.span()))
+        begins = [line.start(), *(found.start() for found in tags)]
+        after = [line.start(), *(found.end() for found in tags)]
+        yield from zip(begins, after, [*begins[1:], line.end()], strict=True)
+
+
+def _starts(text: str, begin: int, after_tag: int, end: int) -> Iterator[int]:
+    """Where the sentences of one part begin; nowhere if there is nothing but white space."""
+    if not text[begin:end].strip():
+        return
+    rest = text[after_tag:end]
+    formulas = [found.span() for found in _FORMULA.finditer(rest)]
+    yield begin
+    previous = 0
+    for boundary in sentencex.get_sentence_boundaries("en", rest):
+        start = boundary["start_index"]
+        if start > 0 and _may_cut(rest, previous, start, formulas):
+            yield after_tag + start
+            previous = start
+
+
+def _may_cut(rest: str, previous: int, start: int, formulas: list[tuple[int, int]]) -> bool:
+    """Whether what lies before the cut, and what comes after it, can stand alone."""
+    before = rest[previous:start].strip()
+    return (
+        any(c.isalnum() for c in before)
+        and any(c.isalnum() for c in rest[start:])
+        and not _ENUMERATOR.fullmatch(before)
+        and not any(first < start < last for first, last in formulas)
+        and not _FACTORIAL.match(rest, max(0, len(rest[:start].rstrip()) - 2))
+    )
+
+
+def _before_space(text: str, start: int) -> int:
+    """The first place before ``start`` that only white space separates from it; ``start`` may itself be followed by space."""
+    while start > 0 and text[start - 1].isspace():
+        start -= 1
+    return start

@@ -1,0 +1,191 @@
+"""Rollouts held as text, tokens and sentences that agree to the character."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Self, overload
+
+import pyarrow as pa
+
+from probe._errors import ProbeError
+from probe.models import Model
+from probe.problems import Problem, ProblemSet
+from probe.traces.offsets import token_starts
+from probe.traces.sentences import split_sentences
+from probe.traces.table import read_table, write_table
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a trace: ``text[start:end]``, made by ``tokens[token_start:token_end]``.
+
+    A token belongs to the sentence in which its first character is. So a sentence that lies wholly inside a token that
+    began before it has no tokens.
+    """
+
+    start: int
+    end: int
+    token_start: int
+    token_end: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One rollout."""
+
+    problem_id: str
+    prompt: str
+    """The text the model was asked with."""
+    tokens: tuple[int, ...]
+    """The emitted ids, without the end token."""
+    text: str
+    """What ``tokens`` decode to."""
+    sentences: tuple[Sentence, ...]
+    """Put together they give back the text and the tokens."""
+    think_end: int | None
+    """Where in ``text`` what follows the thinking begins; None if the thinking was not closed."""
+    answer: str | None
+    correct: bool
+    truncated: bool
+    """Whether the limit on new tokens stopped it."""
+
+    def sentence_text(self, sentence: Sentence) -> str:
+        return self.text[sentence.start : sentence.end]
+
+
+def make_trace(
+    model: Model, problem_set: ProblemSet, problem: Problem, tokens: Sequence[int], truncated: bool, think_close: str = "</think>"
+) -> Trace:
+    """Decode, grade and split what a model emitted on a problem.
+
+    Args:
+        model: who emitted it; its prompt and its tokenizer are used.
+        problem_set: whose grader judges the answer.
+        problem: what was asked.
+        tokens: the emitted ids, without the end token.
+        truncated: whether the limit on new tokens stopped it.
+        think_close: the tag that closes the thinking.
+    """
+    text = model.decode(list(tokens))
+    spans = split_sentences(text, think_close)
+    starts = token_starts(model.tokenizer, tokens, text, model.decode)
+    edges = [0, *(bisect_left(starts, start) for start, _ in spans[1:]), len(tokens)]
+    closed = text.rfind(think_close) if think_close else -1
+    grade = problem_set.grade(text, problem)
+    return Trace(
+        problem_id=problem.id,
+        prompt=model.prompt_text(problem.question),
+        tokens=tuple(tokens),
+        text=text,
+        sentences=tuple(
+            Sentence(start, end, first, last) for (start, end), (first, last) in zip(spans, pairwise(edges), strict=False)
+        ),
+        think_end=None if closed < 0 else closed + len(think_close),
+        answer=grade.answer,
+        correct=grade.correct,
+        truncated=truncated,
+    )
+
+
+_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        ("sentences", pa.list_(pa.struct([(field.name, pa.int32()) for field in fields(Sentence)]))),
+        ("think_end", pa.int32()),
+        ("answer", pa.string()),
+        ("correct", pa.bool_()),
+        ("truncated", pa.bool_()),
+    ]
+)
+
+
+class Traces(Sequence[Trace]):
+    """The rollouts of one model on one problem set, in the order of the problems.
+
+    >>> traces = Traces("tiny-base", "story", [])
+    >>> len(traces)
+    0
+    """
+
+    def __init__(self, model_name: str, problems_name: str, traces: Sequence[Trace]) -> None:
+        self.model_name = model_name
+        self.problems_name = problems_name
+        self.traces = tuple(traces)
+
+    def __len__(self) -> int:
+        return len(self.traces)
+
+    def __iter__(self) -> Iterator[Trace]:
+        return iter(self.traces)
+
+    @overload
+    def __getitem__(self, index: int) -> Trace: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Traces": ...
+    def __getitem__(self, index: int | slice) -> "Trace | Traces":
+        if isinstance(index, slice):
+            return Traces(self.model_name, self.problems_name, self.traces[index])
+        return self.traces[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Traces) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct traces; NaN if there are none."""
+        return sum(trace.correct for trace in self) / len(self) if self.traces else float("nan")
+
+    @property
+    def truncated(self) -> float:
+        """The share of traces that the limit on new tokens stopped; NaN if there are none."""
+        return sum(trace.truncated for trace in self) / len(self) if self.traces else float("nan")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``traces.parquet`` into ``folder`` and give back its path."""
+        table = pa.Table.from_pylist([asdict(trace) for trace in self], schema=_SCHEMA)
+        names = {"probe.model": self.model_name, "probe.problems": self.problems_name}
+        return write_table(Path(folder) / "traces.parquet", table.replace_schema_metadata(names))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ProbeError: if the file is missing or is not a file of traces.
+        """
+        path = Path(folder) / "traces.parquet"
+        table = read_table(path)
+        names = table.schema.metadata or {}
+        if b"probe.model" not in names or b"probe.problems" not in names:
+            raise ProbeError(f"{path} does not hold traces; delete it to make it anew")
+        rows = [
+            Trace(**row | {"tokens": tuple(row["tokens"]), "sentences": tuple(Sentence(**s) for s in row["sentences"])})
+            for row in table.to_pylist()
+        ]
+        return cls(names[b"probe.model"].decode(), names[b"probe.problems"].decode(), rows)
+
+    def __repr__(self) -> str:
+        return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}, {self.accuracy:.1%} correct, {self.truncated:.1%} truncated)"
+
+    def _repr_html_(self) -> str:
+        shown = "".join(_html_trace(trace) for trace in self.traces[:5])
+        return f"<div><b>{escape(repr(self))}</b>{shown}</div>"
+
+
+def _html_trace(trace: Trace) -> str:
+    """A trace with its sentences in alternating shades."""
+    shades = ("transparent", "rgba(128,128,128,.15)")
+    text = "".join(
+        f'<span style="background:{shades[i % 2]};white-space:pre-wrap">{escape(trace.sentence_text(sentence))}</span>'
+        for i, sentence in enumerate(trace.sentences)
+    )
+    mark = "✓" if trace.correct else "✗"
+    return f"<p><b>{mark} {escape(trace.problem_id)}</b> <i>{escape(trace.answer or 'no answer')}</i><br>{text}</p>"

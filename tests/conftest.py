@@ -1,0 +1,124 @@
+"""What every test shares: a quiet, offline process and tiny random models of several architectures, saved to disk.
+
+Fixtures (all made once a session):
+
+- ``words``, ``letters``: fast tokenizers. ``words`` is the bundled models' own (whole words and digits of the story
+  grammar, anything else is ``<unk>``); ``letters`` is byte level and takes any text.
+- ``tiny_folder(arch, tokenizer="words", seed=0)``: a folder with a random model of that architecture and the tokenizer,
+  ready for ``load_model``. The same call gives the same folder: copy it before changing anything in it.
+- ``ARCHITECTURES``: the names ``tiny_folder`` knows; ``arch`` is a fixture that runs a test once for each.
+"""
+
+import os
+
+# Before torch is imported: its threads must not spin while another process wants the core, and nothing may phone home.
+os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as token_models
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+# Tiny models gain nothing from threads, and one thread gives the same sums in the same order at every run.
+torch.set_num_threads(1)
+
+#: Four layers of width 32; four heads, of which two pairs share keys and values where the architecture can.
+_SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 512,
+}
+_GROUPED = {**_SHAPE, "num_key_value_heads": 2}
+_GEMMA = {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
+
+ARCHITECTURES = {
+    "llama": (LlamaConfig, _GROUPED),
+    "qwen2": (Qwen2Config, _GROUPED),
+    "qwen3": (Qwen3Config, {**_GROUPED, "head_dim": 8}),
+    "gemma2": (Gemma2Config, _GEMMA),
+    "gemma3": (Gemma3TextConfig, _GEMMA),
+    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512}),
+}
+
+TinyFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def words() -> PreTrainedTokenizerFast:
+    """The bundled models' tokenizer: whole words and digits of the story grammar."""
+    from probe.organisms.tokenizer import build_tokenizer
+
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def letters() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: any text, one token a byte, joined again without loss."""
+    specials = ["<pad>", "<eos>", "<think>", "</think>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(token_models.BPE(vocab={piece: i for i, piece in enumerate(specials + alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        additional_special_tokens=["<think>", "</think>"],
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tmp_path_factory: pytest.TempPathFactory, words: PreTrainedTokenizerFast, letters: PreTrainedTokenizerFast
+) -> TinyFolder:
+    """``tiny_folder(arch, tokenizer="words", seed=0) -> Path``: a folder with a random model and its tokenizer."""
+    root = tmp_path_factory.mktemp("tiny")
+    tokenizers = {"words": words, "letters": letters}
+
+    def make(arch: str, tokenizer: str = "words", seed: int = 0) -> Path:
+        folder = root / f"{arch}-{tokenizer}-{seed}"
+        if folder.exists():
+            return folder
+        kind, shape = ARCHITECTURES[arch]
+        chosen = tokenizers[tokenizer]
+        # A wider start than usual: logits far apart, so that an argmax does not hang on the last bit of a float.
+        config = kind(
+            vocab_size=len(chosen),
+            pad_token_id=chosen.pad_token_id,
+            eos_token_id=chosen.eos_token_id,
+            bos_token_id=None,
+            tie_word_embeddings=False,
+            initializer_range=0.2,
+            **shape,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        chosen.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(params=list(ARCHITECTURES))
+def arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture in turn."""
+    return request.param

@@ -1,0 +1,18 @@
+"""A tiny random model and a batch, for each architecture."""
+
+import pytest
+import torch
+
+from probe.models import Model, load_model
+
+
+@pytest.fixture
+def model(tiny_folder, arch) -> Model:
+    """A fresh copy for every test, so that what one test leaves behind cannot help another."""
+    return load_model(tiny_folder(arch, "letters"))
+
+
+@pytest.fixture
+def ids(model) -> torch.Tensor:
+    """Three rows of 21 tokens (longer than the sliding windows of the Gemma models), no padding."""
+    return torch.randint(4, 200, (3, 21), generator=torch.Generator().manual_seed(0))

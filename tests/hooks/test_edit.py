@@ -1,0 +1,132 @@
+"""An edit does what it says, everywhere it says, and leaves nothing."""
+
+import pytest
+import torch
+
+from probe._errors import ProbeError
+from probe.hooks import capture, edit
+from probe.models import Site, load_model, sites
+
+
+@torch.no_grad()
+def test_adding_zero_changes_nothing(model, ids):
+    before = model.hf(ids).logits
+    for site in sites(model.hf):
+        with edit(model, {site: torch.zeros(model.d_model)}):
+            assert torch.equal(model.hf(ids).logits, before), site
+        with edit(model, {site: lambda hidden: hidden.clone()}):
+            assert torch.equal(model.hf(ids).logits, before), site
+
+
+@torch.no_grad()
+def test_detach_restores_bit_for_bit(model, ids):
+    before, weights = model.hf(ids).logits, {k: v.clone() for k, v in model.hf.state_dict().items()}
+    changes = {site: torch.ones(model.d_model) for site in sites(model.hf)}
+    with edit(model, changes):
+        assert not torch.equal(model.hf(ids).logits, before)
+    with pytest.raises(RuntimeError, match="by the user"), edit(model, changes):
+        raise RuntimeError("by the user")
+    assert torch.equal(model.hf(ids).logits, before)
+    assert all(torch.equal(weights[k], v) for k, v in model.hf.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+
+
+@torch.no_grad()
+def test_a_shift_of_the_residual_stream_is_seen_by_all_that_follows(model, ids):
+    """The three ways to shift the stream after block 1 agree, and the last layer's state gives the logits by hand."""
+    shift = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
+    logits = []
+    for site in ("resid_post.1", "mlp_out.1", "resid_pre.2"):
+        with edit(model, {site: shift}), capture(model, ["resid_pre.2", "resid_post.3"], stop=False) as acts:
+            logits.append(model.hf(ids).logits)
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits[2], logits[0], atol=1e-4, rtol=1e-4)
+    with capture(model, "resid_post.1") as plain:
+        model.hf(ids)
+    assert torch.equal(acts["resid_pre.2"], plain["resid_post.1"] + shift)
+    with edit(model, {"resid_post.3": lambda _: acts["resid_post.3"]}):
+        torch.testing.assert_close(model.hf(ids).logits, logits[2])
+
+
+@torch.no_grad()
+def test_the_last_layer_by_hand(model, ids):
+    """Adding v at the last resid_post gives unembed(norm(x + v))."""
+    shift = 3 * torch.randn(ids.shape[1], model.d_model, generator=torch.Generator().manual_seed(2))
+    with capture(model, "resid_post.3") as acts:
+        model.hf(ids)
+    trunk = model.hf.base_model
+    norm = trunk.ln_f if hasattr(trunk, "ln_f") else trunk.norm
+    by_hand = model.hf.get_output_embeddings()(norm(acts["resid_post.3"] + shift))
+    if cap := getattr(model.hf.config, "final_logit_softcapping", None):
+        by_hand = cap * torch.tanh(by_hand / cap)
+    with edit(model, {"resid_post.3": shift}):
+        torch.testing.assert_close(model.hf(ids).logits, by_hand)
+
+
+@torch.no_grad()
+def test_an_edit_between_attention_and_mlp_moves_the_stream_and_not_only_the_mlp(model, ids):
+    """At resid_mid the same shift of attn_out must follow, in both the stream and what the MLP reads."""
+    shift = torch.randn(model.d_model, generator=torch.Generator().manual_seed(3))
+    read = ["resid_mid.1", "mlp_out.1", "resid_post.1"]
+    with edit(model, {"attn_out.1": shift}), capture(model, read) as expected:
+        model.hf(ids)
+    for change in (shift, lambda hidden: hidden + shift):
+        with edit(model, {"resid_mid.1": change}), capture(model, read) as acts:
+            model.hf(ids)
+        for site in read:
+            torch.testing.assert_close(acts[site], expected[site], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_ablating_a_contribution(model, ids):
+    with edit(model, {"mlp_out.2": torch.zeros_like}), capture(model, ["resid_mid.2", "resid_post.2"]) as acts:
+        model.hf(ids)
+    assert torch.equal(acts["resid_post.2"], acts["resid_mid.2"])
+
+
+@torch.no_grad()
+def test_edits_nest_and_the_outer_acts_first(tiny_folder):
+    model = load_model(tiny_folder("llama", "letters"))
+    ids = torch.tensor([[5, 6, 7]])
+    with capture(model, "resid_post.1") as plain:
+        model.hf(ids)
+    with edit(model, {"resid_post.1": torch.ones(32)}), edit(model, {"resid_post.1": lambda h: 2 * h}), capture(model, "resid_post.1") as acts:
+        model.hf(ids)
+    assert torch.equal(acts["resid_post.1"], 2 * (plain["resid_post.1"] + 1))
+
+
+@torch.no_grad()
+def test_edited_generation_with_a_cache_is_edited_generation_without(model):
+    """Persistent steering: a cached decoder and a whole forward pass with the same shift give the same tokens."""
+    shift = torch.randn(model.d_model, generator=torch.Generator().manual_seed(4))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    kinds = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
+    with edit(model, {Site("resid_post", 1): shift}):
+        cached = model.hf.generate(ids, **kinds)
+        logits = model.hf(cached).logits
+    assert cached[0, 4:].tolist() == logits[0, 3:-1].argmax(-1).tolist()
+    assert cached.tolist() != model.hf.generate(ids, **kinds).tolist()
+
+
+def test_gradients_reach_a_vector(tiny_folder):
+    model = load_model(tiny_folder("llama", "letters"))
+    vector = torch.zeros(32, requires_grad=True)
+    with edit(model, {"resid_post.1": vector}):
+        model.hf(torch.tensor([[5, 6, 7]])).logits[0, -1, 9].backward()
+    assert vector.grad is not None and vector.grad.abs().sum() > 0
+
+
+def test_refusals(tiny_folder):
+    model = load_model(tiny_folder("llama", "letters"))
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(ProbeError, match=r"no forward pass reached embed, resid_mid\.0"):
+        with edit(model, {"embed": torch.zeros(32), "resid_mid.0": torch.zeros(32)}):
+            pass
+    with pytest.raises(ProbeError, match=r"edit at resid_post\.0 has shape \[2, 3, 32\]; the model has \[1, 3, 32\]"):
+        with edit(model, {"resid_post.0": torch.zeros(2, 1, 32)}):
+            model.hf(ids)
+    with pytest.raises(ProbeError, match="nothing to edit"), edit(model, {}):
+        pass
+    with pytest.raises(ProbeError, match="layers 0 to 3"), edit(model, {"resid_post.4": torch.zeros(32)}):
+        pass
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())

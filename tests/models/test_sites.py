@@ -1,0 +1,69 @@
+"""The table of sites: names in and out, and refusals."""
+
+import pytest
+
+from probe._errors import ProbeError
+from probe.models import Site, load_model, place, sites
+from probe.models.sites import ARCHITECTURES, KINDS
+
+
+@pytest.mark.parametrize("text", ["resid_post.2", "resid_pre.0", "attn_out.11", "embed", "final_norm"])
+def test_names_round_trip(text):
+    assert str(Site.parse(text)) == text
+    assert Site.parse(Site.parse(text)) == Site.parse(text)
+
+
+def test_names_in_other_libraries(tiny_folder):
+    hf = load_model(tiny_folder("gpt2", "letters")).hf
+    assert Site("resid_mid", 3).lens == "blocks.3.hook_resid_mid"
+    assert Site("embed").lens == "hook_embed"
+    assert place(hf, "resid_mid.3").nnsight == "transformer.h[3].ln_2.input"
+    assert place(hf, "final_norm").nnsight == "transformer.ln_f.output"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("resid_psot.2", "did you mean 'resid_post'"),
+        ("resid_post", "needs a layer"),
+        ("resid_post.", "is no site"),
+        ("resid_post.two", "is no site"),
+        ("resid_post.-1", "needs a layer, counted from 0"),
+        ("embed.0", "has no layer"),
+    ],
+)
+def test_names_that_are_none(text, said):
+    with pytest.raises(ProbeError, match=said):
+        Site.parse(text)
+
+
+def test_every_place_of_the_table_is_in_the_model(tiny_folder, arch):
+    hf = load_model(tiny_folder(arch, "letters")).hf
+    for site in sites(hf):
+        hf.get_submodule(place(hf, site).module)
+    assert len(sites(hf)) == 5 * 4 + 2
+
+
+def test_layers_beyond_the_last_are_refused_with_the_range(tiny_folder):
+    model = load_model(tiny_folder("llama", "letters"))
+    with pytest.raises(ProbeError, match=r"no resid_post\.4: this model has layers 0 to 3"):
+        place(model.hf, "resid_post.4")
+
+
+def test_an_architecture_that_is_not_in_the_table(tiny_folder, monkeypatch):
+    model = load_model(tiny_folder("llama", "letters"))
+    monkeypatch.delitem(ARCHITECTURES, "llama")
+    with pytest.raises(ProbeError, match="sites of 'llama' models are not known; those of mistral"):
+        _ = model.layers
+
+
+def test_a_site_that_an_architecture_lacks(tiny_folder, monkeypatch):
+    model = load_model(tiny_folder("llama", "letters"))
+    monkeypatch.setitem(ARCHITECTURES, "llama", {k: v for k, v in ARCHITECTURES["llama"].items() if k != "resid_mid"})
+    with pytest.raises(ProbeError, match="llama models have no site 'resid_mid'; they have embed, resid_pre, attn_out"):
+        place(model.hf, "resid_mid.0")
+
+
+def test_every_kind_says_what_it_is():
+    assert all(kind.meaning for kind in KINDS.values())
+    assert all(set(places) <= set(KINDS) for places in ARCHITECTURES.values())
