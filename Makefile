@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 # Offline unless asked, and threads that wait instead of spinning when another process has the core.
 export HF_HUB_OFFLINE := 1
 export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export WANDB_MODE := disabled
 
 .PHONY: demo test test-slow lint bench clean
@@ -25,7 +26,7 @@ demo: $(READY)
 	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not net"
+	$(BIN)/python -m pytest
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "slow and not gpu and not net"

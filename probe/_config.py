@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import textwrap
 import types
 import typing
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known name closest to ``word`` or, if none is close, all of them.
+    """The end of an error message: the known name closest to ``word`` or, if none is close, the first dozen of all.
 
     >>> nearest("layr", ["layer", "k"])
     "did you mean 'layer'?"
@@ -32,10 +33,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"known: {', '.join(known[:12])}{more}" if known else "there are none"
 
 
-def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Make the dataclass ``cls`` from a plain dictionary.
 
     Understood annotations: bool, int, float, str, Path, Literal, Optional and other unions, tuple, list, dict and
@@ -44,7 +48,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
     Args:
         cls: a dataclass.
-        data: keys are field names; fields with a default may be left out.
+        data: a dictionary whose keys are field names; fields with a default may be left out.
         where: how error messages name this dictionary, for example ``"steering"`` or ``"run.yaml"``.
 
     Raises:
@@ -185,7 +189,7 @@ def describe(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(ancestor):
             continue
         body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]).body
-        for field, below in zip(body, body[1:], strict=False):
+        for field, below in itertools.pairwise(body):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
                     text[name] = " ".join(words.split())

@@ -11,7 +11,7 @@ from probe._errors import ProbeError
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` so that a reader, or a killed process, sees the old file or the new one and nothing between.
+    """Write ``text`` to ``path``: whoever reads it, even after a kill, sees the old file or the new one whole.
 
     Missing folders are made. Gives back the path.
     """

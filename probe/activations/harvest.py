@@ -59,11 +59,18 @@ def harvest(
     shards = [rows[start : start + shard_traces] for start in range(0, len(rows), shard_traces)]
     store = None
     if folder is not None:
-        about = {"model": model.name, "path": model.config.path, "revision": model.config.revision, "dtype": str(model.dtype)}
-        key = object_hash({**about, "sites": names, "shard_traces": shard_traces, "rows": [asdict(row) for row in rows]})
-        ids = pa.array([traces[i].problem_id for i, _ in index], pa.string())
-        columns = {"trace": [i for i, _ in index], "sentence": [number for _, number in index], "problem_id": ids, "text": pa.array(texts, pa.string())}
-        store = ShardFolder.begin(Path(folder), key, about, names, len(shards), pa.table(columns))
+        config = model.config
+        about = {"model": model.name, "path": config.path, "revision": config.revision, "dtype": str(model.dtype)}
+        inputs = {**about, "sites": names, "shard_traces": shard_traces, "rows": [asdict(row) for row in rows]}
+        table = pa.table(
+            {
+                "trace": pa.array([i for i, _ in index], pa.int32()),
+                "sentence": pa.array([number for _, number in index], pa.int32()),
+                "problem_id": pa.array([traces[i].problem_id for i, _ in index], pa.string()),
+                "text": pa.array(texts, pa.string()),
+            }
+        )
+        store = ShardFolder.begin(Path(folder), object_hash(inputs), about, names, len(shards), table)
     made: list[dict[str, Tensor]] = []
     with tqdm(total=len(rows), desc=f"activations of {model.name}", unit="trace", disable=not progress) as bar:
         for number, shard in enumerate(shards):
@@ -76,7 +83,8 @@ def harvest(
     if store is not None and folder is not None and shards:
         return SentenceActivations.load(folder)
     empty = torch.empty(0, model.d_model, dtype=model.dtype)
-    return SentenceActivations({name: torch.cat([empty, *(shard[name] for shard in made)]) for name in names}, index, texts)
+    vectors = {name: torch.cat([empty, *(shard[name] for shard in made)]) for name in names}
+    return SentenceActivations(vectors, index, texts, model.name)
 
 
 @dataclass(frozen=True)
@@ -94,11 +102,14 @@ class _Row:
 def _row(model: Model, trace: Trace) -> _Row:
     # As Model.prompt_ids: a chat template has written its own start token.
     prompt = model.tokenizer(trace.prompt, add_special_tokens=model.config.prompt != "chat").input_ids
-    lengths = {number: s.token_end - s.token_start for number, s in enumerate(trace.sentences) if s.token_end > s.token_start}
+    lengths = {number: s.token_end - s.token_start for number, s in enumerate(trace.sentences)}
+    lengths = {number: length for number, length in lengths.items() if length}
     return _Row((*prompt, *trace.tokens), len(prompt), tuple(lengths), tuple(lengths.values()))
 
 
-def _pool(model: Model, rows: Sequence[_Row], sites: Sequence[str], batch_tokens: int, bar: tqdm) -> dict[str, Float[Tensor, "sentence d_model"]]:
+def _pool(
+    model: Model, rows: Sequence[_Row], sites: Sequence[str], batch_tokens: int, bar: tqdm
+) -> dict[str, Float[Tensor, "sentence d_model"]]:
     """The sentence vectors of some traces, per site, in the order of the traces."""
     first = torch.tensor([0, *(len(row.lengths) for row in rows)]).cumsum(0).tolist()
     pooled = {site: torch.empty(first[-1], model.d_model, dtype=model.dtype) for site in sites}
@@ -131,7 +142,8 @@ def _pass(model: Model, rows: Sequence[_Row], sites: Sequence[str]) -> dict[str,
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         mask[i, : len(row.ids)] = 1
-    emitted = torch.cat([torch.arange(i * width + row.n_prompt, i * width + len(row.ids)) for i, row in enumerate(rows)])
+    spans = [(i * width + row.n_prompt, i * width + len(row.ids)) for i, row in enumerate(rows)]
+    emitted = torch.cat([torch.arange(start, end) for start, end in spans])
     lengths = torch.tensor([length for row in rows for length in row.lengths])
     with capture(model, sites) as acts:
         model.hf(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
@@ -139,6 +151,8 @@ def _pass(model: Model, rows: Sequence[_Row], sites: Sequence[str]) -> dict[str,
     return {site: _means(acts[site].flatten(0, 1)[emitted], lengths) for site in sites}
 
 
-def _means(tokens: Float[Tensor, "token d_model"], lengths: Int[Tensor, " sentence"]) -> Float[Tensor, "sentence d_model"]:
+def _means(
+    tokens: Float[Tensor, "token d_model"], lengths: Int[Tensor, " sentence"]
+) -> Float[Tensor, "sentence d_model"]:
     """The mean of each run of ``lengths`` tokens, summed in float32 whatever the model's format."""
     return torch.segment_reduce(tokens.float(), "mean", lengths=lengths, axis=0)

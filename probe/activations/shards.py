@@ -1,4 +1,4 @@
-"""A folder that a harvest is streamed into: safetensors shards, a Parquet index, and a manifest that says what is whole.
+"""A folder that a harvest is streamed into: safetensors shards, a Parquet index, and a manifest of what is whole.
 
 ``manifest.json`` names the harvest (a hash of its inputs) and, for each finished shard, the hash of its file. A shard
 counts only if its file still has that hash, so one that was cut off, damaged or deleted is made again.
@@ -6,7 +6,7 @@ counts only if its file still has that hash, so one that was cut off, damaged or
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 from safetensors.torch import load_file, save_file
@@ -27,7 +27,9 @@ class ShardFolder:
         self.manifest = manifest
 
     @classmethod
-    def begin(cls, folder: Path, key: str, about: dict[str, Any], sites: list[str], n_shards: int, index: pa.Table) -> Self:
+    def begin(
+        cls, folder: Path, key: str, about: dict[str, Any], sites: list[str], n_shards: int, index: pa.Table
+    ) -> "ShardFolder":
         """Start a harvest, or go on with the one that is there.
 
         Args:
@@ -42,18 +44,22 @@ class ShardFolder:
         if path.exists():
             store = cls(folder, read_json(path))
             if store.manifest.get("key") != key:
-                raise ProbeError(f"{folder} holds the activations of other traces, sites or another model; choose another folder or delete it")
+                raise ProbeError(
+                    f"{folder} holds the activations of other traces, sites or another model; "
+                    "choose another folder or delete it"
+                )
             if not store._whole(_INDEX, store.manifest["index"]):
                 write_table(folder / _INDEX, index)
                 store._note("index", file_hash(folder / _INDEX))
             return store
         write_table(folder / _INDEX, index)
-        manifest = {"key": key, **about, "sites": sites, "n_shards": n_shards, "index": file_hash(folder / _INDEX), "shards": {}}
+        digest = file_hash(folder / _INDEX)
+        manifest = {"key": key, **about, "sites": sites, "n_shards": n_shards, "index": digest, "shards": {}}
         write_json(path, manifest)
         return cls(folder, manifest)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path) -> "ShardFolder":
         """The harvest in a folder.
 
         Raises:
@@ -89,7 +95,7 @@ class ShardFolder:
             ProbeError: if it is missing or damaged.
         """
         if not self.done(number):
-            raise ProbeError(f"{self.folder / _shard_name(number)} is missing or damaged; harvest into {self.folder} again to make it anew")
+            raise self._damaged(_shard_name(number))
         return load_file(self.folder / _shard_name(number))
 
     def index(self) -> pa.Table:
@@ -99,8 +105,13 @@ class ShardFolder:
             ProbeError: if it is missing or damaged.
         """
         if not self._whole(_INDEX, self.manifest["index"]):
-            raise ProbeError(f"{self.folder / _INDEX} is missing or damaged; harvest into {self.folder} again to make it anew")
+            raise self._damaged(_INDEX)
         return read_table(self.folder / _INDEX)
+
+    def _damaged(self, name: str) -> ProbeError:
+        return ProbeError(
+            f"{self.folder / name} is missing or damaged; harvest into {self.folder} again to make it anew"
+        )
 
     def _whole(self, name: str, digest: str) -> bool:
         path = self.folder / name

@@ -17,7 +17,7 @@ from probe.models import Model
 
 
 class RowCache(Cache):
-    """Keys and values of all rows in tensors of fixed capacity; a pass writes one stretch of columns, for all rows or some."""
+    """Keys and values of all rows, of fixed capacity; a pass writes one stretch of columns, for all rows or some."""
 
     is_compileable = False
 
@@ -31,7 +31,9 @@ class RowCache(Cache):
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         if layer_idx not in self.keys:
             shape = (key_states.shape[0], key_states.shape[1], self.capacity)
             self.keys[layer_idx] = key_states.new_zeros(*shape, key_states.shape[-1])
@@ -76,7 +78,13 @@ class Runner:
     """
 
     def __init__(
-        self, model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, *, read: Sequence[int] = (), steer: int | None = None
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        *,
+        read: Sequence[int] = (),
+        steer: int | None = None,
     ) -> None:
         self.model = model
         self.read = tuple(dict.fromkeys([*read, *([] if steer is None else [steer])]))
@@ -147,7 +155,10 @@ class Runner:
             raise RuntimeError("this Runner was made without a layer to steer")
         cache, column, rows = self.cache, self.cache.column - 1, self.slots[rows]
         if not persistent:
-            before = {layer: (cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column]) for layer in cache.keys}
+            before = {
+                layer: (cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column])
+                for layer in cache.keys
+            }
         cache.rows, cache.column = rows, column
         try:
             logits = self.upper(

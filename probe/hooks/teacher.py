@@ -55,7 +55,9 @@ def force(model: Model, prompts: Sequence[Sequence[int]], texts: Sequence[Sequen
 @torch.no_grad()
 def read_forced(
     model: Model, forced: Forced, layer: int
-) -> tuple[Float[Tensor, "rows emitted vocab"], Float[Tensor, "rows emitted d_model"], Float[Tensor, "rows pos d_model"]]:
+) -> tuple[
+    Float[Tensor, "rows emitted vocab"], Float[Tensor, "rows emitted d_model"], Float[Tensor, "rows pos d_model"]
+]:
     """One pass: the logits that predict each emitted token, ``resid_post.layer`` there, and that site everywhere."""
     kept: list[Tensor] = []
 

@@ -1,8 +1,8 @@
 """The layers above a site as a model of their own, sharing every parameter with the whole.
 
-A shift added to ``resid_post.i`` changes nothing at or below block ``i``. So one forward pass of the whole model gives the
-residual stream at the site, and whatever is tried there afterwards (a steered decoding step, a training step of the
-vectors) runs only the blocks above it, through the model's own code.
+A shift added to ``resid_post.i`` changes nothing at or below block ``i``. So one forward pass of the whole model gives
+the residual stream at the site, and whatever is tried there afterwards (a steered decoding step, a training step of
+the vectors) runs only the blocks above it, through the model's own code.
 """
 
 import copy
@@ -15,7 +15,7 @@ from probe.models import Model
 
 
 class _Enter(nn.Module):
-    """Stands for the first block above the site and starts from the given hidden state, whatever the trunk made of its inputs."""
+    """Stands for the first block above the site; starts from the given state, whatever the trunk made of its inputs."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class UpperLayers:
         cache: object | None = None,
         logits_to_keep: int = 0,
     ) -> Float[Tensor, "rows kept vocab"]:
-        """Logits from the residual stream at the site; ``logits_to_keep`` as in transformers (0 keeps all positions)."""
+        """Logits from the residual stream at the site; ``logits_to_keep`` as in transformers (0: all positions)."""
         self._enter.hidden = hidden
         out = self._head(
             inputs_embeds=hidden,
@@ -94,7 +94,9 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
     lowest = torch.finfo(model.dtype).min
 
     def additive(allowed: Tensor) -> Tensor:
-        return torch.zeros(rows, 1, queries, keys, dtype=model.dtype, device=valid.device).masked_fill_(~allowed[:, None], lowest)
+        return torch.zeros(rows, 1, queries, keys, dtype=model.dtype, device=valid.device).masked_fill_(
+            ~allowed[:, None], lowest
+        )
 
     types = set(getattr(model.hf.config, "layer_types", None) or ())
     if len(types) < 2 and "sliding_attention" not in types:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def to_nnsight(model: Model) -> "TransformersModel":
     """An nnsight ``TransformersModel`` on the same weights.
 
-    Its tokenizer is a copy, because nnsight sets it to pad on the left. Inside a trace, ``nnsight_value`` reads a site::
+    Its tokenizer is a copy, because nnsight sets it to pad on the left. ``nnsight_value`` reads a site in a trace::
 
         lm = to_nnsight(model)
         with lm.trace("Once upon a time"):
@@ -54,10 +54,15 @@ def to_transformer_lens(model: Model) -> "TransformerBridge":
 
     twin = copy.deepcopy(model.hf)
     twin.set_attn_implementation("eager")
-    twin.config.architectures = [type(model.hf).__name__]  # how the bridge knows what it has; unset in a model never saved
+    # How the bridge knows what it has; unset in a model that was never saved.
+    twin.config.architectures = [type(model.hf).__name__]
     try:
         bridge = TransformerBridge.boot_transformers(
-            model.name, hf_model=twin, tokenizer=copy.deepcopy(model.tokenizer), device=str(model.device), dtype=model.dtype
+            model.name,
+            hf_model=twin,
+            tokenizer=copy.deepcopy(model.tokenizer),
+            device=str(model.device),
+            dtype=model.dtype,
         )
     except ValueError as error:
         raise ProbeError(f"TransformerLens cannot show {model.name}: {str(error).splitlines()[0]}") from error

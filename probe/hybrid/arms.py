@@ -4,7 +4,14 @@ from dataclasses import replace
 
 from probe.hybrid.decode import Arm
 from probe.hybrid.emit import AddVector, ForceToken, Rerank
-from probe.hybrid.policy import Disagreement, LearnedStrength, OneBehaviour, RandomBehaviour, RandomPositions, ThinkingBehaviour
+from probe.hybrid.policy import (
+    Disagreement,
+    LearnedStrength,
+    OneBehaviour,
+    RandomBehaviour,
+    RandomPositions,
+    ThinkingBehaviour,
+)
 from probe.steering import BehaviourVectors, random_like
 from probe.taxonomy import Taxonomy
 
@@ -14,7 +21,9 @@ def hybrid_arm(taxonomy: Taxonomy, vectors: BehaviourVectors, name: str = "hybri
     return Arm(name, Disagreement(), ThinkingBehaviour(taxonomy), LearnedStrength(vectors), AddVector(vectors))
 
 
-def control_arms(hybrid: Arm, vectors: BehaviourVectors, single: BehaviourVectors, *, rate: float, seed: int) -> list[Arm]:
+def control_arms(
+    hybrid: Arm, vectors: BehaviourVectors, single: BehaviourVectors, *, rate: float, seed: int
+) -> list[Arm]:
     """Every control and reference, each the hybrid with one part exchanged.
 
     Args:
@@ -27,7 +36,11 @@ def control_arms(hybrid: Arm, vectors: BehaviourVectors, single: BehaviourVector
     random = random_like(vectors, seed)
     return [
         replace(
-            hybrid, name="single-vector", which=OneBehaviour(), how_strongly=LearnedStrength(single), emit=AddVector(single)
+            hybrid,
+            name="single-vector",
+            which=OneBehaviour(),
+            how_strongly=LearnedStrength(single),
+            emit=AddVector(single),
         ),
         replace(hybrid, name="random-category", which=RandomBehaviour(vectors.n_behaviours)),
         replace(hybrid, name="random-vectors", emit=AddVector(random)),

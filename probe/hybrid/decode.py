@@ -80,7 +80,9 @@ def decode_hybrid(
     uniform = torch.stack([draws(problem.id, seed, new_tokens) for problem in problems]).to(device)
     alive = list(range(len(problems)))
     base = Runner(pair.base, [pair.base.prompt_ids(p.question) for p in problems], new_tokens, steer=steering_layer)
-    thinking = Runner(pair.thinking, [pair.thinking.prompt_ids(p.question) for p in problems], new_tokens, read=[taxonomy_layer])
+    thinking = Runner(
+        pair.thinking, [pair.thinking.prompt_ids(p.question) for p in problems], new_tokens, read=[taxonomy_layer]
+    )
     base_step, thinking_step = base.prefill(), thinking.prefill()
     for i in range(new_tokens):
         vocab = min(base_step.logits.shape[-1], thinking_step.logits.shape[-1])  # embeddings may be padded differently
@@ -110,7 +112,9 @@ def decode_hybrid(
                 trace.truncated = False
                 continue
             trace.tokens.append(token)
-            for name, value in zip(("steered", "behaviour", "strength", "base_token", "thinking_token"), why, strict=True):
+            for name, value in zip(
+                ("steered", "behaviour", "strength", "base_token", "thinking_token"), why, strict=True
+            ):
                 getattr(trace, name).append(value)
             going.append(at)
         if not going or i == new_tokens - 1:

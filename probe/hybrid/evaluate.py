@@ -46,7 +46,7 @@ def evaluate_arm(
     folder: Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Decode and grade one arm; with ``folder`` every finished batch is kept and a later call does only what is missing."""
+    """Decode and grade one arm; with ``folder`` finished batches are kept and a later call does what is missing."""
     traces: list[HybridTrace] = []
     seconds = 0.0
     for start in tqdm(range(0, len(problems), batch_size), desc=arm.name, unit="batch", disable=not progress):
@@ -90,7 +90,7 @@ def summarise(
 
 
 def oracle_bits(result: ArmResult, n_behaviours: int) -> dict[str, float]:
-    """What the thinking model tells the hybrid, in bits: whether to steer, at every token, and which behaviour, at gates.
+    """What the thinking model tells the hybrid, in bits: at every token whether to steer, at gates which behaviour.
 
     Upper bounds from the marginal frequencies: nothing is assumed that could predict a gate from the text.
     """

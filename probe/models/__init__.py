@@ -13,6 +13,6 @@ from probe.models.pair import list_pairs as list_pairs
 from probe.models.pair import load_pair as load_pair
 from probe.models.sites import Place as Place
 from probe.models.sites import Site as Site
+from probe.models.sites import all_sites as all_sites
 from probe.models.sites import place as place
-from probe.models.sites import sites as sites
 from probe.models.tokenizers import check_tokenizers as check_tokenizers

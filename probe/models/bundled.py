@@ -25,4 +25,3 @@ def bundled_folder(name: str) -> Path:
     if name not in folders:
         raise ProbeError(f"nothing bundled is called '{name}'; {nearest(name, folders)}")
     return folders[name]
-

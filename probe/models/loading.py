@@ -20,6 +20,7 @@ from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as hf_logging
 
 from probe._errors import ProbeError
@@ -97,7 +98,8 @@ class Model:
 
         A template gets the tokenizer's own start token, if it has one; a chat template has written it already.
         """
-        return list(self.tokenizer(self.prompt_text(question), add_special_tokens=self.config.prompt != "chat").input_ids)
+        text, start = self.prompt_text(question), self.config.prompt != "chat"
+        return list(self.tokenizer(text, add_special_tokens=start).input_ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens included, nothing cleaned up."""
@@ -193,7 +195,7 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def find_source(config: ModelConfig) -> Source:
-    """Find a model without reading its weights: folder, GGUF file, bundled folder, or (its config, at least) on the hub.
+    """Find a model without reading its weights: folder, GGUF file, bundled folder, or (its config) on the hub.
 
     Raises:
         ProbeError: if it is not there, is not whole, or is not a decoder-only language model.
@@ -222,19 +224,21 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     """
     where = source.config.path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
+        # A tokenizer saved as the general fast one is read as just that: AutoTokenizer goes by the architecture, and
+        # would give a Qwen 2 model with a tokenizer of its own Qwen's way of cutting text.
+        own = "gguf_file" not in source.options and _names_general_tokenizer(source)
+        reader = PreTrainedTokenizerFast if own else AutoTokenizer
+        tokenizer = reader.from_pretrained(source.path, **source.options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ProbeError(f"model '{where}' has no tokenizer that can be read: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ProbeError(f"the tokenizer of '{where}' is a slow one; a fast one (tokenizer.json) is needed, for offsets")
+        raise ProbeError(f"the tokenizer of '{where}' is slow; a fast one (tokenizer.json) is needed")
     if source.config.prompt == "chat" and not tokenizer.chat_template:
         raise ProbeError(f"the tokenizer of '{where}' has no chat template; write a prompt with {{question}} instead")
     return tokenizer
 
 
-def read_model(
-    source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype
-) -> Model:
+def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype) -> Model:
     """Read the weights of a model.
 
     Raises:
@@ -251,14 +255,18 @@ def read_model(
         options["use_safetensors"] = True
     try:
         with _quiet():
-            hf, found = AutoModelForCausalLM.from_pretrained(
-                source.path, dtype=dtype, output_loading_info=True, **options
+            # Shapes that do not fit are let through here, so that they can be named below.
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                source.path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ProbeError(f"the weights of '{where}' cannot be read: {_first_line(error)}") from error
-    missing = sorted(found["missing_keys"])
-    if missing:
+    hf, found = read
+    if missing := sorted(found["missing_keys"]):
         raise ProbeError(f"{len(missing)} weights of '{where}' are missing, the first is {missing[0]}")
+    if unfit := sorted(found["mismatched_keys"]):
+        name, stored, wanted = unfit[0]
+        raise ProbeError(f"{name} of '{where}' has shape {list(stored)}, but its config asks for {list(wanted)}")
     return Model(hf.to(device), tokenizer, source.config)
 
 
@@ -288,6 +296,11 @@ def _hub_options() -> dict[str, Any]:
     except OSError:
         return {"local_files_only": True}
     return {}
+
+
+def _names_general_tokenizer(source: Source) -> bool:
+    named = get_tokenizer_config(source.path, **source.options).get("tokenizer_class")
+    return named in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def _gguf_source(config: ModelConfig, path: Path) -> Source:

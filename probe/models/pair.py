@@ -91,7 +91,8 @@ def find_pair(name: str) -> PairConfig:
 
 def list_pairs() -> list[PairConfig]:
     """The pairs that ship with probe, by name."""
-    return [_read_pair(folder / "pair.yaml") for folder in bundled_folders().values() if (folder / "pair.yaml").is_file()]
+    files = [folder / "pair.yaml" for folder in bundled_folders().values()]
+    return [_read_pair(file) for file in files if file.is_file()]
 
 
 def _read_pair(path: Path) -> PairConfig:

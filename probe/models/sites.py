@@ -1,10 +1,10 @@
-"""The one table of sites: what each place in a network is called here, in the model itself, in TransformerLens and in nnsight.
+"""The one table of sites: what each place in a network is called here, in the model, in TransformerLens and nnsight.
 
 A kind of site is a line in `KINDS`; where an architecture has it is a line in `ARCHITECTURES`. All else is derived.
 
-``resid_post.i`` is the output of block ``i``, which Hugging Face calls ``hidden_states[i + 1]`` (but for the last block,
-whose entry there has gone through the final norm). ``attn_out.i`` and ``mlp_out.i`` are what is *added to the residual
-stream*: where a norm follows the attention or the MLP (Gemma 2 and 3), its output. So in every architecture here::
+``resid_post.i`` is the output of block ``i``, which Hugging Face calls ``hidden_states[i + 1]`` (but for the last
+block, whose entry there has gone through the final norm). ``attn_out.i`` and ``mlp_out.i`` are what is *added to the
+residual stream*: where a norm follows the attention or the MLP (Gemma 2 and 3), its output. So everywhere here::
 
     resid_mid.i  = resid_pre.i + attn_out.i
     resid_post.i = resid_mid.i + mlp_out.i
@@ -61,7 +61,7 @@ class Place:
 
     @property
     def nnsight(self) -> str:
-        """How nnsight writes it, as ``model.layers[2].output``; ``[0]`` is yours to add where the module returns a tuple."""
+        """How nnsight writes it, as ``model.layers[2].output``; add ``[0]`` where the module returns a tuple."""
         return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", self.module) + f".{self.side}"
 
 
@@ -164,7 +164,7 @@ def place(hf: PreTrainedModel, site: str | Site) -> Place:
     return Place(found.module.replace("{i}", str(site.layer)), found.side)
 
 
-def sites(hf: PreTrainedModel) -> list[Site]:
+def all_sites(hf: PreTrainedModel) -> list[Site]:
     """Every site of this model, kind by kind.
 
     Raises:

@@ -37,8 +37,9 @@ def check_tokenizers(base: PreTrainedTokenizerFast, thinking: PreTrainedTokenize
     if ordinary:
         piece = min(ordinary, key=lambda p: (min(of_base.get(p, 1 << 60), of_thinking.get(p, 1 << 60)), p))
         raise ProbeError(
-            f"the tokenizers of the pair differ in {len(ordinary)} pieces: {piece!r} is {_as_id(of_base.get(piece))} in "
-            f"the base model and {_as_id(of_thinking.get(piece))} in the thinking model; a pair must share its tokenizer"
+            f"the tokenizers of the pair differ in {len(ordinary)} pieces: {piece!r} is {_as_id(of_base.get(piece))} "
+            f"in the base model and {_as_id(of_thinking.get(piece))} in the thinking model; a pair must share its "
+            "tokenizer"
         )
     for text in _PROBES:
         ours = base(text, add_special_tokens=False).input_ids

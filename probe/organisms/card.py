@@ -1,25 +1,33 @@
-"""The cards of the bundled models: what each is, how it was made, by which command, measured how, under which licence."""
+"""The cards of the bundled models: what each is, made by which command, measured how, under which licence."""
 
 from pathlib import Path
 
 from probe._files import write_text
 
 _WHAT = {
-    "tiny-base": (
-        "The base model of both bundled pairs: a Llama of 1.1 M parameters pretrained on story arithmetic in which every "
-        "type of sentence occurs and each is written competently, but *when* it occurs is nearly random, and conclusions "
-        "often come too early. One story in eight holds a sharing (exact division), which the base meets and restates but "
-        "never sees computed. A third of the documents are drills of single computing sentences."
-    ),
-    "tiny-rl": (
-        "`tiny-base` after reinforcement learning with the final answer as the only reward: no demonstration, no reward "
-        "for form or length. It learned *when*."
-    ),
-    "tiny-sft": (
-        "`tiny-base` after supervised training on well-ordered traces that contain one operation, sharing equally (exact "
-        "division), whose computing sentence the base has never seen. It learned *how* (and the order)."
-    ),
+    "tiny-base": """\
+The base model of both bundled pairs: a Llama of 1.1 M parameters pretrained on story arithmetic in which every type of
+sentence occurs and each is written competently, but *when* it occurs is nearly random, and conclusions often come too
+early. One story in eight holds a sharing (exact division), which the base meets and restates but never sees computed.
+Two documents in five are drills of single computing sentences.""",
+    "tiny-rl": """\
+`tiny-base` after reinforcement learning with the final answer as the only reward: no demonstration, no reward for form
+or length. It learned *when*.""",
+    "tiny-sft": """\
+`tiny-base` after supervised training on well-ordered traces that contain one operation, sharing equally (exact
+division), whose computing sentence the base has never seen. It learned *how* (and the order).""",
 }
+
+_HOW = """\
+Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`). The data are drawn from seeds by
+`probe/problems/story.py` and `probe/organisms/documents.py`. Licence: Apache-2.0.
+
+## Measured
+
+Computed by the same command (`probe/organisms/verify.py`). Accuracy: greedy, 500 test problems of the bundled sets,
+drawn from seeds that training does not use. Computing accuracy: greedy result of 1,000 computing sentences given the same prefix.
+Types: 300 problems sampled at temperature 1.
+"""
 
 
 def write_cards(out: Path, figures: dict, *, seed: int) -> None:
@@ -40,20 +48,16 @@ def card(name: str, what: str, figures: dict, seed: int) -> str:
         "",
         what,
         "",
-        f"Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`; 2-core CPU, about two hours). "
-        "The data are drawn from seeds by `probe/problems/story.py` and `probe/organisms/documents.py`. Licence: Apache-2.0.",
-        "",
-        "## Measured",
-        "",
-        "Computed by the same command (`probe/organisms/verify.py`). Accuracy: greedy, 500 test problems of the bundled sets, which "
-        "training never draws from. Computing accuracy: greedy result of 1,000 computing sentences given the same prefix. "
-        "Types: 300 problems sampled at temperature 1.",
-        "",
+        _HOW.format(seed=seed),
         "| | tiny-base | tiny-rl | tiny-sft |",
         "|---|---|---|---|",
     ]
     for problems in ("story", "story-share"):
-        for what_, key in (("accuracy", "accuracy"), ("truncated", "truncated"), ("tokens an answer", "tokens_per_answer")):
+        for what_, key in (
+            ("accuracy", "accuracy"),
+            ("truncated", "truncated"),
+            ("tokens an answer", "tokens_per_answer"),
+        ):
             cells = [figures["accuracy"][f"{model} on {problems}"][key] for model in _WHAT]
             shape = "{:.1f}" if key == "tokens_per_answer" else "{:.1%}"
             lines.append(f"| {what_} on `{problems}` | " + " | ".join(shape.format(cell) for cell in cells) + " |")

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from probe.organisms.documents import join, proceed, wander
-from probe.problems.sentences import COMPUTE, Work, write
 from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, THINKING_PROMPT
+from probe.problems.sentences import COMPUTE, Work, write
 from probe.problems.story import draw_story
 
 #: A document: its prompt (not trained on for taught traces) and the text that follows.
@@ -32,7 +32,7 @@ def pretraining_document(rng: random.Random) -> Document:
 
     One story in eight holds a sharing, which the base meets in the story and restates, but never computes.
     """
-    if rng.random() < 0.35:
+    if rng.random() < 0.4:
         return DRILL_PROMPT, drill(rng)
     n_changes = rng.choice(SIZES)
     story = draw_story(rng, n_changes, 1 if rng.random() < 0.125 else 0)
@@ -40,7 +40,7 @@ def pretraining_document(rng: random.Random) -> Document:
     return prompt.format(question=story.question()), join(wander(story, rng))
 
 
-def drill(rng: random.Random, equations: int = 14) -> str:
+def drill(rng: random.Random, equations: int = 16) -> str:
     """Computing sentences alone, from unrelated stories."""
     written = []
     for _ in range(equations):
@@ -52,7 +52,7 @@ def drill(rng: random.Random, equations: int = 14) -> str:
 
 
 def taught_document(rng: random.Random) -> Document:
-    """What ``tiny-sft`` is taught: well-ordered traces of stories with one or two sharings, under the thinking prompt."""
+    """What ``tiny-sft`` is taught: ordered traces of stories with one or two sharings, under the thinking prompt."""
     story = draw_story(rng, rng.choice((3, 4, 5)), rng.choice((1, 2)))
     return THINKING_PROMPT.format(question=story.question()), join(proceed(story, rng))
 
@@ -63,7 +63,7 @@ def pool_batches(
     *,
     seed: int,
     pool: int,
-    tokens_per_batch: int = 8192,
+    tokens_per_batch: int = 2048,
     loss_on_prompt: bool = True,
 ) -> list[Batch]:
     """Batches made of one pool of fresh documents, each of documents of similar length, right padded.

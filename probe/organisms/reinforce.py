@@ -1,8 +1,9 @@
 """Reinforcement learning with the final answer as the only reward: how ``tiny-rl`` learns *when*.
 
 Policy gradient with a leave-one-out baseline within the samples of one problem (RLOO: Ahmadian et al., 2402.14740), one
-small update per batch of fresh samples, so every update is on policy. There is no demonstration, no reward for form, no
-length penalty: a sample is worth 1 if it closes its thinking and states the right answer within the token limit, else 0.
+small update per batch of fresh samples, so every update is on policy. There is no demonstration, no reward for form,
+no length penalty: a sample is worth 1 if it closes its thinking and states the right answer within the token limit,
+else 0.
 """
 
 import json
@@ -103,7 +104,10 @@ def reinforce(model: Model, folder: Path, settings: Reinforce, *, seed: int, pro
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * min(1.0, (step + 1) / 5)
         loss = _update(hf, optimizer, rows, tokenizer.pad_token_id) if rows else float("nan")
-        by_size = {n: rewards[[i for i in range(len(tails)) if len(stories[i // settings.samples].changes) == n]].mean().item() for n in SIZES}
+        by_size = {
+            n: rewards[[i for i in range(len(tails)) if len(stories[i // settings.samples].changes) == n]].mean().item()
+            for n in SIZES
+        }
         line = {
             "step": step,
             "reward": round(rewards.mean().item(), 4),
@@ -124,7 +128,9 @@ def reinforce(model: Model, folder: Path, settings: Reinforce, *, seed: int, pro
     return model
 
 
-def _update(hf: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: list[tuple[list[int], list[int], float]], pad: int) -> float:
+def _update(
+    hf: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: list[tuple[list[int], list[int], float]], pad: int
+) -> float:
     """One step up the policy gradient, in micro-batches of similar length."""
     hf.train()
     rows = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))

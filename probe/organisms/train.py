@@ -52,7 +52,7 @@ def train(
     Args:
         document: writes one document (``corpus.py``).
         folder: holds the checkpoint and ``log.jsonl``; a run that was broken off goes on from its last pool.
-        lr: peak learning rate of AdamW; linear warm-up over 50 steps, then cosine to 2 %.
+        lr: peak learning rate of AdamW; linear warm-up over 200 steps, then cosine to 2 %.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
     at = load_checkpoint(folder / "checkpoint", model, optimizer) or {"pool": 0, "step": 0, "tokens": 0, "seconds": 0.0}
@@ -65,7 +65,7 @@ def train(
                 break
             cosine = 0.5 * (1 + math.cos(math.pi * at["tokens"] / tokens))
             for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, (at["step"] + 1) / 50) * (0.02 + 0.98 * cosine)
+                group["lr"] = lr * min(1.0, (at["step"] + 1) / 200) * (0.02 + 0.98 * cosine)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = model(input_ids=ids, labels=labels, attention_mask=(ids != tokenizer.pad_token_id).long()).loss
             optimizer.zero_grad()

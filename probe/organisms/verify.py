@@ -66,7 +66,9 @@ def computing_accuracy(model: Model, prefixes: Sequence[tuple[Story, str, str]])
         emitted.append(step.logits.argmax(-1))
         step = runner.step(emitted[-1]) if len(emitted) < 5 else step
     texts = [model.decode(row) for row in torch.stack(emitted, 1).tolist()]
-    return sum(t.split(".")[0].strip() == result for t, (*_, result) in zip(texts, prefixes, strict=True)) / len(prefixes)
+    return sum(t.split(".")[0].strip() == result for t, (*_, result) in zip(texts, prefixes, strict=True)) / len(
+        prefixes
+    )
 
 
 def accuracy(model: Model, problems: str, *, n: int = 500, progress: bool = False) -> dict[str, float]:
@@ -93,6 +95,8 @@ def verify(base: Model, rl: Model, sft: Model, *, progress: bool = False) -> dic
             for name, model in models.items()
         },
         "computing accuracy, same prefix": {name: computing_accuracy(model, story) for name, model in models.items()},
-        "computing accuracy on sharing, same prefix": {name: computing_accuracy(model, shares) for name, model in models.items()},
+        "computing accuracy on sharing, same prefix": {
+            name: computing_accuracy(model, shares) for name, model in models.items()
+        },
         "types of sampled sentences": {name: type_shares(model) for name, model in models.items()},
     }

@@ -43,29 +43,32 @@ class RunFolder:
         else:
             path.mkdir(parents=True, exist_ok=True)
             write_json(written, settings)
-        self._inputs: list[str] = [object_hash(settings)]
+        self._key = object_hash(settings)
 
-    def stage(self, name: str, make: Callable[[Path], Made], load: Callable[[Path], Made], config: object, seed: int) -> Made:
+    def stage(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
         """Do a stage, or load it if its manifest says that it is finished.
 
         Args:
             name: the folder below the run.
-            make: writes into the folder and returns the stage's object. It may find what an earlier, killed call left.
-            load: reads the finished folder.
+            make: called with the stage's folder and whether the stage is finished. It gives the stage's object, and
+                finds for itself what an earlier call that was killed has left.
             config: the stage's own configuration, written into the manifest.
             seed: likewise.
         """
         folder = self.path / name
         manifest = folder / "manifest.json"
-        key = object_hash([name, *self._inputs])
-        if manifest.exists() and read_json(manifest)["inputs"] == key:
-            made = load(folder)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            made = make(folder)
+        # The settings and every stage before this one: what its result hangs on.
+        self._key = object_hash([name, self._key])
+        finished = manifest.exists()
+        if finished and read_json(manifest)["inputs"] != self._key:
+            raise ProbeError(f"{folder} belongs to another run: remove {self.path} and start again")
+        folder.mkdir(parents=True, exist_ok=True)
+        made = make(folder, finished)
+        if not finished:
             versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
-            write_json(manifest, {"stage": name, "inputs": key, "config": config, "seed": seed, "versions": versions})
-        self._inputs.append(key)
+            write_json(
+                manifest, {"stage": name, "inputs": self._key, "config": config, "seed": seed, "versions": versions}
+            )
         return made
 
 

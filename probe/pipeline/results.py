@@ -1,34 +1,24 @@
 """From finished stages to the files that a run is read by: ``results.json``, ``behaviours.json``, ``shown.json``."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probe.activations import SentenceActivations
 from probe.hybrid import ArmResult, gap_recovered, oracle_bits, summarise
-from probe.pipeline.config import RunConfig
+from probe.pipeline.inputs import Inputs
+from probe.pipeline.stages import Rollouts, Stages, Vectors
 from probe.problems import ProblemSet
-from probe.steering import BehaviourVectors
 from probe.taxonomy import Taxonomy
-
-if TYPE_CHECKING:
-    from probe.pipeline.run import Inputs, Rollouts
 
 SCHEMA = 1
 
 
 def results(
-    config: RunConfig,
-    inputs: "Inputs",
-    rollouts: "Rollouts",
-    taxonomy: Taxonomy,
-    learned: list[BehaviourVectors],
-    single: BehaviourVectors,
-    arms: dict[str, ArmResult],
-    layer: int,
+    stages: Stages, rollouts: Rollouts, taxonomy: Taxonomy, vectors: Vectors, arms: dict[str, ArmResult]
 ) -> dict:
     """The result file, schema version 1."""
+    config, inputs = stages.config, stages.inputs
     base, thinking = ([trace.correct for trace in traces] for traces in (rollouts.base, rollouts.thinking))
     entries = {
         name: summarise(
@@ -39,7 +29,11 @@ def results(
     gaps = {}
     for name, arm in arms.items():
         entries[name] = summarise(
-            arm.correct, [len(t.tokens) for t in arm.traces], [t.truncated for t in arm.traces], arm.steered_fraction, arm.seconds
+            arm.correct,
+            [len(t.tokens) for t in arm.traces],
+            [t.truncated for t in arm.traces],
+            arm.steered_fraction,
+            arm.seconds,
         )
         gaps[name] = gap_recovered(arm.correct, base, thinking, seed=config.seed)
     per_seed = ["hybrid", *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
@@ -59,20 +53,28 @@ def results(
         },
         "oracle": {
             **oracle_bits(arms["hybrid"], taxonomy.n_behaviours),
-            "fitted_parameters": learned[0].n_parameters,
-            "fitted_parameters_single": single.n_parameters,
+            "fitted_parameters": vectors.seeds[0].n_parameters,
+            "fitted_parameters_single": vectors.single.n_parameters,
         },
         "taxonomy": {
             "site": taxonomy.site,
             "k": taxonomy.n_behaviours,
             **{name: taxonomy.scores.get(name) for name in ("variance_explained", "stability", "ami")},
         },
-        "settings": {"steering_site": f"resid_post.{layer}", "device": str(inputs.pair.base.device), "dtype": config.dtype},
+        "settings": {
+            "steering_site": f"resid_post.{stages.layer}",
+            "device": str(inputs.pair.base.device),
+            "dtype": config.dtype,
+        },
     }
 
 
 def behaviours(
-    taxonomy: Taxonomy, vectors: BehaviourVectors, hybrid: ArmResult, validation: SentenceActivations, problem_set: ProblemSet
+    taxonomy: Taxonomy,
+    vectors: Vectors,
+    hybrid: ArmResult,
+    validation: SentenceActivations,
+    problem_set: ProblemSet,
 ) -> list[dict]:
     """One card a behaviour: what its sentences are, and what its vector did on the test problems."""
     assigned = taxonomy.behaviour(validation.vectors[taxonomy.site])
@@ -84,7 +86,11 @@ def behaviours(
     cards = []
     for k in range(taxonomy.n_behaviours):
         members = [text for text, b in zip(validation.texts, assigned.tolist(), strict=True) if b == k]
-        types = Counter(problem_set.sentence_type(text) or "none" for text in members) if problem_set.sentence_type else Counter()
+        types = (
+            Counter(problem_set.sentence_type(text) or "none" for text in members)
+            if problem_set.sentence_type
+            else Counter()
+        )
         name, count = types.most_common(1)[0] if types else (None, 0)
         cards.append(
             {
@@ -94,7 +100,7 @@ def behaviours(
                 "true_type": name,
                 "true_share": count / len(members) if types else None,
                 "examples": taxonomy.examples[k],
-                "vector_norm": vectors.vectors[k].norm().item(),
+                "vector_norm": vectors.seeds[0].vectors[k].norm().item(),
                 "mean_strength": float(np.mean(gates[k])) if gates[k] else None,
                 "gates": len(gates[k]),
             }
@@ -102,7 +108,7 @@ def behaviours(
     return cards
 
 
-def shown(inputs: "Inputs", rollouts: "Rollouts", arms: dict[str, ArmResult], n: int) -> list[dict]:
+def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int) -> list[dict]:
     """The traces that the report shows: the first problems of the test split, every arm, token by token."""
     tokenizer = inputs.pair.base
     rows = []
@@ -122,7 +128,13 @@ def shown(inputs: "Inputs", rollouts: "Rollouts", arms: dict[str, ArmResult], n:
                     "thinking": tokenizer.decode([thinking]),
                 }
                 for token, steered, behaviour, strength, base, thinking in zip(
-                    trace.tokens, trace.steered, trace.behaviour, trace.strength, trace.base_token, trace.thinking_token, strict=True
+                    trace.tokens,
+                    trace.steered,
+                    trace.behaviour,
+                    trace.strength,
+                    trace.base_token,
+                    trace.thinking_token,
+                    strict=True,
                 )
             ]
             row["arms"][name] = {"text": arm.texts[i], "correct": arm.correct[i], "tokens": tokens}

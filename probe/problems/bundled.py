@@ -1,9 +1,11 @@
 """The bundled problem sets: story arithmetic, drawn from a seed and the same on every machine."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
+from typing import overload
 
 from probe.problems.problem_set import Problem, ProblemSet, split_of
 from probe.problems.sentences import parse
@@ -35,20 +37,37 @@ def bundled_set(
 
     Problem i of a split does not depend on how many are drawn: another size gives more or fewer of the same.
     """
-    splits = {split: _draw(name, seed, split, n) for split, n in {**SIZES, **(sizes or {})}.items()}
+    splits = {split: DrawnSplit(name, seed, split, n) for split, n in {**SIZES, **(sizes or {})}.items()}
     return ProblemSet(name, grader or "exact", splits, sentence_type)
 
 
-def _draw(name: str, seed: int, split: str, n: int) -> tuple[Problem, ...]:
+class DrawnSplit(Sequence[Problem]):
+    """The problems of one split, each drawn when it is first asked for, whatever else was; a question may recur."""
+
+    def __init__(self, name: str, seed: int, split: str, n: int) -> None:
+        self._name, self._seed, self._split, self._n = name, seed, split, n
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Problem, ...]: ...
+    def __getitem__(self, index: int | slice) -> Problem | tuple[Problem, ...]:
+        place = range(self._n)[index]
+        if isinstance(place, range):
+            return tuple(_draw(self._name, self._seed, self._split, i) for i in place)
+        return _draw(self._name, self._seed, self._split, place)
+
+
+@cache
+def _draw(name: str, seed: int, split: str, i: int) -> Problem:
     recipe = RECIPES[name]
-    problems: dict[str, Problem] = {}
-    for i in range(n):
-        rng = random.Random(f"{name}/{seed}/{split}/{i}")
-        while True:
-            story = draw_story(rng, rng.choice(recipe.changes), rng.choice(recipe.shares))
-            question = story.question()
-            # The hash gives every question to one split, so the splits cannot overlap at any size.
-            if split_of(question) == split and question not in problems:
-                break
-        problems[question] = Problem(f"{name}/{split}/{i}", question, str(story.answer))
-    return tuple(problems.values())
+    rng = random.Random(f"{name}/{seed}/{split}/{i}")
+    while True:
+        story = draw_story(rng, rng.choice(recipe.changes), rng.choice(recipe.shares))
+        question = story.question()
+        # The hash gives every question to one split, so the splits cannot overlap at any size.
+        if split_of(question) == split:
+            return Problem(f"{name}/{split}/{i}", question, str(story.answer))

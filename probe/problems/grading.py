@@ -48,10 +48,8 @@ def extract_answer(text: str, think_close: str = "</think>") -> str | None:
     >>> extract_answer("I give up.")
     """
     text = text.rpartition(think_close)[2].replace("−", "-")
-    for start in reversed([found.end() for found in _BOXED.finditer(text)]):
-        inside = _balanced(text, start)
-        if inside is not None and inside.strip():
-            return inside.strip()
+    if boxed := _last_boxed(text):
+        return boxed
     for stated in reversed(_STATED.findall(text)):
         answer = stated.strip(" \t*_`\"'")
         if len(answer) > 2 and answer[0] == answer[-1] == "$":
@@ -62,14 +60,17 @@ def extract_answer(text: str, think_close: str = "</think>") -> str | None:
     return numbers[-1] if numbers else None
 
 
-def _balanced(text: str, start: int) -> str | None:
-    """``text`` from ``start`` up to the brace that closes the one before ``start``; None if it is never closed."""
-    depth = 1
-    for end in range(start, len(text)):
-        depth += (text[end] == "{") - (text[end] == "}")
-        if depth == 0:
-            return text[start:end]
-    return None
+def _last_boxed(text: str) -> str:
+    """What the last closed box that is not empty holds; "" if there is none. One pass, however deep the braces."""
+    boxes = {found.end() for found in _BOXED.finditer(text)}
+    unclosed: list[int] = []
+    last, inside = -1, ""
+    for brace in re.finditer(r"[{}]", text):
+        if brace[0] == "{":
+            unclosed.append(brace.end())
+        elif unclosed and (start := unclosed.pop()) in boxes and start > last and text[start : brace.start()].strip():
+            last, inside = start, text[start : brace.start()].strip()
+    return inside
 
 
 def read_number(text: str) -> Fraction | None:
@@ -107,6 +108,8 @@ def numeric(answer: str, truth: str) -> bool | None:
 
 def math_verify(answer: str, truth: str) -> bool | None:
     """The same mathematical object, by the math-verify library; None if it cannot read the known answer."""
+    if len(answer) > 1000:  # no honest answer is so long, and parsing it could take for ever
+        return False
     import math_verify as library
 
     # Its time limits are signals, which only a main thread can have; in others it runs without.

@@ -38,7 +38,7 @@ SOURCES = {
 
 
 def hub_set(name: str, path: Path | None = None, grader: str | None = None, revision: str | None = None) -> ProblemSet:
-    """The set called ``name``, from the hub or, if ``path`` is given, from a ``.jsonl`` or ``.parquet`` file as published.
+    """The set called ``name``, from the hub or, with ``path``, from a ``.jsonl`` or ``.parquet`` file as published.
 
     Where the source has a train and a test split, test stays test and a hash of the question takes validation problems
     out of train; where it has one split, a hash makes all three.

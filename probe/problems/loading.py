@@ -52,5 +52,5 @@ def load_problems(
     if path.exists():
         raise ProbeError(f"{path} is not a problem file that can be read; give a .jsonl or .parquet file")
     raise ProbeError(
-        f"unknown problem set {str(spec)!r}; {nearest(str(spec), known)}; or give a .jsonl or .parquet file"
+        f"unknown problem set {str(spec)!r}; {nearest(str(spec), known)} (or give a .jsonl or .parquet file)"
     )

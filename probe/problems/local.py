@@ -88,7 +88,7 @@ def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, 
     if declared is None:
         raise ProbeError(f"{source} holds no problems; write one JSON object a line, with 'question' and 'answer'")
     if grader is None:
-        grader = "numeric" if all(read_number(answer) is not None for _, answer, _ in met.values()) else "exact"
+        grader = "numeric" if all(_is_number(answer) for _, answer, _ in met.values()) else "exact"
     notes = ["" if declared else HASHED, f"{repeated} repeated problems dropped" if repeated else ""]
     return ProblemSet(
         name, grader, {key: tuple(value) for key, value in splits.items()}, note="; ".join(filter(None, notes))
@@ -105,6 +105,10 @@ def _text(record: dict[str, Any], key: str, where: str) -> str:
     if not text:
         raise ProbeError(f"{where} has an empty {key!r}; every problem needs a question and an answer")
     return text
+
+
+def _is_number(answer: str) -> bool:
+    return read_number(answer) is not None and not any(letter.isalpha() for letter in answer)
 
 
 def file_set(path: Path, grader: str | None = None) -> ProblemSet:

@@ -2,7 +2,7 @@
 
 import hashlib
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ SPLITS = {"train": 0.5, "validation": 0.2, "test": 0.3}
 
 
 def split_of(question: str) -> str:
-    """The split a question belongs to where the source does not say: a stable hash of its words decides, never its place.
+    """The split of a question where the source does not say: a stable hash of its words decides, never its place.
 
     So a question cannot be in two splits, and adding problems to a file moves none of those that were there.
 
@@ -57,7 +57,8 @@ class ProblemSet:
     name: str
     grader: str
     """``exact``, ``numeric`` or ``math-verify``; or, for sets that bring their own ``judge``, any name for it."""
-    splits: Mapping[str, tuple[Problem, ...]]
+    splits: Mapping[str, Sequence[Problem]]
+    """Tuples, which are checked; or another sequence, which draws its problems when they are asked for."""
     sentence_type: Callable[[str], str | None] | None = None
     """The true type of a sentence of a trace, where the problems come with a grammar that tells; else None."""
     judge: Judge | None = None
@@ -73,15 +74,15 @@ class ProblemSet:
         for split, problems in self.splits.items():
             if split not in SPLITS:
                 raise ProbeError(f"unknown split {split!r} in {self.name}; {nearest(split, SPLITS)}")
-            for problem in problems:
+            for problem in problems if isinstance(problems, tuple) else ():
                 if problem.id in ids:
                     raise ProbeError(f"two problems of {self.name} have the id {problem.id!r}; ids must differ")
                 ids.add(problem.id)
                 other = home.setdefault(problem.question, split)
                 if other != split:
                     raise ProbeError(
-                        f"the question of {problem.id}, in the {split} split of {self.name}, is in its {other} split too; "
-                        "splits must not overlap"
+                        f"the question of {problem.id}, in the {split} split of {self.name}, is in its {other} split "
+                        "too; splits must not overlap"
                     )
                 if self.judge is None and self.grader == "numeric" and read_number(problem.answer) is None:
                     raise ProbeError(
@@ -102,7 +103,7 @@ class ProblemSet:
             raise ProbeError(f"{n} problems asked for; at least 1 is needed")
         if len(problems) < (n or 1):
             raise ProbeError(f"{n or 1} {split} problems asked for, but {self.name} has {self._counts()}")
-        return problems[:n]
+        return tuple(problems[:n])
 
     def grade(self, text: str, problem: Problem, *, think_close: str = "</think>") -> Grade:
         """Find the answer in a model's text and grade it; a text without an answer is wrong.
@@ -120,10 +121,14 @@ class ProblemSet:
 
     @cached_property
     def hash(self) -> str:
-        """64 hex digits that change with any problem, split or grader."""
-        splits = {
-            name: [(each.id, each.question, each.answer) for each in self.splits.get(name, ())] for name in SPLITS
-        }
+        """64 hex digits that change with any problem, split or grader.
+
+        Of problems that are drawn when asked for, the first of each split and their number stand for all.
+        """
+        splits = {}
+        for name, problems in self.splits.items():
+            shown = problems if isinstance(problems, tuple) else problems[:20]
+            splits[name] = [len(problems), [(each.id, each.question, each.answer) for each in shown]]
         return object_hash({"grader": self.grader, "splits": splits})
 
     def __len__(self) -> int:

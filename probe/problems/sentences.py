@@ -24,6 +24,9 @@ PLAN, RESTATE, COMPUTE, CHECK, REDO, CONCLUDE, CHAT = TYPES = (
     "small talk",
 )
 
+#: No total above this is ever written; only a chain of uncorrected slips could get there.
+MAX_WRITTEN = 299
+
 #: Closes the thinking; part of every conclusion.
 CLOSE = "</think>"
 
@@ -57,8 +60,10 @@ class Work:
         types = [CONCLUDE, CHAT, PLAN]
         if self.pending is None and not self.finished:
             types.append(RESTATE)
-        if self.pending is not None and self.pending.symbol in self.skills and self.pending.apply(self.total) is not None:
-            types.append(COMPUTE)
+        if self.pending is not None and self.pending.symbol in self.skills:
+            result = self.pending.apply(self.total)
+            if result is not None and result <= MAX_WRITTEN:
+                types.append(COMPUTE)
         if self.equation is not None and not self.checked:
             types.append(CHECK)
         if self.found_wrong:
@@ -72,7 +77,9 @@ def _equation(left: int, change: Change, result: int) -> str:
 
 def _slip(rng: random.Random, result: int) -> int:
     """A wrong result close to the right one."""
-    return rng.choice([wrong for wrong in (result - 10, result - 2, result - 1, result + 1, result + 2, result + 10) if wrong > 0])
+    return rng.choice(
+        [wrong for wrong in (result - 10, result - 2, result - 1, result + 1, result + 2, result + 10) if wrong > 0]
+    )
 
 
 def write(kind: str, work: Work, rng: random.Random, *, hasty: float = 0.0) -> str:
@@ -120,7 +127,8 @@ def write(kind: str, work: Work, rng: random.Random, *, hasty: float = 0.0) -> s
         assert result is not None
         guess = rng.random() < hasty
         stated = _slip(rng, result) if guess and rng.random() < 0.6 else result
-        work.equation, work.total, work.pending, work.checked, work.found_wrong = (left, change, stated), stated, None, False, False
+        work.equation, work.total, work.pending = (left, change, stated), stated, None
+        work.checked, work.found_wrong = False, False
         work.consumed += 1
         return f"{'Roughly,' if guess else rng.choice(('That makes', 'Now'))} {_equation(left, change, stated)}."
     assert work.equation is not None
@@ -129,7 +137,8 @@ def write(kind: str, work: Work, rng: random.Random, *, hasty: float = 0.0) -> s
     assert truth is not None
     if kind == CHECK:
         work.checked, work.found_wrong = True, stated != truth
-        return f"{rng.choice(('Check that', 'Is it true that'))} {_equation(left, change, stated)}: {'right' if stated == truth else 'wrong'}."
+        verdict = "right" if stated == truth else "wrong"
+        return f"{rng.choice(('Check that', 'Is it true that'))} {_equation(left, change, stated)}: {verdict}."
     work.equation, work.total, work.found_wrong, work.checked = (left, change, truth), truth, False, False
     return f"{rng.choice(('Again,', 'Redo it:'))} {_equation(left, change, truth)}."
 
@@ -148,7 +157,12 @@ _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a sentence is: its ``type`` (None if it is none of the grammar's) and, where it holds an equation, whether that is true."""
+    """What a sentence is.
+
+    Attributes:
+        type: one of :data:`TYPES`; None if it is none of the grammar's.
+        equation_true: whether its equation is true; None where it holds none.
+    """
 
     type: str | None
     equation_true: bool | None

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Lia", "Max", "Zoe", "Sam", "Eva", "Leo")
 THINGS = ("cards", "coins", "shells", "stamps", "marbles", "books", "beads", "apples")
 
-#: The largest true running total; wrong steps may go past it.
-MAX_TOTAL = 199
+#: The smallest and the largest true running total; wrong steps may go past them.
+MIN_TOTAL, MAX_TOTAL = 4, 99
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,12 @@ class Change:
                 return total // self.amount if total % self.amount == 0 else None
 
 
-VERBS = {"+": ("finds", "buys", "gets"), "-": ("loses", "sells", "drops"), "*": ("doubles", "triples"), "/": ("shares",)}
+VERBS = {
+    "+": ("finds", "buys", "gets"),
+    "-": ("loses", "sells", "drops"),
+    "*": ("doubles", "triples"),
+    "/": ("shares",),
+}
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,15 @@ def _draw_change(rng: random.Random, total: int, symbols: str) -> Change | None:
     verb = rng.choice(VERBS[symbol])
     match symbol:
         case "+":
-            amount = rng.randint(2, 39)
+            amount = rng.randint(2, 9)
         case "-":
-            amount = rng.randint(2, 39)
+            amount = rng.randint(2, 9)
         case "*":
             amount = 2 if verb == "doubles" else 3
         case _:
             amount = rng.randint(2, 9)
     after = Change(symbol, amount, verb).apply(total)
-    return None if after is None or not 8 <= after <= MAX_TOTAL else Change(symbol, amount, verb)
+    return None if after is None or not MIN_TOTAL <= after <= MAX_TOTAL else Change(symbol, amount, verb)
 
 
 def draw_story(rng: random.Random, n_changes: int, n_shares: int = 0) -> Story:
@@ -107,7 +112,7 @@ def draw_story(rng: random.Random, n_changes: int, n_shares: int = 0) -> Story:
         raise ValueError(f"n_shares must lie between 0 and n_changes={n_changes}, not {n_shares}")
     while True:
         shares = set(rng.sample(range(n_changes), n_shares))
-        start = total = rng.randint(12, 79)
+        start = total = rng.randint(12, 60)
         changes: list[Change] = []
         for i in range(n_changes):
             # Sharing needs a total that divides: a few draws, then a fresh story.

@@ -1,4 +1,4 @@
-"""What a run found, to be looked at: a page that needs nothing but a browser, figures for Jupyter, a table for the terminal.
+"""What a run found, to be looked at: a page that stands alone, figures for Jupyter, a table for the terminal.
 
 Everything here reads the run folder's files (``results.json`` is the contract) and computes nothing of its own.
 """

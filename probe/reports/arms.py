@@ -22,9 +22,14 @@ RANDOM_CONTROLS = ("random-category", "random-vectors", "random-positions")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Arm names in the order in which they are shown."""
+    """Arm names in the order in which they are shown; the hybrid's further seeds follow it."""
     known = list(MEANING)
-    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+
+    def place(name: str) -> tuple[int, str]:
+        kind = "hybrid" if name.startswith("hybrid-seed-") else name
+        return (known.index(kind), name) if kind in known else (len(known), name)
+
+    return sorted(names, key=place)
 
 
 def gap_of(results: Mapping[str, Any], arm: str) -> tuple[float | None, tuple[float, float] | None]:
@@ -50,6 +55,7 @@ def seeds_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def has_gap(results: Mapping[str, Any]) -> bool:
-    """Whether base and thinking model differ by more than noise, as the run found it."""
-    return any(value_and_interval(entry)[0] is not None for entry in (results.get("gap_recovered") or {}).values())
+def no_gap(results: Mapping[str, Any]) -> bool:
+    """Whether the run found that base and thinking model differ by less than noise; False where it did not ask."""
+    entries = (results.get("gap_recovered") or {}).values()
+    return bool(entries) and all(value_and_interval(entry)[0] is None for entry in entries)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.arms import MEANING, gap_of, in_order, seeds_of
+from probe.reports.arms import MEANING, gap_of, in_order, no_gap, seeds_of
 from probe.reports.numbers import interval, percent
 
 if TYPE_CHECKING:
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 # Each has a contrast of at least 3 on white and on near black, so that one figure serves both; blue and orange
 # stay apart in every common colour blindness.
-_BASE, _THINKING, _HYBRID, _OTHER = "#7d8590", "#c8641e", "#2f7fc1", "#7d8590"
+_GREY, _THINKING, _HYBRID = "#7d8590", "#c8641e", "#2f7fc1"
+_MAIN = ("base", "thinking", "hybrid")
 _GRID = "rgba(128,128,128,0.22)"
-_ROW = 40
+_ROW = 33
 """Height of a row, in pixels."""
 
 
@@ -44,7 +45,7 @@ def arms_figure(results: Mapping[str, Any]) -> Figure:
         if (arm := arms[name]).get("accuracy") is not None
     ]
     references = [(row.label, row.value, row.colour) for row in rows if row.label in ("base", "thinking")]
-    return _dots(rows, references, "correct answers", (0.0, 1.0), "no arm was run")
+    return _dots(rows, references, "Correct answers", "no arm was run")
 
 
 def gap_figure(results: Mapping[str, Any]) -> Figure:
@@ -67,64 +68,93 @@ def gap_figure(results: Mapping[str, Any]) -> Figure:
                 for seed in seeds_of(results)
                 if seed["gap"] is not None
             ]
-    references = [("base", 0.0, _BASE), ("thinking", 1.0, _THINKING)]
-    return _dots(rows, references if rows else [], "gap recovered", (0.0, 1.0), "no gap: base and thinking differ by less than noise")
-
-
-_MAIN = ("base", "thinking", "hybrid")
+    references = [("base", 0.0, _GREY), ("thinking", 1.0, _THINKING)]
+    empty = "no gap: base and thinking differ by less than noise" if no_gap(results) else "not measured"
+    return _dots(rows, references if rows else [], "Gap recovered", empty)
 
 
 def _colour(name: str) -> str:
-    return {"base": _BASE, "thinking": _THINKING, "hybrid": _HYBRID, "oracle-free": _HYBRID}.get(name, _OTHER)
+    return {"thinking": _THINKING, "hybrid": _HYBRID, "oracle-free": _HYBRID}.get(name, _GREY)
 
 
 def _pair(low_high: Sequence[float] | None) -> tuple[float, float] | None:
     return (low_high[0], low_high[1]) if low_high else None
 
 
-def _dots(
-    rows: list[_Row], references: list[tuple[str, float, str]], title: str, least: tuple[float, float], empty: str
-) -> Figure:
-    """One row a dot with its interval, the first row on top; ``least`` is what the axis shows at least."""
+def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str, empty: str) -> Figure:
+    """One row a dot with its interval, the first row on top; the axis shows at least 0% to 100%."""
     from plotly.graph_objects import Figure, Scatter
 
+    ends = [end for row in rows for end in (*(row.interval or ()), row.value)] + [0.0, 1.0]
+    width = max(ends) - min(ends)
     figure = Figure()
-    if len(references) == 2:
-        figure.add_vrect(*sorted(value for _, value, _ in references), fillcolor="rgba(128,128,128,0.09)", line_width=0, layer="below")
-    for name, value, colour in references:
+    references = sorted(references, key=lambda reference: reference[1])
+    apart = references[-1][1] - references[0][1] if references else 0.0
+    if apart:
+        left = references[0][1]
+        figure.add_vrect(left, left + apart, fillcolor="rgba(128,128,128,0.09)", line_width=0, layer="below")
+    # The names of lines that stand close would be written over each other: then each is written outwards.
+    for (name, value, colour), outwards in zip(references, ("right", "left"), strict=False):
         figure.add_vline(value, line={"color": colour, "width": 1.5, "dash": "dot"}, layer="below")
-        figure.add_annotation(x=value, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False, font={"color": colour, "size": 12})
+        figure.add_annotation(
+            x=value,
+            y=1,
+            yref="paper",
+            xanchor="center" if apart > 0.25 * width else outwards,
+            yanchor="bottom",
+            text=name,
+            showarrow=False,
+            font={"color": colour, "size": 12},
+        )
     for place, row in enumerate(rows):
-        if row.interval:
-            figure.add_trace(Scatter(x=row.interval, y=[place, place], mode="lines", line={"color": row.colour, "width": 3}, hoverinfo="skip"))
-        dot = {"size": 12 if row.filled else 11, "color": row.colour, "symbol": "circle" if row.filled else "circle-open"}
+        low, high = row.interval or (row.value, row.value)
+        figure.add_trace(
+            Scatter(
+                x=[low, high],
+                y=[place, place],
+                mode="lines+text",
+                line={"color": row.colour, "width": 3},
+                text=["", f"\N{EN SPACE}{percent(row.value)}"],
+                textposition="middle right",
+                cliponaxis=False,
+                hoverinfo="skip",
+            )
+        )
         figure.add_trace(
             Scatter(
                 x=[row.value],
                 y=[place],
-                mode="markers+text",
-                marker={**dot, "line": {"color": row.colour, "width": 2}},
-                text=[percent(row.value)],
-                textposition="top center",
-                textfont={"size": 11},
+                mode="markers",
+                marker={
+                    "size": 12,
+                    "color": row.colour,
+                    "symbol": "circle" if row.filled else "circle-open",
+                    "line": {"color": row.colour, "width": 2},
+                },
                 cliponaxis=False,
                 hovertemplate=_hover(row) + "<extra></extra>",
             )
         )
-    ends = [end for row in rows for end in (*(row.interval or ()), row.value)] + list(least)
-    margin = 0.03 * (max(ends) - min(ends))
     figure.update_layout(
-        height=_ROW * max(len(rows), 2) + 80,
-        margin={"l": 8, "r": 12, "t": 28, "b": 8},
+        title={
+            "text": f"<b>{title}</b>",
+            "font": {"size": 14},
+            "x": 0,
+            "xref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 4},
+        },
+        height=_ROW * max(len(rows), 2) + 90,
+        margin={"l": 8, "r": 44, "t": 56, "b": 8},
         showlegend=False,
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "#6b7280"},
         xaxis={
-            "title": {"text": title},
             "tickformat": ".0%",
-            "range": [min(ends) - margin, max(ends) + margin],
+            "range": [min(ends) - 0.03 * width, max(ends) + 0.03 * width],
             "gridcolor": _GRID,
             "zeroline": False,
             "automargin": True,
@@ -149,6 +179,11 @@ def _dots(
 
 
 def _hover(row: _Row) -> str:
-    lines = [f"<b>{escape(row.label)}</b>", MEANING.get(row.label, ""), f"{percent(row.value, 1)} {interval(row.interval)}", escape(row.note)]
+    lines = [
+        f"<b>{escape(row.label)}</b>",
+        MEANING.get(row.label, ""),
+        f"{percent(row.value, 1)} {interval(row.interval)}",
+        escape(row.note),
+    ]
     # plotly reads %{...} in a template as a variable.
     return "<br>".join(line for line in lines if line).replace("%{", "% {")

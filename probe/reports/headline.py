@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from probe.reports.arms import RANDOM_CONTROLS, gap_of, has_gap
+from probe.reports.arms import RANDOM_CONTROLS, gap_of, no_gap
 from probe.reports.numbers import interval, percent
 
 
@@ -18,13 +18,19 @@ def headline(results: Mapping[str, Any]) -> tuple[str, list[str]]:
         headline says "No gap" and nothing is claimed.
     """
     gap, gap_interval = gap_of(results, "hybrid")
-    if not has_gap(results):
-        return "No gap: base and thinking model differ by less than noise, so there is nothing to recover.", [_accuracies(results)]
+    if no_gap(results):
+        sentence = "No gap: base and thinking model differ by less than noise, so there is nothing to recover."
+        return sentence, [_accuracies(results)]
     if gap is None:
         return "This run has no hybrid to judge.", [_accuracies(results)]
 
+    base, thinking = ((results.get("arms") or {}).get(name, {}).get("accuracy") for name in ("base", "thinking"))
+    if base is not None and thinking is not None and thinking < base:
+        return "The thinking model does worse than the base model: no advantage to recover.", [_accuracies(results)]
+
     controls = {name: value for name in RANDOM_CONTROLS if (value := gap_of(results, name)[0]) is not None}
-    amount = f"{percent(gap)} {interval(gap_interval)}".strip()
+    # Spaces that do not break: a value and its interval stay on one line.
+    amount = f"{percent(gap)} {interval(gap_interval)}".strip().replace(" ", "\N{NO-BREAK SPACE}")
     sentence = f"Steering the base model recovers {amount} of the gap to the thinking model"
     if not controls:
         return f"{sentence}; no random control was run.", [_accuracies(results), *_rivals(results)]
@@ -37,7 +43,8 @@ def _accuracies(results: Mapping[str, Any]) -> str:
     arms, problems = results.get("arms") or {}, results.get("problems") or {}
     shown = [f"{name} {percent(arms[name].get('accuracy'))}" for name in ("base", "thinking", "hybrid") if name in arms]
     where = " ".join(str(part) for part in (problems.get("n"), problems.get("split"), "problems") if part is not None)
-    return f"Correct answers on {where} of {problems.get('name', 'an unnamed set')}: {', '.join(shown) or 'none measured'}."
+    which = problems.get("name", "an unnamed set")
+    return f"Correct answers on {where} of {which}: {', '.join(shown) or 'none measured'}."
 
 
 def _against(controls: Mapping[str, float], gap_interval: tuple[float, float] | None) -> list[str]:
@@ -45,7 +52,8 @@ def _against(controls: Mapping[str, float], gap_interval: tuple[float, float] | 
         return []
     reached = [name for name, value in controls.items() if value >= gap_interval[0]]
     if reached:
-        return [f"The interval does not lie above {' and '.join(reached)}, so the right steering is not told from the meaningless."]
+        names = " and ".join(reached)
+        return [f"The interval does not lie above {names}: right steering and meaningless steering are not told apart."]
     return [f"The interval lies above the value of every random control that was run ({', '.join(controls)})."]
 
 

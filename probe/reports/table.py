@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.arms import gap_of, has_gap, in_order, seeds_of
+from probe.reports.arms import gap_of, in_order, no_gap, seeds_of
 from probe.reports.numbers import interval, number, percent
 
 if TYPE_CHECKING:
@@ -18,32 +18,41 @@ def arms_table(results: Mapping[str, Any]) -> Table:
     Args:
         results: the contents of ``results.json``.
     """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     arms, problems = results.get("arms") or {}, results.get("problems") or {}
-    # Text, not str: names come from files, and rich would read [bold] in them.
-    table = Table(title=Text(f"{results.get('pair', 'run')} · {problems.get('n', '?')} {problems.get('split', '')} problems"))
-    table.add_column("arm")
-    for name in ("correct", "95% CI", "gap recovered", "tokens steered", "tokens/answer", "truncated", "seconds"):
-        table.add_column(name, justify="right")
+    where = (
+        f"{problems.get('n', '?')} {problems.get('split', '')} problems of {problems.get('name', '?')}, 95% intervals"
+    )
+    # Text, not str: names come from files, and rich would read [bold] in them. The whole fits into 80 columns.
+    title = Text(f"{results.get('pair', 'run')} · {where}")
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True
+    )
+    table.add_column("arm", no_wrap=True)
+    for name in ("correct", "gap recovered", "steered", "tokens", "truncated", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
 
+    without_gap = no_gap(results)
     for name in in_order(arms):
         arm = arms[name]
-        gap, low_high = gap_of(results, name)
-        recovered = "no gap" if name == "hybrid" and not has_gap(results) else f"{percent(gap)} {interval(low_high)}".strip()
         table.add_row(
             Text(name),
-            percent(arm.get("accuracy")),
-            interval(arm.get("ci")),
-            recovered if name not in ("base", "thinking") else "",
+            _with(arm.get("accuracy"), arm.get("ci")),
+            "" if name in ("base", "thinking") else "no gap" if without_gap else _with(*gap_of(results, name)),
             percent(arm.get("steered_fraction"), 1),
             number(arm.get("tokens_per_answer"), 0),
             percent(arm.get("truncated"), 1),
-            number(arm.get("seconds"), 1),
+            f"{number(arm.get('seconds'), 0)} s",
             style="bold" if name == "hybrid" else None,
         )
         for seed in seeds_of(results) if name == "hybrid" else []:
-            gap = f"{percent(seed['gap'])} {interval(seed['ci'])}".strip()
-            table.add_row(Text(f"  seed {seed['seed']}"), percent(seed["accuracy"]), "", gap, "", "", "", "", style="dim")
+            gap = "no gap" if without_gap else _with(seed["gap"], seed["ci"])
+            table.add_row(Text(f"  seed {seed['seed']}"), _with(seed["accuracy"], None), gap, style="dim")
     return table
+
+
+def _with(value: float | None, low_high: Sequence[float] | None) -> str:
+    return f"{percent(value)} {interval(low_high)}".strip()

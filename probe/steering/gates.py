@@ -31,7 +31,13 @@ class GateBatch:
 
 
 def collect_gates(
-    pair: Pair, taxonomy: Taxonomy, layer: int, traces: Sequence[Trace], questions: Sequence[str], *, batch_size: int = 32
+    pair: Pair,
+    taxonomy: Taxonomy,
+    layer: int,
+    traces: Sequence[Trace],
+    questions: Sequence[str],
+    *,
+    batch_size: int = 32,
 ) -> Iterator[GateBatch]:
     """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
 

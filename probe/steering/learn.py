@@ -1,8 +1,8 @@
 """Learning the vectors: cross-entropy on the thinking model's token where the two models disagree.
 
-After Venhoff et al. (2510.07364v4), with three mends: training and decoding steer the same way (persistent shifts at the
-output of one block, through the same code), the gate compares most likely tokens in both, and one best epoch, chosen on
-validation traces, holds for vectors and strengths alike.
+After Venhoff et al. (2510.07364v4), with three mends: training and decoding steer the same way (persistent shifts at
+the output of one block, through the same code), the gate compares most likely tokens in both, and one best epoch, chosen
+on validation traces, holds for vectors and strengths alike.
 """
 
 import math
@@ -77,7 +77,10 @@ def learn_vectors(
     optimizer = torch.optim.AdamW(
         [
             {"params": [vectors.directions], "lr": config.lr_vectors},
-            {"params": [*vectors.strength_in.parameters(), *vectors.strength_out.parameters()], "lr": config.lr_strength},
+            {
+                "params": [*vectors.strength_in.parameters(), *vectors.strength_out.parameters()],
+                "lr": config.lr_strength,
+            },
         ],
         weight_decay=0.0,
     )
@@ -111,7 +114,9 @@ def _hidden(base: Model, batch: GateBatch, layer: int) -> Tensor:
     return read_forced(base, batch.forced, layer)[2]
 
 
-def _loss(base: Model, upper: UpperLayers, vectors: BehaviourVectors, batch: GateBatch, layer: int) -> tuple[Tensor, int, int]:
+def _loss(
+    base: Model, upper: UpperLayers, vectors: BehaviourVectors, batch: GateBatch, layer: int
+) -> tuple[Tensor, int, int]:
     """Summed cross-entropy at the gates of a batch, how many are right, and how many there are."""
     rows, emitted = batch.gate.nonzero(as_tuple=True)
     at = batch.forced.predicts[rows, emitted]
@@ -130,7 +135,9 @@ def _loss(base: Model, upper: UpperLayers, vectors: BehaviourVectors, batch: Gat
 
 
 @torch.no_grad()
-def _evaluate(base: Model, upper: UpperLayers, vectors: BehaviourVectors, batches: Sequence[GateBatch], layer: int) -> dict[str, float]:
+def _evaluate(
+    base: Model, upper: UpperLayers, vectors: BehaviourVectors, batches: Sequence[GateBatch], layer: int
+) -> dict[str, float]:
     loss, right, n = 0.0, 0, 0
     for batch in batches:
         summed, hits, gates = _loss(base, upper, vectors, batch, layer)

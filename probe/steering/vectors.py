@@ -57,9 +57,14 @@ class BehaviourVectors(nn.Module):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "vectors.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "vectors.safetensors"
+        )
         fields = ("n_behaviours", "d_model", "layer", "hidden", "unit")
-        write_json(folder / "vectors.json", {name: getattr(self, name) for name in fields} | {"site": f"resid_post.{self.layer}"})
+        write_json(
+            folder / "vectors.json",
+            {name: getattr(self, name) for name in fields} | {"site": f"resid_post.{self.layer}"},
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "BehaviourVectors":
@@ -67,7 +72,9 @@ class BehaviourVectors(nn.Module):
         from safetensors.torch import load_file
 
         fields = read_json(folder / "vectors.json")
-        made = cls(fields["n_behaviours"], fields["d_model"], fields["layer"], hidden=fields["hidden"], unit=fields["unit"])
+        made = cls(
+            fields["n_behaviours"], fields["d_model"], fields["layer"], hidden=fields["hidden"], unit=fields["unit"]
+        )
         made.load_state_dict(load_file(folder / "vectors.safetensors"))
         return made.eval().requires_grad_(False)
 

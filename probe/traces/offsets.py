@@ -10,7 +10,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def token_starts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
+def token_starts(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str, decode: Callable[[list[int]], str]
+) -> list[int]:
     """The index in ``text`` of the character that each token begins in; a character may span several tokens.
 
     Byte-level tokenizers are read byte by byte, all others by decoding a short sliding window.
@@ -55,7 +57,10 @@ def _starts_in_bytes(pieces: list[bytes]) -> list[int]:
 
 
 def _char_of_byte(data: bytes) -> Sequence[int]:
-    """The index of the character each byte belongs to, and the number of characters last; invalid bytes as ``replace`` decodes them."""
+    """The index of the character each byte belongs to, and the number of characters last.
+
+    Bytes that are no text are counted as ``errors="replace"`` decodes them.
+    """
     if data.isascii():
         return range(len(data) + 1)
     chars: list[int] = []
@@ -77,7 +82,7 @@ def _char_of_byte(data: bytes) -> Sequence[int]:
 def _starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
     """Offsets by decoding from the last place where a character ended, with one stretch of context before it.
 
-    The context keeps decoders that treat the first token of a text differently (a stripped space) from doing so in the middle.
+    The context keeps decoders that treat the first token of a text differently (a stripped space) from doing so later.
     """
     starts: list[int] = []
     context = begin = at = 0  # tokens[context:begin] are the context; text[:at] is what tokens[:begin] gave

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 import sentencex
 
@@ -16,8 +17,8 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     """Split a text into sentences, as character spans that put together give back the text.
 
     A line break ends a sentence, and within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.")
-    stays with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it, as it
-    does to the tokens of most tokenizers. A think tag begins a sentence and belongs to what follows it on its line.
+    stays with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it,
+    as it does to the tokens of most tokenizers. A think tag begins a sentence and belongs to what follows it on its line.
 
     Args:
         text: any text.
@@ -35,7 +36,7 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     tag = re.compile("|".join(re.escape(t) for t in {think_close, think_close.replace("/", "", 1)} if t) or r"(?!)")
     cuts = {_before_space(text, start) for part in _parts(text, tag) for start in _starts(text, *part)}
     edges = [0, *sorted(cuts - {0}), len(text)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _parts(text: str, tag: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
@@ -55,7 +56,7 @@ def _starts(text: str, begin: int, after_tag: int, end: int) -> Iterator[int]:
     formulas = [found.span() for found in _FORMULA.finditer(rest)]
     yield begin
     previous = 0
-    for boundary in sentencex.get_sentence_boundaries("en", rest):
+    for boundary in sentencex.get_sentence_boundaries("en", rest):  # pyright: ignore[reportAttributeAccessIssue]
         start = boundary["start_index"]
         if start > 0 and _may_cut(rest, previous, start, formulas):
             yield after_tag + start
@@ -75,7 +76,7 @@ def _may_cut(rest: str, previous: int, start: int, formulas: list[tuple[int, int
 
 
 def _before_space(text: str, start: int) -> int:
-    """The first place before ``start`` that only white space separates from it; ``start`` may itself be followed by space."""
+    """The first place before ``start`` that only white space separates from it."""
     while start > 0 and text[start - 1].isspace():
         start -= 1
     return start

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Self, overload
+from typing import overload
 
 import pyarrow as pa
 
@@ -51,13 +51,20 @@ class Trace:
     correct: bool
     truncated: bool
     """Whether the limit on new tokens stopped it."""
+    failed: bool = False
+    """Whether the grader could make no judgement; such a trace does not count in any accuracy."""
 
     def sentence_text(self, sentence: Sentence) -> str:
         return self.text[sentence.start : sentence.end]
 
 
 def make_trace(
-    model: Model, problem_set: ProblemSet, problem: Problem, tokens: Sequence[int], truncated: bool, think_close: str = "</think>"
+    model: Model,
+    problem_set: ProblemSet,
+    problem: Problem,
+    tokens: Sequence[int],
+    truncated: bool,
+    think_close: str = "</think>",
 ) -> Trace:
     """Decode, grade and split what a model emitted on a problem.
 
@@ -81,12 +88,14 @@ def make_trace(
         tokens=tuple(tokens),
         text=text,
         sentences=tuple(
-            Sentence(start, end, first, last) for (start, end), (first, last) in zip(spans, pairwise(edges), strict=False)
+            Sentence(start, end, first, last)
+            for (start, end), (first, last) in zip(spans, pairwise(edges), strict=False)
         ),
         think_end=None if closed < 0 else closed + len(think_close),
         answer=grade.answer,
         correct=grade.correct,
         truncated=truncated,
+        failed=grade.failed,
     )
 
 
@@ -101,6 +110,7 @@ _SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("correct", pa.bool_()),
         ("truncated", pa.bool_()),
+        ("failed", pa.bool_()),
     ]
 )
 
@@ -140,8 +150,9 @@ class Traces(Sequence[Trace]):
 
     @property
     def accuracy(self) -> float:
-        """The share of correct traces; NaN if there are none."""
-        return sum(trace.correct for trace in self) / len(self) if self.traces else float("nan")
+        """The share of correct traces among those that could be graded; NaN if there are none."""
+        graded = [trace.correct for trace in self if not trace.failed]
+        return sum(graded) / len(graded) if graded else float("nan")
 
     @property
     def truncated(self) -> float:
@@ -155,7 +166,7 @@ class Traces(Sequence[Trace]):
         return write_table(Path(folder) / "traces.parquet", table.replace_schema_metadata(names))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path) -> "Traces":
         """Read what :meth:`save` wrote.
 
         Raises:
@@ -173,7 +184,8 @@ class Traces(Sequence[Trace]):
         return cls(names[b"probe.model"].decode(), names[b"probe.problems"].decode(), rows)
 
     def __repr__(self) -> str:
-        return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}, {self.accuracy:.1%} correct, {self.truncated:.1%} truncated)"
+        shares = f"{self.accuracy:.1%} correct, {self.truncated:.1%} truncated"
+        return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}, {shares})"
 
     def _repr_html_(self) -> str:
         shown = "".join(_html_trace(trace) for trace in self.traces[:5])

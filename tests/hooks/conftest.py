@@ -13,6 +13,6 @@ def model(tiny_folder, arch) -> Model:
 
 
 @pytest.fixture
-def ids(model) -> torch.Tensor:
-    """Three rows of 21 tokens (longer than the sliding windows of the Gemma models), no padding."""
+def ids() -> torch.Tensor:
+    """A batch: three rows of 21 tokens (longer than the sliding windows of the Gemma models), no padding."""
     return torch.randint(4, 200, (3, 21), generator=torch.Generator().manual_seed(0))

@@ -34,7 +34,8 @@ def test_weights_and_dtype_are_those_of_the_folder(tiny_folder):
     folder = tiny_folder("qwen3", "letters")
     saved = load_file(folder / "model.safetensors")["model.layers.2.mlp.up_proj.weight"]
     assert torch.equal(load_model(folder).hf.get_parameter("model.layers.2.mlp.up_proj.weight"), saved)
-    assert load_model(folder, dtype="bfloat16").dtype == load_model(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    for dtype in ("bfloat16", torch.bfloat16):
+        assert load_model(folder, dtype=dtype).dtype == torch.bfloat16
 
 
 def test_prompt_text_and_ids(tiny_folder):
@@ -45,13 +46,21 @@ def test_prompt_text_and_ids(tiny_folder):
 
 
 def test_chat_prompt_goes_through_the_template_once(folder):
-    template = "<s>{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[me]{% endif %}"
+    turns = "<s>{% for turn in messages %}[{{ turn.role }}] {{ turn.content }}\n{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}[me]{% endif %}"
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     model = load_model(ModelConfig(str(folder), prompt="chat"))
     assert model.prompt_text("hi") == "<s>[user] hi\n[me]"
     assert model.decode(model.prompt_ids("hi")) == "<s>[user] hi\n[me]"
+
+
+def test_the_tokenizer_is_the_saved_one_whatever_the_architecture(tiny_folder, arch, words):
+    model = load_model(tiny_folder(arch, "words"))
+    assert model.tokenizer.get_vocab() == words.get_vocab()
+    ids = model.prompt_ids("Mia has 22 cards. So 12 + 7 = 19.\n<think> Wait </think> The answer is 19.")
+    assert ids == words("Mia has 22 cards. So 12 + 7 = 19.\n<think> Wait </think> The answer is 19.").input_ids
 
 
 def test_every_id_that_ends_an_answer_is_known(folder):
@@ -111,14 +120,14 @@ def test_a_folder_that_is_not_whole(folder, lost, said, monkeypatch):
 
 def test_a_config_that_is_no_config(folder):
     (folder / "config.json").write_text("{")
-    with pytest.raises(ProbeError, match="config.json of model") as error:
+    with pytest.raises(ProbeError, match=r"config\.json of model") as error:
         load_model(folder)
     assert "\n" not in str(error.value)
 
 
 def test_a_model_that_is_no_decoder(folder):
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(ProbeError, match="t5.* is not a decoder-only language model"):
+    with pytest.raises(ProbeError, match=r"t5.* is not a decoder-only language model"):
         load_model(folder)
 
 
@@ -129,6 +138,13 @@ def test_missing_weights_are_refused_and_not_drawn_at_random(folder):
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ProbeError, match=r"1 weights of .* missing, the first is model\.layers\.1\.mlp\.up_proj"):
+        load_model(folder)
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(ProbeError, match=r"mlp\.down_proj\.weight of .* has shape \[32, 64\], but .* for \[32, 48\]"):
         load_model(folder)
 
 
@@ -144,7 +160,7 @@ def test_chat_without_a_template_is_refused(tiny_folder):
 
 
 def test_a_prompt_needs_a_place_for_the_question():
-    with pytest.raises(ProbeError, match="no {question}"):
+    with pytest.raises(ProbeError, match=r"no \{question\}"):
         ModelConfig("x", prompt="Solve:")
 
 

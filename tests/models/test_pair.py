@@ -19,7 +19,8 @@ def no_weights(monkeypatch):
 
 
 def describe(base: Path, thinking: Path) -> PairConfig:
-    return PairConfig("mine", ModelConfig(str(base), prompt="B: {question}"), ModelConfig(str(thinking), prompt="T: {question}"))
+    prompts = (ModelConfig(str(base), prompt="B: {question}"), ModelConfig(str(thinking), prompt="T: {question}"))
+    return PairConfig("mine", *prompts)
 
 
 def retokenize(folder: Path, change) -> Path:
@@ -63,7 +64,7 @@ def test_a_pair_file_of_ones_own(folders, tmp_path):
     assert find_pair(str(path)).max_new_tokens == 9
     assert load_pair(str(path)).name == "own"
     path.write_text("name: own\nbse: {path: x}\nthinking: {path: y}\n")
-    with pytest.raises(ProbeError, match="unknown key 'bse'.*did you mean 'base'"):
+    with pytest.raises(ProbeError, match=r"unknown key 'bse'.*did you mean 'base'"):
         load_pair(str(path))
 
 
@@ -72,22 +73,26 @@ def test_an_unknown_pair_names_the_nearest():
         load_pair("tiny-lr")
 
 
-def test_the_second_model_is_looked_for_before_the_first_is_read(folders, no_weights):
+@pytest.mark.usefixtures("no_weights")
+def test_the_second_model_is_looked_for_before_the_first_is_read(folders):
     with pytest.raises(ProbeError, match="no model folder"):
         load_pair(describe(folders[0], folders[1] / "gone"))
 
 
-def test_another_id_for_the_same_piece_is_refused(folders, no_weights):
+@pytest.mark.usefixtures("no_weights")
+def test_another_id_for_the_same_piece_is_refused(folders):
     def swap(settings):
         vocab = settings["model"]["vocab"]
         vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
 
-    with pytest.raises(ProbeError, match=r"differ in 2 pieces: 'a' is id \d+ in the base model and id \d+ in the") as error:
+    said = r"differ in 2 pieces: 'a' is id \d+ in the base model and id \d+ in the"
+    with pytest.raises(ProbeError, match=said) as error:
         load_pair(describe(folders[0], retokenize(folders[1], swap)))
     assert "\n" not in str(error.value)
 
 
-def test_another_way_of_cutting_is_refused(folders, no_weights):
+@pytest.mark.usefixtures("no_weights")
+def test_another_way_of_cutting_is_refused(folders):
     def lower(settings):
         settings["normalizer"] = {"type": "Lowercase"}
 
@@ -95,7 +100,8 @@ def test_another_way_of_cutting_is_refused(folders, no_weights):
         load_pair(describe(folders[0], retokenize(folders[1], lower)))
 
 
-def test_another_vocabulary_is_refused(tiny_folder, no_weights):
+@pytest.mark.usefixtures("no_weights")
+def test_another_vocabulary_is_refused(tiny_folder):
     with pytest.raises(ProbeError, match="a pair must share its tokenizer"):
         load_pair(describe(tiny_folder("llama", "letters"), tiny_folder("llama", "words")))
 
@@ -108,7 +114,7 @@ def test_added_tokens_may_differ_and_are_named(letters, folders):
     assert "&lt;answer&gt;" in load_pair(describe(*folders))._repr_html_()
 
 
-def test_a_pair_of_models_of_ones_own(folders, tiny_folder):
+def test_a_pair_of_models_of_ones_own(folders):
     pair = load_pair(describe(*folders))
     assert Pair(pair.config, pair.thinking, pair.base).base is pair.thinking
 

@@ -3,7 +3,7 @@
 import pytest
 
 from probe._errors import ProbeError
-from probe.models import Site, load_model, place, sites
+from probe.models import Site, all_sites, load_model, place
 from probe.models.sites import ARCHITECTURES, KINDS
 
 
@@ -39,9 +39,9 @@ def test_names_that_are_none(text, said):
 
 def test_every_place_of_the_table_is_in_the_model(tiny_folder, arch):
     hf = load_model(tiny_folder(arch, "letters")).hf
-    for site in sites(hf):
+    for site in all_sites(hf):
         hf.get_submodule(place(hf, site).module)
-    assert len(sites(hf)) == 5 * 4 + 2
+    assert len(all_sites(hf)) == 5 * 4 + 2
 
 
 def test_layers_beyond_the_last_are_refused_with_the_range(tiny_folder):

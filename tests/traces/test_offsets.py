@@ -18,14 +18,16 @@ def byte_level() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(CORPUS, BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    backend.train_from_iterator(
+        CORPUS, BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
     backend.add_special_tokens(["<think>", "</think>"])
     backend.add_tokens(["▁Grüße dich"])
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
 
 
 def byte_fallback() -> PreTrainedTokenizerFast:
-    """SentencePiece-like BPE as of Llama 2 and Gemma: spaces as marks, single bytes for rare characters, a stripped first space."""
+    """BPE as of Llama 2 and Gemma: spaces as marks, bytes for rare characters, a stripped first space."""
     backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence(

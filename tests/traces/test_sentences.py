@@ -12,8 +12,42 @@ from probe.traces import split_sentences
 #: Text that is likely to be hard: stops, tags, line breaks, numbers, formulas, characters of one to four bytes.
 HARD = st.lists(
     st.sampled_from(
-        [". ", ".", "! ", "? ", "\n", "\n\n", "\r\n", " ", "\t", "<think>", "</think>", "2. ", "3.14", "Dr. ", "k! ", "$", "$a. B$ ", "\\[x. Y\\]"]
-        + ["Wait", " no", "So ", "é", "中。", "👩‍👩‍👧", "\u2028", "\x1c", "…", '"', "(", ")", "=", "7", "A", "b"]
+        [
+            ". ",
+            ".",
+            "! ",
+            "? ",
+            "\n",
+            "\n\n",
+            "\r\n",
+            " ",
+            "\t",
+            "<think>",
+            "</think>",
+            "2. ",
+            "3.14",
+            "Dr. ",
+            "k! ",
+            "$",
+            "$a. B$ ",
+            "\\[x. Y\\]",
+            "Wait",
+            " no",
+            "So ",
+            "é",
+            "中。",
+            "👩‍👩‍👧",
+            "\u2028",
+            "\x1c",
+            "…",
+            '"',
+            "(",
+            ")",
+            "=",
+            "7",
+            "A",
+            "b",
+        ]
     ),
     max_size=40,
 ).map("".join)

@@ -1,6 +1,6 @@
-"""Reading activations: plain forward hooks that hand out the tensors of named sites, and stop when they have them all."""
+"""Reading activations: plain forward hooks that hand out the tensors of named sites, and stop once they have them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any
@@ -14,25 +14,21 @@ from probe._errors import ProbeError
 from probe.models import Model, Site, place
 
 
-class Captured(Mapping[str, Tensor]):
+class Captured(dict[str, Tensor]):
     """What a forward pass had at the sites asked for: ``acts["resid_post.2"]``, ``[batch, pos, d_model]``."""
 
     def __init__(self, sites: Iterable[Site]) -> None:
+        super().__init__()
         self.sites = tuple(sites)
-        self._found: dict[str, Tensor] = {}
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "batch pos d_model"]:
-        name = str(site)
-        if name not in self._found:
-            asked = ", ".join(map(str, self.sites))
-            raise ProbeError(f"nothing was captured at {name}; asked for: {asked}; seen: {', '.join(self) or 'none yet'}")
-        return self._found[name]
+        if site not in self:
+            asked, seen = ", ".join(map(str, self.sites)), ", ".join(self) or "none yet"
+            raise ProbeError(f"nothing was captured at {site}; asked for: {asked}; seen: {seen}")
+        return super().__getitem__(str(site))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
+    def __contains__(self, site: object) -> bool:
+        return super().__contains__(str(site))
 
     def __repr__(self) -> str:
         return f"Captured({', '.join(f'{site}: {list(tensor.shape)}' for site, tensor in self.items())})"
@@ -72,7 +68,7 @@ def capture(
 
     def reader(name: str) -> Callable[[Tensor], None]:
         def read(hidden: Tensor) -> None:
-            acts._found[name] = hidden
+            acts[name] = hidden
             pending.discard(name)
             if stop and not pending:
                 raise _Enough
@@ -89,7 +85,7 @@ def capture(
             hooks.enter_context(_stopping([hf, hf.base_model], begin))
         with suppress(_Enough):  # a wrapper of the model was called, and the block ends with its pass
             yield acts
-    missing = [str(site) for site in asked if str(site) not in acts]
+    missing = [str(site) for site in asked if site not in acts]
     if missing:
         raise ProbeError(f"no forward pass reached {', '.join(missing)}; call the model inside the capture block")
 

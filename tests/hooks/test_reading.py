@@ -1,11 +1,11 @@
-"""What is captured is what the model had there: against transformers, by hand, under padding, and nothing more is run."""
+"""What is captured is what the model had there: against transformers, by hand, under padding; nothing more is run."""
 
 import pytest
 import torch
 
 from probe._errors import ProbeError
 from probe.hooks import capture
-from probe.models import Site, load_model, sites
+from probe.models import Site, all_sites, load_model
 
 
 def hooks_of(model) -> int:
@@ -16,7 +16,7 @@ def hooks_of(model) -> int:
 @torch.no_grad()
 def test_residual_stream_is_transformers_own(model, ids):
     states = model.hf(ids, output_hidden_states=True).hidden_states
-    with capture(model, sites(model.hf), stop=False) as acts:
+    with capture(model, all_sites(model.hf), stop=False) as acts:
         logits = model.hf(ids).logits
     for layer in range(model.n_layers):
         assert torch.equal(acts[f"resid_pre.{layer}"], states[layer])
@@ -31,7 +31,7 @@ def test_residual_stream_is_transformers_own(model, ids):
 
 @torch.no_grad()
 def test_contributions_add_up_to_the_residual_stream(model, ids):
-    with capture(model, sites(model.hf), stop=False) as acts:
+    with capture(model, all_sites(model.hf), stop=False) as acts:
         model.hf(ids)
     for i in range(model.n_layers):
         torch.testing.assert_close(acts[f"resid_mid.{i}"], acts[f"resid_pre.{i}"] + acts[f"attn_out.{i}"])
@@ -70,7 +70,7 @@ def test_stop_works_through_the_trunk_and_pass_after_pass(model, ids):
 @torch.no_grad()
 def test_nothing_is_left_behind(model, ids):
     before, hooks = model.hf(ids).logits, hooks_of(model)
-    with capture(model, sites(model.hf)):
+    with capture(model, all_sites(model.hf)):
         model.hf(ids)
     with pytest.raises(RuntimeError, match="by the user"), capture(model, "resid_post.0"):
         raise RuntimeError("by the user")
@@ -79,7 +79,7 @@ def test_nothing_is_left_behind(model, ids):
     assert torch.equal(model.hf(ids).logits, before)
 
 
-def pad(ids: torch.Tensor, lengths: list[int], side: str, pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def pad(ids: torch.Tensor, lengths: list[int], side: str, pad_id: int) -> tuple[torch.Tensor, ...]:
     """The first ``lengths`` tokens of each row, padded on one side: ids, mask, positions."""
     padded, mask = torch.full_like(ids, pad_id), torch.zeros_like(ids)
     for row, length in enumerate(lengths):
@@ -93,7 +93,7 @@ def pad(ids: torch.Tensor, lengths: list[int], side: str, pad_id: int) -> tuple[
 def test_a_padded_batch_gives_what_single_rows_give(model, ids, side):
     lengths = [21, 9, 14]
     padded, mask, positions = pad(ids, lengths, side, model.pad_id)
-    asked = [site for site in sites(model.hf) if site.kind != "final_norm"]
+    asked = [site for site in all_sites(model.hf) if site.kind != "final_norm"]
     with capture(model, asked) as batch:
         model.hf(padded, attention_mask=mask, position_ids=positions)
     for row, length in enumerate(lengths):
@@ -105,10 +105,11 @@ def test_a_padded_batch_gives_what_single_rows_give(model, ids, side):
 
 @torch.no_grad()
 def test_a_site_that_does_not_fire_raises(model, ids):
-    with pytest.raises(ProbeError, match=r"no forward pass reached resid_post\.1; call the model"), capture(model, "resid_post.1"):
+    said = r"no forward pass reached resid_post\.1; call the model"
+    with pytest.raises(ProbeError, match=said), capture(model, "resid_post.1"):
         pass
     with pytest.raises(ProbeError, match=r"reached resid_post\.3"), capture(model, ["resid_post.3", "embed"]):
-        model.layers[0](torch.zeros(1, 1, model.d_model)) if False else model.hf.get_input_embeddings()(ids)
+        model.hf.get_input_embeddings()(ids)
 
 
 def test_reading_what_was_not_asked_for_says_so(tiny_folder):
@@ -117,7 +118,8 @@ def test_reading_what_was_not_asked_for_says_so(tiny_folder):
         with pytest.raises(ProbeError, match="seen: none yet"):
             _ = acts["resid_post.1"]
         model.hf(torch.tensor([[5, 6]]))
-    with pytest.raises(ProbeError, match=r"nothing was captured at resid_post\.2; asked for: resid_post\.1; seen: resid_post\.1"):
+    said = r"nothing was captured at resid_post\.2; asked for: resid_post\.1; seen: resid_post\.1"
+    with pytest.raises(ProbeError, match=said):
         _ = acts["resid_post.2"]
     assert repr(acts) == "Captured(resid_post.1: [1, 2, 32])"
 
@@ -132,7 +134,8 @@ def test_unknown_sites_are_refused_before_anything_runs(tiny_folder):
 def test_generation_is_captured_step_by_step(tiny_folder):
     model = load_model(tiny_folder("llama", "letters"))
     with torch.no_grad(), capture(model, "resid_post.1", stop=False) as acts:
-        model.hf.generate(torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3, dtype=torch.long), max_new_tokens=3)
+        ids = torch.tensor([[5, 6, 7]])
+        model.hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
         assert acts["resid_post.1"].shape == (1, 1, model.d_model)
 
 

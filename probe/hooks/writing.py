@@ -1,4 +1,4 @@
-"""Writing activations: add a tensor to sites of a model, or pass them through a function, and take it all back exactly."""
+"""Writing activations: add a tensor to sites of a model, or put them through a function, and take it back exactly."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probe._errors import ProbeError
-from probe.hooks.capture import attach
+from probe.hooks.reading import attach
 from probe.models import Model, Site
 
 Change = Tensor | Callable[[Tensor], Tensor]
@@ -56,7 +56,7 @@ def _changer(site: Site, change: Change, done: set[Site]) -> Callable[[Tensor], 
     def act(hidden: Tensor) -> Tensor:
         new = change(hidden) if callable(change) else hidden + change.to(hidden)
         if new.shape != hidden.shape:
-            raise ProbeError(f"the edit at {site} has shape {list(new.shape)}; the model has {list(hidden.shape)} there")
+            raise ProbeError(f"the edit at {site} gives shape {list(new.shape)}; the model has {list(hidden.shape)}")
         done.add(site)
         return new
 

@@ -5,13 +5,13 @@ import torch
 
 from probe._errors import ProbeError
 from probe.hooks import capture, edit
-from probe.models import Site, load_model, sites
+from probe.models import Site, all_sites, load_model
 
 
 @torch.no_grad()
 def test_adding_zero_changes_nothing(model, ids):
     before = model.hf(ids).logits
-    for site in sites(model.hf):
+    for site in all_sites(model.hf):
         with edit(model, {site: torch.zeros(model.d_model)}):
             assert torch.equal(model.hf(ids).logits, before), site
         with edit(model, {site: lambda hidden: hidden.clone()}):
@@ -21,7 +21,7 @@ def test_adding_zero_changes_nothing(model, ids):
 @torch.no_grad()
 def test_detach_restores_bit_for_bit(model, ids):
     before, weights = model.hf(ids).logits, {k: v.clone() for k, v in model.hf.state_dict().items()}
-    changes = {site: torch.ones(model.d_model) for site in sites(model.hf)}
+    changes = {site: torch.ones(model.d_model) for site in all_sites(model.hf)}
     with edit(model, changes):
         assert not torch.equal(model.hf(ids).logits, before)
     with pytest.raises(RuntimeError, match="by the user"), edit(model, changes):
@@ -90,7 +90,8 @@ def test_edits_nest_and_the_outer_acts_first(tiny_folder):
     ids = torch.tensor([[5, 6, 7]])
     with capture(model, "resid_post.1") as plain:
         model.hf(ids)
-    with edit(model, {"resid_post.1": torch.ones(32)}), edit(model, {"resid_post.1": lambda h: 2 * h}), capture(model, "resid_post.1") as acts:
+    outer, inner = {"resid_post.1": torch.ones(32)}, {"resid_post.1": lambda hidden: 2 * hidden}
+    with edit(model, outer), edit(model, inner), capture(model, "resid_post.1") as acts:
         model.hf(ids)
     assert torch.equal(acts["resid_post.1"], 2 * (plain["resid_post.1"] + 1))
 
@@ -119,12 +120,15 @@ def test_gradients_reach_a_vector(tiny_folder):
 def test_refusals(tiny_folder):
     model = load_model(tiny_folder("llama", "letters"))
     ids = torch.tensor([[5, 6, 7]])
-    with pytest.raises(ProbeError, match=r"no forward pass reached embed, resid_mid\.0"):
-        with edit(model, {"embed": torch.zeros(32), "resid_mid.0": torch.zeros(32)}):
-            pass
-    with pytest.raises(ProbeError, match=r"edit at resid_post\.0 has shape \[2, 3, 32\]; the model has \[1, 3, 32\]"):
-        with edit(model, {"resid_post.0": torch.zeros(2, 1, 32)}):
-            model.hf(ids)
+    unused = {"embed": torch.zeros(32), "resid_mid.0": torch.zeros(32)}
+    with pytest.raises(ProbeError, match=r"no forward pass reached embed, resid_mid\.0"), edit(model, unused):
+        pass
+    wide = {"resid_post.0": torch.zeros(2, 1, 32)}
+    with (
+        pytest.raises(ProbeError, match=r"edit at resid_post\.0 gives shape \[2, 3, 32\]; the model has \[1, 3, 32\]"),
+        edit(model, wide),
+    ):
+        model.hf(ids)
     with pytest.raises(ProbeError, match="nothing to edit"), edit(model, {}):
         pass
     with pytest.raises(ProbeError, match="layers 0 to 3"), edit(model, {"resid_post.4": torch.zeros(32)}):

@@ -1,0 +1,67 @@
+"""The ``probe`` command: one file a command, each of them the arguments of one call.
+
+A user's mistake (:class:`~probe._errors.ProbeError`) is one line on stderr and exit code 2; Ctrl-C is one line and 130.
+Whatever takes long to import is imported by the command that needs it, so that ``probe --help`` is quick.
+"""
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from probe import __version__
+from probe._errors import ProbeError
+from probe.cli.organism import organism
+from probe.cli.pairs import pairs
+from probe.cli.report import report
+from probe.cli.run import run
+
+# Read when torch starts its threads: waiting ones must not spin while another process wants the core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class _OneLine(TyperGroup):
+    """Ends what the user can mend, and what the user stopped, with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ProbeError as error:
+            typer.echo(f"probe: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("probe: stopped; the same command goes on where this one was", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_OneLine,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (run, pairs, organism, report):
+    app.command()(command)
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"probe {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback(epilog="Example: probe run --pair tiny-rl --out runs/rl")
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """What did training add to a thinking model: the reasoning mechanisms, or only when to use them?"""
+
+
+def main() -> None:
+    """The console script."""
+    app()

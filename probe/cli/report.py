@@ -1,0 +1,16 @@
+"""``probe report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]) -> None:
+    """Write the report of a run again, from its files.
+
+    Example: probe report runs/rl
+    """
+    from probe.reports import write_report
+
+    typer.echo(write_report(run))

@@ -1,0 +1,170 @@
+"""The stages of a run: each makes one typed object from those before it, in its own folder, and can be broken off."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe._errors import ProbeError
+from probe._files import read_json, write_json
+from probe.activations import SentenceActivations, harvest
+from probe.hybrid import Arm, ArmResult, control_arms, evaluate_arm, hybrid_arm
+from probe.pipeline.config import RunConfig
+from probe.pipeline.inputs import Inputs
+from probe.problems import Problem
+from probe.steering import BehaviourVectors, GateBatch, collect_gates, learn_vectors
+from probe.taxonomy import Taxonomy, fit_taxonomy
+from probe.traces import Traces, generate_traces
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Traces of the thinking model on every split, and of the base model on the test split."""
+
+    train: Traces
+    validation: Traces
+    base: Traces
+    thinking: Traces
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of every seed, and the single vector of the first."""
+
+    seeds: list[BehaviourVectors]
+    single: BehaviourVectors
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The work of each stage.
+
+    Attributes:
+        layer: the steering layer of the base model.
+        site: the taxonomy's site in the thinking model.
+        progress: show bars.
+    """
+
+    config: RunConfig
+    inputs: Inputs
+    layer: int
+    site: str
+    progress: bool = False
+
+    @property
+    def new_tokens(self) -> int:
+        """The limit of emitted tokens."""
+        return self.config.decoding.max_new_tokens or self.inputs.pair.config.max_new_tokens
+
+    def traces(self, folder: Path, finished: bool) -> Rollouts:
+        """Roll out the thinking model on all splits and the base model on the test split."""
+        pair, inputs = self.inputs.pair, self.inputs
+        made: dict[str, Traces] = {}
+        seconds: dict[str, float] = read_json(folder / "seconds.json") if finished else {}
+        for name, model, problems in (
+            ("train", pair.thinking, inputs.train),
+            ("validation", pair.thinking, inputs.validation),
+            ("base", pair.base, inputs.test),
+            ("thinking", pair.thinking, inputs.test),
+        ):
+            began = time.perf_counter()
+            made[name] = generate_traces(
+                model,
+                inputs.problem_set,
+                problems,
+                max_new_tokens=self.new_tokens,
+                think_close=pair.config.think_close,
+                batch_size=self.config.decoding.batch_size,
+                folder=folder / name,
+                progress=self.progress and not finished,
+            )
+            seconds.setdefault(name, time.perf_counter() - began)
+        if not finished:
+            write_json(folder / "seconds.json", seconds)
+        return Rollouts(**made, seconds=seconds)
+
+    def activations(self, rollouts: Rollouts, folder: Path, finished: bool) -> tuple[SentenceActivations, ...]:
+        """Mean residual stream of every sentence of the thinking model, train and validation."""
+        return tuple(
+            SentenceActivations.load(folder / name)
+            if finished
+            else harvest(self.inputs.pair.thinking, traces, [self.site], folder=folder / name, progress=self.progress)
+            for name, traces in (("train", rollouts.train), ("validation", rollouts.validation))
+        )
+
+    def taxonomy(self, acts: tuple[SentenceActivations, ...], folder: Path, finished: bool) -> Taxonomy:
+        """Find the behaviours."""
+        if finished:
+            return Taxonomy.load(folder)
+        train, validation = acts
+        taxonomy = fit_taxonomy(
+            train,
+            validation,
+            self.config.taxonomy,
+            sentence_type=self.inputs.problem_set.sentence_type,
+            folder=folder,
+            progress=self.progress,
+        )
+        taxonomy.save(folder)
+        return taxonomy
+
+    def steering(self, rollouts: Rollouts, taxonomy: Taxonomy, folder: Path, finished: bool) -> Vectors:
+        """Learn the vectors with every seed, and the single vector; each is kept as soon as it is learned."""
+        seeds = self.config.steering.seeds
+        wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
+        missing = [] if finished else [name for name in wanted if not (folder / name / "history.json").exists()]
+        if missing:
+            train = self._gates(taxonomy, rollouts.train, self.inputs.train)
+            validation = self._gates(taxonomy, rollouts.validation, self.inputs.validation)
+            if not any(bool(batch.gate.any()) for batch in train):
+                raise ProbeError("base and thinking model never disagree on the training traces: nothing to steer")
+        base = self.inputs.pair.base
+        for name in missing:
+            n_behaviours, seed = wanted[name]
+            learned = learn_vectors(
+                base,
+                train,
+                validation,
+                n_behaviours,
+                self.layer,
+                self.config.steering,
+                seed=seed,
+                progress=self.progress,
+            )
+            learned.vectors.save(folder / name)
+            write_json(folder / name / "history.json", learned.history)
+        made = {name: BehaviourVectors.load(folder / name).to(base.device) for name in wanted}
+        return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"])
+
+    def _gates(self, taxonomy: Taxonomy, traces: Traces, problems: Sequence[Problem]) -> list[GateBatch]:
+        questions = [problem.question for problem in problems]
+        return list(collect_gates(self.inputs.pair, taxonomy, self.layer, list(traces), questions))
+
+    def arms(self, taxonomy: Taxonomy, vectors: Vectors, folder: Path, finished: bool) -> dict[str, ArmResult]:
+        """Decode every arm on the test problems: the hybrid with each seed's vectors, controls with the first's."""
+
+        def evaluate(arm: Arm) -> ArmResult:
+            return evaluate_arm(
+                self.inputs.pair,
+                arm,
+                self.inputs.problem_set,
+                self.inputs.test,
+                steering_layer=self.layer,
+                taxonomy_layer=taxonomy.layer,
+                new_tokens=self.new_tokens,
+                batch_size=self.config.decoding.batch_size,
+                seed=self.config.seed,
+                folder=folder / arm.name,
+                progress=self.progress and not finished,
+            )
+
+        first, *others = vectors.seeds
+        hybrid = hybrid_arm(taxonomy, first)
+        done = {"hybrid": evaluate(hybrid)}
+        rate = done["hybrid"].steered_fraction
+        for arm in control_arms(hybrid, first, vectors.single, rate=rate, seed=self.config.seed):
+            done[arm.name] = evaluate(arm)
+        for seed, other in zip(self.config.steering.seeds[1:], others, strict=True):
+            done[f"hybrid-seed-{seed}"] = evaluate(hybrid_arm(taxonomy, other, f"hybrid-seed-{seed}"))
+        return done

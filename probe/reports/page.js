@@ -1,0 +1,163 @@
+"use strict";
+// The reader of traces, and figures that follow the page's colours. Text goes in through textContent alone, so that
+// nothing in a trace can be read as HTML.
+(() => {
+  const { problems, labels, meaning } = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const make = (tag, given = {}, ...children) => {
+    const { data = {}, style = {}, aria = {}, ...rest } = given;
+    const node = Object.assign(document.createElement(tag), rest);
+    Object.assign(node.dataset, data);
+    for (const [name, value] of Object.entries(style)) node.style.setProperty(name, value);
+    for (const [name, value] of Object.entries(aria)) node.setAttribute(`aria-${name}`, value);
+    node.append(...children);
+    return node;
+  };
+
+  const paint = () => {
+    const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+    // Also takes the size that the page gives a figure now that all of it is there.
+    for (const figure of document.querySelectorAll(".plotly-graph-div")) Plotly.relayout(figure, { "font.color": ink, autosize: true });
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  addEventListener("load", paint);
+  if (!problems.length) return;
+
+  // A token is its text alone where nothing happened, else [text, steered, behaviour, strength, base, thinking].
+  const read = (token) => {
+    if (typeof token === "string") return { text: token, steered: false, base: token, thinking: token };
+    const [text, steered, behaviour, strength, base, thinking] = token;
+    return { text, steered: !!steered, behaviour, strength, base, thinking };
+  };
+  const strengths = problems.flatMap((p) => p.arms.flatMap((a) => (a.tokens || []).map((t) => (Array.isArray(t) ? Math.abs(t[3] || 0) : 0))));
+  // The deepest colour is the 95th percentile: one outlier must not make all others pale.
+  const steered = strengths.filter((s) => s > 0).sort((a, b) => a - b);
+  const strongest = steered[Math.floor(0.95 * (steered.length - 1))] || 1;
+  const depth = (strength) => (strength == null ? 0.6 : Math.min(1, 0.25 + (0.75 * Math.abs(strength)) / strongest));
+  const look = (behaviour) => (behaviour == null ? "" : `b${behaviour % 8} line${Math.floor(behaviour / 8) % 3}`);
+  const chip = (behaviour) => make("span", { className: `chip ${look(behaviour)}`, textContent: behaviour });
+  const mark = (correct) => make("span", { className: `badge ${correct ? "right" : "wrong"}`, textContent: correct ? "✓" : "✗", ariaLabel: correct ? "correct" : "wrong" });
+  const visible = (text) => (text == null ? "–" : text.replace(/ /g, "␣").replace(/\n/g, "⏎") || "(empty)");
+
+  // Problems are grouped by what steering did to them, so that successes are not shown without the failures.
+  const outcome = ({ arms }) => {
+    const [base, hybrid] = ["base", "hybrid"].map((name) => arms.find((arm) => arm.name === name));
+    if (!base || !hybrid) return "All problems";
+    if (hybrid.correct) return base.correct ? "Base right, hybrid right" : "Base wrong, hybrid right";
+    return base.correct ? "Base right, hybrid wrong" : "Base wrong, hybrid wrong";
+  };
+  const order = [];
+  for (const name of ["Base wrong, hybrid right", "Base wrong, hybrid wrong", "Base right, hybrid wrong", "Base right, hybrid right", "All problems"]) {
+    const members = problems.map((problem, i) => i).filter((i) => outcome(problems[i]) === name);
+    if (!members.length) continue;
+    const group = make("optgroup", { label: `${name} (${members.length})` });
+    for (const i of members) group.append(make("option", { value: i, textContent: problems[i].id || `problem ${i + 1}` }));
+    $("problem").append(group);
+    order.push(...members);
+  }
+
+  let chosen = "hybrid", tokens = [], spans = [], here = -1;
+
+  function showProblem() {
+    const problem = problems[order[$("problem").selectedIndex]];
+    $("question").replaceChildren(problem.question, " ", make("b", { textContent: `Answer: ${problem.answer}` }));
+    const fits = problem.arms.find((arm) => arm.name === chosen) || problem.arms[0];
+    $("switch").replaceChildren($("switch").firstElementChild, ...problem.arms.map((arm) => {
+      const radio = make("input", { type: "radio", name: "arm", value: arm.name, checked: arm === fits });
+      radio.addEventListener("change", () => { chosen = arm.name; showArm(arm); });
+      return make("label", { title: meaning[arm.name] || "" }, radio, mark(arm.correct), ` ${arm.name}`);
+    }));
+    if (fits) showArm(fits);
+  }
+
+  function showArm(arm) {
+    hide();
+    tokens = arm.tokens ? arm.tokens.map(read) : [];
+    spans = tokens.map((token, i) => {
+      const span = make("span", { tabIndex: -1, data: { i }, textContent: token.text });
+      if (token.steered) {
+        span.className = `s ${look(token.behaviour)}`;
+        span.dataset.b = token.behaviour ?? "";
+        span.style.setProperty("--s", depth(token.strength).toFixed(2));
+      }
+      return span;
+    });
+    $("trace").className = "";
+    $("trace").replaceChildren(...(spans.length ? spans : [arm.text || "(no text)"]));
+    // One stop of the Tab key for the whole trace; arrows move within it.
+    here = Math.max(0, tokens.findIndex((token) => token.steered));
+    if (spans.length) spans[here].tabIndex = 0;
+
+    const counts = new Map();
+    for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
+    const total = tokens.filter((token) => token.steered).length;
+    const share = tokens.length ? `${total} of ${tokens.length} tokens steered` : "nothing steered";
+    $("about").replaceChildren(mark(arm.correct), ` ${arm.correct ? "Correct" : "Wrong"} · ${share}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
+    $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
+      const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}`);
+      button.addEventListener("click", () => alone(button, behaviour));
+      return button;
+    }));
+  }
+
+  function alone(button, behaviour) {
+    const on = button.getAttribute("aria-pressed") !== "true";
+    for (const each of $("legend").children) each.setAttribute("aria-pressed", on && each === button);
+    $("trace").classList.toggle("alone", on);
+    spans.forEach((span, i) => span.classList.toggle("on", tokens[i].steered && tokens[i].behaviour === behaviour));
+  }
+
+  function tell(i) {
+    const token = tokens[i], tip = $("tip");
+    const said = (who, text) => [make("dt", { textContent: `${who} would say` }),
+      make("dd", {}, make("code", { textContent: visible(text) }), text === token.text ? " ← written" : "")];
+    const how = token.steered
+      ? make("p", { className: "how" }, ...(token.behaviour == null ? [] : [chip(token.behaviour)]),
+          make("span", {}, make("b", { textContent: token.behaviour == null ? "steered" : labels[token.behaviour] || `behaviour ${token.behaviour}` }),
+            token.strength == null ? "" : `, strength ${token.strength.toFixed(2)}`))
+      : make("p", { textContent: "not steered" });
+    tip.replaceChildren(make("p", { className: "head" }, `token ${i + 1} of ${tokens.length}  `, make("code", { textContent: visible(token.text) })), how,
+      make("dl", {}, ...said("base", token.base), ...said("thinking", token.thinking)));
+    tip.hidden = false;
+    // Under the token, and inside the stage; a token that is broken over two lines is taken where it ends.
+    const stage = tip.parentElement.getBoundingClientRect(), boxes = spans[i].getClientRects(), box = boxes[boxes.length - 1];
+    if (!box) return;
+    tip.style.left = `${Math.max(0, Math.min(box.left - stage.left, stage.width - tip.offsetWidth))}px`;
+    const below = box.bottom - stage.top + 8, above = box.top - stage.top - tip.offsetHeight - 8;
+    tip.style.top = `${box.bottom + tip.offsetHeight + 12 > innerHeight && box.top > tip.offsetHeight + 60 ? above : below}px`;
+    spans[i].setAttribute("aria-describedby", "tip");
+  }
+  function hide() { $("tip").hidden = true; }
+  const index = (event) => (event.target.dataset && event.target.dataset.i !== undefined ? Number(event.target.dataset.i) : -1);
+
+  const trace = $("trace");
+  trace.addEventListener("mouseover", (event) => { if (index(event) >= 0) tell(index(event)); });
+  trace.addEventListener("mouseleave", () => { if (trace.contains(document.activeElement)) tell(here); else hide(); });
+  trace.addEventListener("focusin", (event) => {
+    if (index(event) < 0) return;
+    if (spans[here]) spans[here].tabIndex = -1;
+    here = index(event);
+    spans[here].tabIndex = 0;
+    tell(here);
+  });
+  trace.addEventListener("focusout", hide);
+  trace.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return hide();
+    const [way, only] = { ArrowRight: [1, false], ArrowLeft: [-1, false], ArrowDown: [1, true], ArrowUp: [-1, true] }[event.key] || [];
+    if (!way) return;
+    event.preventDefault();
+    let to = here + way;
+    while (only && to >= 0 && to < tokens.length && !tokens[to].steered) to += way;
+    if (spans[to]) spans[to].focus();
+  });
+
+  const turn = (by) => {
+    const select = $("problem");
+    select.selectedIndex = (select.selectedIndex + by + order.length) % order.length;
+    showProblem();
+  };
+  $("problem").addEventListener("change", showProblem);
+  $("previous").addEventListener("click", () => turn(-1));
+  $("next").addEventListener("click", () => turn(1));
+  showProblem();
+})();

@@ -1,0 +1,124 @@
+"""The report of a run: one HTML page that needs nothing but a browser."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from probe._errors import ProbeError
+from probe._files import read_json, write_text
+from probe.reports.arms import MEANING, gap_of, in_order, no_gap, seeds_of
+from probe.reports.figures import arms_figure, gap_figure
+from probe.reports.headline import headline
+from probe.reports.numbers import interval, number, percent
+from probe.reports.shown import compact
+
+SCHEMA = 1
+_HERE = Path(__file__).parent
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write ``report.html`` into a run's folder.
+
+    The page stands alone (style, scripts, figures and traces are in it), so it can be mailed or put on a server.
+    ``results.json`` is read, and ``behaviours.json`` and ``shown.json`` where they are there.
+
+    Args:
+        run_folder: what ``probe run`` wrote.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ProbeError: if the folder holds no results, or results of another schema version.
+    """
+    folder = Path(run_folder)
+    if not (folder / "results.json").is_file():
+        raise ProbeError(f"{folder} holds no results.json; give the folder that a finished `probe run` wrote")
+    results = read_json(folder / "results.json")
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        found = results.get("schema") if isinstance(results, dict) else type(results).__name__
+        raise ProbeError(
+            f"{folder / 'results.json'} has schema {found}, this version reads {SCHEMA}; run `probe run` again"
+        )
+    behaviours, shown = (_optional(folder / name) for name in ("behaviours.json", "shown.json"))
+    return write_text(folder / "report.html", render(results, behaviours, shown))
+
+
+def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
+    """The page as text, from the contents of the three files."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    # Everything that comes from a run is escaped; what is marked safe is part of the package or made by plotly.
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": percent, "interval": interval, "number": number}
+    sentence, supporting = headline(results)
+    traces = compact(shown)
+    sections = {name: _whole(keys, results.get(name)) for name, keys in _SECTIONS.items()}
+    return environment.get_template("page.html.j2").render(
+        **sections,
+        run=_whole(("pair", "seed"), results),
+        settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
+        sentence=sentence,
+        supporting=supporting,
+        arms=_arm_rows(results),
+        seed_rows=seeds_of(results),
+        no_gap=no_gap(results),
+        behaviours=[_card(behaviour) for behaviour in behaviours],
+        most_shared=max((behaviour.get("share") or 0 for behaviour in behaviours), default=0) or 1,
+        traces=traces,
+        left_out=len(shown) - len(traces),
+        labels={behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours},
+        meaning=MEANING,
+        arms_figure=Markup(_html(arms_figure(results), "figure-arms")),
+        gap_figure=Markup(_html(gap_figure(results), "figure-gap")),
+        plotly=Markup(get_plotlyjs()),
+        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+    )
+
+
+def _optional(path: Path) -> list[dict[str, Any]]:
+    return read_json(path) if path.is_file() else []
+
+
+# What the template asks for; a key that a run did not write is None.
+_SECTIONS = {
+    "problems": ("name", "split", "n"),
+    "oracle": ("bits_per_token", "bits_per_steered_token", "fitted_parameters", "fitted_parameters_single"),
+    "taxonomy": ("site", "k", "variance_explained", "stability", "ami"),
+    "seeds": ("mean", "sd"),
+}
+_ARM = ("accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds")
+_BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_norm", "mean_strength", "gates")
+
+
+def _whole(keys: Iterable[str], data: Mapping[str, Any] | None) -> dict[str, Any]:
+    return dict.fromkeys(keys) | dict(data or {})
+
+
+def _card(behaviour: Mapping[str, Any]) -> dict[str, Any]:
+    card = _whole(_BEHAVIOUR, behaviour)
+    # Tiny models repeat themselves word for word; once is enough.
+    card["examples"] = list(dict.fromkeys(example.strip() for example in card["examples"] or []))
+    return card
+
+
+def _arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    arms = results.get("arms") or {}
+    rows = []
+    for name in in_order(arms):
+        gap, low_high = gap_of(results, name)
+        rows.append(
+            _whole(_ARM, arms[name]) | {"name": name, "meaning": MEANING.get(name, ""), "gap": gap, "gap_ci": low_high}
+        )
+    return rows
+
+
+def _html(figure: Any, name: str) -> str:
+    config = {"displayModeBar": False, "responsive": True}
+    return figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)

@@ -1,0 +1,106 @@
+"""What tells the sentences of one behaviour from those of the others, in words, without a judge."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_WORD = re.compile(r"</?\w+>|#|[^\W\d_]+(?:['’]\w+)?|[^\w\s]")
+_PUNCTUATION = frozenset(".,:;!?\"'’“”()")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+#: Weight of the prior, in sentences: a term counts as distinctive only if it stands out against this much of the average.
+_PRIOR = 50.0
+
+
+def mask(text: str) -> str:
+    """The text with numbers written as #, so that sentences that differ in nothing else are one.
+
+    >>> mask(" Now 22 + 9 = 31.")
+    'Now # + # = #.'
+    """
+    return _NUMBER.sub("#", text).strip()
+
+
+def label_behaviours(texts: Sequence[str], behaviours: Int[Tensor, " sentence"], n_behaviours: int) -> list[str]:
+    """For each behaviour, how its sentences open and which other words are theirs, most distinctive first.
+
+    Terms are ranked by the log-odds ratio of a behaviour against all others with an informative Dirichlet prior
+    (Monroe, Colaresi and Quinn 2008, "Fightin' Words"), counted once a sentence.
+
+    Returns:
+        One label a behaviour, such as ``“That makes # …” / “Now # …”: + =``.
+    """
+    opens: list[Counter[str]] = [Counter() for _ in range(n_behaviours)]
+    words: list[Counter[str]] = [Counter() for _ in range(n_behaviours)]
+    sizes = [0] * n_behaviours
+    for text, behaviour in zip(texts, behaviours.tolist(), strict=True):
+        terms = _WORD.findall(mask(text))
+        sizes[behaviour] += 1
+        words[behaviour].update({term.lower() for term in terms})
+        opens[behaviour].update({" ".join(terms[:n]) for n in (1, 2, 3) if len(terms) >= n})
+    scored_opens, scored_words = _log_odds(opens, sizes), _log_odds(words, sizes)
+    return [_label(scored_opens[b], scored_words[b], opens[b], sizes[b]) for b in range(n_behaviours)]
+
+
+def _log_odds(counts: Sequence[Counter[str]], sizes: Sequence[int]) -> list[dict[str, float]]:
+    """The z-score of each term in each group against the other groups."""
+    everywhere = sum(counts, Counter())
+    total = sum(sizes)
+    scored = []
+    for count, size in zip(counts, sizes, strict=True):
+        scores = {}
+        for term, here in count.items():
+            prior = _PRIOR * everywhere[term] / total
+            there = everywhere[term] - here
+            # A term is in a sentence or not: odds of the term against the sentences without it.
+            ours = (here + prior) / (size - here + _PRIOR - prior + 1e-9)
+            theirs = (there + prior) / (total - size - there + _PRIOR - prior + 1e-9)
+            scores[term] = math.log(ours / theirs) / math.sqrt(1 / (here + prior) + 1 / (there + prior))
+        scored.append(scores)
+    return scored
+
+
+def _label(opens: dict[str, float], words: dict[str, float], counts: Counter[str], size: int) -> str:
+    if not size:
+        return "(no sentences)"
+    # Openings of its own that a fair share of its sentences have, of different first words.
+    own = [opening for opening in _ranked(opens) if counts[opening] >= 0.1 * size]
+    chosen: list[str] = []
+    while own and len(chosen) < 2:
+        # As much of the opening as nearly all sentences that begin so have in common.
+        longer = [o for o in own if f"{o} ".startswith(f"{own[0]} ") and counts[o] >= 0.9 * counts[own[0]]]
+        chosen.append(max(longer, key=len))
+        own = [o for o in own if o.split()[0] != chosen[-1].split()[0]]
+    said = {term.lower() for opening in chosen for term in opening.split()}
+    other = [word for word in _ranked(words) if word not in said and word not in _PUNCTUATION][:3]
+    quoted = " / ".join(f"“{opening} …”" for opening in chosen)
+    return ": ".join(part for part in (quoted, " ".join(other)) if part) or "(nothing distinctive)"
+
+
+def _ranked(scores: dict[str, float]) -> list[str]:
+    """The terms that stand out (z above 2), most distinctive first; ties in alphabetical order."""
+    return sorted((term for term, z in scores.items() if z > 2), key=lambda term: (-scores[term], term))
+
+
+def nearest_sentences(
+    texts: Sequence[str],
+    activations: Float[Tensor, "sentence behaviour"],
+    behaviours: Int[Tensor, " sentence"],
+    n: int = 5,
+) -> list[list[str]]:
+    """For each behaviour, its ``n`` sentences with the highest activation that differ in more than numbers."""
+    examples: list[list[str]] = []
+    for behaviour in range(activations.shape[1]):
+        own = (behaviours == behaviour).nonzero()[:, 0]
+        ranked = own[activations[own, behaviour].argsort(descending=True, stable=True)]
+        found: dict[str, str] = {}
+        for i in map(int, ranked.tolist()):
+            found.setdefault(mask(texts[i]).rstrip(".!?"), texts[i].strip())
+            if len(found) == n:
+                break
+        examples.append(list(found.values()))
+    return examples

@@ -1,0 +1,44 @@
+"""What an activation goes through before an SAE sees it."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Normaliser:
+    """Centres activations and scales each to length one.
+
+    Args:
+        mean: what is subtracted, ``[d_model]``.
+        limit: the norm above which an activation is an outlier; infinite for none.
+    """
+
+    def __init__(self, mean: Float[Tensor, " d_model"], limit: float = float("inf")) -> None:
+        self.mean = mean.detach().float().cpu()
+        self.limit = limit
+        self._means = {self.mean.device: self.mean}
+
+    @classmethod
+    def fit(cls, x: Float[Tensor, "sentence d_model"], outlier_multiple: float) -> "Normaliser":
+        """The mean of all sentence vectors but outliers, whose norm is above ``outlier_multiple`` times the median."""
+        norms = x.float().norm(dim=-1)
+        limit = outlier_multiple * norms.median().item()
+        return cls(x[norms <= limit].float().mean(0), limit)
+
+    def centred(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        if x.device not in self._means:
+            self._means[x.device] = self.mean.to(x.device)
+        return x.float() - self._means[x.device]
+
+    def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Centred and of length one, in float32; an activation equal to the mean stays zero."""
+        return torch.nn.functional.normalize(self.centred(x), dim=-1)
+
+    def keep(self, x: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
+        """False for outliers."""
+        return x.float().norm(dim=-1) <= self.limit
+
+    def __repr__(self) -> str:
+        return (
+            f"Normaliser(width {len(self.mean)}, |mean| {self.mean.norm().item():.3g}, outliers above {self.limit:.3g})"
+        )

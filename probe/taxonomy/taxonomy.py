@@ -1,0 +1,206 @@
+"""A taxonomy: an SAE and the normaliser it cannot be used without, with labels, examples and scores."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from probe._errors import ProbeError
+from probe._files import read_json, write_json
+from probe.models import Site
+from probe.taxonomy.normaliser import Normaliser
+from probe.taxonomy.train import Weights
+
+if TYPE_CHECKING:
+    from sae_lens import TopKSAE
+
+
+class Taxonomy:
+    """The behaviours of a thinking model. ``fit_taxonomy`` finds one, ``Taxonomy.load`` reads one.
+
+    Every method takes raw activations of the model at :attr:`site`; the normaliser is always applied.
+
+    Attributes:
+        site: where the activations come from, as ``"resid_post.2"``.
+        model_name: whose activations they are.
+        normaliser: what they go through.
+        labels: a few words for each behaviour.
+        examples: for each behaviour, the sentences nearest to it.
+        scores: how good it is and how it was chosen: ``rule``, ``size``, ``seed``; on validation data
+            ``variance_explained``, ``silhouette``, ``ami`` (None without true types) and ``shares`` of the behaviours;
+            ``stability``, ``candidates``, and counts of sentences.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        normaliser: Normaliser,
+        weights: Weights,
+        labels: Sequence[str] = (),
+        examples: Sequence[Sequence[str]] = (),
+        scores: dict[str, Any] | None = None,
+        model_name: str = "",
+    ) -> None:
+        self.site = str(Site.parse(site))
+        self.normaliser = normaliser
+        self.labels = list(labels) or [f"behaviour {i}" for i in range(len(weights.decoder))]
+        self.examples = [list(some) for some in examples] or [[] for _ in self.labels]
+        self.scores = scores or {}
+        self.model_name = model_name
+        self._weights = weights
+        self._on = {weights.encoder.device: weights}
+
+    @property
+    def layer(self) -> int:
+        """The 0-based layer of :attr:`site`.
+
+        Raises:
+            ProbeError: if the site has none.
+        """
+        layer = Site.parse(self.site).layer
+        if layer is None:
+            raise ProbeError(f"the taxonomy's site {self.site} has no layer")
+        return layer
+
+    @property
+    def k_active(self) -> int:
+        """How many latents may be active at once."""
+        return self._weights.k
+
+    @property
+    def n_behaviours(self) -> int:
+        return len(self._weights.decoder)
+
+    @property
+    def directions(self) -> Float[Tensor, "behaviour d_model"]:
+        """The decoder's rows: for each behaviour a direction of length one in the thinking model's residual stream."""
+        return self._weights.decoder
+
+    def behaviour(self, x: Float[Tensor, "*batch d_model"]) -> Int[Tensor, "*batch"]:
+        """The behaviour of each raw activation: the latent with the largest pre-activation, on the activation's device."""
+        return self.pre_activations(x).argmax(-1)
+
+    def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
+        """How strongly each behaviour answers to each raw activation, before the ``k_active`` largest are kept."""
+        return self._weights_on(x).pre_activations(self.normaliser(x))
+
+    def latents(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
+        """The SAE's latents for raw activations: at most ``k_active`` are not zero."""
+        return self._weights_on(x).latents(self.normaliser(x))
+
+    def variance_explained(self, x: Float[Tensor, "sentence d_model"]) -> float:
+        """The share of the variance of the normalised activations that the SAE reconstructs; outliers are left out."""
+        z = self.normaliser(x[self.normaliser.keep(x)])
+        return explained(self._weights_on(z), z)
+
+    def _weights_on(self, x: Tensor) -> Weights:
+        if x.device not in self._on:
+            own = self._weights
+            self._on[x.device] = Weights(own.encoder.to(x.device), own.decoder.to(x.device), own.k)
+        return self._on[x.device]
+
+    @cached_property
+    def sae(self) -> "TopKSAE":
+        """The same SAE as SAELens has it, with the normaliser folded in: it eats raw activations and gives back raw ones.
+
+        The SAE has no biases of its own, so scaling its input scales its latents and its output and changes nothing else.
+        Folding is therefore exact: the same latents are active, the reconstruction is the normalised one scaled and
+        shifted back, and the latents are those of :meth:`latents` times the length of the centred activation.
+        """
+        import torch
+        from sae_lens import TopKSAE, TopKSAEConfig
+        from sae_lens.saes.sae import SAEMetadata
+
+        site = Site.parse(self.site)
+        metadata = SAEMetadata(
+            model_name=self.model_name or None,
+            hook_name=site.lens,
+            probe_site=self.site,
+            probe_labels=self.labels,
+            probe_normalisation=(
+                "trained on activations minus their mean, each scaled to length one; both are folded in, so this SAE takes "
+                "raw activations. Latents are those of the trained SAE times the length of the centred activation; which "
+                "are active, and the reconstruction, are the same."
+            ),
+        )
+        d_model, size = self._weights.encoder.shape
+        config = TopKSAEConfig(d_in=d_model, d_sae=size, k=self.k_active, apply_b_dec_to_input=True, metadata=metadata)
+        sae = TopKSAE(config)
+        with torch.no_grad():
+            sae.W_enc.copy_(self._weights.encoder)
+            sae.W_dec.copy_(self._weights.decoder)
+            sae.b_dec.copy_(self.normaliser.mean)
+        return sae.requires_grad_(False)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``taxonomy.safetensors``, ``scores.json``, ``taxonomy.json`` and ``sae/``; give back the folder.
+
+        ``sae/`` is :attr:`sae`, as ``SAE.load_from_disk`` reads it. ``taxonomy.json`` is written last: a folder that has
+        one is whole.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"encoder": self._weights.encoder, "decoder": self._weights.decoder, "mean": self.normaliser.mean}
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / "taxonomy.safetensors"
+        )
+        self.sae.save_model(str(folder / "sae"))
+        write_json(folder / "scores.json", self.scores)
+        about = {
+            "site": self.site,
+            "model": self.model_name,
+            "k_active": self.k_active,
+            "outlier_limit": self.normaliser.limit,
+        }
+        write_json(folder / "taxonomy.json", {**about, "labels": self.labels, "examples": self.examples})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Taxonomy":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ProbeError: if it is not there, or not whole.
+        """
+        folder = Path(folder)
+        about = read_json(folder / "taxonomy.json")
+        try:
+            tensors = load_file(folder / "taxonomy.safetensors")
+        except Exception as error:  # safetensors raises its own kinds for a missing and for a damaged file
+            path = folder / "taxonomy.safetensors"
+            raise ProbeError(f"{path} cannot be read ({error}); fit the taxonomy again") from None
+        return cls(
+            about["site"],
+            Normaliser(tensors["mean"], about["outlier_limit"]),
+            Weights(tensors["encoder"], tensors["decoder"], about["k_active"]),
+            about["labels"],
+            about["examples"],
+            read_json(folder / "scores.json"),
+            about["model"],
+        )
+
+    def __repr__(self) -> str:
+        known = ("variance_explained", "stability", "ami")
+        scores = ", ".join(f"{name} {self.scores[name]:.2f}" for name in known if self.scores.get(name) is not None)
+        return f"Taxonomy({self.n_behaviours} behaviours at {self.site}{', ' + scores if scores else ''})"
+
+    def _repr_html_(self) -> str:
+        shares = self.scores.get("shares") or [None] * self.n_behaviours
+        rows = "".join(
+            f"<tr><td>{i}</td><td>{'' if share is None else f'{share:.0%}'}</td><td>{escape(label)}</td>"
+            f"<td>{'<br>'.join(escape(example) for example in some[:3])}</td></tr>"
+            for i, (share, label, some) in enumerate(zip(shares, self.labels, self.examples, strict=True))
+        )
+        head = "<tr><th></th><th>share</th><th>what tells it from the others</th><th>nearest sentences</th></tr>"
+        return f"<div><b>{escape(repr(self))}</b><table>{head}{rows}</table></div>"
+
+
+def explained(weights: Weights, z: Float[Tensor, "sentence d_model"]) -> float:
+    """One minus the squared error of the reconstruction over the squared distance from the mean."""
+    error = (weights.reconstruct(z) - z).square().sum()
+    return 1 - (error / (z - z.mean(0)).square().sum()).item()

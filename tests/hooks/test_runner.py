@@ -1,0 +1,116 @@
+"""The batch under way: what cached, padded, shifted, shrinking batches give is what a plain forward pass gives."""
+
+import pytest
+import torch
+
+from probe.hooks import Runner, UpperLayers, causal_masks, edit, force, read_forced
+from probe.models import ModelConfig, load_model
+
+PROMPTS = [list(range(6, 17)), list(range(30, 34)), list(range(50, 75))]
+TOLERANCE = 2e-5
+
+
+@pytest.fixture
+def model(arch, tiny_folder):
+    return load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+
+
+def plain(model, ids):
+    """Logits of every position of one row, by transformers alone."""
+    with torch.no_grad():
+        return model.hf(torch.tensor([ids])).logits[0]
+
+
+def test_cached_padded_batch_equals_plain_rows(model):
+    """25 tokens are more than the sliding window of the Gemma models."""
+    runner = Runner(model, PROMPTS, 6, read=[2])
+    step, texts = runner.prefill(), [list(prompt) for prompt in PROMPTS]
+    for _ in range(5):
+        for row, text in enumerate(texts):
+            torch.testing.assert_close(step.logits[row], plain(model, text)[-1], atol=TOLERANCE, rtol=1e-4)
+        tokens = step.logits.argmax(-1)
+        texts = [[*text, token] for text, token in zip(texts, tokens.tolist(), strict=True)]
+        step = runner.step(tokens)
+
+
+def test_rows_that_leave_do_not_disturb_the_others(model):
+    runner = Runner(model, PROMPTS, 6)
+    runner.prefill()
+    runner.step(torch.tensor([7, 8, 9]))
+    runner.keep(torch.tensor([0, 2]))
+    runner.step(torch.tensor([10, 11]))
+    runner.keep(torch.tensor([1]))
+    step = runner.step(torch.tensor([12]))
+    torch.testing.assert_close(step.logits[0], plain(model, [*PROMPTS[2], 9, 11, 12])[-1], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_persistent_shift_equals_full_forward_with_the_same_shift(model):
+    """Steered at one step in one row: that step's logits and all later ones are those of an uncached edited pass."""
+    runner = Runner(model, PROMPTS, 6, steer=1)
+    step = runner.prefill()
+    shift = torch.randn(1, model.d_model, generator=torch.Generator().manual_seed(0))
+    steered = runner.rerun(step.resid[1][1:2] + shift, torch.tensor([1]))
+    first = int(steered.argmax())
+    later = runner.step(torch.tensor([5, first, 5])).logits[1]
+    position = len(PROMPTS[1]) - 1
+
+    def add(hidden):
+        hidden = hidden.clone()
+        hidden[:, position] += shift[0]
+        return hidden
+
+    with edit(model, {"resid_post.1": add}):
+        full = plain(model, [*PROMPTS[1], first])
+    torch.testing.assert_close(steered[0], full[-2], atol=TOLERANCE, rtol=1e-4)
+    torch.testing.assert_close(later, full[-1], atol=TOLERANCE, rtol=1e-4)
+    assert (steered[0] - step.logits[1]).abs().max() > 1e-3
+
+
+def test_transient_shift_leaves_the_cache_alone(model):
+    runner = Runner(model, PROMPTS, 6, steer=1)
+    step = runner.prefill()
+    shift = torch.randn(3, model.d_model, generator=torch.Generator().manual_seed(0))
+    once = runner.rerun(step.resid[1] + shift, torch.arange(3), persistent=False)
+    assert (once - step.logits).abs().max() > 1e-3
+    later = runner.step(torch.tensor([5, 6, 7])).logits
+    for row, token in enumerate((5, 6, 7)):
+        torch.testing.assert_close(later[row], plain(model, [*PROMPTS[row], token])[-1], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_rerun_without_a_shift_changes_nothing(model):
+    runner = Runner(model, PROMPTS, 6, steer=1)
+    step = runner.prefill()
+    torch.testing.assert_close(runner.rerun(step.resid[1], torch.arange(3)), step.logits, atol=TOLERANCE, rtol=1e-4)
+
+
+def test_upper_layers_share_the_weights_and_carry_gradients(model):
+    upper = UpperLayers(model, 1)
+    forced = force(model, [PROMPTS[0]], [[5, 6, 7]])
+    logits, _, hidden = read_forced(model, forced, 1)
+    shift = torch.zeros(model.d_model, requires_grad=True)
+    again = upper(
+        hidden + shift,
+        attention_mask=causal_masks(model, forced.valid, hidden.shape[1]),
+        position_ids=forced.positions,
+    )
+    torch.testing.assert_close(again[:, -4:-1].detach(), logits, atol=TOLERANCE, rtol=1e-4)
+    again.sum().backward()
+    assert shift.grad is not None and shift.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in model.hf.parameters())
+    assert len(model.layers) == 4
+
+
+def test_teacher_forcing_aligns_each_emitted_token_with_what_predicts_it(model):
+    texts = [[5, 6, 7, 8], [9]]
+    logits, resid, _ = read_forced(model, force(model, PROMPTS[:2], texts), 2)
+    for row, (prompt, text) in enumerate(zip(PROMPTS, texts, strict=False)):
+        full = plain(model, [*prompt, *text])[len(prompt) - 1 : -1]
+        torch.testing.assert_close(logits[row, : len(text)], full, atol=TOLERANCE, rtol=1e-4)
+    assert resid.shape == (2, 4, model.d_model)
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_the_last_block_cannot_be_steered(tiny_folder, layer):
+    model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
+    with pytest.raises(ValueError, match="layer must lie between 0 and 2"):
+        UpperLayers(model, layer)

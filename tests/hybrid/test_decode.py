@@ -1,0 +1,155 @@
+"""The identities that a hybrid must keep, on random models of every architecture, where they cannot hold by luck."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from probe.hooks import edit
+from probe.hybrid import (
+    AddVector,
+    Always,
+    Arm,
+    Disagreement,
+    FixedStrength,
+    ForceToken,
+    LearnedStrength,
+    Never,
+    OneBehaviour,
+    RandomBehaviour,
+    RandomPositions,
+    Rerank,
+    decode_hybrid,
+)
+from probe.models import ModelConfig, Pair, PairConfig, load_model
+from probe.problems import load_problems
+from probe.steering import BehaviourVectors
+from probe.traces import decode_greedy
+
+LAYER, TAXONOMY_LAYER, NEW_TOKENS = 1, 2, 24
+
+
+@pytest.fixture
+def pair(arch, tiny_folder):
+    configs = [
+        ModelConfig(str(tiny_folder(arch, seed=1)), prompt="Problem: {question}\nSolution:"),
+        ModelConfig(str(tiny_folder(arch, seed=2)), prompt="Question: {question}\n<think>"),
+    ]
+    return Pair(PairConfig(f"random-{arch}", *configs), *(load_model(config, device="cpu") for config in configs))
+
+
+@pytest.fixture
+def problems():
+    return load_problems("story").take("test", 7)
+
+
+@pytest.fixture
+def vectors(pair):
+    made = BehaviourVectors(3, pair.base.d_model, LAYER, unit=1.0).requires_grad_(False)
+    made.directions.data = torch.randn(3, pair.base.d_model, generator=torch.Generator().manual_seed(5))
+    return made
+
+
+def decode(pair, arm, problems, seed=0):
+    return decode_hybrid(
+        pair, arm, problems, steering_layer=LAYER, taxonomy_layer=TAXONOMY_LAYER, new_tokens=NEW_TOKENS, seed=seed
+    )
+
+
+def tokens_of(traces):
+    return [(tuple(trace.tokens), trace.truncated) for trace in traces]
+
+
+def greedy(model, problems):
+    rows = decode_greedy(model, [model.prompt_ids(problem.question) for problem in problems], NEW_TOKENS)
+    return [(row.tokens, row.truncated) for row in rows]
+
+
+@pytest.fixture
+def steered(vectors):
+    return Arm("steered", Disagreement(), RandomBehaviour(3), LearnedStrength(vectors), AddVector(vectors))
+
+
+def test_strength_zero_is_the_base_model(pair, problems, steered):
+    zero = replace(steered, where=Always(), how_strongly=FixedStrength(0.0))
+    traces = decode(pair, zero, problems)
+    assert tokens_of(traces) == greedy(pair.base, problems)
+    assert all(all(trace.steered) for trace in traces)
+
+
+def test_a_gate_that_never_opens_is_the_base_model(pair, problems, steered):
+    assert tokens_of(decode(pair, replace(steered, where=Never()), problems)) == greedy(pair.base, problems)
+
+
+@pytest.mark.parametrize("where", [Always(), Disagreement()])
+def test_forcing_the_token_is_the_thinking_model(pair, problems, steered, where):
+    """Also at disagreements only: everywhere else the two models say the same."""
+    forced = replace(steered, where=where, emit=ForceToken())
+    assert tokens_of(decode(pair, forced, problems)) == greedy(pair.thinking, problems)
+
+
+def test_steering_does_something(pair, problems, steered):
+    strong = replace(steered, how_strongly=FixedStrength(20.0))
+    assert tokens_of(decode(pair, strong, problems)) != greedy(pair.base, problems)
+
+
+def test_batched_equals_single(pair, problems, steered):
+    batch = decode(pair, steered, problems)
+    for problem, trace in zip(problems, batch, strict=True):
+        assert tokens_of(decode(pair, steered, [problem])) == tokens_of([trace])
+
+
+def test_cached_equals_uncached(pair, problems, steered):
+    """Replay one row without any cache: a full pass at every step, with every earlier shift put back where it was."""
+    problem = problems[0]
+    (trace,) = decode(pair, steered, [problem])
+    prompt = pair.base.prompt_ids(problem.question)
+    vectors = steered.emit.vectors
+    shifts: dict[int, torch.Tensor] = {}
+
+    def forward(ids, changes):
+        def add(hidden):
+            hidden = hidden.clone()
+            for position, shift in changes.items():
+                hidden[:, position] += shift
+            return hidden
+
+        with torch.no_grad(), edit(pair.base, {f"resid_post.{LAYER}": add}):
+            return pair.base.hf(torch.tensor([ids]), output_hidden_states=True)
+
+    for j, token in enumerate(trace.tokens):
+        ids = [*prompt, *trace.tokens[:j]]
+        position = len(ids) - 1
+        clean = forward(ids, shifts)
+        assert int(clean.logits[0, -1].argmax()) == trace.base_token[j]
+        if trace.steered[j]:
+            shift = vectors.shift(torch.tensor([trace.strength[j]]), torch.tensor([trace.behaviour[j]]))[0]
+            shifts[position] = shift
+            assert int(forward(ids, shifts).logits[0, -1].argmax()) == token
+        else:
+            assert trace.base_token[j] == trace.thinking_token[j] == token
+    assert shifts, "the gate never opened: the test says nothing"
+
+
+def test_random_controls_draw_by_problem_and_not_by_batch(pair, problems, steered):
+    anywhere = replace(steered, where=RandomPositions(0.3))
+    together, alone = decode(pair, anywhere, problems), decode(pair, anywhere, problems[3:4])
+    assert together[3].steered == alone[0].steered
+    assert together[3].behaviour == alone[0].behaviour
+    assert [t.steered for t in decode(pair, anywhere, problems, seed=1)] != [t.steered for t in together]
+
+
+def test_random_positions_steer_at_their_rate(pair, problems, steered):
+    gates = [g for t in decode(pair, replace(steered, where=RandomPositions(0.3)), problems) for g in t.steered]
+    assert abs(sum(gates) / len(gates) - 0.3) < 0.15
+
+
+def test_rerank_takes_the_best_of_the_bases_own_candidates(pair, problems, steered):
+    assert tokens_of(decode(pair, replace(steered, emit=Rerank(among=1)), problems)) == greedy(pair.base, problems)
+    everything = replace(steered, where=Always(), emit=Rerank(among=len(pair.base.tokenizer)))
+    assert tokens_of(decode(pair, everything, problems)) == greedy(pair.thinking, problems)
+
+
+def test_one_behaviour(pair, problems, steered):
+    traces = decode(pair, replace(steered, which=OneBehaviour(2)), problems)
+    assert {b for t in traces for b, s in zip(t.behaviour, t.steered, strict=True) if s} == {2}

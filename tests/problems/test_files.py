@@ -1,0 +1,175 @@
+"""Problems from files: as users write them, and as GSM8K and MATH-500 are published."""
+
+import json
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from probe._errors import ProbeError
+from probe.problems import SPLITS, load_problems
+
+PLAIN = [{"question": f"What is {i} + {i}?", "answer": 2 * i, "level": "easy"} for i in range(100)]
+#: The form of the records of openai/gsm8k and HuggingFaceH4/MATH-500.
+GSM8K = [
+    {"question": f"How many is {i}?", "answer": f"It is <<{i}*1000={i}000>>{i},000.\n#### {i},000"}
+    for i in range(1, 41)
+]
+MATH500 = [
+    {
+        "problem": f"Halve ${i}$.",
+        "solution": "...",
+        "answer": f"\\frac{{{i}}}{{2}}",
+        "level": 1,
+        "unique_id": f"test/{i}.json",
+    }
+    for i in range(40)
+]
+
+
+def lines(path, records):
+    path.write_text("\n".join(map(json.dumps, records)) + "\n\n", encoding="utf-8")
+    return path
+
+
+def table(path, records):
+    pq.write_table(pa.Table.from_pylist(records), path)
+    return path
+
+
+def by_question(problems):
+    return {each.question: (split, each.answer) for split in SPLITS for each in problems.splits[split]}
+
+
+def test_lines_are_split_by_hash_and_not_by_order(tmp_path):
+    problems = load_problems(lines(tmp_path / "sums.jsonl", PLAIN))
+    assert (problems.name, problems.grader, len(problems)) == ("sums", "numeric", 100)
+    assert "split 50/20/30 by a hash of the question" in repr(problems)
+    assert all(problems.take(split) for split in SPLITS)
+    shuffled = random.Random(0).sample(PLAIN, 60)
+    fewer = by_question(load_problems(str(lines(tmp_path / "b.jsonl", shuffled))))
+    assert fewer.items() <= by_question(problems).items()
+
+
+def test_the_splits_of_the_file_are_kept(tmp_path):
+    records = [
+        {**each, "id": f"id{i}", "split": ("train", "validation", "test")[i % 3]} for i, each in enumerate(PLAIN)
+    ]
+    problems = load_problems(lines(tmp_path / "a.jsonl", records))
+    assert [len(problems.take(split)) for split in SPLITS] == [34, 33, 33]
+    assert problems.take("test")[0].id == "id2"
+    assert problems.note == ""
+
+
+def test_parquet_and_lines_give_the_same_set(tmp_path):
+    one, other = lines(tmp_path / "a.jsonl", PLAIN), table(tmp_path / "a.parquet", PLAIN)
+    assert load_problems(one).hash == load_problems(other).hash
+
+
+def test_answers_that_are_not_numbers_are_graded_exactly_unless_told(tmp_path):
+    path = lines(tmp_path / "a.jsonl", [*PLAIN, {"question": "Half?", "answer": "x/2"}])
+    words = lines(tmp_path / "b.jsonl", [*PLAIN, {"question": "Half?", "answer": "half"}])
+    assert load_problems(path).grader == "exact"
+    assert load_problems(path, grader="math-verify").grader == "math-verify"
+    with pytest.raises(ProbeError, match="'half', is not one number"):
+        load_problems(words, grader="numeric")
+
+
+def test_repeated_problems_are_dropped_and_counted(tmp_path):
+    problems = load_problems(lines(tmp_path / "a.jsonl", [*PLAIN, *PLAIN[:3]]))
+    assert len(problems) == 100
+    assert "3 repeated problems dropped" in problems.note
+
+
+def test_a_byte_order_mark_and_unicode_line_ends_inside_text_are_harmless(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "a\u2028b", "answer": "ü"}, ensure_ascii=False), encoding="utf-8-sig")
+    (problem,) = (each for split in SPLITS for each in load_problems(path).splits[split])
+    assert (problem.question, problem.answer) == ("a\u2028b", "ü")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"a\.jsonl holds no problems"),
+        ("\n \n", r"a\.jsonl holds no problems"),
+        ('{"question": "Q", "answer": 1}\n{"question": "R"}', r"a\.jsonl:2 has no 'answer'"),
+        ('{"question": "Q", "answer": null}', r"a\.jsonl:1 has no 'answer'"),
+        ('{"question": " ", "answer": 1}', r"a\.jsonl:1 has an empty 'question'"),
+        ('{"question": "Q", "answer": [1]}', r"a\.jsonl:1 has \[1\] as its 'answer'"),
+        ('\n{"question": "Q", "answer": 1', r"a\.jsonl:2 is not valid JSON"),
+        ("[1]", r"a\.jsonl:1 is not a JSON object"),
+        ('{"question": "Q", "answer": 1, "split": "dev"}', r"a\.jsonl:1 has the unknown split 'dev'"),
+        (
+            '{"question": "Q", "answer": 1, "split": "test"}\n{"question": "R", "answer": 1}',
+            r"a\.jsonl:2 has no split, unlike the lines before it",
+        ),
+        (
+            '{"question": "Q", "answer": 1}\n{"question": "Q", "answer": 2}',
+            r"a\.jsonl:2 repeats the question of .*a\.jsonl:1 with another answer",
+        ),
+        (
+            '{"question": "Q", "answer": 1, "id": "x"}\n{"question": "R", "answer": 2, "id": "x"}',
+            "two problems of a have the id 'x'",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_naming_the_line(tmp_path, text, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    with pytest.raises(ProbeError, match=message) as caught:
+        load_problems(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff"}')
+    with pytest.raises(ProbeError, match="not UTF-8"):
+        load_problems(tmp_path / "a.jsonl")
+    (tmp_path / "a.parquet").write_text("no")
+    with pytest.raises(ProbeError, match="not a Parquet file"):
+        load_problems(tmp_path / "a.parquet")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(ProbeError, match="is not a file"):
+        load_problems(tmp_path / "folder.jsonl")
+
+
+@pytest.mark.parametrize("write", [lines, table])
+def test_gsm8k_from_a_local_copy(tmp_path, write):
+    path = write(tmp_path / f"test.{'jsonl' if write is lines else 'parquet'}", GSM8K)
+    problems = load_problems(f"gsm8k:{path}")
+    assert (problems.name, problems.grader, len(problems)) == ("gsm8k", "numeric", 40)
+    problem = problems.take("test")[0]
+    assert problem.answer.endswith("000") and problem.answer.isdigit()
+    assert problems.grade(f"So $\\boxed{{{int(problem.answer):,}}}$ dollars.", problem).correct
+
+
+def test_math500_from_a_local_copy(tmp_path):
+    problems = load_problems(f"math500:{lines(tmp_path / 'test.jsonl', MATH500)}")
+    assert (problems.name, problems.grader, len(problems)) == ("math500", "math-verify", 40)
+    problem = problems.take("test")[0]
+    half = int(problem.id.removeprefix("test/").removesuffix(".json")) / 2
+    assert problems.grade(f"\\boxed{{{half}}}", problem).correct
+    assert not problems.grade(f"\\boxed{{{half + 1}}}", problem).correct
+
+
+def test_a_local_copy_of_something_else_is_refused(tmp_path):
+    with pytest.raises(ProbeError, match=r"a\.jsonl:1 has no 'question'; is it a record of math500 as published"):
+        load_problems(f"math500:{lines(tmp_path / 'a.jsonl', [{'answer': '1'}])}")
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_do():
+    with pytest.raises(ProbeError, match=r"gsm8k cannot be had from the hub .* gsm8k:PATH\.jsonl"):
+        load_problems("gsm8k")
+
+
+@pytest.mark.net
+def test_math500_from_the_hub(monkeypatch):
+    import datasets.config
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    problems = load_problems("math500")
+    assert len(problems) == 500

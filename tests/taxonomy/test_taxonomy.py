@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from probe._errors import ProbeError
+from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, fit_taxonomy
+
+SITE = "resid_post.1"
+
+
+@pytest.fixture(scope="module")
+def taxonomy(planted) -> Taxonomy:
+    config = TaxonomyConfig(sizes=(6, 8), seeds=(0, 1), steps=100, batch_size=256)
+    return fit_taxonomy(planted(800, 0), planted(300, 1), config)
+
+
+@pytest.fixture(scope="module")
+def raw(planted) -> torch.Tensor:
+    return planted(64, 5).vectors[SITE]
+
+
+def test_raw_activations_are_always_normalised(taxonomy: Taxonomy, raw: torch.Tensor) -> None:
+    """The length of a centred activation changes nothing."""
+    mean = taxonomy.normaliser.mean
+    for factor in (0.01, 100.0):
+        scaled = mean + factor * (raw - mean)
+        assert torch.equal(taxonomy.behaviour(scaled), taxonomy.behaviour(raw))
+        torch.testing.assert_close(taxonomy.latents(scaled), taxonomy.latents(raw), rtol=1e-3, atol=1e-4)
+    z = taxonomy.normaliser(raw)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z)))
+    assert len(taxonomy.behaviour(z).unique()) == 1, "far from the mean of raw activations"
+    public = [name for name in dir(taxonomy) if not name.startswith("_")]
+    assert "weights" not in public
+
+
+def test_the_saelens_object_eats_raw_activations(taxonomy: Taxonomy, raw: torch.Tensor) -> None:
+    sae = taxonomy.sae
+    length = taxonomy.normaliser.centred(raw).norm(dim=1, keepdim=True)
+    torch.testing.assert_close(sae.encode(raw), taxonomy.latents(raw) * length, rtol=1e-4, atol=1e-4)
+    undone = taxonomy.latents(raw) @ taxonomy.directions * length + taxonomy.normaliser.mean
+    torch.testing.assert_close(sae(raw), undone, rtol=1e-4, atol=1e-4)
+    assert torch.equal(sae.encode(raw).argmax(-1), taxonomy.behaviour(raw))
+
+
+def test_loaded_by_saelens_it_is_the_same(taxonomy: Taxonomy, raw: torch.Tensor, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    taxonomy.save(tmp_path)
+    loaded = SAE.load_from_disk(tmp_path / "sae")
+    assert torch.equal(loaded.encode(raw), taxonomy.sae.encode(raw))
+    assert torch.equal(loaded(raw), taxonomy.sae(raw))
+    assert loaded.cfg.metadata.hook_name == "blocks.1.hook_resid_post"
+    assert loaded.cfg.metadata.probe_site == SITE
+    assert "folded in" in loaded.cfg.metadata.probe_normalisation
+
+
+def test_saved_and_loaded(taxonomy: Taxonomy, raw: torch.Tensor, tmp_path: Path) -> None:
+    taxonomy.save(tmp_path)
+    loaded = Taxonomy.load(tmp_path)
+    assert torch.equal(loaded.latents(raw), taxonomy.latents(raw))
+    assert torch.equal(loaded.behaviour(raw), taxonomy.behaviour(raw))
+    assert torch.equal(loaded.directions, taxonomy.directions)
+    for name in ("site", "layer", "model_name", "k_active", "n_behaviours", "labels", "examples", "scores"):
+        assert getattr(loaded, name) == getattr(taxonomy, name)
+    assert loaded.normaliser.limit == taxonomy.normaliser.limit
+    (tmp_path / "taxonomy.safetensors").write_bytes(b"cut")
+    with pytest.raises(ProbeError, match="fit the taxonomy again"):
+        Taxonomy.load(tmp_path)
+
+
+def test_shapes_and_formats(taxonomy: Taxonomy, raw: torch.Tensor) -> None:
+    assert taxonomy.behaviour(raw[0]).shape == ()
+    assert taxonomy.behaviour(raw.view(8, 8, 32)).shape == (8, 8)
+    assert torch.equal(taxonomy.behaviour(raw.view(8, 8, 32)).flatten(), taxonomy.behaviour(raw))
+    assert taxonomy.latents(raw.bfloat16()).dtype == torch.float32
+    assert ((taxonomy.latents(raw) != 0).sum(-1) <= taxonomy.k_active).all()
+    assert taxonomy.variance_explained(raw) == pytest.approx(taxonomy.scores["variance_explained"], abs=0.1)
+    assert taxonomy.layer == 1
+
+
+def test_normaliser() -> None:
+    x = torch.tensor([[3.0, 0.0], [5.0, 0.0], [4.0, 3.0], [4.0, -3.0], [9000.0, 0.0]])
+    normaliser = Normaliser.fit(x, outlier_multiple=10.0)
+    torch.testing.assert_close(normaliser.mean, torch.tensor([4.0, 0.0]))
+    assert normaliser.keep(x).tolist() == [True, True, True, True, False]
+    torch.testing.assert_close(normaliser(x[:3]), torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    assert normaliser(torch.tensor([4.0, 0.0])).tolist() == [0.0, 0.0]
+
+
+def test_shown(taxonomy: Taxonomy) -> None:
+    assert "behaviours at resid_post.1" in repr(taxonomy)
+    shown = Taxonomy(SITE, taxonomy.normaliser, taxonomy._weights, ["a <b>"] * taxonomy.n_behaviours)
+    assert "a &lt;b&gt;" in shown._repr_html_()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu(taxonomy: Taxonomy, raw: torch.Tensor) -> None:
+    assert taxonomy.behaviour(raw.cuda()).is_cuda
+    assert torch.equal(taxonomy.behaviour(raw.cuda()).cpu(), taxonomy.behaviour(raw))

@@ -1,0 +1,56 @@
+"""The package as it is installed: quick to import, whole without its extras, and carrying its bundled models."""
+
+import importlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import probe
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "sae_lens", "nnsight", "transformer_lens", "plotly", "datasets", "sklearn")
+#: Extras, by the name they are imported under.
+OPTIONAL = ("reasoning_gym", "gguf", "peft", "math_verify", "nbclient", "jupytext", "ipykernel")
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_brings_in_nothing_heavy():
+    assert python(f"import sys, probe; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(probe._PUBLIC))
+def test_every_public_name_is_there(name):
+    assert getattr(probe, name) is getattr(importlib.import_module(probe._PUBLIC[name]), name)
+    assert name in dir(probe)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'lod_pair'"):
+        probe.lod_pair  # noqa: B018
+
+
+def test_every_room_imports_without_the_extras():
+    rooms = sorted(path.parent.name for path in (ROOT / "probe").glob("*/__init__.py"))
+    code = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
+    python(code + "\n".join(f"import probe.{room}" for room in rooms))
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_bundled_models(tmp_path):
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    bundled = {
+        f"probe/_bundled/{path.parent.name}/{path.name}" for path in (ROOT / "artifacts").glob("*/*.safetensors")
+    }
+    assert bundled <= inside
+    assert {"probe/__init__.py", "probe/py.typed", "probe/problems/story.py"} <= inside
+    assert not [name for name in inside if name.startswith(("tests/", "artifacts/", "notebooks/"))]
