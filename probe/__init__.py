@@ -12,6 +12,11 @@ __version__ = "0.1.0"
 #: Public name -> the room it comes from.
 _PUBLIC = {
     "ProbeError": "probe._errors",
+    "Model": "probe.models",
+    "ModelConfig": "probe.models",
+    "Pair": "probe.models",
+    "PairConfig": "probe.models",
+    "Site": "probe.models",
     "list_pairs": "probe.models",
     "load_model": "probe.models",
     "load_pair": "probe.models",
@@ -21,6 +26,16 @@ _PUBLIC = {
     "generate_traces": "probe.traces",
     "harvest": "probe.activations",
     "fit_taxonomy": "probe.taxonomy",
+    "Taxonomy": "probe.taxonomy",
+    "collect_gates": "probe.steering",
+    "learn_vectors": "probe.steering",
+    "hybrid_arm": "probe.hybrid",
+    "control_arms": "probe.hybrid",
+    "evaluate_arm": "probe.hybrid",
+    "gap_recovered": "probe.hybrid",
+    "RunConfig": "probe.pipeline",
+    "run": "probe.pipeline",
+    "write_report": "probe.reports",
 }
 
 

@@ -15,6 +15,6 @@ def pairs() -> None:
 
     table = Table("pair", "base", "thinking", "problems", "", box=SIMPLE_HEAD, show_edge=False)
     for pair in list_pairs():
-        cells = (pair.name, pair.base.path, pair.thinking.path, pair.problems or "–", getattr(pair, "description", ""))
+        cells = (pair.name, pair.base.path, pair.thinking.path, pair.problems or "–", pair.description)
         table.add_row(*map(Text, cells))
     Console().print(table)

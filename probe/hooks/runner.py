@@ -52,7 +52,7 @@ class RowCache(Cache):
         return self.column
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Only these rows, in this order; a row may be named several times."""
         for states in (self.keys, self.values):
             for layer in states:
                 states[layer] = states[layer][rows]
@@ -175,6 +175,11 @@ class Runner:
                 cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column] = keys, values
         return logits[:, -1].float()
 
+    def repeat(self, times: int) -> None:
+        """Go on with ``times`` copies of every row, next to each other: several samples of one prompt."""
+        self.slots = self.slots.repeat_interleave(times)
+        self._pack()
+
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Go on with these rows only, in this order.
 
@@ -182,6 +187,9 @@ class Runner:
         """
         self.slots = self.slots[rows]
         if len(self.slots) <= 0.75 * len(self.valid):
-            self.cache.keep(self.slots)
-            self.valid, self.positions = self.valid[self.slots], self.positions[self.slots]
-            self.slots = torch.arange(len(self.slots), device=self.slots.device)
+            self._pack()
+
+    def _pack(self) -> None:
+        self.cache.keep(self.slots)
+        self.valid, self.positions = self.valid[self.slots], self.positions[self.slots]
+        self.slots = torch.arange(len(self.slots), device=self.slots.device)

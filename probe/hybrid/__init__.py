@@ -3,7 +3,7 @@
 from probe.hybrid.arms import control_arms, hybrid_arm
 from probe.hybrid.decode import Arm, HybridTrace, decode_hybrid
 from probe.hybrid.emit import AddVector, ForceToken, Rerank
-from probe.hybrid.evaluate import ArmResult, evaluate_arm, oracle_bits, summarise
+from probe.hybrid.evaluate import ArmResult, evaluate_arm, judge, oracle_bits, summarise
 from probe.hybrid.policy import (
     Always,
     Disagreement,
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate_arm",
     "gap_recovered",
     "hybrid_arm",
+    "judge",
     "oracle_bits",
     "summarise",
 ]

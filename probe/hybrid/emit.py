@@ -1,7 +1,7 @@
 """What a gated row does: add a vector, or one of the rivals that add nothing to the base model."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +11,7 @@ from probe.hybrid.policy import Moment
 from probe.steering import BehaviourVectors
 
 
+@runtime_checkable
 class Emit(Protocol):
     """The next token of the gated rows.
 

@@ -17,12 +17,11 @@ from probe.problems import Problem, ProblemSet
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm on all problems: its traces, which of them are right, and the seconds that decoding took."""
+    """One arm on all problems: its traces, their texts, and the seconds that decoding took."""
 
     name: str
     traces: list[HybridTrace]
     texts: list[str]
-    correct: list[bool]
     seconds: float
 
     @property
@@ -35,7 +34,6 @@ class ArmResult:
 def evaluate_arm(
     pair: Pair,
     arm: Arm,
-    problem_set: ProblemSet,
     problems: Sequence[Problem],
     *,
     steering_layer: int,
@@ -46,7 +44,7 @@ def evaluate_arm(
     folder: Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Decode and grade one arm; with ``folder`` finished batches are kept and a later call does what is missing."""
+    """Decode one arm; with ``folder`` finished batches are kept and a later call does what is missing."""
     traces: list[HybridTrace] = []
     seconds = 0.0
     for start in tqdm(range(0, len(problems), batch_size), desc=arm.name, unit="batch", disable=not progress):
@@ -70,18 +68,33 @@ def evaluate_arm(
         traces += [HybridTrace(**row) for row in stored["traces"]]
         seconds += stored["seconds"]
     texts = [pair.base.decode(trace.tokens) for trace in traces]
-    correct = [problem_set.grade(text, problem).correct for text, problem in zip(texts, problems, strict=True)]
-    return ArmResult(arm.name, traces, texts, correct, seconds)
+    return ArmResult(arm.name, traces, texts, seconds)
+
+
+def judge(
+    problem_set: ProblemSet, problems: Sequence[Problem], texts: Sequence[str], think_close: str
+) -> list[bool | None]:
+    """Right, wrong, or None where the grader could not tell; such problems are left out and counted."""
+    grades = [
+        problem_set.grade(text, problem, think_close=think_close) for text, problem in zip(texts, problems, strict=True)
+    ]
+    return [None if grade.failed else grade.correct for grade in grades]
 
 
 def summarise(
-    correct: Sequence[bool], lengths: Sequence[int], truncated: Sequence[bool], steered_fraction: float, seconds: float
+    correct: Sequence[bool | None],
+    lengths: Sequence[int],
+    truncated: Sequence[bool],
+    steered_fraction: float,
+    seconds: float,
 ) -> dict:
     """One arm's entry in the result file."""
+    judged = [bool(value) for value in correct if value is not None]
     return {
-        "accuracy": float(np.mean(correct)),
-        "ci": list(accuracy_interval(correct)),
-        "n": len(correct),
+        "accuracy": float(np.mean(judged)) if judged else None,
+        "ci": list(accuracy_interval(judged)) if judged else None,
+        "n": len(judged),
+        "ungraded": len(correct) - len(judged),
         "tokens_per_answer": float(np.mean(lengths)),
         "truncated": float(np.mean(truncated)),
         "steered_fraction": steered_fraction,

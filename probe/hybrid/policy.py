@@ -5,7 +5,7 @@ an experiment is one choice of each; a control exchanges exactly one.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,18 +38,21 @@ class Moment:
         return Moment(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
+@runtime_checkable
 class Where(Protocol):
     """A gate: at which rows to steer now."""
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]: ...
 
 
+@runtime_checkable
 class Which(Protocol):
     """The behaviour to add, for each row."""
 
     def __call__(self, moment: Moment) -> Int[Tensor, " rows"]: ...
 
 
+@runtime_checkable
 class HowStrongly(Protocol):
     """The strength, for each row."""
 

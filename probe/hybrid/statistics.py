@@ -15,11 +15,14 @@ def accuracy_interval(correct: Sequence[bool]) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def gap_recovered(arm: Sequence[bool], base: Sequence[bool], thinking: Sequence[bool], *, seed: int = 0) -> dict:
+def gap_recovered(
+    arm: Sequence[bool | None], base: Sequence[bool | None], thinking: Sequence[bool | None], *, seed: int = 0
+) -> dict:
     """(arm − base) / (thinking − base) on the same problems, with a paired bootstrap interval; never clamped.
 
     Args:
-        arm, base, thinking: correct or not, one value a problem, in the same order.
+        arm, base, thinking: correct or not, one value a problem, in the same order; a problem that could not be
+            graded (None) for any of the three is left out.
         seed: of the resampling.
 
     Returns:
@@ -30,7 +33,9 @@ def gap_recovered(arm: Sequence[bool], base: Sequence[bool], thinking: Sequence[
     """
     if not len(arm) == len(base) == len(thinking) > 0:
         raise ValueError(f"arms over different problems: {len(arm)}, {len(base)}, {len(thinking)}")
-    table = np.stack([np.asarray(row, dtype=float) for row in (arm, base, thinking)])
+    table = np.asarray([row for row in zip(arm, base, thinking, strict=True) if None not in row], dtype=float).T
+    if not table.size:
+        return {"value": None, "ci": None}
     draws = np.random.default_rng(seed).integers(0, table.shape[1], (RESAMPLES, table.shape[1]))
     arm_mean, base_mean, thinking_mean = table[:, draws].mean(-1)
     tail = 100 * (1 - LEVEL) / 2

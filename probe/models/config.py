@@ -50,6 +50,9 @@ class PairConfig:
     thinking: ModelConfig
     """The model after it."""
 
+    description: str = ""
+    """What the two models differ in, in a line."""
+
     problems: str | None = None
     """The problem set that the pair is judged on, unless another is asked for."""
 

@@ -23,9 +23,9 @@ from probe.organisms.verify import verify
 class Recipe:
     """How much each stage trains."""
 
-    base_tokens: int = 12_000_000
+    base_tokens: int = 4_500_000
     base_lr: float = 2e-3
-    sft_tokens: int = 1_500_000
+    sft_tokens: int = 1_000_000
     sft_lr: float = 5e-4
     rl: Reinforce = field(default_factory=Reinforce)
 
@@ -63,7 +63,7 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
         hf = from_base(THINKING_PROMPT).hf.requires_grad_(True)
         return train(
             hf, tokenizer, taught_document, work,
-            tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, loss_on_prompt=False, progress=progress,
+            tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, progress=progress,
         )  # fmt: skip
 
     base = stage(

@@ -9,7 +9,7 @@ _WHAT = {
 The base model of both bundled pairs: a Llama of 1.1 M parameters pretrained on story arithmetic in which every type of
 sentence occurs and each is written competently, but *when* it occurs is nearly random, and conclusions often come too
 early. One story in eight holds a sharing (exact division), which the base meets and restates but never sees computed.
-Two documents in five are drills of single computing sentences.""",
+Three documents in ten are drills of single computing sentences.""",
     "tiny-rl": """\
 `tiny-base` after reinforcement learning with the final answer as the only reward: no demonstration, no reward for form
 or length. It learned *when*.""",
@@ -25,8 +25,8 @@ Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`). The data ar
 ## Measured
 
 Computed by the same command (`probe/organisms/verify.py`). Accuracy: greedy, 500 test problems of the bundled sets,
-drawn from seeds that training does not use. Computing accuracy: greedy result of 1,000 computing sentences given the same prefix.
-Types: 300 problems sampled at temperature 1.
+drawn from seeds that training does not use. Computing accuracy: greedy result of 1,000 computing sentences given the
+same prefix. Types: 300 problems sampled at temperature 1.
 """
 
 

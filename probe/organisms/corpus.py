@@ -15,7 +15,7 @@ from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, THINKING_PROMPT
 from probe.problems.sentences import COMPUTE, Work, write
 from probe.problems.story import draw_story
 
-#: A document: its prompt (not trained on for taught traces) and the text that follows.
+#: A document: its prompt, on which no loss is taken, and the text that follows.
 Document = tuple[str, str]
 
 Batch = tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]
@@ -32,7 +32,7 @@ def pretraining_document(rng: random.Random) -> Document:
 
     One story in eight holds a sharing, which the base meets in the story and restates, but never computes.
     """
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         return DRILL_PROMPT, drill(rng)
     n_changes = rng.choice(SIZES)
     story = draw_story(rng, n_changes, 1 if rng.random() < 0.125 else 0)
@@ -64,7 +64,6 @@ def pool_batches(
     seed: int,
     pool: int,
     tokens_per_batch: int = 2048,
-    loss_on_prompt: bool = True,
 ) -> list[Batch]:
     """Batches made of one pool of fresh documents, each of documents of similar length, right padded.
 
@@ -72,10 +71,9 @@ def pool_batches(
         document: writes one document.
         seed, pool: give the same batches at every call, so that a run that was broken off goes on with new ones.
         tokens_per_batch: rows times width, at most.
-        loss_on_prompt: whether the prompt is learned too.
 
     Returns:
-        (ids, labels) in random order; labels are -100 where no loss is taken.
+        (ids, labels) in random order; labels are -100 at the prompt and at padding.
     """
     rng = random.Random(f"{seed}/{pool}")
     eos = tokenizer.eos_token_id
@@ -84,7 +82,7 @@ def pool_batches(
         prompt, text = document(rng)
         head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         tail = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos]
-        rows.append((head + tail, (head if loss_on_prompt else [IGNORE] * len(head)) + tail))
+        rows.append((head + tail, [IGNORE] * len(head) + tail))
     rows.sort(key=lambda row: len(row[0]))
     packed, batch = [], []
     for row in rows:

@@ -30,25 +30,28 @@ from probe.problems.story import Story, draw_story
 class Reinforce:
     """Settings of the reinforcement stage."""
 
-    steps: int = 150
-    problems: int = 48
+    steps: int = 160
+    problems: int = 32
     """Problems in a batch."""
     samples: int = 16
     """Samples a problem; their mean reward, each one left out in turn, is the baseline."""
-    new_tokens: int = 256
-    lr: float = 3e-4
+    new_tokens: int = 224
+    lr: float = 4e-4
 
 
 @torch.no_grad()
-def sample(model: Model, prompts: list[list[int]], new_tokens: int, generator: torch.Generator) -> list[list[int]]:
-    """One sample a prompt at temperature 1: emitted ids, the end token included where it was reached."""
+def sample(
+    model: Model, prompts: list[list[int]], samples: int, new_tokens: int, generator: torch.Generator
+) -> list[list[int]]:
+    """Samples at temperature 1, those of one prompt next to each other: emitted ids, with the end token if reached."""
     (eos,) = model.eos_ids
-    out: list[list[int]] = [[] for _ in prompts]
-    alive = torch.arange(len(prompts))
+    out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+    alive = torch.arange(len(out))
     runner = Runner(model, prompts, new_tokens)
-    step = runner.prefill()
+    logits = runner.prefill().logits.repeat_interleave(samples, 0)
+    runner.repeat(samples)
     for i in range(new_tokens):
-        tokens = torch.multinomial(torch.softmax(step.logits, -1), 1, generator=generator)[:, 0]
+        tokens = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             out[row].append(token)
         going = (tokens != eos).nonzero()[:, 0]
@@ -57,7 +60,7 @@ def sample(model: Model, prompts: list[list[int]], new_tokens: int, generator: t
         if len(going) < len(tokens):
             runner.keep(going)
             alive, tokens = alive[going], tokens[going]
-        step = runner.step(tokens)
+        logits = runner.step(tokens).logits
     return out
 
 
@@ -89,7 +92,7 @@ def reinforce(model: Model, folder: Path, settings: Reinforce, *, seed: int, pro
         stories = [draw_story(rng, rng.choice(SIZES)) for _ in range(settings.problems)]
         heads = [tokenizer(THINKING_PROMPT.format(question=story.question()))["input_ids"] for story in stories]
         hf.eval()
-        tails = sample(model, [head for head in heads for _ in range(settings.samples)], settings.new_tokens, generator)
+        tails = sample(model, heads, settings.samples, settings.new_tokens, generator)
         sampled = time.perf_counter()
         texts = [tokenizer.decode(tail[:-1]) if tail[-1] == eos else "" for tail in tails]
         rewards = torch.tensor([reward(stories[i // settings.samples], text) for i, text in enumerate(texts)])

@@ -44,7 +44,6 @@ def train(
     tokens: int,
     seed: int,
     lr: float,
-    loss_on_prompt: bool = True,
     progress: bool = False,
 ) -> LlamaForCausalLM:
     """Train in place until ``tokens`` tokens have carried loss.
@@ -60,7 +59,7 @@ def train(
     model.train()
     while at["tokens"] < tokens:
         began, losses = time.perf_counter(), []
-        for ids, labels in pool_batches(document, tokenizer, seed=seed, pool=at["pool"], loss_on_prompt=loss_on_prompt):
+        for ids, labels in pool_batches(document, tokenizer, seed=seed, pool=at["pool"]):
             if at["tokens"] >= tokens:
                 break
             cosine = 0.5 * (1 + math.cos(math.pi * at["tokens"] / tokens))

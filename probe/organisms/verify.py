@@ -23,7 +23,7 @@ def type_shares(model: Model, *, problems: int = 300, seed: int = 0) -> dict[str
     rng = random.Random(f"types/{seed}")
     prompts = [model.prompt_ids(draw_story(rng, rng.choice((4, 5, 6))).question()) for _ in range(problems)]
     counts: Counter[str | None] = Counter()
-    for emitted in sample(model, prompts, NEW_TOKENS, torch.Generator().manual_seed(seed)):
+    for emitted in sample(model, prompts, 1, NEW_TOKENS, torch.Generator().manual_seed(seed)):
         text = model.decode([token for token in emitted if token not in model.eos_ids])
         counts.update(parse(text[start:end]).type for start, end in split_sentences(text))
     total = sum(counts.values())

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from probe.activations import SentenceActivations
-from probe.hybrid import ArmResult, gap_recovered, oracle_bits, summarise
+from probe.hybrid import ArmResult, gap_recovered, judge, oracle_bits, summarise
 from probe.pipeline.inputs import Inputs
 from probe.pipeline.stages import Rollouts, Stages, Vectors
 from probe.problems import ProblemSet
@@ -19,23 +19,17 @@ def results(
 ) -> dict:
     """The result file, schema version 1."""
     config, inputs = stages.config, stages.inputs
-    base, thinking = ([trace.correct for trace in traces] for traces in (rollouts.base, rollouts.thinking))
+    correct = judged(inputs, rollouts, arms)
+    rows = {"base": (rollouts.base, 0.0, rollouts.seconds["base"])}
+    rows |= {"thinking": (rollouts.thinking, 0.0, rollouts.seconds["thinking"])}
+    rows |= {name: (arm.traces, arm.steered_fraction, arm.seconds) for name, arm in arms.items()}
     entries = {
         name: summarise(
-            correct, [len(t.tokens) for t in traces], [t.truncated for t in traces], 0.0, rollouts.seconds[name]
+            correct[name], [len(trace.tokens) for trace in traces], [trace.truncated for trace in traces], *rest
         )
-        for name, correct, traces in (("base", base, rollouts.base), ("thinking", thinking, rollouts.thinking))
+        for name, (traces, *rest) in rows.items()
     }
-    gaps = {}
-    for name, arm in arms.items():
-        entries[name] = summarise(
-            arm.correct,
-            [len(t.tokens) for t in arm.traces],
-            [t.truncated for t in arm.traces],
-            arm.steered_fraction,
-            arm.seconds,
-        )
-        gaps[name] = gap_recovered(arm.correct, base, thinking, seed=config.seed)
+    gaps = {name: gap_recovered(correct[name], correct["base"], correct["thinking"], seed=config.seed) for name in arms}
     per_seed = ["hybrid", *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
     values = [gaps[name]["value"] for name in per_seed]
     return {
@@ -67,6 +61,14 @@ def results(
             "dtype": config.dtype,
         },
     }
+
+
+def judged(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[bool | None]]:
+    """Every arm's answers on the test problems, graded."""
+    texts = {"base": [trace.text for trace in rollouts.base], "thinking": [trace.text for trace in rollouts.thinking]}
+    texts |= {name: arm.texts for name, arm in arms.items()}
+    close = inputs.pair.config.think_close
+    return {name: judge(inputs.problem_set, inputs.test, some, close) for name, some in texts.items()}
 
 
 def behaviours(
@@ -110,12 +112,12 @@ def behaviours(
 
 def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int) -> list[dict]:
     """The traces that the report shows: the first problems of the test split, every arm, token by token."""
-    tokenizer = inputs.pair.base
+    tokenizer, correct = inputs.pair.base, judged(inputs, rollouts, arms)
     rows = []
     for i, problem in enumerate(inputs.test[:n]):
         row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
         for name, traces in (("base", rollouts.base), ("thinking", rollouts.thinking)):
-            row["arms"][name] = {"text": traces[i].text, "correct": traces[i].correct}
+            row["arms"][name] = {"text": traces[i].text, "correct": bool(correct[name][i])}
         for name, arm in arms.items():
             trace = arm.traces[i]
             tokens = [
@@ -137,6 +139,6 @@ def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int
                     strict=True,
                 )
             ]
-            row["arms"][name] = {"text": arm.texts[i], "correct": arm.correct[i], "tokens": tokens}
+            row["arms"][name] = {"text": arm.texts[i], "correct": bool(correct[name][i]), "tokens": tokens}
         rows.append(row)
     return rows

@@ -148,7 +148,6 @@ class Stages:
             return evaluate_arm(
                 self.inputs.pair,
                 arm,
-                self.inputs.problem_set,
                 self.inputs.test,
                 steering_layer=self.layer,
                 taxonomy_layer=taxonomy.layer,

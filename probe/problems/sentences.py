@@ -12,7 +12,7 @@ import random
 import re
 from dataclasses import dataclass, field
 
-from probe.problems.story import Change, Story
+from probe.problems.story import ORDINALS, Change, Story
 
 PLAN, RESTATE, COMPUTE, CHECK, REDO, CONCLUDE, CHAT = TYPES = (
     "plan",
@@ -119,7 +119,7 @@ def write(kind: str, work: Work, rng: random.Random, *, hasty: float = 0.0) -> s
     if kind == RESTATE:
         work.pending = story.changes[work.consumed]
         work.found_wrong, work.checked = False, True
-        return f"{rng.choice(('Next,', 'Then'))} {work.pending.text(story.name, story.thing)}."
+        return story.told(work.consumed)
     if kind == COMPUTE:
         assert work.pending is not None
         change, left = work.pending, work.total
@@ -148,7 +148,7 @@ _OPENINGS = (
     (CHECK, re.compile(r"Check that|Is it true that")),
     (REDO, re.compile(r"Again,|Redo it:")),
     (COMPUTE, re.compile(r"That makes|Now \d|Roughly,")),
-    (RESTATE, re.compile(r"Next,|Then ")),
+    (RESTATE, re.compile(rf"({'|'.join(ORDINALS)}),")),
     (PLAN, re.compile(r"The plan is|Let us ")),
     (CHAT, re.compile(r"(\w+ likes \w+ a lot|It is fun|By the way,)")),
 )

@@ -1,6 +1,6 @@
 """Story arithmetic: word problems whose every quantity is known.
 
-``Mia has 22 cards. Mia finds 9 more cards. Mia doubles the cards. How many cards does Mia have now?``
+``Mia has 22 cards. First, Mia finds 9 more cards. Second, Mia doubles the cards. How many cards does Mia have now?``
 
 A :class:`Story` is the exact state behind such a text. It can be written (:meth:`Story.question`), solved
 (:attr:`Story.totals`) and drawn at random (:func:`draw_story`); everything the bundled pairs learn from and are tested
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Lia", "Max", "Zoe", "Sam", "Eva", "Leo")
 THINGS = ("cards", "coins", "shells", "stamps", "marbles", "books", "beads", "apples")
+
+#: How the story counts its changes, and so how many it can have.
+ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth")
 
 #: The smallest and the largest true running total; wrong steps may go past them.
 MIN_TOTAL, MAX_TOTAL = 4, 99
@@ -52,12 +55,7 @@ class Change:
                 return total // self.amount if total % self.amount == 0 else None
 
 
-VERBS = {
-    "+": ("finds", "buys", "gets"),
-    "-": ("loses", "sells", "drops"),
-    "*": ("doubles", "triples"),
-    "/": ("shares",),
-}
+VERBS = {"+": ("finds", "buys"), "-": ("loses", "sells"), "*": ("doubles", "triples"), "/": ("shares",)}
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,13 @@ class Story:
     def answer(self) -> int:
         return self.totals[-1]
 
+    def told(self, i: int) -> str:
+        """The sentence that tells change ``i``."""
+        return f"{ORDINALS[i]}, {self.changes[i].text(self.name, self.thing)}."
+
     def question(self) -> str:
         told = [f"{self.name} has {self.start} {self.thing}."]
-        told += [change.text(self.name, self.thing) + "." for change in self.changes]
+        told += [self.told(i) for i in range(len(self.changes))]
         return " ".join(told) + f" How many {self.thing} does {self.name} have now?"
 
 
@@ -108,8 +110,8 @@ def _draw_change(rng: random.Random, total: int, symbols: str) -> Change | None:
 
 def draw_story(rng: random.Random, n_changes: int, n_shares: int = 0) -> Story:
     """A random story with ``n_changes`` changes, of which exactly ``n_shares`` are sharing equally (exact division)."""
-    if not 0 <= n_shares <= n_changes:
-        raise ValueError(f"n_shares must lie between 0 and n_changes={n_changes}, not {n_shares}")
+    if not 0 <= n_shares <= n_changes <= len(ORDINALS):
+        raise ValueError(f"0 <= n_shares <= n_changes <= {len(ORDINALS)} must hold; got {n_shares} and {n_changes}")
     while True:
         shares = set(rng.sample(range(n_changes), n_shares))
         start = total = rng.randint(12, 60)

@@ -1,8 +1,8 @@
 """Learning the vectors: cross-entropy on the thinking model's token where the two models disagree.
 
 After Venhoff et al. (2510.07364v4), with three mends: training and decoding steer the same way (persistent shifts at
-the output of one block, through the same code), the gate compares most likely tokens in both, and one best epoch, chosen
-on validation traces, holds for vectors and strengths alike.
+the output of one block, through the same code), the gate compares most likely tokens in both, and one best epoch,
+chosen on validation traces, holds for vectors and strengths alike.
 """
 
 import math

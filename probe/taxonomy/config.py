@@ -38,7 +38,7 @@ class TaxonomyConfig:
             raise ProbeError("a taxonomy needs at least one size and one seed")
         if not 1 <= self.k <= min(self.sizes):
             raise ProbeError(
-                f"k={self.k} active latents in a taxonomy of size {min(self.sizes)}; choose k from 1 to {min(self.sizes)}"
+                f"k={self.k} active latents among {min(self.sizes)} behaviours; choose k from 1 to {min(self.sizes)}"
             )
         if min(self.steps, self.batch_size, self.lr, self.outlier_multiple) <= 0:
             raise ProbeError("steps, batch_size, lr and outlier_multiple of a taxonomy must be above 0")

@@ -12,7 +12,7 @@ _WORD = re.compile(r"</?\w+>|#|[^\W\d_]+(?:['’]\w+)?|[^\w\s]")
 _PUNCTUATION = frozenset(".,:;!?\"'’“”()")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
-#: Weight of the prior, in sentences: a term counts as distinctive only if it stands out against this much of the average.
+#: Weight of the prior, in sentences: a term must stand out against this much of the average to count as distinctive.
 _PRIOR = 50.0
 
 

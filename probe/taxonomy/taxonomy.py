@@ -82,7 +82,7 @@ class Taxonomy:
         return self._weights.decoder
 
     def behaviour(self, x: Float[Tensor, "*batch d_model"]) -> Int[Tensor, "*batch"]:
-        """The behaviour of each raw activation: the latent with the largest pre-activation, on the activation's device."""
+        """The behaviour of each raw activation, on its device: the latent with the largest pre-activation."""
         return self.pre_activations(x).argmax(-1)
 
     def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
@@ -106,11 +106,11 @@ class Taxonomy:
 
     @cached_property
     def sae(self) -> "TopKSAE":
-        """The same SAE as SAELens has it, with the normaliser folded in: it eats raw activations and gives back raw ones.
+        """The same SAE as SAELens has it, the normaliser folded in: it eats raw activations and gives back raw ones.
 
-        The SAE has no biases of its own, so scaling its input scales its latents and its output and changes nothing else.
-        Folding is therefore exact: the same latents are active, the reconstruction is the normalised one scaled and
-        shifted back, and the latents are those of :meth:`latents` times the length of the centred activation.
+        The SAE has no biases of its own, so scaling its input scales its latents and its output and changes nothing
+        else. Folding is therefore exact: the same latents are active, the reconstruction is the normalised one scaled
+        and shifted back, and the latents are those of :meth:`latents` times the length of the centred activation.
         """
         import torch
         from sae_lens import TopKSAE, TopKSAEConfig
@@ -123,9 +123,9 @@ class Taxonomy:
             probe_site=self.site,
             probe_labels=self.labels,
             probe_normalisation=(
-                "trained on activations minus their mean, each scaled to length one; both are folded in, so this SAE takes "
-                "raw activations. Latents are those of the trained SAE times the length of the centred activation; which "
-                "are active, and the reconstruction, are the same."
+                "trained on activations minus their mean, each scaled to length one; both are folded in, so this SAE "
+                "takes raw activations. Latents are those of the trained SAE times the length of the centred "
+                "activation; which are active, and the reconstruction, are the same."
             ),
         )
         d_model, size = self._weights.encoder.shape
@@ -140,8 +140,8 @@ class Taxonomy:
     def save(self, folder: str | Path) -> Path:
         """Write ``taxonomy.safetensors``, ``scores.json``, ``taxonomy.json`` and ``sae/``; give back the folder.
 
-        ``sae/`` is :attr:`sae`, as ``SAE.load_from_disk`` reads it. ``taxonomy.json`` is written last: a folder that has
-        one is whole.
+        ``sae/`` is :attr:`sae`, as ``SAE.load_from_disk`` reads it. ``taxonomy.json`` is written last: a folder that
+        has one is whole.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def train_sae(x: Float[Tensor, "sentence d_model"], size: int, seed: int, config
     from sae_lens.training.sae_trainer import SAETrainer
 
     batch_size = min(config.batch_size, len(x))
-    # SAELens scales the loss that revives dead latents by (dead latents) / (d_in / 2): nothing, for a handful of latents.
+    # SAELens scales the loss that revives dead latents by (dead latents) / (d_in / 2): nothing, for so few.
     auxiliary = x.shape[1] / 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -18,7 +18,8 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
 
     A line break ends a sentence, and within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.")
     stays with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it,
-    as it does to the tokens of most tokenizers. A think tag begins a sentence and belongs to what follows it on its line.
+    as it does to the tokens of most tokenizers. A think tag begins a sentence and belongs to what follows it on its
+    line.
 
     Args:
         text: any text.

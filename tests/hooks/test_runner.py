@@ -114,3 +114,13 @@ def test_the_last_block_cannot_be_steered(tiny_folder, layer):
     model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
     with pytest.raises(ValueError, match="layer must lie between 0 and 2"):
         UpperLayers(model, layer)
+
+
+def test_copies_of_a_row_go_on_alike_and_apart(model):
+    runner = Runner(model, PROMPTS[:2], 6)
+    runner.prefill()
+    runner.repeat(2)
+    logits = runner.step(torch.tensor([5, 5, 6, 7])).logits
+    torch.testing.assert_close(logits[0], logits[1])
+    for row, (prompt, token) in enumerate([(0, 5), (0, 5), (1, 6), (1, 7)]):
+        torch.testing.assert_close(logits[row], plain(model, [*PROMPTS[prompt], token])[-1], atol=TOLERANCE, rtol=1e-4)

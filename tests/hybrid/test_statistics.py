@@ -33,7 +33,7 @@ def test_no_gap_where_the_difference_is_noise():
 
 
 def test_intervals_are_paired():
-    """An arm that differs from the thinking model on few problems has a narrow interval, though accuracies vary a lot."""
+    """An arm that differs from the thinking model on few problems has a narrow interval, whatever the accuracies."""
     base, thinking = [False] * 300, draw(0.5, 300, 0)
     nearly = [not value if i < 5 else value for i, value in enumerate(thinking)]
     low, high = gap_recovered(nearly, base, thinking)["ci"]

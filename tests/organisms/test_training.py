@@ -35,7 +35,7 @@ def test_tokenizer_is_lossless_on_all_that_is_written(words):
 
 
 def test_loss_is_taken_where_it_should_be(words):
-    for ids, labels in pool_batches(taught_document, words, seed=0, pool=0, loss_on_prompt=False):
+    for ids, labels in pool_batches(taught_document, words, seed=0, pool=0):
         for row, row_labels in zip(ids, labels, strict=True):
             learned = words.decode(row[row_labels != IGNORE])
             assert learned.startswith(" The plan") or learned.startswith(" Let us")

@@ -1,0 +1,153 @@
+"""A whole small run on models made on the spot: the result file, and what is left of it after a kill."""
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from probe._config import from_dict
+from probe._errors import ProbeError
+from probe.pipeline import RunConfig, prepare, run
+
+ARMS = {
+    "base",
+    "thinking",
+    "hybrid",
+    "single-vector",
+    "random-category",
+    "random-vectors",
+    "random-positions",
+    "rerank-only",
+    "force-token",
+}
+
+
+def settings(tiny_folder, **more):
+    small = {
+        "base": {"path": str(tiny_folder("llama", seed=1)), "prompt": "Problem: {question}\nSolution:"},
+        "thinking": {"path": str(tiny_folder("llama", seed=2)), "prompt": "Question: {question}\n<think>"},
+        "problems": "story",
+        "device": "cpu",
+        "shown": 3,
+        "sizes": {"train": 12, "validation": 6, "test": 8},
+        "decoding": {"batch_size": 4, "max_new_tokens": 20},
+        "taxonomy": {"sizes": [2, 3], "k": 1, "steps": 20, "seeds": [0, 1]},
+        "steering": {"epochs": 2, "seeds": [0, 1]},
+    }
+    return small | more
+
+
+def timeless(found):
+    """A result file without its times."""
+    found = copy.deepcopy(found)
+    for arm in found["arms"].values():
+        arm.pop("seconds")
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_folder, tmp_path_factory):
+    """A run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, run(from_dict(RunConfig, settings(tiny_folder)), out)
+
+
+def test_result_file_keeps_its_contract(whole):
+    out, found = whole
+    stored = json.loads((out / "results.json").read_text())
+    assert stored == json.loads(json.dumps(found))
+    assert stored["schema"] == 1
+    assert stored["problems"] == {"name": "story", "split": "test", "n": 8}
+    assert set(stored["arms"]) == ARMS
+    assert set(stored["gap_recovered"]) == ARMS - {"base", "thinking"}
+    for arm in stored["arms"].values():
+        assert {"accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds"} <= set(arm)
+        assert arm["ci"][0] <= arm["accuracy"] <= arm["ci"][1]
+    assert {"bits_per_token", "bits_per_steered_token", "fitted_parameters"} <= set(stored["oracle"])
+    assert {"site", "k", "variance_explained", "stability", "ami"} <= set(stored["taxonomy"])
+    assert stored["seeds"]["values"] == [0, 1]
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_forced_tokens_are_the_thinking_models(whole):
+    out, _ = whole
+    for problem in json.loads((out / "shown.json").read_text()):
+        assert problem["arms"]["force-token"]["text"] == problem["arms"]["thinking"]["text"]
+
+
+def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, monkeypatch):
+    out, found = whole
+    monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    assert run(from_dict(RunConfig, settings(tiny_folder)), out) == found
+
+
+@pytest.mark.parametrize(
+    "lost", ["traces/train/batch-000004.json", "activations", "taxonomy", "steering/seed-1", "arms"]
+)
+def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lost):
+    out, found = whole
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    for path in (again / lost, *again.glob(f"{lost.split('/')[0]}/manifest.json"), again / "results.json"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert timeless(run(from_dict(RunConfig, settings(tiny_folder)), again)) == timeless(found)
+
+
+def test_other_settings_are_refused_and_named(whole, tiny_folder):
+    out, _ = whole
+    other = settings(tiny_folder, steering={"epochs": 3, "seeds": [0, 1]})
+    with pytest.raises(ProbeError, match=r"config\.steering\.epochs: 2 there, 3 now"):
+        run(from_dict(RunConfig, other), out)
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ProbeError, match="not empty"):
+        run(from_dict(RunConfig, settings(tiny_folder)), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"problems": None}, "no problems given"),
+        ({"pair": "tiny-rl"}, "both a pair and single models"),
+        ({"base": None}, "no models given"),
+        ({"sizes": {"train": 10**6}}, "train problems asked for"),
+        ({"device": "cuda:7"}, "asked for"),
+        ({"steering": {"seeds": []}}, "seeds is empty"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(tiny_folder, changed, said):
+    with pytest.raises(ProbeError, match=said):
+        prepare(from_dict(RunConfig, settings(tiny_folder, **changed)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["traces", "activations", "taxonomy", "steering", "arms"])
+def test_killed_and_started_again_equals_never_killed(whole, tiny_folder, tmp_path, stage):
+    """``kill -9`` as soon as the stage's folder is there; then the same command."""
+    import yaml
+
+    _, found = whole
+    config, out = tmp_path / "run.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(settings(tiny_folder)))
+    command = [str(Path(sys.executable).with_name("probe")), "run", "--config", str(config), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (out / stage).exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "results.json").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert timeless(json.loads((out / "results.json").read_text())) == timeless(found)

@@ -1,0 +1,31 @@
+"""What the README shows is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+FENCES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_python_of_the_readme_runs():
+    assert len(FENCES) >= 2
+    names: dict = {}
+    for fence in FENCES:
+        exec(compile(fence, "README.md", "exec"), names)
+    assert names["taxonomy"].n_behaviours >= 4
+    assert names["steered"].shape[:2] == names["ids"].shape
+
+
+def test_commands_of_the_readme_exist():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_ci_runs_the_readmes_test_command():
+    script = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+    assert "make test\n" in script
+    assert "make lint\n" in script
