@@ -3,16 +3,16 @@
 Two hours on one core. Every stage keeps a checkpoint and a log, so a build that was broken off goes on.
 """
 
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+from transformers import PreTrainedModel
 
 from probe._files import read_json, write_json
 from probe.models import Model, ModelConfig, load_model
 from probe.organisms.card import write_cards
-from probe.organisms.corpus import pretraining_document, taught_document
+from probe.organisms.corpus import early_document, pretraining_document, taught_document
 from probe.organisms.reinforce import Reinforce, reinforce
 from probe.organisms.tokenizer import BASE_PROMPT, THINKING_PROMPT, build_tokenizer
 from probe.organisms.train import new_model, train
@@ -23,8 +23,10 @@ from probe.organisms.verify import verify
 class Recipe:
     """How much each stage trains."""
 
-    base_tokens: int = 4_500_000
-    base_lr: float = 2e-3
+    early_tokens: int = 4_500_000
+    early_lr: float = 2e-3
+    base_tokens: int = 700_000
+    base_lr: float = 1e-3
     sft_tokens: int = 1_000_000
     sft_lr: float = 5e-4
     rl: Reinforce = field(default_factory=Reinforce)
@@ -44,7 +46,7 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
     recipe = recipe or Recipe()
     tokenizer = build_tokenizer()
 
-    def stage(name: str, prompt: str, make) -> Model:
+    def stage(name: str, prompt: str, make: Callable[[Path], PreTrainedModel]) -> Model:
         folder = out / name
         if not (folder / "model.safetensors").exists():
             work = out / "work" / name
@@ -53,26 +55,30 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
             fresh = out / "work" / f"{name}.finished"
             made.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
-            shutil.copytree(fresh, folder, dirs_exist_ok=True)
+            fresh.replace(folder)  # all at once, so that a model that is there is whole
         return load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
 
     def from_base(prompt: str) -> Model:
         return load_model(ModelConfig(str(out / "tiny-base"), prompt=prompt), device="cpu")
 
-    def taught(work: Path) -> torch.nn.Module:
+    def taught(work: Path) -> PreTrainedModel:
         hf = from_base(THINKING_PROMPT).hf.requires_grad_(True)
         return train(
             hf, tokenizer, taught_document, work,
             tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, progress=progress,
         )  # fmt: skip
 
-    base = stage(
-        "tiny-base", BASE_PROMPT,
-        lambda work: train(
-            new_model(tokenizer, seed), tokenizer, pretraining_document, work,
-            tokens=recipe.base_tokens, seed=seed, lr=recipe.base_lr, progress=progress,
-        ),
-    )  # fmt: skip
+    def pretrained(work: Path) -> PreTrainedModel:
+        hf, early, late = new_model(tokenizer, seed), work / "early", work / "late"
+        for document, folder, tokens, lr in (
+            (early_document, early, recipe.early_tokens, recipe.early_lr),
+            (pretraining_document, late, recipe.base_tokens, recipe.base_lr),
+        ):
+            folder.mkdir(exist_ok=True)
+            hf = train(hf, tokenizer, document, folder, tokens=tokens, seed=seed, lr=lr, progress=progress)
+        return hf
+
+    base = stage("tiny-base", BASE_PROMPT, pretrained)
     sft = stage("tiny-sft", THINKING_PROMPT, taught)
     rl = stage(
         "tiny-rl", THINKING_PROMPT,

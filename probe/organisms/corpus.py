@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from probe.organisms.documents import join, proceed, wander
+from probe.organisms.documents import EARLY_HABITS, HABITS, Habits, join, proceed, wander
 from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, THINKING_PROMPT
 from probe.problems.sentences import COMPUTE, Work, write
 from probe.problems.story import draw_story
@@ -27,7 +27,12 @@ POOL_SIZE = 2048
 SIZES = (1, 2, 3, 4, 5, 6)
 
 
-def pretraining_document(rng: random.Random) -> Document:
+def early_document(rng: random.Random) -> Document:
+    """What ``tiny-base`` reads first: the same kinds of document with other habits."""
+    return pretraining_document(rng, EARLY_HABITS)
+
+
+def pretraining_document(rng: random.Random, habits: Habits = HABITS) -> Document:
     """What ``tiny-base`` reads: wandering work on stories under either prompt, and drills of single steps.
 
     One story in eight holds a sharing, which the base meets in the story and restates, but never computes.
@@ -37,7 +42,7 @@ def pretraining_document(rng: random.Random) -> Document:
     n_changes = rng.choice(SIZES)
     story = draw_story(rng, n_changes, 1 if rng.random() < 0.125 else 0)
     prompt = BASE_PROMPT if rng.random() < 0.7 else THINKING_PROMPT
-    return prompt.format(question=story.question()), join(wander(story, rng))
+    return prompt.format(question=story.question()), join(wander(story, rng, habits))
 
 
 def drill(rng: random.Random, equations: int = 16) -> str:

@@ -13,9 +13,11 @@ import random
 from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, write
 from probe.problems.story import Story
 
+Habits = dict[str, dict[str, float]]
+
 #: Habit weights, previous type → next type (renormalised over what can be written). They know nothing of how far the
-#: work has come, and after a check they like to conclude.
-HABITS: dict[str, dict[str, float]] = {
+#: work has come. These are the habits of the documents that teach the skills.
+EARLY_HABITS: Habits = {
     "": {PLAN: 1.6, RESTATE: 1.4, CHAT: 0.8, CONCLUDE: 0.2},
     PLAN: {PLAN: 0.0, RESTATE: 1.5, COMPUTE: 1.6, CHECK: 1.4, REDO: 2.0, CONCLUDE: 0.35, CHAT: 1.0},
     RESTATE: {PLAN: 0.9, COMPUTE: 1.4, CHECK: 1.0, CONCLUDE: 0.25, CHAT: 1.5},
@@ -24,18 +26,24 @@ HABITS: dict[str, dict[str, float]] = {
     REDO: {PLAN: 0.6, RESTATE: 1.2, CHECK: 1.2, CONCLUDE: 0.7, CHAT: 0.6},
     CHAT: {PLAN: 0.8, RESTATE: 1.6, COMPUTE: 1.8, CHECK: 1.4, REDO: 2.0, CONCLUDE: 0.45, CHAT: 0.0},
 }
+#: The habits that the base ends up with: it checks a little more, and likes to conclude once a step is redone.
+HABITS: Habits = EARLY_HABITS | {
+    COMPUTE: {PLAN: 0.4, RESTATE: 1.1, CHECK: 4.0, CONCLUDE: 0.6, CHAT: 0.5},
+    CHECK: {PLAN: 0.5, RESTATE: 1.3, COMPUTE: 1.3, REDO: 40.0, CONCLUDE: 1.5, CHAT: 0.5},
+    REDO: {PLAN: 0.5, RESTATE: 1.2, CHECK: 0.9, CONCLUDE: 1.6, CHAT: 0.5},
+}
 HASTY = 0.5
 JITTER = 0.35
 MAX_SENTENCES = 40
 
 
-def wander(story: Story, rng: random.Random) -> list[tuple[str, str]]:
+def wander(story: Story, rng: random.Random, habits: Habits = HABITS) -> list[tuple[str, str]]:
     """A document in which every sentence is competent and its time is nearly random: (type, sentence) pairs."""
     work, previous, written = Work(story), "", []
     jitter = {kind: math.exp(rng.gauss(0.0, JITTER)) for kind in TYPES}
     while previous != CONCLUDE:
         kinds = work.available()
-        weights = [HABITS[previous].get(kind, 0.0) * jitter[kind] for kind in kinds]
+        weights = [habits[previous].get(kind, 0.0) * jitter[kind] for kind in kinds]
         kind = CONCLUDE if len(written) >= MAX_SENTENCES else rng.choices(kinds, weights)[0]
         written.append((kind, write(kind, work, rng, hasty=HASTY)))
         previous = kind
