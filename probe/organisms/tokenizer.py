@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from probe.organisms.documents import join, proceed, wander
 from probe.problems.sentences import CLOSE
-from probe.problems.story import draw_story
+from probe.problems.story import ORDINALS, draw_story
 
 PAD, EOS, UNK, OPEN = "<pad>", "<eos>", "<unk>", "<think>"
 _PIECE = r" ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
@@ -28,7 +28,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     rng = random.Random(0)
     texts = [BASE_PROMPT, THINKING_PROMPT, DRILL_PROMPT]
     for _ in range(4000):
-        story = draw_story(rng, 5, 1)
+        story = draw_story(rng, len(ORDINALS), 1)
         texts += [" " + story.question(), join(proceed(story, rng)), join(wander(story, rng))]
     words = {piece for text in texts for piece in re.findall(_PIECE, text.replace(CLOSE, "").replace(OPEN, ""))}
     words |= {f"{space}{digit}" for space in ("", " ") for digit in range(10)} | {" /", "\n", " "}

@@ -138,8 +138,7 @@ class Stages:
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"])
 
     def _gates(self, taxonomy: Taxonomy, traces: Traces, problems: Sequence[Problem]) -> list[GateBatch]:
-        questions = [problem.question for problem in problems]
-        return list(collect_gates(self.inputs.pair, taxonomy, self.layer, list(traces), questions))
+        return list(collect_gates(self.inputs.pair, taxonomy, self.layer, list(traces), problems))
 
     def arms(self, taxonomy: Taxonomy, vectors: Vectors, folder: Path, finished: bool) -> dict[str, ArmResult]:
         """Decode every arm on the test problems: the hybrid with each seed's vectors, controls with the first's."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from probe.hooks import Forced, force, read_forced
 from probe.models import Pair
+from probe.problems import Problem
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
 
@@ -35,9 +36,9 @@ def collect_gates(
     taxonomy: Taxonomy,
     layer: int,
     traces: Sequence[Trace],
-    questions: Sequence[str],
+    problems: Sequence[Problem],
     *,
-    batch_size: int = 32,
+    batch_size: int = 16,
 ) -> Iterator[GateBatch]:
     """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
 
@@ -45,11 +46,17 @@ def collect_gates(
         taxonomy: names the behaviour at each position from the thinking model's residual stream.
         layer: the steering layer.
         traces: emitted tokens; those that ended get the end token as their last target.
-        questions: the question of each trace.
+        problems: the problem of each trace, in the same order.
 
     Yields:
         Batches of traces of similar length.
+
+    Raises:
+        ValueError: if a trace is of another problem than the one beside it.
     """
+    for trace, problem in zip(traces, problems, strict=True):
+        if trace.problem_id != problem.id:
+            raise ValueError(f"a trace of {trace.problem_id} beside problem {problem.id}: give both in the same order")
     (eos, *_) = pair.thinking.eos_ids
     texts = [[*trace.tokens, *([] if trace.truncated else [eos])] for trace in traces]
     order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))
@@ -58,7 +65,7 @@ def collect_gates(
         emitted = [texts[i] for i in part]
         read = {}
         for role, model, at in (("base", pair.base, layer), ("thinking", pair.thinking, taxonomy.layer)):
-            forced = force(model, [model.prompt_ids(questions[i]) for i in part], emitted)
+            forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
             read[role] = (forced, *read_forced(model, forced, at)[:2])
         forced, base_logits, _ = read["base"]
         _, thinking_logits, resid = read["thinking"]

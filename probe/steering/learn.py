@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.hooks import UpperLayers, causal_masks, read_forced
+from probe.hooks import UpperLayers, capture, causal_masks
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.vectors import BehaviourVectors
@@ -27,9 +27,9 @@ class SteeringConfig:
     layer: int | None = None
     """Steering layer of the base model, 0-based; None takes the block at 37 % of the depth (2510.07364)."""
     epochs: int = 4
-    lr_vectors: float = 2e-2
+    lr_vectors: float = 0.15
     """Step of the vectors, in units of a typical residual coordinate."""
-    lr_strength: float = 2e-3
+    lr_strength: float = 5e-3
     hidden: int = 32
     """Width of the strength network."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -110,8 +110,18 @@ def learn_vectors(
     return Learned(vectors.eval().requires_grad_(False), history)
 
 
+@torch.no_grad()
 def _hidden(base: Model, batch: GateBatch, layer: int) -> Tensor:
-    return read_forced(base, batch.forced, layer)[2]
+    """The residual stream at the steering site; it does not depend on the vectors, and nothing above it is run."""
+    site = f"resid_post.{layer}"
+    with capture(base, site) as acts:
+        base.hf(
+            input_ids=batch.forced.ids,
+            attention_mask=causal_masks(base, batch.forced.valid, batch.forced.ids.shape[1]),
+            position_ids=batch.forced.positions,
+            use_cache=False,
+        )
+    return acts[site]
 
 
 def _loss(
