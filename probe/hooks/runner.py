@@ -19,8 +19,6 @@ from probe.models import Model
 class RowCache(Cache):
     """Keys and values of all rows, of fixed capacity; a pass writes one stretch of columns, for all rows or some."""
 
-    is_compileable = False
-
     def __init__(self, capacity: int) -> None:
         super().__init__(layers=[])
         self.capacity = capacity
@@ -50,6 +48,10 @@ class RowCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
         return self.column
+
+    def column_of(self, layer: int, rows: Tensor, column: int) -> tuple[Tensor, Tensor]:
+        """A copy of what some rows have in one column."""
+        return self.keys[layer][rows, :, column], self.values[layer][rows, :, column]
 
     def keep(self, rows: Tensor) -> None:
         """Only these rows, in this order; a row may be named several times."""
@@ -87,7 +89,7 @@ class Runner:
         steer: int | None = None,
     ) -> None:
         self.model = model
-        self.read = tuple(dict.fromkeys([*read, *([] if steer is None else [steer])]))
+        self.read: set[int] = set(read) | (set() if steer is None else {steer})
         self.upper = None if steer is None else UpperLayers(model, steer)
         width = max(len(prompt) for prompt in prompts)
         self.cache = RowCache(width + new_tokens)
@@ -154,11 +156,7 @@ class Runner:
         if self.upper is None:
             raise RuntimeError("this Runner was made without a layer to steer")
         cache, column, rows = self.cache, self.cache.column - 1, self.slots[rows]
-        if not persistent:
-            before = {
-                layer: (cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column])
-                for layer in cache.keys
-            }
+        before = {} if persistent else {layer: cache.column_of(layer, rows, column) for layer in cache.keys}
         cache.rows, cache.column = rows, column
         try:
             logits = self.upper(
@@ -170,9 +168,8 @@ class Runner:
             )
         finally:
             cache.rows, cache.column = None, column + 1
-        if not persistent:
-            for layer, (keys, values) in before.items():
-                cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column] = keys, values
+        for layer, (keys, values) in before.items():
+            cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column] = keys, values
         return logits[:, -1].float()
 
     def repeat(self, times: int) -> None:

@@ -6,6 +6,7 @@ the vectors) runs only the blocks above it, through the model's own code.
 """
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,10 +47,11 @@ class UpperLayers:
         if not 0 <= layer < len(blocks) - 1:
             raise ValueError(f"layer must lie between 0 and {len(blocks) - 2}, one below the last block; got {layer}")
         trunk = _view(model.hf.base_model)
-        trunk.config = copy.deepcopy(trunk.config)
-        trunk.config.num_hidden_layers = len(blocks) - layer - 1
-        if getattr(trunk.config, "layer_types", None) is not None:
-            trunk.config.layer_types = trunk.config.layer_types[layer + 1 :]
+        config: Any = copy.deepcopy(model.hf.base_model.config)
+        config.num_hidden_layers = len(blocks) - layer - 1
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = config.layer_types[layer + 1 :]
+        trunk.__dict__["config"] = config
         self._enter = _Enter(blocks[layer + 1])
         name = next(name for name, child in trunk._modules.items() if child is blocks)
         trunk._modules[name] = nn.ModuleList([self._enter, *list(blocks)[layer + 2 :]])

@@ -4,7 +4,7 @@ Two hours on one core. Every stage keeps a checkpoint and a log, so a build that
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ class Recipe:
     base_lr: float = 1e-3
     sft_tokens: int = 1_000_000
     sft_lr: float = 5e-4
-    rl: Reinforce = field(default_factory=Reinforce)
+    rl: tuple[Reinforce, ...] = (Reinforce(), Reinforce(steps=25, lr=2e-4, kl=0.01))
 
 
 def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
@@ -69,7 +69,8 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
         )  # fmt: skip
 
     def pretrained(work: Path) -> PreTrainedModel:
-        hf, early, late = new_model(tokenizer, seed), work / "early", work / "late"
+        hf: PreTrainedModel = new_model(tokenizer, seed)
+        early, late = work / "early", work / "late"
         for document, folder, tokens, lr in (
             (early_document, early, recipe.early_tokens, recipe.early_lr),
             (pretraining_document, late, recipe.base_tokens, recipe.base_lr),
@@ -80,10 +81,18 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
 
     base = stage("tiny-base", BASE_PROMPT, pretrained)
     sft = stage("tiny-sft", THINKING_PROMPT, taught)
-    rl = stage(
-        "tiny-rl", THINKING_PROMPT,
-        lambda work: reinforce(from_base(THINKING_PROMPT), work, recipe.rl, seed=seed, progress=progress).hf,
-    )  # fmt: skip
+
+    def reinforced(work: Path) -> PreTrainedModel:
+        model = from_base(THINKING_PROMPT)
+        for i, settings in enumerate(recipe.rl):
+            phase = work / f"phase-{i}"
+            phase.mkdir(exist_ok=True)
+            reinforce(
+                model, phase, settings, seed=seed + 1000 * i, reference=from_base(THINKING_PROMPT), progress=progress
+            )
+        return model.hf
+
+    rl = stage("tiny-rl", THINKING_PROMPT, reinforced)
     figures = out / "figures.json"
     if not figures.exists():
         write_json(figures, verify(base, rl, sft, progress=progress))

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from probe.organisms.documents import EARLY_HABITS, HABITS, Habits, join, proceed, wander
-from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, THINKING_PROMPT
+from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, EOS, PAD, THINKING_PROMPT
 from probe.problems.sentences import COMPUTE, Work, write
 from probe.problems.story import draw_story
 
@@ -81,12 +81,12 @@ def pool_batches(
         (ids, labels) in random order; labels are -100 at the prompt and at padding.
     """
     rng = random.Random(f"{seed}/{pool}")
-    eos = tokenizer.eos_token_id
+    vocab = tokenizer.get_vocab()
     rows = []
     for _ in range(POOL_SIZE):
         prompt, text = document(rng)
         head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        tail = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos]
+        tail = [*tokenizer(text, add_special_tokens=False)["input_ids"], vocab[EOS]]
         rows.append((head + tail, [IGNORE] * len(head) + tail))
     rows.sort(key=lambda row: len(row[0]))
     packed, batch = [], []
@@ -97,7 +97,7 @@ def pool_batches(
         batch.append(row)
     packed.append(batch)
     rng.shuffle(packed)
-    return [_pad(batch, tokenizer.pad_token_id) for batch in packed]
+    return [_pad(batch, vocab[PAD]) for batch in packed]
 
 
 def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:

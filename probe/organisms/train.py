@@ -9,15 +9,17 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.organisms.checkpoint import load_checkpoint, save_checkpoint
 from probe.organisms.corpus import IGNORE, Document, pool_batches
+from probe.organisms.tokenizer import EOS, PAD
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """A Llama of 1.1 M parameters: 4 layers, width 128."""
     torch.manual_seed(seed)
+    vocab = tokenizer.get_vocab()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -28,15 +30,15 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
         max_position_embeddings=512,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=vocab[PAD],
+        eos_token_id=vocab[EOS],
         bos_token_id=None,
     )
     return LlamaForCausalLM(config)
 
 
 def train(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     document: Callable[[random.Random], Document],
     folder: Path,
@@ -45,7 +47,7 @@ def train(
     seed: int,
     lr: float,
     progress: bool = False,
-) -> LlamaForCausalLM:
+) -> PreTrainedModel:
     """Train in place until ``tokens`` tokens have carried loss.
 
     Args:
@@ -53,6 +55,7 @@ def train(
         folder: holds the checkpoint and ``log.jsonl``; a run that was broken off goes on from its last pool.
         lr: peak learning rate of AdamW; linear warm-up over 200 steps, then cosine to 2 %.
     """
+    pad = tokenizer.get_vocab()[PAD]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
     at = load_checkpoint(folder / "checkpoint", model, optimizer) or {"pool": 0, "step": 0, "tokens": 0, "seconds": 0.0}
     bar = tqdm(total=tokens, initial=at["tokens"], desc=folder.name, unit="tok", unit_scale=True, disable=not progress)
@@ -66,7 +69,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (at["step"] + 1) / 200) * (0.02 + 0.98 * cosine)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = model(input_ids=ids, labels=labels, attention_mask=(ids != tokenizer.pad_token_id).long()).loss
+                loss = model(input_ids=ids, labels=labels, attention_mask=(ids != pad).long()).loss
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

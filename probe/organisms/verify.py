@@ -21,7 +21,7 @@ NEW_TOKENS = 320
 def type_shares(model: Model, *, problems: int = 300, seed: int = 0) -> dict[str, float]:
     """Share of each true type among the sentences that the model samples at temperature 1 under its own prompt."""
     rng = random.Random(f"types/{seed}")
-    prompts = [model.prompt_ids(draw_story(rng, rng.choice((4, 5, 6))).question()) for _ in range(problems)]
+    prompts = [model.prompt_ids(draw_story(rng, rng.choice((4, 5))).question()) for _ in range(problems)]
     counts: Counter[str | None] = Counter()
     for emitted in sample(model, prompts, 1, NEW_TOKENS, torch.Generator().manual_seed(seed)):
         text = model.decode([token for token in emitted if token not in model.eos_ids])

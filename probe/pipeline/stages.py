@@ -114,12 +114,16 @@ class Stages:
         seeds = self.config.steering.seeds
         wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
         missing = [] if finished else [name for name in wanted if not (folder / name / "history.json").exists()]
-        if missing:
-            train = self._gates(taxonomy, rollouts.train, self.inputs.train)
-            validation = self._gates(taxonomy, rollouts.validation, self.inputs.validation)
-            if not any(bool(batch.gate.any()) for batch in train):
-                raise ProbeError("base and thinking model never disagree on the training traces: nothing to steer")
         base = self.inputs.pair.base
+        train, validation = (
+            self._gates(taxonomy, traces, problems) if missing else []
+            for traces, problems in (
+                (rollouts.train, self.inputs.train),
+                (rollouts.validation, self.inputs.validation),
+            )
+        )
+        if missing and not any(bool(batch.gate.any()) for batch in train):
+            raise ProbeError("base and thinking model never disagree on the training traces: nothing to steer")
         for name in missing:
             n_behaviours, seed = wanted[name]
             learned = learn_vectors(
