@@ -29,7 +29,7 @@ class Recipe:
     base_lr: float = 1e-3
     sft_tokens: int = 1_000_000
     sft_lr: float = 5e-4
-    rl: tuple[Reinforce, ...] = (Reinforce(), Reinforce(steps=25, lr=2e-4, kl=0.01))
+    rl: tuple[Reinforce, ...] = (Reinforce(), Reinforce(steps=15, lr=2e-4, kl=0.01))
 
 
 def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
