@@ -8,6 +8,7 @@ from probe.hooks.teacher import Forced as Forced
 from probe.hooks.teacher import force as force
 from probe.hooks.teacher import read_forced as read_forced
 from probe.hooks.upper import UpperLayers as UpperLayers
+from probe.hooks.upper import additive_masks as additive_masks
 from probe.hooks.upper import causal_masks as causal_masks
 from probe.hooks.views import nnsight_value as nnsight_value
 from probe.hooks.views import to_nnsight as to_nnsight

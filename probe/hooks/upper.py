@@ -88,20 +88,31 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
     Returns:
         ``[rows, 1, queries, keys]``, or one such tensor per layer type for models that mix full and sliding attention.
     """
-    rows, keys = valid.shape
+    keys = valid.shape[1]
     key = torch.arange(keys, device=valid.device)
     query = key[keys - queries :, None]
     # A padded query sees itself, so that no row of the softmax is empty.
     seen = (valid[:, None, :] & (key <= query)) | (key == query)
+    return additive_masks(model, seen, (query - key).expand_as(seen))
+
+
+def additive_masks(
+    model: Model, seen: Bool[Tensor, "rows queries keys"], distance: Int[Tensor, "rows queries keys"]
+) -> Tensor | dict[str, Tensor]:
+    """Turn who sees whom into what the model's attention takes.
+
+    Args:
+        seen: which keys each query may look at; never none.
+        distance: how many positions back each key lies, for sliding windows.
+    """
     lowest = torch.finfo(model.dtype).min
 
     def additive(allowed: Tensor) -> Tensor:
-        return torch.zeros(rows, 1, queries, keys, dtype=model.dtype, device=valid.device).masked_fill_(
-            ~allowed[:, None], lowest
-        )
+        mask = torch.zeros(allowed.shape, dtype=model.dtype, device=allowed.device)
+        return mask.masked_fill_(~allowed, lowest)[:, None]
 
     types = set(getattr(model.hf.config, "layer_types", None) or ())
     if len(types) < 2 and "sliding_attention" not in types:
         return additive(seen)
-    window = model.hf.config.sliding_window
-    return {kind: additive(seen & (query - key < window) if kind == "sliding_attention" else seen) for kind in types}
+    near = distance < model.hf.config.sliding_window
+    return {kind: additive(seen & near if kind == "sliding_attention" else seen) for kind in types}

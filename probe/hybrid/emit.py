@@ -33,12 +33,10 @@ class Emit(Protocol):
 class AddVector:
     """The hybrid: shift the base model's residual stream and emit its own most likely token.
 
-    Attributes:
-        persistent: whether later tokens see the shifted state (the default, and how the vectors are trained).
+    Whether later tokens see the shifted state is a property of the vectors, which were learned for it.
     """
 
     vectors: BehaviourVectors
-    persistent: bool = True
 
     def __call__(
         self,
@@ -49,7 +47,7 @@ class AddVector:
         rows: Int[Tensor, " some"],
     ) -> Int[Tensor, " some"]:
         shift = self.vectors.shift(strength, behaviour)
-        return base.rerun(moment.base_resid + shift, rows, persistent=self.persistent).argmax(-1)
+        return base.rerun(moment.base_resid + shift, rows, persistent=self.vectors.persistent).argmax(-1)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from probe.taxonomy import TaxonomyConfig
 class SizesConfig:
     """How many problems of each split are used."""
 
-    train: int = 600
+    train: int = 400
     """Problems whose traces the taxonomy and the vectors are learned from."""
-    validation: int = 150
+    validation: int = 120
     """Problems on which sizes and epochs are chosen."""
     test: int = 300
     """Problems the report is about; nothing is chosen on them."""

@@ -21,11 +21,23 @@ class BehaviourVectors(nn.Module):
         d_model: width of the base model.
         layer: the steering layer, 0-based.
         hidden: width of the strength network.
-        unit: root mean square of a coordinate of the residual stream at the site.
+        unit: the size of a typical coordinate of the residual stream at the site.
+        persistent: whether later tokens see the shifted states. The vectors are learned for one convention, and
+            decoding follows it.
     """
 
-    def __init__(self, n_behaviours: int, d_model: int, layer: int, *, hidden: int = 32, unit: float = 1.0) -> None:
+    def __init__(
+        self,
+        n_behaviours: int,
+        d_model: int,
+        layer: int,
+        *,
+        hidden: int = 32,
+        unit: float = 1.0,
+        persistent: bool = False,
+    ) -> None:
         super().__init__()
+        self.persistent = persistent
         self.n_behaviours, self.d_model, self.layer, self.hidden, self.unit = n_behaviours, d_model, layer, hidden, unit
         self.directions = nn.Parameter(torch.zeros(n_behaviours, d_model))
         self.strength_in = nn.Linear(d_model, hidden)
@@ -60,7 +72,7 @@ class BehaviourVectors(nn.Module):
         save_file(
             {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "vectors.safetensors"
         )
-        fields = ("n_behaviours", "d_model", "layer", "hidden", "unit")
+        fields = ("n_behaviours", "d_model", "layer", "hidden", "unit", "persistent")
         write_json(
             folder / "vectors.json",
             {name: getattr(self, name) for name in fields} | {"site": f"resid_post.{self.layer}"},
@@ -72,9 +84,8 @@ class BehaviourVectors(nn.Module):
         from safetensors.torch import load_file
 
         fields = read_json(folder / "vectors.json")
-        made = cls(
-            fields["n_behaviours"], fields["d_model"], fields["layer"], hidden=fields["hidden"], unit=fields["unit"]
-        )
+        fields.pop("site")
+        made = cls(**fields)
         made.load_state_dict(load_file(folder / "vectors.safetensors"))
         return made.eval().requires_grad_(False)
 

@@ -115,7 +115,8 @@ def fit_taxonomy(
 
 def choose(candidates: Sequence[dict[str, Any]], config: TaxonomyConfig) -> dict[str, Any]:
     """The candidate that :attr:`TaxonomyConfig.rule` names; one seed alone has no stability, and none is asked for."""
-    least = config.enough * max(each["variance_explained"] for each in candidates)
+    best = max(each["variance_explained"] for each in candidates)
+    least = min(config.enough * best, best)  # an SAE may explain less than nothing
     enough = [each for each in sorted(candidates, key=lambda each: each["size"]) if each["variance_explained"] >= least]
     stable = [each for each in enough if each["stability"] is None or each["stability"] >= config.stable]
     return stable[0] if stable else max(enough, key=lambda each: each["stability"])
