@@ -1,0 +1,48 @@
+"""Training steers as decoding does: the logits the loss sees are those of a cached step, under either convention."""
+
+import pytest
+import torch
+
+from probe.hooks import Runner, force
+from probe.models import ModelConfig, load_model
+from probe.steering import BehaviourVectors, GateBatch
+from probe.steering.objective import Objective
+
+PROMPTS = [list(range(6, 17)), list(range(30, 34))]
+TEXTS = [list(range(40, 64)), list(range(70, 80))]
+GATES = [[0, 3, 4, 20], [9]]
+LAYER = 1
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
+    """Rows of different length, texts longer than the sliding window, several gates in one row."""
+    model = load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+    vectors = BehaviourVectors(2, model.d_model, LAYER, persistent=persistent)
+    vectors.directions.data = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(0))
+    forced = force(model, PROMPTS, TEXTS)
+    gate = torch.zeros_like(forced.emitted)
+    for row, positions in enumerate(GATES):
+        gate[row, positions] = True
+    behaviour = (torch.arange(gate.numel()) % 2).view(gate.shape)
+    target = forced.targets
+    summed, _, n = Objective(model, vectors)(GateBatch(forced, gate, behaviour, target))
+
+    expected = 0.0
+    for row, (prompt, text) in enumerate(zip(PROMPTS, TEXTS, strict=True)):
+        runner = Runner(model, [prompt], len(text) + 1, steer=LAYER)
+        step = runner.prefill()
+        for j, token in enumerate(text):
+            logits = step.logits
+            if gate[row, j]:
+                resid, kind = step.resid[LAYER], behaviour[row, j : j + 1]
+                with torch.no_grad():
+                    shift = vectors.shift(vectors.strength(resid, kind), kind)
+                logits = runner.rerun(resid + shift, torch.tensor([0]), persistent=persistent)
+            if gate[row, j]:
+                expected -= logits[0].log_softmax(-1)[token].item()
+            step = runner.step(torch.tensor([token]))
+    assert n == 5
+    assert summed.item() == pytest.approx(expected, abs=2e-3)
+    summed.backward()
+    assert vectors.directions.grad is not None and vectors.directions.grad.abs().max() > 0
