@@ -96,7 +96,7 @@ def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lo
     again = tmp_path / "again"
     shutil.copytree(out, again)
     for path in (again / lost, *again.glob(f"{lost.split('/')[0]}/manifest.json"), again / "results.json"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     assert timeless(run(from_dict(RunConfig, settings(tiny_folder)), again)) == timeless(found)
 
 

@@ -58,7 +58,7 @@ def test_the_bundled_sets_are_full_and_of_their_kind():
     assert not any(shares in each.question for each in story.take("test", 50))
     assert all(shares in each.question for each in share.take("test", 50))
     assert story.sentence_type is not None
-    assert story.sentence_type(" Next, Mia finds 9 more cards.") in TYPES
+    assert story.sentence_type(" First, Mia finds 9 more cards.") in TYPES
     assert story.sentence_type("Hm.") is None
 
 

@@ -69,9 +69,9 @@ def test_a_token_over_a_border_belongs_to_the_sentence_it_begins_in(bytewise: Mo
     tokenizer = type(words)(tokenizer_object=words.backend_tokenizer)
     tokenizer.add_tokens([".\n\nSo"])
     crossing = Model(bytewise.hf, tokenizer)
-    trace = make(crossing, " Next.\n\nSo the")
+    trace = make(crossing, " First.\n\nSo the")
     found = [(trace.sentence_text(s), s.token_start, s.token_end) for s in trace.sentences]
-    assert found == [(" Next.", 0, 2), ("\n\nSo the", 2, 3)]
+    assert found == [(" First.", 0, 2), ("\n\nSo the", 2, 3)]
 
 
 def test_saved_and_loaded(bytewise: Model, tmp_path: Path) -> None:
