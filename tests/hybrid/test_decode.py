@@ -99,13 +99,16 @@ def test_batched_equals_single(pair, problems, steered):
         assert tokens_of(decode(pair, steered, [problem])) == tokens_of([trace])
 
 
-def test_cached_equals_uncached(pair, problems, steered):
-    """Replay one row without any cache: a full pass at every step, with every earlier shift put back where it was."""
+@pytest.mark.parametrize("persistent", [False, True])
+def test_cached_equals_uncached(pair, problems, steered, persistent):
+    """Replay one row without any cache: a full pass at every step; persistent shifts are put back where they were."""
     problem = problems[0]
+    steered.emit.vectors.persistent = persistent
     (trace,) = decode(pair, steered, [problem])
     prompt = pair.base.prompt_ids(problem.question)
     vectors = steered.emit.vectors
     shifts: dict[int, torch.Tensor] = {}
+    gates = 0
 
     def forward(ids, changes):
         def add(hidden):
@@ -124,11 +127,13 @@ def test_cached_equals_uncached(pair, problems, steered):
         assert int(clean.logits[0, -1].argmax()) == trace.base_token[j]
         if trace.steered[j]:
             shift = vectors.shift(torch.tensor([trace.strength[j]]), torch.tensor([trace.behaviour[j]]))[0]
-            shifts[position] = shift
-            assert int(forward(ids, shifts).logits[0, -1].argmax()) == token
+            now = shifts | {position: shift}
+            assert int(forward(ids, now).logits[0, -1].argmax()) == token
+            gates += 1
+            shifts = now if persistent else {}
         else:
             assert trace.base_token[j] == trace.thinking_token[j] == token
-    assert shifts, "the gate never opened: the test says nothing"
+    assert gates, "the gate never opened: the test says nothing"
 
 
 def test_random_controls_draw_by_problem_and_not_by_batch(pair, problems, steered):
