@@ -103,7 +103,7 @@ def decode_hybrid(
             there = moment.select(rows)
             behaviour[rows] = arm.which(there).to(device)
             strength[rows] = arm.how_strongly(there, behaviour[rows]).float()
-            tokens[rows] = arm.emit(there, behaviour[rows], strength[rows].to(there.base_resid.dtype), base, rows)
+            tokens[rows] = arm.emit(there, behaviour[rows], strength[rows], base, rows)
         going = []
         columns = (tokens, gated, behaviour, strength, base_token, thinking_token)
         for at, (token, *why) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):

@@ -46,7 +46,7 @@ class AddVector:
         base: Runner,
         rows: Int[Tensor, " some"],
     ) -> Int[Tensor, " some"]:
-        shift = self.vectors.shift(strength, behaviour)
+        shift = self.vectors.shift(strength, behaviour).to(moment.base_resid.dtype)
         return base.rerun(moment.base_resid + shift, rows, persistent=self.vectors.persistent).argmax(-1)
 
 

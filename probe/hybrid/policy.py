@@ -140,4 +140,4 @@ class FixedStrength:
     strength: float
 
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        return torch.full(behaviour.shape, self.strength, device=behaviour.device, dtype=moment.base_resid.dtype)
+        return torch.full(behaviour.shape, self.strength, device=behaviour.device)

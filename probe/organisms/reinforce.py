@@ -119,10 +119,8 @@ def reinforce(
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * min(1.0, (step + 1) / 5)
         loss = _update(model, optimizer, rows, reference, settings.kl) if rows else 0.0
-        by_size = {
-            n: rewards[[i for i in range(len(tails)) if len(stories[i // settings.samples].changes) == n]].mean().item()
-            for n in SIZES
-        }
+        sizes = torch.tensor([len(stories[i // settings.samples].changes) for i in range(len(tails))])
+        by_size = {n: rewards[sizes == n].mean().item() for n in SIZES if (sizes == n).any()}
         line = {
             "step": step,
             "reward": round(rewards.mean().item(), 4),
@@ -135,7 +133,7 @@ def reinforce(
         }
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
-        if (step + 1) % 5 == 0:
+        if (step + 1) % 5 == 0 or step + 1 == settings.steps:
             save_checkpoint(folder / "checkpoint", hf, optimizer, {"step": step + 1})
         bar.update()
     bar.close()

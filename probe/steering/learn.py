@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
+from probe._errors import ProbeError
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.objective import Objective, typical_coordinate
@@ -47,8 +48,16 @@ class Learned:
 
 
 def steering_layer(model: Model, layer: int | None) -> int:
-    """The steering layer: the one given, or the block at 37 % of the depth."""
-    return max(0, math.ceil(0.37 * model.n_layers) - 1) if layer is None else layer
+    """The steering layer: the one given, or the block at 37 % of the depth.
+
+    Raises:
+        ProbeError: if the model has no block above it to steer.
+    """
+    last = model.n_layers - 2
+    found = min(last, max(0, math.ceil(0.37 * model.n_layers) - 1)) if layer is None else layer
+    if not 0 <= found <= last:
+        raise ProbeError(f"steering.layer is {found}; {model.name} can be steered at 0 to {last}, below its last block")
+    return found
 
 
 def learn_vectors(

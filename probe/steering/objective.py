@@ -34,7 +34,7 @@ class Objective:
         hidden = resid_below(self.base, batch, self.vectors.layer)
         behaviour = batch.behaviour[rows, emitted].clamp(max=self.vectors.n_behaviours - 1)
         resid = hidden[rows, at]
-        shift = self.vectors.shift(self.vectors.strength(resid, behaviour), behaviour)
+        shift = self.vectors.shift(self.vectors.strength(resid, behaviour), behaviour).to(resid.dtype)
         steer = self._persistent if self.vectors.persistent else self._transient
         logits = steer(batch, hidden, shift, rows, at).float()
         return F.cross_entropy(logits, target, reduction="sum"), int((logits.argmax(-1) == target).sum()), len(target)

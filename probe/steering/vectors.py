@@ -57,7 +57,7 @@ class BehaviourVectors(nn.Module):
 
     def strength(self, resid: Float[Tensor, "rows d_model"], behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """How strongly each row's behaviour is added; positive."""
-        hidden = nn.functional.gelu(self.strength_in(resid / self.unit))
+        hidden = nn.functional.gelu(self.strength_in(resid.to(self.directions.dtype) / self.unit))
         return nn.functional.softplus(self.strength_out(hidden)).gather(-1, behaviour[:, None])[:, 0]
 
     def shift(self, strength: Float[Tensor, " rows"], behaviour: Int[Tensor, " rows"]) -> Float[Tensor, "rows d_model"]:

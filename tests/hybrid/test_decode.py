@@ -155,6 +155,17 @@ def test_rerank_takes_the_best_of_the_bases_own_candidates(pair, problems, steer
     assert tokens_of(decode(pair, everything, problems)) == greedy(pair.thinking, problems)
 
 
+def test_half_precision_decodes(tiny_folder, problems):
+    """The vectors stay in float32 whatever the models run in."""
+    models = [
+        load_model(ModelConfig(str(tiny_folder("llama", seed=s))), device="cpu", dtype="bfloat16") for s in (1, 2)
+    ]
+    pair = Pair(PairConfig("half", models[0].config, models[1].config), *models)
+    vectors = BehaviourVectors(3, pair.base.d_model, LAYER).requires_grad_(False)
+    arm = Arm("steered", Disagreement(), RandomBehaviour(3), LearnedStrength(vectors), AddVector(vectors))
+    assert any(any(trace.steered) for trace in decode(pair, arm, problems[:3]))
+
+
 def test_one_behaviour(pair, problems, steered):
     traces = decode(pair, replace(steered, which=OneBehaviour(2)), problems)
     assert {b for t in traces for b, s in zip(t.behaviour, t.steered, strict=True) if s} == {2}
