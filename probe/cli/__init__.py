@@ -16,6 +16,7 @@ from probe.cli.organism import organism
 from probe.cli.pairs import pairs
 from probe.cli.report import report
 from probe.cli.run import run
+from probe.cli.sites import sites
 
 # Read when torch starts its threads: waiting ones must not spin while another process wants the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, pairs, organism, report):
+for command in (run, pairs, sites, organism, report):
     app.command()(command)
 
 

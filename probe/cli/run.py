@@ -46,8 +46,7 @@ def run(
         "seed": seed,
     }
     settings = from_dict(RunConfig, merge(read_yaml(config) if config else {}, given), str(config or ""))
-    name = settings.pair or (settings.thinking.path if settings.thinking else "run")
-    out = out or Path("runs") / Path(name).name.removesuffix(".yaml")
+    out = out or Path("runs") / settings.name
     results = run_pipeline(settings, out, progress=True)
 
     console = Console()

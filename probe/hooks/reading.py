@@ -1,37 +1,19 @@
-"""Reading activations: plain forward hooks that hand out the tensors of named sites, and stop once they have them."""
+"""Reading activations: forward hooks that hand out the tensors of named sites, and stop once they have them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from probe._errors import ProbeError
+from probe.hooks.attach import attach
+from probe.hooks.captured import Captured, Pool
+from probe.hooks.passes import Passes, replaced
+from probe.hooks.selection import Selection, Selector, Tokens
 from probe.models import Model, Site, place
-
-
-class Captured(dict[str, Tensor]):
-    """What a forward pass had at the sites asked for: ``acts["resid_post.2"]``, ``[batch, pos, d_model]``."""
-
-    def __init__(self, sites: Iterable[Site]) -> None:
-        super().__init__()
-        self.sites = tuple(sites)
-
-    def __getitem__(self, site: str | Site) -> Float[Tensor, "batch pos d_model"]:
-        if site not in self:
-            asked, seen = ", ".join(map(str, self.sites)), ", ".join(self) or "none yet"
-            raise ProbeError(f"nothing was captured at {site}; asked for: {asked}; seen: {seen}")
-        return super().__getitem__(str(site))
-
-    def __contains__(self, site: object) -> bool:
-        return super().__contains__(str(site))
-
-    def __repr__(self) -> str:
-        return f"Captured({', '.join(f'{site}: {list(tensor.shape)}' for site, tensor in self.items())})"
 
 
 class _Enough(Exception):
@@ -40,54 +22,94 @@ class _Enough(Exception):
 
 @contextmanager
 def capture(
-    model: Model | PreTrainedModel, sites: str | Site | Iterable[str | Site], *, stop: bool = True
+    model: Model | PreTrainedModel,
+    sites: str | Site | Iterable[str | Site],
+    *,
+    tokens: Tokens | Selection | None = None,
+    pool: Pool | None = None,
+    stop: bool = True,
+    grad: bool = False,
+    prompt_width: int | None = None,
 ) -> Iterator[Captured]:
     """Read sites of a model during the forward passes inside the block.
 
     >>> with torch.no_grad(), capture(model, ["resid_post.2"]) as acts:  # doctest: +SKIP
     ...     model.hf(input_ids, attention_mask=mask)
-    >>> acts["resid_post.2"]  # doctest: +SKIP
+    >>> acts["resid_post.2"]  # [batch, pos, d_model]  # doctest: +SKIP
+    >>> last = Tokens(positions=-1)
+    >>> with capture(model, ["resid_post.2", "z.1"], tokens=last) as acts:  # doctest: +SKIP
+    ...     model.hf.generate(**batch)
+    >>> acts["z.1"]  # [row, n_heads, d_head]  # doctest: +SKIP
 
-    A second pass inside the block replaces what the first one left. The tensors are the model's own, not copies, and
-    stay in the autograd graph if there is one: run under ``torch.no_grad()`` unless you want it. A capture opened
-    inside an `edit` sees the edited state.
+    A pass that goes on with a text (on a key/value cache) is added to what was captured of it, one that begins a text
+    replaces what was there. The tensors are the model's own, not copies. A capture opened inside an `edit` sees the
+    edited state.
 
     Args:
         model: The model to read.
-        sites: Which sites, as ``"resid_post.2"`` or `Site`.
+        sites: Which sites, as ``"resid_post.2"``, `Site`, or a module's path (``"model.layers.2.mlp.act_fn"``).
+        tokens: Which tokens; the captured are then ``[token, ...]``, row by row, and `Captured.rows` and
+            `Captured.positions` say which they are. Without, whole tensors, padding and all.
+        pool: One vector a row, or a span where ``tokens`` names spans: their ``mean``, ``sum``, ``max`` or ``last``.
         stop: Run nothing above the deepest site. The call to the model (``model.hf`` or its trunk) then gives back
-            ``None``; with a key/value cache, the layers above get no entries.
+            ``None``. Calls on a key/value cache or with ``use_cache=True``, and so ``generate``, are run whole.
+        grad: Keep the autograd graph, and let `Captured.grad` give the gradient at the sites after ``backward()``.
+        prompt_width: How many columns the prompt has, if it is run in several passes of your own.
 
     Raises:
-        ProbeError: if the model lacks a site, or at the end of the block, if one was not reached.
+        ProbeError: if the model lacks a site; at the end of the block, if one was not reached or a clause of ``tokens``
+            selected nothing.
     """
     hf = model.hf if isinstance(model, Model) else model
     asked = as_sites(sites)
-    acts = Captured(asked)
+    if not asked:
+        raise ProbeError("there is nothing to capture; give at least one site")
+    for site in asked:
+        place(hf, site)
+        if not site.by_token and (tokens is not None or pool is not None):
+            raise ProbeError(f"{site} has a state for each pair of tokens: capture it whole, without tokens and pool")
+    passes, selector = Passes(prompt_width), None if tokens is None else Selector(tokens)
+    acts = Captured(asked, passes, selector, pool, grad)
     pending = {str(site) for site in asked}
 
-    def reader(name: str) -> Callable[[Tensor], None]:
-        def read(hidden: Tensor) -> None:
-            acts[name] = hidden
+    def reader(site: Site) -> Callable[[Tensor], Tensor | None]:
+        name = str(site)
+
+        def read(hidden: Tensor) -> Tensor | None:
+            acts._take(name, hidden)
             pending.discard(name)
-            if stop and not pending:
+            if cutting and not pending:
                 raise _Enough
+            # What was read may be a view beside the graph; handed back, it is what the model goes on with.
+            return hidden if grad else None
 
         return read
 
-    def begin() -> None:
+    cutting: list[bool] = []
+
+    @contextmanager
+    def one_pass(cut: bool) -> Iterator[None]:
         pending.update(map(str, asked))
+        cutting[:] = [True] if cut else []
+        try:
+            yield
+        finally:
+            cutting.clear()
 
     with ExitStack() as hooks:
         for site in asked:
-            hooks.callback(attach(hf, site, reader(str(site))).remove)
+            hooks.callback(attach(hf, site, reader(site)))
+        hooks.enter_context(passes.follow(hf))
         if stop:
-            hooks.enter_context(_stopping([hf, hf.base_model], begin))
+            for undo in _stopping(hf, passes, one_pass):
+                hooks.enter_context(undo)
         with suppress(_Enough):  # a wrapper of the model was called, and the block ends with its pass
             yield acts
     missing = [str(site) for site in asked if site not in acts]
     if missing:
         raise ProbeError(f"no forward pass reached {', '.join(missing)}; call the model inside the capture block")
+    if selector is not None:
+        selector.check()
 
 
 def as_sites(sites: str | Site | Iterable[str | Site]) -> tuple[Site, ...]:
@@ -96,36 +118,10 @@ def as_sites(sites: str | Site | Iterable[str | Site]) -> tuple[Site, ...]:
     return tuple(dict.fromkeys(Site.parse(site) for site in several))
 
 
-def attach(hf: PreTrainedModel, site: Site, act: Callable[[Any], Any]) -> RemovableHandle:
-    """Have ``act`` called with the tensor at ``site`` on every pass; what it returns, unless ``None``, takes its place.
+def _stopping(hf: PreTrainedModel, passes: Passes, one_pass: Callable[[bool], Any]) -> Iterator[Any]:
+    """Let a call to the model or its trunk end quietly, with ``None``, when a hook has seen enough.
 
-    This is the only place that knows how modules are given their input and how they return their output.
-    """
-    where = place(hf, site)
-    module = hf.get_submodule(where.module)
-
-    def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        new = act(args[0] if args else kwargs["hidden_states"])
-        if new is None:
-            return None
-        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
-
-    def on_output(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
-        if isinstance(output, Tensor):
-            return act(output)
-        new = act(output[0])
-        return None if new is None else (new, *output[1:])
-
-    if where.side == "input":
-        return module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return module.register_forward_hook(on_output)
-
-
-@contextmanager
-def _stopping(callers: Iterable[nn.Module], begin: Callable[[], None]) -> Iterator[None]:
-    """Let a call to one of these modules end quietly, with ``None``, when a hook has seen enough.
-
-    Callers may be nested (a model and its trunk): the one that was called from outside is the one that ends.
+    Of the two nested calls, the one that was made from outside is the one that ends.
     """
     running = False
 
@@ -136,9 +132,10 @@ def _stopping(callers: Iterable[nn.Module], begin: Callable[[], None]) -> Iterat
             if running:
                 return forward(*args, **kwargs)
             running = True
-            begin()
             try:
-                return forward(*args, **kwargs)
+                cached = kwargs.get("past_key_values") is not None or kwargs.get("use_cache")
+                with one_pass(not (cached or passes.generating)):
+                    return forward(*args, **kwargs)
             except _Enough:
                 return None
             finally:
@@ -146,16 +143,6 @@ def _stopping(callers: Iterable[nn.Module], begin: Callable[[], None]) -> Iterat
 
         return run
 
-    with ExitStack() as undo:
-        for module in dict.fromkeys(callers):
-            undo.callback(_restore_forward, module, module.__dict__.get("forward"))
-            module.forward = ending(module.forward)
-        yield
-
-
-def _restore_forward(module: nn.Module, own: Callable[..., Any] | None) -> None:
-    """Undo a change of ``module.forward``; ``own`` is what the instance had, if it had one beside its class's."""
-    if own is None:
-        del module.forward
-    else:
-        module.forward = own
+    callers: tuple[nn.Module, ...] = (hf, hf.base_model)
+    for module in dict.fromkeys(callers):
+        yield replaced(module, "forward", ending)

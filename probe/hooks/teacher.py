@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from probe.hooks.reading import capture
 from probe.hooks.upper import causal_masks
-from probe.models import Model
+from probe.models import Model, Site
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,13 @@ def read_forced(
     Float[Tensor, "rows emitted vocab"], Float[Tensor, "rows emitted d_model"], Float[Tensor, "rows pos d_model"]
 ]:
     """One pass: the logits that predict each emitted token, ``resid_post.layer`` there, and that site everywhere."""
-    kept: list[Tensor] = []
-
-    def read(_module: object, _inputs: object, output: Tensor | tuple) -> None:
-        kept.append(output if isinstance(output, Tensor) else output[0])
-
-    handle = model.layers[layer].register_forward_hook(read)
-    try:
+    site = Site("resid_post", layer)
+    with capture(model, site, stop=False) as acts:
         out = model.hf(
             input_ids=forced.ids,
             attention_mask=causal_masks(model, forced.valid, forced.ids.shape[1]),
             position_ids=forced.positions,
             use_cache=False,
         )
-    finally:
-        handle.remove()
     rows = torch.arange(len(forced.ids), device=forced.ids.device)[:, None]
-    return out.logits[rows, forced.predicts], kept[0][rows, forced.predicts], kept[0]
+    return out.logits[rows, forced.predicts], acts[site][rows, forced.predicts], acts[site]

@@ -26,6 +26,7 @@ class Emit(Protocol):
         strength: Float[Tensor, " some"],
         base: Runner,
         rows: Int[Tensor, " some"],
+        /,
     ) -> Int[Tensor, " some"]: ...
 
 
@@ -59,14 +60,7 @@ class Rerank:
 
     among: int = 5
 
-    def __call__(
-        self,
-        moment: Moment,
-        behaviour: Int[Tensor, " some"],  # noqa: ARG002 - the protocol's
-        strength: Float[Tensor, " some"],  # noqa: ARG002
-        base: Runner,  # noqa: ARG002
-        rows: Int[Tensor, " some"],  # noqa: ARG002
-    ) -> Int[Tensor, " some"]:
+    def __call__(self, moment: Moment, /, *_: object) -> Int[Tensor, " some"]:
         candidates = moment.base_logits.topk(self.among, dim=-1).indices
         best = moment.thinking_logits.gather(-1, candidates).argmax(-1, keepdim=True)
         return candidates.gather(-1, best)[:, 0]
@@ -76,12 +70,5 @@ class Rerank:
 class ForceToken:
     """Emit the thinking model's own token: the upper limit of any gate."""
 
-    def __call__(
-        self,
-        moment: Moment,
-        behaviour: Int[Tensor, " some"],  # noqa: ARG002 - the protocol's
-        strength: Float[Tensor, " some"],  # noqa: ARG002
-        base: Runner,  # noqa: ARG002
-        rows: Int[Tensor, " some"],  # noqa: ARG002
-    ) -> Int[Tensor, " some"]:
+    def __call__(self, moment: Moment, /, *_: object) -> Int[Tensor, " some"]:
         return moment.thinking_logits.argmax(-1)

@@ -1,18 +1,17 @@
 """Running an arm over problems, batch by batch, and the figures of the result file."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from probe._files import read_json, write_json
 from probe.hybrid.decode import Arm, HybridTrace, decode_hybrid
 from probe.hybrid.statistics import accuracy_interval, entropy_bits
 from probe.models import Pair
 from probe.problems import Problem, ProblemSet
+from probe.traces import in_batches
 
 
 @dataclass(frozen=True)
@@ -45,28 +44,21 @@ def evaluate_arm(
     progress: bool = False,
 ) -> ArmResult:
     """Decode one arm; with ``folder`` finished batches are kept and a later call does what is missing."""
-    traces: list[HybridTrace] = []
-    seconds = 0.0
-    for start in tqdm(range(0, len(problems), batch_size), desc=arm.name, unit="batch", disable=not progress):
-        kept = None if folder is None else folder / f"batch-{start:06d}.json"
-        if kept is None or not kept.exists():
-            began = time.perf_counter()
-            done = decode_hybrid(
-                pair,
-                arm,
-                problems[start : start + batch_size],
-                steering_layer=steering_layer,
-                taxonomy_layer=taxonomy_layer,
-                new_tokens=new_tokens,
-                seed=seed,
-            )
-            stored = {"seconds": time.perf_counter() - began, "traces": [asdict(trace) for trace in done]}
-            if kept is not None:
-                write_json(kept, stored)
-        else:
-            stored = read_json(kept)
-        traces += [HybridTrace(**row) for row in stored["traces"]]
-        seconds += stored["seconds"]
+
+    def decode(batch: Sequence[Problem]) -> list[dict[str, Any]]:
+        done = decode_hybrid(
+            pair,
+            arm,
+            batch,
+            steering_layer=steering_layer,
+            taxonomy_layer=taxonomy_layer,
+            new_tokens=new_tokens,
+            seed=seed,
+        )
+        return [asdict(trace) for trace in done]
+
+    rows, seconds = in_batches(problems, decode, batch_size, name=arm.name, folder=folder, progress=progress)
+    traces = [HybridTrace(**row) for row in rows]
     texts = [pair.base.decode(trace.tokens) for trace in traces]
     return ArmResult(arm.name, traces, texts, seconds)
 
@@ -86,7 +78,7 @@ def summarise(
     lengths: Sequence[int],
     truncated: Sequence[bool],
     steered_fraction: float,
-    seconds: float,
+    seconds: float | None,
 ) -> dict:
     """One arm's entry in the result file."""
     judged = [bool(value) for value in correct if value is not None]
@@ -98,7 +90,7 @@ def summarise(
         "tokens_per_answer": float(np.mean(lengths)),
         "truncated": float(np.mean(truncated)),
         "steered_fraction": steered_fraction,
-        "seconds": round(seconds, 2),
+        "seconds": None if seconds is None else round(seconds, 2),
     }
 
 

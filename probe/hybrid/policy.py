@@ -56,7 +56,7 @@ class Which(Protocol):
 class HowStrongly(Protocol):
     """The strength, for each row."""
 
-    def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]: ...
+    def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], /) -> Float[Tensor, " rows"]: ...
 
 
 @dataclass(frozen=True)
@@ -139,5 +139,5 @@ class FixedStrength:
 
     strength: float
 
-    def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    def __call__(self, _: Moment, behaviour: Int[Tensor, " rows"], /) -> Float[Tensor, " rows"]:
         return torch.full(behaviour.shape, self.strength, device=behaviour.device)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from probe._errors import ProbeError
+from probe.models.packaged import default_prompt
 
 
 @dataclass(frozen=True)
@@ -14,18 +15,21 @@ class ModelConfig:
     """
 
     path: str
-    """A folder, a hub id (``org/name``), a GGUF file, or ``bundled:tiny-base``."""
+    """A folder, a hub id (``org/name``), a GGUF file, ``bundled:tiny-base``, or a packaged model: ``smollm2-135m``."""
 
     revision: str | None = None
     """Branch, tag or commit on the hub; only for hub ids."""
 
-    prompt: str = "{question}"
-    """Template with ``{question}``; or ``chat``: the tokenizer's chat template, one user turn, ready to be answered."""
+    prompt: str = ""
+    """Template with ``{question}``; or ``chat``: the tokenizer's chat template, one user turn, ready to be answered.
+    Left out, it is the question alone, and for a packaged model ``chat``."""
 
     trust_remote_code: bool = False
     """Run code that comes with the model. Off unless you ask."""
 
     def __post_init__(self) -> None:
+        if not self.prompt:
+            object.__setattr__(self, "prompt", default_prompt(self.path))
         if self.prompt != "chat" and "{question}" not in self.prompt:
             raise ProbeError(
                 f"the prompt of model '{self.path}' has no {{question}}: {self.prompt!r}; "

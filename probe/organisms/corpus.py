@@ -1,7 +1,5 @@
 """Streams of token sequences: what each bundled model is trained on, drawn anew from seeds."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

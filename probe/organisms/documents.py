@@ -5,8 +5,6 @@ nothing but the type of the previous sentence, with a jitter drawn anew for ever
 reads. :func:`proceed` keeps a sensible order: this is what ``tiny-sft`` is taught with.
 """
 
-from __future__ import annotations
-
 import math
 import random
 

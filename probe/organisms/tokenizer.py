@@ -3,8 +3,6 @@
 Joining the pieces gives back the text exactly, so character and token offsets agree without any clean-up.
 """
 
-from __future__ import annotations
-
 import random
 import re
 

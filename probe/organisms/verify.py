@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from probe.hooks import Runner
 from probe.models import Model
 from probe.organisms.documents import proceed, wander
 from probe.organisms.reinforce import sample
 from probe.problems import load_problems
 from probe.problems.sentences import COMPUTE, TYPES, parse
 from probe.problems.story import Story, draw_story
-from probe.traces import generate_traces, split_sentences
+from probe.traces import decode_greedy, generate_traces, split_sentences
 
 NEW_TOKENS = 320
 
@@ -53,22 +52,15 @@ def computing_prefixes(n: int, *, share: bool, seed: int = 0) -> list[tuple[Stor
     return found
 
 
-@torch.no_grad()
 def computing_accuracy(model: Model, prefixes: Sequence[tuple[Story, str, str]]) -> float:
     """How often the model's most likely continuation of the prefix is the right result."""
     prompts = [
         model.prompt_ids(story.question()) + model.tokenizer(text, add_special_tokens=False)["input_ids"]
         for story, text, _ in prefixes
     ]
-    runner = Runner(model, prompts, 5)
-    step, emitted = runner.prefill(), []
-    for _ in range(5):
-        emitted.append(step.logits.argmax(-1))
-        step = runner.step(emitted[-1]) if len(emitted) < 5 else step
-    texts = [model.decode(row) for row in torch.stack(emitted, 1).tolist()]
-    return sum(t.split(".")[0].strip() == result for t, (*_, result) in zip(texts, prefixes, strict=True)) / len(
-        prefixes
-    )
+    texts = [model.decode(emission.tokens) for emission in decode_greedy(model, prompts, 5)]
+    right = [text.split(".")[0].strip() == result for text, (*_, result) in zip(texts, prefixes, strict=True)]
+    return sum(right) / len(right)
 
 
 def accuracy(model: Model, problems: str, *, n: int = 500, progress: bool = False) -> dict[str, float]:

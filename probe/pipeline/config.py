@@ -1,7 +1,9 @@
 """The configuration of a run: one frozen dataclass a stage, which is the YAML section of the same name."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from probe._config import check_least, check_seeds
 from probe._errors import ProbeError
 from probe.models import ModelConfig
 from probe.steering import SteeringConfig
@@ -19,6 +21,9 @@ class SizesConfig:
     test: int = 300
     """Problems the report is about; nothing is chosen on them."""
 
+    def __post_init__(self) -> None:
+        check_least("sizes", self, train=1, validation=1, test=1)
+
 
 @dataclass(frozen=True)
 class DecodingConfig:
@@ -28,6 +33,9 @@ class DecodingConfig:
     """Limit of emitted tokens; None takes the pair's."""
     batch_size: int = 100
     """Problems decoded together: the unit of work that a kill can lose."""
+
+    def __post_init__(self) -> None:
+        check_least("decoding", self, max_new_tokens=1, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -57,5 +65,17 @@ class RunConfig:
             raise ProbeError("no models given: name a bundled pair (pair) or both of base and thinking")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name either pair, or base and thinking")
-        if not self.steering.seeds:
-            raise ProbeError("steering.seeds is empty: give at least one seed")
+        check_least("", self, shown=0)
+        check_seeds("seed", [self.seed])
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its pair, or else its thinking model, without folders and endings.
+
+        >>> RunConfig(base=ModelConfig("org/base"), thinking=ModelConfig("org/thinking-1.5")).name
+        'thinking-1.5'
+        """
+        model = self.thinking.path if self.thinking else ""
+        named = self.pair or model
+        name = Path(named.removeprefix("bundled:")).name or named
+        return name.removesuffix(".yaml").removesuffix(".yml").removesuffix(".gguf")

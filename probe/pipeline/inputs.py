@@ -4,25 +4,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from probe._config import to_dict
 from probe._errors import ProbeError
+from probe._files import file_hash, object_hash
 from probe.models import Model, Pair, PairConfig, find_pair, load_pair
 from probe.pipeline.config import RunConfig
 from probe.problems import Problem, ProblemSet, load_problems
+from probe.steering import steering_layer
+from probe.taxonomy import taxonomy_site
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pair and the problems of each split."""
+    """The pair, the problems of each split, and where the models are read and steered.
+
+    Attributes:
+        layer: the steering layer of the base model.
+        site: the taxonomy's site in the thinking model.
+        new_tokens: the limit of emitted tokens.
+    """
 
     pair: Pair
     problem_set: ProblemSet
     train: Sequence[Problem]
     validation: Sequence[Problem]
     test: Sequence[Problem]
+    layer: int
+    site: str
+    new_tokens: int
 
     def hashes(self) -> dict[str, str]:
         """What tells these inputs from others."""
         return {
+            "prompts": object_hash(to_dict(self.pair.config)),
             "problems": self.problem_set.hash,
             "base": fingerprint(self.pair.base),
             "thinking": fingerprint(self.pair.thinking),
@@ -33,14 +47,14 @@ def prepare(config: RunConfig) -> Inputs:
     """Find everything a run needs and refuse what cannot work.
 
     Raises:
-        ProbeError: for a pair, a folder, a problem set or a device that is not there, tokenizers that differ, or too
-            few problems.
+        ProbeError: for a pair, a folder, a problem set or a device that is not there, tokenizers that differ, too few
+            problems, a layer or a site that a model does not have, or answers longer than a model has positions for.
     """
     if config.pair is not None:
         pair_config = find_pair(config.pair)
     else:
         assert config.base is not None and config.thinking is not None
-        pair_config = PairConfig("own", config.base, config.thinking)
+        pair_config = PairConfig(config.name, config.base, config.thinking)
     name = config.problems or pair_config.problems
     if name is None:
         raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
@@ -49,10 +63,32 @@ def prepare(config: RunConfig) -> Inputs:
         problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
     )
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
-    return Inputs(pair, problem_set, train, validation, test)
+    layer = steering_layer(pair.base, config.steering.layer)
+    site = taxonomy_site(pair.thinking, config.taxonomy.site)
+    new_tokens = config.decoding.max_new_tokens or pair.config.max_new_tokens
+    for model in (pair.base, pair.thinking):
+        _check_positions(model, (*train, *validation, *test), new_tokens)
+    return Inputs(pair, problem_set, train, validation, test, layer, site, new_tokens)
+
+
+def _check_positions(model: Model, problems: Sequence[Problem], new_tokens: int) -> None:
+    """Refuse what a model with a table of positions cannot hold; rotary positions have no end."""
+    config = model.hf.config.get_text_config()
+    if getattr(config, "rope_parameters", None):
+        return
+    there = config.max_position_embeddings
+    prompt = max(len(model.prompt_ids(problem.question)) for problem in problems)
+    if prompt + new_tokens > there:
+        raise ProbeError(
+            f"{model.name} has {there} positions: no room for a prompt of {prompt} tokens and "
+            f"{new_tokens} new ones; set decoding.max_new_tokens, or give shorter problems"
+        )
 
 
 def fingerprint(model: Model) -> str:
-    """What tells a model's weights from others without reading them whole: files and sizes, or the revision."""
-    files = sorted(Path(model.hf.config._name_or_path).glob("*.safetensors"))
-    return ", ".join(f"{file.name} {file.stat().st_size}" for file in files) or str(model.config.revision)
+    """What tells a model's weights from others: a hash of the files in its folder, or the commit on the hub."""
+    config, path = model.hf.config, Path(model.config.path).expanduser()
+    files = [path] if path.suffix == ".gguf" else sorted(Path(config._name_or_path).glob("*.safetensors"))
+    if files:
+        return object_hash({file.name: file_hash(file) for file in files})
+    return str(getattr(config, "_commit_hash", None) or model.config.revision)

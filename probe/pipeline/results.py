@@ -20,14 +20,18 @@ def results(
     """The result file, schema version 1."""
     config, inputs = stages.config, stages.inputs
     correct = judged(inputs, rollouts, arms)
-    rows = {"base": (rollouts.base, 0.0, rollouts.seconds["base"])}
-    rows |= {"thinking": (rollouts.thinking, 0.0, rollouts.seconds["thinking"])}
+    rows = {"base": (rollouts.base, 0.0, rollouts.base.seconds)}
+    rows |= {"thinking": (rollouts.thinking, 0.0, rollouts.thinking.seconds)}
     rows |= {name: (arm.traces, arm.steered_fraction, arm.seconds) for name, arm in arms.items()}
     entries = {
         name: summarise(
-            correct[name], [len(trace.tokens) for trace in traces], [trace.truncated for trace in traces], *rest
+            correct[name],
+            [len(trace.tokens) for trace in traces],
+            [trace.truncated for trace in traces],
+            steered_fraction,
+            seconds,
         )
-        for name, (traces, *rest) in rows.items()
+        for name, (traces, steered_fraction, seconds) in rows.items()
     }
     gaps = {name: gap_recovered(correct[name], correct["base"], correct["thinking"], seed=config.seed) for name in arms}
     per_seed = ["hybrid", *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
@@ -56,7 +60,7 @@ def results(
             **{name: taxonomy.scores.get(name) for name in ("variance_explained", "stability", "ami")},
         },
         "settings": {
-            "steering_site": f"resid_post.{stages.layer}",
+            "steering_site": f"resid_post.{inputs.layer}",
             "device": str(inputs.pair.base.device),
             "dtype": config.dtype,
         },
@@ -117,7 +121,7 @@ def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int
     for i, problem in enumerate(inputs.test[:n]):
         row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
         for name, traces in (("base", rollouts.base), ("thinking", rollouts.thinking)):
-            row["arms"][name] = {"text": traces[i].text, "correct": bool(correct[name][i])}
+            row["arms"][name] = {"text": traces[i].text, "correct": correct[name][i]}
         for name, arm in arms.items():
             trace = arm.traces[i]
             tokens = [
@@ -139,6 +143,6 @@ def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int
                     strict=True,
                 )
             ]
-            row["arms"][name] = {"text": arm.texts[i], "correct": bool(correct[name][i]), "tokens": tokens}
+            row["arms"][name] = {"text": arm.texts[i], "correct": correct[name][i], "tokens": tokens}
         rows.append(row)
     return rows

@@ -10,8 +10,6 @@ from probe.pipeline.inputs import prepare
 from probe.pipeline.results import behaviours, results, shown
 from probe.pipeline.stages import Stages
 from probe.reports import write_report
-from probe.steering import steering_layer
-from probe.taxonomy import default_site
 
 
 def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
@@ -29,13 +27,12 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
         ProbeError: for anything the user can mend; before any model runs.
     """
     inputs = prepare(config)
-    site = config.taxonomy.site or default_site(inputs.pair.thinking.n_layers)
-    stages = Stages(config, inputs, steering_layer(inputs.pair.base, config.steering.layer), site, progress)
+    stages = Stages(config, inputs, progress)
     folder = RunFolder(out, {"config": to_dict(config), **inputs.hashes()})
     seed, decoding = config.seed, to_dict(config.decoding)
 
     rollouts = folder.stage("traces", stages.traces, decoding, seed)
-    acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), {"site": site}, seed)
+    acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), {"site": inputs.site}, seed)
     taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(acts, *at), to_dict(config.taxonomy), seed)
     vectors = folder.stage(
         "steering", lambda *at: stages.steering(rollouts, taxonomy, *at), to_dict(config.steering), seed

@@ -1,14 +1,13 @@
 """The stages of a run: each makes one typed object from those before it, in its own folder, and can be broken off."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe._errors import ProbeError
-from probe._files import read_json, write_json
+from probe._files import write_json
 from probe.activations import SentenceActivations, harvest
 from probe.hybrid import Arm, ArmResult, control_arms, evaluate_arm, hybrid_arm
+from probe.models import Model
 from probe.pipeline.config import RunConfig
 from probe.pipeline.inputs import Inputs
 from probe.problems import Problem
@@ -25,7 +24,6 @@ class Rollouts:
     validation: Traces
     base: Traces
     thinking: Traces
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,58 +36,43 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Stages:
-    """The work of each stage.
-
-    Attributes:
-        layer: the steering layer of the base model.
-        site: the taxonomy's site in the thinking model.
-        progress: show bars.
-    """
+    """The work of each stage; ``progress`` shows bars."""
 
     config: RunConfig
     inputs: Inputs
-    layer: int
-    site: str
     progress: bool = False
-
-    @property
-    def new_tokens(self) -> int:
-        """The limit of emitted tokens."""
-        return self.config.decoding.max_new_tokens or self.inputs.pair.config.max_new_tokens
 
     def traces(self, folder: Path, finished: bool) -> Rollouts:
         """Roll out the thinking model on all splits and the base model on the test split."""
         pair, inputs = self.inputs.pair, self.inputs
-        made: dict[str, Traces] = {}
-        seconds: dict[str, float] = read_json(folder / "seconds.json") if finished else {}
-        for name, model, problems in (
-            ("train", pair.thinking, inputs.train),
-            ("validation", pair.thinking, inputs.validation),
-            ("base", pair.base, inputs.test),
-            ("thinking", pair.thinking, inputs.test),
-        ):
-            began = time.perf_counter()
-            made[name] = generate_traces(
+
+        def roll_out(name: str, model: Model, problems: Sequence[Problem]) -> Traces:
+            return generate_traces(
                 model,
                 inputs.problem_set,
                 problems,
-                max_new_tokens=self.new_tokens,
+                max_new_tokens=inputs.new_tokens,
                 think_close=pair.config.think_close,
                 batch_size=self.config.decoding.batch_size,
                 folder=folder / name,
                 progress=self.progress and not finished,
             )
-            seconds.setdefault(name, time.perf_counter() - began)
-        if not finished:
-            write_json(folder / "seconds.json", seconds)
-        return Rollouts(**made, seconds=seconds)
+
+        return Rollouts(
+            train=roll_out("train", pair.thinking, inputs.train),
+            validation=roll_out("validation", pair.thinking, inputs.validation),
+            base=roll_out("base", pair.base, inputs.test),
+            thinking=roll_out("thinking", pair.thinking, inputs.test),
+        )
 
     def activations(self, rollouts: Rollouts, folder: Path, finished: bool) -> tuple[SentenceActivations, ...]:
         """Mean residual stream of every sentence of the thinking model, train and validation."""
         return tuple(
             SentenceActivations.load(folder / name)
             if finished
-            else harvest(self.inputs.pair.thinking, traces, [self.site], folder=folder / name, progress=self.progress)
+            else harvest(
+                self.inputs.pair.thinking, traces, [self.inputs.site], folder=folder / name, progress=self.progress
+            )
             for name, traces in (("train", rollouts.train), ("validation", rollouts.validation))
         )
 
@@ -98,7 +81,7 @@ class Stages:
         if finished:
             return Taxonomy.load(folder)
         train, validation = acts
-        taxonomy = fit_taxonomy(
+        return fit_taxonomy(
             train,
             validation,
             self.config.taxonomy,
@@ -106,8 +89,6 @@ class Stages:
             folder=folder,
             progress=self.progress,
         )
-        taxonomy.save(folder)
-        return taxonomy
 
     def steering(self, rollouts: Rollouts, taxonomy: Taxonomy, folder: Path, finished: bool) -> Vectors:
         """Learn the vectors with every seed, and the single vector; each is kept as soon as it is learned."""
@@ -122,8 +103,6 @@ class Stages:
                 (rollouts.validation, self.inputs.validation),
             )
         )
-        if missing and not any(bool(batch.gate.any()) for batch in train):
-            raise ProbeError("base and thinking model never disagree on the training traces: nothing to steer")
         for name in missing:
             n_behaviours, seed = wanted[name]
             learned = learn_vectors(
@@ -131,7 +110,7 @@ class Stages:
                 train,
                 validation,
                 n_behaviours,
-                self.layer,
+                self.inputs.layer,
                 self.config.steering,
                 seed=seed,
                 progress=self.progress,
@@ -142,7 +121,7 @@ class Stages:
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"])
 
     def _gates(self, taxonomy: Taxonomy, traces: Traces, problems: Sequence[Problem]) -> list[GateBatch]:
-        return list(collect_gates(self.inputs.pair, taxonomy, self.layer, list(traces), problems))
+        return list(collect_gates(self.inputs.pair, taxonomy, self.inputs.layer, list(traces), problems))
 
     def arms(self, taxonomy: Taxonomy, vectors: Vectors, folder: Path, finished: bool) -> dict[str, ArmResult]:
         """Decode every arm on the test problems: the hybrid with each seed's vectors, controls with the first's."""
@@ -152,9 +131,9 @@ class Stages:
                 self.inputs.pair,
                 arm,
                 self.inputs.test,
-                steering_layer=self.layer,
+                steering_layer=self.inputs.layer,
                 taxonomy_layer=taxonomy.layer,
-                new_tokens=self.new_tokens,
+                new_tokens=self.inputs.new_tokens,
                 batch_size=self.config.decoding.batch_size,
                 seed=self.config.seed,
                 folder=folder / arm.name,

@@ -1,7 +1,5 @@
 """Figures of a run, for Jupyter and for the page: dots with intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,7 +30,7 @@ class _Row:
     note: str = ""
 
 
-def arms_figure(results: Mapping[str, Any]) -> Figure:
+def arms_figure(results: Mapping[str, Any]) -> "Figure":
     """Accuracy of every arm with its interval, between the base model and the thinking model as reference lines.
 
     Args:
@@ -48,7 +46,7 @@ def arms_figure(results: Mapping[str, Any]) -> Figure:
     return _dots(rows, references, "Correct answers", "no arm was run")
 
 
-def gap_figure(results: Mapping[str, Any]) -> Figure:
+def gap_figure(results: Mapping[str, Any]) -> "Figure":
     """Gap recovered by every arm with its interval, and by the hybrid once per seed of its vectors.
 
     0% is the base model and 100% the thinking model; values are not clamped. Without a gap the figure says so.
@@ -81,7 +79,7 @@ def _pair(low_high: Sequence[float] | None) -> tuple[float, float] | None:
     return (low_high[0], low_high[1]) if low_high else None
 
 
-def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str, empty: str) -> Figure:
+def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str, empty: str) -> "Figure":
     """One row a dot with its interval, the first row on top; the axis shows at least 0% to 100%."""
     from plotly.graph_objects import Figure, Scatter
 

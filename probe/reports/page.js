@@ -36,18 +36,21 @@
   const depth = (strength) => (strength == null ? 0.6 : Math.min(1, 0.25 + (0.75 * Math.abs(strength)) / strongest));
   const look = (behaviour) => (behaviour == null ? "" : `b${behaviour % 8} line${Math.floor(behaviour / 8) % 3}`);
   const chip = (behaviour) => make("span", { className: `chip ${look(behaviour)}`, textContent: behaviour });
-  const mark = (correct) => make("span", { className: `badge ${correct ? "right" : "wrong"}`, textContent: correct ? "✓" : "✗", ariaLabel: correct ? "correct" : "wrong" });
+  // An answer that could not be graded is neither right nor wrong.
+  const verdict = (correct) => (correct == null ? "Not graded" : correct ? "Correct" : "Wrong");
+  const mark = (correct) => make("span", { className: `badge ${correct == null ? "" : correct ? "right" : "wrong"}`, textContent: correct == null ? "–" : correct ? "✓" : "✗", ariaLabel: verdict(correct).toLowerCase() });
   const visible = (text) => (text == null ? "–" : text.replace(/ /g, "␣").replace(/\n/g, "⏎") || "(empty)");
 
   // Problems are grouped by what steering did to them, so that successes are not shown without the failures.
   const outcome = ({ arms }) => {
     const [base, hybrid] = ["base", "hybrid"].map((name) => arms.find((arm) => arm.name === name));
     if (!base || !hybrid) return "All problems";
+    if (base.correct == null || hybrid.correct == null) return "Not graded";
     if (hybrid.correct) return base.correct ? "Base right, hybrid right" : "Base wrong, hybrid right";
     return base.correct ? "Base right, hybrid wrong" : "Base wrong, hybrid wrong";
   };
   const order = [];
-  for (const name of ["Base wrong, hybrid right", "Base wrong, hybrid wrong", "Base right, hybrid wrong", "Base right, hybrid right", "All problems"]) {
+  for (const name of ["Base wrong, hybrid right", "Base wrong, hybrid wrong", "Base right, hybrid wrong", "Base right, hybrid right", "Not graded", "All problems"]) {
     const members = problems.map((problem, i) => i).filter((i) => outcome(problems[i]) === name);
     if (!members.length) continue;
     const group = make("optgroup", { label: `${name} (${members.length})` });
@@ -92,7 +95,7 @@
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
     const total = tokens.filter((token) => token.steered).length;
     const share = tokens.length ? `${total} of ${tokens.length} tokens steered` : "nothing steered";
-    $("about").replaceChildren(mark(arm.correct), ` ${arm.correct ? "Correct" : "Wrong"} · ${share}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
+    $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
     $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
       const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}`);
       button.addEventListener("click", () => alone(button, behaviour));

@@ -15,6 +15,7 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
 
     A token that was not steered and that both models agree on becomes its text alone; any other becomes
     ``[text, steered, behaviour, strength, base, thinking]``. An arm without a record of its tokens keeps its text.
+    ``correct`` stays None where the answer could not be graded.
     """
     problems, size = [], 0
     for problem in shown:
@@ -34,7 +35,7 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
 
 def _arm(arm: Mapping[str, Any]) -> dict[str, Any]:
     tokens = arm.get("tokens")
-    correct = bool(arm.get("correct"))
+    correct = arm.get("correct")
     if not tokens:
         return {"correct": correct, "text": arm.get("text", "")}
     return {"correct": correct, "tokens": [_token(token) for token in tokens]}

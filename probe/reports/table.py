@@ -1,7 +1,5 @@
 """The arms of a run as a table for the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def arms_table(results: Mapping[str, Any]) -> Table:
+def arms_table(results: Mapping[str, Any]) -> "Table":
     """Every arm with its accuracy, the gap it recovers and what it cost; one more line for each seed of the hybrid.
 
     Args:

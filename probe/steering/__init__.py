@@ -1,6 +1,6 @@
 """Mechanisms and how they are learned."""
 
-from probe.steering.gates import GateBatch, collect_gates, gate_counts
+from probe.steering.gates import GateBatch, collect_gates
 from probe.steering.learn import Learned, SteeringConfig, learn_vectors, steering_layer
 from probe.steering.vectors import BehaviourVectors, random_like
 
@@ -10,7 +10,6 @@ __all__ = [
     "Learned",
     "SteeringConfig",
     "collect_gates",
-    "gate_counts",
     "learn_vectors",
     "random_like",
     "steering_layer",

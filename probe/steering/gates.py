@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -29,6 +28,12 @@ class GateBatch:
     gate: Bool[Tensor, "rows emitted"]
     behaviour: Int[Tensor, "rows emitted"]
     target: Int[Tensor, "rows emitted"]
+
+    @property
+    def places(self) -> tuple[Int[Tensor, " gates"], Int[Tensor, " gates"]]:
+        """Row and column of ``forced.ids`` at which each gate is steered: where its token is predicted from."""
+        rows, emitted = self.gate.nonzero(as_tuple=True)
+        return rows, self.forced.predicts[rows, emitted]
 
 
 def collect_gates(
@@ -73,9 +78,3 @@ def collect_gates(
         gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
         yield GateBatch(forced, gate, behaviour, thinking_token)
-
-
-def gate_counts(batches: Sequence[GateBatch], n_behaviours: int) -> Int[Tensor, " behaviours"]:
-    """How many gates each behaviour has."""
-    seen = torch.cat([batch.behaviour[batch.gate] for batch in batches])
-    return torch.bincount(seen, minlength=n_behaviours)

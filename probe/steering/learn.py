@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
+from probe._config import check_above_zero, check_least, check_seeds
 from probe._errors import ProbeError
-from probe.models import Model
+from probe.models import Model, place
 from probe.steering.gates import GateBatch
 from probe.steering.objective import Objective, typical_coordinate
 from probe.steering.vectors import BehaviourVectors
@@ -21,7 +22,11 @@ from probe.steering.vectors import BehaviourVectors
 
 @dataclass(frozen=True)
 class SteeringConfig:
-    """How mechanism and policy are learned."""
+    """How mechanism and policy are learned.
+
+    Raises:
+        ProbeError: if a setting makes no sense.
+    """
 
     layer: int | None = None
     """Steering layer of the base model, 0-based; None takes the block at 37 % of the depth (2510.07364)."""
@@ -37,6 +42,11 @@ class SteeringConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the vectors; each is trained and shown."""
 
+    def __post_init__(self) -> None:
+        check_seeds("steering.seeds", self.seeds)
+        check_least("steering", self, layer=0, epochs=1, hidden=1)
+        check_above_zero("steering", self, "lr_vectors", "lr_strength")
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -51,12 +61,13 @@ def steering_layer(model: Model, layer: int | None) -> int:
     """The steering layer: the one given, or the block at 37 % of the depth.
 
     Raises:
-        ProbeError: if the model has no block above it to steer.
+        ProbeError: if the model has no block above it to steer, or is of an architecture whose blocks are not known.
     """
     last = model.n_layers - 2
     found = min(last, max(0, math.ceil(0.37 * model.n_layers) - 1)) if layer is None else layer
     if not 0 <= found <= last:
         raise ProbeError(f"steering.layer is {found}; {model.name} can be steered at 0 to {last}, below its last block")
+    place(model.hf, f"resid_post.{found}")
     return found
 
 
@@ -106,11 +117,11 @@ def learn_vectors(
     for _ in range(config.epochs):
         for i in torch.randperm(len(train), generator=generator).tolist():
             loss, _, n = objective(train[i])
+            optimizer.zero_grad()
             if n:
-                optimizer.zero_grad()
                 (loss / n).backward()
                 torch.nn.utils.clip_grad_norm_(vectors.parameters(), 1.0)
-                optimizer.step()
+            optimizer.step()  # where there is no gate there is no gradient, and nothing moves
             schedule.step()
             bar.update()
         history.append(_evaluate(objective, validation))

@@ -1,6 +1,7 @@
 """What the vectors are learned on: cross-entropy at the gates, steered as decoding steers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,57 +30,56 @@ class Objective:
 
     def __call__(self, batch: GateBatch) -> tuple[Float[Tensor, ""], int, int]:
         """Summed cross-entropy at the gates of a batch, how many are right, and how many there are."""
-        rows, emitted = batch.gate.nonzero(as_tuple=True)
-        at, target = batch.forced.predicts[rows, emitted], batch.target[rows, emitted]
+        behaviour, target = batch.behaviour[batch.gate], batch.target[batch.gate]
+        behaviour = behaviour.clamp(max=self.vectors.n_behaviours - 1)
         hidden = resid_below(self.base, batch, self.vectors.layer)
-        behaviour = batch.behaviour[rows, emitted].clamp(max=self.vectors.n_behaviours - 1)
-        resid = hidden[rows, at]
+        resid = hidden[batch.places]
         shift = self.vectors.shift(self.vectors.strength(resid, behaviour), behaviour).to(resid.dtype)
-        steer = self._persistent if self.vectors.persistent else self._transient
-        logits = steer(batch, hidden, shift, rows, at).float()
+        steered = (_persistent if self.vectors.persistent else _transient)(self.base, batch, hidden, shift)
+        logits = self.upper(steered.hidden, attention_mask=steered.masks, position_ids=steered.positions)
+        logits = logits[batch.places[0], steered.columns].float()
         return F.cross_entropy(logits, target, reduction="sum"), int((logits.argmax(-1) == target).sum()), len(target)
 
-    def _persistent(
-        self,
-        batch: GateBatch,
-        hidden: Float[Tensor, "rows pos d_model"],
-        shift: Float[Tensor, "gates d_model"],
-        rows: Int[Tensor, " gates"],
-        at: Int[Tensor, " gates"],
-    ) -> Float[Tensor, "gates vocab"]:
-        """All shifts of a text at once; later tokens see them."""
-        return self.upper(
-            hidden.index_put((rows, at), shift, accumulate=True),
-            attention_mask=causal_masks(self.base, batch.forced.valid, hidden.shape[1]),
-            position_ids=batch.forced.positions,
-        )[rows, at]
 
-    def _transient(
-        self,
-        batch: GateBatch,
-        hidden: Float[Tensor, "rows pos d_model"],
-        shift: Float[Tensor, "gates d_model"],
-        rows: Int[Tensor, " gates"],
-        at: Int[Tensor, " gates"],
-    ) -> Float[Tensor, "gates vocab"]:
-        """Every gate by itself: a shifted copy of its position, appended to the text, that nothing else sees.
+@dataclass(frozen=True)
+class _Steered:
+    """The texts of a batch with their shifts in place: what the upper layers read, and in which column each gate is."""
 
-        A copy looks at the unshifted text before it and at itself, which is what re-running one cached step does.
-        """
-        forced, (n, width) = batch.forced, batch.forced.ids.shape
-        slot = width + (batch.gate.cumsum(1) - 1)[batch.gate]
-        extra = int(batch.gate.sum(1).max())
-        longer = torch.cat([hidden, hidden.new_zeros(n, extra, hidden.shape[-1])], 1)
-        longer = longer.index_put((rows, slot), hidden[rows, at] + shift)
-        positions = torch.cat([forced.positions, forced.positions.new_zeros(n, extra)], 1)
-        positions[rows, slot] = forced.positions[rows, at]
-        column = torch.arange(width + extra, device=hidden.device)
-        seen = (column[:, None] == column).repeat(n, 1, 1)
-        seen[:, :width, :width] |= forced.valid[:, None] & (column[:width] <= column[:width, None])
-        seen[rows, slot, :width] = forced.valid[rows] & (column[:width] < at[:, None])
-        distance = positions[:, :, None] - positions[:, None, :]
-        masks = additive_masks(self.base, seen, distance)
-        return self.upper(longer, attention_mask=masks, position_ids=positions)[rows, slot]
+    hidden: Float[Tensor, "rows pos d_model"]
+    masks: Tensor | dict[str, Tensor]
+    positions: Int[Tensor, "rows pos"]
+    columns: Int[Tensor, " gates"]
+
+
+def _persistent(
+    base: Model, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
+) -> _Steered:
+    """All shifts of a text at once; later tokens see them."""
+    masks = causal_masks(base, batch.forced.valid, hidden.shape[1])
+    shifted = hidden.index_put(batch.places, shift, accumulate=True)
+    return _Steered(shifted, masks, batch.forced.positions, batch.places[1])
+
+
+def _transient(
+    base: Model, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
+) -> _Steered:
+    """Every gate by itself: a shifted copy of its position, appended to the text, that nothing else sees.
+
+    A copy looks at the unshifted text before it and at itself, which is what re-running one cached step does.
+    """
+    forced, (n, width), (rows, at) = batch.forced, batch.forced.ids.shape, batch.places
+    slot = width + (batch.gate.cumsum(1) - 1)[batch.gate]
+    extra = int(batch.gate.sum(1).max())
+    longer = torch.cat([hidden, hidden.new_zeros(n, extra, hidden.shape[-1])], 1)
+    longer = longer.index_put((rows, slot), hidden[rows, at] + shift)
+    positions = torch.cat([forced.positions, forced.positions.new_zeros(n, extra)], 1)
+    positions[rows, slot] = forced.positions[rows, at]
+    column = torch.arange(width + extra, device=hidden.device)
+    seen = (column[:, None] == column).repeat(n, 1, 1)
+    seen[:, :width, :width] |= forced.valid[:, None] & (column[:width] <= column[:width, None])
+    seen[rows, slot, :width] = forced.valid[rows] & (column[:width] < at[:, None])
+    distance = positions[:, :, None] - positions[:, None, :]
+    return _Steered(longer, additive_masks(base, seen, distance), positions, slot)
 
 
 @torch.no_grad()

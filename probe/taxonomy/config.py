@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from probe._config import check_above_zero, check_least, check_seeds
 from probe._errors import ProbeError
+from probe.models import Model, Site, place
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class TaxonomyConfig:
     """
 
     site: str | None = None
-    """Where the thinking model is read; None for the output of its middle block (:func:`default_site`)."""
+    """Where the thinking model is read, ``resid_post`` and a layer; None for the output of its middle block."""
     sizes: tuple[int, ...] = (4, 6, 8, 10, 12)
     """Numbers of behaviours to try."""
     k: int = 3
@@ -34,14 +36,16 @@ class TaxonomyConfig:
     """A size must have at least this stability."""
 
     def __post_init__(self) -> None:
-        if not self.sizes or not self.seeds:
-            raise ProbeError("a taxonomy needs at least one size and one seed")
+        check_seeds("taxonomy.seeds", self.seeds)
+        check_least("taxonomy", self, steps=1, batch_size=1, outlier_multiple=1, enough=0, stable=0)
+        check_above_zero("taxonomy", self, "lr")
+        if not self.sizes:
+            raise ProbeError("taxonomy.sizes is empty: give at least one size")
         if not 1 <= self.k <= min(self.sizes):
             raise ProbeError(
-                f"k={self.k} active latents among {min(self.sizes)} behaviours; choose k from 1 to {min(self.sizes)}"
+                f"taxonomy.k is {self.k} active latents among {min(self.sizes)} behaviours; "
+                f"choose k from 1 to {min(self.sizes)}, or larger sizes"
             )
-        if min(self.steps, self.batch_size, self.lr, self.outlier_multiple) <= 0:
-            raise ProbeError("steps, batch_size, lr and outlier_multiple of a taxonomy must be above 0")
 
     @property
     def rule(self) -> str:
@@ -53,10 +57,15 @@ class TaxonomyConfig:
         )
 
 
-def default_site(n_layers: int) -> str:
-    """Where a taxonomy is read unless the user says: the output of the middle block.
+def taxonomy_site(model: Model, site: str | None) -> str:
+    """Where the thinking model is read: the site given, or the output of its middle block.
 
-    >>> default_site(4), default_site(32)
-    ('resid_post.2', 'resid_post.16')
+    Raises:
+        ProbeError: if it is no ``resid_post``, which is what decoding reads, or the model has no such layer.
     """
-    return f"resid_post.{n_layers // 2}"
+    found = Site.parse(f"resid_post.{model.n_layers // 2}" if site is None else site)
+    if found.kind != "resid_post" or found.layer is None or found.layer >= model.n_layers:
+        last = model.n_layers - 1
+        raise ProbeError(f"taxonomy.site is {found}; {model.name} is read at resid_post.0 to resid_post.{last}")
+    place(model.hf, found)
+    return str(found)

@@ -57,15 +57,15 @@ class Taxonomy:
 
     @property
     def layer(self) -> int:
-        """The 0-based layer of :attr:`site`.
+        """The 0-based layer whose output :attr:`site` is: where a thinking model is read token by token.
 
         Raises:
-            ProbeError: if the site has none.
+            ProbeError: if the site is no ``resid_post``.
         """
-        layer = Site.parse(self.site).layer
-        if layer is None:
-            raise ProbeError(f"the taxonomy's site {self.site} has no layer")
-        return layer
+        site = Site.parse(self.site)
+        if site.kind != "resid_post" or site.layer is None:
+            raise ProbeError(f"this taxonomy was fitted at {site}; decoding reads resid_post only, fit one there")
+        return site.layer
 
     @property
     def k_active(self) -> int:

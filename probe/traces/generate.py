@@ -1,16 +1,16 @@
 """Rollouts: greedy decoding in batches, stored batch by batch so that a run that is killed goes on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
-from probe._files import read_json, write_json
 from probe.hooks import Runner
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
+from probe.traces.batches import in_batches
 from probe.traces.trace import Traces, make_trace
 
 
@@ -68,20 +68,16 @@ def generate_traces(
         folder: each finished batch is kept here, and a later call with the same arguments does only what is missing.
         progress: show a bar.
     """
-    emissions: list[Emission] = []
-    starts = range(0, len(problems), batch_size)
-    for start in tqdm(starts, desc=f"traces of {model.name}", unit="batch", disable=not progress):
-        batch = problems[start : start + batch_size]
-        kept = None if folder is None else folder / f"batch-{start:06d}.json"
-        if kept is not None and kept.exists():
-            emissions += [Emission(tuple(row["tokens"]), row["truncated"]) for row in read_json(kept)]
-            continue
-        done = decode_greedy(model, [model.prompt_ids(problem.question) for problem in batch], max_new_tokens)
-        if kept is not None:
-            write_json(kept, [{"tokens": list(row.tokens), "truncated": row.truncated} for row in done])
-        emissions += done
+
+    def roll_out(batch: Sequence[Problem]) -> list[dict[str, Any]]:
+        prompts = [model.prompt_ids(problem.question) for problem in batch]
+        return [asdict(row) for row in decode_greedy(model, prompts, max_new_tokens)]
+
+    rows, seconds = in_batches(
+        problems, roll_out, batch_size, name=f"traces of {model.name}", folder=folder, progress=progress
+    )
     traces = [
-        make_trace(model, problem_set, problem, row.tokens, row.truncated, think_close)
-        for problem, row in zip(problems, emissions, strict=True)
+        make_trace(model, problem_set, problem, row["tokens"], row["truncated"], think_close)
+        for problem, row in zip(problems, rows, strict=True)
     ]
-    return Traces(model.name, problem_set.name, traces)
+    return Traces(model.name, problem_set.name, traces, seconds)

@@ -118,15 +118,20 @@ _SCHEMA = pa.schema(
 class Traces(Sequence[Trace]):
     """The rollouts of one model on one problem set, in the order of the problems.
 
+    ``seconds`` is what decoding them took; None where that is not known, as for a slice. It has no part in equality.
+
     >>> traces = Traces("tiny-base", "story", [])
     >>> len(traces)
     0
     """
 
-    def __init__(self, model_name: str, problems_name: str, traces: Sequence[Trace]) -> None:
+    def __init__(
+        self, model_name: str, problems_name: str, traces: Sequence[Trace], seconds: float | None = None
+    ) -> None:
         self.model_name = model_name
         self.problems_name = problems_name
         self.traces = tuple(traces)
+        self.seconds = seconds
 
     def __len__(self) -> int:
         return len(self.traces)
@@ -144,7 +149,7 @@ class Traces(Sequence[Trace]):
         return self.traces[index]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Traces) and vars(self) == vars(other)
+        return isinstance(other, Traces) and vars(self) | {"seconds": None} == vars(other) | {"seconds": None}
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -163,6 +168,8 @@ class Traces(Sequence[Trace]):
         """Write ``traces.parquet`` into ``folder`` and give back its path."""
         table = pa.Table.from_pylist([asdict(trace) for trace in self], schema=_SCHEMA)
         names = {"probe.model": self.model_name, "probe.problems": self.problems_name}
+        if self.seconds is not None:
+            names["probe.seconds"] = repr(self.seconds)
         return write_table(Path(folder) / "traces.parquet", table.replace_schema_metadata(names))
 
     @classmethod
@@ -181,7 +188,8 @@ class Traces(Sequence[Trace]):
             Trace(**row | {"tokens": tuple(row["tokens"]), "sentences": tuple(Sentence(**s) for s in row["sentences"])})
             for row in table.to_pylist()
         ]
-        return cls(names[b"probe.model"].decode(), names[b"probe.problems"].decode(), rows)
+        seconds = float(names[b"probe.seconds"]) if b"probe.seconds" in names else None
+        return cls(names[b"probe.model"].decode(), names[b"probe.problems"].decode(), rows, seconds)
 
     def __repr__(self) -> str:
         shares = f"{self.accuracy:.1%} correct, {self.truncated:.1%} truncated"

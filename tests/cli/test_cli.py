@@ -37,6 +37,10 @@ class Config:
     dtype: str = "float32"
     seed: int = 0
 
+    @property
+    def name(self) -> str:
+        return self.pair or "own-name"
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
@@ -72,7 +76,7 @@ def test_run_two_models(calls):
     )
     assert done.exit_code == 0, done.output
     expected = Config(base=Model("./b"), thinking=Model("org/t-1.5", "chat"), problems="p.jsonl")
-    assert calls == [(expected, Path("runs/t-1.5"))]
+    assert calls == [(expected, Path("runs/own-name"))]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,31 @@ def test_a_mistake_is_one_line(calls, tmp_path):
     done = probe("run", "--config", str(file))
     assert (done.exit_code, done.stdout, calls) == (2, "", [])
     assert done.stderr == f"probe: unknown key 'sed' in {file}; did you mean 'seed'?\n"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "said"),
+    [
+        ("pair: tiny-rl\ndecoding: {batch_size: 0}", "decoding.batch_size is 0; it must be at least 1"),
+        ("pair: tiny-rl\nsteering: {lr_strength: -1}", "steering.lr_strength is -1.0; it must be above 0"),
+        (
+            "pair: tiny-rl\ntaxonomy: {site: resid_pre.1}",
+            "taxonomy.site is resid_pre.1; tiny-rl is read at ",
+        ),
+        (
+            "pair: tiny-rl\ntaxonomy: {site: resid_post.9}",
+            "taxonomy.site is resid_post.9; tiny-rl is read at ",
+        ),
+    ],
+)
+def test_what_would_fail_after_hours_fails_at_once(tmp_path, monkeypatch, yaml, said):
+    monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    file, out = tmp_path / "run.yaml", tmp_path / "run"
+    file.write_text(yaml)
+    done = probe("run", "--config", str(file), "--out", str(out))
+    assert (done.exit_code, done.stdout, out.exists()) == (2, "", False)
+    assert done.stderr.startswith(f"probe: {said}")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("calls")

@@ -7,9 +7,9 @@ from probe.models import Model, load_model
 
 
 @pytest.fixture
-def model(tiny_folder, arch) -> Model:
+def model(tiny_folder, any_arch) -> Model:
     """A fresh copy for every test, so that what one test leaves behind cannot help another."""
-    return load_model(tiny_folder(arch, "letters"))
+    return load_model(tiny_folder(any_arch, "letters"))
 
 
 @pytest.fixture

@@ -5,14 +5,26 @@ import torch
 
 from probe._errors import ProbeError
 from probe.hooks import capture, edit
-from probe.models import Site, all_sites, load_model
+from probe.models import Site, all_sites, load_model, place
+
+
+def plain_sites(model):
+    """Every site but the patterns, for which the attention is computed another way, to other last digits."""
+    return [site for site in all_sites(model.hf) if site.kind != "pattern"]
+
+
+def skip_parallel(model):
+    if getattr(model.hf.config, "use_parallel_residual", False):
+        with pytest.raises(ProbeError, match=r"no site 'resid_mid\.1': attention and MLP read the same"):
+            place(model.hf, "resid_mid.1")
+        pytest.skip("attention and MLP side by side")
 
 
 @torch.no_grad()
 def test_adding_zero_changes_nothing(model, ids):
     before = model.hf(ids).logits
-    for site in all_sites(model.hf):
-        with edit(model, {site: torch.zeros(model.d_model)}):
+    for site in plain_sites(model):
+        with edit(model, {site: torch.zeros(())}):
             assert torch.equal(model.hf(ids).logits, before), site
         with edit(model, {site: lambda hidden: hidden.clone()}):
             assert torch.equal(model.hf(ids).logits, before), site
@@ -21,7 +33,7 @@ def test_adding_zero_changes_nothing(model, ids):
 @torch.no_grad()
 def test_detach_restores_bit_for_bit(model, ids):
     before, weights = model.hf(ids).logits, {k: v.clone() for k, v in model.hf.state_dict().items()}
-    changes = {site: torch.ones(model.d_model) for site in all_sites(model.hf)}
+    changes = {site: torch.ones(()) for site in plain_sites(model)}
     with edit(model, changes):
         assert not torch.equal(model.hf(ids).logits, before)
     with pytest.raises(RuntimeError, match="by the user"), edit(model, changes):
@@ -54,8 +66,7 @@ def test_the_last_layer_by_hand(model, ids):
     shift = 3 * torch.randn(ids.shape[1], model.d_model, generator=torch.Generator().manual_seed(2))
     with capture(model, "resid_post.3") as acts:
         model.hf(ids)
-    trunk = model.hf.base_model
-    norm = trunk.ln_f if hasattr(trunk, "ln_f") else trunk.norm
+    norm = model.hf.get_submodule(place(model.hf, "final_norm").module)
     by_hand = model.hf.get_output_embeddings()(norm(acts["resid_post.3"] + shift))
     if cap := getattr(model.hf.config, "final_logit_softcapping", None):
         by_hand = cap * torch.tanh(by_hand / cap)
@@ -66,6 +77,7 @@ def test_the_last_layer_by_hand(model, ids):
 @torch.no_grad()
 def test_an_edit_between_attention_and_mlp_moves_the_stream_and_not_only_the_mlp(model, ids):
     """At resid_mid the same shift of attn_out must follow, in both the stream and what the MLP reads."""
+    skip_parallel(model)
     shift = torch.randn(model.d_model, generator=torch.Generator().manual_seed(3))
     read = ["resid_mid.1", "mlp_out.1", "resid_post.1"]
     with edit(model, {"attn_out.1": shift}), capture(model, read) as expected:
@@ -79,6 +91,7 @@ def test_an_edit_between_attention_and_mlp_moves_the_stream_and_not_only_the_mlp
 
 @torch.no_grad()
 def test_ablating_a_contribution(model, ids):
+    skip_parallel(model)
     with edit(model, {"mlp_out.2": torch.zeros_like}), capture(model, ["resid_mid.2", "resid_post.2"]) as acts:
         model.hf(ids)
     assert torch.equal(acts["resid_post.2"], acts["resid_mid.2"])

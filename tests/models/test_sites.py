@@ -3,11 +3,10 @@
 import pytest
 
 from probe._errors import ProbeError
-from probe.models import Site, all_sites, load_model, place
-from probe.models.sites import ARCHITECTURES, KINDS
+from probe.models import ARCHITECTURES, KINDS, Site, all_sites, load_model, place
 
 
-@pytest.mark.parametrize("text", ["resid_post.2", "resid_pre.0", "attn_out.11", "embed", "final_norm"])
+@pytest.mark.parametrize("text", ["resid_post.2", "attn_out.11", "embed", "model.layers.2.mlp", "a.b.c:input"])
 def test_names_round_trip(text):
     assert str(Site.parse(text)) == text
     assert Site.parse(Site.parse(text)) == Site.parse(text)
@@ -28,6 +27,8 @@ def test_names_in_other_libraries(tiny_folder):
         ("resid_post", "needs a layer"),
         ("resid_post.", "is no site"),
         ("resid_post.two", "is no site"),
+        ("resid_post.2:middle", "is no module path"),
+        (":input", "is no module path"),
         ("resid_post.-1", "needs a layer, counted from 0"),
         ("embed.0", "has no layer"),
     ],
@@ -37,11 +38,28 @@ def test_names_that_are_none(text, said):
         Site.parse(text)
 
 
-def test_every_place_of_the_table_is_in_the_model(tiny_folder, arch):
-    hf = load_model(tiny_folder(arch, "letters")).hf
+def test_every_place_of_the_table_is_in_the_model(tiny_folder, any_arch):
+    hf = load_model(tiny_folder(any_arch, "letters")).hf
     for site in all_sites(hf):
         hf.get_submodule(place(hf, site).module)
-    assert len(all_sites(hf)) == 5 * 4 + 2
+    lacking = any_arch == "gpt_neox"  # whose blocks are parallel
+    assert len(all_sites(hf)) == (12 - lacking) * 4 + 3
+    assert all_sites(hf, "z", "logits") == [*(Site("z", i) for i in range(4)), Site("logits")]
+
+
+def test_every_architecture_of_the_table_is_tested(any_arch, tiny_folder):
+    assert load_model(tiny_folder(any_arch, "letters")).hf.config.model_type in ARCHITECTURES
+
+
+def test_module_paths(tiny_folder):
+    hf = load_model(tiny_folder("llama", "letters")).hf
+    site = Site.parse("model.layers.2.mlp.act_fn:input")
+    assert site.is_module and place(hf, site).module == "model.layers.2.mlp.act_fn" and place(hf, site).side == "input"
+    assert place(hf, "lm_head:output").side == "output"
+    with pytest.raises(ProbeError, match=r"no module 'model\.layers\.2\.mpl' in this model; did you mean"):
+        place(hf, "model.layers.2.mpl")
+    with pytest.raises(ProbeError, match="TransformerLens has no hook of its own"):
+        _ = site.lens
 
 
 def test_layers_beyond_the_last_are_refused_with_the_range(tiny_folder):
@@ -60,7 +78,7 @@ def test_an_architecture_that_is_not_in_the_table(tiny_folder, monkeypatch):
 def test_a_site_that_an_architecture_lacks(tiny_folder, monkeypatch):
     model = load_model(tiny_folder("llama", "letters"))
     monkeypatch.setitem(ARCHITECTURES, "llama", {k: v for k, v in ARCHITECTURES["llama"].items() if k != "resid_mid"})
-    with pytest.raises(ProbeError, match="llama models have no site 'resid_mid'; they have embed, resid_pre, attn_out"):
+    with pytest.raises(ProbeError, match="llama models have no site 'resid_mid'; they have embed, resid_pre, q, k, v"):
         place(model.hf, "resid_mid.0")
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from probe._config import from_dict
 from probe._errors import ProbeError
+from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, prepare, run
+from probe.pipeline.inputs import fingerprint
 
 ARMS = {
     "base",
@@ -73,6 +75,7 @@ def test_result_file_keeps_its_contract(whole):
     assert {"bits_per_token", "bits_per_steered_token", "fitted_parameters"} <= set(stored["oracle"])
     assert {"site", "k", "variance_explained", "stability", "ami"} <= set(stored["taxonomy"])
     assert stored["seeds"]["values"] == [0, 1]
+    assert stored["pair"] == "llama-words-2", "the thinking model's name"
     assert (out / "report.html").stat().st_size > 10_000
 
 
@@ -100,6 +103,42 @@ def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lo
     assert timeless(run(from_dict(RunConfig, settings(tiny_folder)), again)) == timeless(found)
 
 
+def test_seconds_are_those_of_the_work_and_not_of_the_last_process(whole, tiny_folder, tmp_path):
+    out, found = whole
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    (again / "traces" / "manifest.json").unlink()
+    (again / "arms" / "manifest.json").unlink()
+    assert run(from_dict(RunConfig, settings(tiny_folder)), again) == found
+
+
+def test_a_model_against_itself_has_no_gap_and_is_never_steered(tiny_folder, tmp_path):
+    model = settings(tiny_folder)["thinking"]
+    found = run(from_dict(RunConfig, settings(tiny_folder, base=model)), tmp_path / "same")
+    assert all(gap == {"value": None, "ci": None} for gap in found["gap_recovered"].values())
+    assert all(arm["steered_fraction"] == 0 for arm in found["arms"].values())
+    assert found["oracle"]["bits_per_token"] == found["oracle"]["bits_per_steered_token"] == 0
+    assert "No gap: base and thinking model differ" in (tmp_path / "same" / "report.html").read_text()
+
+
+def test_other_weights_of_the_same_size_are_other_models(tiny_folder, tmp_path):
+    def of(seed):
+        changed = shutil.copytree(tiny_folder("llama", seed=seed), tmp_path / str(seed))
+        return fingerprint(load_model(ModelConfig(str(changed)), device="cpu"))
+
+    assert of(1) != of(2)
+    assert of(3) == fingerprint(load_model(ModelConfig(str(tiny_folder("llama", seed=3))), device="cpu"))
+
+
+def test_a_hub_model_is_told_by_its_commit(tiny_folder):
+    model = load_model(ModelConfig(str(tiny_folder("llama", seed=1))), device="cpu")
+    model.config = ModelConfig("org/name", revision="main")
+    model.hf.config._name_or_path = "org/name"
+    assert fingerprint(model) == "main"
+    model.hf.config._commit_hash = "c0ffee"
+    assert fingerprint(model) == "c0ffee"
+
+
 def test_other_settings_are_refused_and_named(whole, tiny_folder):
     out, _ = whole
     other = settings(tiny_folder, steering={"epochs": 3, "seeds": [0, 1]})
@@ -122,12 +161,45 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"base": None}, "no models given"),
         ({"sizes": {"train": 10**6}}, "train problems asked for"),
         ({"device": "cuda:7"}, "asked for"),
+        ({"sizes": {"test": 0}}, r"sizes\.test is 0; it must be at least 1"),
+        ({"shown": -1}, "shown is -1"),
+        ({"seed": -1}, "seed: -1 is no seed"),
+        ({"decoding": {"batch_size": 0}}, r"decoding\.batch_size is 0; it must be at least 1"),
+        ({"decoding": {"max_new_tokens": 0}}, r"decoding\.max_new_tokens is 0"),
+        ({"taxonomy": {"site": "resid_post.4"}}, r"taxonomy\.site is resid_post\.4; llama-words-2 is read at resid_po"),
+        ({"taxonomy": {"site": "resid_pre.2"}}, r"taxonomy\.site is resid_pre\.2"),
+        ({"taxonomy": {"site": "embed"}}, r"taxonomy\.site is embed"),
+        ({"taxonomy": {"site": "resid_pots.2"}}, "did you mean 'resid_post'"),
+        ({"taxonomy": {"sizes": []}}, r"taxonomy\.sizes is empty"),
+        ({"taxonomy": {"sizes": [2], "k": 3}}, r"taxonomy\.k is 3"),
+        ({"taxonomy": {"lr": 0}}, r"taxonomy\.lr is 0\.0; it must be above 0"),
+        ({"taxonomy": {"outlier_multiple": 0.5}}, r"taxonomy\.outlier_multiple is 0\.5"),
+        ({"taxonomy": {"seeds": [1, 1]}}, r"taxonomy\.seeds names a seed twice"),
         ({"steering": {"seeds": []}}, "seeds is empty"),
+        ({"steering": {"seeds": [-1]}}, r"steering\.seeds: -1 is no seed"),
+        ({"steering": {"layer": 3}}, r"steering\.layer is 3"),
+        ({"steering": {"layer": -1}}, r"steering\.layer is -1"),
+        ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
+        ({"steering": {"hidden": 0}}, r"steering\.hidden is 0"),
+        ({"steering": {"lr_vectors": float("nan")}}, r"steering\.lr_vectors is nan"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(tiny_folder, changed, said):
     with pytest.raises(ProbeError, match=said):
         prepare(from_dict(RunConfig, settings(tiny_folder, **changed)))
+
+
+def test_answers_longer_than_a_table_of_positions_are_refused(tiny_folder):
+    model = {"path": str(tiny_folder("gpt2", seed=1))}
+    with pytest.raises(ProbeError, match=r"gpt2-words-1 has 512 positions: no room .* set decoding\.max_new_tokens"):
+        prepare(from_dict(RunConfig, settings(tiny_folder, base=model, decoding={"max_new_tokens": 500})))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("./models/mine", "mine"), ("org/name-1.5", "name-1.5"), ("bundled:tiny-rl", "tiny-rl")]
+)
+def test_a_run_of_two_models_is_named_after_the_thinking_model(path, name):
+    assert from_dict(RunConfig, {"base": {"path": "./base"}, "thinking": {"path": path}}).name == name
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from probe._errors import ProbeError
 from probe.reports import write_report
 from probe.reports.shown import compact
 
+N = 300
 HOSTILE = "</script><script>alert(1)</script><b>bold</b> & {{ 7 * 7 }} 'q' \"Q\" [bold]"
 
 
@@ -151,6 +152,27 @@ def test_null_sections(page, contents):
     results["arms"]["hybrid"] |= {"ci": None, "steered_fraction": None, "seconds": None}
     contents["behaviours"][0] = {"behaviour": 0}
     assert "– of the variance explained" in page(contents).words
+
+
+def test_nothing_steered_and_nothing_graded(page, contents):
+    """The hybrid never opened its gate; of one control no answer could be graded."""
+    results = contents["results"]
+    results["arms"]["hybrid"]["steered_fraction"] = 0.0
+    results["oracle"] |= {"bits_per_token": 0.0, "bits_per_steered_token": 0.0}
+    results["arms"]["random-vectors"] |= {"accuracy": None, "ci": None, "n": 0, "ungraded": N, "seconds": None}
+    results["gap_recovered"]["random-vectors"] = {"value": None, "ci": None}
+    for behaviour in contents["behaviours"]:
+        behaviour |= {"mean_strength": None, "gates": 0}
+    for problem in contents["shown"]:
+        problem["arms"]["random-vectors"]["correct"] = None
+        for token in problem["arms"]["hybrid"]["tokens"]:
+            token |= {"steered": False, "behaviour": None, "strength": None}
+    found = page(contents)
+    assert "bits per steered token 0.00" in found.words
+    arms = {arm["name"]: arm for arm in found.data["problems"][0]["arms"]}
+    assert arms["random-vectors"]["correct"] is None, "neither right nor wrong"
+    assert "random-vectors" in found.words
+    assert "random-vectors" not in found.words.split("Arms", maxsplit=1)[0], "it is compared with no one"
 
 
 def test_page_stays_small(contents):

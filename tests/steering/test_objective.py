@@ -5,7 +5,7 @@ import torch
 
 from probe.hooks import Runner, force
 from probe.models import ModelConfig, load_model
-from probe.steering import BehaviourVectors, GateBatch
+from probe.steering import BehaviourVectors, GateBatch, SteeringConfig, learn_vectors
 from probe.steering.objective import Objective
 
 PROMPTS = [list(range(6, 17)), list(range(30, 34))]
@@ -46,3 +46,15 @@ def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
     assert summed.item() == pytest.approx(expected, abs=2e-3)
     summed.backward()
     assert vectors.directions.grad is not None and vectors.directions.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_no_gate_is_no_loss_and_learning_goes_on(tiny_folder, persistent):
+    """Two models that never disagree: nothing is learned, and nothing breaks."""
+    model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
+    forced = force(model, PROMPTS, TEXTS)
+    batch = GateBatch(forced, torch.zeros_like(forced.emitted), torch.zeros_like(forced.targets), forced.targets)
+    learned = learn_vectors(model, [batch], [batch], 2, LAYER, SteeringConfig(epochs=2, persistent=persistent), seed=0)
+    assert [epoch["gates"] for epoch in learned.history] == [0, 0, 0]
+    assert [epoch["loss"] for epoch in learned.history] == [0, 0, 0]
+    assert learned.vectors.vectors.isfinite().all()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from probe._errors import ProbeError
-from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, fit_taxonomy
+from probe.models import ModelConfig, load_model
+from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, fit_taxonomy, taxonomy_site
 
 SITE = "resid_post.1"
 
@@ -77,6 +78,22 @@ def test_shapes_and_formats(taxonomy: Taxonomy, raw: torch.Tensor) -> None:
     assert ((taxonomy.latents(raw) != 0).sum(-1) <= taxonomy.k_active).all()
     assert taxonomy.variance_explained(raw) == pytest.approx(taxonomy.scores["variance_explained"], abs=0.1)
     assert taxonomy.layer == 1
+
+
+def test_only_the_output_of_a_block_has_a_layer_to_decode_at(taxonomy: Taxonomy) -> None:
+    """``resid_pre.2`` is not ``resid_post.2``: a taxonomy of the one must not be read at the other."""
+    for site in ("resid_pre.2", "embed"):
+        elsewhere = Taxonomy(site, taxonomy.normaliser, taxonomy._weights)
+        with pytest.raises(ProbeError, match=f"fitted at {site}"):
+            _ = elsewhere.layer
+
+
+def test_where_a_thinking_model_is_read(tiny_folder) -> None:
+    model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
+    assert taxonomy_site(model, None) == "resid_post.2"
+    assert taxonomy_site(model, "resid_post.3") == "resid_post.3"
+    with pytest.raises(ProbeError, match=r"is read at resid_post\.0 to resid_post\.3"):
+        taxonomy_site(model, "resid_post.4")
 
 
 def test_normaliser() -> None:

@@ -76,10 +76,11 @@ def test_a_token_over_a_border_belongs_to_the_sentence_it_begins_in(bytewise: Mo
 
 def test_saved_and_loaded(bytewise: Model, tmp_path: Path) -> None:
     some = [make(bytewise, "1. Ä 中.\n</think> 3"), make(bytewise, "", True), replace(make(bytewise, "2"), failed=True)]
-    traces = Traces("tiny", "sums", some)
+    traces = Traces("tiny", "sums", some, seconds=1.25)
     traces.save(tmp_path)
     loaded = Traces.load(tmp_path)
-    assert loaded == traces
+    assert loaded == traces == Traces("tiny", "sums", some)
+    assert (loaded.seconds, loaded[1:].seconds) == (1.25, None)
     assert isinstance(loaded[1:], Traces)
     assert list(loaded) == some
     assert not list(tmp_path.glob(".*")), "no part of a file is left"

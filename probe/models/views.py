@@ -11,45 +11,43 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from probe._errors import ProbeError
-from probe.models import Model, Site, place
+from probe.models.sites import Site, place
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
     from transformer_lens.model_bridge import TransformerBridge
 
+    from probe.models.loading import Model
 
-def to_nnsight(model: Model) -> "TransformersModel":
-    """An nnsight ``TransformersModel`` on the same weights.
 
-    Its tokenizer is a copy, because nnsight sets it to pad on the left. ``nnsight_value`` reads a site in a trace::
-
-        lm = to_nnsight(model)
-        with lm.trace("Once upon a time"):
-            resid = nnsight_value(lm, "resid_post.2").save()
-    """
+def to_nnsight(model: "Model") -> "TransformersModel":
+    """See `Model.nnsight`."""
     from nnsight import TransformersModel
 
     return TransformersModel(model.hf, task="text-generation", tokenizer=copy.deepcopy(model.tokenizer))
 
 
 def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
-    """What an nnsight model has at a site, ``[batch, pos, d_model]``; only inside a trace, sites in order of depth."""
-    where = place(lm._module, Site.parse(site))
-    value: Any = lm.get(where.module)
-    value = value.input if where.side == "input" else value.output
-    return value[0] if isinstance(value, tuple) else value
+    """What an nnsight model has at a site, in the shape that ``capture`` gives; only inside a trace, sites in order.
 
-
-def to_transformer_lens(model: Model) -> "TransformerBridge":
-    """A TransformerLens ``TransformerBridge`` on a copy of the weights (the bridge rewires its model in place).
-
-    ``Site("resid_post", 2).lens`` is the name of a site's hook. Two things to know: the attention is computed the plain
-    ("eager") way, so states differ from the original's in the last digits; and a padded batch needs its
-    ``attention_mask`` passed. No start token is put before text, because prompts have theirs.
+    The part of a fused projection (queries in GPT-2) is a view, so that ``value[:] = new`` writes to the model.
 
     Raises:
-        ProbeError: if TransformerLens does not know the architecture.
+        ProbeError: if the model lacks the site, or for a ``pattern``, unless its attention is computed step by step
+            (``model.hf.set_attn_implementation("eager")``).
     """
+    where = place(lm._module, Site.parse(site))
+    envoy: Any = lm.get(where.module)
+    if where.side == "pattern":
+        if lm._module.config._attn_implementation != "eager":
+            raise ProbeError(f'fused attention forms no {site}; call model.hf.set_attn_implementation("eager") first')
+        return envoy.output[1]
+    value = envoy.input if where.side == "input" else envoy.output
+    return where.read(value[0] if isinstance(value, tuple) else value)
+
+
+def to_transformer_lens(model: "Model") -> "TransformerBridge":
+    """See `Model.lens`."""
     from transformer_lens.model_bridge import TransformerBridge
 
     twin = copy.deepcopy(model.hf)

@@ -1,0 +1,104 @@
+"""The one place that knows how modules are given their input, how they return their output, and how a hook gets in."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+from probe.models import Site, place
+
+Act = Callable[[Tensor], Tensor | None]
+"""Called with the state at a site; what it returns, unless ``None``, takes its place."""
+
+
+def attach(hf: PreTrainedModel, site: Site, act: Act) -> Callable[[], None]:
+    """Have ``act`` called at ``site`` on every pass.
+
+    Returns:
+        What takes the hook off again.
+    """
+    where = place(hf, site)
+    module = hf.get_submodule(where.module)
+    if where.side == "pattern":
+        return _attach_pattern(hf, module, act)
+
+    def exchange(whole: Tensor) -> Tensor | None:
+        new = act(where.read(whole))
+        return None if new is None else where.write(whole, new)
+
+    def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        new = exchange(args[0] if args else kwargs["hidden_states"])
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+    def on_output(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+        if isinstance(output, Tensor):
+            return exchange(output)
+        new = exchange(output[0])
+        return None if new is None else (new, *output[1:])
+
+    if where.side == "input":
+        return module.register_forward_pre_hook(on_input, with_kwargs=True).remove
+    return module.register_forward_hook(on_output).remove
+
+
+_NAME = "probe"
+_patterns: WeakKeyDictionary[nn.Module, list[Act]] = WeakKeyDictionary()
+"""What to call with the pattern of each attention module."""
+_before: WeakKeyDictionary[nn.Module, tuple[Any, int]] = WeakKeyDictionary()
+"""Per model: the attention it had before patterns were asked for, and how often they are asked for."""
+
+
+def _attach_pattern(hf: PreTrainedModel, module: nn.Module, act: Act) -> Callable[[], None]:
+    """Fused attention never forms a pattern: while one is asked for, attention is computed step by step."""
+    was, count = _before.get(hf, (hf.config._attn_implementation, 0))
+    _before[hf] = was, count + 1
+    if not count:
+        hf.set_attn_implementation(_NAME)
+    _patterns.setdefault(module, []).append(act)
+
+    def remove() -> None:
+        _patterns[module].remove(act)
+        was, count = _before.pop(hf)
+        if count > 1:
+            _before[hf] = was, count - 1
+        else:
+            hf.set_attn_implementation(was)
+
+    return remove
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention with its pattern in the open; queries ``[batch, n_heads, pos, d_head]``, keys and values likewise."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    pattern = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    for act in _patterns.get(module, ()):
+        new = act(pattern)
+        pattern = pattern if new is None else new
+    pattern = nn.functional.dropout(pattern, dropout, module.training)
+    return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+AttentionInterface.register(_NAME, _attend)
+AttentionMaskInterface.register(_NAME, eager_mask)
