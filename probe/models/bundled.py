@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from probe._config import nearest
+from probe._config import from_dict, nearest, read_yaml
 from probe._errors import ProbeError
+from probe.models.config import PairConfig
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ROOTS = (_PACKAGE.parent / "artifacts", _PACKAGE / "_bundled")
@@ -25,3 +26,27 @@ def bundled_folder(name: str) -> Path:
     if name not in folders:
         raise ProbeError(f"nothing bundled is called '{name}'; {nearest(name, folders)}")
     return folders[name]
+
+
+def find_pair(name: str) -> PairConfig:
+    """The settings of a bundled pair, or those in a YAML file.
+
+    Raises:
+        ProbeError: if there is no such pair, or its YAML is wrong.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _read_pair(Path(name).expanduser())
+    pairs = {pair.name: pair for pair in list_pairs()}
+    if name not in pairs:
+        raise ProbeError(f"unknown pair '{name}'; {nearest(name, pairs)}")
+    return pairs[name]
+
+
+def list_pairs() -> list[PairConfig]:
+    """The pairs that ship with probe, by name."""
+    files = [folder / "pair.yaml" for folder in bundled_folders().values()]
+    return [_read_pair(file) for file in files if file.is_file()]
+
+
+def _read_pair(path: Path) -> PairConfig:
+    return from_dict(PairConfig, read_yaml(path), str(path))

@@ -1,15 +1,13 @@
 """A base model and a thinking model that read the same emitted text, each with its own prompt."""
 
 import html
-from pathlib import Path
 
 import torch
 
-from probe._config import from_dict, nearest, read_yaml
-from probe._errors import ProbeError
-from probe.models.bundled import bundled_folders
+from probe.models.bundled import find_pair
 from probe.models.config import PairConfig
-from probe.models.loading import Model, as_device, as_dtype, find_source, read_model, read_tokenizer
+from probe.models.loading import as_device, as_dtype, find_source, read_model, read_tokenizer
+from probe.models.model import Model
 from probe.models.tokenizers import check_tokenizers
 
 
@@ -73,27 +71,3 @@ def load_pair(
         read_model(source, tokenizer, where, number) for source, tokenizer in zip(sources, tokenizers, strict=True)
     )
     return Pair(config, base, thinking)
-
-
-def find_pair(name: str) -> PairConfig:
-    """The settings of a bundled pair, or those in a YAML file.
-
-    Raises:
-        ProbeError: if there is no such pair, or its YAML is wrong.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return _read_pair(Path(name).expanduser())
-    pairs = {pair.name: pair for pair in list_pairs()}
-    if name not in pairs:
-        raise ProbeError(f"unknown pair '{name}'; {nearest(name, pairs)}")
-    return pairs[name]
-
-
-def list_pairs() -> list[PairConfig]:
-    """The pairs that ship with probe, by name."""
-    files = [folder / "pair.yaml" for folder in bundled_folders().values()]
-    return [_read_pair(file) for file in files if file.is_file()]
-
-
-def _read_pair(path: Path) -> PairConfig:
-    return from_dict(PairConfig, read_yaml(path), str(path))

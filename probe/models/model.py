@@ -1,0 +1,147 @@
+"""One model, ready to be read and written: weights, tokenizer, prompt, and the same model in other libraries."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from probe.models.config import ModelConfig
+from probe.models.sites import blocks
+from probe.models.views import to_nnsight, to_transformer_lens
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+class Model:
+    """A decoder-only language model with its tokenizer and its prompt. The weights are frozen and in evaluation mode.
+
+    ``load_model`` makes one from disk or from the hub. To wrap a model you built yourself: ``Model(hf, tokenizer)``
+    (this freezes ``hf`` in place).
+
+    Attributes:
+        name: Short name for tables.
+        hf: The Hugging Face model; use it as you always do.
+        tokenizer: The fast tokenizer.
+        config: Where it came from and its prompt.
+        eos_ids: Every token id that ends an answer.
+        pad_id: The id that fills batches (always masked).
+    """
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        config: ModelConfig | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.hf = hf.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.config = config or ModelConfig(path=hf.config.model_type)
+        self.name = name or _short_name(self.config.path)
+        self.eos_ids = _eos_ids(hf, tokenizer)
+        pad_id = tokenizer.pad_token_id
+        self.pad_id: int = pad_id if isinstance(pad_id, int) else next(iter(self.eos_ids), 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.hf.dtype
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks there are; layers are counted from 0."""
+        return int(self.hf.config.get_text_config().num_hidden_layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.hf.config.get_text_config().hidden_size)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks, in order."""
+        return blocks(self.hf)
+
+    def prompt_text(self, question: str) -> str:
+        """The text put before the answer for this question."""
+        if self.config.prompt != "chat":
+            return self.config.prompt.replace("{question}", question)
+        turn = [{"role": "user", "content": question}]
+        return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """The token ids of ``prompt_text(question)``.
+
+        A template gets the tokenizer's own start token, if it has one; a chat template has written it already.
+        """
+        text, start = self.prompt_text(question), self.config.prompt != "chat"
+        return list(self.tokenizer(text, add_special_tokens=start).input_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids, special tokens included, nothing cleaned up."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def nnsight(self) -> "TransformersModel":
+        """An nnsight ``TransformersModel`` on the same weights, at about the speed of a plain hook.
+
+        Its tokenizer is a copy, because nnsight sets it to pad on the left. ``nnsight_value`` reads a site in a trace::
+
+            lm = model.nnsight()
+            with lm.trace("Once upon a time"):
+                resid = nnsight_value(lm, "resid_post.2").save()
+        """
+        return to_nnsight(self)
+
+    def lens(self) -> "TransformerBridge":
+        """A TransformerLens ``TransformerBridge`` on a copy of the weights (the bridge rewires its model in place).
+
+        ``Site("resid_post", 2).lens`` is the name of a site's hook. It decodes at about half the speed of the model
+        itself. Two things to know: the attention is computed the plain ("eager") way, so states differ from the
+        original's in the last digits; and a padded batch needs its ``attention_mask`` passed. No start token is put
+        before text, because prompts have theirs.
+
+        Raises:
+            ProbeError: if TransformerLens does not know the architecture.
+        """
+        return to_transformer_lens(self)
+
+    def _facts(self) -> dict[str, str]:
+        """What the two reprs show."""
+        return {
+            "from": self.config.path + (f"@{self.config.revision}" if self.config.revision else ""),
+            "architecture": type(self.hf).__name__,
+            "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
+            "device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
+            "prompt": self.config.prompt,
+        }
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"Model({self.name}: {facts['architecture']}, {facts['size']}, {facts['device']})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{k}</th><td><pre>{html.escape(v)}</pre></td></tr>" for k, v in self._facts().items())
+        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
+
+
+def _eos_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Token ids that end an answer: what the generation config says, and the tokenizer's own; each once."""
+    said = getattr(hf.generation_config, "eos_token_id", None)
+    ids = [*(said if isinstance(said, (list, tuple)) else [said]), tokenizer.eos_token_id]
+    return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
+
+
+def _short_name(path: str) -> str:
+    return Path(path.removeprefix("bundled:")).name.removesuffix(".gguf") or path
