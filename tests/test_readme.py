@@ -10,13 +10,17 @@ FENCES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.slow
-def test_python_of_the_readme_runs():
+def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert len(FENCES) >= 2
     names: dict = {}
     for fence in FENCES:
         exec(compile(fence, "README.md", "exec"), names)
     assert names["taxonomy"].n_behaviours >= 4
-    assert names["steered"].shape[:2] == names["ids"].shape
+    prompt = names["batch"]["input_ids"]
+    assert names["acts"]["pattern.1"].shape[-2:] == (prompt.shape[1], prompt.shape[1])
+    assert names["steered"].shape[1] == prompt.shape[1] + 40
+    assert next(names["batches"]).shape == (4, names["thinking"].d_model)
 
 
 def test_commands_of_the_readme_exist():

@@ -1,40 +1,45 @@
-"""One vector per sentence and site."""
+"""One vector per sentence and site, in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import torch
+import pyarrow as pa
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.activations.shards import ShardFolder
+from probe._errors import ProbeError
+from probe.activations.outliers import OutlierReport
+from probe.activations.store import ActivationStore
 
 
 class SentenceActivations:
     """The mean activation over each sentence's tokens, at one or more sites.
 
     Args:
-        vectors: per site (``"resid_post.2"``), ``[sentence, d_model]``.
-        index: which trace and which of its sentences each row is.
+        vectors: per site (``"resid_post.2"``), ``[sentence, width]``.
+        index: which trace (or other document) and which of its sentences each row is.
         texts: the text of each sentence.
         model_name: whose activations they are.
+        outliers: per site, which tokens were left out of the means.
 
     Raises:
-        ValueError: if the three differ in length.
+        ValueError: if vectors, index and texts differ in length.
     """
 
     def __init__(
         self,
-        vectors: dict[str, Float[Tensor, "sentence d_model"]],
+        vectors: dict[str, Float[Tensor, "sentence _"]],
         index: Sequence[tuple[int, int]],
         texts: Sequence[str],
         model_name: str = "",
+        outliers: Mapping[str, OutlierReport] | None = None,
     ) -> None:
         self.vectors = vectors
         self.index = list(index)
         self.texts = list(texts)
         self.model_name = model_name
+        self.outliers = dict(outliers or {})
         if any(len(rows) != len(self.texts) for rows in (*vectors.values(), self.index)):
             raise ValueError("vectors, index and texts must have one row per sentence")
 
@@ -43,14 +48,21 @@ class SentenceActivations:
         """Read what a harvest left in ``folder``.
 
         Raises:
-            ProbeError: if the harvest is not there, has not ended, or a file of it is damaged.
+            ProbeError: if the harvest is not there, has not ended, a file of it is damaged, or it is one of tokens.
         """
-        store = ShardFolder.open(Path(folder))
-        shards = [store.read(number) for number in range(store.n_shards)]
-        rows = store.index().to_pylist()
-        vectors = {site: torch.cat([shard[site] for shard in shards]) for site in store.sites}
-        index = [(row["trace"], row["sentence"]) for row in rows]
-        return cls(vectors, index, [row["text"] for row in rows], store.manifest["model"])
+        return cls.of(ActivationStore.open(folder))
+
+    @classmethod
+    def of(cls, store: ActivationStore) -> "SentenceActivations":
+        """Read a store of sentences into memory.
+
+        Raises:
+            ProbeError: if it is one of tokens.
+        """
+        if store.unit != "sentence":
+            raise ProbeError(f"{store.folder} holds {store.unit}s, not sentences; use ActivationStore.open")
+        vectors = {site: store[site].tensor() for site in store.sites}
+        return cls(vectors, pairs(store.index), store.index["text"].to_pylist(), store.model_name, store.outliers)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -65,10 +77,16 @@ class SentenceActivations:
         return f"SentenceActivations({len(self)} sentences at {', '.join(self.sites)}, width {width})"
 
     def _repr_html_(self) -> str:
-        medians = {
-            site: vectors.float().norm(dim=1).quantile(0.5).item()
+        rows = "".join(
+            f"<tr><td>{escape(site)}</td><td>{vectors.float().norm(dim=1).median().item():.3g}</td>"
+            f"<td>{escape(str(self.outliers.get(site, '')))}</td></tr>"
             for site, vectors in self.vectors.items()
             if len(self)
-        }
-        rows = "".join(f"<tr><td>{escape(site)}</td><td>{median:.3g}</td></tr>" for site, median in medians.items())
-        return f"<div><b>{escape(repr(self))}</b><table><tr><th>site</th><th>median norm</th></tr>{rows}</table></div>"
+        )
+        head = "<tr><th>site</th><th>median norm</th><th>outlier tokens</th></tr>"
+        return f"<div><b>{escape(repr(self))}</b><table>{head}{rows}</table></div>"
+
+
+def pairs(index: pa.Table) -> list[tuple[int, int]]:
+    """Which document and which of its spans each row is."""
+    return list(zip(index["document"].to_pylist(), index["span"].to_pylist(), strict=True))

@@ -12,10 +12,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub import constants
-from huggingface_hub.utils import WeakFileLock
-from safetensors import SafetensorError
-
 from probe._errors import ProbeError
 from probe._files import file_hash, read_json, write_json
 
@@ -73,6 +69,11 @@ def converted_folder(name: str, file: Path, convert: Callable[[Path], object]) -
     Raises:
         ProbeError: if it cannot be written.
     """
+    # Here, because settings need this module and these take a moment to import.
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+    from safetensors import SafetensorError
+
     # What the folder holds is decided by the file and by transformers, which reads it.
     identity = f"{name}-{file_hash(file)[:16]}-transformers-{version('transformers')}"
     folder = Path(constants.HF_HOME) / "probe" / identity

@@ -1,0 +1,123 @@
+"""What a harvest reads: token ids, and the spans of them that become rows."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from probe._errors import ProbeError
+from probe.models import Model
+from probe.traces import Trace, Traces, split_sentences
+
+Unit: TypeAlias = Literal["sentence", "token"]
+"""What a row is: the mean of a span, or each of its tokens."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One sequence, read as a whole.
+
+    >>> Document(ids=(5, 6, 7, 8), spans=((1, 3), (3, 4)))
+    Document(ids=(5, 6, 7, 8), spans=((1, 3), (3, 4)), texts=(), name='')
+
+    Raises:
+        ProbeError: if a span does not lie in the sequence, or there are texts but not one for each span.
+    """
+
+    ids: tuple[int, ...]
+    """Every token id, the prompt included."""
+    spans: tuple[tuple[int, int], ...]
+    """Half-open token spans to be harvested; they need not cover the sequence. An empty one has no row."""
+    texts: tuple[str, ...] = ()
+    """The text of each span, where decoding its ids would not give just that."""
+    name: str = ""
+    """What to find it by; for a trace, its problem."""
+
+    def __post_init__(self) -> None:
+        for start, end in self.spans:
+            if not 0 <= start <= end <= len(self.ids):
+                raise ProbeError(f"span {start}:{end} does not lie in the document's {len(self.ids)} tokens")
+        if self.texts and len(self.texts) != len(self.spans):
+            raise ProbeError(f"a document has {len(self.spans)} spans but {len(self.texts)} texts; give one for each")
+
+    def rows(self, unit: Unit) -> Int[Tensor, "row 3"]:
+        """The span number and the token span of each row."""
+        spans = [(number, start, end) for number, (start, end) in enumerate(self.spans) if start < end]
+        rows = torch.tensor(spans, dtype=torch.long).reshape(-1, 3)
+        if unit == "sentence":
+            return rows
+        number, start, end = rows.unbind(1)
+        at = runs(start, end - start)
+        return torch.stack([number.repeat_interleave(end - start), at, at + 1], dim=1)
+
+
+def runs(starts: Int[Tensor, " run"], lengths: Int[Tensor, " run"]) -> Int[Tensor, " number"]:
+    """The whole numbers of each run, one run after the other.
+
+    >>> runs(torch.tensor([3, 10]), torch.tensor([2, 3])).tolist()
+    [3, 4, 10, 11, 12]
+    """
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)
+
+
+def documents_of(model: Model, what: Traces | Sequence[Document | str | Sequence[int]]) -> list[Document]:
+    """Traces, texts or token ids as documents that ``model`` can read.
+
+    Args:
+        model: its tokenizer reads texts and prompts; a text gets the start token that the tokenizer puts before texts.
+        what: traces (the spans are their sentences, the prompt is only read), or any of: a text (the spans are its
+            sentences), a sequence of token ids (one span), a document (left as it is).
+
+    Raises:
+        ProbeError: if ``what`` is a single text, or holds something else.
+    """
+    if isinstance(what, str):
+        raise ProbeError("a single text was given where several are wanted; put it in a list")
+    if isinstance(what, Traces):
+        return [_of_trace(model, trace) for trace in what]
+    return [_of_any(model, each) for each in what]
+
+
+def _of_any(model: Model, each: Document | str | Sequence[int]) -> Document:
+    if isinstance(each, Document):
+        return each
+    if isinstance(each, str):
+        return _of_text(model, each)
+    try:
+        ids = tuple(int(i) for i in each)
+    except (TypeError, ValueError):
+        raise ProbeError(f"{type(each).__name__} cannot be harvested; give texts, token ids or documents") from None
+    return Document(ids, ((0, len(ids)),))
+
+
+def _of_trace(model: Model, trace: Trace) -> Document:
+    # As Model.prompt_ids: a chat template has written its own start token.
+    prompt = model.tokenizer(trace.prompt, add_special_tokens=model.config.prompt != "chat").input_ids
+    n = len(prompt)
+    return Document(
+        ids=(*prompt, *trace.tokens),
+        spans=tuple((n + s.token_start, n + s.token_end) for s in trace.sentences),
+        texts=tuple(trace.sentence_text(s) for s in trace.sentences),
+        name=trace.problem_id,
+    )
+
+
+def _of_text(model: Model, text: str) -> Document:
+    """A token belongs to the sentence in which its first character is, as in traces."""
+    read = model.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    own = [i for i, special in enumerate(read["special_tokens_mask"]) if not special]
+    first, end = (own[0], own[-1] + 1) if own else (0, 0)
+    starts = [start for start, _ in read["offset_mapping"][first:end]]
+    sentences = split_sentences(text)
+    edges = [first, *(first + bisect_left(starts, start) for start, _ in sentences[1:]), end]
+    return Document(
+        ids=tuple(read["input_ids"]),
+        spans=tuple(pairwise(edges)) if sentences else (),
+        texts=tuple(text[start:stop] for start, stop in sentences),
+    )

@@ -1,0 +1,54 @@
+"""The table that says what each row is."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from probe.activations.documents import Document, Unit
+from probe.models import Model
+
+
+def index_table(
+    model: Model, documents: Sequence[Document], unit: Unit, alone: Mapping[str, Bool[Tensor, " row"]]
+) -> pa.Table:
+    """One row for each row of the harvest.
+
+    Args:
+        alone: per site, which rows have only outlier tokens.
+
+    Returns:
+        ``document`` and ``span``, both counted from 0; ``start`` and ``end``, the row's tokens in the document's ids;
+        ``name`` of the document; ``text``; and for each site ``outlier.SITE``.
+    """
+    rows = [document.rows(unit) for document in documents]
+    numbers = torch.cat([torch.empty(0, 3, dtype=torch.long), *rows])
+    document = torch.arange(len(documents)).repeat_interleave(
+        torch.tensor([len(own) for own in rows], dtype=torch.long)
+    )
+    token_text = cache(lambda token: model.decode([token]))
+
+    def text(document: Document, number: int, start: int, end: int) -> str:
+        if unit == "token":
+            return token_text(document.ids[start])
+        return document.texts[number] if document.texts else model.decode(document.ids[start:end])
+
+    def whole(numbers: Tensor) -> pa.Array:
+        return pa.array(numbers.numpy(), pa.int32())
+
+    texts = [text(each, *row) for each, own in zip(documents, rows, strict=True) for row in own.tolist()]
+    names = [each.name for each, own in zip(documents, rows, strict=True) for _ in own]
+    return pa.table(
+        {
+            "document": whole(document),
+            "span": whole(numbers[:, 0]),
+            "start": whole(numbers[:, 1]),
+            "end": whole(numbers[:, 2]),
+            "name": pa.array(names, pa.string()),
+            "text": pa.array(texts, pa.string()),
+            **{f"outlier.{site}": pa.array(flags.numpy(), pa.bool_()) for site, flags in alone.items()},
+        }
+    )

@@ -1,0 +1,105 @@
+"""A shard: what some documents have at every site, averaged where the model is, so that only rows leave the device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from probe.activations.documents import Document, Unit, runs
+from probe.activations.outliers import Scale
+from probe.activations.passes import batches, means, norms, read, to_device
+from probe.models import Model
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of some documents, in their order, by site."""
+
+    vectors: dict[str, Float[Tensor, "row _"]]
+    alone: dict[str, Bool[Tensor, " row"]]
+    """Which rows have only outlier tokens."""
+    outliers: dict[str, Int[Tensor, "_ 3"]]
+    """Document, position and token id of every outlier token that was read, in a row or not."""
+
+
+def make_shard(
+    model: Model,
+    documents: Sequence[Document],
+    first: int,
+    scales: Mapping[str, Scale],
+    unit: Unit,
+    dtype: torch.dtype,
+    batch_tokens: int,
+    bar: tqdm,
+) -> Shard:
+    """Read some documents.
+
+    Args:
+        model: who reads.
+        documents: those of the shard.
+        first: the number of the first of them in the harvest.
+        scales: the sites, and what is an outlier at each.
+        unit: what a row is.
+        dtype: what rows are kept in.
+        batch_tokens: how many tokens, padding included, one pass may hold.
+        bar: is told of each document.
+    """
+    rows = [document.rows(unit) for document in documents]
+    offsets = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
+    # A document without rows is not read.
+    lengths = [len(document.ids) if len(own) else 0 for document, own in zip(documents, rows, strict=True)]
+    bar.update(lengths.count(0))
+    done: list[tuple[list[int], dict[str, tuple[Tensor, Tensor, Tensor]]]] = []
+    for batch in batches(lengths, batch_tokens):
+        done.append((batch, _pool(model, [documents[i] for i in batch], [rows[i] for i in batch], scales, dtype)))
+        bar.update(len(batch))
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)  # what was copied without waiting is here after this
+    shard = Shard(
+        {site: torch.empty(offsets[-1], scale.width, dtype=dtype) for site, scale in scales.items()},
+        {site: torch.empty(offsets[-1], dtype=torch.bool) for site in scales},
+        {},
+    )
+    seen: dict[str, list[tuple[int, int, int]]] = {site: [] for site in scales}
+    for batch, by_site in done:
+        where = torch.cat([torch.arange(offsets[i], offsets[i + 1]) for i in batch])
+        for site, (vectors, alone, outlying) in by_site.items():
+            shard.vectors[site][where] = vectors
+            shard.alone[site][where] = alone
+            at = outlying.nonzero().tolist()
+            seen[site] += [(first + batch[row], pos, documents[batch[row]].ids[pos]) for row, pos in at]
+    for site, outliers in seen.items():
+        shard.outliers[site] = torch.tensor(sorted(outliers), dtype=torch.int32).reshape(-1, 3)
+    return shard
+
+
+def _pool(
+    model: Model,
+    documents: Sequence[Document],
+    rows: Sequence[Int[Tensor, "_ 3"]],
+    scales: Mapping[str, Scale],
+    dtype: torch.dtype,
+) -> dict[str, tuple[Float[Tensor, "row _"], Bool[Tensor, " row"], Bool[Tensor, "batch pos"]]]:
+    """One pass: the rows, which are outliers only, and which tokens are outliers. On its way to the host if on CUDA."""
+    sequences = [document.ids for document in documents]
+    width = max(map(len, sequences))
+    starts = torch.cat([own[:, 1] + i * width for i, own in enumerate(rows)])
+    lengths = torch.cat([own[:, 2] - own[:, 1] for own in rows])
+    at, lengths = to_device(runs(starts, lengths), model.device), to_device(lengths, model.device)
+    seen, real = read(model, sequences, list(scales))
+
+    def pooled(site: str, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        states = seen[site]
+        # Not "above": a norm that is not a number is no good either.
+        outlying = torch.zeros_like(real) if limit is None else real & ~(norms(states) <= limit)
+        vectors, alone = means(states, outlying, at, lengths)
+        return _to_host(vectors.to(dtype)), _to_host(alone), _to_host(outlying)
+
+    return {site: pooled(site, scale.limit) for site, scale in scales.items()}
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
