@@ -70,7 +70,7 @@ ARCHITECTURES = {
 #: The others whose sites are known; what holds of all of them is tested in tests/hooks and tests/models.
 MORE_ARCHITECTURES = {
     "mistral": (MistralConfig, {**_GROUPED, "sliding_window": 16}),
-    "phi3": (Phi3Config, _GROUPED),
+    "phi3": (Phi3Config, {**_GROUPED, "sliding_window": 16}),
     "olmo2": (Olmo2Config, _GROUPED),
     "gpt_neox": (GPTNeoXConfig, _SHAPE),
     "gpt_neox-serial": (GPTNeoXConfig, {**_SHAPE, "use_parallel_residual": False}),

@@ -9,14 +9,31 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from probe.models import Site, place
+from probe._errors import ProbeError
+from probe.models import Model, Site, place
+
+
+def as_hf(model: Model | nn.Module) -> PreTrainedModel:
+    """The Hugging Face model in whatever was given, a PEFT model's included.
+
+    Raises:
+        ProbeError: if there is none, or it is not a decoder alone.
+    """
+    hf: Any = model.hf if isinstance(model, Model) else model
+    if not isinstance(hf, PreTrainedModel) and hasattr(hf, "get_base_model"):
+        hf = hf.get_base_model()
+    hf = getattr(hf, "_orig_mod", hf)  # a compiled model
+    if not isinstance(hf, PreTrainedModel) or hf.config.is_encoder_decoder:
+        raise ProbeError(f"a {type(model).__name__} cannot be read; give a Model or a decoder-only Hugging Face model")
+    return hf
+
 
 Act = Callable[[Tensor], Tensor | None]
 """Called with the state at a site; what it returns, unless ``None``, takes its place."""
 
 
-def attach(hf: PreTrainedModel, site: Site, act: Act) -> Callable[[], None]:
-    """Have ``act`` called at ``site`` on every pass.
+def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) -> Callable[[], None]:
+    """Have ``act`` called at ``site`` on every pass, after the hooks that are there or ``first`` of them.
 
     Returns:
         What takes the hook off again.
@@ -43,8 +60,8 @@ def attach(hf: PreTrainedModel, site: Site, act: Act) -> Callable[[], None]:
         return None if new is None else (new, *output[1:])
 
     if where.side == "input":
-        return module.register_forward_pre_hook(on_input, with_kwargs=True).remove
-    return module.register_forward_hook(on_output).remove
+        return module.register_forward_pre_hook(on_input, with_kwargs=True, prepend=first).remove
+    return module.register_forward_hook(on_output, prepend=first).remove
 
 
 _NAME = "probe"
@@ -57,9 +74,9 @@ _before: WeakKeyDictionary[nn.Module, tuple[Any, int]] = WeakKeyDictionary()
 def _attach_pattern(hf: PreTrainedModel, module: nn.Module, act: Act) -> Callable[[], None]:
     """Fused attention never forms a pattern: while one is asked for, attention is computed step by step."""
     was, count = _before.get(hf, (hf.config._attn_implementation, 0))
-    _before[hf] = was, count + 1
     if not count:
         hf.set_attn_implementation(_NAME)
+    _before[hf] = was, count + 1
     _patterns.setdefault(module, []).append(act)
 
     def remove() -> None:
@@ -90,7 +107,9 @@ def _attend(
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask
     pattern = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     for act in _patterns.get(module, ()):

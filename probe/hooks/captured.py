@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,79 +10,99 @@ from jaxtyping import Int
 from torch import Tensor
 
 from probe._errors import ProbeError
-from probe.hooks.passes import Passes
-from probe.hooks.selection import Selector
+from probe.hooks.passes import Pass
+from probe.hooks.selection import Found, Selector
 from probe.models import Site
 
 Pool = Literal["mean", "sum", "max", "last"]
 """How the tokens of a row or span become one vector."""
 
 
+class NotCaptured(ProbeError, KeyError):
+    """A site was asked for at which nothing was captured."""
+
+    __str__ = Exception.__str__
+
+
+@dataclass
+class _Part:
+    """What one pass had at a site."""
+
+    state: Tensor
+    """Whole ``[batch, width, ...]`` or selected ``[token, ...]``."""
+    past: int
+    """How many columns ran before it."""
+    rows: Tensor | None
+    """The rows it ran, as the batch began, if it ran some of them only."""
+    found: Found | None
+    """Which tokens were selected."""
+    kept: Tensor | None
+    """The tensor in the model, for its gradient."""
+
+
 class Captured(Mapping[str, Tensor]):
-    """What the forward passes had at the sites asked for: ``acts["resid_post.2"]``.
+    """What the forward passes had at the sites asked for: ``acts["resid_post.2"]``. Made by `capture`.
 
     Whole: ``[batch, pos, ...]``. Selected: ``[token, ...]``, by row and then by position. Pooled: ``[row, ...]`` or
-    ``[span, ...]``, those without a selected token left out.
-
-    Made by `capture`.
+    ``[span, ...]``, those without a selected token left out. It is that of the newest text: a pass that goes on with a
+    text on a key/value cache is added, one that begins a text replaces what was there.
     """
 
-    def __init__(
-        self, sites: Iterable[Site], passes: Passes, selector: Selector | None, pool: Pool | None, grad: bool
-    ) -> None:
+    def __init__(self, sites: Iterable[Site], selector: Selector | None, pool: Pool | None, grad: bool) -> None:
         if pool is not None and selector is None:
             raise ProbeError(f"pool={pool!r} needs tokens: say which tokens to pool, as Tokens(phase='prompt')")
         if pool is not None and pool not in ("mean", "sum", "max", "last"):
             raise ProbeError(f"unknown pool '{pool}'; use mean, sum, max or last")
+        spans = selector is not None and any(clause.spans is not None for clause in selector.selection.clauses)
+        if pool is not None and spans and selector is not None and not selector.by_span:
+            raise ProbeError("to pool by span, tokens must be a single clause with all the spans")
         self.sites = tuple(sites)
-        self._passes, self._selector, self._keep = passes, selector, grad
+        self._selector, self._keep = selector, grad
         self._pool: Pool | None = pool
-        self._states: dict[str, list[Tensor]] = {}
-        self._whole: dict[str, list[Tensor]] = {}
-        self._where: dict[str, list[Tensor]] = {}
+        self._parts: dict[str, list[_Part]] = {}
         self._ready: dict[str, Tensor] = {}
 
-    def _take(self, name: str, hidden: Tensor) -> None:
-        """Note the state of a site in the pass under way."""
+    def _clear(self) -> None:
+        """A new text begins."""
+        self._parts, self._ready = {}, {}
+
+    def _take(self, site: Site, hidden: Tensor, past: int, now: Pass | None, rows: Tensor | None) -> None:
+        """Note the state of a site in the pass under way; ``now`` is needed to select."""
+        name = str(site)
         self._ready.pop(name, None)
-        if self._passes.begins:
-            for kept in (self._states, self._whole, self._where):
-                kept.pop(name, None)
+        kept = found = None
         if self._keep:
             if not hidden.requires_grad and torch.is_grad_enabled():
                 hidden.requires_grad_()
             if hidden.requires_grad:
                 hidden.retain_grad()
-            self._whole.setdefault(name, []).append(hidden)
+            kept = hidden
         else:
             hidden = hidden.detach()
-        if self._selector is None:
-            self._states.setdefault(name, []).append(hidden)
-            return
-        now = self._passes.now
-        mask = self._selector.mask(now)
-        mask = mask[:, mask.shape[1] - hidden.shape[1] :]
-        row, column = mask.nonzero(as_tuple=True)
-        late = now.real.shape[1] - hidden.shape[1]
-        span = self._selector.span(now)
-        group = now.rows[row] if span is None else span[row, column + late]
-        self._states.setdefault(name, []).append(hidden[row, column])
-        self._where.setdefault(name, []).append(
-            torch.stack([now.rows[row], now.position[row, column + late], group], -1)
-        )
+        if self._selector is not None and now is not None:
+            found, hidden = self._select(site, hidden, now)
+        self._parts.setdefault(name, []).append(_Part(hidden, past, rows, found, kept))
+
+    def _select(self, site: Site, hidden: Tensor, now: Pass) -> tuple[Found, Tensor]:
+        assert self._selector is not None
+        found = self._selector.found(now)
+        if missing := columns_missing(site, hidden, now):
+            there = found.column >= missing
+            found = Found(found.row[there], found.column[there], found.where[there])
+        return found, hidden[found.row, found.column - missing]
 
     def __getitem__(self, site: str | Site) -> Tensor:
         name = str(site)
-        if name not in self._states:
+        if name not in self._parts:
             asked, seen = ", ".join(map(str, self.sites)), ", ".join(self) or "none yet"
-            raise ProbeError(f"nothing was captured at {site}; asked for: {asked}; seen: {seen}")
+            raise NotCaptured(f"nothing was captured at {site}; asked for: {asked}; seen: {seen}")
         if name not in self._ready:
-            parts = self._states[name]
+            parts = self._parts[name]
             if self._selector is None:
-                self._ready[name] = parts[0] if len(parts) == 1 else _joined(name, parts)
+                self._ready[name] = parts[0].state if len(parts) == 1 else _joined(name, parts)
             else:
                 where, order = self._order(name)
-                states = torch.cat(parts)[order]
+                states = torch.cat([part.state for part in parts])[order]
                 self._ready[name] = states if self._pool is None else _pooled(states, where[:, 2], self._pool)
         return self._ready[name]
 
@@ -91,23 +112,25 @@ class Captured(Mapping[str, Tensor]):
         Raises:
             ProbeError: if there is none, or the capture selects tokens.
         """
-        if self._selector is not None or str(site) not in self._states:
+        if self._selector is not None or str(site) not in self._parts:
             raise ProbeError(f"there is no newest pass at {site}; capture it whole, and run the model")
-        return self._states[str(site)][-1]
+        return self._parts[str(site)][-1].state
 
     def grad(self, site: str | Site) -> Tensor:
         """The gradient at a site after ``backward()``, in the shape of the state in the model: ``[batch, pos, ...]``.
 
+        Call ``backward()`` inside the block if activations are checkpointed: they are computed again then.
+
         Raises:
             ProbeError: if the capture was not asked to keep gradients, or none has reached the site.
         """
-        whole = self._whole.get(str(site))
-        if not whole:
+        kept = [part.kept for part in self._parts.get(str(site), ()) if part.kept is not None]
+        if not kept or not kept[0].requires_grad:
             raise ProbeError(f"no gradient is kept at {site}; capture it with grad=True, outside torch.no_grad()")
-        grads = [part.grad for part in whole]
-        if any(each is None for each in grads):
+        grads = [each.grad for each in kept if each.grad is not None]
+        if len(grads) < len(kept):
             raise ProbeError(f"no gradient has reached {site}; call backward() on something that depends on it")
-        return torch.cat([each for each in grads if each is not None], 1)
+        return torch.cat(grads, 1)
 
     @property
     def rows(self) -> Int[Tensor, " token"]:
@@ -119,55 +142,124 @@ class Captured(Mapping[str, Tensor]):
         """The position of each selected token; of a pooled vector, that of its first token."""
         return self._told(1)
 
+    @property
+    def spans(self) -> Int[Tensor, " token"]:
+        """The span of each selected token or pooled vector, counted over all rows; of a selection by spans.
+
+        Raises:
+            ProbeError: if the selection is another.
+        """
+        if self._selector is None or not self._selector.by_span:
+            raise ProbeError("spans are known of tokens selected by spans; capture with tokens=Tokens(spans=...)")
+        return self._told(2)
+
     def _told(self, column: int) -> Tensor:
-        if not self._where:
+        if self._selector is None or not self._parts:
             raise ProbeError("rows and positions are known of selected tokens; capture with tokens=...")
-        where, _ = self._order(next(iter(self._where)))
+        name, *others = self._parts
+        where, _ = self._order(name)
+        if any(not torch.equal(where, self._order(other)[0]) for other in others):
+            raise ProbeError("the sites have different tokens (of logits, perhaps only the last); capture them apart")
         if self._pool is not None:
             _, counts = where[:, 2].unique_consecutive(return_counts=True)
             where = where[counts.cumsum(0) - counts]
         return where[:, column]
 
-    def _order(self, name: str) -> tuple[Int[Tensor, "token 3"], Int[Tensor, " token"]]:
-        """Row, position and group of each selected token, sorted, and the order that sorts them."""
-        where = torch.cat(self._where[name])
-        span = int(where[:, 1].max()) + 1 if len(where) else 1
-        order = (where[:, 0] * span + where[:, 1]).argsort(stable=True)
+    def _order(self, name: str) -> tuple[Int[Tensor, "token 4"], Int[Tensor, " token"]]:
+        """Row, position, group and column of each selected token, sorted, and the order that sorts them.
+
+        A token that was run again (the cache was cut back, a decoding step repeated) counts as it was the last time.
+        """
+        wheres, valid = [], []
+        for part in self._parts[name]:
+            assert part.found is not None
+            for i, (where, still) in enumerate(zip(wheres, valid, strict=True)):
+                again = where[:, 3] >= part.past
+                if part.rows is not None:
+                    again = again & torch.isin(where[:, 0], part.rows)
+                valid[i] = still & ~again
+            where = part.found.where.clone()
+            where[:, 3] += part.past
+            wheres.append(where)
+            valid.append(torch.ones(len(where), dtype=torch.bool, device=where.device))
+        where, good = torch.cat(wheres), torch.cat(valid)
+        longest = int(where[:, 1].max()) + 1 if len(where) else 1
+        order = (where[:, 0] * longest + where[:, 1]).argsort(stable=True)
+        order = order[good[order]]
         return where[order], order
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._states)
+        return iter(self._parts)
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._parts)
 
     def __contains__(self, site: object) -> bool:
-        return str(site) in self._states
+        return str(site) in self._parts
+
+    def _shown(self) -> list[tuple[str, str, str]]:
+        """Site, shape and number format; shapes of all passes where they do not go together."""
+        shown = []
+        for site, parts in self._parts.items():
+            try:
+                shape = str(list(self[site].shape))
+            except (ProbeError, RuntimeError):
+                shape = f"{len(parts)} passes, the last {list(parts[-1].state.shape)}"
+            shown.append((site, shape, str(parts[-1].state.dtype).removeprefix("torch.")))
+        return shown
 
     def __repr__(self) -> str:
-        return f"Captured({', '.join(f'{site}: {list(tensor.shape)}' for site, tensor in self.items())})"
+        return f"Captured({', '.join(f'{site}: {shape}' for site, shape, _ in self._shown())})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(site)}</td><td>{list(state.shape)}</td>"
-            f"<td>{str(state.dtype).removeprefix('torch.')}</td><td>{state.float().norm(dim=-1).mean():.3g}</td></tr>"
-            for site, state in self.items()
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>" for cells in self._shown()
         )
-        return f"<table><tr><th>site</th><th>shape</th><th>dtype</th><th>mean norm</th></tr>{rows}</table>"
+        return f"<table><tr><th>site</th><th>shape</th><th>dtype</th></tr>{rows}</table>"
 
 
-def _joined(name: str, parts: list[Tensor]) -> Tensor:
+def columns_missing(site: Site, hidden: Tensor, now: Pass) -> int:
+    """How many of the pass's first columns a state lacks: a model may give only the last logits.
+
+    Raises:
+        ProbeError: if the state does not have one entry a token.
+    """
+    missing = now.width - hidden.shape[1] if hidden.ndim > 1 else -1
+    head = site.kind == "logits" or site.kind.startswith("lm_head")
+    if hidden.ndim < 3 or len(hidden) != len(now.real) or missing < 0 or (missing and not head):
+        raise ProbeError(
+            f"{site} has shape {list(hidden.shape)} where the pass has {list(now.real.shape)} tokens; "
+            "it has no state a token, so leave out tokens"
+        )
+    return missing
+
+
+def _joined(name: str, parts: list[_Part]) -> Tensor:
+    """The passes over one text put together; columns that were run again are as they were the last time."""
     if not Site.parse(name).by_token:
         raise ProbeError(f"{name} grows with every pass on a cache; run the finished text in one pass to see it whole")
-    if len({len(part) for part in parts}) > 1:
+    if any(part.rows is None and len(part.state) != len(parts[0].state) for part in parts):
         raise ProbeError(f"rows have left the batch while {name} was captured; select with tokens= instead")
-    return torch.cat(parts, 1)
+    begin, pieces, columns = parts[0].past, [parts[0].state], parts[0].state.shape[1]
+    for part in parts[1:]:
+        if part.rows is None and part.past - begin == columns:
+            pieces.append(part.state)
+        else:
+            whole = torch.cat(pieces, 1)
+            if part.rows is None:
+                pieces = [whole[:, : part.past - begin], part.state]
+            else:
+                whole = whole.clone()
+                whole[part.rows, part.past - begin :] = part.state
+                pieces = [whole]
+        columns = sum(piece.shape[1] for piece in pieces)
+    return torch.cat(pieces, 1)
 
 
 def _pooled(states: Tensor, group: Int[Tensor, " token"], how: Pool) -> Tensor:
     """One vector a group of neighbouring tokens; sums are formed in float32."""
     _, counts = group.unique_consecutive(return_counts=True)
-    if how == "last":
+    if how == "last" or not len(counts):
         return states[counts.cumsum(0) - 1]
     pooled = torch.segment_reduce(states.float(), how, lengths=counts, axis=0)
     return pooled.to(states.dtype)

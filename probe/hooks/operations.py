@@ -34,10 +34,11 @@ class Add(Operation):
     """Add ``strength * vector``, broadcast to the state: activation addition (Turner et al., arXiv 2308.10248)."""
 
     vector: Float[Tensor, "*axes"]
-    strength: float = 1.0
+    strength: float | Tensor = 1.0
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        return hidden + (self.vector if self.strength == 1.0 else self.strength * self.vector).to(hidden)
+        plain = isinstance(self.strength, float) and self.strength == 1.0
+        return hidden + (self.vector if plain else self.strength * self.vector).to(hidden)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +59,16 @@ class ProjectOut(Operation):
             raise ProbeError("the directions to project out are zero or depend on each other; give independent ones")
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        basis = self._basis.to(hidden)
-        return hidden - hidden @ basis @ basis.T
+        # In half precision the part left over by rounding would be a thousandth of the state, not a millionth.
+        wide = hidden.float()
+        basis = (self._orthonormal() if self.directions.requires_grad else self._basis).to(wide)
+        return (wide - wide @ basis @ basis.T).to(hidden.dtype)
 
     @cached_property
     def _basis(self) -> Float[Tensor, "d_model n"]:
+        return self._orthonormal()
+
+    def _orthonormal(self) -> Float[Tensor, "d_model n"]:
         return torch.linalg.qr(torch.atleast_2d(self.directions).float().T).Q
 
 
@@ -89,13 +95,10 @@ class Clamp(Operation):
             raise ProbeError("the direction to clamp along is zero")
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        unit = self._unit.to(hidden)
-        along = (hidden @ unit)[..., None]
-        return hidden + (along.clamp(self.low, self.high) - along) * unit
-
-    @cached_property
-    def _unit(self) -> Float[Tensor, " d_model"]:
-        return normalize(self.direction.float(), dim=0)
+        wide = hidden.float()
+        unit = normalize(self.direction.float(), dim=0).to(wide)
+        along = (wide @ unit)[..., None]
+        return (wide + (along.clamp(self.low, self.high) - along) * unit).to(hidden.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +119,9 @@ class Scale(Operation):
     def __call__(self, hidden: Tensor) -> Tensor:
         if self.direction is None:
             return self.factor * hidden
-        unit = normalize(self.direction.float(), dim=0).to(hidden)
-        return hidden + (self.factor - 1.0) * (hidden @ unit)[..., None] * unit
+        wide = hidden.float()
+        unit = normalize(self.direction.float(), dim=0).to(wide)
+        return (wide + (self.factor - 1.0) * (wide @ unit)[..., None] * unit).to(hidden.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +136,20 @@ class Swap(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Apply(Operation):
-    """A function of your own, from the old state to the new one; it must leave the one it is handed alone."""
+    """A function of your own, from the old state to the new one."""
 
     function: Callable[[Tensor], Tensor]
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        return self.function(hidden)
+        """The new state.
+
+        Raises:
+            ProbeError: if the function gives no tensor, or changes the one it was handed.
+        """
+        before = None if hidden.is_inference() else hidden._version
+        new = self.function(hidden)
+        if not isinstance(new, Tensor):
+            raise ProbeError(f"the function of an edit gave {type(new).__name__}; it must return the new tensor")
+        if before is not None and hidden._version != before:
+            raise ProbeError("the function of an edit works in place; start it with hidden = hidden.clone()")
+        return new.to(hidden.dtype)

@@ -5,67 +5,21 @@ padded on either side. All of them are told here in the same terms, so that what
 care how the model is run.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
-
-class RowCache(Cache):
-    """Keys and values of all rows, of fixed capacity; a pass writes one stretch of columns, for all rows or some.
-
-    Args:
-        valid: which columns hold tokens, up to the capacity; False at padding.
-    """
-
-    def __init__(self, valid: Bool[Tensor, "rows capacity"]) -> None:
-        super().__init__(layers=[])
-        self.valid = valid
-        self.origin = torch.arange(len(valid), device=valid.device)
-        """Which row of the batch, as it began, each row is."""
-        self.column = 0
-        """Where the next pass writes."""
-        self.rows: Tensor | None = None
-        """The rows the next pass runs; None for all."""
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        if layer_idx not in self.keys:
-            shape = (key_states.shape[0], key_states.shape[1], self.valid.shape[1])
-            self.keys[layer_idx] = key_states.new_zeros(*shape, key_states.shape[-1])
-            self.values[layer_idx] = value_states.new_zeros(*shape, value_states.shape[-1])
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
-        end = self.column + key_states.shape[2]
-        if self.rows is None:
-            keys[:, :, self.column : end] = key_states
-            values[:, :, self.column : end] = value_states
-            return keys[:, :, :end], values[:, :, :end]
-        keys[self.rows, :, self.column : end] = key_states
-        values[self.rows, :, self.column : end] = value_states
-        return keys[self.rows, :, :end], values[self.rows, :, :end]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
-        return self.column
-
-    def column_of(self, layer: int, rows: Tensor, column: int) -> tuple[Tensor, Tensor]:
-        """A copy of what some rows have in one column."""
-        return self.keys[layer][rows, :, column], self.values[layer][rows, :, column]
-
-    def keep(self, rows: Tensor) -> None:
-        """Only these rows, in this order; a row may be named several times."""
-        self.valid, self.origin = self.valid[rows], self.origin[rows]
-        for states in (self.keys, self.values):
-            for layer in states:
-                states[layer] = states[layer][rows]
+from probe._errors import ProbeError
+from probe.hooks.row_cache import RowCache
 
 
 @dataclass(frozen=True)
@@ -74,138 +28,318 @@ class Pass:
 
     Attributes:
         ids: the tokens it runs; None if it was given embeddings.
-        real: False at padding.
+        real: False at padding, and in rows that have ended.
         position: of each token in its row's text, counted from 0 without padding. Meaningless at padding.
-        generated: which tokens follow the prompt.
-        n_prompt: how many tokens each row's prompt has.
+        prompt: how many tokens each row's prompt has; None if that cannot be known.
+        generated: which tokens follow the prompt; None if that cannot be known.
         rows: which row of the batch, as it began, each row is (rows that have ended may be gone).
-        first: whether it begins a text rather than going on with one.
+        begun: how many rows the batch began with.
+        past: how many columns were run before.
+        prompt_width: how many columns are the prompt.
     """
 
     ids: Int[Tensor, "batch width"] | None
     real: Bool[Tensor, "batch width"]
     position: Int[Tensor, "batch width"]
-    generated: Bool[Tensor, "batch width"]
-    n_prompt: Int[Tensor, " batch"]
+    prompt: Int[Tensor, " batch"] | None
+    generated: Bool[Tensor, "batch width"] | None
     rows: Int[Tensor, " batch"]
-    first: bool
+    begun: int
+    past: int = 0
+    prompt_width: int | None = None
+
+    @property
+    def width(self) -> int:
+        """How many columns it runs."""
+        return self.real.shape[1]
 
     @property
     def step(self) -> Int[Tensor, "batch width"]:
-        """How many generated tokens come before each; negative in the prompt, −1 at its last token."""
-        return self.position - self.n_prompt[:, None]
+        """How many generated tokens come before each; negative in the prompt, −1 at its last token.
+
+        Raises:
+            ProbeError: if it cannot be known where the prompt ends.
+        """
+        return self.position - self._known(self.prompt)[:, None]
+
+    @property
+    def after_prompt(self) -> Bool[Tensor, "batch width"]:
+        """Which tokens follow the prompt.
+
+        Raises:
+            ProbeError: if it cannot be known where the prompt ends.
+        """
+        return self._known(self.generated)
+
+    def _known(self, what: Tensor | None) -> Tensor:
+        if what is None:
+            raise ProbeError(
+                f"the cache holds {self.past} columns that ran before, and where the prompt ends is not known; "
+                "say how many columns are the prompt: prompt_width=..."
+            )
+        return what
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """An open block that reads or writes a model."""
+
+    selects: bool
+    """Whether it needs to know which columns are tokens."""
+    reads: bool
+    """Whether it keeps what passes by."""
+    may_stop: bool
+    """Whether it is content if nothing runs above what it has seen."""
+
+    def begin(self, past: int) -> None:
+        """A pass begins, on ``past`` columns that ran before."""
+        ...
+
+    def waits(self) -> bool:
+        """Whether a site of its own has not been reached in this pass."""
+        ...
+
+
+class Enough(Exception):
+    """Every open block has what it wants; nothing above needs to run."""
+
+
+class Stopped:
+    """What a call gives that was ended early: anything asked of it says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ProbeError(f"the pass ended at the deepest captured site, so it has no {name}; use capture(stop=False)")
+
+    def __getitem__(self, key: object) -> Any:
+        raise ProbeError(f"the pass ended at the deepest captured site, so there is no [{key!r}]; use stop=False")
+
+    def __repr__(self) -> str:
+        return "Stopped(the pass ended at the deepest captured site)"
 
 
 class Passes:
-    """Follows the forward passes of one model; ``now`` is the one under way.
+    """Follows the forward passes of one model while blocks are open that read or write it."""
 
-    Args:
-        prompt_width: how many columns are the prompt. Unless given, what ``generate`` is handed or, in other calls, the
-            first pass on a fresh cache.
-    """
-
-    def __init__(self, prompt_width: int | None = None) -> None:
-        self._told = prompt_width
+    def __init__(self, hf: PreTrainedModel) -> None:
+        self.hf = hf
+        self.listeners: list[Listener] = []
+        self._undo: ExitStack | None = None
+        self._running = self._cutting = False
+        self._generating = False
         self._handed: tuple[int, Tensor | None] | None = None
-        self._width = 0
-        self._call: tuple[Tensor | None, Tensor, dict[str, Any], int] | None = None
-        self._now: Pass | None = None
+        self._stops: Tensor | None = None
+        self._ended: Tensor | None = None
+        self._first_width: int | None = None
+        self._call: tuple[dict[str, Any], Tensor, int] | None = None
+        self._seen: dict[int | None, Pass] = {}
 
-    @property
-    def generating(self) -> bool:
-        """Whether a call to ``generate`` is under way."""
-        return self._handed is not None
+    def now(self, prompt_width: int | None = None) -> Pass:
+        """The pass under way.
 
-    @property
-    def begins(self) -> bool:
-        """Whether the pass under way begins a text."""
-        return self._call is None or self._call[3] == 0
+        Args:
+            prompt_width: how many columns are the prompt. Unless given, what ``generate`` is handed or, in other calls,
+                the first pass on an empty cache.
 
-    @property
-    def now(self) -> Pass:
-        """The pass under way."""
+        Raises:
+            ProbeError: if there is none, or it cannot be known which of its columns are tokens.
+        """
         if self._call is None:
-            raise RuntimeError("no forward pass is under way")
-        if self._now is None:
-            self._now = self._locate(*self._call)
-        return self._now
+            raise ProbeError("tokens are told apart in a call of the model or its trunk; call one of them in the block")
+        if prompt_width not in self._seen:
+            self._seen[prompt_width] = self._locate(prompt_width)
+        return self._seen[prompt_width]
+
+    @property
+    def some_rows(self) -> Int[Tensor, " some"] | None:
+        """The rows that the pass under way runs, as the batch began, if it runs some only."""
+        cache = None if self._call is None else self._call[0].get("past_key_values")
+        if isinstance(cache, RowCache) and cache.rows is not None:
+            return cache.origin[cache.rows]
+        return None
+
+    def reached(self) -> None:
+        """A listener has seen a site.
+
+        Raises:
+            Enough: if nothing above needs to run.
+        """
+        stops = self._cutting and any(each.may_stop for each in self.listeners)
+        if stops and all(each.may_stop and not each.waits() for each in self.listeners):
+            raise Enough
 
     @contextmanager
-    def follow(self, hf: PreTrainedModel) -> Iterator["Passes"]:
-        """Follow the passes of this model inside the block."""
+    def open(self, listener: Listener) -> Iterator["Passes"]:
+        """Tell a listener of the passes inside the block."""
+        if not self.listeners:
+            self._undo = self._attach()
+        self.listeners.append(listener)
+        try:
+            yield self
+        finally:
+            self.listeners.remove(listener)
+            if not self.listeners and self._undo is not None:
+                self._undo.close()
+                self._call, self._seen = None, {}  # they hold the caller's cache
 
-        def begin(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            ids = args[0] if args else kwargs.get("input_ids")
-            states = kwargs["inputs_embeds"] if ids is None else ids
-            cache = kwargs.get("past_key_values")
-            past = 0 if cache is None else int(cache.get_seq_length())
-            if past == 0:
-                self._width = self._told or (self._handed[0] if self._handed else states.shape[1])
-            self._call, self._now = (ids, states, kwargs, past), None
+    def _attach(self) -> ExitStack:
+        undo = ExitStack()
+        trunk = self.hf.base_model
+        undo.callback(trunk.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+        modules: tuple[nn.Module, ...] = (self.hf, trunk)
+        for module in dict.fromkeys(modules):
+            undo.callback(_replace(module, "forward", self._ending))
+        if hasattr(self.hf, "generate"):
+            undo.callback(_replace(self.hf, "generate", self._following))
+        return undo
 
-        def generating(generate: Callable[..., Any]) -> Callable[..., Any]:
-            @wraps(generate)
-            def run(*args: Any, **kwargs: Any) -> Any:
-                given = [args[0] if args else None, *(kwargs.get(k) for k in ("inputs", "input_ids", "inputs_embeds"))]
-                prompt = next((each for each in given if isinstance(each, Tensor)), None)
-                self._handed = None if prompt is None else (prompt.shape[1], kwargs.get("attention_mask"))
-                try:
-                    return generate(*args, **kwargs)
-                finally:
-                    self._handed = None
+    def _ending(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Let the call that was made from outside, of the model or of its trunk, end when there is enough."""
+        signature = inspect.signature(forward)
 
-            return run
-
-        handle = hf.base_model.register_forward_pre_hook(begin, with_kwargs=True)
-        with replaced(hf, "generate", generating):
+        @wraps(forward)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self._running:
+                return forward(*args, **kwargs)
+            given = signature.bind_partial(*args, **kwargs).arguments if args else kwargs
+            cached = given.get("past_key_values") is not None or given.get("use_cache")
+            self._running, self._cutting = True, not (cached or self._generating)
             try:
-                yield self
+                return forward(*args, **kwargs)
+            except Enough:
+                return Stopped()
             finally:
-                handle.remove()
+                self._running = self._cutting = False
 
-    def _locate(self, ids: Tensor | None, states: Tensor, kwargs: dict[str, Any], past: int) -> Pass:
+        return run
+
+    def _following(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Learn from a call of ``generate`` where the prompt ends and which tokens end a row."""
+
+        @wraps(generate)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            config = kwargs.get("generation_config") or self.hf.generation_config
+
+            def setting(name: str) -> Any:
+                return kwargs[name] if name in kwargs else getattr(config, name, None)
+
+            if any(each.selects or each.reads for each in self.listeners):
+                for name, least in (("num_beams", 1), ("assistant_model", None), ("prompt_lookup_num_tokens", None)):
+                    if setting(name) not in (None, least):
+                        raise ProbeError(f"generate with {name} runs tokens that it takes back; leave {name} out")
+            given = [args[0] if args else None, *(kwargs.get(k) for k in ("inputs", "input_ids", "inputs_embeds"))]
+            prompt = next((each for each in given if isinstance(each, Tensor)), None)
+            self._handed = None if prompt is None else (prompt.shape[1], kwargs.get("attention_mask"))
+            ends = setting("eos_token_id")
+            self._stops = None if ends is None else torch.as_tensor(ends, device=self.hf.device).reshape(-1)
+            self._generating, self._ended = True, None
+            try:
+                return generate(*args, **kwargs)
+            finally:
+                self._generating, self._handed, self._ended = False, None, None
+
+        return run
+
+    def _begin(self, trunk: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if args:
+            kwargs = kwargs | inspect.signature(trunk.forward).bind_partial(*args).arguments
+        ids = kwargs.get("input_ids")
+        states = kwargs.get("inputs_embeds") if ids is None else ids
+        if states is None or (self._generating and kwargs.get("cache_params") is not None):
+            raise ProbeError(f"the passes of {type(self.hf).__name__} cannot be followed: it keeps no key/value cache")
+        cache = kwargs.get("past_key_values")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        if past == 0:
+            self._first_width = states.shape[1]
+        self._call, self._seen = (kwargs, states, past), {}
+        if self._generating and self._stops is not None and ids is not None:
+            self._note_ends(ids, past, self._stops)
+        for listener in self.listeners:
+            listener.begin(past)
+
+    def _note_ends(self, ids: Tensor, past: int, stops: Tensor) -> None:
+        """A row is run along after its last token; what it is fed from then on, that token included, is no text."""
+        if not any(each.selects for each in self.listeners):
+            return
+        if self._ended is None:
+            self._ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        if self._handed is not None and past >= self._handed[0]:
+            self._ended = self._ended | torch.isin(ids, stops).any(1)
+
+    def _locate(self, told: int | None) -> Pass:
+        assert self._call is not None
+        kwargs, states, past = self._call
         batch, width = states.shape[:2]
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-        rows = torch.arange(batch, device=states.device)
+        cache = kwargs.get("past_key_values")
+        rows, begun = torch.arange(batch, device=states.device), batch
         if isinstance(cache, RowCache):
             some = slice(None) if cache.rows is None else cache.rows
-            rows, seen = cache.origin[some], cache.valid[some, : past + width]
-        elif isinstance(mask, Tensor) and mask.ndim == 2:
-            seen = mask[:, : past + width].bool()
+            rows, begun, seen = cache.origin[some], cache.begun, cache.valid[some, : past + width]
         else:
-            seen = torch.ones(batch, past + width, dtype=torch.bool, device=states.device)
-        position = seen.long().cumsum(1) - 1
-        column = torch.arange(past, past + width, device=states.device)
-        return Pass(
-            ids=ids,
-            real=seen[:, past:],
-            position=position[:, past:],
-            generated=(column >= self._width).expand(batch, -1),
-            n_prompt=self._prompt_lengths(seen),
-            rows=rows,
-            first=past == 0,
-        )
+            seen = self._columns(kwargs.get("attention_mask"), batch, past + width, states.device)
+        prompt_width = told or (self._handed[0] if self._handed else self._first_width)
+        generated = prompt = None
+        if prompt_width is not None:
+            column = torch.arange(past, past + width, device=states.device)
+            generated = (column >= prompt_width).expand(batch, -1)
+            prompt = self._prompt_lengths(seen, prompt_width)
+        real = seen[:, past:] if self._ended is None else seen[:, past:] & ~self._ended[:, None]
+        position = (seen.long().cumsum(1) - 1)[:, past:]
+        return Pass(kwargs.get("input_ids"), real, position, prompt, generated, rows, begun, past, prompt_width)
 
-    def _prompt_lengths(self, seen: Bool[Tensor, "batch columns"]) -> Int[Tensor, " batch"]:
+    def _columns(self, mask: Any, batch: int, columns: int, device: torch.device) -> Bool[Tensor, "batch columns"]:
+        """Which columns are tokens, as far as they have been run."""
+        if not (isinstance(mask, Tensor) and mask.ndim == 2) and self._handed is not None:
+            handed = self._handed[1]
+            if handed is not None:  # generate has made of it what its cache wants
+                mask = handed.repeat_interleave(batch // len(handed), 0).to(device)
+            elif mask is not None:
+                raise ProbeError("give generate an attention_mask: with this cache, padding cannot be told without it")
+        if mask is None:
+            return torch.ones(batch, columns, dtype=torch.bool, device=device)
+        if not (isinstance(mask, Tensor) and mask.ndim == 2):
+            raise ProbeError("tokens cannot be told from padding by this mask; give an attention_mask [batch, pos]")
+        seen = mask[:, :columns].bool()
+        return nn.functional.pad(seen, (0, columns - seen.shape[1]), value=True)
+
+    def _prompt_lengths(self, seen: Bool[Tensor, "batch columns"], prompt_width: int) -> Int[Tensor, " batch"]:
         """Tokens of each prompt, of which this pass may have reached a part only."""
-        ahead = self._width - seen.shape[1]
+        ahead = prompt_width - seen.shape[1]
         if ahead <= 0:
-            return seen[:, : self._width].sum(1)
+            return seen[:, :prompt_width].sum(1)
         handed = self._handed[1] if self._handed else None
         if handed is not None:
-            return handed[:, : self._width].sum(1).repeat_interleave(len(seen) // len(handed)).to(seen.device)
+            return handed[:, :prompt_width].sum(1).repeat_interleave(len(seen) // len(handed)).to(seen.device)
         return seen.sum(1) + ahead
 
 
-@contextmanager
-def replaced(module: nn.Module, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Exchange a method of one module inside the block, and take it back exactly."""
+_all: WeakKeyDictionary[PreTrainedModel, Passes] = WeakKeyDictionary()
+
+
+def passes_of(hf: PreTrainedModel) -> Passes:
+    """Who follows the passes of this model; one for all open blocks."""
+    found = _all.get(hf)
+    if found is None or not found.listeners:
+        found = _all[hf] = Passes(hf)
+    return found
+
+
+def _replace(
+    module: nn.Module, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[[], None]:
+    """Exchange a method of one module.
+
+    Returns:
+        What takes it back exactly.
+    """
     own = module.__dict__.get(name)
     setattr(module, name, by(getattr(module, name)))
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         if own is None:
             delattr(module, name)
         else:
             setattr(module, name, own)
+
+    return restore

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.hooks.attach import attach
-from probe.hooks.passes import RowCache
+from probe.hooks.row_cache import RowCache
 from probe.hooks.upper import UpperLayers, causal_masks
 from probe.models import Model, Site
 
@@ -134,6 +134,7 @@ class Runner:
         self.slots = self.slots.repeat_interleave(times)
         self._pack()
         self.cache.origin = torch.arange(len(self.slots), device=self.slots.device)
+        self.cache.begun = len(self.slots)
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Go on with these rows only, in this order.

@@ -11,6 +11,7 @@ the end of the prompt, so −1 is the prompt's last token, whose state predicts 
 *generated* when it is read, one pass after it was chosen.
 """
 
+import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -42,20 +43,21 @@ class Tokens:
     phase: str | None = None
     """``prompt``, or ``generation``: what follows it."""
 
-    positions: int | Collection[int] | None = None
-    """At these positions; negative ones count back from the end of the prompt."""
+    positions: Any = None
+    """At this position, or these; negative ones count back from the end of the prompt."""
 
-    window: tuple[int | None, int | None] | None = None
-    """From one position up to but not including another, numbered likewise; ``None`` for an open end."""
+    window: Any = None
+    """``(start, stop)``: from one position up to but not including another, numbered likewise; ``None`` for an open
+    end."""
 
-    steps: int | Collection[int] | Tensor | None = None
-    """The generated tokens of these numbers, from 0; or booleans ``[row, step]``."""
+    steps: Any = None
+    """The generated token of this number, from 0, or of these; or booleans ``[row, step]``."""
 
-    ids: int | Collection[int] | None = None
-    """Tokens of these ids."""
+    ids: Any = None
+    """Tokens of this id, or of these."""
 
-    spans: Sequence[Sequence[tuple[int, int]]] | None = None
-    """Per row of the batch, spans of positions, each half open: sentences, for instance."""
+    spans: Sequence[Any] | None = None
+    """Per row of the batch, a list of spans of positions, each half open: sentences, for instance."""
 
     gate: Tensor | Gate | None = None
     """Booleans ``[row, position]`` (beyond their end: no); or a function of the `Pass` under way."""
@@ -65,20 +67,13 @@ class Tokens:
             raise ProbeError("an empty Tokens() selects nothing in particular; leave tokens out to select all")
         if self.phase not in (None, "prompt", "generation"):
             raise ProbeError(f"unknown phase '{self.phase}'; use prompt or generation")
-        if self.window is not None:
-            start, stop = self.window
-            if start is not None and stop is not None and (start < 0) == (stop < 0) and start >= stop:
-                raise ProbeError(f"the window {self.window} is empty; it runs up to but not including its end")
         for name in ("positions", "ids", "steps"):
-            value = getattr(self, name)
-            if isinstance(value, Collection) and not isinstance(value, Tensor) and not value:
+            if not (name == "steps" and isinstance(self.steps, Tensor) and self.steps.ndim) and not self._listed(name):
                 raise ProbeError(f"the clause selects no {name}; give at least one")
+        if self.window is not None:
+            _check_window(self.window)
         for row in self.spans or ():
-            for start, stop in row:
-                if not 0 <= start < stop:
-                    raise ProbeError(f"the span ({start}, {stop}) is empty or begins before the text")
-            if any(one[1] > other[0] for one, other in pairwise(sorted(row))):
-                raise ProbeError(f"the spans {_brief(sorted(row))} overlap; a token lies in one span at most")
+            _check_spans(row)
 
     def __or__(self, other: "Tokens | Selection") -> "Selection":
         return Selection((self,)) | other
@@ -88,6 +83,31 @@ class Tokens:
 
     def __repr__(self) -> str:
         return f"Tokens({', '.join(self._said())})"
+
+    @property
+    def of_prompt(self) -> bool:
+        """Whether it can only be met in the prompt."""
+        back = self.positions is not None and all(position < 0 for position in self._listed("positions"))
+        ends = self.window is not None and self.window[1] is not None and self.window[1] <= 0
+        return self.phase == "prompt" or back or ends
+
+    @property
+    def of_generation(self) -> bool:
+        """Whether it can only be met after the prompt."""
+        return self.phase == "generation"
+
+    def _listed(self, name: str) -> list[int]:
+        """A setting that is one whole number or several; one number, said nothing, counts as met."""
+        value = getattr(self, name)
+        try:
+            if value is None:
+                return [0]
+            if isinstance(value, Tensor):
+                value = value.tolist()
+            several: Any = value if isinstance(value, Collection) and not isinstance(value, str) else [value]
+            return [operator.index(each) for each in several]
+        except TypeError:
+            raise ProbeError(f"{name}={_brief(value)}: give a whole number, or several") from None
 
     def _said(self) -> list[str]:
         said = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -129,29 +149,48 @@ class Selector:
     """
 
     def __init__(self, tokens: Tokens | Selection) -> None:
+        if not isinstance(tokens, Tokens | Selection):
+            raise ProbeError(f"tokens is a {type(tokens).__name__}; say which tokens with Tokens(...)")
         self.selection = Selection.of(tokens)
         self._clauses = [_Clause(clause) for clause in self.selection.clauses]
         self._excluded = [_Clause(clause) for clause in self.selection.excluded]
-        self._pass: Pass | None = None
-        self._mask: Tensor | None = None
+        self._mask: tuple[Pass, Tensor] | None = None
+        self._found: tuple[Pass, Found] | None = None
         self._any: Tensor | None = None
+
+    @property
+    def by_span(self) -> bool:
+        """Whether it is one clause that names spans."""
+        return len(self._clauses) == 1 and self._clauses[0].clause.spans is not None
+
+    def possible(self, now: Pass) -> bool:
+        """Whether this pass can hold a selected token, as far as that is known without looking at any."""
+        return any(_possible(each.clause, now) for each in self._clauses)
 
     def mask(self, now: Pass) -> Bool[Tensor, "batch width"]:
         """Which tokens of this pass are selected."""
-        if self._mask is None or self._pass is not now:
+        if self._mask is None or self._mask[0] is not now:
             mask = torch.zeros_like(now.real)
             for clause in self._clauses:
                 mask = mask | clause.met(now)
             for clause in self._excluded:
                 mask = mask & ~clause.met(now)
-            self._pass, self._mask = now, mask
+            self._mask = now, mask
             self._any = mask.any() if self._any is None else self._any | mask.any()
-        return self._mask
+        return self._mask[1]
 
-    def span(self, now: Pass) -> Int[Tensor, "batch width"] | None:
-        """The number of the span that each token lies in, if the selection is one clause of spans."""
-        only = self._clauses[0] if len(self._clauses) == 1 else None
-        return only.span_number(now) if only is not None and only.clause.spans is not None else None
+    def found(self, now: Pass) -> "Found":
+        """The selected tokens of this pass, one by one."""
+        if self._found is None or self._found[0] is not now:
+            row, column = self.mask(now).nonzero(as_tuple=True)
+            origin = now.rows[row]
+            group = self._clauses[0].span_number(now)[row, column] if self.by_span else origin
+            self._found = now, Found(row, column, torch.stack([origin, now.position[row, column], group, column], -1))
+        return self._found[1]
+
+    def forget(self) -> None:
+        """Let go of the last pass."""
+        self._mask = self._found = None
 
     def check(self) -> None:
         """Refuse a selection that has not met a token.
@@ -166,6 +205,29 @@ class Selector:
             raise ProbeError(f"nothing is left of {self.selection}: all that it selects it also takes away")
 
 
+@dataclass(frozen=True)
+class Found:
+    """Selected tokens, row by row.
+
+    Attributes:
+        row: of the tensors of the pass.
+        column: likewise.
+        where: row of the batch as it began, position, group (the row, or the number of the span), column of the pass.
+    """
+
+    row: Int[Tensor, " token"]
+    column: Int[Tensor, " token"]
+    where: Int[Tensor, "token 4"]
+
+
+def _possible(clause: Tokens, now: Pass) -> bool:
+    if now.prompt_width is None:
+        return True
+    if clause.of_generation and now.past + now.width <= now.prompt_width:
+        return False
+    return not (clause.of_prompt and now.past >= now.prompt_width)
+
+
 class _Clause:
     """One clause with its numbers as tensors, on whichever device they are asked for."""
 
@@ -177,11 +239,15 @@ class _Clause:
     def met(self, now: Pass) -> Bool[Tensor, "batch width"]:
         """Which tokens of this pass meet the clause."""
         clause, mask, device = self.clause, now.real, now.real.device
+        if not _possible(clause, now):
+            return torch.zeros_like(mask)
         if clause.phase is not None:
-            mask = mask & (now.generated if clause.phase == "generation" else ~now.generated)
+            mask = mask & (now.after_prompt if clause.phase == "generation" else ~now.after_prompt)
         if clause.positions is not None:
-            forward, back = self._tensor("forward", device), self._tensor("back", device)
-            mask = mask & (torch.isin(now.position, forward) | torch.isin(now.step, back))
+            met = torch.isin(now.position, self._tensor("forward", device))
+            if len(back := self._tensor("back", device)):
+                met = met | torch.isin(now.step, back)
+            mask = mask & met
         if clause.window is not None:
             start, stop = clause.window
             if start is not None:
@@ -212,7 +278,7 @@ class _Clause:
 
     def _steps(self, now: Pass) -> Tensor:
         steps = self.clause.steps
-        if isinstance(steps, Tensor):
+        if isinstance(steps, Tensor) and steps.ndim:
             return self._look_up("steps", steps, now, now.step)
         return torch.isin(now.step, self._tensor("steps", now.real.device))
 
@@ -237,8 +303,8 @@ class _Clause:
         return rows.gather(1, column.clamp(0, table.shape[1] - 1)) & inside
 
     def _check_rows(self, rows: int, now: Pass, name: str) -> None:
-        if now.first and rows != len(now.rows):
-            raise ProbeError(f"{name} of {rows} rows for a batch of {len(now.rows)}; give one entry a row of the batch")
+        if rows != now.begun:
+            raise ProbeError(f"{name} of {rows} rows for a batch of {now.begun}; give one entry a row of the batch")
 
     def _tensor(self, name: str, device: torch.device) -> Tensor:
         key = (name, device)
@@ -250,17 +316,35 @@ class _Clause:
     def _numbers(self) -> dict[str, Callable[[], Tensor]]:
         clause = self.clause
         return {
-            "forward": lambda: torch.tensor([p for p in _listed(clause.positions) if p >= 0], dtype=torch.long),
-            "back": lambda: torch.tensor([p for p in _listed(clause.positions) if p < 0], dtype=torch.long),
-            "ids": lambda: torch.tensor(_listed(clause.ids), dtype=torch.long),
-            "steps": lambda: clause.steps if isinstance(clause.steps, Tensor) else torch.tensor(_listed(clause.steps)),
+            "forward": lambda: torch.tensor([p for p in clause._listed("positions") if p >= 0], dtype=torch.long),
+            "back": lambda: torch.tensor([p for p in clause._listed("positions") if p < 0], dtype=torch.long),
+            "ids": lambda: torch.tensor(clause._listed("ids"), dtype=torch.long),
+            "steps": lambda: torch.as_tensor(clause.steps if _is_table(clause.steps) else clause._listed("steps")),
             "gate": lambda: clause.gate if isinstance(clause.gate, Tensor) else torch.empty(0),
             "spans": lambda: _bounds(clause.spans or ()),
         }
 
 
-def _listed(value: Any) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)
+def _is_table(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _check_window(window: object) -> None:
+    if not isinstance(window, tuple | list) or len(window) != 2:
+        raise ProbeError(f"window={_brief(window)}: give where it starts and where it stops, None for an open end")
+    start, stop = window
+    if start is not None and stop is not None and (start < 0) == (stop < 0) and start >= stop:
+        raise ProbeError(f"the window {window} is empty; it runs up to but not including its end")
+
+
+def _check_spans(row: object) -> None:
+    if not isinstance(row, Sequence) or not all(isinstance(span, Sequence) and len(span) == 2 for span in row):
+        raise ProbeError(f"spans of a row are {_brief(row)}; give a list of (start, stop) for each row of the batch")
+    for start, stop in row:
+        if not 0 <= start < stop:
+            raise ProbeError(f"the span ({start}, {stop}) is empty or begins before the text")
+    if any(one[1] > other[0] for one, other in pairwise(sorted(row))):
+        raise ProbeError(f"the spans {_brief(sorted(row))} overlap; a token lies in one span at most")
 
 
 def _bounds(spans: Sequence[Sequence[tuple[int, int]]]) -> Int[Tensor, "row span 3"]:

@@ -31,6 +31,7 @@ def _view(module: nn.Module) -> nn.Module:
     """A shallow copy whose children can be exchanged without touching the original's."""
     view = copy.copy(module)
     view._modules = dict(module._modules)
+    view.__dict__.pop("forward", None)  # while a capture is open, that of the original
     return view
 
 
@@ -112,7 +113,10 @@ def additive_masks(
         return mask.masked_fill_(~allowed, lowest)[:, None]
 
     types = set(getattr(model.hf.config, "layer_types", None) or ())
-    if len(types) < 2 and "sliding_attention" not in types:
+    window = getattr(model.hf.config, "sliding_window", None)
+    near = seen if window is None else seen & (distance < window)
+    if not types:  # Mistral, Phi-3: every layer has the window, if there is one
+        return additive(near)
+    if types == {"full_attention"}:
         return additive(seen)
-    near = distance < model.hf.config.sliding_window
-    return {kind: additive(seen & near if kind == "sliding_attention" else seen) for kind in types}
+    return {kind: additive(near if kind == "sliding_attention" else seen) for kind in types}

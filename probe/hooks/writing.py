@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from probe._errors import ProbeError
-from probe.hooks.attach import Act, attach
+from probe.hooks.attach import Act, as_hf, attach
+from probe.hooks.captured import columns_missing
 from probe.hooks.operations import Add, Apply, Operation
-from probe.hooks.passes import Passes
+from probe.hooks.passes import passes_of
 from probe.hooks.selection import Selection, Selector, Tokens
-from probe.models import Model, Site
+from probe.models import Model, Site, place
 
 Change = Tensor | Callable[[Tensor], Tensor]
 """An `Operation`; or a tensor to add, broadcast to the state; or a function from the old state to the new one."""
@@ -22,7 +23,7 @@ Change = Tensor | Callable[[Tensor], Tensor]
 
 @contextmanager
 def edit(
-    model: Model | PreTrainedModel,
+    model: Model | nn.Module,
     changes: Mapping[str, Change | Sequence[Change]] | Mapping[Site, Change | Sequence[Change]],
     *,
     tokens: Tokens | Selection | None = None,
@@ -50,27 +51,113 @@ def edit(
         ProbeError: if the model lacks a site or a change has the wrong shape; at the end of the block, if a change
             never took place or a clause of its ``tokens`` selected nothing.
     """
-    hf = model.hf if isinstance(model, Model) else model
-    wanted = {Site.parse(site): _operations(site, change, tokens) for site, change in changes.items()}
+    hf = as_hf(model)
+    wanted: dict[Site, list[Operation]] = {}
+    for name, change in changes.items():
+        site = Site.parse(name)
+        place(hf, site)
+        if site in wanted:
+            raise ProbeError(f"{site} is named twice among the changes; give it a list of them")
+        wanted[site] = _operations(site, change, tokens)
     if not wanted:
         raise ProbeError("there is nothing to edit; give at least one site and its change")
-    passes, selectors, done = Passes(prompt_width), [], set()
+    writer = _Writer(hf, wanted, prompt_width)
     with ExitStack() as hooks:
         for site, operations in wanted.items():
             for operation in operations:
-                selector = None if operation.tokens is None else Selector(operation.tokens)
-                selectors += [selector] if selector else []
-                change = _changer(site, operation, selector, passes, done)
-                for part, act in _acts(site, change):
-                    hooks.callback(attach(hf, part, act))
-        if selectors:
-            hooks.enter_context(passes.follow(hf))
+                for part, act, first in writer.hooks(site, operation):
+                    hooks.callback(attach(hf, part, act, first=first))
+        hooks.enter_context(writer.passes.open(writer))
         yield
-    missing = [str(site) for site in wanted if site not in done]
-    if missing:
-        raise ProbeError(f"no forward pass reached {', '.join(missing)}; call the model inside the edit block")
-    for selector in selectors:
-        selector.check()
+    writer.close()
+
+
+class _Writer:
+    """An open edit."""
+
+    reads = False
+    may_stop = True
+
+    def __init__(
+        self, hf: PreTrainedModel, wanted: Mapping[Site, Sequence[Operation]], prompt_width: int | None
+    ) -> None:
+        self.passes = passes_of(hf)
+        self.selects = any(operation.tokens is not None for each in wanted.values() for operation in each)
+        self._sites, self._prompt_width = tuple(wanted), prompt_width
+        self._selectors: list[Selector] = []
+        self._pending: set[Site] = set()
+        self._done: set[Site] = set()
+
+    def begin(self, past: int) -> None:  # noqa: ARG002 - where it begins is nothing to an edit
+        self._pending = set(self._sites)
+
+    def waits(self) -> bool:
+        return bool(self._pending)
+
+    def hooks(self, site: Site, operation: Operation) -> list[tuple[Site, Act, bool]]:
+        """The hooks that carry out one change, each with whether it goes before those that are there.
+
+        One hook at the site itself, but for ``resid_mid``: its place is the input of a norm or of the MLP, beside which
+        the residual stream runs on. So what was changed there is added to the stream again where the block ends.
+        """
+        selector = None if operation.tokens is None else Selector(operation.tokens)
+        if selector is not None:
+            self._selectors.append(selector)
+
+        def act(hidden: Tensor) -> Tensor | None:
+            self._done.add(site)
+            self._pending.discard(site)
+            return self._changed(site, operation, selector, hidden)
+
+        if site.kind != "resid_mid":
+            return [(site, act, False)]
+        shift: list[Tensor] = []
+
+        def on_the_way_in(hidden: Tensor) -> Tensor | None:
+            new = act(hidden)
+            shift[:] = [] if new is None else [new - hidden]
+            return new
+
+        def on_the_way_out(hidden: Tensor) -> Tensor | None:
+            return hidden + shift.pop() if shift else None
+
+        return [(site, on_the_way_in, False), (replace(site, kind="resid_post"), on_the_way_out, True)]
+
+    def _changed(self, site: Site, operation: Operation, selector: Selector | None, hidden: Tensor) -> Tensor | None:
+        now = None if selector is None else self.passes.now(self._prompt_width)
+        if selector is not None and now is not None and not selector.possible(now):
+            return None
+        try:
+            new = operation(hidden)
+        except RuntimeError as error:
+            if "shape" not in str(error) and "size" not in str(error):
+                raise
+            raise ProbeError(f"the edit at {site} does not fit shape {list(hidden.shape)}: {error}") from error
+        if new.shape != hidden.shape:
+            raise ProbeError(f"the edit at {site} gives shape {list(new.shape)}; the model has {list(hidden.shape)}")
+        if selector is None or now is None:
+            return new
+        mask = selector.mask(now)
+        if not site.by_token:  # a pattern: its third axis is the tokens that look
+            return torch.where(mask[:, None, :, None], new, hidden)
+        mask = mask[:, columns_missing(site, hidden, now) :]
+        return torch.where(mask.reshape(*mask.shape, *[1] * (hidden.ndim - 2)), new, hidden)
+
+    def close(self) -> None:
+        """Refuse what never took place.
+
+        Raises:
+            ProbeError: naming it.
+        """
+        missing = [str(site) for site in self._sites if site not in self._done]
+        if missing:
+            raise ProbeError(
+                f"no forward pass reached {', '.join(missing)}; call the model inside the edit block "
+                "(a model compiled before it keeps no hooks)"
+            )
+        for selector in self._selectors:
+            selector.forget()
+            selector.check()
 
 
 def _operations(site: str | Site, change: Any, tokens: Tokens | Selection | None) -> list[Operation]:
@@ -89,52 +176,3 @@ def _operations(site: str | Site, change: Any, tokens: Tokens | Selection | None
             function: Any = each
             made.append(Apply(function, tokens=tokens))
     return made
-
-
-def _changer(
-    site: Site, operation: Operation, selector: Selector | None, passes: Passes, done: set[Site]
-) -> Callable[[Tensor], Tensor]:
-    def act(hidden: Tensor) -> Tensor:
-        done.add(site)
-        try:
-            new = operation(hidden)
-        except RuntimeError as error:
-            if "shape" not in str(error) and "size" not in str(error):
-                raise
-            raise ProbeError(f"the edit at {site} does not fit shape {list(hidden.shape)}: {error}") from error
-        if new.shape != hidden.shape:
-            raise ProbeError(f"the edit at {site} gives shape {list(new.shape)}; the model has {list(hidden.shape)}")
-        if selector is None:
-            return new
-        mask = selector.mask(passes.now)
-        # Queries are the third axis of a pattern; of logits, a model may have only the last columns.
-        where = mask[:, None, :, None] if not site.by_token else _columns(mask, hidden)
-        return torch.where(where, new, hidden)
-
-    return act
-
-
-def _columns(mask: Tensor, hidden: Tensor) -> Tensor:
-    mask = mask[:, mask.shape[1] - hidden.shape[1] :]
-    return mask.reshape(*mask.shape, *[1] * (hidden.ndim - 2))
-
-
-def _acts(site: Site, act: Callable[[Tensor], Tensor]) -> list[tuple[Site, Act]]:
-    """The hooks that carry out one edit.
-
-    One hook at the site itself, but for ``resid_mid``: its place is the input of a norm or of the MLP, beside which the
-    residual stream runs on, so a change there would miss the stream. The attention's contribution is changed instead,
-    by as much as the sum of it and the stream is to change.
-    """
-    if site.kind != "resid_mid":
-        return [(site, act)]
-    stream: list[Tensor] = []
-
-    def remember(hidden: Tensor) -> None:
-        stream[:] = [hidden]
-
-    def shift(contribution: Tensor) -> Tensor:
-        middle = stream.pop() + contribution
-        return contribution + (act(middle) - middle)
-
-    return [(replace(site, kind="resid_pre"), remember), (replace(site, kind="attn_out"), shift)]

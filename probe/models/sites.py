@@ -52,13 +52,15 @@ class Site:
 
     @classmethod
     def parse(cls, text: "str | Site") -> "Site":
-        """The site that ``resid_post.2``, ``embed`` or a module's path names; a site is given back as it is.
+        """The site that ``resid_post.2``, ``embed``, ``blocks.2.hook_resid_post`` or a module's path names.
 
         Raises:
             ProbeError: if the text names none.
         """
         if isinstance(text, Site):
             return text
+        if (found := _of_lens(text)) is not None:
+            return found
         kind, dot, layer = text.partition(".")
         number = re.fullmatch(r"-?\d+", layer)
         if ":" in text or (dot and kind not in KINDS and not number):
@@ -90,6 +92,14 @@ class Site:
         if self.is_module:
             raise ProbeError(f"TransformerLens has no hook of its own for {self}; use a named site (probe sites)")
         return KINDS[self.kind].lens.replace("{i}", str(self.layer))
+
+
+def _of_lens(text: str) -> Site | None:
+    """The site that TransformerLens calls so."""
+    for kind, about in KINDS.items():
+        if found := re.fullmatch(re.escape(about.lens).replace(re.escape("{i}"), r"(\d+)"), text):
+            return Site(kind, int(found[1]) if about.layered else None)
+    return None
 
 
 def place(hf: PreTrainedModel, site: str | Site) -> Place:

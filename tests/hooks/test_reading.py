@@ -5,6 +5,7 @@ import torch
 
 from probe._errors import ProbeError
 from probe.hooks import Tokens, capture, edit
+from probe.hooks.passes import Stopped
 from probe.models import Site, all_sites, load_model, place
 
 
@@ -56,7 +57,7 @@ def test_stop_runs_no_layer_above_and_changes_no_state(model, ids):
         block.register_forward_hook(lambda *_, i=i: ran.append(i))
     asked = ["resid_post.1", "attn_out.0", "embed"]
     with capture(model, asked) as acts:
-        assert model.hf(ids) is None
+        assert isinstance(model.hf(ids), Stopped)
         after = "the block goes on"
     assert after and ran in ([0], [0, 1])  # the block of the deepest site is left at that site
     with capture(model, asked, stop=False) as whole:
@@ -69,9 +70,9 @@ def test_stop_runs_no_layer_above_and_changes_no_state(model, ids):
 @torch.no_grad()
 def test_stop_works_through_the_trunk_and_pass_after_pass(model, ids):
     with capture(model, "attn_out.2") as acts:
-        assert model.hf.base_model(ids) is None
+        assert isinstance(model.hf.base_model(ids), Stopped)
         first = acts["attn_out.2"]
-        assert model.hf(ids[:1, :5]) is None
+        assert isinstance(model.hf(ids[:1, :5]), Stopped)
         assert acts["attn_out.2"].shape == (1, 5, model.d_model)
     torch.testing.assert_close(first[:1, :5], acts["attn_out.2"])
 

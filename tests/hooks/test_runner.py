@@ -11,8 +11,8 @@ TOLERANCE = 2e-5
 
 
 @pytest.fixture
-def model(arch, tiny_folder):
-    return load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+def model(any_arch, tiny_folder):
+    return load_model(ModelConfig(str(tiny_folder(any_arch, tokenizer="letters"))), device="cpu")
 
 
 def plain(model, ids):

@@ -189,7 +189,7 @@ def test_masks_are_those_of_a_plain_loop(data):
         real[i, slice(width - n - g, None) if side == "left" else slice(0, n + g)] = True
     n_prompt = torch.tensor([n for n, _ in rows])
     position = real.long().cumsum(1) - 1
-    now = Pass(ids, real, position, position >= n_prompt[:, None], n_prompt, torch.arange(len(rows)), True)
+    now = Pass(ids, real, position, n_prompt, position >= n_prompt[:, None], torch.arange(len(rows)), len(rows))
     numbers = st.integers(-4, 8)
     positions = data.draw(st.none() | st.lists(numbers, min_size=1, max_size=3))
     start, stop = data.draw(st.none() | st.integers(-4, 3)), data.draw(st.none() | st.integers(5, 9))
