@@ -61,12 +61,15 @@ class Captured(Mapping[str, Tensor]):
         self._pool: Pool | None = pool
         self._parts: dict[str, list[_Part]] = {}
         self._ready: dict[str, Tensor] = {}
+        self._past = 0
 
-    def _clear(self) -> None:
-        """A new text begins."""
-        self._parts, self._ready = {}, {}
+    def _begin(self, past: int) -> None:
+        """A pass begins, on ``past`` columns that ran before; on none, a new text."""
+        self._past = past
+        if past == 0:
+            self._parts, self._ready = {}, {}
 
-    def _take(self, site: Site, hidden: Tensor, past: int, now: Pass | None, rows: Tensor | None) -> None:
+    def _take(self, site: Site, hidden: Tensor, now: Pass | None, rows: Tensor | None) -> None:
         """Note the state of a site in the pass under way; ``now`` is needed to select."""
         name = str(site)
         self._ready.pop(name, None)
@@ -81,7 +84,7 @@ class Captured(Mapping[str, Tensor]):
             hidden = hidden.detach()
         if self._selector is not None and now is not None:
             found, hidden = self._select(site, hidden, now)
-        self._parts.setdefault(name, []).append(_Part(hidden, past, rows, found, kept))
+        self._parts.setdefault(name, []).append(_Part(hidden, self._past, rows, found, kept))
 
     def _select(self, site: Site, hidden: Tensor, now: Pass) -> tuple[Found, Tensor]:
         assert self._selector is not None
@@ -110,11 +113,16 @@ class Captured(Mapping[str, Tensor]):
         """The state in the newest pass only, ``[batch, width, ...]``; for gates that look at another site.
 
         Raises:
-            ProbeError: if there is none, or the capture selects tokens.
+            ProbeError: if the newest pass has not reached the site (yet), or the capture selects tokens.
         """
-        if self._selector is not None or str(site) not in self._parts:
-            raise ProbeError(f"there is no newest pass at {site}; capture it whole, and run the model")
-        return self._parts[str(site)][-1].state
+        parts = self._parts.get(str(site))
+        if self._selector is not None:
+            raise ProbeError(f"to look at {site} in the newest pass, capture it whole, without tokens")
+        if not parts or parts[-1].past != self._past:
+            raise ProbeError(
+                f"the newest pass has not reached {site}; a gate can look at what runs before its site"
+            )
+        return parts[-1].state
 
     def grad(self, site: str | Site) -> Tensor:
         """The gradient at a site after ``backward()``, in the shape of the state in the model: ``[batch, pos, ...]``.

@@ -5,7 +5,7 @@ or a list of them, which is carried out in order.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from probe._errors import ProbeError
-from probe.hooks.selection import Selection, Tokens
+from probe.hooks.selection import Selection, Tokens, brief
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Operation:
     """What all operations share."""
 
@@ -28,8 +28,13 @@ class Operation:
         """The new state, in the shape of ``hidden``, which is left alone."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown = (f"{name}={brief(value)}" for name, value in said.items() if value is not None)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(Operation):
     """Add ``strength * vector``, broadcast to the state: activation addition (Turner et al., arXiv 2308.10248)."""
 
@@ -41,7 +46,7 @@ class Add(Operation):
         return hidden + (self.vector if plain else self.strength * self.vector).to(hidden)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProjectOut(Operation):
     """Remove what lies along one direction, or in the span of several.
 
@@ -72,7 +77,7 @@ class ProjectOut(Operation):
         return torch.linalg.qr(torch.atleast_2d(self.directions).float().T).Q
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clamp(Operation):
     """Hold the coordinate along a direction between two values; the same value twice sets it.
 
@@ -101,7 +106,7 @@ class Clamp(Operation):
         return (wide + (along.clamp(self.low, self.high) - along) * unit).to(hidden.dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scale(Operation):
     """Multiply the state, or only what lies along a direction.
 
@@ -124,7 +129,7 @@ class Scale(Operation):
         return (wide + (self.factor - 1.0) * (wide @ unit)[..., None] * unit).to(hidden.dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Swap(Operation):
     """Put another state in its place, broadcast to its shape: activation patching, or a mean ablation."""
 
@@ -134,7 +139,7 @@ class Swap(Operation):
         return self.state.to(hidden).expand_as(hidden)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Apply(Operation):
     """A function of your own, from the old state to the new one."""
 

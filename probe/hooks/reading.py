@@ -95,12 +95,10 @@ class _Reader:
         self._sites, self._selector, self._grad, self._prompt_width = sites, selector, grad, prompt_width
         self._pending: set[Site] = set()
         self._reached: set[Site] = set()
-        self._past = 0
 
     def begin(self, past: int) -> None:
-        self._past, self._pending = past, set(self._sites)
-        if past == 0:
-            self.acts._clear()
+        self._pending = set(self._sites)
+        self.acts._begin(past)
 
     def waits(self) -> bool:
         return bool(self._pending)
@@ -110,7 +108,7 @@ class _Reader:
 
         def read(hidden: Tensor) -> Tensor | None:
             now = None if self._selector is None else self.passes.now(self._prompt_width)
-            self.acts._take(site, hidden, self._past, now, self.passes.some_rows)
+            self.acts._take(site, hidden, now, self.passes.some_rows)
             self._reached.add(site)
             self._pending.discard(site)
             self.passes.reached()

@@ -107,11 +107,11 @@ class Tokens:
             several: Any = value if isinstance(value, Collection) and not isinstance(value, str) else [value]
             return [operator.index(each) for each in several]
         except TypeError:
-            raise ProbeError(f"{name}={_brief(value)}: give a whole number, or several") from None
+            raise ProbeError(f"{name}={brief(value)}: give a whole number, or several") from None
 
     def _said(self) -> list[str]:
         said = {f.name: getattr(self, f.name) for f in fields(self)}
-        return [f"{name}={_brief(value)}" for name, value in said.items() if value is not None]
+        return [f"{name}={brief(value)}" for name, value in said.items() if value is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +331,7 @@ def _is_table(value: object) -> bool:
 
 def _check_window(window: object) -> None:
     if not isinstance(window, tuple | list) or len(window) != 2:
-        raise ProbeError(f"window={_brief(window)}: give where it starts and where it stops, None for an open end")
+        raise ProbeError(f"window={brief(window)}: give where it starts and where it stops, None for an open end")
     start, stop = window
     if start is not None and stop is not None and (start < 0) == (stop < 0) and start >= stop:
         raise ProbeError(f"the window {window} is empty; it runs up to but not including its end")
@@ -339,12 +339,12 @@ def _check_window(window: object) -> None:
 
 def _check_spans(row: object) -> None:
     if not isinstance(row, Sequence) or not all(isinstance(span, Sequence) and len(span) == 2 for span in row):
-        raise ProbeError(f"spans of a row are {_brief(row)}; give a list of (start, stop) for each row of the batch")
+        raise ProbeError(f"spans of a row are {brief(row)}; give a list of (start, stop) for each row of the batch")
     for start, stop in row:
         if not 0 <= start < stop:
             raise ProbeError(f"the span ({start}, {stop}) is empty or begins before the text")
     if any(one[1] > other[0] for one, other in pairwise(sorted(row))):
-        raise ProbeError(f"the spans {_brief(sorted(row))} overlap; a token lies in one span at most")
+        raise ProbeError(f"the spans {brief(sorted(row))} overlap; a token lies in one span at most")
 
 
 def _bounds(spans: Sequence[Sequence[tuple[int, int]]]) -> Int[Tensor, "row span 3"]:
@@ -358,7 +358,8 @@ def _bounds(spans: Sequence[Sequence[tuple[int, int]]]) -> Int[Tensor, "row span
     return torch.tensor(numbered, dtype=torch.long).reshape(len(spans), max(longest, 1), 3)
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """A value as an error message or a repr shows it."""
     if isinstance(value, Tensor):
         return f"<{str(value.dtype).removeprefix('torch.')} {list(value.shape)}>"
     text = repr(value)

@@ -11,7 +11,7 @@ from probe.models.model import Model
 from probe.models.sites import Site, named_place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SiteTable:
     """What each kind of site is called in a model, in nnsight and in TransformerLens; shows itself in Jupyter."""
 
@@ -22,6 +22,11 @@ class SiteTable:
     """Site, shape, meaning, place in the model as nnsight writes it (or why there is none), TransformerLens hook."""
 
     columns = ("site", "shape", "what it is", "in the model", "TransformerLens")
+
+    def __repr__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in self.rows)
+        return "\n".join([self.about, *(line.rstrip() for line in lines)])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in self.columns)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.models.config import ModelConfig
-from probe.models.sites import blocks
+from probe.models.sites import blocks, place
 from probe.models.views import to_nnsight, to_transformer_lens
 
 if TYPE_CHECKING:
@@ -92,6 +93,21 @@ class Model:
         """The text of these ids, special tokens included, nothing cleaned up."""
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
+
+    @torch.no_grad()
+    def unembed(self, resid: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes vocab"]:
+        """Logits of a residual stream by the model's own last norm and unembedding: the logit lens.
+
+        What ``resid_post`` of the last block gives is the model's output. At other layers it is what the model would
+        say if it ended there (nostalgebraist, *interpreting GPT: the logit lens*, 2020).
+
+        Raises:
+            ProbeError: if the architecture is not in the table of sites.
+        """
+        norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
+        logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
+        cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def nnsight(self) -> "TransformersModel":
         """An nnsight ``TransformersModel`` on the same weights, at about the speed of a plain hook.

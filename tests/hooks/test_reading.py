@@ -29,6 +29,7 @@ def test_residual_stream_is_transformers_own(model, ids):
         if layer + 1 < model.n_layers:
             assert torch.equal(acts[Site("resid_post", layer)], states[layer + 1])
     assert torch.equal(acts["final_norm"], states[-1])
+    torch.testing.assert_close(model.unembed(acts[f"resid_post.{model.n_layers - 1}"]), logits)
     capped = model.hf.get_output_embeddings()(acts["final_norm"])
     if cap := getattr(model.hf.config, "final_logit_softcapping", None):
         capped = cap * torch.tanh(capped / cap)

@@ -380,3 +380,21 @@ def test_numbers_that_are_none(kinds, said):
 def test_numbers_of_any_kind():
     for one in (3, torch.tensor(3), torch.tensor([3]), {3}, range(3, 4)):
         assert Tokens(positions=one)._listed("positions") == [3]
+
+
+@torch.no_grad()
+def test_a_gate_cannot_look_at_what_has_not_run(llama):
+    ids, mask = left_padded()
+    gate = Tokens(gate=lambda now: seen.latest("resid_post.3")[..., 0] > 0 if now.width == 1 else now.real)
+    with (
+        pytest.raises(ProbeError, match=r"has not reached resid_post\.3; a gate can look at what runs before"),
+        capture(llama, "resid_post.3", stop=False) as seen,
+        edit(llama, {"resid_post.2": Add(torch.ones(32), tokens=gate)}),
+    ):
+        llama.hf.generate(ids, attention_mask=mask, max_new_tokens=4, **GREEDY)
+
+
+def test_operations_show_themselves_in_short():
+    assert repr(Add(torch.zeros(9), 2.0, tokens=Tokens(ids=3))) == (
+        "Add(tokens=Tokens(ids=3), vector=<float32 [9]>, strength=2.0)"
+    )

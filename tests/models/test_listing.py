@@ -18,6 +18,7 @@ def test_a_line_a_kind_with_its_names(tiny_folder):
         "transformer.h[i].attn.c_attn.output, a part of it",
         "blocks.i.attn.hook_q",
     )
+    assert "transformer.h[i].attn.c_attn.output, a part of it" in repr(table)
     assert rows["resid_pre.i"][2] == "transformer.h[i].input"
     assert "(gpt2): layers 0 to 3, d_model 32, 4 heads of 8, 4 of keys and values, vocab 260" in table.about
 
