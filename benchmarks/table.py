@@ -1,8 +1,12 @@
-"""What every benchmark shares: interleaved rounds, medians, one table and one JSON file of ratios."""
+"""What every benchmark shares: interleaved rounds, medians, one table and one JSON file of ratios.
+
+``--cpu`` counts processor seconds instead of those on the wall: steadier where other work runs, on one thread.
+"""
 
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +15,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+CLOCK = "processor" if "--cpu" in sys.argv else "wall"
 
 
 @dataclass(frozen=True)
@@ -24,16 +29,24 @@ class Row:
     better: str
 
 
-def medians(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each side; sides take turns, so that a busy machine slows all of them alike."""
-    for side in sides.values():
-        side()
+def medians(sides: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = False) -> dict[str, float]:
+    """Median seconds of each side; sides take turns, so that a busy machine slows all of them alike.
+
+    Args:
+        sides: what to time, by name.
+        rounds: how many turns each gets.
+        warm: each has run already; otherwise it first runs once untimed.
+    """
+    if not warm:
+        for side in sides.values():
+            side()
+    now = time.process_time if CLOCK == "processor" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            began = time.perf_counter()
+            began = now()
             side()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(now() - began)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
@@ -47,7 +60,7 @@ def report(name: str, rows: list[Row]) -> None:
         goal = "" if row.goal is None else f"{'≥' if row.better == 'higher' else '≤'} {row.goal:.2f}"
         table.add_row(row.what, row.against, f"{row.ratio:.2f}", goal)
     Console().print(table)
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {CLOCK} time"
     RESULTS.mkdir(exist_ok=True)
     body = {"name": name, "machine": machine, "rows": [asdict(row) for row in rows]}
     (RESULTS / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n")

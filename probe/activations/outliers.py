@@ -17,7 +17,7 @@ from probe.activations.documents import Document
 from probe.activations.passes import batches, norms, read
 from probe.models import Model
 
-_SAMPLE, _EACH = 2048, 256
+_SAMPLE, _EACH = 512, 64
 """How many tokens the median is taken of, and how many a document gives at most: its first."""
 _COMMONEST = 5
 

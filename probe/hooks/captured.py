@@ -119,9 +119,7 @@ class Captured(Mapping[str, Tensor]):
         if self._selector is not None:
             raise ProbeError(f"to look at {site} in the newest pass, capture it whole, without tokens")
         if not parts or parts[-1].past != self._past:
-            raise ProbeError(
-                f"the newest pass has not reached {site}; a gate can look at what runs before its site"
-            )
+            raise ProbeError(f"the newest pass has not reached {site}; a gate can look at what runs before its site")
         return parts[-1].state
 
     def grad(self, site: str | Site) -> Tensor:

@@ -36,7 +36,13 @@ class Forced:
 
 
 def force(model: Model, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Forced:
-    """Put prompts and emitted ids together into one right-padded batch on the model's device."""
+    """Put prompts and emitted ids together into one right-padded batch on the model's device.
+
+    Raises:
+        ValueError: if a prompt is empty; nothing would predict the first token after it.
+    """
+    if not all(prompts):
+        raise ValueError("every prompt must have at least one token")
     width = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
     longest = max(len(text) for text in texts)
     ids = torch.full((len(texts), width), model.pad_id)

@@ -50,6 +50,8 @@ def to_transformer_lens(model: "Model") -> "TransformerBridge":
     """See `Model.lens`."""
     from transformer_lens.model_bridge import TransformerBridge
 
+    if "forward" in vars(model.hf):
+        raise ProbeError("close the capture or edit block first: a copy made inside it would keep its hooks")
     twin = copy.deepcopy(model.hf)
     twin.set_attn_implementation("eager")
     # How the bridge knows what it has; unset in a model that was never saved.

@@ -124,3 +124,9 @@ def test_copies_of_a_row_go_on_alike_and_apart(model):
     torch.testing.assert_close(logits[0], logits[1])
     for row, (prompt, token) in enumerate([(0, 5), (0, 5), (1, 6), (1, 7)]):
         torch.testing.assert_close(logits[row], plain(model, [*PROMPTS[prompt], token])[-1], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_a_text_without_a_prompt_is_refused(tiny_folder):
+    model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
+    with pytest.raises(ValueError, match="at least one token"):
+        force(model, [[], [5]], [[6], [7]])

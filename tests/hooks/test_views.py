@@ -141,3 +141,12 @@ def test_the_nnsight_path_in_words_is_the_one_that_is_read(model):
         for name in path.replace("[", ".").replace("]", "").split("."):
             envoy = envoy[int(name)] if name.isdigit() else getattr(envoy, name)
         assert envoy._module is model.hf.get_submodule(place(model.hf, site).module)
+
+
+def test_a_copy_made_inside_a_block_is_refused(tiny_folder):
+    model = load_model(tiny_folder("llama", "letters"))
+    with (
+        pytest.raises(ProbeError, match="close the capture or edit block first"),
+        edit(model, {"embed": torch.zeros(32)}),
+    ):
+        model.lens()

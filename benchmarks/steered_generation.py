@@ -1,0 +1,139 @@
+"""Steered greedy decoding by the cached loop against the same loop unsteered, and against other libraries' generation.
+
+One vector is added to the residual stream at mid depth, at every position. All sides decode the same prompts, left
+padded, for the same number of tokens (nothing ends a row early) and must emit the same ones.
+``python -m benchmarks.steered_generation [--quick]``
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks.table import Row, medians, report
+from benchmarks.workload import models, padded, twin
+from probe.hooks import capture, edit
+from probe.models import Model
+from probe.problems import load_problems
+from probe.traces import decode_greedy
+
+#: Per model: rows, new tokens.
+SIZES = {"tiny-base": (32, 128), "smollm2-135m": (8, 48)}
+QUICK = {"tiny-base": (16, 48), "smollm2-135m": (4, 8)}
+
+Tokens = list[list[int]]
+
+
+def endless(model: Model) -> Model:
+    """The model, never ending a row."""
+    model.eos_ids = ()
+    generation = model.hf.generation_config
+    assert generation is not None
+    generation.eos_token_id = None
+    generation.pad_token_id = model.pad_id
+    return model
+
+
+@torch.no_grad()
+def steering_vector(model: Model, prompts: Tokens, layer: int) -> Float[Tensor, " d_model"]:
+    """A random direction, half as long as the residual stream of these prompts is."""
+    ids, mask = padded(model, prompts, "left")
+    with capture(model, [f"resid_post.{layer}"]) as acts:
+        model.hf(input_ids=ids, attention_mask=mask, use_cache=False)
+    length = acts[f"resid_post.{layer}"][mask.bool()].norm(dim=-1).median()
+    direction = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+    return 0.5 * length * direction / direction.norm()
+
+
+def sides_of(model: Model, prompts: Tokens, new: int) -> dict[str, Callable[[], Tokens]]:
+    """Every side: a function that decodes all prompts and gives the new tokens."""
+    layer = model.n_layers // 2 - 1
+    vector = steering_vector(model, prompts, layer)
+    ids, mask = padded(model, prompts, "left")
+    plain, seen, bridge = endless(twin(model)), endless(twin(model)).nnsight(), model.lens()
+
+    def alone() -> Tokens:
+        return [list(row.tokens) for row in decode_greedy(model, prompts, new)]
+
+    def steered() -> Tokens:
+        with edit(model, {f"resid_post.{layer}": vector}):
+            return alone()
+
+    def transformers() -> Tokens:
+        def add(_module: object, _inputs: object, output: Tensor) -> Tensor:
+            return output + vector
+
+        generate: Any = plain.hf.generate
+        handle = plain.layers[layer].register_forward_hook(add)
+        try:
+            out = generate(input_ids=ids, attention_mask=mask, max_new_tokens=new, do_sample=False)
+        finally:
+            handle.remove()
+        return out[:, ids.shape[1] :].tolist()
+
+    def nnsight() -> Tokens:
+        batch = {"input_ids": ids, "attention_mask": mask}
+        with seen.generate(batch, max_new_tokens=new, do_sample=False) as tracer:
+            for _ in tracer.iter[:new]:
+                seen.model.layers[layer].output = seen.model.layers[layer].output + vector
+            out = tracer.result.save()
+        return out[:, ids.shape[1] :].tolist()
+
+    def lens() -> Tokens:
+        def add(state: Tensor, hook: object) -> Tensor:  # noqa: ARG001 - the signature is TransformerLens'
+            return state + vector
+
+        with bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_out", add)]):
+            out = bridge.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=new,
+                do_sample=False,
+                stop_at_eos=False,
+                return_type="tokens",
+                verbose=False,
+            )
+        assert isinstance(out, Tensor)
+        return out[:, ids.shape[1] :].tolist()
+
+    return {"unsteered": alone, "steered": steered, "transformers": transformers, "nnsight": nnsight, "lens": lens}
+
+
+def agree(name: str, sides: dict[str, Callable[[], Tokens]], new: int) -> None:
+    """Refuse to time sides that emit different tokens, or steering that does nothing."""
+    out = {side: decode() for side, decode in sides.items()}
+    assert all(len(row) == new for rows in out.values() for row in rows), f"{name}: a row ended early"
+    assert out["steered"] != out["unsteered"], f"{name}: steering changed no token"
+    for side in ("transformers", "nnsight", "lens"):
+        assert out[side] == out["steered"], f"{name}: {side} emits other tokens than the cached loop"
+
+
+def main() -> None:
+    quick = "--quick" in sys.argv
+    story = load_problems("story")
+    table = []
+    for model in map(endless, models()):
+        rows, new = (QUICK if quick else SIZES)[model.name]
+        sides = sides_of(model, [model.prompt_ids(problem.question) for problem in story.take("test", rows)], new)
+        agree(model.name, sides, new)
+        seconds = medians(sides, 2 if quick else 5, warm=True)
+        table += [
+            Row(f"steered, {model.name}", against, seconds["steered"] / seconds[side], goal, "lower")
+            for side, against, goal in (
+                ("unsteered", "the same loop, unsteered", 1.1),
+                ("transformers", "transformers generate with a hook", 1.0),
+                ("nnsight", "nnsight generate", None),
+                ("lens", "TransformerLens generate", None),
+            )
+        ]
+    report("steered_generation", table)
+
+
+if __name__ == "__main__":
+    main()
