@@ -6,12 +6,11 @@ care how the model is run.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 
 from probe._errors import ProbeError
 from probe.hooks.row_cache import RowCache
+from probe.models import Site
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,7 @@ class Passes:
         """Tell a listener of the passes inside the block."""
         if not self.listeners:
             self._undo = self._attach()
+            _all[self.hf] = self
         self.listeners.append(listener)
         try:
             yield self
@@ -182,6 +183,7 @@ class Passes:
             if not self.listeners and self._undo is not None:
                 self._undo.close()
                 self._call, self._seen = None, {}  # they hold the caller's cache
+                del _all[self.hf]  # as long as it is there, the model is
 
     def _attach(self) -> ExitStack:
         undo = ExitStack()
@@ -314,15 +316,27 @@ class Passes:
         return seen.sum(1) + ahead
 
 
-_all: WeakKeyDictionary[PreTrainedModel, Passes] = WeakKeyDictionary()
+_all: dict[PreTrainedModel, Passes] = {}
+"""Of each model with an open block."""
 
 
 def passes_of(hf: PreTrainedModel) -> Passes:
     """Who follows the passes of this model; one for all open blocks."""
-    found = _all.get(hf)
-    if found is None or not found.listeners:
-        found = _all[hf] = Passes(hf)
-    return found
+    return _all.get(hf) or Passes(hf)
+
+
+def check_reached(sites: Iterable[Site], reached: Container[Site], block: str) -> None:
+    """Refuse sites that no pass in a block has reached.
+
+    Raises:
+        ProbeError: naming them.
+    """
+    missing = [str(site) for site in sites if site not in reached]
+    if missing:
+        raise ProbeError(
+            f"no forward pass reached {', '.join(missing)}; call the model inside the {block} block "
+            "(a model compiled before it keeps no hooks)"
+        )
 
 
 def _replace(

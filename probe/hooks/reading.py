@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from probe._errors import ProbeError
 from probe.hooks.attach import as_hf, attach
 from probe.hooks.captured import Captured, Pool
-from probe.hooks.passes import Enough, passes_of
+from probe.hooks.passes import Enough, check_reached, passes_of
 from probe.hooks.selection import Selection, Selector, Tokens
 from probe.models import Model, Site, place
 
@@ -123,12 +123,7 @@ class _Reader:
         Raises:
             ProbeError: naming it.
         """
-        missing = [str(site) for site in self._sites if site not in self._reached]
-        if missing:
-            raise ProbeError(
-                f"no forward pass reached {', '.join(missing)}; call the model inside the capture block "
-                "(a model compiled before it keeps no hooks)"
-            )
+        check_reached(self._sites, self._reached, "capture")
         if self._selector is not None:
             self._selector.forget()
             self._selector.check()

@@ -13,7 +13,7 @@ from probe._errors import ProbeError
 from probe.hooks.attach import Act, as_hf, attach
 from probe.hooks.captured import columns_missing
 from probe.hooks.operations import Add, Apply, Operation
-from probe.hooks.passes import passes_of
+from probe.hooks.passes import check_reached, passes_of
 from probe.hooks.selection import Selection, Selector, Tokens
 from probe.models import Model, Site, place
 
@@ -149,12 +149,7 @@ class _Writer:
         Raises:
             ProbeError: naming it.
         """
-        missing = [str(site) for site in self._sites if site not in self._done]
-        if missing:
-            raise ProbeError(
-                f"no forward pass reached {', '.join(missing)}; call the model inside the edit block "
-                "(a model compiled before it keeps no hooks)"
-            )
+        check_reached(self._sites, self._done, "edit")
         for selector in self._selectors:
             selector.forget()
             selector.check()

@@ -334,6 +334,17 @@ def test_what_was_captured_holds_no_cache(llama):
 
 
 @torch.no_grad()
+def test_a_model_that_was_read_and_written_can_be_freed(tiny_folder):
+    model = load_model(tiny_folder("gpt2", "letters"))
+    alive = weakref.ref(model.hf)
+    with edit(model, {"z.1": torch.zeros_like}), capture(model, ["pattern.1", "embed"]):
+        model.hf(torch.tensor([PROMPTS[0]]))
+    del model
+    gc.collect()
+    assert alive() is None
+
+
+@torch.no_grad()
 def test_a_pass_that_was_ended_says_so(llama):
     with capture(llama, "resid_post.1"), pytest.raises(ProbeError, match=r"has no logits; use capture\(stop=False\)"):
         _ = llama.hf(torch.tensor([PROMPTS[0]])).logits
