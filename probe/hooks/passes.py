@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from probe._errors import ProbeError
 from probe.hooks.row_cache import RowCache
-from probe.models import Site
+from probe.models import OPEN_BLOCK, Site
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,7 @@ class Passes:
             finally:
                 self._running = self._cutting = False
 
+        setattr(run, OPEN_BLOCK, True)
         return run
 
     def _following(self, generate: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from probe.models.sites import all_sites as all_sites
     from probe.models.sites import place as place
     from probe.models.tokenizers import check_tokenizers as check_tokenizers
+    from probe.models.views import OPEN_BLOCK as OPEN_BLOCK
     from probe.models.views import nnsight_value as nnsight_value
 
 _FILES = {
@@ -39,7 +40,7 @@ _FILES = {
     "listing": ("SiteTable", "site_table"),
     "sites": ("Site", "all_sites", "place"),
     "tokenizers": ("check_tokenizers",),
-    "views": ("nnsight_value",),
+    "views": ("OPEN_BLOCK", "nnsight_value"),
 }
 _PUBLIC = {name: f"{__name__}.{file}" for file, names in _FILES.items() for name in names}
 

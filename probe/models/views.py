@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from probe.models.model import Model
 
 
+OPEN_BLOCK = "_of_open_block"
+"""The mark of a ``forward`` that a capture or edit has put in a model's place; a copy of it would call the original."""
+
+
 def to_nnsight(model: "Model") -> "TransformersModel":
     """See `Model.nnsight`."""
     from nnsight import TransformersModel
@@ -50,7 +54,7 @@ def to_transformer_lens(model: "Model") -> "TransformerBridge":
     """See `Model.lens`."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    if "forward" in vars(model.hf):
+    if hasattr(vars(model.hf).get("forward"), OPEN_BLOCK):
         raise ProbeError("close the capture or edit block first: a copy made inside it would keep its hooks")
     twin = copy.deepcopy(model.hf)
     twin.set_attn_implementation("eager")
