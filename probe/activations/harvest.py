@@ -22,6 +22,7 @@ from probe.activations.pooling import Shard, make_shard
 from probe.activations.sentences import SentenceActivations, pairs
 from probe.activations.shards import ShardFolder
 from probe.activations.store import ActivationStore
+from probe.hooks import as_sites
 from probe.models import Model, Site, as_dtype, place
 from probe.traces import Traces
 
@@ -96,8 +97,7 @@ def harvest(
         ProbeError: if the model lacks a site or has no vector for each token there, ``folder`` holds another harvest,
             or an argument is no good.
     """
-    several = [sites] if isinstance(sites, str | Site) else sites
-    names = list(dict.fromkeys(str(Site.parse(site)) for site in several))
+    names = [str(site) for site in as_sites(sites)]
     _check(model, names, unit, folder, batch_tokens, shard_traces, outliers)
     kept = model.dtype if dtype is None else as_dtype(dtype)
     documents = documents_of(model, what)

@@ -13,11 +13,14 @@ def plain_sites(model):
     return [site for site in all_sites(model.hf) if site.kind != "pattern"]
 
 
-def skip_parallel(model):
-    if getattr(model.hf.config, "use_parallel_residual", False):
-        with pytest.raises(ProbeError, match=r"no site 'resid_mid\.1': attention and MLP read the same"):
-            place(model.hf, "resid_mid.1")
-        pytest.skip("attention and MLP side by side")
+def has_no_middle(model):
+    """Where attention and MLP stand side by side there is nothing to edit between them, and that is what is said."""
+    if not getattr(model.hf.config, "use_parallel_residual", False):
+        return False
+    said = r"no site 'resid_mid\.1': attention and MLP read the same"
+    with pytest.raises(ProbeError, match=said), edit(model, {"resid_mid.1": torch.zeros(())}):
+        pass
+    return True
 
 
 @torch.no_grad()
@@ -77,7 +80,8 @@ def test_the_last_layer_by_hand(model, ids):
 @torch.no_grad()
 def test_an_edit_between_attention_and_mlp_moves_the_stream_and_not_only_the_mlp(model, ids):
     """At resid_mid the same shift of attn_out must follow, in both the stream and what the MLP reads."""
-    skip_parallel(model)
+    if has_no_middle(model):
+        return
     shift = torch.randn(model.d_model, generator=torch.Generator().manual_seed(3))
     read = ["resid_mid.1", "mlp_out.1", "resid_post.1"]
     with edit(model, {"attn_out.1": shift}), capture(model, read) as expected:
@@ -91,7 +95,8 @@ def test_an_edit_between_attention_and_mlp_moves_the_stream_and_not_only_the_mlp
 
 @torch.no_grad()
 def test_ablating_a_contribution(model, ids):
-    skip_parallel(model)
+    if has_no_middle(model):
+        return
     with edit(model, {"mlp_out.2": torch.zeros_like}), capture(model, ["resid_mid.2", "resid_post.2"]) as acts:
         model.hf(ids)
     assert torch.equal(acts["resid_post.2"], acts["resid_mid.2"])
