@@ -21,14 +21,12 @@ class Forced:
         valid: False at padding, ``[rows, pos]``.
         predicts: ``predicts[r, j]`` is the column whose logits predict emitted token j of row r, ``[rows, emitted]``.
         emitted: False beyond a row's own tokens, ``[rows, emitted]``.
-        targets: the emitted tokens themselves, ``[rows, emitted]``.
     """
 
     ids: Int[Tensor, "rows pos"]
     valid: Bool[Tensor, "rows pos"]
     predicts: Int[Tensor, "rows emitted"]
     emitted: Bool[Tensor, "rows emitted"]
-    targets: Int[Tensor, "rows emitted"]
 
     @property
     def positions(self) -> Int[Tensor, "rows pos"]:
@@ -49,23 +47,19 @@ def force(model: Model, prompts: Sequence[Sequence[int]], texts: Sequence[Sequen
     valid = torch.zeros(len(texts), width, dtype=torch.bool)
     predicts = torch.zeros(len(texts), longest, dtype=torch.long)
     emitted = torch.zeros(len(texts), longest, dtype=torch.bool)
-    targets = torch.full((len(texts), longest), model.pad_id)
     for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         ids[row, : len(prompt) + len(text)] = torch.tensor([*prompt, *text])
         valid[row, : len(prompt) + len(text)] = True
         predicts[row, : len(text)] = torch.arange(len(prompt) - 1, len(prompt) + len(text) - 1)
         emitted[row, : len(text)] = True
-        targets[row, : len(text)] = torch.tensor(text)
-    return Forced(*(tensor.to(model.device) for tensor in (ids, valid, predicts, emitted, targets)))
+    return Forced(*(tensor.to(model.device) for tensor in (ids, valid, predicts, emitted)))
 
 
 @torch.no_grad()
 def read_forced(
     model: Model, forced: Forced, layer: int
-) -> tuple[
-    Float[Tensor, "rows emitted vocab"], Float[Tensor, "rows emitted d_model"], Float[Tensor, "rows pos d_model"]
-]:
-    """One pass: the logits that predict each emitted token, ``resid_post.layer`` there, and that site everywhere."""
+) -> tuple[Float[Tensor, "rows emitted vocab"], Float[Tensor, "rows emitted d_model"]]:
+    """One pass: the logits that predict each emitted token, and ``resid_post.layer`` there."""
     site = Site("resid_post", layer)
     with capture(model, site, stop=False) as acts:
         out = model.hf(
@@ -75,4 +69,4 @@ def read_forced(
             use_cache=False,
         )
     rows = torch.arange(len(forced.ids), device=forced.ids.device)[:, None]
-    return out.logits[rows, forced.predicts], acts[site][rows, forced.predicts], acts[site]
+    return out.logits[rows, forced.predicts], acts[site][rows, forced.predicts]

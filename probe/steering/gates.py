@@ -71,7 +71,7 @@ def collect_gates(
         read = {}
         for role, model, at in (("base", pair.base, layer), ("thinking", pair.thinking, taxonomy.layer)):
             forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-            read[role] = (forced, *read_forced(model, forced, at)[:2])
+            read[role] = (forced, *read_forced(model, forced, at))
         forced, base_logits, _ = read["base"]
         _, thinking_logits, resid = read["thinking"]
         thinking_token = thinking_logits.argmax(-1).to(forced.ids.device)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from probe.hooks import Runner, UpperLayers, causal_masks, edit, force, read_forced
+from probe.hooks import Runner, UpperLayers, capture, causal_masks, edit, force, read_forced
 from probe.models import ModelConfig, load_model
 
 PROMPTS = [list(range(6, 17)), list(range(30, 34)), list(range(50, 75))]
@@ -86,7 +86,9 @@ def test_rerun_without_a_shift_changes_nothing(model):
 def test_upper_layers_share_the_weights_and_carry_gradients(model):
     upper = UpperLayers(model, 1)
     forced = force(model, [PROMPTS[0]], [[5, 6, 7]])
-    logits, _, hidden = read_forced(model, forced, 1)
+    with capture(model, "resid_post.1", stop=False) as acts:
+        logits, _ = read_forced(model, forced, 1)
+    hidden = acts["resid_post.1"]
     shift = torch.zeros(model.d_model, requires_grad=True)
     again = upper(
         hidden + shift,
@@ -102,7 +104,7 @@ def test_upper_layers_share_the_weights_and_carry_gradients(model):
 
 def test_teacher_forcing_aligns_each_emitted_token_with_what_predicts_it(model):
     texts = [[5, 6, 7, 8], [9]]
-    logits, resid, _ = read_forced(model, force(model, PROMPTS[:2], texts), 2)
+    logits, resid = read_forced(model, force(model, PROMPTS[:2], texts), 2)
     for row, (prompt, text) in enumerate(zip(PROMPTS, texts, strict=False)):
         full = plain(model, [*prompt, *text])[len(prompt) - 1 : -1]
         torch.testing.assert_close(logits[row, : len(text)], full, atol=TOLERANCE, rtol=1e-4)

@@ -25,7 +25,7 @@ def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
     for row, positions in enumerate(GATES):
         gate[row, positions] = True
     behaviour = (torch.arange(gate.numel()) % 2).view(gate.shape)
-    target = forced.targets
+    target = forced.ids.gather(1, forced.predicts + 1)
     summed, _, n = Objective(model, vectors)(GateBatch(forced, gate, behaviour, target))
 
     expected = 0.0
@@ -53,7 +53,7 @@ def test_no_gate_is_no_loss_and_learning_goes_on(tiny_folder, persistent):
     """Two models that never disagree: nothing is learned, and nothing breaks."""
     model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     forced = force(model, PROMPTS, TEXTS)
-    batch = GateBatch(forced, torch.zeros_like(forced.emitted), torch.zeros_like(forced.targets), forced.targets)
+    batch = GateBatch(forced, torch.zeros_like(forced.emitted), torch.zeros_like(forced.predicts), forced.predicts)
     learned = learn_vectors(model, [batch], [batch], 2, LAYER, SteeringConfig(epochs=2, persistent=persistent), seed=0)
     assert [epoch["gates"] for epoch in learned.history] == [0, 0, 0]
     assert [epoch["loss"] for epoch in learned.history] == [0, 0, 0]
