@@ -1,22 +1,7 @@
 "use strict";
-// The reader of traces, the browser of examples, and figures that follow the page's colours. Text goes in through
-// textContent alone, so that nothing in a trace can be read as HTML.
+// The reader of traces and the browser of examples.
 (() => {
   const { traces, behaviours } = JSON.parse(document.getElementById("data").textContent);
-  const $ = (id) => document.getElementById(id);
-  const make = (tag, given = {}, ...children) => {
-    const node = Object.assign(document.createElement(tag), given);
-    node.append(...children);
-    return node;
-  };
-
-  const paint = () => {
-    const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-    // Also takes the size that the page gives a figure now that all of it is there.
-    for (const figure of document.querySelectorAll(".plotly-graph-div")) Plotly.relayout(figure, { "font.color": ink, autosize: true });
-  };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-  addEventListener("load", paint);
   if (!$("reader")) return;
 
   const known = (behaviour) => behaviours[behaviour] || { name: "no behaviour", colour: "var(--soft)" };

@@ -17,16 +17,15 @@ from probe.reports.behaviour_figures import (
     transition_figure,
     usage_figure,
 )
-from probe.reports.numbers import interval, number, percent
+from probe.reports.filling import fill, markup, whole
+from probe.reports.numbers import number, percent
 from probe.taxonomy.annotated import behaviour_colour
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from plotly.graph_objects import Figure
     from rich.table import Table
 
 SCHEMA = 1
-_HERE = Path(__file__).parent
 #: Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB.
 _BUDGET = 1_000_000
 
@@ -60,32 +59,25 @@ def write_discovery_report(folder: str | Path) -> Path:
 
 def render_discovery(found: Mapping[str, Any]) -> str:
     """The page as text, from the contents of ``discover.json``."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    # Everything that comes from a run is escaped; what is marked safe is part of the package or made by plotly.
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"percent": percent, "interval": interval, "number": number}
     sentence, supporting = discovery_headline(found)
     behaviours = _behaviours(found)
     names = [each["name"] for each in behaviours]
     traces = _that_fit(found.get("traces") or [])
     grid = found.get("grid") or []
-    return environment.get_template("behaviour_page.html.j2").render(
+    return fill(
+        "behaviour_page.html.j2",
+        "behaviour_page.js",
         model=found.get("model") or "a model",
-        problems=_whole(("name", "train", "validation"), found.get("problems")),
-        taxonomy=_whole(_TAXONOMY, found.get("taxonomy")),
-        judge=_whole(_JUDGE, found["judge"]) if found.get("judge") else None,
+        problems=whole(("name", "train", "validation"), found.get("problems")),
+        taxonomy=whole(_TAXONOMY, found.get("taxonomy")),
+        judge=whole(_JUDGE, found["judge"]) if found.get("judge") else None,
         counters=_counted(found.get("counters")),
-        falsify=_whole(("rule",), found.get("falsify")),
+        falsify=whole(("rule",), found.get("falsify")),
         sentence=sentence,
         supporting=supporting,
         behaviours=behaviours,
         most_shared=max((each["share"] or 0 for each in behaviours), default=0) or 1,
-        grid=[_whole((*METRICS, "site", "family", "size", "seeds", "passes", "chosen"), each) for each in grid],
+        grid=[whole((*METRICS, "site", "family", "size", "seeds", "passes", "chosen"), each) for each in grid],
         metrics={name: said for name, said in METRICS.items() if any(each.get(name) is not None for each in grid)},
         tests=TESTS,
         verdicts=VERDICTS,
@@ -95,9 +87,6 @@ def render_discovery(found: Mapping[str, Any]) -> str:
             "behaviours": [{"name": each["name"], "colour": each["colour"]} for each in behaviours],
         },
         left_out=len(found.get("traces") or []) - len(traces),
-        plotly=Markup(get_plotlyjs()),
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_HERE / "behaviour_page.js").read_text(encoding="utf-8")),
     )
 
 
@@ -110,7 +99,7 @@ def discovery_headline(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     Returns:
         The headline, and supporting sentences.
     """
-    taxonomy = _whole(_TAXONOMY, found.get("taxonomy"))
+    taxonomy = whole(_TAXONOMY, found.get("taxonomy"))
     shown = [each for each in _behaviours(found) if each["merged_into"] is None]
     where = f" at {taxonomy['site']}" if taxonomy["site"] else ""
     sentence = f"{_count(len(shown))} of {found.get('model') or 'a model'}{where}"
@@ -172,17 +161,13 @@ _BEHAVIOUR = (
 )
 
 
-def _whole(keys: Sequence[str], data: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dict.fromkeys(keys) | dict(data or {})
-
-
 def _behaviours(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One for each behaviour in order, also for those that nothing is said about."""
     said = {each["behaviour"]: each for each in found.get("behaviours") or []}
     size = (found.get("taxonomy") or {}).get("n_behaviours") or 0
     behaviours = []
     for i in range(max(size, *(i + 1 for i in said), 0) if said else size):
-        each = _whole(_BEHAVIOUR, said.get(i)) | {"behaviour": i, "colour": behaviour_colour(i)}
+        each = whole(_BEHAVIOUR, said.get(i)) | {"behaviour": i, "colour": behaviour_colour(i)}
         each["name"] = each["name"] or each["label"] or f"behaviour {i}"
         # Tiny models repeat themselves word for word; once is enough.
         each["examples"] = list(dict.fromkeys(example.strip() for example in each["examples"] or []))
@@ -244,19 +229,12 @@ def _figures(
     if found.get("grid"):
         sites = len({each.get("site") for each in found["grid"]})
         figures["grid"] = _untitled(grid_figure(found["grid"])), 90 + 150 * sites
-    return {name: {"html": _html(figure, name), "width": width} for name, (figure, width) in figures.items()}
+    return {name: {"html": markup(figure, name), "width": width} for name, (figure, width) in figures.items()}
 
 
 def _untitled(figure: "Figure") -> "Figure":
     """Under a heading of the page that says the same."""
     return figure.update_layout(title=None, margin_t=44)
-
-
-def _html(figure: "Figure", name: str) -> "Markup":
-    from markupsafe import Markup
-
-    config = {"displayModeBar": False, "responsive": True}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=f"figure-{name}"))
 
 
 _WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")

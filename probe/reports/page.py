@@ -1,7 +1,7 @@
 """The report of a run: one HTML page that needs nothing but a browser."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,11 @@ from probe._errors import ProbeError
 from probe._files import read_json, write_text
 from probe.reports.arms import MEANING, gap_of, in_order, no_gap, seeds_of
 from probe.reports.figures import arms_figure, gap_figure
+from probe.reports.filling import fill, markup, whole
 from probe.reports.headline import headline
-from probe.reports.numbers import interval, number, percent
 from probe.reports.shown import compact
 
 SCHEMA = 1
-_HERE = Path(__file__).parent
 
 
 def write_report(run_folder: str | Path) -> Path:
@@ -47,21 +46,14 @@ def write_report(run_folder: str | Path) -> Path:
 
 def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
     """The page as text, from the contents of the three files."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    # Everything that comes from a run is escaped; what is marked safe is part of the package or made by plotly.
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"percent": percent, "interval": interval, "number": number}
     sentence, supporting = headline(results)
     traces = compact(shown)
-    sections = {name: _whole(keys, results.get(name)) for name, keys in _SECTIONS.items()}
-    return environment.get_template("page.html.j2").render(
+    sections = {name: whole(keys, results.get(name)) for name, keys in _SECTIONS.items()}
+    return fill(
+        "page.html.j2",
+        "page.js",
         **sections,
-        run=_whole(("pair", "seed"), results),
+        run=whole(("pair", "seed"), results),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
         sentence=sentence,
         supporting=supporting,
@@ -74,11 +66,8 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         left_out=len(shown) - len(traces),
         labels={behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours},
         meaning=MEANING,
-        arms_figure=Markup(_html(arms_figure(results), "figure-arms")),
-        gap_figure=Markup(_html(gap_figure(results), "figure-gap")),
-        plotly=Markup(get_plotlyjs()),
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        arms_figure=markup(arms_figure(results), "arms"),
+        gap_figure=markup(gap_figure(results), "gap"),
     )
 
 
@@ -97,12 +86,8 @@ _ARM = ("accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fracti
 _BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_norm", "mean_strength", "gates")
 
 
-def _whole(keys: Iterable[str], data: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dict.fromkeys(keys) | dict(data or {})
-
-
 def _card(behaviour: Mapping[str, Any]) -> dict[str, Any]:
-    card = _whole(_BEHAVIOUR, behaviour)
+    card = whole(_BEHAVIOUR, behaviour)
     # Tiny models repeat themselves word for word; once is enough.
     card["examples"] = list(dict.fromkeys(example.strip() for example in card["examples"] or []))
     return card
@@ -114,11 +99,6 @@ def _arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name in in_order(arms):
         gap, low_high = gap_of(results, name)
         rows.append(
-            _whole(_ARM, arms[name]) | {"name": name, "meaning": MEANING.get(name, ""), "gap": gap, "gap_ci": low_high}
+            whole(_ARM, arms[name]) | {"name": name, "meaning": MEANING.get(name, ""), "gap": gap, "gap_ci": low_high}
         )
     return rows
-
-
-def _html(figure: Any, name: str) -> str:
-    config = {"displayModeBar": False, "responsive": True}
-    return figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
