@@ -15,6 +15,9 @@ from probe.hooks.runner import Runner as Runner
 from probe.hooks.runner import Step as Step
 from probe.hooks.selection import Selection as Selection
 from probe.hooks.selection import Tokens as Tokens
+from probe.hooks.stream import Lane as Lane
+from probe.hooks.stream import Now as Now
+from probe.hooks.stream import stream as stream
 from probe.hooks.teacher import Forced as Forced
 from probe.hooks.teacher import force as force
 from probe.hooks.teacher import read_forced as read_forced

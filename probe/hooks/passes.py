@@ -326,6 +326,11 @@ def passes_of(hf: PreTrainedModel) -> Passes:
     return _all.get(hf) or Passes(hf)
 
 
+def followed(hf: PreTrainedModel) -> bool:
+    """Whether an open block reads this model, or tells its tokens apart."""
+    return hf in _all and any(each.selects or each.reads for each in _all[hf].listeners)
+
+
 def check_reached(sites: Iterable[Site], reached: Container[Site], block: str) -> None:
     """Refuse sites that no pass in a block has reached.
 

@@ -1,4 +1,4 @@
-"""A key/value cache whose rows can be run apart and can leave."""
+"""A key/value cache whose rows can be run apart, can leave, and can make place for others."""
 
 import torch
 from jaxtyping import Bool
@@ -7,7 +7,9 @@ from transformers import Cache
 
 
 class RowCache(Cache):
-    """Keys and values of all rows, of fixed capacity; a pass writes one stretch of columns, for all rows or some.
+    """Keys and values of all rows; a pass writes one stretch of columns, for all rows or some.
+
+    All rows end in the same column, wherever they begin, so that one more token is one more column for every row.
 
     Args:
         valid: which columns hold tokens, up to the capacity; False at padding.
@@ -17,13 +19,19 @@ class RowCache(Cache):
         super().__init__(layers=[])
         self.valid = valid
         self.origin = torch.arange(len(valid), device=valid.device)
-        """Which row of the batch, as it began, each row is."""
+        """Which row, in the order in which they came, each row is."""
         self.begun = len(valid)
-        """How many rows the batch began with."""
+        """How many rows have come."""
+        self.first = 0
+        """The first column that a row under way has a token in; what lies before is not looked at."""
         self.column = 0
         """Where the next pass writes."""
         self.rows: Tensor | None = None
-        """The rows the next pass runs; None for all."""
+        """The rows the next pass runs; None for all. A row may be named several times if nothing is kept."""
+        self.apart = False
+        """Whether the next pass begins its rows: it sees nothing but itself."""
+        self.kept = True
+        """Whether what the next pass writes stays."""
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
@@ -31,25 +39,27 @@ class RowCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         if layer_idx not in self.keys:
-            shape = (key_states.shape[0], key_states.shape[1], self.valid.shape[1])
-            self.keys[layer_idx] = key_states.new_zeros(*shape, key_states.shape[-1])
-            self.values[layer_idx] = value_states.new_zeros(*shape, value_states.shape[-1])
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
-        end = self.column + key_states.shape[2]
+            shape = (*self.valid.shape, key_states.shape[1])
+            self.keys[layer_idx] = key_states.new_zeros(shape[0], shape[2], shape[1], key_states.shape[-1])
+            self.values[layer_idx] = value_states.new_zeros(shape[0], shape[2], shape[1], value_states.shape[-1])
+        return self._one(self.keys[layer_idx], key_states), self._one(self.values[layer_idx], value_states)
+
+    def _one(self, store: Tensor, new: Tensor) -> Tensor:
+        end = self.column + new.shape[2]
         if self.rows is None:
-            keys[:, :, self.column : end] = key_states
-            values[:, :, self.column : end] = value_states
-            return keys[:, :, :end], values[:, :, :end]
-        keys[self.rows, :, self.column : end] = key_states
-        values[self.rows, :, self.column : end] = value_states
-        return keys[self.rows, :, :end], values[self.rows, :, :end]
+            store[:, :, self.column : end] = new
+            return store[:, :, self.first : end]
+        if self.kept:
+            store[self.rows, :, self.column : end] = new
+        if self.apart:
+            return new
+        seen = store[self.rows, :, self.first : end]
+        if not self.kept:
+            seen[:, :, self.column - self.first :] = new
+        return seen
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
         return self.column
-
-    def column_of(self, layer: int, rows: Tensor, column: int) -> tuple[Tensor, Tensor]:
-        """A copy of what some rows have in one column."""
-        return self.keys[layer][rows, :, column], self.values[layer][rows, :, column]
 
     def keep(self, rows: Tensor) -> None:
         """Only these rows, in this order; a row may be named several times."""
@@ -57,3 +67,16 @@ class RowCache(Cache):
         for states in (self.keys, self.values):
             for layer in states:
                 states[layer] = states[layer][rows]
+
+    def move(self, start: int, capacity: int) -> None:
+        """Put the columns from :attr:`first` on at ``start``, in a cache of another capacity."""
+        end = start + self.column - self.first
+        valid = self.valid.new_ones(len(self.valid), capacity)
+        valid[:, :start] = False
+        valid[:, start:end] = self.valid[:, self.first : self.column]
+        valid[:, end:] = self.valid[:, self.column - 1 : self.column]  # a row that has ended has no tokens to come
+        for states in (self.keys, self.values):
+            for layer, old in states.items():
+                states[layer] = old.new_zeros(*old.shape[:2], capacity, old.shape[-1])
+                states[layer][:, :, start:end] = old[:, :, self.first : self.column]
+        self.valid, self.first, self.column = valid, start, end

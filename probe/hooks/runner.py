@@ -2,16 +2,18 @@
 
 Both models of a pair decode through this, steered or not, and so do plain rollouts: a step runs the new column once,
 hands out the residual stream where it was asked to read, and can be run again above a site with a shift for some rows.
+Rows that end leave, and others can take their places.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.hooks.attach import attach
+from probe.hooks.passes import followed
 from probe.hooks.row_cache import RowCache
 from probe.hooks.upper import UpperLayers, causal_masks
 from probe.models import Model, Site
@@ -24,6 +26,20 @@ class Step:
     logits: Float[Tensor, "rows vocab"]
     resid: dict[int, Float[Tensor, "rows d_model"]]
 
+    def __getitem__(self, rows: Int[Tensor, " some"]) -> "Step":
+        """The same for some of the rows."""
+        return Step(self.logits[rows], {layer: state[rows] for layer, state in self.resid.items()})
+
+    def __add__(self, other: "Step") -> "Step":
+        """These rows, and after them the other's."""
+        resid = {layer: torch.cat([state, other.resid[layer]]) for layer, state in self.resid.items()}
+        return Step(torch.cat([self.logits, other.logits]), resid)
+
+    def on(self, device: torch.device, vocab: int) -> "Step":
+        """The same on a device, with the first ``vocab`` logits."""
+        resid = {layer: state.to(device) for layer, state in self.resid.items()}
+        return Step(self.logits[:, :vocab].to(device), resid)
+
 
 class Runner:
     """Decodes rows token by token.
@@ -31,9 +47,10 @@ class Runner:
     Args:
         model: the model that runs.
         prompts: token ids, one list a row; at least one token each.
-        new_tokens: how many columns may follow the prompts.
+        new_tokens: how many columns may follow each prompt.
         read: 0-based layers whose ``resid_post`` each step hands out.
         steer: the layer above which :meth:`rerun` works; read as well.
+        remember: keep the residual stream at ``steer`` of every column, so that more than the newest can be run again.
     """
 
     def __init__(
@@ -44,41 +61,94 @@ class Runner:
         *,
         read: Sequence[int] = (),
         steer: int | None = None,
+        remember: bool = False,
     ) -> None:
         self.model = model
+        self.new_tokens = new_tokens
         self.read: set[int] = set(read) | (set() if steer is None else {steer})
+        self.steer = steer
         self.upper = None if steer is None else UpperLayers(model, steer)
-        width = max(len(prompt) for prompt in prompts)
-        self.ids = torch.full((len(prompts), width), model.pad_id)
-        valid = torch.ones(len(prompts), width + new_tokens, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            self.ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            valid[row, : width - len(prompt)] = False
-        self.ids = self.ids.to(model.device)
-        self.cache = RowCache(valid.to(model.device))
-        self.positions = self.cache.valid.long().cumsum(1).sub(1).clamp_(min=0)
+        self.ids, real = self._padded(prompts)
+        self.cache = RowCache(torch.nn.functional.pad(real, (0, new_tokens), value=True))
+        self.positions = self._counted()
+        self.past: list[Tensor] | None = [] if remember else None
+        """The residual stream of the columns from ``first`` on, in pieces."""
         self.slots = torch.arange(len(prompts), device=model.device)
         """Where each row that is still under way lies in the cache."""
+
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
+        width = max(len(prompt) for prompt in prompts)
+        ids = torch.full((len(prompts), width), self.model.pad_id)
+        real = torch.zeros(len(prompts), width, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            real[row, width - len(prompt) :] = True
+        return ids.to(self.model.device), real.to(self.model.device)
+
+    def _counted(self) -> Int[Tensor, "row capacity"]:
+        return self.cache.valid.long().cumsum(1).sub(1).clamp_(min=0)
 
     @torch.no_grad()
     def prefill(self) -> Step:
         """Run the prompts."""
-        return self._run(self.ids)
+        return self._run(self.ids)[self.slots]
 
     @torch.no_grad()
     def step(self, tokens: Int[Tensor, " rows"]) -> Step:
         """Run one more token in every row."""
         ids = torch.full((len(self.positions), 1), self.model.pad_id, device=self.model.device)
         ids[self.slots, 0] = tokens
-        return self._run(ids)
+        return self._run(ids)[self.slots]
+
+    @property
+    def may_admit(self) -> bool:
+        """Whether rows can be taken in now: not while an open block counts the tokens of those that are there."""
+        return not followed(self.model.hf)
+
+    @torch.no_grad()
+    def admit(self, prompts: Sequence[Sequence[int]]) -> Step:
+        """Take in new rows, at the places of rows that have left, behind those under way; run their prompts.
+
+        Raises:
+            RuntimeError: if there are not so many places, or an open block that tells tokens apart looks on.
+        """
+        cache, taken = self.cache, set(self.slots.tolist())
+        places = [place for place in range(len(self.positions)) if place not in taken][: len(prompts)]
+        if len(places) < len(prompts) or not self.may_admit:
+            raise RuntimeError(f"{len(prompts)} rows cannot be taken in: {len(places)} places, or a block looks on")
+        ids, real = self._padded(prompts)
+        width, rows = ids.shape[1], torch.tensor(places, device=self.model.device)
+        self._trim()
+        if width > cache.column or cache.column + self.new_tokens > cache.valid.shape[1]:
+            start = max(0, width - (cache.column - cache.first))
+            # Twice the room that is needed, so that the cache is copied once in many admissions.
+            self._move(start, start + cache.column - cache.first + 2 * self.new_tokens)
+        cache.valid[rows, : cache.column - width] = False
+        cache.valid[rows, cache.column - width : cache.column] = real
+        cache.valid[rows, cache.column :] = True
+        cache.first = min(cache.first, cache.column - width)
+        cache.origin[rows] = torch.arange(cache.begun, cache.begun + len(rows), device=rows.device)
+        cache.begun += len(rows)
+        self.positions = self._counted()
+        self.slots = torch.cat([self.slots, rows])
+        cache.rows, cache.apart, cache.column = rows, True, cache.column - width
+        try:
+            return self._run(ids)
+        finally:
+            cache.rows, cache.apart = None, False
 
     def _run(self, ids: Tensor) -> Step:
-        start, end = self.cache.column, self.cache.column + ids.shape[1]
+        cache, start, end = self.cache, self.cache.column, self.cache.column + ids.shape[1]
+        first = start if cache.apart else cache.first
+        rows = slice(None) if cache.rows is None else cache.rows
         resid: dict[int, Tensor] = {}
+        whole: list[Tensor] = []
 
         def reader(layer: int) -> Callable[[Tensor], None]:
             def read(hidden: Tensor) -> None:
                 resid[layer] = hidden[:, -1]
+                if layer == self.steer and self.past is not None:
+                    whole.append(hidden)
 
             return read
 
@@ -86,47 +156,88 @@ class Runner:
         try:
             out = self.model.hf(
                 input_ids=ids,
-                attention_mask=causal_masks(self.model, self.cache.valid[:, :end], ids.shape[1]),
-                position_ids=self.positions[:, start:end],
-                past_key_values=self.cache,
+                attention_mask=causal_masks(self.model, cache.valid[rows, first:end], ids.shape[1]),
+                position_ids=self.positions[rows, start:end],
+                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
         finally:
             for off in detach:
                 off()
-        self.cache.column = end
-        return Step(out.logits[self.slots, -1].float(), {layer: state[self.slots] for layer, state in resid.items()})
+        cache.column = end
+        if self.past is not None:
+            self._note(whole[0], start)
+        return Step(out.logits[:, -1].float(), resid)
+
+    def _note(self, hidden: Tensor, start: int) -> None:
+        """Remember the residual stream of the columns that were run, in the layout of the cache."""
+        assert self.past is not None
+        if self.cache.rows is None:
+            self.past.append(hidden)
+            return
+        whole = self._remembered()
+        whole = torch.nn.functional.pad(whole, (0, 0, self.cache.column - self.cache.first - whole.shape[1], 0))
+        whole[self.cache.rows, start - self.cache.first :] = hidden
+        self.past = [whole]
+
+    def _remembered(self) -> Float[Tensor, "rows columns d_model"]:
+        assert self.past is not None
+        if len(self.past) > 1:
+            self.past = [torch.cat(self.past, 1)]
+        return self.past[0]
 
     @torch.no_grad()
     def rerun(
-        self, hidden: Float[Tensor, "some d_model"], rows: Int[Tensor, " some"], *, persistent: bool = True
+        self,
+        hidden: Float[Tensor, "some d_model"],
+        rows: Int[Tensor, " some"],
+        *,
+        persistent: bool = True,
     ) -> Float[Tensor, "some vocab"]:
         """Run the newest column of some rows again, from ``hidden`` at ``resid_post.steer`` upwards.
 
         Args:
             hidden: the shifted residual stream of these rows.
-            rows: which rows.
+            rows: which rows; if the shift is not persistent, a row may be named several times.
             persistent: leave the shifted keys and values in the cache, as a full forward pass with the same shift would
                 have them; otherwise only the logits feel the shift.
         """
+        return self._again(hidden[:, None], self.slots[rows], persistent)
+
+    @torch.no_grad()
+    def rerun_window(
+        self, shift: Float[Tensor, "some d_model"], rows: Int[Tensor, " some"], window: int | None
+    ) -> Float[Tensor, "some vocab"]:
+        """Run the last columns of some rows again with one shift added to each of them; only the logits feel it.
+
+        Args:
+            shift: what is added, at ``resid_post.steer``.
+            rows: which rows; a row may be named several times.
+            window: how many of a row's last tokens are shifted; None for all of them, the prompt too.
+        """
+        slots, cache = self.slots[rows], self.cache
+        width = cache.column - cache.first if window is None else min(window, cache.column - cache.first)
+        start = cache.column - width
+        whole = self._remembered()
+        return self._again(whole[slots, whole.shape[1] - width :] + shift[:, None], slots, False, start)
+
+    def _again(self, hidden: Tensor, slots: Tensor, persistent: bool, start: int | None = None) -> Tensor:
         if self.upper is None:
             raise RuntimeError("this Runner was made without a layer to steer")
-        cache, column, rows = self.cache, self.cache.column - 1, self.slots[rows]
-        before = {} if persistent else {layer: cache.column_of(layer, rows, column) for layer in cache.keys}
-        cache.rows, cache.column = rows, column
+        cache, end = self.cache, self.cache.column
+        start = end - 1 if start is None else start
+        cache.rows, cache.kept, cache.column = slots, persistent, start
         try:
             logits = self.upper(
-                hidden[:, None],
-                attention_mask=causal_masks(self.model, cache.valid[rows, : column + 1], 1),
-                position_ids=self.positions[rows, column : column + 1],
+                hidden,
+                attention_mask=causal_masks(self.model, cache.valid[slots, cache.first : end], end - start),
+                position_ids=self.positions[slots, start:end],
                 cache=cache,
                 logits_to_keep=1,
             )
         finally:
-            cache.rows, cache.column = None, column + 1
-        for layer, (keys, values) in before.items():
-            cache.keys[layer][rows, :, column], cache.values[layer][rows, :, column] = keys, values
+            cache.rows, cache.kept, cache.column = None, True, end
         return logits[:, -1].float()
 
     def repeat(self, times: int) -> None:
@@ -136,13 +247,16 @@ class Runner:
         self.cache.origin = torch.arange(len(self.slots), device=self.slots.device)
         self.cache.begun = len(self.slots)
 
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+    def keep(self, rows: Int[Tensor, " kept"], *, hold: bool = False) -> None:
         """Go on with these rows only, in this order.
 
         The others are dropped from memory when a quarter of the batch has ended, so that the cache is seldom copied.
+
+        Args:
+            hold: keep the places of the others for :meth:`admit`.
         """
         self.slots = self.slots[rows]
-        if len(self.slots) <= 0.75 * len(self.positions):
+        if not hold and len(self.slots) <= 0.75 * len(self.positions):
             self._pack()
             return
         ended = torch.ones(len(self.positions), dtype=torch.bool, device=self.slots.device)
@@ -152,4 +266,22 @@ class Runner:
     def _pack(self) -> None:
         self.cache.keep(self.slots)
         self.positions = self.positions[self.slots]
+        if self.past is not None:
+            self.past = [self._remembered()[self.slots]]
         self.slots = torch.arange(len(self.slots), device=self.slots.device)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Look no more at columns in which no row under way has a token."""
+        cache = self.cache
+        if not len(self.slots):
+            return
+        seen = cache.valid[self.slots, : cache.column].any(0)
+        first = int(seen.long().argmax())
+        if self.past is not None and first > cache.first:
+            self.past = [self._remembered()[:, first - cache.first :]]
+        cache.first = max(first, cache.first)
+
+    def _move(self, start: int, capacity: int) -> None:
+        self.cache.move(start, capacity)
+        self.positions = self._counted()

@@ -1,22 +1,37 @@
 """The hybrid model: decoding with exchangeable parts, controls, rivals, evaluation and statistics."""
 
-from probe.hybrid.arms import control_arms, hybrid_arm
-from probe.hybrid.decode import Arm, HybridTrace, decode_hybrid
-from probe.hybrid.emit import AddVector, ForceToken, Rerank
-from probe.hybrid.evaluate import ArmResult, evaluate_arm, judge, oracle_bits, summarise
-from probe.hybrid.policy import (
+from probe.hybrid.arms import (
+    control_arms,
+    fusion_arm,
+    hybrid_arm,
+    oracle_free_arm,
+    speculative_arm,
+    with_mechanism,
+)
+from probe.hybrid.decode import HybridTrace, decode_hybrid
+from probe.hybrid.emit import AddVector, ForceToken, FuseDynamically, FuseLogits, Judged, Rerank
+from probe.hybrid.evaluate import ArmResult, evaluate_arm, judge, summarise
+from probe.hybrid.moment import Arm, Emit, Emitted, HowStrongly, Moment, Needs, Where, Which
+from probe.hybrid.statistics import accuracy_interval, gap_recovered
+from probe.hybrid.strength import FixedStrength, LearnedStrength
+from probe.hybrid.where import (
     Always,
     Disagreement,
-    FixedStrength,
-    LearnedStrength,
-    Moment,
+    Divergence,
+    LearnedGate,
     Never,
+    RandomPositions,
+    SentenceStart,
+    Uncertain,
+)
+from probe.hybrid.which import (
+    LearnedBehaviour,
+    LeastSimilar,
     OneBehaviour,
     RandomBehaviour,
-    RandomPositions,
     ThinkingBehaviour,
+    least_similar,
 )
-from probe.hybrid.statistics import accuracy_interval, gap_recovered
 
 __all__ = [
     "AddVector",
@@ -24,24 +39,43 @@ __all__ = [
     "Arm",
     "ArmResult",
     "Disagreement",
+    "Divergence",
+    "Emit",
+    "Emitted",
     "FixedStrength",
     "ForceToken",
+    "FuseDynamically",
+    "FuseLogits",
+    "HowStrongly",
     "HybridTrace",
+    "Judged",
+    "LearnedBehaviour",
+    "LearnedGate",
     "LearnedStrength",
+    "LeastSimilar",
     "Moment",
+    "Needs",
     "Never",
     "OneBehaviour",
     "RandomBehaviour",
     "RandomPositions",
     "Rerank",
+    "SentenceStart",
     "ThinkingBehaviour",
+    "Uncertain",
+    "Where",
+    "Which",
     "accuracy_interval",
     "control_arms",
     "decode_hybrid",
     "evaluate_arm",
+    "fusion_arm",
     "gap_recovered",
     "hybrid_arm",
     "judge",
-    "oracle_bits",
+    "least_similar",
+    "oracle_free_arm",
+    "speculative_arm",
     "summarise",
+    "with_mechanism",
 ]

@@ -2,49 +2,68 @@
 
 from dataclasses import replace
 
-from probe.hybrid.decode import Arm
-from probe.hybrid.emit import AddVector, ForceToken, Rerank
-from probe.hybrid.policy import (
-    Disagreement,
-    LearnedStrength,
+from probe.hybrid.emit import AddVector, ForceToken, FuseLogits, Rerank
+from probe.hybrid.moment import Arm
+from probe.hybrid.strength import FixedStrength, LearnedStrength
+from probe.hybrid.where import Always, Disagreement, LearnedGate, RandomPositions, SentenceStart
+from probe.hybrid.which import (
+    LearnedBehaviour,
+    LeastSimilar,
     OneBehaviour,
     RandomBehaviour,
-    RandomPositions,
     ThinkingBehaviour,
+    least_similar,
 )
-from probe.steering import BehaviourVectors, random_like
+from probe.steering import BasePolicy, Mechanism, random_like
 from probe.taxonomy import Taxonomy
 
 
-def hybrid_arm(taxonomy: Taxonomy, vectors: BehaviourVectors, name: str = "hybrid") -> Arm:
+def hybrid_arm(taxonomy: Taxonomy, mechanism: Mechanism, name: str = "hybrid") -> Arm:
     """Steer where the models disagree, with the thinking model's behaviour, as strongly as was learned."""
-    return Arm(name, Disagreement(), ThinkingBehaviour(taxonomy), LearnedStrength(vectors), AddVector(vectors))
+    return Arm(name, Disagreement(), ThinkingBehaviour(taxonomy), LearnedStrength(mechanism), AddVector(mechanism))
 
 
-def control_arms(
-    hybrid: Arm, vectors: BehaviourVectors, single: BehaviourVectors, *, rate: float, seed: int
-) -> list[Arm]:
+def oracle_free_arm(policy: BasePolicy, mechanism: Mechanism, name: str = "oracle-free") -> Arm:
+    """The hybrid that never asks: a policy that reads the base model says where, and which behaviour."""
+    return Arm(name, LearnedGate(policy), LearnedBehaviour(policy), LearnedStrength(mechanism), AddVector(mechanism))
+
+
+def with_mechanism(arm: Arm, mechanism: Mechanism, name: str) -> Arm:
+    """The same arm, adding something else, as strongly as that says itself."""
+    return replace(arm, name=name, how_strongly=LearnedStrength(mechanism), emit=AddVector(mechanism))
+
+
+def control_arms(hybrid: Arm, mechanism: Mechanism, single: Mechanism, *, rate: float, seed: int) -> list[Arm]:
     """Every control and reference, each the hybrid with one part exchanged.
 
     Args:
         hybrid: from :func:`hybrid_arm`.
-        vectors: the hybrid's vectors.
-        single: vectors learned with one behaviour only.
+        mechanism: what the hybrid adds.
+        single: learned with one behaviour only.
         rate: the fraction of tokens that the hybrid steered, for the rate-matched control.
         seed: draws the random directions.
     """
-    random = random_like(vectors, seed)
     return [
-        replace(
-            hybrid,
-            name="single-vector",
-            which=OneBehaviour(),
-            how_strongly=LearnedStrength(single),
-            emit=AddVector(single),
-        ),
-        replace(hybrid, name="random-category", which=RandomBehaviour(vectors.n_behaviours)),
-        replace(hybrid, name="random-vectors", emit=AddVector(random)),
+        replace(with_mechanism(hybrid, single, "single-vector"), which=OneBehaviour()),
+        replace(hybrid, name="random-category", which=RandomBehaviour(mechanism.n_behaviours)),
+        replace(hybrid, name="min-cosine", which=LeastSimilar(hybrid.which, least_similar(mechanism.vectors))),
+        replace(hybrid, name="random-vectors", emit=AddVector(random_like(mechanism, seed))),
         replace(hybrid, name="random-positions", where=RandomPositions(rate)),
-        replace(hybrid, name="rerank-only", emit=Rerank()),
-        replace(hybrid, name="force-token", emit=ForceToken()),
+        replace(hybrid, name="rerank-only", how_strongly=FixedStrength(), emit=Rerank()),
+        replace(hybrid, name="force-token", how_strongly=FixedStrength(), emit=ForceToken()),
     ]
+
+
+def speculative_arm(tokens: int = 1, opening: int = 0) -> Arm:
+    """Speculative thinking (Yang et al., 2504.12329): the thinking model writes the first tokens of every sentence.
+
+    Args:
+        tokens: how many of every sentence.
+        opening: how many of the answer.
+    """
+    return Arm("speculative", SentenceStart(tokens, opening), OneBehaviour(), FixedStrength(), ForceToken())
+
+
+def fusion_arm(weight: float = 0.5) -> Arm:
+    """Both models' logits at every token, added with a fixed weight (Fan et al., 2406.15480)."""
+    return Arm("fusion", Always(), OneBehaviour(), FixedStrength(), FuseLogits(weight))

@@ -1,128 +1,189 @@
-"""Hybrid decoding: both models run on the same emitted text, and gated rows of the base model are steered.
+"""Hybrid decoding: the base model and, if anybody asks it, the thinking model on the same emitted text.
 
-Per step one cached pass of each model over the batch; then, only where the gate is open, only the layers above the
-steering layer once more. Rows that end leave the batch.
+Per step one cached pass of each model over the rows under way; then, only where the gate is open, only the layers above
+the steering layer once more. A row that ends makes place for the next problem.
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.hooks import Runner
-from probe.hybrid.emit import Emit
-from probe.hybrid.policy import HowStrongly, Moment, Where, Which
-from probe.models import Pair
+from probe._errors import ProbeError
+from probe.hooks import Lane, Now, stream
+from probe.hybrid.moment import Arm, Moment
+from probe.hybrid.sentence_state import SentenceState, sentence_enders
+from probe.models import Model, Pair
 from probe.problems import Problem
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One row of an experiment: where, which, how strongly, and what a gated row does."""
-
-    name: str
-    where: Where
-    which: Which
-    how_strongly: HowStrongly
-    emit: Emit
 
 
 @dataclass
 class HybridTrace:
-    """What one problem's row emitted and why; all lists run over the emitted tokens."""
+    """What one problem's row emitted and why; all lists run over the emitted tokens.
+
+    Attributes:
+        steered: whether the gate was open.
+        behaviour, strength: what was added there; −1 and 0 elsewhere.
+        choice: which of its candidates a step chose; 0 where there was one.
+        base_token, thinking_token: each model's own likeliest token; −1 if the thinking model was not asked.
+        surprisal: bits, −log2 of the probability that the unsteered base model gave the emitted token.
+        truncated: whether the limit on tokens stopped it.
+    """
 
     problem_id: str
     tokens: list[int] = field(default_factory=list)
     steered: list[bool] = field(default_factory=list)
     behaviour: list[int] = field(default_factory=list)
     strength: list[float] = field(default_factory=list)
+    choice: list[int] = field(default_factory=list)
     base_token: list[int] = field(default_factory=list)
     thinking_token: list[int] = field(default_factory=list)
+    surprisal: list[float] = field(default_factory=list)
     truncated: bool = True
 
 
-def draws(problem_id: str, seed: int, new_tokens: int) -> Tensor:
-    """Uniform numbers for one problem, ``[new_tokens, 2]``: the same ones however problems are batched."""
+#: What is on record of each token, in the order of a row's columns, and as what.
+_RECORD = {
+    "tokens": int,
+    "steered": bool,
+    "behaviour": int,
+    "strength": float,
+    "choice": int,
+    "base_token": int,
+    "thinking_token": int,
+    "surprisal": float,
+}
+
+
+def draws(problem_id: str, seed: int, new_tokens: int) -> Float[Tensor, "tokens 3"]:
+    """Uniform numbers for one problem: the same ones however problems are batched."""
     digest = hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    return torch.rand(new_tokens, 2, generator=generator)
+    return torch.rand(new_tokens, 3, generator=generator)
 
 
-@torch.no_grad()
 def decode_hybrid(
-    pair: Pair,
-    arm: Arm,
-    problems: Sequence[Problem],
-    *,
-    steering_layer: int,
-    taxonomy_layer: int,
-    new_tokens: int,
-    seed: int = 0,
+    models: Pair | Model, arm: Arm, problems: Sequence[Problem], *, new_tokens: int, seed: int = 0, slots: int = 64
 ) -> list[HybridTrace]:
-    """Decode one batch of problems under one arm.
+    """Decode problems under one arm.
 
     Args:
-        pair: base and thinking model; each reads the problem through its own prompt and the same emitted tokens.
-        arm: the policy and what gated rows do.
-        steering_layer: layer of the base model whose ``resid_post`` is read and shifted.
-        taxonomy_layer: layer of the thinking model whose ``resid_post`` the policy reads.
+        models: the pair, each of whose models reads a problem through its own prompt and the same emitted tokens; or the
+            base model alone, for an arm that never asks the thinking model.
+        arm: the policy, and what steered rows emit.
         new_tokens: limit of emitted tokens, the end token included.
         seed: of the random controls.
+        slots: how many problems are under way at once.
 
     Returns:
         One trace a problem, in order. A row ends at an end token of either model.
+
+    Raises:
+        ProbeError: if the arm asks the thinking model and only the base model is given.
     """
-    ends = set(pair.base.eos_ids) | set(pair.thinking.eos_ids)
-    device = pair.base.device
-    out = [HybridTrace(problem.id) for problem in problems]
-    uniform = torch.stack([draws(problem.id, seed, new_tokens) for problem in problems]).to(device)
-    alive = list(range(len(problems)))
-    base = Runner(pair.base, [pair.base.prompt_ids(p.question) for p in problems], new_tokens, steer=steering_layer)
-    thinking = Runner(
-        pair.thinking, [pair.thinking.prompt_ids(p.question) for p in problems], new_tokens, read=[taxonomy_layer]
-    )
-    base_step, thinking_step = base.prefill(), thinking.prefill()
-    for i in range(new_tokens):
-        vocab = min(base_step.logits.shape[-1], thinking_step.logits.shape[-1])  # embeddings may be padded differently
-        moment = Moment(
-            base_step.logits[:, :vocab],
-            thinking_step.logits[:, :vocab].to(device),
-            base_step.resid[steering_layer],
-            thinking_step.resid[taxonomy_layer],
-            uniform[alive, i],
+    found = dict(stream_hybrid(models, arm, problems, new_tokens=new_tokens, seed=seed, slots=slots))
+    return [found[item] for item in range(len(problems))]
+
+
+def stream_hybrid(
+    models: Pair | Model,
+    arm: Arm,
+    problems: Sequence[Problem],
+    *,
+    new_tokens: int,
+    seed: int = 0,
+    slots: int = 64,
+    late: bool | None = None,
+) -> Iterator[tuple[int, HybridTrace]]:
+    """The same, problem by problem as each is done, with its place in the list; ``late`` as in ``hooks.stream``."""
+    base, thinking = (models, None) if isinstance(models, Model) else (models.base, models.thinking)
+    if not arm.asks:
+        thinking = None
+    elif thinking is None:
+        raise ProbeError(f"the arm '{arm.name}' asks the thinking model ({', '.join(arm.asks)}); give the pair")
+    needs = [part.needs for part in arm.parts.values()]
+    read = frozenset().union(*(need.base for need in needs))
+    lanes = [
+        Lane(
+            base,
+            [base.prompt_ids(problem.question) for problem in problems],
+            sorted(read),
+            arm.emit.steers,
+            any(need.window for need in needs),
         )
-        base_token, thinking_token = moment.base_logits.argmax(-1), moment.thinking_logits.argmax(-1)
+    ]
+    ends = set(base.eos_ids)
+    if thinking is not None:
+        layers = sorted(frozenset().union(*(need.thinking for need in needs)))
+        lanes.append(Lane(thinking, [thinking.prompt_ids(problem.question) for problem in problems], layers))
+        ends |= set(thinking.eos_ids)
+    choose = _Chooser(arm, lanes, problems, new_tokens, seed, pooled=any(need.pooled for need in needs))
+    for item, columns, truncated in stream(lanes, choose, ends=ends, new_tokens=new_tokens, slots=slots, late=late):
+        record = zip(*columns, strict=True) if columns else [()] * len(_RECORD)
+        filled = {
+            name: [kind(value) for value in column]
+            for (name, kind), column in zip(_RECORD.items(), record, strict=True)
+        }
+        yield item, HybridTrace(problems[item].id, **filled, truncated=truncated)
+
+
+class _Chooser:
+    """Asks an arm's parts what each row emits now."""
+
+    def __init__(
+        self, arm: Arm, lanes: Sequence[Lane], problems: Sequence[Problem], new_tokens: int, seed: int, *, pooled: bool
+    ) -> None:
+        self.arm, self.pooled = arm, pooled
+        base = lanes[0].model
+        self.device = base.device
+        self.uniform = torch.stack([draws(problem.id, seed, new_tokens) for problem in problems]).to(self.device)
+        vocab = base.hf.get_output_embeddings().weight.shape[0]
+        self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
+
+    def __call__(self, now: Now) -> Float[Tensor, "rows columns"]:
+        moment = self._moment(now)
+        base_token = moment.base_token
         tokens = base_token.clone()
-        gated = arm.where(moment)
-        rows = gated.nonzero()[:, 0]
+        gate = self.arm.where(moment)
         behaviour = torch.full_like(tokens, -1)
-        strength = torch.zeros(len(tokens), device=device)
-        if len(rows):
+        strength = torch.zeros(len(tokens), device=self.device)
+        choice = torch.zeros_like(tokens)
+        open_rows = [at for at, is_open in enumerate(now.fetch(gate)) if is_open]
+        if open_rows:
+            rows = torch.tensor(open_rows, device=self.device)
             there = moment.select(rows)
-            behaviour[rows] = arm.which(there).to(device)
-            strength[rows] = arm.how_strongly(there, behaviour[rows]).float()
-            tokens[rows] = arm.emit(there, behaviour[rows], strength[rows], base, rows)
-        going = []
-        columns = (tokens, gated, behaviour, strength, base_token, thinking_token)
-        for at, (token, *why) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-            trace = out[alive[at]]
-            if token in ends:
-                trace.truncated = False
-                continue
-            trace.tokens.append(token)
-            for name, value in zip(
-                ("steered", "behaviour", "strength", "base_token", "thinking_token"), why, strict=True
-            ):
-                getattr(trace, name).append(value)
-            going.append(at)
-        if not going or i == new_tokens - 1:
-            break
-        if len(going) < len(alive):
-            kept = torch.tensor(going, device=device)
-            base.keep(kept)
-            thinking.keep(kept.to(pair.thinking.device))
-            alive, tokens = [alive[at] for at in going], tokens[kept]
-        base_step, thinking_step = base.step(tokens), thinking.step(tokens.to(pair.thinking.device))
-    return out
+            behaviour[rows] = self.arm.which(there)
+            strength[rows] = self.arm.how_strongly(there, behaviour[rows]).float()
+            emitted = self.arm.emit(there, behaviour[rows], strength[rows])
+            tokens[rows] = emitted.tokens
+            if emitted.choice is not None:
+                choice[rows] = emitted.choice
+        thinking_token = torch.full_like(tokens, -1) if moment.thinking is None else moment.thinking_token
+        logits = moment.base.logits
+        surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens[:, None])[:, 0]) / math.log(2)
+        columns = (tokens, gate, behaviour, strength, choice, base_token, thinking_token, surprisal)
+        return torch.stack([column.float() for column in columns], 1)
+
+    def _moment(self, now: Now) -> Moment:
+        base, *others = now.steps
+        thinking = None
+        if others:
+            # Embeddings may be padded differently.
+            vocab = min(base.logits.shape[-1], others[0].logits.shape[-1])
+            base, thinking = base.on(self.device, vocab), others[0].on(self.device, vocab)
+        pooled = thinking.resid if thinking is not None and self.pooled else {}
+        in_sentence, sentence = self.sentences.advance(now.items, now.last, pooled)
+        return Moment(
+            base,
+            thinking,
+            now.counts,
+            in_sentence,
+            sentence,
+            self.uniform[now.items, now.counts],
+            now.runners[0],
+            torch.arange(len(now.items), device=self.device),
+        )

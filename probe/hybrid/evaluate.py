@@ -1,27 +1,38 @@
-"""Running an arm over problems, batch by batch, and the figures of the result file."""
+"""Running an arm over problems, kept on disk as it goes, and the figures of the result file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probe.hybrid.decode import Arm, HybridTrace, decode_hybrid
-from probe.hybrid.statistics import accuracy_interval, entropy_bits
-from probe.models import Pair
+from probe.hybrid.decode import HybridTrace, stream_hybrid
+from probe.hybrid.moment import Arm
+from probe.hybrid.statistics import accuracy_interval
+from probe.models import Model, Pair
 from probe.problems import Problem, ProblemSet
-from probe.traces import in_batches
+from probe.traces import in_stream
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm on all problems: its traces, their texts, and the seconds that decoding took."""
+    """One arm on all problems.
+
+    Attributes:
+        traces: what was emitted and why, one a problem.
+        texts: what they decode to.
+        seconds: how long decoding took.
+        asks: which parts looked at the thinking model; see :attr:`Arm.asks <probe.hybrid.Arm.asks>`.
+        fitted_parameters: how many fitted numbers the arm has.
+    """
 
     name: str
     traces: list[HybridTrace]
     texts: list[str]
     seconds: float
+    asks: tuple[str, ...] = ()
+    fitted_parameters: int = 0
 
     @property
     def steered_fraction(self) -> float:
@@ -31,36 +42,41 @@ class ArmResult:
 
 
 def evaluate_arm(
-    pair: Pair,
+    models: Pair | Model,
     arm: Arm,
     problems: Sequence[Problem],
     *,
-    steering_layer: int,
-    taxonomy_layer: int,
     new_tokens: int,
     batch_size: int = 64,
     seed: int = 0,
     folder: Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Decode one arm; with ``folder`` finished batches are kept and a later call does what is missing."""
+    """Decode one arm.
 
-    def decode(batch: Sequence[Problem]) -> list[dict[str, Any]]:
-        done = decode_hybrid(
-            pair,
-            arm,
-            batch,
-            steering_layer=steering_layer,
-            taxonomy_layer=taxonomy_layer,
-            new_tokens=new_tokens,
-            seed=seed,
-        )
-        return [asdict(trace) for trace in done]
+    Args:
+        models: the pair; or the base model alone, for an arm that never asks the thinking model.
+        arm: from :func:`~probe.hybrid.hybrid_arm`, or of parts of your own.
+        new_tokens: limit of emitted tokens.
+        batch_size: how many problems are under way at once.
+        seed: of the random controls.
+        folder: what is finished is kept here, and a later call does what is missing.
+        progress: show a bar.
 
-    rows, seconds = in_batches(problems, decode, batch_size, name=arm.name, folder=folder, progress=progress)
+    Raises:
+        ProbeError: if the arm asks the thinking model and only the base model is given.
+    """
+
+    def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        some = [problems[item] for item in missing]
+        for at, trace in stream_hybrid(models, arm, some, new_tokens=new_tokens, seed=seed, slots=batch_size):
+            yield missing[at], asdict(trace)
+
+    rows, seconds = in_stream(len(problems), decode, part=batch_size, name=arm.name, folder=folder, progress=progress)
     traces = [HybridTrace(**row) for row in rows]
-    texts = [pair.base.decode(trace.tokens) for trace in traces]
-    return ArmResult(arm.name, traces, texts, seconds)
+    base = models if isinstance(models, Model) else models.base
+    texts = [base.decode(trace.tokens) for trace in traces]
+    return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
 
 
 def judge(
@@ -91,19 +107,4 @@ def summarise(
         "truncated": float(np.mean(truncated)),
         "steered_fraction": steered_fraction,
         "seconds": None if seconds is None else round(seconds, 2),
-    }
-
-
-def oracle_bits(result: ArmResult, n_behaviours: int) -> dict[str, float]:
-    """What the thinking model tells the hybrid, in bits: at every token whether to steer, at gates which behaviour.
-
-    Upper bounds from the marginal frequencies: nothing is assumed that could predict a gate from the text.
-    """
-    tokens = sum(len(trace.tokens) for trace in result.traces)
-    steered = [b for trace in result.traces for b, gate in zip(trace.behaviour, trace.steered, strict=True) if gate]
-    which = entropy_bits(np.bincount(steered, minlength=n_behaviours).tolist()) if steered else 0.0
-    total = tokens * entropy_bits([len(steered), tokens - len(steered)]) + len(steered) * which
-    return {
-        "bits_per_token": total / max(tokens, 1),
-        "bits_per_steered_token": total / len(steered) if steered else 0.0,
     }

@@ -1,16 +1,30 @@
-"""Mechanisms and how they are learned."""
+"""Mechanisms and policies, and how each is learned."""
 
+from probe.steering.base_policy import BasePolicy, PolicyConfig, learn_policy, residual_bits
+from probe.steering.directions import decoder_rows, difference_of_means
 from probe.steering.gates import GateBatch, collect_gates
-from probe.steering.learn import Learned, SteeringConfig, learn_vectors, steering_layer
-from probe.steering.vectors import BehaviourVectors, random_like
+from probe.steering.learn import Learned, SteeringConfig, learn_mechanism, learn_vectors, steering_layer
+from probe.steering.mechanism import FixedVectors, Mechanism, load_mechanism, random_like
+from probe.steering.vectors import BehaviourVectors, RankOne
 
 __all__ = [
+    "BasePolicy",
     "BehaviourVectors",
+    "FixedVectors",
     "GateBatch",
     "Learned",
+    "Mechanism",
+    "PolicyConfig",
+    "RankOne",
     "SteeringConfig",
     "collect_gates",
+    "decoder_rows",
+    "difference_of_means",
+    "learn_mechanism",
+    "learn_policy",
     "learn_vectors",
+    "load_mechanism",
     "random_like",
+    "residual_bits",
     "steering_layer",
 ]

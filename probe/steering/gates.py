@@ -1,4 +1,4 @@
-"""Where the two models disagree on the thinking model's own text: the positions the vectors are learned at."""
+"""The positions that mechanisms are learned at: where the two models disagree on the thinking model's own text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,18 @@ class GateBatch:
 
     Attributes:
         forced: the batch as the base model reads it.
-        gate: True where the models' most likely tokens differ, ``[rows, emitted]``.
-        behaviour: what the taxonomy reads off the thinking model at that position, ``[rows, emitted]``.
-        target: the thinking model's most likely token, ``[rows, emitted]``.
+        gate: True where it is steered, ``[rows, emitted]``: for the hybrid, where the models' most likely tokens differ.
+        behaviour: what the taxonomy reads off the thinking model there, ``[rows, emitted]``.
+        target: the token that is wanted, ``[rows, emitted]``: for the hybrid, the thinking model's most likely one.
+        group: which gates of a row are steered together, so that the later see the shifted states of the earlier,
+            ``[rows, emitted]``; None where the mechanism's own convention says it.
     """
 
     forced: Forced
     gate: Bool[Tensor, "rows emitted"]
     behaviour: Int[Tensor, "rows emitted"]
     target: Int[Tensor, "rows emitted"]
+    group: Int[Tensor, "rows emitted"] | None = None
 
     @property
     def places(self) -> tuple[Int[Tensor, " gates"], Int[Tensor, " gates"]]:
@@ -59,15 +62,7 @@ def collect_gates(
     Raises:
         ValueError: if a trace is of another problem than the one beside it.
     """
-    for trace, problem in zip(traces, problems, strict=True):
-        if trace.problem_id != problem.id:
-            raise ValueError(f"a trace of {trace.problem_id} beside problem {problem.id}: give both in the same order")
-    (eos, *_) = pair.thinking.eos_ids
-    texts = [[*trace.tokens, *([] if trace.truncated else [eos])] for trace in traces]
-    order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        emitted = [texts[i] for i in part]
+    for part, emitted in text_batches(pair, traces, problems, batch_size):
         read = {}
         for role, model, at in (("base", pair.base, layer), ("thinking", pair.thinking, taxonomy.layer)):
             forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
@@ -78,3 +73,22 @@ def collect_gates(
         gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
         yield GateBatch(forced, gate, behaviour, thinking_token)
+
+
+def text_batches(
+    pair: Pair, traces: Sequence[Trace], problems: Sequence[Problem], batch_size: int
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Which traces go together, and what each emitted, with the end token where it ended; empty ones are left out.
+
+    Raises:
+        ValueError: if a trace is of another problem than the one beside it.
+    """
+    for trace, problem in zip(traces, problems, strict=True):
+        if trace.problem_id != problem.id:
+            raise ValueError(f"a trace of {trace.problem_id} beside problem {problem.id}: give both in the same order")
+    (eos, *_) = pair.thinking.eos_ids
+    texts = [[*trace.tokens, *([] if trace.truncated else [eos])] for trace in traces]
+    order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        yield part, [texts[i] for i in part]

@@ -1,4 +1,4 @@
-"""Learning the vectors: cross-entropy on the thinking model's token where the two models disagree.
+"""Learning a mechanism: cross-entropy on the wanted token at the gates, through the layers above the site.
 
 After Venhoff et al. (2510.07364v4), with three mends: training and decoding steer the same way (at the output
 of one block, through the same code), the gate compares most likely tokens in both, and one best epoch,
@@ -6,18 +6,27 @@ chosen on validation traces, holds for vectors and strengths alike.
 """
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe._config import check_above_zero, check_least, check_seeds
 from probe._errors import ProbeError
 from probe.models import Model, place
 from probe.steering.gates import GateBatch
-from probe.steering.objective import Objective, typical_coordinate
+from probe.steering.mechanism import Mechanism
+from probe.steering.objective import Objective, Prefix, Scored, resid_below
 from probe.steering.vectors import BehaviourVectors
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,17 @@ class SteeringConfig:
     layer: int | None = None
     """Steering layer of the base model, 0-based; None takes the block at 37 % of the depth (2510.07364)."""
     epochs: int = 3
+    patience: int = 3
+    """Epochs without a better validation loss after which training stops."""
     lr_vectors: float = 0.15
     """Step of the vectors, in units of a typical residual coordinate."""
     lr_strength: float = 5e-3
     hidden: int = 32
     """Width of the strength network."""
+    balance: bool = False
+    """Count every behaviour alike, however many gates it has."""
+    batches_per_step: int = 1
+    """Batches whose gradients are added up before a step; several processes share them."""
     persistent: bool = False
     """Whether later tokens see the shifted states (in the layers above, through their keys and values), or only the
     logits at a gate do. Training and decoding always do the same."""
@@ -44,15 +59,15 @@ class SteeringConfig:
 
     def __post_init__(self) -> None:
         check_seeds("steering.seeds", self.seeds)
-        check_least("steering", self, layer=0, epochs=1, hidden=1)
+        check_least("steering", self, layer=0, epochs=1, patience=1, hidden=1, batches_per_step=1)
         check_above_zero("steering", self, "lr_vectors", "lr_strength")
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Vectors and how their training went."""
+    """A mechanism and how its training went."""
 
-    vectors: BehaviourVectors
+    vectors: Mechanism
     history: list[dict[str, float]]
     """Per epoch: mean cross-entropy and accuracy at the gates of the validation traces; epoch 0 is before training."""
 
@@ -81,6 +96,7 @@ def learn_vectors(
     *,
     seed: int,
     progress: bool = False,
+    accelerator: "Accelerator | None" = None,
 ) -> Learned:
     """Learn one vector a behaviour and the strength network together.
 
@@ -88,54 +104,125 @@ def learn_vectors(
         train, validation: from :func:`~probe.steering.gates.collect_gates`.
         n_behaviours: 1 learns the single-vector arm, which ignores the behaviours.
         layer: the steering layer.
+        accelerator: shares the batches of each step among its processes, which then hold the same vectors.
     """
     torch.manual_seed(seed)
     unit = typical_coordinate(base, train[:4], layer)
     vectors = BehaviourVectors(
         n_behaviours, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent
-    ).to(base.device)
-    objective = Objective(base, vectors)
+    )
     vectors.directions.data.normal_(std=0.01)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [vectors.directions], "lr": config.lr_vectors},
-            {
-                "params": [*vectors.strength_in.parameters(), *vectors.strength_out.parameters()],
-                "lr": config.lr_strength,
-            },
-        ],
-        weight_decay=0.0,
+    return learn_mechanism(
+        base, vectors, train, validation, config, seed=seed, progress=progress, accelerator=accelerator
     )
-    steps = config.epochs * len(train)
+
+
+def learn_mechanism(
+    base: Model,
+    mechanism: Mechanism,
+    train: Sequence[GateBatch],
+    validation: Sequence[GateBatch],
+    config: SteeringConfig,
+    *,
+    seed: int,
+    progress: bool = False,
+    accelerator: "Accelerator | None" = None,
+) -> Learned:
+    """Learn any mechanism, from where it stands.
+
+    Args:
+        mechanism: moved to the base model's device and trained in place; ``directions`` with ``lr_vectors``, everything
+            else with ``lr_strength``.
+        others: as of :func:`learn_vectors`.
+    """
+    mechanism = mechanism.to(base.device).train().requires_grad_(True)
+    rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    objective = Objective(base, mechanism)
+    rest = [parameter for name, parameter in mechanism.named_parameters() if name != "directions"]
+    groups = [(config.lr_vectors, [mechanism.get_parameter("directions")]), (config.lr_strength, rest)]
+    groups = [(lr, parameters) for lr, parameters in groups if parameters]
+    optimizer = torch.optim.AdamW([{"params": parameters, "lr": lr} for lr, parameters in groups], weight_decay=0.0)
+    per_step = max(config.batches_per_step, processes)
+    steps = config.epochs * math.ceil(len(train) / per_step)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [config.lr_vectors, config.lr_strength], total_steps=max(steps, 2), pct_start=0.1
+        optimizer, [lr for lr, _ in groups], total_steps=max(steps, 2), pct_start=0.1
     )
-    history = [_evaluate(objective, validation)]
-    best = {name: tensor.clone() for name, tensor in vectors.state_dict().items()}
+    for parameter in mechanism.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # a process without a gate has something to add all the same
     generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="batch", disable=not progress)
-    for _ in range(config.epochs):
-        for i in torch.randperm(len(train), generator=generator).tolist():
-            loss, _, n = objective(train[i])
-            optimizer.zero_grad()
-            if n:
-                (loss / n).backward()
-                torch.nn.utils.clip_grad_norm_(vectors.parameters(), 1.0)
-            optimizer.step()  # where there is no gate there is no gradient, and nothing moves
-            schedule.step()
-            bar.update()
-        history.append(_evaluate(objective, validation))
-        if history[-1]["loss"] <= min(epoch["loss"] for epoch in history):
-            best = {name: tensor.clone() for name, tensor in vectors.state_dict().items()}
-    bar.close()
-    vectors.load_state_dict(best)
-    return Learned(vectors.eval().requires_grad_(False), history)
+    bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress)
+    with tempfile.TemporaryDirectory() as folder:
+        seen = Prefix(base, train, mechanism.layer, Path(folder) / "train")
+        held = Prefix(base, validation, mechanism.layer, Path(folder) / "validation")
+        history = [_evaluate(objective, held)]
+        best = _state(mechanism)
+        for _ in range(config.epochs):
+            order = torch.randperm(len(train), generator=generator).tolist()
+            for start in range(0, len(order), per_step):
+                optimizer.zero_grad(set_to_none=False)
+                mine = [objective(*seen[i]) for i in order[start : start + per_step][rank::processes]]
+                _backward(mine, mechanism, config.balance, accelerator)
+                torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
+                optimizer.step()  # where there is no gate there is no gradient, and nothing moves
+                schedule.step()
+                bar.update()
+            history.append(_evaluate(objective, held))
+            losses = [epoch["loss"] for epoch in history]
+            if losses[-1] <= min(losses):
+                best = _state(mechanism)
+            elif len(losses) - 1 - losses.index(min(losses)) >= config.patience:
+                break
+        bar.close()
+        mechanism.load_state_dict(best)
+        if isinstance(mechanism, BehaviourVectors):
+            mechanism.fold(_mean_strengths(objective, seen))
+    return Learned(mechanism.eval().requires_grad_(False), history)
+
+
+def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) -> float:
+    """The median size of a coordinate of the residual stream at a site: the unit that vectors are learned in."""
+    states = [resid_below(base, batch, layer)[batch.forced.valid] for batch in batches]
+    return torch.cat(states).float().square().median().sqrt().item()
+
+
+def _state(mechanism: Mechanism) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in mechanism.state_dict().items()}
+
+
+def _backward(scored: Sequence[Scored], mechanism: Mechanism, balance: bool, accelerator: "Accelerator | None") -> None:
+    """The mean loss over the gates of a step or, balanced, over behaviours of the mean over theirs; of all processes."""
+    device = mechanism.vectors.device
+    counts = torch.zeros(mechanism.n_behaviours, device=device)
+    for each in scored:
+        counts += torch.bincount(each.behaviour, minlength=mechanism.n_behaviours)
+    if accelerator is not None:
+        counts = accelerator.reduce(counts, "sum")
+    weights = 1 / (counts * (counts > 0).sum()) if balance else 1 / counts.sum().expand_as(counts)
+    for each in scored:
+        if len(each.losses):
+            (each.losses * weights[each.behaviour]).sum().backward()
+    if accelerator is not None:
+        for parameter in mechanism.parameters():
+            parameter.grad = accelerator.reduce(parameter.grad, "sum")
 
 
 @torch.no_grad()
-def _evaluate(objective: Objective, batches: Sequence[GateBatch]) -> dict[str, float]:
-    loss, right, n = 0.0, 0, 0
-    for batch in batches:
-        summed, hits, gates = objective(batch)
-        loss, right, n = loss + summed.item(), right + hits, n + gates
+def _evaluate(objective: Objective, batches: Prefix) -> dict[str, float]:
+    scored = [objective(*batches[i]) for i in range(len(batches))]
+    n = sum(len(each.losses) for each in scored)
+    loss = sum(each.losses.sum().item() for each in scored)
+    right = sum(int(each.right.sum()) for each in scored)
     return {"loss": loss / max(n, 1), "accuracy": right / max(n, 1), "gates": n}
+
+
+@torch.no_grad()
+def _mean_strengths(objective: Objective, batches: Prefix) -> Float[Tensor, " behaviours"]:
+    """Per behaviour, at its own gates; one where it has none."""
+    mechanism = objective.mechanism
+    sums, counts = (torch.zeros(mechanism.n_behaviours, device=mechanism.vectors.device) for _ in range(2))
+    for batch, hidden in (batches[i] for i in range(len(batches))):
+        behaviour = batch.behaviour[batch.gate].clamp(max=mechanism.n_behaviours - 1)
+        if len(behaviour):
+            sums.index_add_(0, behaviour, mechanism.strength(hidden[batch.places], behaviour))
+            counts += torch.bincount(behaviour, minlength=mechanism.n_behaviours)
+    return torch.where(counts > 0, sums / counts.clamp(min=1), 1.0)

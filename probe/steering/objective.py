@@ -1,44 +1,94 @@
-"""What the vectors are learned on: cross-entropy at the gates, steered as decoding steers."""
+"""What mechanisms are learned on: cross-entropy at the gates, steered as decoding steers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from probe.hooks import UpperLayers, additive_masks, capture, causal_masks
 from probe.models import Model
 from probe.steering.gates import GateBatch
-from probe.steering.vectors import BehaviourVectors
+from probe.steering.mechanism import Mechanism
+
+
+class Prefix(Sequence[tuple[GateBatch, Tensor]]):
+    """Batches, and the residual stream at the site of each: what lies below does not hang on what is learned above.
+
+    It is computed once and kept on disk, a file a batch, read when its turn comes.
+
+    Args:
+        folder: where the files go.
+    """
+
+    def __init__(self, base: Model, batches: Sequence[GateBatch], layer: int, folder: Path) -> None:
+        self.batches, self.folder, self.device = batches, folder, base.device
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, batch in enumerate(batches):
+            save_file({"resid": resid_below(base, batch, layer).contiguous()}, self._file(i))
+
+    def _file(self, i: int) -> Path:
+        return self.folder / f"{i:06d}.safetensors"
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> tuple[GateBatch, Float[Tensor, "rows pos d_model"]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with safe_open(self._file(i), framework="pt", device=str(self.device)) as file:
+            return self.batches[i], file.get_tensor("resid")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The gates of a batch under a mechanism.
+
+    Attributes:
+        losses: cross-entropy at each, in nats.
+        right: whether the likeliest token is the wanted one.
+        behaviour, strength: what was added.
+    """
+
+    losses: Float[Tensor, " gates"]
+    right: Bool[Tensor, " gates"]
+    behaviour: Int[Tensor, " gates"]
+    strength: Float[Tensor, " gates"]
 
 
 class Objective:
-    """The loss of some vectors on a batch.
-
-    Only the layers above the site are run with gradients; what lies below does not depend on the vectors.
+    """Scores batches under a mechanism; only the layers above its site are run.
 
     Args:
         base: the base model.
-        vectors: they say which convention holds (``vectors.persistent``).
+        mechanism: it says which convention holds (``mechanism.persistent``), where the batch does not (``group``).
     """
 
-    def __init__(self, base: Model, vectors: BehaviourVectors) -> None:
-        self.base, self.vectors = base, vectors
-        self.upper = UpperLayers(base, vectors.layer)
+    def __init__(self, base: Model, mechanism: Mechanism) -> None:
+        self.base, self.mechanism = base, mechanism
+        self.upper = UpperLayers(base, mechanism.layer)
 
-    def __call__(self, batch: GateBatch) -> tuple[Float[Tensor, ""], int, int]:
-        """Summed cross-entropy at the gates of a batch, how many are right, and how many there are."""
-        behaviour, target = batch.behaviour[batch.gate], batch.target[batch.gate]
-        behaviour = behaviour.clamp(max=self.vectors.n_behaviours - 1)
-        hidden = resid_below(self.base, batch, self.vectors.layer)
+    def __call__(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> Scored:
+        """Score a batch whose residual stream at the site is ``hidden``."""
+        mechanism, target = self.mechanism, batch.target[batch.gate]
+        behaviour = batch.behaviour[batch.gate].clamp(max=mechanism.n_behaviours - 1)
+        if not len(target):
+            nothing = hidden.new_zeros(0)
+            return Scored(nothing, nothing.bool(), behaviour, nothing)
         resid = hidden[batch.places]
-        shift = self.vectors.shift(self.vectors.strength(resid, behaviour), behaviour).to(resid.dtype)
-        steered = (_persistent if self.vectors.persistent else _transient)(self.base, batch, hidden, shift)
+        strength = mechanism.strength(resid, behaviour)
+        shift = mechanism.shift(resid, strength, behaviour).to(resid.dtype)
+        if batch.group is None and mechanism.persistent:
+            steered = _persistent(self.base, batch, hidden, shift)
+        else:
+            steered = _copies(self.base, batch, hidden, shift)
         logits = self.upper(steered.hidden, attention_mask=steered.masks, position_ids=steered.positions)
         logits = logits[batch.places[0], steered.columns].float()
-        return F.cross_entropy(logits, target, reduction="sum"), int((logits.argmax(-1) == target).sum()), len(target)
+        losses = F.cross_entropy(logits, target, reduction="none")
+        return Scored(losses, logits.argmax(-1) == target, behaviour, strength)
 
 
 @dataclass(frozen=True)
@@ -60,26 +110,36 @@ def _persistent(
     return _Steered(shifted, masks, batch.forced.positions, batch.places[1])
 
 
-def _transient(
+def _copies(
     base: Model, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
 ) -> _Steered:
-    """Every gate by itself: a shifted copy of its position, appended to the text, that nothing else sees.
+    """Every group of gates by itself: shifted copies of its positions, appended to the text, that nothing else sees.
 
-    A copy looks at the unshifted text before it and at itself, which is what re-running one cached step does.
+    A copy looks at the unshifted text before its group, at the earlier copies of its group and at itself. For a group of
+    one that is what re-running one cached step does.
     """
     forced, (n, width), (rows, at) = batch.forced, batch.forced.ids.shape, batch.places
-    slot = width + (batch.gate.cumsum(1) - 1)[batch.gate]
+    slot = (batch.gate.cumsum(1) - 1)[batch.gate]
     extra = int(batch.gate.sum(1).max())
     longer = torch.cat([hidden, hidden.new_zeros(n, extra, hidden.shape[-1])], 1)
-    longer = longer.index_put((rows, slot), hidden[rows, at] + shift)
+    longer = longer.index_put((rows, width + slot), hidden[rows, at] + shift)
     positions = torch.cat([forced.positions, forced.positions.new_zeros(n, extra)], 1)
-    positions[rows, slot] = forced.positions[rows, at]
-    column = torch.arange(width + extra, device=hidden.device)
-    seen = (column[:, None] == column).repeat(n, 1, 1)
-    seen[:, :width, :width] |= forced.valid[:, None] & (column[:width] <= column[:width, None])
-    seen[rows, slot, :width] = forced.valid[rows] & (column[:width] < at[:, None])
+    positions[rows, width + slot] = forced.positions[rows, at]
+
+    label = torch.full((n, extra), -1, device=hidden.device)
+    label[rows, slot] = at if batch.group is None else batch.group[batch.gate]
+    column = torch.full((n, extra), width, device=hidden.device)
+    column[rows, slot] = at
+    together = (label[:, :, None] == label[:, None, :]) & (column[:, None, :] <= column[:, :, None])
+    begins = torch.where(together, column[:, None, :], width).amin(-1)
+
+    text = torch.arange(width, device=hidden.device)
+    seen = torch.zeros(n, width + extra, width + extra, dtype=torch.bool, device=hidden.device)
+    seen[:, :width, :width] = (forced.valid[:, None] & (text <= text[:, None])) | (text == text[:, None])
+    seen[:, width:, :width] = forced.valid[:, None] & (text < begins[:, :, None])
+    seen[:, width:, width:] = together
     distance = positions[:, :, None] - positions[:, None, :]
-    return _Steered(longer, additive_masks(base, seen, distance), positions, slot)
+    return _Steered(longer, additive_masks(base, seen, distance), positions, width + slot)
 
 
 @torch.no_grad()
@@ -94,9 +154,3 @@ def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "row
             use_cache=False,
         )
     return acts[site]
-
-
-def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) -> float:
-    """The median size of a coordinate of the residual stream at a site: the unit that vectors are learned in."""
-    states = [resid_below(base, batch, layer)[batch.forced.valid] for batch in batches]
-    return torch.cat(states).float().square().median().sqrt().item()

@@ -1,6 +1,7 @@
 """Rollouts and their sentences."""
 
 from probe.traces.batches import in_batches as in_batches
+from probe.traces.batches import in_stream as in_stream
 from probe.traces.generate import Emission as Emission
 from probe.traces.generate import decode_greedy as decode_greedy
 from probe.traces.generate import generate_traces as generate_traces

@@ -1,7 +1,7 @@
-"""Work done batch by batch, each batch kept as soon as it is done: a process that is killed loses one at most."""
+"""Work on many items, kept on disk part by part as it gets done: a process that is killed loses one part at most."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,49 @@ from tqdm.auto import tqdm
 from probe._files import read_json, write_json
 
 Item = TypeVar("Item")
+
+
+def in_stream(
+    n: int,
+    work: Callable[[Sequence[int]], Iterable[tuple[int, dict[str, Any]]]],
+    *,
+    part: int,
+    name: str,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> tuple[list[dict[str, Any]], float]:
+    """Have ``n`` items worked on, in whatever order they get done.
+
+    Args:
+        work: is given the items that are missing; yields each with its row, which JSON can hold, as soon as it is done.
+        part: how many rows are kept together.
+        name: what the bar says.
+        folder: finished parts are kept here, and a later call with the same arguments does only what is missing.
+        progress: show a bar.
+
+    Returns:
+        The rows in the order of the items, and the seconds that the work took, whichever process did it.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    seconds = 0.0
+    for kept in sorted(folder.glob("part-*.json")) if folder is not None else ():
+        done = read_json(kept)
+        rows |= {int(item): row for item, row in done["rows"].items()}
+        seconds += done["seconds"]
+    missing = [item for item in range(n) if item not in rows]
+    bar = tqdm(total=n, initial=n - len(missing), desc=name, unit="problem", disable=not progress)
+    fresh: dict[int, dict[str, Any]] = {}
+    began = time.perf_counter()
+    for item, row in work(missing) if missing else ():
+        fresh[item] = row
+        bar.update()
+        if len(fresh) == part or len(rows) + len(fresh) == n:
+            took = time.perf_counter() - began
+            if folder is not None:  # named by an item that no other part holds
+                write_json(folder / f"part-{min(fresh):06d}.json", {"seconds": took, "rows": fresh})
+            rows, fresh, seconds, began = rows | fresh, {}, seconds + took, time.perf_counter()
+    bar.close()
+    return [rows[item] for item in range(n)], seconds
 
 
 def in_batches(
@@ -21,29 +64,11 @@ def in_batches(
     folder: Path | None = None,
     progress: bool = False,
 ) -> tuple[list[dict[str, Any]], float]:
-    """Work through ``items``.
+    """The same for work that takes a batch at a time; ``work`` is given some items and gives a row for each."""
 
-    Args:
-        work: one batch; gives rows that JSON can hold.
-        name: what the bar says.
-        folder: each finished batch is kept here, and a later call with the same arguments does only what is missing.
-        progress: show a bar.
+    def flow(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            yield from zip(batch, work([items[item] for item in batch]), strict=True)
 
-    Returns:
-        The rows of all batches, and the seconds that the work took, whichever process did it.
-    """
-    rows: list[dict[str, Any]] = []
-    seconds = 0.0
-    for start in tqdm(range(0, len(items), batch_size), desc=name, unit="batch", disable=not progress):
-        kept = None if folder is None else folder / f"batch-{start:06d}.json"
-        if kept is not None and kept.exists():
-            done = read_json(kept)
-        else:
-            began = time.perf_counter()
-            made = work(items[start : start + batch_size])
-            done = {"seconds": time.perf_counter() - began, "rows": made}
-            if kept is not None:
-                write_json(kept, done)
-        rows += done["rows"]
-        seconds += done["seconds"]
-    return rows, seconds
+    return in_stream(len(items), flow, part=batch_size, name=name, folder=folder, progress=progress)

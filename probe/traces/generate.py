@@ -1,16 +1,17 @@
-"""Rollouts: greedy decoding in batches, stored batch by batch so that a run that is killed goes on."""
+"""Rollouts: greedy decoding, kept on disk as it goes on so that a run that is killed loses little."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from probe.hooks import Runner
+from probe.hooks import Lane, Now, stream
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.traces.batches import in_batches
+from probe.traces.batches import in_stream
 from probe.traces.trace import Traces, make_trace
 
 
@@ -24,28 +25,22 @@ class Emission:
 
 def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[Emission]:
     """Greedy continuations of a batch of prompts, by cached steps; rows leave the batch when they end."""
-    out: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    alive = list(range(len(prompts)))
-    runner = Runner(model, prompts, new_tokens)
-    step = runner.prefill()
-    for i in range(new_tokens):
-        tokens = step.logits.argmax(-1)
-        going = []
-        for at, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-            if token in model.eos_ids:
-                ended[row] = True
-            else:
-                out[row].append(token)
-                going.append(at)
-        if not going or i == new_tokens - 1:
-            break
-        if len(going) < len(alive):
-            rows = torch.tensor(going, device=tokens.device)
-            runner.keep(rows)
-            alive, tokens = [alive[at] for at in going], tokens[rows]
-        step = runner.step(tokens)
-    return [Emission(tuple(tokens), not end) for tokens, end in zip(out, ended, strict=True)]
+    done = dict(stream_greedy(model, prompts, new_tokens, max(1, len(prompts))))
+    return [done[item] for item in range(len(prompts))]
+
+
+def stream_greedy(
+    model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, slots: int
+) -> Iterator[tuple[int, Emission]]:
+    """Greedy continuations of many prompts, ``slots`` at a time, each as soon as it is done, with its number."""
+    ends = set(model.eos_ids)
+    lane = Lane(model, prompts)
+    for item, columns, truncated in stream([lane], _likeliest, ends=ends, new_tokens=new_tokens, slots=slots):
+        yield item, Emission(tuple(int(token) for (token,) in columns), truncated)
+
+
+def _likeliest(now: Now) -> Float[Tensor, "rows 1"]:
+    return now.steps[0].logits.argmax(-1, keepdim=True).float()
 
 
 def generate_traces(
@@ -65,16 +60,19 @@ def generate_traces(
         model: either model of a pair; each is asked with its own prompt.
         problem_set: whose grader judges the answers.
         max_new_tokens: a trace that has not ended by then is marked truncated.
-        folder: each finished batch is kept here, and a later call with the same arguments does only what is missing.
+        batch_size: how many are decoded at once; a row that ends makes place for the next problem.
+        folder: what is finished is kept here, as many at a time, and a later call with the same arguments does only
+            what is missing.
         progress: show a bar.
     """
 
-    def roll_out(batch: Sequence[Problem]) -> list[dict[str, Any]]:
-        prompts = [model.prompt_ids(problem.question) for problem in batch]
-        return [asdict(row) for row in decode_greedy(model, prompts, max_new_tokens)]
+    def roll_out(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        prompts = [model.prompt_ids(problems[item].question) for item in missing]
+        for at, emission in stream_greedy(model, prompts, max_new_tokens, batch_size):
+            yield missing[at], asdict(emission)
 
-    rows, seconds = in_batches(
-        problems, roll_out, batch_size, name=f"traces of {model.name}", folder=folder, progress=progress
+    rows, seconds = in_stream(
+        len(problems), roll_out, part=batch_size, name=f"traces of {model.name}", folder=folder, progress=progress
     )
     traces = [
         make_trace(model, problem_set, problem, row["tokens"], row["truncated"], think_close)

@@ -132,3 +132,70 @@ def test_a_text_without_a_prompt_is_refused(tiny_folder):
     model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
     with pytest.raises(ValueError, match="at least one token"):
         force(model, [[], [5]], [[6], [7]])
+
+
+def test_rows_taken_in_later_do_not_disturb_the_others(model):
+    """A longer prompt than any before, a place taken twice, and columns that run out."""
+    runner = Runner(model, PROMPTS[:2], 3, read=[2])
+    runner.prefill()
+    texts = [[*PROMPTS[0], 7], [*PROMPTS[1], 8]]
+    runner.step(torch.tensor([7, 8]))
+    runner.keep(torch.tensor([1]), hold=True)
+    new = runner.admit([PROMPTS[2]])
+    torch.testing.assert_close(new.logits[0], plain(model, PROMPTS[2])[-1], atol=TOLERANCE, rtol=1e-4)
+    texts = [texts[1], list(PROMPTS[2])]
+    for i in range(3):
+        step = runner.step(torch.tensor([10 + i, 20 + i]))
+        texts = [[*texts[0], 10 + i], [*texts[1], 20 + i]]
+        for row, text in enumerate(texts):
+            torch.testing.assert_close(step.logits[row], plain(model, text)[-1], atol=TOLERANCE, rtol=1e-4)
+    runner.keep(torch.tensor([1]), hold=True)
+    runner.admit([PROMPTS[0]])
+    step, texts = runner.step(torch.tensor([40, 41])), [[*texts[1], 40], [*PROMPTS[0], 41]]
+    runner.keep(torch.tensor([1]), hold=True)
+    runner.admit([PROMPTS[1]])
+    step, texts = runner.step(torch.tensor([50, 51])), [[*texts[1], 50], [*PROMPTS[1], 51]]
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(step.logits[row], plain(model, text)[-1], atol=TOLERANCE, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [1, 3, None])
+def test_a_window_run_again_equals_a_full_forward_with_the_same_shift(model, window):
+    """Also of a row that was taken in later, and of rows named twice; and nothing of it stays."""
+    runner = Runner(model, PROMPTS[:2], 6, steer=1, remember=True)
+    runner.prefill()
+    runner.step(torch.tensor([7, 8]))
+    runner.keep(torch.tensor([1]), hold=True)
+    runner.admit([PROMPTS[2]])
+    runner.step(torch.tensor([9, 10]))
+    texts = [[*PROMPTS[1], 8, 9], [*PROMPTS[2], 10]]
+    shift = torch.randn(3, model.d_model, generator=torch.Generator().manual_seed(0))
+    rows = torch.tensor([1, 0, 1])
+    logits = runner.rerun_window(shift, rows, window)
+    for i, row in enumerate(rows.tolist()):
+
+        def add(hidden, i=i):
+            hidden = hidden.clone()
+            hidden[:, 0 if window is None else -window :] += shift[i]
+            return hidden
+
+        with edit(model, {"resid_post.1": add}):
+            torch.testing.assert_close(logits[i], plain(model, texts[row])[-1], atol=TOLERANCE, rtol=1e-4)
+    later = runner.step(torch.tensor([5, 6])).logits
+    for row, token in enumerate((5, 6)):
+        torch.testing.assert_close(later[row], plain(model, [*texts[row], token])[-1], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_no_row_is_taken_in_where_there_is_no_place_or_tokens_are_being_counted(tiny_folder):
+    model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
+    runner = Runner(model, PROMPTS[:2], 6)
+    runner.prefill()
+    with pytest.raises(RuntimeError, match="0 places"):
+        runner.admit([PROMPTS[2]])
+    runner.keep(torch.tensor([0]), hold=True)
+    with capture(model, "resid_post.1", stop=False):
+        assert not runner.may_admit
+        with pytest.raises(RuntimeError, match="a block looks on"):
+            runner.admit([PROMPTS[2]])
+        runner.step(torch.tensor([5]))
+    assert runner.may_admit

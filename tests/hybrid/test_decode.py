@@ -26,7 +26,7 @@ from probe.problems import load_problems
 from probe.steering import BehaviourVectors
 from probe.traces import decode_greedy
 
-LAYER, TAXONOMY_LAYER, NEW_TOKENS = 1, 2, 24
+LAYER, NEW_TOKENS = 1, 24
 
 
 @pytest.fixture
@@ -50,10 +50,8 @@ def vectors(pair):
     return made
 
 
-def decode(pair, arm, problems, seed=0):
-    return decode_hybrid(
-        pair, arm, problems, steering_layer=LAYER, taxonomy_layer=TAXONOMY_LAYER, new_tokens=NEW_TOKENS, seed=seed
-    )
+def decode(pair, arm, problems, seed=0, slots=64):
+    return decode_hybrid(pair, arm, problems, new_tokens=NEW_TOKENS, seed=seed, slots=slots)
 
 
 def tokens_of(traces):
@@ -93,8 +91,9 @@ def test_steering_does_something(pair, problems, steered):
     assert tokens_of(decode(pair, strong, problems)) != greedy(pair.base, problems)
 
 
-def test_batched_equals_single(pair, problems, steered):
+def test_batched_equals_single_equals_refilled(pair, problems, steered):
     batch = decode(pair, steered, problems)
+    assert tokens_of(decode(pair, steered, problems, slots=2)) == tokens_of(batch)
     for problem, trace in zip(problems, batch, strict=True):
         assert tokens_of(decode(pair, steered, [problem])) == tokens_of([trace])
 
@@ -103,10 +102,10 @@ def test_batched_equals_single(pair, problems, steered):
 def test_cached_equals_uncached(pair, problems, steered, persistent):
     """Replay one row without any cache: a full pass at every step; persistent shifts are put back where they were."""
     problem = problems[0]
-    steered.emit.vectors.persistent = persistent
+    steered.emit.mechanism.persistent = persistent
     (trace,) = decode(pair, steered, [problem])
     prompt = pair.base.prompt_ids(problem.question)
-    vectors = steered.emit.vectors
+    vectors = steered.emit.mechanism
     shifts: dict[int, torch.Tensor] = {}
     gates = 0
 
@@ -126,7 +125,9 @@ def test_cached_equals_uncached(pair, problems, steered, persistent):
         clean = forward(ids, shifts)
         assert int(clean.logits[0, -1].argmax()) == trace.base_token[j]
         if trace.steered[j]:
-            shift = vectors.shift(torch.tensor([trace.strength[j]]), torch.tensor([trace.behaviour[j]]))[0]
+            resid = clean.hidden_states[LAYER + 1][:, -1]
+            strength, behaviour = torch.tensor([trace.strength[j]]), torch.tensor([trace.behaviour[j]])
+            shift = vectors.shift(resid, strength, behaviour)[0]
             now = shifts | {position: shift}
             assert int(forward(ids, now).logits[0, -1].argmax()) == token
             gates += 1

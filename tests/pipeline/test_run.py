@@ -92,7 +92,7 @@ def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, m
 
 
 @pytest.mark.parametrize(
-    "lost", ["traces/train/batch-000004.json", "activations", "taxonomy", "steering/seed-1", "arms"]
+    "lost", ["traces/train/part-000004.json", "activations", "taxonomy", "steering/seed-1", "arms"]
 )
 def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lost):
     out, found = whole

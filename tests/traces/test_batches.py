@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from probe.traces import in_batches
+from probe.traces import in_batches, in_stream
 
 
 def test_only_missing_batches_are_done_and_all_seconds_count(tmp_path):
@@ -31,8 +31,29 @@ def test_only_missing_batches_are_done_and_all_seconds_count(tmp_path):
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows, seconds = in_batches([1, 2], lambda batch: [{"n": len(batch)}], 5, name="numbers")
-    assert rows == [{"n": 2}]
+    rows, seconds = in_batches([1, 2], lambda batch: [{"n": n} for n in batch], 5, name="numbers")
+    assert rows == [{"n": 1}, {"n": 2}]
     assert seconds >= 0
     assert in_batches([], lambda _: pytest.fail("nothing to do"), 5, name="numbers") == ([], 0.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_kept_as_they_get_done_and_given_in_order(tmp_path):
+    """Broken off after five of seven, of which two parts of two are on disk; then the rest is done, and no more."""
+    order, done = [3, 0, 4, 6, 1, 2, 5], []
+
+    def work(missing, until=7):
+        for item in [item for item in order if item in missing][:until]:
+            done.append(item)
+            yield item, {"value": 2 * item}
+
+    def broken(missing):
+        yield from work(missing, 5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_stream(7, broken, part=2, name="numbers", folder=tmp_path)
+    rows, _ = in_stream(7, work, part=2, name="numbers", folder=tmp_path)
+    assert [row["value"] for row in rows] == [0, 2, 4, 6, 8, 10, 12]
+    assert done == [3, 0, 4, 6, 1, 1, 2, 5]
+    assert in_stream(7, lambda _: pytest.fail("nothing to do"), part=2, name="numbers", folder=tmp_path)[0] == rows

@@ -1,0 +1,213 @@
+"""A policy that never asks: where to steer and which behaviour, read off the base model's own residual stream."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from probe._config import check_above_zero, check_least
+from probe._files import read_json, write_json
+from probe.hooks import capture, causal_masks
+from probe.models import Model
+from probe.steering.gates import GateBatch
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How the policy of the oracle-free hybrid is learned."""
+
+    hidden: int = 256
+    """Width of its one hidden layer."""
+    epochs: int = 30
+    patience: int = 6
+    """Epochs without a better validation loss after which training stops."""
+    lr: float = 2e-3
+    batch_size: int = 1024
+    """Tokens a step."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_least("policy", self, hidden=1, epochs=1, patience=1, batch_size=1)
+        check_above_zero("policy", self, "lr")
+
+
+class BasePolicy(nn.Module):
+    """For each token: no steering, or which behaviour. One hidden layer on the residual stream of several layers.
+
+    Args:
+        layers: layers of the base model that are read, 0-based (``resid_post``).
+        d_model: their width.
+        n_behaviours: K; the classes are "no steering" and the K behaviours.
+        hidden: width of the hidden layer.
+        threshold: steer where the probability of steering is higher.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        d_model: int,
+        n_behaviours: int,
+        *,
+        hidden: int = 256,
+        dropout: float = 0.0,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.layers, self.d_model, self.n_behaviours = tuple(layers), d_model, n_behaviours
+        self.hidden, self.dropout, self.threshold = hidden, dropout, threshold
+        width = len(self.layers) * d_model
+        self.mean: Tensor
+        self.spread: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+        self.network = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1 + n_behaviours)
+        )
+
+    def forward(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
+        """Log-odds of no steering and of each behaviour, from the states of all layers side by side."""
+        return self.network((states.float() - self.mean) / self.spread)
+
+    def _read(self, resid: Mapping[int, Float[Tensor, "rows d_model"]]) -> Float[Tensor, "rows classes"]:
+        return self(torch.cat([resid[layer] for layer in self.layers], -1))
+
+    @torch.no_grad()
+    def gate(self, resid: Mapping[int, Float[Tensor, "rows d_model"]]) -> Bool[Tensor, " rows"]:
+        """Whether to steer, from the newest state at each of :attr:`layers`."""
+        return 1 - self._read(resid).softmax(-1)[:, 0] > self.threshold
+
+    @torch.no_grad()
+    def behaviour(self, resid: Mapping[int, Float[Tensor, "rows d_model"]]) -> Int[Tensor, " rows"]:
+        """The likeliest behaviour, given that there is one."""
+        return self._read(resid)[:, 1:].argmax(-1)
+
+    def save(self, folder: Path) -> None:
+        """Write ``policy.safetensors`` and, last, ``policy.json``."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "policy.safetensors"
+        )
+        fields = ("layers", "d_model", "n_behaviours", "hidden", "dropout", "threshold")
+        write_json(folder / "policy.json", {name: getattr(self, name) for name in fields})
+
+    @classmethod
+    def load(cls, folder: Path) -> "BasePolicy":
+        """Read what :meth:`save` wrote."""
+        from safetensors.torch import load_file
+
+        made = cls(**read_json(folder / "policy.json"))
+        made.load_state_dict(load_file(folder / "policy.safetensors"))
+        return made.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class PolicyData:
+    """Tokens of texts, with what the base model's residual stream is where each is predicted and what is right there.
+
+    Attributes:
+        states: all layers side by side.
+        wanted: 0 for no steering, else 1 + the behaviour.
+    """
+
+    states: Float[Tensor, "tokens width"]
+    wanted: Int[Tensor, " tokens"]
+
+    def __add__(self, other: "PolicyData") -> "PolicyData":
+        return PolicyData(torch.cat([self.states, other.states]), torch.cat([self.wanted, other.wanted]))
+
+
+@torch.no_grad()
+def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]) -> PolicyData:
+    """What a policy learns from: every emitted token of the batches."""
+    states, wanted = [], []
+    for batch in batches:
+        forced = batch.forced
+        sites = [f"resid_post.{layer}" for layer in layers]
+        with capture(base, sites) as acts:
+            base.hf(
+                input_ids=forced.ids,
+                attention_mask=causal_masks(base, forced.valid, forced.ids.shape[1]),
+                position_ids=forced.positions,
+                use_cache=False,
+            )
+        rows, emitted = forced.emitted.nonzero(as_tuple=True)
+        at = forced.predicts[rows, emitted]
+        states.append(torch.cat([acts[site][rows, at] for site in sites], -1).float())
+        wanted.append(torch.where(batch.gate, 1 + batch.behaviour, 0)[rows, emitted])
+    return PolicyData(torch.cat(states), torch.cat(wanted))
+
+
+def learn_policy(
+    train: PolicyData,
+    validation: PolicyData,
+    layers: Sequence[int],
+    n_behaviours: int,
+    config: PolicyConfig,
+    *,
+    seed: int,
+    progress: bool = False,
+) -> BasePolicy:
+    """Learn a policy by cross-entropy; the best epoch is chosen on validation tokens.
+
+    Args:
+        train, validation: from :func:`policy_data`, at the same layers.
+    """
+    torch.manual_seed(seed)
+    width = train.states.shape[1]
+    policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
+    policy = policy.to(train.states.device)
+    policy.mean.copy_(train.states.mean(0))
+    policy.spread.copy_(train.states.std(0).clamp(min=1e-6))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=0.01)
+    steps = config.epochs * -(-len(train.wanted) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(seed)
+    best, lowest, since = copy.deepcopy(policy.state_dict()), float("inf"), 0
+    for _ in tqdm(range(config.epochs), desc="policy", unit="epoch", disable=not progress):
+        policy.train()
+        for some in torch.randperm(len(train.wanted), generator=generator).split(config.batch_size):
+            loss = F.cross_entropy(policy(train.states[some]), train.wanted[some])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        loss = _loss(policy.eval(), validation)
+        since += 1
+        if loss < lowest:
+            best, lowest, since = copy.deepcopy(policy.state_dict()), loss, 0
+        elif since >= config.patience:
+            break
+    policy.load_state_dict(best)
+    return policy.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _loss(policy: BasePolicy, data: PolicyData) -> float:
+    return F.cross_entropy(policy(data.states), data.wanted).item()
+
+
+@torch.no_grad()
+def residual_bits(policy: BasePolicy, data: PolicyData) -> dict[str, float]:
+    """How many bits a token the gate and the behaviour still hold for one who has seen the base model's own state.
+
+    Cross-entropy under the policy, so an upper bound of what the thinking model alone could have told.
+    """
+    bits = F.cross_entropy(policy(data.states), data.wanted, reduction="none") / torch.log(torch.tensor(2.0))
+    chances = policy(data.states).softmax(-1)
+    gate, truth = 1 - chances[:, 0] > policy.threshold, data.wanted > 0
+    hit = (gate & truth).sum()
+    right = (policy(data.states)[:, 1:].argmax(-1) + 1 == data.wanted)[truth]
+    return {
+        "bits_per_token": bits.mean().item(),
+        "gate_recall": (hit / truth.sum().clamp(min=1)).item(),
+        "gate_precision": (hit / gate.sum().clamp(min=1)).item(),
+        "behaviour_accuracy": right.float().mean().item() if len(right) else 0.0,
+    }
