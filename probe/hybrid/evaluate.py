@@ -12,7 +12,7 @@ from probe.hybrid.moment import Arm
 from probe.hybrid.statistics import accuracy_interval
 from probe.models import Model, Pair
 from probe.problems import Problem, ProblemSet
-from probe.traces import in_stream
+from probe.traces import in_stream, stream_greedy
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,30 @@ def evaluate_arm(
     base = models if isinstance(models, Model) else models.base
     texts = [base.decode(trace.tokens) for trace in traces]
     return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
+
+
+def rollouts(
+    model: Model,
+    name: str,
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[int]],
+    *,
+    new_tokens: int,
+    batch_size: int = 64,
+    folder: Path | None = None,
+    progress: bool = False,
+    fitted_parameters: int = 0,
+) -> ArmResult:
+    """An arm that is a model by itself: greedy answers behind prompts (token ids)."""
+
+    def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for at, emission in stream_greedy(model, [prompts[item] for item in missing], new_tokens, batch_size):
+            yield missing[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
+
+    rows, seconds = in_stream(len(problems), decode, part=batch_size, name=name, folder=folder, progress=progress)
+    traces = [HybridTrace(problem.id, **row) for problem, row in zip(problems, rows, strict=True)]
+    texts = [model.decode(trace.tokens) for trace in traces]
+    return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters)
 
 
 def judge(

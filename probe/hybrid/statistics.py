@@ -1,12 +1,13 @@
-"""Intervals: Wilson for one accuracy, paired bootstrap over problems for gap recovered."""
+"""Intervals and tests over problems, always paired: gap recovered, differences between arms, what could be told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+_TAILS = (100 * (1 - LEVEL) / 2, 100 - 100 * (1 - LEVEL) / 2)
 
 
 def accuracy_interval(correct: Sequence[bool]) -> tuple[float, float]:
@@ -31,23 +32,120 @@ def gap_recovered(
     Raises:
         ValueError: if the three do not cover the same number of problems.
     """
-    if not len(arm) == len(base) == len(thinking) > 0:
-        raise ValueError(f"arms over different problems: {len(arm)}, {len(base)}, {len(thinking)}")
-    table = np.asarray([row for row in zip(arm, base, thinking, strict=True) if None not in row], dtype=float).T
+    return seeds_recovered([arm], base, thinking, seed=seed)
+
+
+def seeds_recovered(
+    arms: Sequence[Sequence[bool | None]],
+    base: Sequence[bool | None],
+    thinking: Sequence[bool | None],
+    *,
+    seed: int = 0,
+) -> dict:
+    """Gap recovered with training seeds as a second level: problems are drawn, paired, and seeds are drawn.
+
+    Args:
+        arms: the same arm once for each seed.
+        base, thinking, seed: as for :func:`gap_recovered`.
+
+    Returns:
+        ``{"value", "ci"}``: the mean over seeds, and an interval that knows of both sources of chance. None without a
+        gap.
+
+    Raises:
+        ValueError: if they do not cover the same number of problems.
+    """
+    sizes = [len(base), len(thinking), *map(len, arms)]
+    if len(set(sizes)) > 1 or not sizes[0] or not arms:
+        raise ValueError(f"arms over different problems: {', '.join(map(str, sizes))}")
+    table = np.asarray([row for row in zip(base, thinking, *arms, strict=True) if None not in row], dtype=float).T
     if not table.size:
         return {"value": None, "ci": None}
-    draws = np.random.default_rng(seed).integers(0, table.shape[1], (RESAMPLES, table.shape[1]))
-    arm_mean, base_mean, thinking_mean = table[:, draws].mean(-1)
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(thinking_mean - base_mean, [tail, 100 - tail])
+    rng = np.random.default_rng(seed)
+    # The same problems for every row of a resample: the comparison stays paired.
+    problems = rng.integers(0, table.shape[1], (RESAMPLES, table.shape[1]))
+    means = np.stack([row[problems].mean(-1) for row in table])
+    gap = means[1] - means[0]
+    low, high = np.percentile(gap, _TAILS)
     if low <= 0 <= high:
         return {"value": None, "ci": None}
+    chosen = rng.integers(0, len(arms), (RESAMPLES, len(arms)))
+    over_seeds = np.take_along_axis(means[2:].T, chosen, axis=1).mean(-1)
     point = table.mean(1)
-    ratios = (arm_mean - base_mean) / np.where(thinking_mean == base_mean, np.nan, thinking_mean - base_mean)
+    ratios = (over_seeds - means[0]) / np.where(gap == 0, np.nan, gap)
     return {
-        "value": float((point[0] - point[1]) / (point[2] - point[1])),
-        "ci": [float(bound) for bound in np.nanpercentile(ratios, [tail, 100 - tail])],
+        "value": float((point[2:].mean() - point[0]) / (point[1] - point[0])),
+        "ci": [float(bound) for bound in np.nanpercentile(ratios, _TAILS)],
     }
+
+
+def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> float:
+    """Two-sided p of the difference in accuracy, by flipping signs within problems.
+
+    With right-or-wrong answers the test is exact: only problems that one of the two got right count, and under the null
+    each is a fair coin (McNemar's exact test).
+
+    Args:
+        a, b: correct or not, of the same problems in the same order; one that could not be graded (None) is left out.
+    """
+    pairs = [(one, other) for one, other in zip(a, b, strict=True) if one is not None and other is not None]
+    only_a, only_b = sum(one and not other for one, other in pairs), sum(other and not one for one, other in pairs)
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted for asking several questions at once (Holm, 1979).
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    adjusted, highest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *, seed: int = 0) -> dict[str, dict]:
+    """Every arm against one of them: difference in accuracy with a paired bootstrap interval, p, and p after Holm."""
+    found = {}
+    for name, values in correct.items():
+        if name == reference:
+            continue
+        pairs = [pair for pair in zip(values, correct[reference], strict=True) if None not in pair]
+        if not pairs:
+            continue
+        difference = np.asarray(pairs, dtype=float) @ [1, -1]
+        draws = np.random.default_rng(seed).integers(0, len(difference), (RESAMPLES, len(difference)))
+        found[name] = {
+            "difference": float(difference.mean()),
+            "ci": [float(bound) for bound in np.percentile(difference[draws].mean(-1), _TAILS)],
+            "p": paired_permutation(values, correct[reference]),
+        }
+    adjusted = holm({name: entry["p"] for name, entry in found.items()})
+    return {name: {**entry, "p_holm": adjusted[name]} for name, entry in found.items()}
+
+
+def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None], *, power: float = 0.8) -> float | None:
+    """The smallest share of the gap that an arm must recover to be told from the base model on these problems.
+
+    A paired comparison at the 5 % level with the given power. An arm that recovers a share is taken to solve that share
+    of the problems that only the thinking model solves, and otherwise to answer as the base model does, which is the
+    easiest case: then only gains differ, and the number of gains needed is that of an exact test.
+
+    Returns:
+        A share of the gap; None where the thinking model does not do better.
+    """
+    pairs = [(b, t) for b, t in zip(base, thinking, strict=True) if b is not None and t is not None]
+    gap = sum(t for _, t in pairs) - sum(b for b, _ in pairs)
+    if gap <= 0:
+        return None
+    # The fewest one-sided gains whose two-sided exact p is below 5 %: 2 / 2^n < 0.05.
+    needed = next(n for n in range(1, 100) if binomtest(n, n).pvalue < 1 - LEVEL)
+    for gains in range(needed, gap + 1):
+        if binom.sf(needed - 1, gap, gains / gap) >= power:
+            return gains / gap
+    return None
 
 
 def entropy_bits(counts: Sequence[float]) -> float:

@@ -15,22 +15,27 @@ from probe._files import read_json, write_json
 class Mechanism(nn.Module):
     """``shift(resid, strength(resid, k), k)`` is added to ``resid_post.layer`` of the base model for behaviour ``k``.
 
-    Attributes:
-        n_behaviours: K.
+    Args:
+        n_behaviours: K; its shift points along one of K vectors.
         d_model: width of the base model.
         layer: the steering layer, 0-based.
+        unit: the size of a typical coordinate of the residual stream at the site. Vectors are learned in units of it
+            (``directions``), so that one learning rate serves models of any scale.
         persistent: whether later tokens see the shifted states, or only the logits of the steered token do. A mechanism
             is learned for one convention, and decoding follows it.
     """
 
     kinds: ClassVar[dict[str, type["Mechanism"]]] = {}
     #: What :meth:`save` writes beside the tensors: the arguments that make the same mechanism again.
-    fields: ClassVar[tuple[str, ...]] = ("n_behaviours", "d_model", "layer", "persistent")
+    fields: ClassVar[tuple[str, ...]] = ("n_behaviours", "d_model", "layer", "unit", "persistent")
 
-    n_behaviours: int
-    d_model: int
-    layer: int
-    persistent: bool
+    def __init__(
+        self, n_behaviours: int, d_model: int, layer: int, *, unit: float = 1.0, persistent: bool = False
+    ) -> None:
+        super().__init__()
+        self.n_behaviours, self.d_model, self.layer = n_behaviours, d_model, layer
+        self.unit, self.persistent = unit, persistent
+        self.directions = nn.Parameter(torch.zeros(n_behaviours, d_model))
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -39,11 +44,13 @@ class Mechanism(nn.Module):
     @property
     def vectors(self) -> Float[Tensor, "behaviours d_model"]:
         """The direction that each behaviour is pushed in, in the units of the residual stream."""
-        raise NotImplementedError
+        return self.directions * self.unit
 
     def turned(self, vectors: Float[Tensor, "behaviours d_model"]) -> "Mechanism":
         """A copy that pushes in other directions; everything else stays."""
-        raise NotImplementedError
+        other = copy.deepcopy(self)
+        other.directions.data = vectors.detach().to(self.directions) / self.unit
+        return other
 
     @property
     def n_parameters(self) -> int:
@@ -93,26 +100,14 @@ def load_mechanism(folder: Path) -> Mechanism:
 class FixedVectors(Mechanism):
     """One vector a behaviour, added as it is: strength one."""
 
-    def __init__(self, n_behaviours: int, d_model: int, layer: int, *, persistent: bool = False) -> None:
-        super().__init__()
-        self.n_behaviours, self.d_model, self.layer, self.persistent = n_behaviours, d_model, layer, persistent
-        self.directions = nn.Parameter(torch.zeros(n_behaviours, d_model))
-
     @classmethod
     def of(
         cls, vectors: Float[Tensor, "behaviours d_model"], layer: int, *, persistent: bool = False
     ) -> "FixedVectors":
         """With these vectors."""
-        made = cls(*vectors.shape, layer, persistent=persistent)
+        made = cls(*vectors.shape, layer, persistent=persistent).to(vectors.device)
         made.directions.data = vectors.detach().float().clone()
         return made.eval().requires_grad_(False)
-
-    @property
-    def vectors(self) -> Float[Tensor, "behaviours d_model"]:
-        return self.directions
-
-    def turned(self, vectors: Float[Tensor, "behaviours d_model"]) -> "FixedVectors":
-        return FixedVectors.of(vectors, self.layer, persistent=self.persistent).to(vectors.device)
 
 
 def random_like(mechanism: Mechanism, seed: int) -> Mechanism:
@@ -120,4 +115,4 @@ def random_like(mechanism: Mechanism, seed: int) -> Mechanism:
     vectors = mechanism.vectors.detach()
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(vectors.shape, generator=generator).to(vectors)
-    return copy.deepcopy(mechanism).turned(nn.functional.normalize(drawn, dim=1) * vectors.norm(dim=1, keepdim=True))
+    return mechanism.turned(nn.functional.normalize(drawn, dim=1) * vectors.norm(dim=1, keepdim=True))

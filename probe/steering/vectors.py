@@ -1,6 +1,5 @@
 """What is learned: one vector a behaviour and how strongly each is added, or a rank-1 adapter for each."""
 
-import copy
 from typing import ClassVar
 
 import torch
@@ -14,18 +13,16 @@ class BehaviourVectors(Mechanism):
     """One vector a behaviour, and a small network that says how strongly each is added.
 
     The network reads the base model's own residual stream at the same site: one hidden layer shared by all behaviours,
-    one softplus head a behaviour (Venhoff et al., 2510.07364v4). Vectors are kept in units of ``unit``, the typical size
-    of a residual coordinate, so that one learning rate serves models of any scale. A longer vector with a smaller
-    strength would be the same mechanism; :meth:`fold` takes that freedom away.
+    one softplus head a behaviour (Venhoff et al., 2510.07364v4). A longer vector with a smaller strength would be the
+    same mechanism; :meth:`fold` takes that freedom away.
 
     Args:
-        n_behaviours: K. With K = 1 this is the single-vector arm.
-        d_model, layer, persistent: as of every mechanism.
+        n_behaviours, d_model, layer, unit, persistent: as of every mechanism; with one behaviour this is the
+            single-vector arm.
         hidden: width of the strength network.
-        unit: the size of a typical coordinate of the residual stream at the site.
     """
 
-    fields: ClassVar[tuple[str, ...]] = (*Mechanism.fields, "hidden", "unit")
+    fields: ClassVar[tuple[str, ...]] = (*Mechanism.fields, "hidden")
 
     def __init__(
         self,
@@ -37,25 +34,14 @@ class BehaviourVectors(Mechanism):
         unit: float = 1.0,
         persistent: bool = False,
     ) -> None:
-        super().__init__()
-        self.n_behaviours, self.d_model, self.layer, self.persistent = n_behaviours, d_model, layer, persistent
-        self.hidden, self.unit = hidden, unit
-        self.directions = nn.Parameter(torch.zeros(n_behaviours, d_model))
+        super().__init__(n_behaviours, d_model, layer, unit=unit, persistent=persistent)
+        self.hidden = hidden
         self.strength_in = nn.Linear(d_model, hidden)
         self.strength_out = nn.Linear(hidden, n_behaviours)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(n_behaviours))
         nn.init.zeros_(self.strength_out.weight)
         nn.init.constant_(self.strength_out.bias, 0.54)  # softplus(0.54) = 1: every behaviour starts at strength one
-
-    @property
-    def vectors(self) -> Float[Tensor, "behaviours d_model"]:
-        return self.directions * self.unit
-
-    def turned(self, vectors: Float[Tensor, "behaviours d_model"]) -> "BehaviourVectors":
-        other = copy.deepcopy(self)
-        other.directions.data = vectors.detach() / self.unit
-        return other
 
     def strength(self, resid: Float[Tensor, "rows d_model"], behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """How strongly each row's behaviour is added; positive."""
@@ -77,26 +63,12 @@ class RankOne(Mechanism):
     Venhoff et al. (2510.07364v1), with a bias, so that it can also be a plain vector.
     """
 
-    fields: ClassVar[tuple[str, ...]] = (*Mechanism.fields, "unit")
-
     def __init__(
         self, n_behaviours: int, d_model: int, layer: int, *, unit: float = 1.0, persistent: bool = False
     ) -> None:
-        super().__init__()
-        self.n_behaviours, self.d_model, self.layer, self.persistent = n_behaviours, d_model, layer, persistent
-        self.unit = unit
-        self.directions = nn.Parameter(torch.zeros(n_behaviours, d_model))
+        super().__init__(n_behaviours, d_model, layer, unit=unit, persistent=persistent)
         self.readers = nn.Parameter(torch.zeros(n_behaviours, d_model))
         self.biases = nn.Parameter(torch.ones(n_behaviours))
-
-    @property
-    def vectors(self) -> Float[Tensor, "behaviours d_model"]:
-        return self.directions * self.unit
-
-    def turned(self, vectors: Float[Tensor, "behaviours d_model"]) -> "RankOne":
-        other = copy.deepcopy(self)
-        other.directions.data = vectors.detach() / self.unit
-        return other
 
     def shift(
         self, resid: Float[Tensor, "rows d_model"], strength: Float[Tensor, " rows"], behaviour: Int[Tensor, " rows"]

@@ -102,4 +102,6 @@ def test_tokens_are_told_apart_while_a_block_looks_on(tiny_folder):
     with capture(model, "embed", tokens=Tokens(phase="generation")) as acts:
         assert decode(model, ends=ends, late=None, choose=choose) == plain
     last = [plain[item][0] for item in (6, 7, 8)]
-    assert len(acts["embed"]) == sum(max(0, len(columns) - plain[item][1]) for item, columns in zip((6, 7, 8), last, strict=True))
+    assert len(acts["embed"]) == sum(
+        max(0, len(columns) - plain[item][1]) for item, columns in zip((6, 7, 8), last, strict=True)
+    )

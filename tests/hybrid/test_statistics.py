@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probe.hybrid.statistics import accuracy_interval, entropy_bits, gap_recovered
+from probe.hybrid import ArmResult, HybridTrace
+from probe.hybrid.oracle import agreement, oracle_bits, surprisal
+from probe.hybrid.statistics import (
+    accuracy_interval,
+    compare_arms,
+    detectable_gap,
+    entropy_bits,
+    gap_recovered,
+    paired_permutation,
+    seeds_recovered,
+)
 
 
 def draw(rate, n, seed):
@@ -69,3 +79,80 @@ def test_entropy():
     assert entropy_bits([1, 1, 1, 1]) == 2
     assert entropy_bits([5, 0]) == 0
     assert entropy_bits([]) == 0
+
+
+def test_seeds_widen_the_interval_and_one_seed_is_the_plain_case():
+    base, thinking = draw(0.1, 400, 0), draw(0.9, 400, 1)
+    seeds = [draw(rate, 400, 5 + i) for i, rate in enumerate((0.5, 0.7, 0.9))]
+    assert seeds_recovered(seeds[:1], base, thinking, seed=3) == gap_recovered(seeds[0], base, thinking, seed=3)
+    together = seeds_recovered(seeds, base, thinking)
+    single = [gap_recovered(arm, base, thinking) for arm in seeds]
+    assert together["value"] == pytest.approx(np.mean([each["value"] for each in single]))
+    width = together["ci"][1] - together["ci"][0]
+    assert width > max(each["ci"][1] - each["ci"][0] for each in single)
+
+
+def test_permutation_is_exact_and_knows_pairs():
+    """Five problems that only one arm solves: p = 2 / 32, whatever else both solve."""
+    a, b = [True] * 5 + [True] * 20 + [False] * 20, [False] * 5 + [True] * 20 + [False] * 20
+    assert paired_permutation(a, b) == paired_permutation(b, a) == pytest.approx(2 / 32)
+    assert paired_permutation([*a, None, True], [*b, True, None]) == pytest.approx(2 / 32)
+    assert paired_permutation(a, a) == 1
+
+
+def test_permutation_is_right_under_the_null():
+    rng = np.random.default_rng(0)
+    p = [paired_permutation(*(rng.random((2, 200)) < 0.4).tolist()) for _ in range(400)]
+    assert np.mean(np.asarray(p) < 0.05) <= 0.07
+
+
+def test_arms_are_compared_on_the_same_problems():
+    correct = {
+        "hybrid": [True] * 60 + [False] * 40,
+        "worse": [True] * 30 + [False] * 70,
+        "same": [True] * 60 + [False] * 40,
+    }
+    found = compare_arms(correct, "hybrid")
+    assert found["worse"]["difference"] == pytest.approx(-0.3)
+    assert found["worse"]["ci"][1] < 0 < 0.05 > found["worse"]["p_holm"]
+    assert found["same"] == {"difference": 0, "ci": [0, 0], "p": 1, "p_holm": 1}
+
+
+def test_detectable_gap_has_the_power_it_says():
+    base, thinking = [False] * 100, [True] * 60 + [False] * 40
+    share = detectable_gap(base, thinking)
+    rng = np.random.default_rng(0)
+    told = [paired_permutation([t and rng.random() < share for t in thinking], base) < 0.05 for _ in range(2000)]
+    assert 0.78 <= np.mean(told) <= 0.9
+    assert detectable_gap(thinking, base) is None
+
+
+def test_bits_are_those_of_the_parts_that_ask():
+    """Counted by hand: 8 tokens, 2 of them steered, with two behaviours and two choices."""
+    trace = HybridTrace(
+        "p",
+        tokens=[1] * 8,
+        steered=[True, False, False, False, True, False, False, False],
+        behaviour=[0, -1, -1, -1, 1, -1, -1, -1],
+        strength=[1.0] * 8,
+        choice=[0, 0, 0, 0, 3, 0, 0, 0],
+        base_token=[1] * 8,
+        thinking_token=[1] * 6 + [2] * 2,
+        surprisal=[3.0] + [0.5] * 7,
+    )
+
+    def bits(*asks):
+        return oracle_bits(ArmResult("arm", [trace], [""], 1.0, asks))
+
+    where = 0.25 * 2 + 0.75 * np.log2(4 / 3)
+    assert bits()["bits_per_token"] == 0
+    assert bits("where")["parts"]["where"] == pytest.approx(where)
+    both = bits("where", "which")
+    assert both["bits_per_token"] == pytest.approx(where + 0.25)
+    assert both["bits_per_steered_token"] == pytest.approx(4 * (where + 0.25))
+    assert bits("emit:choice")["bits_per_token"] == pytest.approx(0.25)
+    assert bits("where", "which", "emit:token")["bits_per_token"] == pytest.approx(where + 3.5 / 8)
+    assert agreement(ArmResult("arm", [trace], [""], 1.0)) == 0.75
+    assert surprisal(ArmResult("arm", [trace], [""], 1.0)) == pytest.approx(6.5 / 8)
+    rollout = ArmResult("rollout", [HybridTrace("p", tokens=[1, 2])], [""], 1.0)
+    assert (oracle_bits(rollout)["bits_per_token"], agreement(rollout), surprisal(rollout)) == (0, None, None)

@@ -1,0 +1,130 @@
+"""Vectors learned on whole sentences, as the first version of the method did (Venhoff et al., 2510.07364v1).
+
+One vector for all of the thinking model's text first (the bias), then one a behaviour on top of it, each trained to
+make the base model write the thinking model's sentences of that behaviour, of those the ones it finds least likely.
+Mended: the shift is at the output of the site's block and at the token that predicts (published: one block and one token
+later than it is applied), sentences are found by token and not by a search for their text, categories without a
+sentence keep the bias alone, and the best epoch is chosen on validation sentences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probe.activations import SentenceActivations
+from probe.hooks import Forced, force, read_forced
+from probe.models import Model, Pair
+from probe.problems import Problem
+from probe.steering.gates import GateBatch, text_batches
+from probe.steering.learn import Learned, SteeringConfig, learn_mechanism, typical_coordinate
+from probe.steering.mechanism import FixedVectors
+from probe.taxonomy import Taxonomy
+from probe.traces import Trace
+
+
+def sentence_batches(
+    pair: Pair,
+    taxonomy: Taxonomy,
+    layer: int,
+    traces: Sequence[Trace],
+    problems: Sequence[Problem],
+    acts: SentenceActivations,
+    *,
+    most: int = 2048,
+    batch_size: int = 16,
+) -> list[GateBatch]:
+    """For each behaviour the sentences of the thinking model that the base model finds least likely.
+
+    Args:
+        layer: the steering layer.
+        traces, problems: the thinking model's, in the same order.
+        acts: their sentences, as they were harvested.
+        most: how many sentences a behaviour.
+
+    Returns:
+        Batches in which every token of such a sentence is a gate, and each sentence a group.
+    """
+    named = dict(zip(acts.index, taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist(), strict=True))
+    found: list[tuple[Forced, list[tuple[int, int, int, float]]]] = []
+    ranked: dict[int, list[float]] = {k: [] for k in range(taxonomy.n_behaviours)}
+    for part, emitted in text_batches(pair, traces, problems, batch_size):
+        forced = force(pair.base, [pair.base.prompt_ids(problems[i].question) for i in part], emitted)
+        losses = _losses(pair.base, forced, layer)
+        spans = []
+        for row, i in enumerate(part):
+            for s, sentence in enumerate(traces[i].sentences):
+                start, end = sentence.token_start, sentence.token_end
+                if (i, s) in named and start < end:
+                    loss = losses[row, start:end].mean().item()
+                    spans.append((row, i, s, loss))
+                    ranked[named[i, s]].append(loss)
+        found.append((forced, spans))
+    least = {k: sorted(losses, reverse=True)[:most][-1] if losses else 0.0 for k, losses in ranked.items()}
+    batches = []
+    for forced, spans in found:
+        gate = torch.zeros_like(forced.emitted)
+        behaviour, group = (torch.zeros(forced.emitted.shape, dtype=torch.long, device=gate.device) for _ in range(2))
+        for number, (row, i, s, loss) in enumerate(spans):
+            if loss >= least[named[i, s]]:
+                at = slice(traces[i].sentences[s].token_start, traces[i].sentences[s].token_end)
+                gate[row, at], behaviour[row, at], group[row, at] = True, named[i, s], number
+        batches.append(GateBatch(forced, gate, behaviour, _targets(forced), group))
+    return batches
+
+
+def learn_on_sentences(
+    base: Model,
+    train: Sequence[GateBatch],
+    validation: Sequence[GateBatch],
+    n_behaviours: int,
+    layer: int,
+    config: SteeringConfig,
+    *,
+    seed: int,
+    progress: bool = False,
+) -> tuple[FixedVectors, FixedVectors, list[dict[str, float]]]:
+    """The vectors of the first version.
+
+    Args:
+        train, validation: from :func:`sentence_batches`.
+
+    Returns:
+        One vector a behaviour, the bias in each of them; the bias alone; and how the training of the former went.
+    """
+    unit = typical_coordinate(base, train[:4], layer)
+
+    def learn(start: Float[Tensor, "behaviours d_model"], batches: Sequence[Sequence[GateBatch]]) -> Learned:
+        vectors = FixedVectors(*start.shape, layer, unit=unit, persistent=True)
+        vectors.directions.data = start.clone()
+        torch.manual_seed(seed)
+        return learn_mechanism(base, vectors, *batches, replace(config, balance=True), seed=seed, progress=progress)
+
+    whole = [[_whole(batch) for batch in some] for some in (train, validation)]
+    generator = torch.Generator().manual_seed(seed)
+    bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole).vectors
+    start = bias.vectors / unit + 0.01 * torch.randn(n_behaviours, base.d_model, generator=generator).to(base.device)
+    learned = learn(start, (train, validation))
+    return (
+        FixedVectors.of(learned.vectors.vectors, layer),
+        FixedVectors.of(bias.vectors, layer),
+        learned.history,
+    )
+
+
+def _whole(batch: GateBatch) -> GateBatch:
+    """The same texts, steered from end to end."""
+    return replace(batch, gate=batch.forced.emitted, behaviour=torch.zeros_like(batch.behaviour), group=None)
+
+
+def _targets(forced: Forced) -> Tensor:
+    """The emitted tokens themselves."""
+    return forced.ids.gather(1, (forced.predicts + 1).clamp(max=forced.ids.shape[1] - 1))
+
+
+@torch.no_grad()
+def _losses(base: Model, forced: Forced, layer: int) -> Float[Tensor, "rows emitted"]:
+    logits, _ = read_forced(base, forced, layer)
+    return -logits.log_softmax(-1).gather(-1, _targets(forced)[..., None])[..., 0]
