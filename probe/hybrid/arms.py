@@ -33,7 +33,9 @@ def with_mechanism(arm: Arm, mechanism: Mechanism, name: str) -> Arm:
     return replace(arm, name=name, how_strongly=LearnedStrength(mechanism), emit=AddVector(mechanism))
 
 
-def control_arms(hybrid: Arm, mechanism: Mechanism, single: Mechanism, *, rate: float, seed: int) -> list[Arm]:
+def control_arms(
+    hybrid: Arm, mechanism: Mechanism, single: Mechanism, *, rate: float, seed: int, among: int = 5
+) -> list[Arm]:
     """Every control and reference, each the hybrid with one part exchanged.
 
     Args:
@@ -42,6 +44,7 @@ def control_arms(hybrid: Arm, mechanism: Mechanism, single: Mechanism, *, rate: 
         single: learned with one behaviour only.
         rate: the fraction of tokens that the hybrid steered, for the rate-matched control.
         seed: draws the random directions.
+        among: of how many tokens of the base model's the re-ranking chooses.
     """
     return [
         replace(with_mechanism(hybrid, single, "single-vector"), which=OneBehaviour()),
@@ -49,7 +52,7 @@ def control_arms(hybrid: Arm, mechanism: Mechanism, single: Mechanism, *, rate: 
         replace(hybrid, name="min-cosine", which=LeastSimilar(hybrid.which, least_similar(mechanism.vectors))),
         replace(hybrid, name="random-vectors", emit=AddVector(random_like(mechanism, seed))),
         replace(hybrid, name="random-positions", where=RandomPositions(rate)),
-        replace(hybrid, name="rerank-only", how_strongly=FixedStrength(), emit=Rerank()),
+        replace(hybrid, name="rerank-only", how_strongly=FixedStrength(), emit=Rerank(among)),
         replace(hybrid, name="force-token", how_strongly=FixedStrength(), emit=ForceToken()),
     ]
 

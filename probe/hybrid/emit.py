@@ -36,37 +36,44 @@ class AddVector(Emit):
 class Judged(Emit):
     """Several strengths and windows are tried, and of the tokens they lead to one is chosen.
 
-    The search of Venhoff et al. (2510.07364v1): the token that the thinking model finds likeliest is emitted. Mended: the
-    unsteered token is a candidate too (the first; of equal tokens the first counts), and strengths multiply the learned
-    ones. All candidates of a step are run together. Nothing of a shift stays for later tokens.
+    The search of Venhoff et al. (2510.07364v1): the token that the thinking model finds likeliest is emitted. The
+    strengths multiply that of the arm. Of equal tokens the first counts. Nothing of a shift stays for later tokens.
 
     Attributes:
         strengths: tried at each window.
         windows: how many of the last tokens are shifted; None for all, the prompt too.
+        unsteered: the base model's own token is a candidate too, the first.
         at_random: choose by drawing instead: what the thinking model's choice is worth is the difference.
     """
 
     mechanism: Mechanism
     strengths: tuple[float, ...]
     windows: tuple[int | None, ...] = (None,)
+    unsteered: bool = True
     at_random: bool = False
 
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], strength: Float[Tensor, " rows"], /) -> Emitted:
         resid = moment.base.resid[self.mechanism.layer]
         shifts = torch.stack([self.mechanism.shift(resid, strength * by, behaviour) for by in self.strengths], 1)
         tried = [moment.tried(shifts, window).argmax(-1) for window in self.windows]
-        candidates = torch.cat([moment.base_token[:, None], *tried], 1)
+        candidates = torch.cat([*([moment.base_token[:, None]] if self.unsteered else []), *tried], 1)
         if self.at_random:
             number = candidates.shape[1]
             choice = (moment.draws[:, 2] * number).long().clamp_(max=number - 1)
-        else:
+        elif candidates.shape[1] > 1:
             choice = moment.asked.logits.gather(-1, candidates).argmax(-1)
+        else:
+            choice = torch.zeros_like(moment.counts)
         tokens = candidates.gather(-1, choice[:, None])[:, 0]
         return Emitted(tokens, (candidates == tokens[:, None]).int().argmax(-1))
 
     @property
     def needs(self) -> Needs:
-        return Needs(asks=None if self.at_random else "choice", window=any(window != 1 for window in self.windows))
+        number = len(self.strengths) * len(self.windows) + self.unsteered
+        return Needs(
+            asks="choice" if number > 1 and not self.at_random else None,
+            window=any(window != 1 for window in self.windows),
+        )
 
     @property
     def steers(self) -> int | None:
@@ -129,8 +136,8 @@ class FuseLogits(Emit):
 class FuseDynamically(Emit):
     """The same, with the weight found for each token on a grid from 0 to 2 (Fan et al., 2406.15480).
 
-    The weight is the one at which the fused distribution is as far from the base model's as the tuned expert's is from the
-    untuned expert's, in both directions of the divergence. Here the pair is its own expert, so the weight found is 1
+    The weight is the one at which the fused distribution is as far from the base model's as the tuned expert's is from
+    the untuned expert's, in both directions of the divergence. Here the pair is its own expert, so the weight found is 1
     and the arm the thinking model: a check of the rule rather than a rival.
     """
 

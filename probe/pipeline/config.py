@@ -5,8 +5,10 @@ from pathlib import Path
 
 from probe._config import check_least, check_seeds
 from probe._errors import ProbeError
+from probe.hybrid.config import HybridConfig
+from probe.hybrid.rivals import DistilConfig
 from probe.models import ModelConfig
-from probe.steering import SteeringConfig
+from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
 
@@ -59,6 +61,9 @@ class RunConfig:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
     steering: SteeringConfig = field(default_factory=SteeringConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
 
     def __post_init__(self) -> None:
         if self.pair is None and (self.base is None or self.thinking is None):

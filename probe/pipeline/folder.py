@@ -55,12 +55,19 @@ class RunFolder:
             config: the stage's own configuration, written into the manifest.
             seed: likewise.
         """
-        folder = self.path / name
-        manifest = folder / "manifest.json"
         # The settings, and every stage up to this one with its own: what its result hangs on.
         self._key = object_hash([name, config, self._key])
+        return self._do(name, make, config, seed, self._key)
+
+    def branch(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
+        """The same for something that later stages do not hang on, such as one arm of many."""
+        return self._do(name, make, config, seed, object_hash([name, config, self._key]))
+
+    def _do(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int, key: str) -> Made:
+        folder = self.path / name
+        manifest = folder / "manifest.json"
         finished = manifest.exists()
-        if finished and (before := read_json(manifest))["inputs"] != self._key:
+        if finished and (before := read_json(manifest))["inputs"] != key:
             same = object_hash(before["config"]) == object_hash(config)
             what = "of an earlier stage" if same else f"({_difference(before['config'], config, name)})"
             raise ProbeError(
@@ -70,9 +77,7 @@ class RunFolder:
         made = make(folder, finished)
         if not finished:
             versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
-            write_json(
-                manifest, {"stage": name, "inputs": self._key, "config": config, "seed": seed, "versions": versions}
-            )
+            write_json(manifest, {"stage": name, "inputs": key, "config": config, "seed": seed, "versions": versions})
         return made
 
 

@@ -5,7 +5,9 @@ from collections import Counter
 import numpy as np
 
 from probe.activations import SentenceActivations
-from probe.hybrid import ArmResult, gap_recovered, judge, oracle_bits, summarise
+from probe.hybrid import ArmResult, gap_recovered, judge, summarise
+from probe.hybrid.oracle import agreement, oracle_bits, surprisal
+from probe.hybrid.statistics import compare_arms, detectable_gap, seeds_recovered
 from probe.pipeline.inputs import Inputs
 from probe.pipeline.stages import Rollouts, Stages, Vectors
 from probe.problems import ProblemSet
@@ -33,6 +35,16 @@ def results(
         )
         for name, (traces, steered_fraction, seconds) in rows.items()
     }
+    for name, arm in arms.items():
+        entries[name] |= {
+            **oracle_bits(arm),
+            "surprisal_per_token": surprisal(arm),
+            "agreement": agreement(arm),
+            "fitted_parameters": arm.fitted_parameters,
+            "asks": list(arm.asks),
+        }
+    if "force-token" in arms:  # the same text: what it takes to write it down for the base model
+        entries["thinking"]["bits_per_token"] = surprisal(arms["force-token"])
     gaps = {name: gap_recovered(correct[name], correct["base"], correct["thinking"], seed=config.seed) for name in arms}
     per_seed = ["hybrid", *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
     values = [gaps[name]["value"] for name in per_seed]
@@ -41,16 +53,24 @@ def results(
         "pair": inputs.pair.name,
         "problems": {"name": inputs.problem_set.name, "split": "test", "n": len(inputs.test)},
         "seed": config.seed,
-        "arms": {name: entry for name, entry in entries.items() if not name.startswith("hybrid-seed-")},
-        "gap_recovered": {name: gap for name, gap in gaps.items() if not name.startswith("hybrid-seed-")},
+        "arms": {name: entry for name, entry in entries.items() if not _is_seed(name)},
+        "gap_recovered": {name: gap for name, gap in gaps.items() if not _is_seed(name)},
         "seeds": {
             "values": list(config.steering.seeds),
             "hybrid": [{"accuracy": entries[name]["accuracy"], "gap_recovered": gaps[name]} for name in per_seed],
             "mean": None if None in values else float(np.mean(values)),
             "sd": None if None in values or len(values) < 2 else float(np.std(values, ddof=1)),
+            "gap_recovered": seeds_recovered(
+                [correct[name] for name in per_seed], correct["base"], correct["thinking"], seed=config.seed
+            ),
+        },
+        "tests": {
+            "reference": "hybrid",
+            "arms": compare_arms({name: correct[name] for name in entries if not _is_seed(name)}, "hybrid"),
+            "detectable_gap": detectable_gap(correct["base"], correct["thinking"]),
         },
         "oracle": {
-            **oracle_bits(arms["hybrid"], taxonomy.n_behaviours),
+            **oracle_bits(arms["hybrid"]),
             "fitted_parameters": vectors.seeds[0].n_parameters,
             "fitted_parameters_single": vectors.single.n_parameters,
         },
@@ -65,6 +85,10 @@ def results(
             "dtype": config.dtype,
         },
     }
+
+
+def _is_seed(name: str) -> bool:
+    return name.startswith("hybrid-seed-")
 
 
 def judged(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[bool | None]]:
@@ -124,6 +148,9 @@ def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int
             row["arms"][name] = {"text": traces[i].text, "correct": correct[name][i]}
         for name, arm in arms.items():
             trace = arm.traces[i]
+            if not trace.steered:  # a model by itself
+                row["arms"][name] = {"text": arm.texts[i], "correct": correct[name][i]}
+                continue
             tokens = [
                 {
                     "text": tokenizer.decode([token]),
@@ -131,7 +158,7 @@ def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int
                     "behaviour": behaviour if steered else None,
                     "strength": round(strength, 3) if steered else None,
                     "base": tokenizer.decode([base]),
-                    "thinking": tokenizer.decode([thinking]),
+                    "thinking": tokenizer.decode([thinking]) if thinking >= 0 else None,
                 }
                 for token, steered, behaviour, strength, base, thinking in zip(
                     trace.tokens,

@@ -5,6 +5,7 @@ from pathlib import Path
 from probe._config import to_dict
 from probe._files import write_json
 from probe.pipeline.config import RunConfig
+from probe.pipeline.experiment import Experiment
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.inputs import prepare
 from probe.pipeline.results import behaviours, results, shown
@@ -28,7 +29,10 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     """
     inputs = prepare(config)
     stages = Stages(config, inputs, progress)
-    folder = RunFolder(out, {"config": to_dict(config), **inputs.hashes()})
+    settings = to_dict(config)
+    for own in ("hybrid", "policy", "distil", "shown"):  # of arms, which come and go, and of what is shown
+        settings.pop(own)
+    folder = RunFolder(out, {"config": settings, **inputs.hashes()})
     seed, decoding = config.seed, to_dict(config.decoding)
 
     rollouts = folder.stage("traces", stages.traces, decoding, seed)
@@ -37,7 +41,7 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     vectors = folder.stage(
         "steering", lambda *at: stages.steering(rollouts, taxonomy, *at), to_dict(config.steering), seed
     )
-    arms = folder.stage("arms", lambda *at: stages.arms(taxonomy, vectors, *at), decoding, seed)
+    arms = Experiment(stages, folder, rollouts, acts, taxonomy, vectors).run()
 
     found = results(stages, rollouts, taxonomy, vectors, arms)
     write_json(out / "behaviours.json", behaviours(taxonomy, vectors, arms["hybrid"], acts[1], inputs.problem_set))

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from probe._files import write_json
 from probe.activations import SentenceActivations, harvest
-from probe.hybrid import Arm, ArmResult, control_arms, evaluate_arm, hybrid_arm
 from probe.models import Model
 from probe.pipeline.config import RunConfig
 from probe.pipeline.inputs import Inputs
 from probe.problems import Problem
-from probe.steering import BehaviourVectors, GateBatch, collect_gates, learn_vectors
+from probe.steering import GateBatch, Mechanism, collect_gates, learn_vectors, load_mechanism
 from probe.taxonomy import Taxonomy, fit_taxonomy
 from probe.traces import Traces, generate_traces
 
@@ -30,8 +29,8 @@ class Rollouts:
 class Vectors:
     """The vectors of every seed, and the single vector of the first."""
 
-    seeds: list[BehaviourVectors]
-    single: BehaviourVectors
+    seeds: list[Mechanism]
+    single: Mechanism
 
 
 @dataclass(frozen=True)
@@ -96,13 +95,7 @@ class Stages:
         wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
         missing = [] if finished else [name for name in wanted if not (folder / name / "history.json").exists()]
         base = self.inputs.pair.base
-        train, validation = (
-            self._gates(taxonomy, traces, problems) if missing else []
-            for traces, problems in (
-                (rollouts.train, self.inputs.train),
-                (rollouts.validation, self.inputs.validation),
-            )
-        )
+        train, validation = self.gates(rollouts, taxonomy) if missing else ([], [])
         for name in missing:
             n_behaviours, seed = wanted[name]
             learned = learn_vectors(
@@ -117,35 +110,14 @@ class Stages:
             )
             learned.vectors.save(folder / name)
             write_json(folder / name / "history.json", learned.history)
-        made = {name: BehaviourVectors.load(folder / name).to(base.device) for name in wanted}
+        made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"])
 
-    def _gates(self, taxonomy: Taxonomy, traces: Traces, problems: Sequence[Problem]) -> list[GateBatch]:
-        return list(collect_gates(self.inputs.pair, taxonomy, self.inputs.layer, list(traces), problems))
-
-    def arms(self, taxonomy: Taxonomy, vectors: Vectors, folder: Path, finished: bool) -> dict[str, ArmResult]:
-        """Decode every arm on the test problems: the hybrid with each seed's vectors, controls with the first's."""
-
-        def evaluate(arm: Arm) -> ArmResult:
-            return evaluate_arm(
-                self.inputs.pair,
-                arm,
-                self.inputs.test,
-                steering_layer=self.inputs.layer,
-                taxonomy_layer=taxonomy.layer,
-                new_tokens=self.inputs.new_tokens,
-                batch_size=self.config.decoding.batch_size,
-                seed=self.config.seed,
-                folder=folder / arm.name,
-                progress=self.progress and not finished,
-            )
-
-        first, *others = vectors.seeds
-        hybrid = hybrid_arm(taxonomy, first)
-        done = {"hybrid": evaluate(hybrid)}
-        rate = done["hybrid"].steered_fraction
-        for arm in control_arms(hybrid, first, vectors.single, rate=rate, seed=self.config.seed):
-            done[arm.name] = evaluate(arm)
-        for seed, other in zip(self.config.steering.seeds[1:], others, strict=True):
-            done[f"hybrid-seed-{seed}"] = evaluate(hybrid_arm(taxonomy, other, f"hybrid-seed-{seed}"))
-        return done
+    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy) -> tuple[list[GateBatch], list[GateBatch]]:
+        """Where the models disagree on the thinking model's train and validation traces."""
+        inputs = self.inputs
+        train, validation = (
+            list(collect_gates(inputs.pair, taxonomy, inputs.layer, list(traces), problems))
+            for traces, problems in ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
+        )
+        return train, validation

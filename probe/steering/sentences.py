@@ -90,6 +90,7 @@ def learn_on_sentences(
 
     Args:
         train, validation: from :func:`sentence_batches`.
+        n_behaviours: 0 for the bias alone.
 
     Returns:
         One vector a behaviour, the bias in each of them; the bias alone; and how the training of the former went.
@@ -105,6 +106,9 @@ def learn_on_sentences(
     whole = [[_whole(batch) for batch in some] for some in (train, validation)]
     generator = torch.Generator().manual_seed(seed)
     bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole).vectors
+    if not n_behaviours:
+        fixed = FixedVectors.of(bias.vectors, layer)
+        return fixed, fixed, []
     start = bias.vectors / unit + 0.01 * torch.randn(n_behaviours, base.d_model, generator=generator).to(base.device)
     learned = learn(start, (train, validation))
     return (

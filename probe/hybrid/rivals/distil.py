@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class DistilConfig:
     """How a LoRA is distilled."""
 
-    epochs: int = 3
+    epochs: int = 2
     lr: float = 5e-3
     batch_size: int = 16
     """Traces a step."""

@@ -1,0 +1,80 @@
+"""The two published versions of the hybrid as named arms, with the controls that were published for each, and more.
+
+Both are run as described by Venhoff et al. (2510.07364), with what is known to be wrong in them mended:
+
+- v1: activations are centred and scaled before the SAE reads them (published: raw); vectors are shifted where they were
+  trained (off by one block); the unsteered token is a candidate (it was none); random vectors have the learned norms and
+  hold no bias (unit norm beside the trained bias); resuming does not change accuracies.
+- v2: training and decoding follow one convention (published: shifts that later tokens see in training, and that they do
+  not in decoding) and compare with the thinking model's likeliest token in both (sampled in training); vectors and
+  strengths are of one epoch (each vector of its own).
+"""
+
+from dataclasses import replace
+
+from probe.hybrid.arms import hybrid_arm
+from probe.hybrid.emit import AddVector, Judged, Rerank
+from probe.hybrid.moment import Arm
+from probe.hybrid.strength import FixedStrength, LearnedStrength
+from probe.hybrid.where import Disagreement, RandomPositions
+from probe.hybrid.which import OneBehaviour, RandomBehaviour, ThinkingBehaviour
+from probe.steering import Mechanism, random_like
+from probe.taxonomy import Taxonomy
+
+
+def v1_arms(
+    taxonomy: Taxonomy,
+    vectors: Mechanism,
+    bias: Mechanism,
+    learned: Mechanism,
+    *,
+    strengths: tuple[float, ...],
+    windows: tuple[int, ...],
+    seed: int,
+) -> list[Arm]:
+    """Version 1: at disagreements several strengths and windows are tried and the thinking model chooses the token.
+
+    Args:
+        vectors, bias: from :func:`~probe.steering.learn_on_sentences`.
+        learned: the hybrid's own mechanism, put in place of the vectors: is it them or the search?
+        strengths, windows: what the search tries; a window of 0 is the whole text.
+        seed: draws the random directions.
+    """
+    spans = tuple(window or None for window in windows)
+    search = Judged(vectors, strengths, spans)
+    v1 = Arm("v1", Disagreement(), ThinkingBehaviour(taxonomy), FixedStrength(), search)
+    return [
+        v1,
+        replace(v1, name="v1-bias-only", which=OneBehaviour(), emit=replace(search, mechanism=bias)),
+        replace(v1, name="v1-random-category", which=RandomBehaviour(vectors.n_behaviours)),
+        replace(v1, name="v1-random-vectors", emit=replace(search, mechanism=random_like(vectors, seed))),
+        replace(v1, name="v1-random-choice", emit=replace(search, at_random=True)),
+        replace(v1, name="v1-fixed", emit=Judged(vectors, strengths[-1:], spans[:1], unsteered=False)),
+        replace(v1, name="v1-rerank", emit=Rerank(len(strengths) * len(windows) + 1)),
+        replace(
+            v1,
+            name="v1-learned-vectors",
+            how_strongly=LearnedStrength(learned),
+            emit=replace(search, mechanism=learned, windows=(1,)),
+        ),
+    ]
+
+
+def v2_arms(taxonomy: Taxonomy, mechanism: Mechanism, *, rate: float, seed: int) -> list[Arm]:
+    """Version 2: learned strengths, no search; with its published controls.
+
+    Args:
+        mechanism: learned with the published settings.
+        rate: the share of tokens that version 2 steers, for the random positions.
+        seed: draws the random directions.
+    """
+    v2 = hybrid_arm(taxonomy, mechanism, "v2")
+    random = AddVector(random_like(mechanism, seed))
+    anything = RandomBehaviour(mechanism.n_behaviours)
+    return [
+        v2,
+        replace(v2, name="v2-random-category", which=anything),
+        replace(v2, name="v2-random-vectors", emit=random),
+        replace(v2, name="v2-random-both", which=anything, emit=random),
+        replace(v2, name="v2-random-positions", where=RandomPositions(rate)),
+    ]
