@@ -25,6 +25,7 @@ from probe.hybrid.where import (
     Uncertain,
 )
 from probe.hybrid.which import (
+    ComingBehaviour,
     LearnedBehaviour,
     LeastSimilar,
     OneBehaviour,
@@ -38,6 +39,7 @@ __all__ = [
     "Always",
     "Arm",
     "ArmResult",
+    "ComingBehaviour",
     "Disagreement",
     "Divergence",
     "Emit",

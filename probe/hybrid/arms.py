@@ -7,6 +7,7 @@ from probe.hybrid.moment import Arm
 from probe.hybrid.strength import FixedStrength, LearnedStrength
 from probe.hybrid.where import Always, Disagreement, LearnedGate, RandomPositions, SentenceStart
 from probe.hybrid.which import (
+    ComingBehaviour,
     LearnedBehaviour,
     LeastSimilar,
     OneBehaviour,
@@ -14,13 +15,19 @@ from probe.hybrid.which import (
     ThinkingBehaviour,
     least_similar,
 )
-from probe.steering import BasePolicy, Mechanism, random_like
+from probe.steering import BasePolicy, ComingReader, Mechanism, random_like
 from probe.taxonomy import Taxonomy
 
 
-def hybrid_arm(taxonomy: Taxonomy, mechanism: Mechanism, name: str = "hybrid") -> Arm:
-    """Steer where the models disagree, with the thinking model's behaviour, as strongly as was learned."""
-    return Arm(name, Disagreement(), ThinkingBehaviour(taxonomy), LearnedStrength(mechanism), AddVector(mechanism))
+def hybrid_arm(which: ComingReader | Taxonomy, mechanism: Mechanism, name: str = "hybrid") -> Arm:
+    """Steer where the models disagree, with the thinking model's behaviour, as strongly as was learned.
+
+    Args:
+        which: what tells the behaviour: a reader of the coming one, or a taxonomy, which tells the one under way. The
+            mechanism must have been learned with gates named the same way.
+    """
+    told = ThinkingBehaviour(which) if isinstance(which, Taxonomy) else ComingBehaviour(which)
+    return Arm(name, Disagreement(), told, LearnedStrength(mechanism), AddVector(mechanism))
 
 
 def oracle_free_arm(policy: BasePolicy, mechanism: Mechanism, name: str = "oracle-free") -> Arm:

@@ -17,8 +17,8 @@ from probe.hybrid.emit import AddVector, Judged, Rerank
 from probe.hybrid.moment import Arm
 from probe.hybrid.strength import FixedStrength, LearnedStrength
 from probe.hybrid.where import Disagreement, RandomPositions
-from probe.hybrid.which import OneBehaviour, RandomBehaviour, ThinkingBehaviour
-from probe.steering import Mechanism, random_like
+from probe.hybrid.which import ComingBehaviour, OneBehaviour, RandomBehaviour, ThinkingBehaviour
+from probe.steering import ComingReader, Mechanism, random_like
 from probe.taxonomy import Taxonomy
 
 
@@ -27,6 +27,7 @@ def v1_arms(
     vectors: Mechanism,
     bias: Mechanism,
     learned: Mechanism,
+    reader: ComingReader,
     *,
     strengths: tuple[float, ...],
     windows: tuple[int, ...],
@@ -36,7 +37,8 @@ def v1_arms(
 
     Args:
         vectors, bias: from :func:`~probe.steering.learn_on_sentences`.
-        learned: the hybrid's own mechanism, put in place of the vectors: is it them or the search?
+        learned, reader: the hybrid's own mechanism and what names its behaviours, put in place of version 1's: is it
+            them or the search?
         strengths, windows: what the search tries; a window of 0 is the whole text.
         seed: draws the random directions.
     """
@@ -54,6 +56,7 @@ def v1_arms(
         replace(
             v1,
             name="v1-learned-vectors",
+            which=ComingBehaviour(reader),
             how_strongly=LearnedStrength(learned),
             emit=replace(search, mechanism=learned, windows=(1,)),
         ),

@@ -7,13 +7,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from probe.hybrid.moment import Moment, Needs, Which
-from probe.steering import BasePolicy
+from probe.steering import BasePolicy, ComingReader
 from probe.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
 class ThinkingBehaviour(Which):
-    """The behaviour that the taxonomy reads off the thinking model's residual stream.
+    """The behaviour that the taxonomy reads off the thinking model's residual stream (Venhoff et al., 2510.07364).
+
+    Where a sentence is about to begin, that is the behaviour of the sentence before; see :class:`ComingBehaviour`.
 
     ``pooled``: off its mean over the sentence under way, which is nearer to what the taxonomy was fitted on; otherwise
     off the newest token alone.
@@ -29,6 +31,24 @@ class ThinkingBehaviour(Which):
     @property
     def needs(self) -> Needs:
         return Needs(asks="yes", thinking=frozenset({self.taxonomy.layer}), pooled=self.pooled)
+
+
+@dataclass(frozen=True)
+class ComingBehaviour(Which):
+    """The behaviour that the thinking model is about to show, read off its residual stream by a fitted reader."""
+
+    reader: ComingReader
+
+    def __call__(self, moment: Moment) -> Int[Tensor, " rows"]:
+        return self.reader(moment.asked.resid[self.reader.layer])
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(asks="yes", thinking=frozenset({self.reader.layer}))
+
+    @property
+    def fitted(self) -> tuple[nn.Module, ...]:
+        return (self.reader,)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Experiment:
             self.result(name)
         for seed, other in zip(config.steering.seeds[1:], self.vectors.seeds[1:], strict=True):
             name = f"hybrid-seed-{seed}"
-            self.done[name] = self._decode(hybrid_arm(self.taxonomy, other, name))
+            self.done[name] = self._decode(hybrid_arm(self.vectors.reader, other, name))
         return self.done
 
     def result(self, name: str) -> ArmResult:
@@ -84,7 +84,7 @@ class Experiment:
         """The arm of this name, with what it needs learned."""
         config, taxonomy, first = self.stages.config, self.taxonomy, self.vectors.seeds[0]
         options, seed = config.hybrid, config.seed
-        hybrid = hybrid_arm(taxonomy, first)
+        hybrid = hybrid_arm(self.vectors.reader, first)
         if name == "hybrid":
             return hybrid
         if name == "oracle-free":
@@ -101,7 +101,7 @@ class Experiment:
         if name.startswith("v1"):
             vectors, bias = self.mechanism("v1"), self.mechanism("v1-bias")
             grid = {"strengths": options.v1_strengths, "windows": options.v1_windows}
-            arms = v1_arms(taxonomy, vectors, bias, first, **grid, seed=seed)
+            arms = v1_arms(taxonomy, vectors, bias, first, self.vectors.reader, **grid, seed=seed)
         elif name.startswith("v2"):
             rate = 0.0 if name == "v2" else self.result("v2").steered_fraction
             arms = v2_arms(taxonomy, self.mechanism("v2"), rate=rate, seed=seed)
@@ -131,7 +131,7 @@ class Experiment:
         stages, taxonomy = self.stages, self.taxonomy
         config, base, layer = stages.config.steering, stages.inputs.pair.base, stages.inputs.layer
         k, seed, persistent = taxonomy.n_behaviours, config.seeds[0], config.persistent
-        train, validation = self._gates
+        train, validation = self._token_gates if name == "v2" else self._gates
         if name == "mean-difference":
             return {name: difference_of_means(base, train, k, layer, persistent=persistent)}
         if name == "decoder-rows":
@@ -175,7 +175,11 @@ class Experiment:
 
     @cached_property
     def _gates(self) -> tuple[list[GateBatch], list[GateBatch]]:
-        return self.stages.gates(self.rollouts, self.taxonomy)
+        return self.stages.gates(self.rollouts, self.taxonomy, self.acts)
+
+    @cached_property
+    def _token_gates(self) -> tuple[list[GateBatch], list[GateBatch]]:
+        return self.stages.gates(self.rollouts, self.taxonomy, None)
 
     @cached_property
     def policy(self) -> BasePolicy:

@@ -39,7 +39,7 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), {"sites": inputs.sites}, seed)
     taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(acts, *at), to_dict(config.taxonomy), seed)
     vectors = folder.stage(
-        "steering", lambda *at: stages.steering(rollouts, taxonomy, *at), to_dict(config.steering), seed
+        "steering", lambda *at: stages.steering(rollouts, acts, taxonomy, *at), to_dict(config.steering), seed
     )
     arms = Experiment(stages, folder, rollouts, acts, taxonomy, vectors).run()
 

@@ -10,7 +10,16 @@ from probe.models import Model
 from probe.pipeline.config import RunConfig
 from probe.pipeline.inputs import Inputs
 from probe.problems import Problem
-from probe.steering import GateBatch, Mechanism, collect_gates, learn_vectors, load_mechanism
+from probe.steering import (
+    ComingReader,
+    GateBatch,
+    Mechanism,
+    collect_gates,
+    learn_reader,
+    learn_vectors,
+    load_mechanism,
+    token_behaviours,
+)
 from probe.taxonomy import Taxonomy, fit_taxonomy
 from probe.traces import Traces, generate_traces
 
@@ -27,10 +36,11 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of every seed, and the single vector of the first."""
+    """The vectors of every seed, the single vector of the first, and what tells the coming behaviour."""
 
     seeds: list[Mechanism]
     single: Mechanism
+    reader: ComingReader
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,24 @@ class Stages:
             progress=self.progress,
         )
 
-    def steering(self, rollouts: Rollouts, taxonomy: Taxonomy, folder: Path, finished: bool) -> Vectors:
-        """Learn the vectors with every seed, and the single vector; each is kept as soon as it is learned."""
-        seeds = self.config.steering.seeds
+    def steering(
+        self,
+        rollouts: Rollouts,
+        acts: tuple[SentenceActivations, ...],
+        taxonomy: Taxonomy,
+        folder: Path,
+        finished: bool,
+    ) -> Vectors:
+        """Learn the reader, the vectors with every seed, and the single vector; each is kept as soon as it is learned."""
+        seeds, base = self.config.steering.seeds, self.inputs.pair.base
         wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
         missing = [] if finished else [name for name in wanted if not (folder / name / "history.json").exists()]
-        base = self.inputs.pair.base
-        train, validation = self.gates(rollouts, taxonomy) if missing else ([], [])
+        if not (folder / "reader" / "reader.json").exists():
+            traces = list(rollouts.train)
+            learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts[0], seed=seeds[0]).save(
+                folder / "reader"
+            )
+        train, validation = self.gates(rollouts, taxonomy, acts) if missing else ([], [])
         for name in missing:
             n_behaviours, seed = wanted[name]
             learned = learn_vectors(
@@ -111,13 +132,30 @@ class Stages:
             learned.vectors.save(folder / name)
             write_json(folder / name / "history.json", learned.history)
         made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
-        return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"])
+        reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
+        return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
-    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy) -> tuple[list[GateBatch], list[GateBatch]]:
-        """Where the models disagree on the thinking model's train and validation traces."""
+    def gates(
+        self, rollouts: Rollouts, taxonomy: Taxonomy, acts: tuple[SentenceActivations, ...] | None
+    ) -> tuple[list[GateBatch], list[GateBatch]]:
+        """Where the models disagree on the thinking model's train and validation traces.
+
+        Args:
+            acts: gates are named by the sentence that they are in; None: by what the taxonomy reads off a single token.
+        """
         inputs = self.inputs
+        splits = ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
         train, validation = (
-            list(collect_gates(inputs.pair, taxonomy, inputs.layer, list(traces), problems))
-            for traces, problems in ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
+            list(
+                collect_gates(
+                    inputs.pair,
+                    taxonomy,
+                    inputs.layer,
+                    list(traces),
+                    problems,
+                    behaviours=None if acts is None else token_behaviours(taxonomy, list(traces), acts[i]),
+                )
+            )
+            for i, (traces, problems) in enumerate(splits)
         )
         return train, validation

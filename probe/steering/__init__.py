@@ -1,6 +1,7 @@
 """Mechanisms and policies, and how each is learned."""
 
 from probe.steering.base_policy import BasePolicy, PolicyConfig, learn_policy, policy_data, residual_bits
+from probe.steering.coming import ComingReader, learn_reader, token_behaviours
 from probe.steering.directions import decoder_rows, difference_of_means
 from probe.steering.gates import GateBatch, collect_gates
 from probe.steering.learn import Learned, SteeringConfig, learn_mechanism, learn_vectors, steering_layer
@@ -11,6 +12,7 @@ from probe.steering.vectors import BehaviourVectors, RankOne
 __all__ = [
     "BasePolicy",
     "BehaviourVectors",
+    "ComingReader",
     "FixedVectors",
     "GateBatch",
     "Learned",
@@ -24,6 +26,7 @@ __all__ = [
     "learn_mechanism",
     "learn_on_sentences",
     "learn_policy",
+    "learn_reader",
     "learn_vectors",
     "load_mechanism",
     "policy_data",
@@ -31,4 +34,5 @@ __all__ = [
     "residual_bits",
     "sentence_batches",
     "steering_layer",
+    "token_behaviours",
 ]

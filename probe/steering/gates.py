@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -46,6 +47,7 @@ def collect_gates(
     traces: Sequence[Trace],
     problems: Sequence[Problem],
     *,
+    behaviours: Sequence[Int[Tensor, " tokens"]] | None = None,
     batch_size: int = 16,
 ) -> Iterator[GateBatch]:
     """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
@@ -55,6 +57,8 @@ def collect_gates(
         layer: the steering layer.
         traces: emitted tokens; those that ended get the end token as their last target.
         problems: the problem of each trace, in the same order.
+        behaviours: for each trace the behaviour of each token (``token_behaviours``); None, or −1 for a token, takes what
+            the taxonomy reads off the thinking model at the token before it.
 
     Yields:
         Batches of traces of similar length.
@@ -72,6 +76,9 @@ def collect_gates(
         thinking_token = thinking_logits.argmax(-1).to(forced.ids.device)
         gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
+        for row, i in enumerate(part if behaviours is not None else ()):
+            said = behaviours[i][: len(emitted[row])].to(behaviour.device)
+            behaviour[row, : len(said)] = torch.where(said >= 0, said, behaviour[row, : len(said)])
         yield GateBatch(forced, gate, behaviour, thinking_token)
 
 
