@@ -129,22 +129,25 @@ def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *
 def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None], *, power: float = 0.8) -> float | None:
     """The smallest share of the gap that an arm must recover to be told from the base model on these problems.
 
-    A paired comparison at the 5 % level with the given power. An arm that recovers a share is taken to solve that share
-    of the problems that only the thinking model solves, and otherwise to answer as the base model does, which is the
-    easiest case: then only gains differ, and the number of gains needed is that of an exact test.
+    A paired comparison at the 5 % level with the given power. An arm that recovers a share is taken to answer that share
+    of the problems as the thinking model does and the others as the base model does: it gains some that only the
+    thinking model solves, and loses some that only the base model solves.
 
     Returns:
-        A share of the gap; None where the thinking model does not do better.
+        A share of the gap, in steps of a hundredth; None where the thinking model does not do better, or even the whole
+        gap would be missed.
     """
     pairs = [(b, t) for b, t in zip(base, thinking, strict=True) if b is not None and t is not None]
-    gap = sum(t for _, t in pairs) - sum(b for b, _ in pairs)
-    if gap <= 0:
+    gains, losses = sum(t and not b for b, t in pairs), sum(b and not t for b, t in pairs)
+    if gains <= losses:
         return None
-    # The fewest one-sided gains whose two-sided exact p is below 5 %: 2 / 2^n < 0.05.
-    needed = next(n for n in range(1, 100) if binomtest(n, n).pvalue < 1 - LEVEL)
-    for gains in range(needed, gap + 1):
-        if binom.sf(needed - 1, gap, gains / gap) >= power:
-            return gains / gap
+    gained, lost = np.arange(gains + 1)[:, None], np.arange(losses + 1)[None]
+    # The exact test's two-sided p of every outcome, in which more was gained than lost.
+    told = (gained > lost) & (2 * binom.sf(gained - 1, gained + lost, 0.5) < 1 - LEVEL)
+    for share in np.arange(1, 101) / 100:
+        chances = binom.pmf(gained, gains, share) * binom.pmf(lost, losses, share)
+        if chances[told].sum() >= power:
+            return float(share)
     return None
 
 

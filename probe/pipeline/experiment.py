@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from probe._config import to_dict
-from probe._files import write_json
+from probe._files import read_json, write_json
 from probe.activations import SentenceActivations
 from probe.hybrid import (
     AddVector,
@@ -24,6 +26,7 @@ from probe.hybrid import (
     speculative_arm,
     with_mechanism,
 )
+from probe.hybrid.effects import flip_rates, naming_agreement
 from probe.hybrid.recipes import v1_arms, v2_arms
 from probe.hybrid.rivals import distil_lora, few_shot_prompt, handbook_prompt, run_lora, run_majority, run_prompted
 from probe.pipeline.folder import RunFolder
@@ -50,6 +53,8 @@ from probe.steering.learn import typical_coordinate
 from probe.taxonomy import Taxonomy
 
 RANKS = {"lora": 8, "lora-rank-1": 1}
+#: Train gates without which a vector counts as not trained.
+_TRAINED = 10
 
 
 @dataclass
@@ -176,6 +181,41 @@ class Experiment:
     @cached_property
     def _gates(self) -> tuple[list[GateBatch], list[GateBatch]]:
         return self.stages.gates(self.rollouts, self.taxonomy, self.acts)
+
+    def effects(self) -> dict[str, Any]:
+        """Whether vectors bring about what they are named for, and how well each way of naming them does."""
+        inputs, taxonomy = self.stages.inputs, self.taxonomy
+
+        def make(folder: Path, finished: bool) -> dict[str, Any]:
+            if not finished:
+                train, validation = self._gates
+                counts = sum(
+                    torch.bincount(each.behaviour[each.gate], minlength=taxonomy.n_behaviours) for each in train
+                )
+                # One at which the models hardly ever disagree has a vector that was hardly ever trained.
+                trained = [k for k, count in enumerate(torch.as_tensor(counts).tolist()) if count >= _TRAINED]
+                rates = flip_rates(
+                    inputs.pair,
+                    taxonomy,
+                    self.vectors.seeds[0],
+                    list(self.rollouts.base),
+                    inputs.test,
+                    behaviours=trained,
+                    seed=self.stages.config.seed,
+                )
+                naming = naming_agreement(
+                    inputs.pair,
+                    taxonomy,
+                    self.vectors.reader,
+                    validation,
+                    list(self.rollouts.validation),
+                    inputs.validation,
+                )
+                found = {"flip": rates.to_dict(), "gates": torch.as_tensor(counts).tolist(), "naming": naming}
+                write_json(folder / "effects.json", found)
+            return read_json(folder / "effects.json")
+
+        return self.folder.branch("effects", make, {}, self.stages.config.seed)
 
     @cached_property
     def _token_gates(self) -> tuple[list[GateBatch], list[GateBatch]]:

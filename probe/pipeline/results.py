@@ -6,6 +6,7 @@ import numpy as np
 
 from probe.activations import SentenceActivations
 from probe.hybrid import ArmResult, gap_recovered, judge, summarise
+from probe.hybrid.effects import classify_errors, counted
 from probe.hybrid.oracle import agreement, oracle_bits, surprisal
 from probe.hybrid.statistics import compare_arms, detectable_gap, seeds_recovered
 from probe.pipeline.inputs import Inputs
@@ -87,16 +88,41 @@ def results(
     }
 
 
+def observed(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict:
+    """Behaviours counted in the texts of the main arms, and what went wrong in the wrong answers of all."""
+    correct = judged(inputs, rollouts, arms)
+    texts = _texts(rollouts, arms)
+    emitted = {
+        "base": [trace.tokens for trace in rollouts.base],
+        "thinking": [trace.tokens for trace in rollouts.thinking],
+    }
+    emitted |= {
+        name: [trace.tokens for trace in arms[name].traces] for name in ("hybrid", "oracle-free") if name in arms
+    }
+    errors = {
+        name: classify_errors(inputs.problem_set, inputs.test, some, correct[name])
+        for name, some in texts.items()
+        if not _is_seed(name)
+    }
+    return {
+        "counters": counted(inputs.pair.base, inputs.problem_set, inputs.test, emitted),
+        "errors": {name: found for name, found in errors.items() if found is not None},
+    }
+
+
+def _texts(rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[str]]:
+    texts = {"base": [trace.text for trace in rollouts.base], "thinking": [trace.text for trace in rollouts.thinking]}
+    return texts | {name: arm.texts for name, arm in arms.items()}
+
+
 def _is_seed(name: str) -> bool:
     return name.startswith("hybrid-seed-")
 
 
 def judged(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[bool | None]]:
     """Every arm's answers on the test problems, graded."""
-    texts = {"base": [trace.text for trace in rollouts.base], "thinking": [trace.text for trace in rollouts.thinking]}
-    texts |= {name: arm.texts for name, arm in arms.items()}
     close = inputs.pair.config.think_close
-    return {name: judge(inputs.problem_set, inputs.test, some, close) for name, some in texts.items()}
+    return {name: judge(inputs.problem_set, inputs.test, some, close) for name, some in _texts(rollouts, arms).items()}
 
 
 def behaviours(

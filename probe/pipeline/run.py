@@ -8,7 +8,7 @@ from probe.pipeline.config import RunConfig
 from probe.pipeline.experiment import Experiment
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.inputs import prepare
-from probe.pipeline.results import behaviours, results, shown
+from probe.pipeline.results import behaviours, observed, results, shown
 from probe.pipeline.stages import Stages
 from probe.reports import write_report
 
@@ -41,9 +41,11 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     vectors = folder.stage(
         "steering", lambda *at: stages.steering(rollouts, acts, taxonomy, *at), to_dict(config.steering), seed
     )
-    arms = Experiment(stages, folder, rollouts, acts, taxonomy, vectors).run()
+    experiment = Experiment(stages, folder, rollouts, acts, taxonomy, vectors)
+    arms = experiment.run()
 
-    found = results(stages, rollouts, taxonomy, vectors, arms)
+    found = results(stages, rollouts, taxonomy, vectors, arms) | {"effects": experiment.effects()}
+    found["effects"] |= observed(inputs, rollouts, arms)
     write_json(out / "behaviours.json", behaviours(taxonomy, vectors, arms["hybrid"], acts[1], inputs.problem_set))
     write_json(out / "shown.json", shown(inputs, rollouts, arms, config.shown))
     write_json(out / "results.json", found)

@@ -35,11 +35,13 @@ def token_behaviours(
     The end token counts to the last sentence.
 
     Args:
-        acts: the sentences of these traces, as they were harvested.
+        acts: the sentences of these traces, as they were harvested; those of further traces are left alone.
     """
     named = [torch.full((len(trace.tokens) + 1,), -1) for trace in traces]
     behaviours = taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist()
     for (trace, sentence), behaviour in zip(acts.index, behaviours, strict=True):
+        if trace >= len(traces):
+            continue
         span = traces[trace].sentences[sentence]
         end = len(named[trace]) if span.token_end == len(traces[trace].tokens) else span.token_end
         named[trace][span.token_start : end] = behaviour

@@ -1,46 +1,18 @@
 """What mechanisms are learned on: cross-entropy at the gates, steered as decoding steers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from probe.hooks import UpperLayers, additive_masks, capture, causal_masks
+from probe.hooks import UpperLayers, additive_masks, causal_masks
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import Mechanism
-
-
-class Prefix(Sequence[tuple[GateBatch, Tensor]]):
-    """Batches, and the residual stream at the site of each: what lies below does not hang on what is learned above.
-
-    It is computed once and kept on disk, a file a batch, read when its turn comes.
-
-    Args:
-        folder: where the files go.
-    """
-
-    def __init__(self, base: Model, batches: Sequence[GateBatch], layer: int, folder: Path) -> None:
-        self.batches, self.folder, self.device = batches, folder, base.device
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, batch in enumerate(batches):
-            save_file({"resid": resid_below(base, batch, layer).contiguous()}, self._file(i))
-
-    def _file(self, i: int) -> Path:
-        return self.folder / f"{i:06d}.safetensors"
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, i: int) -> tuple[GateBatch, Float[Tensor, "rows pos d_model"]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with safe_open(self._file(i), framework="pt", device=str(self.device)) as file:
-            return self.batches[i], file.get_tensor("resid")
 
 
 @dataclass(frozen=True)
@@ -140,17 +112,3 @@ def _copies(
     seen[:, width:, width:] = together
     distance = positions[:, :, None] - positions[:, None, :]
     return _Steered(longer, additive_masks(base, seen, distance), positions, width + slot)
-
-
-@torch.no_grad()
-def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "rows pos d_model"]:
-    """``resid_post.layer`` of the texts of a batch; nothing above it is run."""
-    site = f"resid_post.{layer}"
-    with capture(base, site) as acts:
-        base.hf(
-            input_ids=batch.forced.ids,
-            attention_mask=causal_masks(base, batch.forced.valid, batch.forced.ids.shape[1]),
-            position_ids=batch.forced.positions,
-            use_cache=False,
-        )
-    return acts[site]

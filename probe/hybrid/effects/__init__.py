@@ -1,0 +1,9 @@
+"""What steering does to behaviour: does a vector bring about what it is named for, and what goes wrong where it fails?"""
+
+from probe.hybrid.effects.counted import counted
+from probe.hybrid.effects.errors import classify_errors, first_error
+from probe.hybrid.effects.flip import FlipRates, flip_rates
+from probe.hybrid.effects.naming import naming_agreement
+from probe.hybrid.effects.two_by_two import two_by_two
+
+__all__ = ["FlipRates", "classify_errors", "counted", "first_error", "flip_rates", "naming_agreement", "two_by_two"]

@@ -1,0 +1,61 @@
+"""How well each way of naming a behaviour while decoding agrees with the sentence that is then written."""
+
+from collections.abc import Sequence
+
+import torch
+
+from probe.models import Pair
+from probe.problems import Problem
+from probe.steering import ComingReader, GateBatch
+from probe.steering.coming import predicting_states
+from probe.steering.gates import text_batches
+from probe.taxonomy import Taxonomy
+from probe.traces import Trace
+
+
+@torch.no_grad()
+def naming_agreement(
+    pair: Pair,
+    taxonomy: Taxonomy,
+    reader: ComingReader,
+    gates: Sequence[GateBatch],
+    traces: Sequence[Trace],
+    problems: Sequence[Problem],
+    *,
+    batch_size: int = 16,
+) -> dict[str, float]:
+    """Shares of gates at which the name is that of the sentence which the gate's token is in.
+
+    Args:
+        gates: of these traces, named by their sentences, in batches of the same size.
+
+    Returns:
+        ``single``: what the taxonomy reads off the newest token (as published); ``pooled``: off the mean over the sentence
+        under way; ``coming``: what the reader says.
+    """
+    hits, n = dict.fromkeys(("single", "pooled", "coming"), 0), 0
+    batches = text_batches(pair, traces, problems, batch_size)
+    for batch, (part, emitted) in zip(gates, batches, strict=True):
+        states = predicting_states(pair.thinking, problems, part, emitted, taxonomy.layer).float()
+        last = predicting_states(pair.thinking, problems, part, emitted, reader.layer)
+        sums = states.cumsum(1)
+        column = torch.arange(states.shape[1], device=states.device)
+        begins = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
+        for row, i in enumerate(part):
+            begins[row, [s.token_start for s in traces[i].sentences if s.token_start < states.shape[1]]] = True
+        first = torch.where(begins, column, 0).cummax(1).values
+        before = torch.where(
+            (first > 0)[..., None], sums.gather(1, (first - 1).clamp(min=0)[..., None].expand_as(sums)), 0.0
+        )
+        pooled = (sums - before) / (column - first + 1)[..., None]
+        gate, wanted = batch.gate, batch.behaviour[batch.gate]
+        where = gate.to(states.device)
+        told = {
+            "single": taxonomy.behaviour(states[where]),
+            "pooled": taxonomy.behaviour(pooled[where]),
+            "coming": reader(last[where]),
+        }
+        for name, behaviour in told.items():
+            hits[name] += int((behaviour.to(wanted.device) == wanted).sum())
+        n += len(wanted)
+    return {name: count / max(n, 1) for name, count in hits.items()}

@@ -1,0 +1,118 @@
+"""What lies below the steering layer: it does not hang on what is learned above, so it is run once and kept on disk."""
+
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from probe._errors import ProbeError
+from probe.hooks import capture, causal_masks
+from probe.models import Model
+from probe.steering.gates import GateBatch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@torch.no_grad()
+def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "rows pos d_model"]:
+    """``resid_post.layer`` of the texts of a batch; nothing above it is run."""
+    site = f"resid_post.{layer}"
+    with capture(base, site) as acts:
+        base.hf(
+            input_ids=batch.forced.ids,
+            attention_mask=causal_masks(base, batch.forced.valid, batch.forced.ids.shape[1]),
+            position_ids=batch.forced.positions,
+            use_cache=False,
+        )
+    return acts[site]
+
+
+class Prefix(Sequence[tuple[GateBatch, Tensor]]):
+    """Batches, each with the residual stream at the site: a memory-mapped file a batch, read when its turn comes.
+
+    A file is named by what is in it (texts, layer, model), so that another training on the same texts finds it again.
+
+    Args:
+        folder: where the files go; several processes must see the same one.
+        accelerator: its processes share the work, and wait for one another.
+    """
+
+    def __init__(
+        self,
+        base: Model,
+        batches: Sequence[GateBatch],
+        layer: int,
+        folder: Path,
+        accelerator: "Accelerator | None" = None,
+    ) -> None:
+        self.batches, self.device = batches, base.device
+        folder.mkdir(parents=True, exist_ok=True)
+        below = _name(base, layer)
+        self._files = [folder / f"{_name_of(batch, below)}.safetensors" for batch in batches]
+        rank, processes = share(accelerator)
+        for file, batch in list(zip(self._files, batches, strict=True))[rank::processes]:
+            if not file.exists():
+                part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+                save_file({"resid": resid_below(base, batch, layer).contiguous()}, part)
+                os.replace(part, file)
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        if missing := [file for file in self._files if not file.exists()]:
+            raise ProbeError(f"{missing[0]} is not there: give a cache folder that every process sees")
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> tuple[GateBatch, Float[Tensor, "rows pos d_model"]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with safe_open(self._files[i], framework="pt", device=str(self.device)) as file:
+            return self.batches[i], file.get_tensor("resid")
+
+
+def share(accelerator: "Accelerator | None") -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    return (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+
+
+@contextmanager
+def cache_folder(given: Path | None, accelerator: "Accelerator | None") -> Iterator[Path]:
+    """The folder given; else a temporary one, the same for every process, gone afterwards."""
+    if given is not None or accelerator is None:
+        with tempfile.TemporaryDirectory() as made:
+            yield Path(made) if given is None else given
+        return
+    from accelerate.utils import broadcast_object_list
+
+    made = tempfile.TemporaryDirectory() if accelerator.is_main_process else None
+    names = [None if made is None else made.name]
+    broadcast_object_list(names)
+    try:
+        yield Path(str(names[0]))
+        accelerator.wait_for_everyone()
+    finally:
+        if made is not None:
+            made.cleanup()
+
+
+def _name(base: Model, layer: int) -> str:
+    """Tells models apart that are called alike: with the sum of all weights of the block below the site."""
+    with torch.no_grad():
+        weights = sum(parameter.float().sum().item() for parameter in base.layers[layer].parameters())
+    return f"{base.name} {base.dtype} {layer} {weights!r}"
+
+
+def _name_of(batch: GateBatch, below: str) -> str:
+    read = hashlib.sha256(f"{below} {tuple(batch.forced.ids.shape)}".encode())
+    for tensor in (batch.forced.ids, batch.forced.valid):
+        read.update(tensor.cpu().numpy().tobytes())
+    return read.hexdigest()[:24]
