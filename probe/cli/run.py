@@ -20,6 +20,9 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. (default: auto)")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. (default: float32)")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that draws. (default: 0)")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that run arms at the same time: pays on a CPU. (default: 1)")
+    ] = None,
 ) -> None:
     """Find out how much of a thinking model's advantage its base model recovers when it is steered.
 
@@ -44,6 +47,7 @@ def run(
         "device": device,
         "dtype": dtype,
         "seed": seed,
+        "workers": workers,
     }
     settings = from_dict(RunConfig, merge(read_yaml(config) if config else {}, given), str(config or ""))
     out = out or Path("runs") / settings.name

@@ -6,7 +6,7 @@ the steering layer once more. A row that ends makes place for the next problem.
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -72,8 +72,8 @@ def decode_hybrid(
     """Decode problems under one arm.
 
     Args:
-        models: the pair, each of whose models reads a problem through its own prompt and the same emitted tokens; or the
-            base model alone, for an arm that never asks the thinking model.
+        models: the pair, each of whose models reads a problem through its own prompt and the same emitted tokens; or
+            the base model alone, for an arm that never asks the thinking model.
         arm: the policy, and what steered rows emit.
         new_tokens: limit of emitted tokens, the end token included.
         seed: of the random controls.
@@ -98,8 +98,14 @@ def stream_hybrid(
     seed: int = 0,
     slots: int = 64,
     late: bool | None = None,
+    watch: Callable[[dict[str, list[float]]], None] | None = None,
 ) -> Iterator[tuple[int, HybridTrace]]:
-    """The same, problem by problem as each is done, with its place in the list; ``late`` as in ``hooks.stream``."""
+    """The same, problem by problem as each is done, with its place in the list.
+
+    Args:
+        late: as in :func:`~probe.hooks.stream`.
+        watch: called at every step with what goes on record of each row, by name.
+    """
     base, thinking = (models, None) if isinstance(models, Model) else (models.base, models.thinking)
     if not arm.asks:
         thinking = None
@@ -122,7 +128,14 @@ def stream_hybrid(
         lanes.append(Lane(thinking, [thinking.prompt_ids(problem.question) for problem in problems], layers))
         ends |= set(thinking.eos_ids)
     choose = _Chooser(arm, lanes, problems, new_tokens, seed, pooled=any(need.pooled for need in needs))
-    for item, columns, truncated in stream(lanes, choose, ends=ends, new_tokens=new_tokens, slots=slots, late=late):
+
+    def watched(now: Now) -> Float[Tensor, "rows columns"]:
+        columns = choose(now)
+        if watch is not None:
+            watch(dict(zip(_RECORD, columns.T.tolist(), strict=True)))
+        return columns
+
+    for item, columns, truncated in stream(lanes, watched, ends=ends, new_tokens=new_tokens, slots=slots, late=late):
         record = zip(*columns, strict=True) if columns else [()] * len(_RECORD)
         filled = {
             name: [kind(value) for value in column]

@@ -55,6 +55,8 @@ class RunConfig:
     device: str = "auto"
     dtype: str = "float32"
     seed: int = 0
+    workers: int = 1
+    """Processes that run arms at the same time; more than one pays for small models on a CPU. Each loads both models."""
     shown: int = 12
     """Problems whose traces the report shows."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
@@ -70,7 +72,7 @@ class RunConfig:
             raise ProbeError("no models given: name a bundled pair (pair) or both of base and thinking")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name either pair, or base and thinking")
-        check_least("", self, shown=0)
+        check_least("", self, shown=0, workers=1)
         check_seeds("seed", [self.seed])
 
     @property

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from probe._config import to_dict
+from probe._config import nearest, to_dict
+from probe._errors import ProbeError
 from probe._files import read_json, write_json
 from probe.activations import SentenceActivations
 from probe.hybrid import (
@@ -17,6 +18,8 @@ from probe.hybrid import (
     Arm,
     ArmResult,
     FixedStrength,
+    ForceToken,
+    Never,
     OneBehaviour,
     control_arms,
     evaluate_arm,
@@ -26,11 +29,13 @@ from probe.hybrid import (
     speculative_arm,
     with_mechanism,
 )
+from probe.hybrid.config import ARMS
 from probe.hybrid.effects import flip_rates, naming_agreement
 from probe.hybrid.recipes import v1_arms, v2_arms
 from probe.hybrid.rivals import distil_lora, few_shot_prompt, handbook_prompt, run_lora, run_majority, run_prompted
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.stages import Rollouts, Stages, Vectors
+from probe.pipeline.workers import run_arms
 from probe.steering import (
     BasePolicy,
     BehaviourVectors,
@@ -72,12 +77,14 @@ class Experiment:
     def run(self) -> dict[str, ArmResult]:
         """Every arm that the settings name, and the hybrid with the vectors of every further seed."""
         config = self.stages.config
-        for name in config.hybrid.names:
-            self.result(name)
-        for seed, other in zip(config.steering.seeds[1:], self.vectors.seeds[1:], strict=True):
-            name = f"hybrid-seed-{seed}"
-            self.done[name] = self._decode(hybrid_arm(self.vectors.reader, other, name))
-        return self.done
+        seeds = [f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:]]
+        there = [name for name in ARMS if self.folder.has(f"arms/{name}")]  # what was paid for is shown
+        names = list(dict.fromkeys([*config.hybrid.names, *there, *seeds]))
+        self.result("hybrid")  # others are measured by it
+        missing = [name for name in names if not self.folder.has(f"arms/{name}")]
+        if config.workers > 1 and len(missing) > 1:
+            run_arms(config, self.folder.path, missing, progress=self.stages.progress)
+        return {name: self.result(name) for name in names}
 
     def result(self, name: str) -> ArmResult:
         """One arm on the test problems; it is run if that has not been done."""
@@ -90,8 +97,15 @@ class Experiment:
         config, taxonomy, first = self.stages.config, self.taxonomy, self.vectors.seeds[0]
         options, seed = config.hybrid, config.seed
         hybrid = hybrid_arm(self.vectors.reader, first)
+        if name in ("base", "thinking"):  # each model alone, for single questions
+            where = Never() if name == "base" else Always()
+            return Arm(name, where, OneBehaviour(-1), FixedStrength(), ForceToken())
         if name == "hybrid":
             return hybrid
+        if name.startswith("hybrid-seed-"):
+            seed = int(name.removeprefix("hybrid-seed-"))
+            vectors = self.vectors.seeds[config.steering.seeds.index(seed)]
+            return hybrid_arm(self.vectors.reader, vectors, name)
         if name == "oracle-free":
             return oracle_free_arm(self.policy, first)
         if name in ("mean-difference", "decoder-rows", "rank-1"):
@@ -114,7 +128,10 @@ class Experiment:
             rate = self.result("hybrid").steered_fraction
             single, among = self.vectors.single, options.rerank_among
             arms = control_arms(hybrid, first, single, rate=rate, seed=seed, among=among)
-        return next(arm for arm in arms if arm.name == name)
+        found = next((arm for arm in arms if arm.name == name), None)
+        if found is None:
+            raise ProbeError(f"there is no arm {name!r} that decodes token by token; {nearest(name, ARMS)}")
+        return found
 
     def mechanism(self, name: str) -> Mechanism:
         """A mechanism beside those of the hybrid, learned if it is not there."""

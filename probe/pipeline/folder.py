@@ -63,6 +63,10 @@ class RunFolder:
         """The same for something that later stages do not hang on, such as one arm of many."""
         return self._do(name, make, config, seed, object_hash([name, config, self._key]))
 
+    def has(self, name: str) -> bool:
+        """Whether a stage or branch is finished."""
+        return (self.path / name / "manifest.json").exists()
+
     def _do(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int, key: str) -> Made:
         folder = self.path / name
         manifest = folder / "manifest.json"

@@ -12,6 +12,9 @@ from probe.pipeline.results import behaviours, observed, results, shown
 from probe.pipeline.stages import Stages
 from probe.reports import write_report
 
+#: Sections and settings that a run may change: arms come and go, each with its own settings on record.
+NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "workers")
+
 
 def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     """Run the whole experiment.
@@ -27,27 +30,38 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     Raises:
         ProbeError: for anything the user can mend; before any model runs.
     """
+    experiment = experiment_of(config, out, progress=progress)
+    write_json(out / "config.json", to_dict(config))
+    arms = experiment.run()
+    inputs, rollouts, taxonomy, vectors = (
+        experiment.stages.inputs,
+        experiment.rollouts,
+        experiment.taxonomy,
+        experiment.vectors,
+    )
+    found = results(experiment.stages, rollouts, taxonomy, vectors, arms) | {"effects": experiment.effects()}
+    found["effects"] |= observed(inputs, rollouts, arms)
+    cards = behaviours(taxonomy, vectors, arms["hybrid"], experiment.acts[1], inputs.problem_set)
+    write_json(out / "behaviours.json", cards)
+    write_json(out / "shown.json", shown(inputs, rollouts, arms, config.shown))
+    write_json(out / "results.json", found)
+    write_report(out)
+    return found
+
+
+def experiment_of(config: RunConfig, out: Path, *, progress: bool = False) -> Experiment:
+    """Everything up to the arms; what is there is read, what is missing is made."""
     inputs = prepare(config)
     stages = Stages(config, inputs, progress)
     settings = to_dict(config)
-    for own in ("hybrid", "policy", "distil", "shown"):  # of arms, which come and go, and of what is shown
+    for own in NOT_IN_KEY:
         settings.pop(own)
     folder = RunFolder(out, {"config": settings, **inputs.hashes()})
     seed, decoding = config.seed, to_dict(config.decoding)
-
     rollouts = folder.stage("traces", stages.traces, decoding, seed)
     acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), {"sites": inputs.sites}, seed)
     taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(acts, *at), to_dict(config.taxonomy), seed)
     vectors = folder.stage(
         "steering", lambda *at: stages.steering(rollouts, acts, taxonomy, *at), to_dict(config.steering), seed
     )
-    experiment = Experiment(stages, folder, rollouts, acts, taxonomy, vectors)
-    arms = experiment.run()
-
-    found = results(stages, rollouts, taxonomy, vectors, arms) | {"effects": experiment.effects()}
-    found["effects"] |= observed(inputs, rollouts, arms)
-    write_json(out / "behaviours.json", behaviours(taxonomy, vectors, arms["hybrid"], acts[1], inputs.problem_set))
-    write_json(out / "shown.json", shown(inputs, rollouts, arms, config.shown))
-    write_json(out / "results.json", found)
-    write_report(out)
-    return found
+    return Experiment(stages, folder, rollouts, acts, taxonomy, vectors)

@@ -14,7 +14,7 @@ from probe.reports.behaviour_figures import (
 from probe.reports.behaviour_page import discovery_table, write_discovery_report
 from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.page import write_report
-from probe.reports.table import arms_table
+from probe.reports.table import arms_table, own_table
 
 __all__ = [
     "arms_figure",
@@ -24,6 +24,7 @@ __all__ = [
     "gap_figure",
     "grid_figure",
     "map_figure",
+    "own_table",
     "timeline_figure",
     "transition_figure",
     "usage_figure",

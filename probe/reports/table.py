@@ -54,3 +54,32 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
 
 def _with(value: float | None, low_high: Sequence[float] | None) -> str:
     return f"{percent(value)} {interval(low_high)}".strip()
+
+
+def own_table(found: Mapping[str, Any]) -> "Table":
+    """One arm of somebody's own, beside the two models.
+
+    Args:
+        found: what ``probe.pipeline.own.try_arm`` gives.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        "", "", box=box.SIMPLE, show_header=False, title=f"{found['name']} · {found['n']} {found['split']} problems"
+    )
+    gap = found["gap_recovered"]
+    rows = {
+        "correct": f"{percent(found['accuracy'])} {interval(found['ci'])}",
+        "base, thinking": f"{percent(found['base'])}, {percent(found['thinking'])}",
+        "gap recovered": f"{percent(gap['value'])} {interval(gap['ci'])}",
+        "p against base": number(found["p"], 4),
+        "tokens steered": percent(found["steered_fraction"], 1),
+        "bits a token from the thinking model": number(found["bits_per_token"]),
+        "agreement with the thinking model": percent(found["agreement"], 1),
+        "fitted parameters": number(found["fitted_parameters"], 0),
+        "tokens an answer": number(found["tokens_per_answer"], 0),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

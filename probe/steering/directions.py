@@ -10,7 +10,7 @@ from probe._errors import ProbeError
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import FixedVectors
-from probe.steering.objective import resid_below
+from probe.steering.prefix import resid_below
 from probe.taxonomy import Taxonomy
 
 

@@ -22,7 +22,8 @@ from probe._errors import ProbeError
 from probe.models import Model, place
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import Mechanism
-from probe.steering.objective import Objective, Prefix, Scored, resid_below
+from probe.steering.objective import Objective, Scored
+from probe.steering.prefix import Prefix, resid_below
 from probe.steering.vectors import BehaviourVectors
 
 if TYPE_CHECKING:
