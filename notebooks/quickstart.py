@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -86,7 +91,7 @@ correct = {
     for name, model in (("base", pair.base), ("thinking", pair.thinking))
 }
 for arm in (hybrid, random_vectors):
-    result = probe.evaluate_arm(pair, arm, test, steering_layer=layer, taxonomy_layer=taxonomy.layer, new_tokens=limit)
+    result = probe.evaluate_arm(pair, arm, test, new_tokens=limit)
     correct[arm.name] = right(result.texts)
 {name: sum(values) / len(values) for name, values in correct.items()}
 

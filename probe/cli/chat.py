@@ -15,7 +15,9 @@ def chat(
 ) -> None:
     """Ask the hybrid one question and see, token by token, where it was steered and with which behaviour.
 
-    Example: probe chat --run runs/rl --question "Mia has 22 cards. First, Mia finds 9 more cards. How many cards does Mia have now?"
+    Example: probe chat --run runs/rl
+
+    Example: probe chat --run runs/rl --arm oracle-free --question "Mia has 22 cards. First, Mia doubles the cards. ..."
     """
     from rich.console import Console
 

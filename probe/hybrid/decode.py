@@ -154,7 +154,7 @@ class _Chooser:
         base = lanes[0].model
         self.device = base.device
         self.uniform = torch.stack([draws(problem.id, seed, new_tokens) for problem in problems]).to(self.device)
-        vocab = base.hf.get_output_embeddings().weight.shape[0]
+        vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
 
     def __call__(self, now: Now) -> Float[Tensor, "rows columns"]:

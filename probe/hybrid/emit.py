@@ -137,8 +137,8 @@ class FuseDynamically(Emit):
     """The same, with the weight found for each token on a grid from 0 to 2 (Fan et al., 2406.15480).
 
     The weight is the one at which the fused distribution is as far from the base model's as the tuned expert's is from
-    the untuned expert's, in both directions of the divergence. Here the pair is its own expert, so the weight found is 1
-    and the arm the thinking model: a check of the rule rather than a rival.
+    the untuned expert's, in both directions of the divergence. Here the pair is its own expert, so the weight found is
+    1 and the arm the thinking model: a check of the rule rather than a rival.
     """
 
     steps: int = 20

@@ -25,8 +25,8 @@ class Moment:
         thinking: the thinking model's on the same emitted text; None where no part of the arm asks it.
         counts: how many tokens each row has emitted.
         in_sentence: how many tokens of the sentence under way; 0 where the next token begins one.
-        sentence: per layer, the mean of the thinking model's residual stream over the sentence under way, from the token
-            that its first is predicted at; only for parts that pool.
+        sentence: per layer, the mean of the thinking model's residual stream over the sentence under way, from the
+            token that its first is predicted at; only for parts that pool.
         draws: uniform random numbers, fixed by seed, problem and position: one column each for where, which and emit.
         runner, rows: the base model's batch, and where these rows are in it.
     """

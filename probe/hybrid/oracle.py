@@ -11,9 +11,9 @@ from probe.hybrid.statistics import entropy_bits
 def oracle_bits(result: ArmResult) -> dict[str, Any]:
     """Bits a token that an arm takes from the thinking model, part by part.
 
-    For each part that looks at it, what its answers say: *where*, the entropy of steered or not, at every token; *which*,
-    that of the behaviours at steered tokens; a *choice* among candidates, that of the choice there; a *token* of its
-    own, the bits it takes to write that token down for somebody who knows the base model's distribution. Upper
+    For each part that looks at it, what its answers say: *where*, the entropy of steered or not, at every token;
+    *which*, that of the behaviours at steered tokens; a *choice* among candidates, that of the choice there; a *token*
+    of its own, the bits it takes to write that token down for somebody who knows the base model's distribution. Upper
     bounds, from how often each answer occurs: what could be guessed from the text is not taken off.
 
     Returns:

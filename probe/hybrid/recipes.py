@@ -2,9 +2,9 @@
 
 Both are run as described by Venhoff et al. (2510.07364), with what is known to be wrong in them mended:
 
-- v1: activations are centred and scaled before the SAE reads them (published: raw); vectors are shifted where they were
-  trained (off by one block); the unsteered token is a candidate (it was none); random vectors have the learned norms and
-  hold no bias (unit norm beside the trained bias); resuming does not change accuracies.
+- v1: activations are centred and scaled before the SAE reads them (published: raw); vectors are added where they were
+  trained (off by one block); the unsteered token is a candidate (it was none); random vectors have the learned norms
+  and hold no bias (unit norm beside the trained bias); resuming does not change accuracies.
 - v2: training and decoding follow one convention (published: shifts that later tokens see in training, and that they do
   not in decoding) and compare with the thinking model's likeliest token in both (sampled in training); vectors and
   strengths are of one epoch (each vector of its own).

@@ -1,4 +1,4 @@
-"""Intervals and tests over problems, always paired: gap recovered, differences between arms, what could be told apart."""
+"""Intervals and tests over problems, always paired: gap recovered, differences between arms, power."""
 
 from collections.abc import Mapping, Sequence
 
@@ -129,8 +129,8 @@ def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *
 def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None], *, power: float = 0.8) -> float | None:
     """The smallest share of the gap that an arm must recover to be told from the base model on these problems.
 
-    A paired comparison at the 5 % level with the given power. An arm that recovers a share is taken to answer that share
-    of the problems as the thinking model does and the others as the base model does: it gains some that only the
+    A paired comparison at the 5 % level with the given power. An arm that recovers a share is taken to answer that
+    share of the problems as the thinking model does and the others as the base model does: it gains some that only the
     thinking model solves, and loses some that only the base model solves.
 
     Returns:

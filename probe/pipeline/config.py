@@ -56,7 +56,7 @@ class RunConfig:
     dtype: str = "float32"
     seed: int = 0
     workers: int = 1
-    """Processes that run arms at the same time; more than one pays for small models on a CPU. Each loads both models."""
+    """Processes that run arms at the same time; more than one pays for small models on a CPU. Each loads the pair."""
     shown: int = 12
     """Problems whose traces the report shows."""
     sizes: SizesConfig = field(default_factory=SizesConfig)

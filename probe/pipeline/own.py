@@ -46,7 +46,6 @@ from probe.hybrid.oracle import agreement, oracle_bits
 from probe.hybrid.statistics import paired_permutation
 from probe.pipeline.config import RunConfig
 from probe.pipeline.experiment import Experiment
-from probe.pipeline.results import judged
 from probe.pipeline.run import experiment_of
 from probe.problems import Problem
 from probe.steering import Mechanism

@@ -107,7 +107,7 @@ class Stages:
         folder: Path,
         finished: bool,
     ) -> Vectors:
-        """Learn the reader, the vectors with every seed, and the single vector; each is kept as soon as it is learned."""
+        """Learn the reader, the vectors with every seed and the single vector; each is kept as soon as it is there."""
         seeds, base = self.config.steering.seeds, self.inputs.pair.base
         wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
         missing = [] if finished else [name for name in wanted if not (folder / name / "history.json").exists()]

@@ -1,9 +1,9 @@
 """Which behaviour the thinking model is about to show, read off its own residual stream.
 
-A taxonomy names sentences that are written. At the token from which a new sentence is predicted, what it reads is still the
-sentence before: a vector learned and chosen by that name would bring about what *follows* its behaviour, and not the
-behaviour it is named for. So each gate is named by the sentence that its token is in, and a linear reader, fitted on the
-train traces, tells that name while the sentence is not yet written.
+A taxonomy names sentences that are written. At the token from which a new sentence is predicted, what it reads is
+still the sentence before: a vector learned and chosen by that name would bring about what *follows* its behaviour, and
+not the behaviour it is named for. So each gate is named by the sentence that its token is in, and a linear reader,
+fitted on the train traces, tells that name while the sentence is not yet written.
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,6 @@ def learn_reader(
         acts: the sentences of the traces.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model, named = pair.thinking, token_behaviours(taxonomy, traces, acts)
@@ -118,18 +117,19 @@ def learn_reader(
             wanted.append(label[label >= 0])
     x, y = torch.cat(states).numpy(), torch.cat(wanted).numpy()
     some = np.random.default_rng(seed).permutation(len(y))[:_TOKENS]
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(x[some], y[some])
-    scaler, regression = fitted[0], fitted[1]
+    scaler = StandardScaler().fit(x[some])
+    regression = LogisticRegression(max_iter=300).fit(scaler.transform(x[some]), y[some])
     reader = ComingReader(layer, x.shape[1], taxonomy.n_behaviours).requires_grad_(False)
     reader.linear.weight.zero_()
     reader.linear.bias.fill_(-1e9)  # a behaviour that was never seen is never read
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(regression.classes_) == 2:  # scikit-learn keeps one row for two classes
         coefficients, intercepts = np.stack([-coefficients[0], coefficients[0]]), np.r_[-intercepts, intercepts]
-    weights = coefficients / scaler.scale_
+    means, scales = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
+    weights = coefficients / scales
     for row, behaviour in enumerate(regression.classes_):
         reader.linear.weight[behaviour] = torch.from_numpy(weights[row])
-        reader.linear.bias[behaviour] = float(intercepts[row] - weights[row] @ scaler.mean_)
+        reader.linear.bias[behaviour] = float(intercepts[row] - weights[row] @ means)
     return reader.eval().to(model.device)
 
 

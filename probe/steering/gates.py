@@ -20,7 +20,7 @@ class GateBatch:
 
     Attributes:
         forced: the batch as the base model reads it.
-        gate: True where it is steered, ``[rows, emitted]``: for the hybrid, where the models' most likely tokens differ.
+        gate: True where it is steered, ``[rows, emitted]``; for the hybrid, where the models' likeliest tokens differ.
         behaviour: what the taxonomy reads off the thinking model there, ``[rows, emitted]``.
         target: the token that is wanted, ``[rows, emitted]``: for the hybrid, the thinking model's most likely one.
         group: which gates of a row are steered together, so that the later see the shifted states of the earlier,
@@ -57,8 +57,8 @@ def collect_gates(
         layer: the steering layer.
         traces: emitted tokens; those that ended get the end token as their last target.
         problems: the problem of each trace, in the same order.
-        behaviours: for each trace the behaviour of each token (``token_behaviours``); None, or −1 for a token, takes what
-            the taxonomy reads off the thinking model at the token before it.
+        behaviours: for each trace the behaviour of each token (``token_behaviours``); None, or −1 for a token, takes
+            what the taxonomy reads off the thinking model at the token before it.
 
     Yields:
         Batches of traces of similar length.
@@ -76,7 +76,9 @@ def collect_gates(
         thinking_token = thinking_logits.argmax(-1).to(forced.ids.device)
         gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
-        for row, i in enumerate(part if behaviours is not None else ()):
+        for row, i in enumerate(part):
+            if behaviours is None:
+                break
             said = behaviours[i][: len(emitted[row])].to(behaviour.device)
             behaviour[row, : len(said)] = torch.where(said >= 0, said, behaviour[row, : len(said)])
         yield GateBatch(forced, gate, behaviour, thinking_token)

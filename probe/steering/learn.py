@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -191,20 +191,25 @@ def _state(mechanism: Mechanism) -> dict[str, Tensor]:
 
 
 def _backward(scored: Sequence[Scored], mechanism: Mechanism, balance: bool, accelerator: "Accelerator | None") -> None:
-    """The mean loss over the gates of a step or, balanced, over behaviours of the mean over theirs; of all processes."""
+    """The mean loss over the gates of a step or, balanced, over behaviours of the mean over theirs; all processes'."""
     device = mechanism.vectors.device
     counts = torch.zeros(mechanism.n_behaviours, device=device)
     for each in scored:
         counts += torch.bincount(each.behaviour, minlength=mechanism.n_behaviours)
-    if accelerator is not None:
-        counts = accelerator.reduce(counts, "sum")
+    counts = _sum(counts, accelerator)
     weights = 1 / (counts * (counts > 0).sum()) if balance else 1 / counts.sum().expand_as(counts)
     for each in scored:
         if len(each.losses):
             (each.losses * weights[each.behaviour]).sum().backward()
-    if accelerator is not None:
-        for parameter in mechanism.parameters():
-            parameter.grad = accelerator.reduce(parameter.grad, "sum")
+    for parameter in mechanism.parameters():
+        assert parameter.grad is not None
+        parameter.grad = _sum(parameter.grad, accelerator)
+
+
+def _sum(tensor: Tensor, accelerator: "Accelerator | None") -> Tensor:
+    """Over all processes."""
+    reduced: Any = tensor if accelerator is None else accelerator.reduce(tensor, "sum")
+    return reduced
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What is added to the base model's residual stream: the contract of every mechanism, and those that are not learned."""
+"""What is added to the base model's residual stream: the contract of every mechanism, and vectors as they are."""
 
 import copy
 from pathlib import Path
@@ -35,7 +35,7 @@ class Mechanism(nn.Module):
         super().__init__()
         self.n_behaviours, self.d_model, self.layer = n_behaviours, d_model, layer
         self.unit, self.persistent = unit, persistent
-        self.directions = nn.Parameter(torch.zeros(n_behaviours, d_model))
+        self.directions: nn.Parameter = nn.Parameter(torch.zeros(n_behaviours, d_model))
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -105,7 +105,8 @@ class FixedVectors(Mechanism):
         cls, vectors: Float[Tensor, "behaviours d_model"], layer: int, *, persistent: bool = False
     ) -> "FixedVectors":
         """With these vectors."""
-        made = cls(*vectors.shape, layer, persistent=persistent).to(vectors.device)
+        n_behaviours, d_model = vectors.shape
+        made = cls(n_behaviours, d_model, layer, persistent=persistent).to(vectors.device)
         made.directions.data = vectors.detach().float().clone()
         return made.eval().requires_grad_(False)
 

@@ -1,7 +1,5 @@
 """What mechanisms are learned on: cross-entropy at the gates, steered as decoding steers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -87,8 +85,8 @@ def _copies(
 ) -> _Steered:
     """Every group of gates by itself: shifted copies of its positions, appended to the text, that nothing else sees.
 
-    A copy looks at the unshifted text before its group, at the earlier copies of its group and at itself. For a group of
-    one that is what re-running one cached step does.
+    A copy looks at the unshifted text before its group, at the earlier copies of its group and at itself. For a group
+    of one that is what re-running one cached step does.
     """
     forced, (n, width), (rows, at) = batch.forced, batch.forced.ids.shape, batch.places
     slot = (batch.gate.cumsum(1) - 1)[batch.gate]

@@ -2,8 +2,8 @@
 
 One vector for all of the thinking model's text first (the bias), then one a behaviour on top of it, each trained to
 make the base model write the thinking model's sentences of that behaviour, of those the ones it finds least likely.
-Mended: the shift is at the output of the site's block and at the token that predicts (published: one block and one token
-later than it is applied), sentences are found by token and not by a search for their text, categories without a
+Mended: the shift is at the output of the site's block and at the token that predicts (published: one block off and one
+token late), sentences are found by token and not by a search for their text, categories without a
 sentence keep the bias alone, and the best epoch is chosen on validation sentences.
 """
 
@@ -97,20 +97,22 @@ def learn_on_sentences(
     """
     unit = typical_coordinate(base, train[:4], layer)
 
-    def learn(start: Float[Tensor, "behaviours d_model"], batches: Sequence[Sequence[GateBatch]]) -> Learned:
-        vectors = FixedVectors(*start.shape, layer, unit=unit, persistent=True)
+    def learn(
+        start: Float[Tensor, "behaviours d_model"], seen: Sequence[GateBatch], held: Sequence[GateBatch]
+    ) -> Learned:
+        vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
         vectors.directions.data = start.clone()
         torch.manual_seed(seed)
-        return learn_mechanism(base, vectors, *batches, replace(config, balance=True), seed=seed, progress=progress)
+        return learn_mechanism(base, vectors, seen, held, replace(config, balance=True), seed=seed, progress=progress)
 
-    whole = [[_whole(batch) for batch in some] for some in (train, validation)]
+    whole, held = ([_whole(batch) for batch in some] for some in (train, validation))
     generator = torch.Generator().manual_seed(seed)
-    bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole).vectors
+    bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole, held).vectors
     if not n_behaviours:
         fixed = FixedVectors.of(bias.vectors, layer)
         return fixed, fixed, []
     start = bias.vectors / unit + 0.01 * torch.randn(n_behaviours, base.d_model, generator=generator).to(base.device)
-    learned = learn(start, (train, validation))
+    learned = learn(start, train, validation)
     return (
         FixedVectors.of(learned.vectors.vectors, layer),
         FixedVectors.of(bias.vectors, layer),

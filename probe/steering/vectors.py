@@ -53,7 +53,7 @@ class BehaviourVectors(Mechanism):
         """Make the mean strength of each behaviour one, and its vector longer by as much; the shifts stay."""
         mean_strength = mean_strength.to(self.scale)
         self.scale /= mean_strength
-        self.directions *= mean_strength[:, None]
+        self.directions.mul_(mean_strength[:, None])
 
 
 class RankOne(Mechanism):

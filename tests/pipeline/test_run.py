@@ -14,9 +14,12 @@ import pytest
 
 from probe._config import from_dict
 from probe._errors import ProbeError
+from probe.hybrid.config import RIVALS
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, prepare, run
 from probe.pipeline.inputs import fingerprint
+from probe.pipeline.own import ask, experiment_at, own_arm, try_arm
+from probe.traces import decode_greedy
 
 ARMS = {
     "base",
@@ -24,10 +27,14 @@ ARMS = {
     "hybrid",
     "single-vector",
     "random-category",
+    "min-cosine",
     "random-vectors",
     "random-positions",
     "rerank-only",
     "force-token",
+    "oracle-free",
+    "speculative",
+    "majority",
 }
 
 
@@ -42,6 +49,8 @@ def settings(tiny_folder, **more):
         "decoding": {"batch_size": 4, "max_new_tokens": 20},
         "taxonomy": {"sizes": [2, 3], "k": 1, "steps": 20, "seeds": [0, 1]},
         "steering": {"epochs": 2, "seeds": [0, 1]},
+        "policy": {"epochs": 2},
+        "hybrid": {"arms": ["probe", "oracle-free", "speculative", "majority"]},
     }
     return small | more
 
@@ -108,7 +117,7 @@ def test_seconds_are_those_of_the_work_and_not_of_the_last_process(whole, tiny_f
     again = tmp_path / "again"
     shutil.copytree(out, again)
     (again / "traces" / "manifest.json").unlink()
-    (again / "arms" / "manifest.json").unlink()
+    (again / "arms" / "rerank-only" / "manifest.json").unlink()
     assert run(from_dict(RunConfig, settings(tiny_folder)), again) == found
 
 
@@ -116,7 +125,8 @@ def test_a_model_against_itself_has_no_gap_and_is_never_steered(tiny_folder, tmp
     model = settings(tiny_folder)["thinking"]
     found = run(from_dict(RunConfig, settings(tiny_folder, base=model)), tmp_path / "same")
     assert all(gap == {"value": None, "ci": None} for gap in found["gap_recovered"].values())
-    assert all(arm["steered_fraction"] == 0 for arm in found["arms"].values())
+    steered = {name for name, arm in found["arms"].items() if arm["steered_fraction"] > 0}
+    assert steered <= {"speculative"}, "only what does not look for disagreement is steered"
     assert found["oracle"]["bits_per_token"] == found["oracle"]["bits_per_steered_token"] == 0
     assert "No gap: base and thinking model differ" in (tmp_path / "same" / "report.html").read_text()
 
@@ -182,6 +192,8 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"layer": 3}}, r"steering\.layer is 3"),
         ({"steering": {"layer": -1}}, r"steering\.layer is -1"),
         ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
+        ({"hybrid": {"arms": ["hybird"]}}, "which is no arm; did you mean 'hybrid'"),
+        ({"workers": 0}, "workers is 0"),
         ({"steering": {"hidden": 0}}, r"steering\.hidden is 0"),
         ({"steering": {"lr_vectors": float("nan")}}, r"steering\.lr_vectors is nan"),
     ],
@@ -202,6 +214,59 @@ def test_answers_longer_than_a_table_of_positions_are_refused(tiny_folder):
 )
 def test_a_run_of_two_models_is_named_after_the_thinking_model(path, name):
     assert from_dict(RunConfig, {"base": {"path": "./base"}, "thinking": {"path": path}}).name == name
+
+
+def test_what_the_oracle_tells_is_counted_by_part(whole):
+    _, found = whole
+    arms = found["arms"]
+    assert arms["hybrid"]["parts"]["where"] > 0 and arms["force-token"]["parts"]["token"] > 0
+    assert arms["oracle-free"]["bits_per_token"] == arms["majority"]["bits_per_token"] == 0
+    assert arms["oracle-free"]["asks"] == [] and arms["oracle-free"]["agreement"] is None
+    assert found["tests"]["arms"]["base"]["p_holm"] >= found["tests"]["arms"]["base"]["p"]
+    assert set(found["effects"]) >= {"flip", "naming", "counters", "errors"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path):
+    """Rivals, mechanisms and both published versions, added to a run that is there."""
+    out, found = whole
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    shutil.rmtree(again / "arms")
+    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *RIVALS]
+    small = {"distil": {"epochs": 1}, "hybrid": {"arms": arms}, "workers": 2}
+    more = run(from_dict(RunConfig, settings(tiny_folder, **small)), again)
+    assert {"v1-rerank", "v2-random-both", "lora", "bias", "fusion"} <= set(more["arms"])
+    for name, arm in timeless(found)["arms"].items():
+        assert timeless(more)["arms"][name] == arm
+
+
+def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
+    out, _ = whole
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    experiment = experiment_at(again)
+    never = try_arm(experiment, own_arm(experiment, "never", "one:1", "2", "hybrid", "mine"), "never")
+    assert never["accuracy"] == never["base"] and never["bits_per_token"] == 0
+    asked = []
+    answer = ask(experiment, "thinking", "Mia has 22 cards.", asked.append)
+    thinking = experiment.stages.inputs.pair.thinking
+    (greedy,) = decode_greedy(thinking, [thinking.prompt_ids("Mia has 22 cards.")], 20)
+    assert (
+        answer.trace.tokens == list(greedy.tokens) == [int(each["tokens"][0]) for each in asked][: len(greedy.tokens)]
+    )
+    for parts, said in (
+        (("nowhere", "coming", "1", "hybrid"), "there is no 'nowhere'"),
+        (("random", "coming", "1", "hybrid"), "write it as one of"),
+        (("always", "one:7", "1", "hybrid"), "the taxonomy has behaviours 0 to"),
+        (("always", "coming", "much", "hybrid"), "write 'learned', or a number"),
+        (("random:often", "coming", "1", "hybrid"), "'often' is no number"),
+    ):
+        with pytest.raises(ProbeError, match=said):
+            own_arm(experiment, *parts, "mine")
+    with pytest.raises(ProbeError, match="holds no run"):
+        experiment_at(tmp_path / "nothing")
 
 
 @pytest.mark.slow

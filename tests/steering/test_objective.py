@@ -5,8 +5,9 @@ import torch
 
 from probe.hooks import Runner, force
 from probe.models import ModelConfig, load_model
-from probe.steering import BehaviourVectors, GateBatch, SteeringConfig, learn_vectors
+from probe.steering import BehaviourVectors, FixedVectors, GateBatch, SteeringConfig, learn_vectors
 from probe.steering.objective import Objective
+from probe.steering.prefix import resid_below
 
 PROMPTS = [list(range(6, 17)), list(range(30, 34))]
 TEXTS = [list(range(40, 64)), list(range(70, 80))]
@@ -26,7 +27,9 @@ def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
         gate[row, positions] = True
     behaviour = (torch.arange(gate.numel()) % 2).view(gate.shape)
     target = forced.ids.gather(1, forced.predicts + 1)
-    summed, _, n = Objective(model, vectors)(GateBatch(forced, gate, behaviour, target))
+    batch = GateBatch(forced, gate, behaviour, target)
+    scored = Objective(model, vectors)(batch, resid_below(model, batch, LAYER))
+    summed, n = scored.losses.sum(), len(scored.losses)
 
     expected = 0.0
     for row, (prompt, text) in enumerate(zip(PROMPTS, TEXTS, strict=True)):
@@ -37,7 +40,7 @@ def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
             if gate[row, j]:
                 resid, kind = step.resid[LAYER], behaviour[row, j : j + 1]
                 with torch.no_grad():
-                    shift = vectors.shift(vectors.strength(resid, kind), kind)
+                    shift = vectors.shift(resid, vectors.strength(resid, kind), kind)
                 logits = runner.rerun(resid + shift, torch.tensor([0]), persistent=persistent)
             if gate[row, j]:
                 expected -= logits[0].log_softmax(-1)[token].item()
@@ -58,3 +61,28 @@ def test_no_gate_is_no_loss_and_learning_goes_on(tiny_folder, persistent):
     assert [epoch["gates"] for epoch in learned.history] == [0, 0, 0]
     assert [epoch["loss"] for epoch in learned.history] == [0, 0, 0]
     assert learned.vectors.vectors.isfinite().all()
+
+
+def test_a_group_is_steered_together_and_nothing_else_sees_it(arch, tiny_folder):
+    """One sentence as a group: the losses are those of decoding on with persistent shifts from where it begins."""
+    model = load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+    vectors = FixedVectors.of(torch.randn(1, model.d_model, generator=torch.Generator().manual_seed(0)), LAYER)
+    forced = force(model, PROMPTS, TEXTS)
+    gate = torch.zeros_like(forced.emitted)
+    gate[0, 2:6] = gate[0, 9:11] = gate[1, 4:8] = True
+    group = torch.where(torch.arange(gate.shape[1]) < 8, 1, 2).expand(gate.shape)
+    target = forced.ids.gather(1, (forced.predicts + 1).clamp(max=forced.ids.shape[1] - 1))
+    batch = GateBatch(forced, gate, torch.zeros_like(target), target, group)
+    losses = Objective(model, vectors)(batch, resid_below(model, batch, LAYER)).losses
+
+    expected = []
+    for row, spans in ((0, ((2, 6), (9, 11))), (1, ((4, 8),))):
+        for start, end in spans:
+            runner = Runner(model, [PROMPTS[row]], len(TEXTS[row]) + 1, steer=LAYER)
+            step = runner.prefill()
+            for j, token in enumerate(TEXTS[row][:end]):
+                if j >= start:
+                    logits = runner.rerun(step.resid[LAYER] + vectors.vectors, torch.tensor([0]), persistent=True)
+                    expected.append(-logits[0].log_softmax(-1)[token])
+                step = runner.step(torch.tensor([token]))
+    torch.testing.assert_close(losses, torch.stack(expected), atol=2e-4, rtol=1e-3)

@@ -1,8 +1,11 @@
 """The vectors object: units, files, and the norm-matched control."""
 
+import pytest
 import torch
 
-from probe.steering import BehaviourVectors, random_like
+from probe._errors import ProbeError
+from probe._files import read_json, write_json
+from probe.steering import BehaviourVectors, FixedVectors, RankOne, load_mechanism, random_like
 
 
 def made(unit=3.0):
@@ -21,9 +24,10 @@ def test_every_behaviour_starts_at_strength_one():
 
 def test_strength_is_positive_and_the_shift_is_strength_times_vector():
     vectors, behaviour = made(), torch.tensor([3, 0, 1])
-    strength = vectors.strength(torch.randn(3, 16), behaviour)
+    resid = torch.randn(3, 16)
+    strength = vectors.strength(resid, behaviour)
     assert (strength > 0).all()
-    shift = vectors.shift(strength, behaviour)
+    shift = vectors.shift(resid, strength, behaviour)
     for row in range(3):
         torch.testing.assert_close(shift[row], strength[row] * vectors.vectors[behaviour[row]])
 
@@ -34,17 +38,40 @@ def test_units_do_not_matter_to_the_strengths():
     resid, behaviour = torch.randn(5, 16), torch.arange(5) % 4
     strength = small.strength(resid, behaviour)
     torch.testing.assert_close(large.strength(10 * resid, behaviour), strength)
-    torch.testing.assert_close(large.shift(strength, behaviour), 10 * small.shift(strength, behaviour))
+    torch.testing.assert_close(
+        large.shift(10 * resid, strength, behaviour), 10 * small.shift(resid, strength, behaviour)
+    )
 
 
-def test_loaded_equals_saved(tmp_path):
-    vectors = made()
-    vectors.save(tmp_path)
-    again = BehaviourVectors.load(tmp_path)
+@pytest.mark.parametrize("kind", [BehaviourVectors, FixedVectors, RankOne])
+def test_loaded_equals_saved_whatever_the_kind(tmp_path, kind):
+    torch.manual_seed(0)
+    mechanism = kind(4, 16, 2, unit=3.0, persistent=True)
+    for parameter in mechanism.parameters():
+        parameter.data.normal_()
+    mechanism.save(tmp_path)
+    again = load_mechanism(tmp_path)
     resid, behaviour = torch.randn(5, 16), torch.arange(5) % 4
-    assert torch.equal(again.strength(resid, behaviour), vectors.strength(resid, behaviour))
-    assert torch.equal(again.vectors, vectors.vectors)
-    assert again.layer == 2
+    strength = mechanism.strength(resid, behaviour)
+    assert type(again) is kind and (again.layer, again.persistent) == (2, True)
+    assert torch.equal(again.strength(resid, behaviour), strength)
+    assert torch.equal(again.shift(resid, strength, behaviour), mechanism.shift(resid, strength, behaviour))
+    control = random_like(again, seed=0)
+    torch.testing.assert_close(control.vectors.norm(dim=1), again.vectors.norm(dim=1))
+
+    write_json(tmp_path / "mechanism.json", read_json(tmp_path / "mechanism.json") | {"kind": "Wishes"})
+    with pytest.raises(ProbeError, match="'Wishes', which is not known"):
+        load_mechanism(tmp_path)
+
+
+def test_folding_makes_mean_strengths_one_and_keeps_the_shifts():
+    vectors, resid, behaviour = made(), torch.randn(40, 16), torch.arange(40) % 4
+    strength = vectors.strength(resid, behaviour)
+    before = vectors.shift(resid, strength, behaviour)
+    vectors.fold(torch.stack([strength[behaviour == k].mean() for k in range(4)]))
+    folded = vectors.strength(resid, behaviour)
+    torch.testing.assert_close(torch.stack([folded[behaviour == k].mean() for k in range(4)]), torch.ones(4))
+    torch.testing.assert_close(vectors.shift(resid, folded, behaviour), before)
 
 
 def test_random_control_keeps_norms_and_strengths_but_not_directions():

@@ -1,4 +1,4 @@
-"""What steering does to behaviour: does a vector bring about what it is named for, and what goes wrong where it fails?"""
+"""What steering does to behaviour: does a vector bring about what it is named for, and what goes wrong?"""
 
 from probe.hybrid.effects.counted import counted
 from probe.hybrid.effects.errors import classify_errors, first_error

@@ -81,9 +81,9 @@ def sentence_starts(
     """Where sentences of some texts begin, but for the first of each; drawn, if there are more than ``most``."""
     starts = []
     for trace, problem in zip(traces, problems, strict=True):
-        prompts = [tuple(model.prompt_ids(problem.question)) for model in (pair.base, pair.thinking)]
+        base, thinking = (tuple(model.prompt_ids(problem.question)) for model in (pair.base, pair.thinking))
         starts += [
-            Start(*(prompt + trace.tokens[: sentence.token_start] for prompt in prompts))
+            Start(base + trace.tokens[: sentence.token_start], thinking + trace.tokens[: sentence.token_start])
             for sentence in trace.sentences[1:]
         ]
     order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(seed))
@@ -111,8 +111,8 @@ def flip_rates(
     Args:
         mechanism: one vector for each behaviour of the taxonomy.
         traces, problems: whose texts are gone on with, each model with its own prompt before them.
-        behaviours: which are tried; None for all. One at which the two models hardly ever disagree has a vector that was
-            hardly ever trained, and should be left out.
+        behaviours: which are tried; None for all. One at which the two models hardly ever disagree has a vector that
+            was hardly ever trained, and should be left out.
         starts: how many.
         seed: draws the starts and the random vectors.
     """
@@ -131,7 +131,7 @@ def flip_rates(
         rates.append(_rate(k, *hits, own))
         pooled.append((*hits, own))
     together = [[value for each in pooled for value in each[column]] for column in range(3)]
-    return FlipRates(_rate(None, *together), tuple(rates), len(found))
+    return FlipRates(_rate(None, together[0], together[1], together[2]), tuple(rates), len(found))
 
 
 def _rate(behaviour: int | None, flipped: list[bool], random: list[bool], own: list[bool]) -> FlipRate:

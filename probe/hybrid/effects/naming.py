@@ -30,10 +30,11 @@ def naming_agreement(
         gates: of these traces, named by their sentences, in batches of the same size.
 
     Returns:
-        ``single``: what the taxonomy reads off the newest token (as published); ``pooled``: off the mean over the sentence
-        under way; ``coming``: what the reader says.
+        ``single``: what the taxonomy reads off the newest token (as published); ``pooled``: off the mean over the
+        sentence under way; ``coming``: what the reader says.
     """
-    hits, n = dict.fromkeys(("single", "pooled", "coming"), 0), 0
+    hits: dict[str, int] = {"single": 0, "pooled": 0, "coming": 0}
+    n = 0
     batches = text_batches(pair, traces, problems, batch_size)
     for batch, (part, emitted) in zip(gates, batches, strict=True):
         states = predicting_states(pair.thinking, problems, part, emitted, taxonomy.layer).float()

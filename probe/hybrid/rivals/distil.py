@@ -1,4 +1,4 @@
-"""The base model with a LoRA distilled on the thinking model's traces: the same data as the hybrid, no oracle at test."""
+"""The base model with a LoRA distilled on the thinking model's traces: the hybrid's data, and no oracle at test."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

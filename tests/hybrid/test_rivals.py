@@ -1,0 +1,66 @@
+"""Rivals without the thinking model: what is trained comes off again, and nothing hangs on batches."""
+
+import pytest
+import torch
+
+from probe._errors import ProbeError
+from probe.hybrid.rivals import (
+    DistilConfig,
+    adapted,
+    distil_lora,
+    few_shot_prompt,
+    run_lora,
+    run_majority,
+    run_prompted,
+)
+from probe.models import ModelConfig, Pair, PairConfig, load_model
+from probe.problems import load_problems
+from probe.traces import generate_traces
+
+
+@pytest.fixture
+def pair(tiny_folder):
+    configs = [
+        ModelConfig(str(tiny_folder("llama", seed=1)), prompt="Problem: {question}\nSolution:"),
+        ModelConfig(str(tiny_folder("llama", seed=2)), prompt="Question: {question}\n<think>"),
+    ]
+    return Pair(PairConfig("random", *configs), *(load_model(config, device="cpu") for config in configs))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
+    problems = load_problems("story")
+    some = problems.take("train", 4)
+    traces = list(generate_traces(pair.thinking, problems, some, max_new_tokens=12))
+    before = {name: tensor.clone() for name, tensor in pair.base.hf.state_dict().items()}
+    config = DistilConfig(epochs=6, lr=0.02, batch_size=2)
+    history = distil_lora(pair, (traces, some), (traces, some), 4, tmp_path, config, seed=0)
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    after = pair.base.hf.state_dict()
+    assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
+
+    ids = torch.tensor([[5, 6, 7]])
+    plain = pair.base.hf(ids).logits
+    with adapted(pair.base, tmp_path) as model:
+        assert (model.hf(ids).logits - plain).abs().max() > 1e-3
+    assert torch.equal(pair.base.hf(ids).logits, plain)
+    result = run_lora(pair.base, tmp_path, "lora", some, new_tokens=6)
+    assert result.fitted_parameters > 0 and result.asks == () and len(result.texts) == 4
+
+
+def test_a_majority_does_not_hang_on_batches(pair):
+    problems = load_problems("story").take("test", 5)
+    small, large = (run_majority(pair.base, problems, n=3, new_tokens=8, batch_size=size) for size in (2, 64))
+    assert small.texts == large.texts
+    assert small.texts != run_majority(pair.base, problems, n=3, new_tokens=8, seed=1).texts
+
+
+def test_prompts_that_do_not_fit_are_refused(pair):
+    problems = load_problems("story")
+    some = problems.take("train", 2)
+    traces = list(generate_traces(pair.thinking, problems, some, max_new_tokens=4))
+    with pytest.raises(ProbeError, match="only 0 train traces are correct"):
+        few_shot_prompt(pair.base, traces, some, 1, "What?")
+    with pytest.raises(ProbeError, match="do not fit into the 512 positions"):
+        run_prompted(pair.base, "few-shot", some, ["First " * 500] * 2, new_tokens=20)
+    assert len(run_prompted(pair.base, "handbook", some, ["First", "Mia has"], new_tokens=3).texts) == 2

@@ -1,0 +1,45 @@
+"""The policy that never asks: it learns what the base model's state tells, and says what it does not."""
+
+import torch
+
+from probe.steering import BasePolicy, PolicyConfig, learn_policy, residual_bits
+from probe.steering.base_policy import PolicyData
+
+
+def planted(n, seed):
+    """Steered where the first coordinate is high, with the behaviour that the second tells; two layers of width 4."""
+    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
+    return PolicyData(x, torch.where(x[:, 0] > 1, 1 + (x[:, 5] > 0).long(), 0))
+
+
+def test_it_learns_what_can_be_told_and_loads_as_saved(tmp_path):
+    policy = learn_policy(
+        planted(6000, 0),
+        planted(1000, 1),
+        (0, 3),
+        2,
+        PolicyConfig(hidden=32, epochs=25, batch_size=128, lr=0.01),
+        seed=0,
+    )
+    test = planted(1000, 2)
+    found = residual_bits(policy, test)
+    assert found["gate_recall"] > 0.9 and found["gate_precision"] > 0.9 and found["behaviour_accuracy"] > 0.9
+    assert found["bits_per_token"] < 0.25
+
+    policy.save(tmp_path)
+    again, resid = BasePolicy.load(tmp_path), {0: test.states[:, :4], 3: test.states[:, 4:]}
+    assert again.layers == (0, 3)
+    assert torch.equal(again.gate(resid), policy.gate(resid))
+    assert torch.equal(again.behaviour(resid), policy.behaviour(resid))
+    assert (again.gate(resid) == (test.wanted > 0)).float().mean() > 0.95
+
+
+def test_what_the_state_does_not_tell_stays_to_be_told():
+    """Fair coins: nothing is learned, and a bit a token is left."""
+
+    def coins(n, seed):
+        generator = torch.Generator().manual_seed(seed)
+        return PolicyData(torch.randn(n, 8, generator=generator), torch.randint(0, 2, (n,), generator=generator))
+
+    policy = learn_policy(coins(4000, 0), coins(2000, 1), (0, 1), 1, PolicyConfig(hidden=8, epochs=3), seed=0)
+    assert 0.98 < residual_bits(policy, coins(2000, 2))["bits_per_token"] < 1.05
