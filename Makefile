@@ -28,8 +28,8 @@ $(SMOLLM2): $(READY)
 	touch $@
 
 demo: $(READY)
-	$(BIN)/probe run --pair tiny-rl --out runs/demo-rl
-	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft
+	$(BIN)/probe run --pair tiny-rl --out runs/demo-rl --workers 2
+	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft --workers 2
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -45,7 +45,7 @@ lint: $(READY)
 
 # One process a benchmark; each prints its table and writes benchmarks/results/NAME.json.
 bench: $(SMOLLM2)
-	set -e; for name in $(filter-out table workload,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
+	set -e; for name in $(filter-out table workload schedules,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
 		$(BIN)/python -m benchmarks.$$name; \
 	done
 

@@ -1,88 +1,148 @@
-"""Hybrid decoding against its limit (both models decoding alone) and against running it without a cache.
+"""Hybrid decoding against its limit (both models decoding alone, cached) and against two published schedules.
 
+The gate opens at random, at 12 % of the tokens, and the thinking model is asked at every token which behaviour to add.
+No row ends, so all sides take the same number of steps; the schedules must emit the tokens that we do. Version 1 is
+timed twice over: against the hybrid, which steers once, and against the very same search as we run it.
 ``python -m benchmarks.hybrid_decode [--quick]``
 """
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from benchmarks.schedules import Hybrid, batched, searched
 from benchmarks.table import Row, medians, report
-from probe.hybrid import AddVector, Arm, FixedStrength, HybridTrace, OneBehaviour, RandomPositions, decode_hybrid
-from probe.models import Pair, load_pair
+from benchmarks.workload import pairs, steering_vectors
+from probe.hybrid import AddVector, Arm, FixedStrength, Judged, RandomPositions, ThinkingBehaviour, decode_hybrid
+from probe.hybrid.decode import draws
+from probe.models import Pair
 from probe.problems import Problem, load_problems
-from probe.steering import BehaviourVectors
+from probe.steering import FixedVectors
+from probe.steering.learn import steering_layer
+from probe.taxonomy import Taxonomy
+from probe.taxonomy.normaliser import Normaliser
+from probe.taxonomy.weights import Weights
 from probe.traces import decode_greedy
 
-LAYER, TAXONOMY_LAYER, NEW_TOKENS = 1, 2, 96
+RATE, BEHAVIOURS = 0.12, 4
+STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+Tokens = list[list[int]]
+Sides = dict[str, Callable[[], Tokens]]
 
 
-def arm(pair: Pair, rate: float) -> Arm:
-    """Random positions at a known rate with vectors too weak to change a token: all arms emit the same text."""
-    vectors = BehaviourVectors(1, pair.base.d_model, LAYER).requires_grad_(False)
-    vectors.directions.data.fill_(1e-6)
-    return Arm("bench", RandomPositions(rate), OneBehaviour(), FixedStrength(1.0), AddVector(vectors))
+@dataclass(frozen=True)
+class Size:
+    """How much of each comparison.
+
+    Attributes:
+        limit: rows and new tokens, against both models alone.
+        batched: the same, against version 2.
+        searched: the many rows that the hybrid is given, and new tokens, against version 1.
+        rounds: how often.
+    """
+
+    limit: tuple[tuple[int, int], ...]
+    batched: tuple[tuple[int, int], ...]
+    searched: tuple[tuple[int, int], ...]
+    rounds: int
 
 
-def hybrid(pair: Pair, problems: tuple[Problem, ...], rate: float) -> list[HybridTrace]:
-    return decode_hybrid(
-        pair,
-        arm(pair, rate),
-        problems,
-        steering_layer=LAYER,
-        taxonomy_layer=TAXONOMY_LAYER,
-        new_tokens=NEW_TOKENS,
-    )
+SIZES = {
+    "tiny-rl": Size(
+        limit=((1, 128), (64, 128), (1, 512), (64, 512)),
+        batched=((1, 128), (64, 128), (64, 512)),
+        searched=((64, 128), (64, 512)),
+        rounds=3,
+    ),
+    "smollm2-135m": Size(limit=((8, 128),), batched=((8, 32),), searched=((8, 16),), rounds=1),
+}
+QUICK = {
+    "tiny-rl": Size(limit=((1, 64), (64, 64)), batched=((64, 64),), searched=((64, 64),), rounds=2),
+    "smollm2-135m": Size(limit=((4, 8),), batched=((4, 8),), searched=((4, 4),), rounds=1),
+}
 
 
-@torch.no_grad()
-def uncached(pair: Pair, problem: Problem, tokens: list[int]) -> None:
-    """What decoding one row without any cache costs: both models run the whole text again for every token."""
-    for i in range(len(tokens) + 1):
+def workload(pair: Pair, problems: Sequence[Problem], longest: int) -> tuple[Arm, Arm, Hybrid]:
+    """The hybrid, the search of version 1 (both as arms), and what the schedules are given to do the same."""
+    thinking, layer = pair.thinking, steering_layer(pair.base, None)
+    at = thinking.n_layers // 2 - 1
+    prompts = [pair.base.prompt_ids(problem.question) for problem in problems[:8]]
+    mechanism = FixedVectors.of(steering_vectors(pair.base, prompts, layer, BEHAVIOURS), layer)
+    directions = steering_vectors(thinking, prompts, at, BEHAVIOURS)
+    weights = Weights(directions.T, torch.nn.functional.normalize(directions, dim=-1), k=1)
+    taxonomy = Taxonomy(f"resid_post.{at}", Normaliser(torch.zeros(thinking.d_model)), weights)
+    arm = Arm("hybrid", RandomPositions(RATE), ThinkingBehaviour(taxonomy), FixedStrength(), AddVector(mechanism))
+    search = replace(arm, name="search", emit=Judged(mechanism, STRENGTHS, unsteered=False))
+    opens = torch.stack([draws(problem.id, 0, longest)[:, 0] < RATE for problem in problems])
+    return arm, search, Hybrid(pair, taxonomy, mechanism, lambda base, _, count: opens[: len(base), count])
+
+
+def same(sides: Sides, one: str, other: str) -> None:
+    """Refuse to time a schedule that emits other tokens. A tie may fall either way, after which a row goes its own."""
+    rows = list(zip(sides[one](), sides[other](), strict=True))
+    alike = sum(ours == theirs for ours, theirs in rows)
+    assert alike >= 0.9 * len(rows), f"{one} and {other} emit the same tokens in {alike} of {len(rows)} rows only"
+
+
+def compare(pair: Pair, problems: Sequence[Problem], size: Size) -> list[Row]:
+    """All rows of the table for one pair."""
+    longest = max(new for cases in (size.limit, size.batched, size.searched) for _, new in cases)
+    hybrid, search, theirs = workload(pair, problems, longest)
+    table: list[Row] = []
+
+    def ours(arm: Arm, rows: int, new: int) -> Callable[[], Tokens]:
+        return lambda: [trace.tokens for trace in decode_hybrid(pair, arm, problems[:rows], new_tokens=new)]
+
+    def alone(rows: int, new: int) -> None:
         for model in (pair.base, pair.thinking):
-            model.hf(torch.tensor([model.prompt_ids(problem.question) + tokens[:i]]), logits_to_keep=1)
+            decode_greedy(model, [model.prompt_ids(problem.question) for problem in problems[:rows]], new)
+
+    def row(what: str, against: str, ratio: float, goal: float | None = None, better: str = "higher") -> None:
+        table.append(Row(f"{what}, {pair.name}", against, ratio, goal, better))
+
+    for rows, new in size.limit:
+        took = medians({"hybrid": ours(hybrid, rows, new), "alone": lambda r=rows, n=new: alone(r, n)}, size.rounds)
+        ratio = took["hybrid"] / took["alone"]
+        row(f"hybrid, {rows} × {new} tokens", "both models decoding alone", ratio, 1.25, "lower")
+    for rows, new in size.batched:
+        questions = [problem.question for problem in problems[:rows]]
+        sides: Sides = {
+            "hybrid": ours(hybrid, rows, new),
+            "version 2": lambda q=questions, n=new: batched(theirs, q, n),
+        }
+        same(sides, "hybrid", "version 2")
+        took = medians(sides, size.rounds, warm=True)
+        # One row seldom steers, so there is little that the schedule runs too often.
+        row(
+            f"version 2, {rows} × {new} tokens", "hybrid", took["version 2"] / took["hybrid"], 2.0 if rows > 1 else None
+        )
+    for rows, new in size.searched:
+        sides = {
+            "version 1": lambda n=new: [searched(theirs, problems[0].question, n, STRENGTHS)],
+            "search": ours(search, 1, new),
+            "one": ours(hybrid, 1, new),
+            "many": ours(hybrid, rows, new),
+        }
+        same(sides, "version 1", "search")
+        took = medians(sides, size.rounds, warm=True)
+        each = took["many"] / rows
+        row(f"version 1, {new} tokens", f"hybrid, a row of {rows}", took["version 1"] / each, 20.0)
+        row(f"version 1, {new} tokens", "hybrid, one row", took["version 1"] / took["one"], 20.0)
+        row(f"version 1, {new} tokens", "the same search, one row", took["version 1"] / took["search"])
+        row(f"hybrid, one row, {new} tokens", f"hybrid, a row of {rows}", took["one"] / each)
+    return table
 
 
 def main() -> None:
-    quick = "--quick" in sys.argv
-    pair = load_pair("tiny-rl", device="cpu")
-    problems = load_problems("story").take("test", 32)
-    emitted = [trace.tokens for trace in hybrid(pair, problems, 0.0)]
-
-    def force(model) -> None:
-        """The limit: the same model runs the same number of cached steps and nothing else."""
-        decode_greedy(model, [model.prompt_ids(problem.question) for problem in problems], NEW_TOKENS)
-
-    def alone() -> None:
-        # The hybrid emits the base model's text here, so its thinking model takes as many steps as the base does.
-        force(pair.base)
-        force(pair.base)
-
-    sides = {
-        "limit": alone,
-        "hybrid, gate shut": lambda: hybrid(pair, problems, 0.0),
-        "hybrid, 10 % steered": lambda: hybrid(pair, problems, 0.1),
-        "hybrid, all steered": lambda: hybrid(pair, problems, 1.0),
-    }
-    seconds = medians(sides, 2 if quick else 5)
-    rows = [
-        Row(name, "both models decoding alone", seconds[name] / seconds["limit"], goal, "lower")
-        for name, goal in (("hybrid, gate shut", 1.2), ("hybrid, 10 % steered", 1.6), ("hybrid, all steered", 2.0))
-    ]
-    one = medians(
-        {
-            "cached": lambda: hybrid(pair, problems[:1], 0.1),
-            "uncached": lambda: uncached(pair, problems[0], emitted[0]),
-        },
-        1 if quick else 3,
-    )
-    rows.append(Row("uncached, one row", "hybrid, one row", one["uncached"] / one["cached"], None, "higher"))
-    batch = seconds["hybrid, 10 % steered"] / len(problems)
-    rows.append(Row("hybrid, one row", "hybrid, a row of 32", one["cached"] / batch, 8.0, "higher"))
-    report("hybrid_decode", rows)
+    sizes = QUICK if "--quick" in sys.argv else SIZES
+    problems = load_problems("story").take("test", 64)
+    report("hybrid_decode", [row for pair in pairs() for row in compare(pair, problems, sizes[pair.name])])
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.table import Row, medians, report
-from benchmarks.workload import models, padded, twin
-from probe.hooks import capture, edit
+from benchmarks.workload import endless, models, padded, steering_vectors, twin
+from probe.hooks import edit
 from probe.models import Model
 from probe.problems import load_problems
 from probe.traces import decode_greedy
@@ -30,31 +28,10 @@ QUICK = {"tiny-base": (16, 48), "smollm2-135m": (4, 8)}
 Tokens = list[list[int]]
 
 
-def endless(model: Model) -> Model:
-    """The model, never ending a row."""
-    model.eos_ids = ()
-    generation = model.hf.generation_config
-    assert generation is not None
-    generation.eos_token_id = None
-    generation.pad_token_id = model.pad_id
-    return model
-
-
-@torch.no_grad()
-def steering_vector(model: Model, prompts: Tokens, layer: int) -> Float[Tensor, " d_model"]:
-    """A random direction, half as long as the residual stream of these prompts is."""
-    ids, mask = padded(model, prompts, "left")
-    with capture(model, [f"resid_post.{layer}"]) as acts:
-        model.hf(input_ids=ids, attention_mask=mask, use_cache=False)
-    length = acts[f"resid_post.{layer}"][mask.bool()].norm(dim=-1).median()
-    direction = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
-    return 0.5 * length * direction / direction.norm()
-
-
 def sides_of(model: Model, prompts: Tokens, new: int) -> dict[str, Callable[[], Tokens]]:
     """Every side: a function that decodes all prompts and gives the new tokens."""
     layer = model.n_layers // 2 - 1
-    vector = steering_vector(model, prompts, layer)
+    (vector,) = steering_vectors(model, prompts, layer, 1)
     ids, mask = padded(model, prompts, "left")
     plain, seen, bridge = endless(twin(model)), endless(twin(model)).nnsight(), model.lens()
 

