@@ -103,9 +103,8 @@ def learn_on_sentences(
         vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
         vectors.directions.data = start.clone()
         torch.manual_seed(seed)
-        return learn_mechanism(base, vectors, seen, held, alike, seed=seed, progress=progress)
+        return learn_mechanism(base, vectors, seen, held, replace(config, balance=True), seed=seed, progress=progress)
 
-    alike = replace(config, balance=True, per_trace=None)
     whole, held = ([_whole(batch) for batch in some] for some in (train, validation))
     generator = torch.Generator().manual_seed(seed)
     bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole, held).vectors
