@@ -47,7 +47,7 @@ def collect_gates(
     traces: Sequence[Trace],
     problems: Sequence[Problem],
     *,
-    behaviours: Sequence[Int[Tensor, " tokens"]] | None = None,
+    behaviours: Sequence[Int[Tensor, " _"]] | None = None,
     batch_size: int = 16,
 ) -> Iterator[GateBatch]:
     """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
