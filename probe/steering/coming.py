@@ -27,9 +27,7 @@ from probe.traces import Trace
 _TOKENS = 20_000
 
 
-def token_behaviours(
-    taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations
-) -> list[Int[Tensor, " _"]]:
+def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> list[Int[Tensor, " _"]]:
     """For each trace the behaviour of the sentence that each emitted token is in; −1 where that is not known.
 
     The end token counts to the last sentence.
