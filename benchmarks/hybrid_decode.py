@@ -36,35 +36,30 @@ Tokens = list[list[int]]
 Sides = dict[str, Callable[[], Tokens]]
 
 
+#: Rows, new tokens, and how often.
+Case = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Size:
-    """How much of each comparison.
+    """How much of each comparison: against both models alone, against version 2 and, row by row, against version 1."""
 
-    Attributes:
-        limit: rows and new tokens, against both models alone.
-        batched: the same, against version 2.
-        searched: the many rows that the hybrid is given, and new tokens, against version 1.
-        rounds: how often.
-    """
-
-    limit: tuple[tuple[int, int], ...]
-    batched: tuple[tuple[int, int], ...]
-    searched: tuple[tuple[int, int], ...]
-    rounds: int
+    limit: tuple[Case, ...]
+    batched: tuple[Case, ...]
+    searched: tuple[Case, ...]
 
 
 SIZES = {
     "tiny-rl": Size(
-        limit=((1, 128), (64, 128), (1, 512), (64, 512)),
-        batched=((1, 128), (64, 128), (64, 512)),
-        searched=((64, 128), (64, 512)),
-        rounds=3,
+        limit=((1, 128, 5), (64, 128, 3), (1, 512, 1), (64, 512, 1)),
+        batched=((1, 128, 3), (64, 128, 3)),
+        searched=((64, 128, 3),),
     ),
-    "smollm2-135m": Size(limit=((8, 128),), batched=((8, 32),), searched=((8, 16),), rounds=1),
+    "smollm2-135m": Size(limit=((8, 128, 1),), batched=((16, 64, 1),), searched=((8, 16, 1),)),
 }
 QUICK = {
-    "tiny-rl": Size(limit=((1, 64), (64, 64)), batched=((64, 64),), searched=((64, 64),), rounds=2),
-    "smollm2-135m": Size(limit=((4, 8),), batched=((4, 8),), searched=((4, 4),), rounds=1),
+    "tiny-rl": Size(limit=((1, 64, 3), (64, 64, 1)), batched=((64, 64, 1),), searched=((64, 32, 1),)),
+    "smollm2-135m": Size(limit=((4, 8, 1),), batched=((4, 8, 1),), searched=((4, 4, 1),)),
 }
 
 
@@ -83,54 +78,65 @@ def workload(pair: Pair, problems: Sequence[Problem], longest: int) -> tuple[Arm
     return arm, search, Hybrid(pair, taxonomy, mechanism, lambda base, _, count: opens[: len(base), count])
 
 
-def same(sides: Sides, one: str, other: str) -> None:
-    """Refuse to time a schedule that emits other tokens. A tie may fall either way, after which a row goes its own."""
-    rows = list(zip(sides[one](), sides[other](), strict=True))
-    alike = sum(ours == theirs for ours, theirs in rows)
-    assert alike >= 0.9 * len(rows), f"{one} and {other} emit the same tokens in {alike} of {len(rows)} rows only"
+def alike(sides: Sides, rounds: int, one: str, other: str) -> dict[str, float]:
+    """Median seconds of each side; refuses if two of them emit different tokens.
+
+    A tie may fall either way, after which a row goes its own: one in ten may differ.
+    """
+    said: dict[str, Tokens] = {}
+    seconds = medians({name: lambda name=name: said.update({name: sides[name]()}) for name in sides}, rounds, warm=True)
+    same = sum(ours == theirs for ours, theirs in zip(said[one], said[other], strict=True))
+    assert same >= 0.9 * len(said[one]), f"{one} and {other} agree in {same} of {len(said[one])} rows only"
+    return seconds
 
 
 def compare(pair: Pair, problems: Sequence[Problem], size: Size) -> list[Row]:
     """All rows of the table for one pair."""
-    longest = max(new for cases in (size.limit, size.batched, size.searched) for _, new in cases)
+    longest = max(new for cases in (size.limit, size.batched, size.searched) for _, new, _ in cases)
     hybrid, search, theirs = workload(pair, problems, longest)
     table: list[Row] = []
+    sides: Sides
 
     def ours(arm: Arm, rows: int, new: int) -> Callable[[], Tokens]:
         return lambda: [trace.tokens for trace in decode_hybrid(pair, arm, problems[:rows], new_tokens=new)]
 
-    def alone(rows: int, new: int) -> None:
-        for model in (pair.base, pair.thinking):
-            decode_greedy(model, [model.prompt_ids(problem.question) for problem in problems[:rows]], new)
+    def alone(rows: int, new: int) -> Tokens:
+        asked = {
+            model: [model.prompt_ids(problem.question) for problem in problems[:rows]]
+            for model in (pair.base, pair.thinking)
+        }
+        return [list(row.tokens) for model, prompts in asked.items() for row in decode_greedy(model, prompts, new)]
 
     def row(what: str, against: str, ratio: float, goal: float | None = None, better: str = "higher") -> None:
         table.append(Row(f"{what}, {pair.name}", against, ratio, goal, better))
 
-    for rows, new in size.limit:
-        took = medians({"hybrid": ours(hybrid, rows, new), "alone": lambda r=rows, n=new: alone(r, n)}, size.rounds)
+    for rows, new, rounds in size.limit:
+        # A short run warms as well as a long one.
+        ours(hybrid, rows, 2)()
+        alone(rows, 2)
+        sides = {"hybrid": ours(hybrid, rows, new), "alone": lambda r=rows, n=new: alone(r, n)}
+        took = medians(sides, rounds, warm=True)
         ratio = took["hybrid"] / took["alone"]
         row(f"hybrid, {rows} × {new} tokens", "both models decoding alone", ratio, 1.25, "lower")
-    for rows, new in size.batched:
+    for rows, new, rounds in size.batched:
         questions = [problem.question for problem in problems[:rows]]
-        sides: Sides = {
+        sides = {
             "hybrid": ours(hybrid, rows, new),
             "version 2": lambda q=questions, n=new: batched(theirs, q, n),
         }
-        same(sides, "hybrid", "version 2")
-        took = medians(sides, size.rounds, warm=True)
+        took = alike(sides, rounds, "hybrid", "version 2")
         # One row seldom steers, so there is little that the schedule runs too often.
         row(
             f"version 2, {rows} × {new} tokens", "hybrid", took["version 2"] / took["hybrid"], 2.0 if rows > 1 else None
         )
-    for rows, new in size.searched:
+    for rows, new, rounds in size.searched:
         sides = {
             "version 1": lambda n=new: [searched(theirs, problems[0].question, n, STRENGTHS)],
             "search": ours(search, 1, new),
             "one": ours(hybrid, 1, new),
             "many": ours(hybrid, rows, new),
         }
-        same(sides, "version 1", "search")
-        took = medians(sides, size.rounds, warm=True)
+        took = alike(sides, rounds, "version 1", "search")
         each = took["many"] / rows
         row(f"version 1, {new} tokens", f"hybrid, a row of {rows}", took["version 1"] / each, 20.0)
         row(f"version 1, {new} tokens", "hybrid, one row", took["version 1"] / took["one"], 20.0)
