@@ -39,6 +39,15 @@ class GateBatch:
         rows, emitted = self.gate.nonzero(as_tuple=True)
         return rows, self.forced.predicts[rows, emitted]
 
+    @property
+    def slots(self) -> Int[Tensor, " gates"]:
+        """Of each gate, how many its row has before it."""
+        return (self.gate.cumsum(1) - 1)[self.gate]
+
+    def behaviours(self, n: int) -> Int[Tensor, " gates"]:
+        """Of each gate its behaviour, for a mechanism of ``n``; one of a single vector takes them all for one."""
+        return self.behaviour[self.gate].clamp(max=n - 1)
+
 
 def collect_gates(
     pair: Pair,

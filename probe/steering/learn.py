@@ -6,8 +6,7 @@ chosen on validation traces, holds for vectors and strengths alike.
 """
 
 import math
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,11 @@ from tqdm.auto import tqdm
 from probe._config import check_above_zero, check_least, check_seeds
 from probe._errors import ProbeError
 from probe.models import Model, place
+from probe.steering.balance import gate_weights
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import Mechanism
-from probe.steering.objective import Objective, Scored
-from probe.steering.prefix import Prefix, resid_below
+from probe.steering.objective import Objective
+from probe.steering.prefix import Prefix, cache_folder, resid_below, share
 from probe.steering.vectors import BehaviourVectors
 
 if TYPE_CHECKING:
@@ -49,9 +49,11 @@ class SteeringConfig:
     hidden: int = 32
     """Width of the strength network."""
     balance: bool = False
-    """Count every behaviour alike, however many gates it has."""
+    """Count every behaviour alike, however many gates it has, and of a trace not more than ``per_trace`` of each."""
+    per_trace: int | None = 64
+    """With ``balance``: how many gates of a behaviour count in one trace, drawn anew each epoch; None for all."""
     batches_per_step: int = 1
-    """Batches whose gradients are added up before a step; several processes share them."""
+    """Batches whose gradients are added up before a step; several processes share them, so give each at least one."""
     persistent: bool = False
     """Whether later tokens see the shifted states (in the layers above, through their keys and values), or only the
     logits at a gate do. Training and decoding always do the same."""
@@ -60,7 +62,7 @@ class SteeringConfig:
 
     def __post_init__(self) -> None:
         check_seeds("steering.seeds", self.seeds)
-        check_least("steering", self, layer=0, epochs=1, patience=1, hidden=1, batches_per_step=1)
+        check_least("steering", self, layer=0, epochs=1, patience=1, hidden=1, batches_per_step=1, per_trace=1)
         check_above_zero("steering", self, "lr_vectors", "lr_strength")
 
 
@@ -97,6 +99,7 @@ def learn_vectors(
     *,
     seed: int,
     progress: bool = False,
+    cache: Path | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> Learned:
     """Learn one vector a behaviour and the strength network together.
@@ -105,7 +108,14 @@ def learn_vectors(
         train, validation: from :func:`~probe.steering.gates.collect_gates`.
         n_behaviours: 1 learns the single-vector arm, which ignores the behaviours.
         layer: the steering layer.
-        accelerator: shares the batches of each step among its processes, which then hold the same vectors.
+        cache: folder for the residual streams at the site, as large as the texts' hidden states of one layer; they are
+            found there again by the next training on the same batches. None takes a temporary one. Processes on several
+            machines must be given one that all of them see.
+        accelerator: shares the batches of each step among its processes. Each must be given the same, with the base
+            model on its device, and all get the same vectors, which are those that one process would get.
+
+    Raises:
+        ProbeError: if a step has fewer batches than there are processes.
     """
     torch.manual_seed(seed)
     unit = typical_coordinate(base, train[:4], layer)
@@ -114,7 +124,7 @@ def learn_vectors(
     )
     vectors.directions.data.normal_(std=0.01)
     return learn_mechanism(
-        base, vectors, train, validation, config, seed=seed, progress=progress, accelerator=accelerator
+        base, vectors, train, validation, config, seed=seed, progress=progress, cache=cache, accelerator=accelerator
     )
 
 
@@ -127,6 +137,7 @@ def learn_mechanism(
     *,
     seed: int,
     progress: bool = False,
+    cache: Path | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> Learned:
     """Learn any mechanism, from where it stands.
@@ -135,15 +146,21 @@ def learn_mechanism(
         mechanism: moved to the base model's device and trained in place; ``directions`` with ``lr_vectors``, everything
             else with ``lr_strength``.
         others: as of :func:`learn_vectors`.
+
+    Raises:
+        ProbeError: if a step has fewer batches than there are processes.
     """
     mechanism = mechanism.to(base.device).train().requires_grad_(True)
-    rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    objective = Objective(base, mechanism)
+    rank, processes = share(accelerator)
+    per_step = config.batches_per_step
+    if per_step < processes:
+        raise ProbeError(
+            f"steering.batches_per_step is {per_step}; give each of the {processes} processes at least one"
+        )
     rest = [parameter for name, parameter in mechanism.named_parameters() if name != "directions"]
-    groups = [(config.lr_vectors, [mechanism.get_parameter("directions")]), (config.lr_strength, rest)]
+    groups = [(config.lr_vectors, [mechanism.directions]), (config.lr_strength, rest)]
     groups = [(lr, parameters) for lr, parameters in groups if parameters]
     optimizer = torch.optim.AdamW([{"params": parameters, "lr": lr} for lr, parameters in groups], weight_decay=0.0)
-    per_step = max(config.batches_per_step, processes)
     steps = config.epochs * math.ceil(len(train) / per_step)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [lr for lr, _ in groups], total_steps=max(steps, 2), pct_start=0.1
@@ -151,23 +168,30 @@ def learn_mechanism(
     for parameter in mechanism.parameters():
         parameter.grad = torch.zeros_like(parameter)  # a process without a gate has something to add all the same
     generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress)
-    with tempfile.TemporaryDirectory() as folder:
-        seen = Prefix(base, train, mechanism.layer, Path(folder) / "train")
-        held = Prefix(base, validation, mechanism.layer, Path(folder) / "validation")
-        history = [_evaluate(objective, held)]
+    objective = Objective(base, mechanism)
+    bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
+    with cache_folder(cache, accelerator) as folder:
+        seen = Prefix(base, train, mechanism.layer, folder, accelerator)
+        held = Prefix(base, validation, mechanism.layer, folder, accelerator)
+        history = [_evaluate(objective, held, accelerator)]
         best = _state(mechanism)
         for _ in range(config.epochs):
             order = torch.randperm(len(train), generator=generator).tolist()
-            for start in range(0, len(order), per_step):
+            for step in (order[start : start + per_step] for start in range(0, len(order), per_step)):
+                weights = gate_weights([train[i] for i in step], mechanism.n_behaviours, config, generator)
                 optimizer.zero_grad(set_to_none=False)
-                mine = [objective(*seen[i]) for i in order[start : start + per_step][rank::processes]]
-                _backward(mine, mechanism, config.balance, accelerator)
+                for i, weight in list(zip(step, weights, strict=True))[rank::processes]:
+                    losses = objective(*seen[i]).losses
+                    if len(losses):
+                        (losses * weight).sum().backward()
+                for parameter in mechanism.parameters():
+                    assert parameter.grad is not None
+                    parameter.grad = _sum(parameter.grad, accelerator)
                 torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
                 optimizer.step()  # where there is no gate there is no gradient, and nothing moves
                 schedule.step()
                 bar.update()
-            history.append(_evaluate(objective, held))
+            history.append(_evaluate(objective, held, accelerator))
             losses = [epoch["loss"] for epoch in history]
             if losses[-1] <= min(losses):
                 best = _state(mechanism)
@@ -176,7 +200,7 @@ def learn_mechanism(
         bar.close()
         mechanism.load_state_dict(best)
         if isinstance(mechanism, BehaviourVectors):
-            mechanism.fold(_mean_strengths(objective, seen))
+            mechanism.fold(_mean_strengths(mechanism, seen, accelerator))
     return Learned(mechanism.eval().requires_grad_(False), history)
 
 
@@ -190,45 +214,37 @@ def _state(mechanism: Mechanism) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in mechanism.state_dict().items()}
 
 
-def _backward(scored: Sequence[Scored], mechanism: Mechanism, balance: bool, accelerator: "Accelerator | None") -> None:
-    """The mean loss over the gates of a step or, balanced, over behaviours of the mean over theirs; all processes'."""
-    device = mechanism.vectors.device
-    counts = torch.zeros(mechanism.n_behaviours, device=device)
-    for each in scored:
-        counts += torch.bincount(each.behaviour, minlength=mechanism.n_behaviours)
-    counts = _sum(counts, accelerator)
-    weights = 1 / (counts * (counts > 0).sum()) if balance else 1 / counts.sum().expand_as(counts)
-    for each in scored:
-        if len(each.losses):
-            (each.losses * weights[each.behaviour]).sum().backward()
-    for parameter in mechanism.parameters():
-        assert parameter.grad is not None
-        parameter.grad = _sum(parameter.grad, accelerator)
+@torch.no_grad()
+def _evaluate(objective: Objective, batches: Prefix, accelerator: "Accelerator | None") -> dict[str, float]:
+    sums = torch.zeros(3, device=batches.device)
+    for batch, hidden in _mine(batches, accelerator):
+        scored = objective(batch, hidden)
+        sums += torch.stack([scored.losses.sum(), scored.right.sum(), batch.gate.sum()])
+    loss, right, n = _sum(sums, accelerator).tolist()
+    return {"loss": loss / max(n, 1), "accuracy": right / max(n, 1), "gates": int(n)}
+
+
+@torch.no_grad()
+def _mean_strengths(
+    mechanism: Mechanism, batches: Prefix, accelerator: "Accelerator | None"
+) -> Float[Tensor, " behaviours"]:
+    """Per behaviour, at its own gates; one where it has none."""
+    n = mechanism.n_behaviours
+    sums = torch.zeros(2, n, device=batches.device)
+    for batch, hidden in _mine(batches, accelerator):
+        behaviour = batch.behaviours(n)
+        strength = mechanism.strength(hidden[batch.places], behaviour)
+        sums.index_add_(1, behaviour, torch.stack([strength, torch.ones_like(strength)]))
+    total, counts = _sum(sums, accelerator)
+    return torch.where(counts > 0, total / counts.clamp(min=1), 1.0)
+
+
+def _mine(batches: Prefix, accelerator: "Accelerator | None") -> Iterator[tuple[GateBatch, Tensor]]:
+    rank, processes = share(accelerator)
+    return (batches[i] for i in range(rank, len(batches), processes))
 
 
 def _sum(tensor: Tensor, accelerator: "Accelerator | None") -> Tensor:
     """Over all processes."""
     reduced: Any = tensor if accelerator is None else accelerator.reduce(tensor, "sum")
     return reduced
-
-
-@torch.no_grad()
-def _evaluate(objective: Objective, batches: Prefix) -> dict[str, float]:
-    scored = [objective(*batches[i]) for i in range(len(batches))]
-    n = sum(len(each.losses) for each in scored)
-    loss = sum(each.losses.sum().item() for each in scored)
-    right = sum(int(each.right.sum()) for each in scored)
-    return {"loss": loss / max(n, 1), "accuracy": right / max(n, 1), "gates": n}
-
-
-@torch.no_grad()
-def _mean_strengths(objective: Objective, batches: Prefix) -> Float[Tensor, " behaviours"]:
-    """Per behaviour, at its own gates; one where it has none."""
-    mechanism = objective.mechanism
-    sums, counts = (torch.zeros(mechanism.n_behaviours, device=mechanism.vectors.device) for _ in range(2))
-    for batch, hidden in (batches[i] for i in range(len(batches))):
-        behaviour = batch.behaviour[batch.gate].clamp(max=mechanism.n_behaviours - 1)
-        if len(behaviour):
-            sums.index_add_(0, behaviour, mechanism.strength(hidden[batch.places], behaviour))
-            counts += torch.bincount(behaviour, minlength=mechanism.n_behaviours)
-    return torch.where(counts > 0, sums / counts.clamp(min=1), 1.0)

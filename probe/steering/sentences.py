@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -103,8 +104,9 @@ def learn_on_sentences(
         vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
         vectors.directions.data = start.clone()
         torch.manual_seed(seed)
-        return learn_mechanism(base, vectors, seen, held, replace(config, balance=True), seed=seed, progress=progress)
+        return learn_mechanism(base, vectors, seen, held, alike, seed=seed, progress=progress)
 
+    alike = replace(config, balance=True, per_trace=None)
     whole, held = ([_whole(batch) for batch in some] for some in (train, validation))
     generator = torch.Generator().manual_seed(seed)
     bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole, held).vectors
@@ -133,4 +135,5 @@ def _targets(forced: Forced) -> Tensor:
 @torch.no_grad()
 def _losses(base: Model, forced: Forced, layer: int) -> Float[Tensor, "rows emitted"]:
     logits, _ = read_forced(base, forced, layer)
-    return -logits.log_softmax(-1).gather(-1, _targets(forced)[..., None])[..., 0]
+    rows = zip(logits, _targets(forced), strict=True)  # one at a time: logits are the largest thing there is
+    return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])

@@ -1,0 +1,160 @@
+"""Learning: the loop is the same for every mechanism, whoever shares it and wherever it keeps what lies below."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from probe.hooks import force
+from probe.models import ModelConfig, load_model
+from probe.steering import FixedVectors, GateBatch, RankOne, SteeringConfig, learn_mechanism, learn_vectors
+from probe.steering.balance import gate_weights
+from probe.steering.objective import Objective
+from probe.steering.prefix import Prefix, resid_below
+
+LAYER, K = 1, 3
+CONFIG = SteeringConfig(epochs=3, hidden=4, batches_per_step=2, balance=True, per_trace=3)
+
+
+def gates_of(model, n=4, seed=0):
+    """Random text with random gates, of which the wanted token hangs on the behaviour."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(rows, width):
+        return torch.randint(6, 90, (rows, width), generator=generator).tolist()
+
+    batches = []
+    for i in range(n):
+        forced = force(model, draw(3, 5), [row[: 10 + 3 * i + j] for j, row in enumerate(draw(3, 24))])
+        gate = (torch.rand(forced.emitted.shape, generator=generator) < 0.4) & forced.emitted
+        behaviour = torch.randint(K, gate.shape, generator=generator)
+        batches.append(GateBatch(forced, gate, behaviour, 20 + 10 * behaviour))
+    return batches
+
+
+@pytest.fixture
+def model(tiny_folder):
+    return load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_every_kind_learns(model, persistent):
+    train, held = gates_of(model), gates_of(model, 2, seed=1)
+    config = replace(CONFIG, epochs=10, lr_vectors=1.0, persistent=persistent)
+    learned = [learn_vectors(model, train, held, K, LAYER, config, seed=0)]
+    for kind in (FixedVectors, RankOne):
+        fresh = kind(K, model.d_model, LAYER, unit=learned[0].vectors.unit, persistent=persistent)
+        learned.append(learn_mechanism(model, fresh, train, held, config, seed=0))
+    for each in learned:
+        first, best = each.history[0]["loss"], min(epoch["loss"] for epoch in each.history)
+        assert best < 0.7 * first
+        scored = [Objective(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in held]
+        mean = torch.cat([score.losses for score in scored]).mean().item()
+        assert mean == pytest.approx(best, rel=1e-4), "the best epoch's is kept, and folding changes nothing"
+
+
+def test_after_learning_the_mean_strength_at_a_behaviour_s_gates_is_one(model):
+    train = gates_of(model)
+    vectors = learn_vectors(model, train, train, K, LAYER, CONFIG, seed=0).vectors
+    resid = torch.cat([resid_below(model, batch, LAYER)[batch.places] for batch in train])
+    behaviour = torch.cat([batch.behaviour[batch.gate] for batch in train])
+    strength = vectors.strength(resid, behaviour)
+    for k in range(K):
+        assert strength[behaviour == k].mean().item() == pytest.approx(1, abs=1e-5)
+    assert strength.std() > 0
+
+
+def test_weights_of_a_step_sum_to_one_and_balanced_every_behaviour_weighs_alike(model):
+    batches = [replace(batch, behaviour=(batch.behaviour - 1).clamp(min=0)) for batch in gates_of(model)]
+    behaviour = torch.cat([batch.behaviours(K) for batch in batches])
+    trace = torch.cat([batch.places[0] + 3 * i for i, batch in enumerate(batches)])
+
+    def weights(config, seed=0):
+        return torch.cat(gate_weights(batches, K, config, torch.Generator().manual_seed(seed)))
+
+    torch.testing.assert_close(weights(SteeringConfig()), torch.full((len(behaviour),), 1 / len(behaviour)))
+    every = weights(replace(CONFIG, per_trace=None))
+    some, again, other = weights(CONFIG), weights(CONFIG), weights(CONFIG, seed=1)
+    for found in (every, some):
+        shares = torch.bincount(behaviour, found, minlength=K)
+        torch.testing.assert_close(shares, torch.tensor([0.5, 0.5, 0.0]))  # the third has no gate
+    assert (every > 0).all() and torch.equal(some, again) and not torch.equal(some, other)
+    kept = torch.bincount(trace * K + behaviour, (some > 0).float())
+    assert torch.equal(kept, torch.bincount(trace * K + behaviour).clamp(max=3).float())
+
+
+def test_what_lies_below_is_run_once_and_never_taken_for_another_s(model, tiny_folder, tmp_path):
+    batches = gates_of(model)
+    Prefix(model, batches, LAYER, tmp_path)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    again = Prefix(model, batches[::-1], LAYER, tmp_path)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written and len(written) == len(batches)
+    for batch, hidden in (again[i] for i in range(len(again))):
+        assert torch.equal(hidden, resid_below(model, batch, LAYER))
+    other = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters", seed=1))), device="cpu")
+    other.name = model.name
+    for differs, layer in ((other, LAYER), (model, LAYER + 1)):
+        found = Prefix(differs, batches, layer, tmp_path)
+        assert torch.equal(found[0][1], resid_below(differs, batches[0], layer))
+
+
+def test_a_cache_changes_nothing(model, tmp_path):
+    train = gates_of(model)
+    plain, kept, again = (
+        learn_vectors(model, train, train[:1], K, LAYER, CONFIG, seed=0, cache=cache)
+        for cache in (None, tmp_path, tmp_path)
+    )
+    assert torch.equal(plain.vectors.vectors, kept.vectors.vectors)
+    assert torch.equal(plain.vectors.vectors, again.vectors.vectors)
+
+
+_PROCESS = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+sys.path.insert(0, sys.argv[1])
+from test_learn import CONFIG, K, LAYER, gates_of
+from probe._errors import ProbeError
+from probe.models import ModelConfig, load_model
+from probe.steering import learn_vectors
+
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+model = load_model(ModelConfig(sys.argv[2]), device="cpu")
+train, held = gates_of(model), gates_of(model, 3, seed=1)
+train.append(replace(train[0], gate=torch.zeros_like(train[0].gate)))  # at times one process has nothing to do
+learned = learn_vectors(model, train, held, K, LAYER, CONFIG, seed=0, accelerator=accelerator)
+try:
+    learn_vectors(model, train, held, K, LAYER, replace(CONFIG, batches_per_step=1), seed=0, accelerator=accelerator)
+    refused = ""
+except ProbeError as error:
+    refused = str(error)
+out = {"processes": accelerator.num_processes, "vectors": learned.vectors.vectors.tolist(),
+       "scale": learned.vectors.scale.tolist(), "history": learned.history, "refused": refused}
+Path(sys.argv[3], f"{accelerator.process_index}.json").write_text(json.dumps(out))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_vectors_of_one(tiny_folder, tmp_path):
+    script, folder = tmp_path / "learn.py", tiny_folder("llama", tokenizer="letters")
+    script.write_text(_PROCESS)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, before in (("one", []), ("two", launch)):
+        told = [str(script), str(Path(__file__).parent), str(folder), str(tmp_path / name)]
+        subprocess.run([sys.executable, *before, *told], check=True)
+    one, *two = (json.loads((tmp_path / name).read_text()) for name in ("one/0.json", "two/0.json", "two/1.json"))
+    assert [each["processes"] for each in (one, *two)] == [1, 2, 2] and not one["refused"]
+    for each in two:
+        assert "batches_per_step is 1" in each["refused"]
+        for name in ("vectors", "scale"):
+            torch.testing.assert_close(torch.tensor(each[name]), torch.tensor(one[name]), rtol=1e-5, atol=1e-5)
+        assert [epoch["gates"] for epoch in each["history"]] == [epoch["gates"] for epoch in one["history"]]
