@@ -162,9 +162,7 @@ def learn_mechanism(
     groups = [(lr, parameters) for lr, parameters in groups if parameters]
     optimizer = torch.optim.AdamW([{"params": parameters, "lr": lr} for lr, parameters in groups], weight_decay=0.0)
     steps = config.epochs * math.ceil(len(train) / per_step)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [lr for lr, _ in groups], total_steps=max(steps, 2), pct_start=0.1
-    )
+    schedule = one_cycle(optimizer, [lr for lr, _ in groups], steps)
     for parameter in mechanism.parameters():
         parameter.grad = torch.zeros_like(parameter)  # a process without a gate has something to add all the same
     generator = torch.Generator().manual_seed(seed)
@@ -202,6 +200,14 @@ def learn_mechanism(
         if isinstance(mechanism, BehaviourVectors):
             mechanism.fold(_mean_strengths(mechanism, seen, accelerator))
     return Learned(mechanism.eval().requires_grad_(False), history)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, lr: Sequence[float], steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """A tenth of the steps up to ``lr`` of each group of parameters, the others down.
+
+    Fewer than eleven steps are the beginning of eleven: the way up of ten would have no length, by which torch divides.
+    """
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, list(lr), total_steps=max(steps, 11), pct_start=0.1)
 
 
 def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) -> float:

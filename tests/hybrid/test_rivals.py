@@ -48,6 +48,19 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     assert result.fitted_parameters > 0 and result.asks == () and len(result.texts) == 4
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
+    problems = load_problems("story")
+    some = problems.take("train", 2)
+    split = (list(generate_traces(pair.thinking, problems, some, max_new_tokens=12)), some)
+    history = distil_lora(pair, split, split, 4, tmp_path, DistilConfig(epochs=1, lr=100.0), seed=0)
+    assert history[1]["loss"] > history[0]["loss"]
+    ids = torch.tensor([[5, 6, 7]])
+    plain = pair.base.hf(ids).logits
+    with adapted(pair.base, tmp_path) as model:
+        assert torch.equal(model.hf(ids).logits, plain)
+
+
 def test_a_majority_does_not_hang_on_batches(pair):
     problems = load_problems("story").take("test", 5)
     small, large = (run_majority(pair.base, problems, n=3, new_tokens=8, batch_size=size) for size in (2, 64))

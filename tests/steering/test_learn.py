@@ -57,6 +57,14 @@ def test_every_kind_learns(model, persistent):
         assert mean == pytest.approx(best, rel=1e-4), "the best epoch's is kept, and folding changes nothing"
 
 
+@pytest.mark.parametrize("epochs", [1, 9, 10, 11])
+def test_any_number_of_steps_will_do(model, epochs):
+    """Ten are one too many for the schedule's first tenth to be a step long."""
+    train = gates_of(model, 1)
+    config = replace(CONFIG, epochs=epochs, patience=99, batches_per_step=1)
+    assert len(learn_vectors(model, train, train, K, LAYER, config, seed=0).history) == epochs + 1
+
+
 def test_after_learning_the_mean_strength_at_a_behaviour_s_gates_is_one(model):
     train = gates_of(model)
     vectors = learn_vectors(model, train, train, K, LAYER, CONFIG, seed=0).vectors

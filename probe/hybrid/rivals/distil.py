@@ -21,6 +21,7 @@ from probe.hybrid.evaluate import ArmResult, rollouts
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.steering.gates import text_batches
+from probe.steering.learn import one_cycle
 from probe.traces import Trace
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def distil_lora(
     Args:
         train, validation: the thinking model's traces, and the problems of each.
         rank: of the LoRA.
-        folder: gets the adapter of the epoch with the lowest validation loss, as PEFT writes it.
+        folder: gets the adapter of the epoch with the lowest validation loss, as PEFT writes it; where none is below
+            the base model's, that is one that changes nothing.
 
     Returns:
         Per epoch the validation loss, in nats a token, and accuracy; epoch 0 is the base model. It is as it was.
@@ -75,8 +77,9 @@ def distil_lora(
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.0)
         steps = config.epochs * len(batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=max(steps, 2), pct_start=0.1)
+        schedule = one_cycle(optimizer, [config.lr], steps)
         history = [_evaluate(base, held)]
+        model.save_pretrained(str(folder), save_embedding_layers=False)  # it changes nothing yet, and may stay the best
         generator = torch.Generator().manual_seed(seed)
         bar = tqdm(total=steps, desc=f"LoRA of rank {rank}", unit="step", disable=not progress)
         for _ in range(config.epochs):
