@@ -50,23 +50,26 @@ thinking
 # information (`ami`) with the true types is reported and never used for a choice.
 
 # %%
-site = "resid_post.2"
-taxonomy = probe.fit_taxonomy(
-    probe.harvest(pair.thinking, thinking, [site]),
-    probe.harvest(pair.thinking, checked, [site]),
-    TaxonomyConfig(),
-    sentence_type=problems.sentence_type,
-)
+acts, acts_checked = (probe.harvest(pair.thinking, each, ["resid_post.2"]) for each in (thinking, checked))
+taxonomy = probe.fit_taxonomy(acts, acts_checked, TaxonomyConfig(), sentence_type=problems.sentence_type)
 taxonomy
 
 # %% [markdown]
 # ## Vectors
-# Learned at the positions where the two models' likeliest tokens differ, on the thinking model's own text.
+# Learned at the positions where the two models' likeliest tokens differ, on the thinking model's own text. Each such
+# gate is named by the sentence that its token is in, which a linear reader tells while that is not written yet.
 
 # %%
 layer = steering_layer(pair.base, None)
-gates = list(probe.collect_gates(pair, taxonomy, layer, list(thinking), train))
-gates_checked = list(probe.collect_gates(pair, taxonomy, layer, list(checked), validation))
+reader = probe.learn_reader(pair, taxonomy, thinking, train, acts)
+gates, gates_checked = (
+    list(
+        probe.collect_gates(
+            pair, taxonomy, layer, each, those, behaviours=probe.token_behaviours(taxonomy, each, sentences)
+        )
+    )
+    for each, those, sentences in ((thinking, train, acts), (checked, validation, acts_checked))
+)
 learned = probe.learn_vectors(
     pair.base, gates, gates_checked, taxonomy.n_behaviours, layer, SteeringConfig(epochs=4), seed=0
 )
@@ -77,7 +80,7 @@ learned.history
 # The control keeps everything but the directions of the vectors.
 
 # %%
-hybrid = probe.hybrid_arm(taxonomy, learned.vectors)
+hybrid = probe.hybrid_arm(reader, learned.vectors)
 controls = probe.control_arms(hybrid, learned.vectors, learned.vectors, rate=0.1, seed=0)
 random_vectors = next(arm for arm in controls if arm.name == "random-vectors")
 

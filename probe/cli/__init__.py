@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from probe import __version__
 from probe._errors import ProbeError
 from probe.cli.chat import chat
+from probe.cli.compare import compare
 from probe.cli.discover import discover
 from probe.cli.hybrid import hybrid
 from probe.cli.organism import organism
@@ -46,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, hybrid, chat, discover, pairs, sites, organism, report):
+for command in (run, hybrid, chat, compare, discover, pairs, sites, organism, report):
     app.command()(command)
 
 

@@ -1,5 +1,6 @@
-"""``probe run`` and ``probe discover``: their stages in order, and the folder they are kept in."""
+"""``probe run`` and ``probe discover``: their stages in order, the folder they are kept in, and runs side by side."""
 
+from probe.pipeline.compare import compare_runs
 from probe.pipeline.config import DecodingConfig, RunConfig, SizesConfig
 from probe.pipeline.discover import discover
 from probe.pipeline.discover_config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
@@ -12,6 +13,7 @@ __all__ = [
     "JudgeConfig",
     "RunConfig",
     "SizesConfig",
+    "compare_runs",
     "discover",
     "prepare",
     "run",

@@ -1,4 +1,7 @@
-"""From finished stages to the files that a run is read by: ``results.json``, ``behaviours.json``, ``shown.json``."""
+"""From finished stages to the files that a run is read by.
+
+``results.json``, ``graded.json`` (which problems each arm solved), ``behaviours.json`` and ``shown.json``.
+"""
 
 from collections import Counter
 
@@ -85,6 +88,15 @@ def results(
             "device": str(inputs.pair.base.device),
             "dtype": config.dtype,
         },
+    }
+
+
+def graded(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict:
+    """Which test problems each arm solved; None where an answer could not be graded."""
+    correct = judged(inputs, rollouts, arms)
+    return {
+        "problems": [problem.id for problem in inputs.test],
+        "correct": {name: each for name, each in correct.items() if not _is_seed(name)},
     }
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from probe._config import to_dict
-from probe._files import write_json
+from probe._files import read_json, write_json
 from probe.pipeline.config import RunConfig
 from probe.pipeline.experiment import Experiment
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.inputs import prepare
-from probe.pipeline.results import behaviours, observed, results, shown
+from probe.pipeline.results import behaviours, graded, observed, results, shown
 from probe.pipeline.stages import Stages
 from probe.reports import write_report
 
@@ -41,8 +41,11 @@ def run(config: RunConfig, out: Path, *, progress: bool = False) -> dict:
     )
     found = results(experiment.stages, rollouts, taxonomy, vectors, arms) | {"effects": experiment.effects()}
     found["effects"] |= observed(inputs, rollouts, arms)
+    if "oracle-free" in arms:
+        found["oracle"]["given_base"] = read_json(out / "policy" / "validation.json")
     cards = behaviours(taxonomy, vectors, arms["hybrid"], experiment.acts[1], inputs.problem_set)
     write_json(out / "behaviours.json", cards)
+    write_json(out / "graded.json", graded(inputs, rollouts, arms))
     write_json(out / "shown.json", shown(inputs, rollouts, arms, config.shown))
     write_json(out / "results.json", found)
     write_report(out)

@@ -12,22 +12,31 @@ from probe.reports.behaviour_figures import (
     usage_figure,
 )
 from probe.reports.behaviour_page import discovery_table, write_discovery_report
+from probe.reports.bits_figure import bits_figure
+from probe.reports.compare import comparison_figure, comparison_table, tests_table, write_comparison
 from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.page import write_report
 from probe.reports.table import arms_table, own_table
+from probe.reports.trace_view import trace_view
 
 __all__ = [
     "arms_figure",
     "arms_table",
+    "bits_figure",
     "cards_figure",
+    "comparison_figure",
+    "comparison_table",
     "discovery_table",
     "gap_figure",
     "grid_figure",
     "map_figure",
     "own_table",
+    "tests_table",
     "timeline_figure",
+    "trace_view",
     "transition_figure",
     "usage_figure",
+    "write_comparison",
     "write_discovery_report",
     "write_report",
 ]

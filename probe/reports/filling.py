@@ -1,4 +1,4 @@
-"""What both pages are made with: the template's environment, its scripts and styles, and figures as markup."""
+"""What all pages are made with: the template's environment, its scripts and styles, and figures as markup."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 
-def fill(template: str, script: str, **given: Any) -> str:
+def fill(template: str, script: str | None, **given: Any) -> str:
     """A page as text: it stands alone, with style, scripts and the plotting library in it.
 
     Args:
         template: the name of a template of this folder.
-        script: the name of its script, which comes after ``shared.js``.
+        script: the name of its script, which comes after ``shared.js``; None if that is all.
         given: what the template asks for. Everything is escaped but what is part of the package or made by plotly.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,9 +29,11 @@ def fill(template: str, script: str, **given: Any) -> str:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"percent": percent, "interval": interval, "number": number}
-    style, shared, own = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "shared.js", script))
+    style, *scripts = (
+        (_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "shared.js", script) if name is not None
+    )
     return environment.get_template(template).render(
-        **given, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup(f"{shared}\n{own}")
+        **given, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
     )
 
 

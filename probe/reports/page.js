@@ -5,8 +5,8 @@
   if (!problems.length) return;
 
   // A token is its text alone where nothing happened, else [text, steered, behaviour, strength, base, thinking].
-  const read = (token) => {
-    if (typeof token === "string") return { text: token, steered: false, base: token, thinking: token };
+  const read = (token, asked) => {
+    if (typeof token === "string") return { text: token, steered: false, base: token, thinking: asked ? token : null };
     const [text, steered, behaviour, strength, base, thinking] = token;
     return { text, steered: !!steered, behaviour, strength, base, thinking };
   };
@@ -56,7 +56,7 @@
 
   function showArm(arm) {
     hide();
-    tokens = arm.tokens ? arm.tokens.map(read) : [];
+    tokens = arm.tokens ? arm.tokens.map((token) => read(token, arm.asked)) : [];
     spans = tokens.map((token, i) => {
       const span = make("span", { tabIndex: -1, data: { i }, textContent: token.text });
       if (token.steered) {
@@ -76,7 +76,8 @@
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
     const total = tokens.filter((token) => token.steered).length;
     const share = tokens.length ? `${total} of ${tokens.length} tokens steered` : "nothing steered";
-    $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
+    const blind = tokens.length && !arm.asked ? ", thinking model not run" : "";
+    $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${blind}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
     $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
       const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}`);
       button.addEventListener("click", () => alone(button, behaviour));
@@ -101,7 +102,7 @@
             token.strength == null ? "" : `, strength ${token.strength.toFixed(2)}`))
       : make("p", { textContent: "not steered" });
     tip.replaceChildren(make("p", { className: "head" }, `token ${i + 1} of ${tokens.length}  `, make("code", { textContent: visible(token.text) })), how,
-      make("dl", {}, ...said("base", token.base), ...said("thinking", token.thinking)));
+      make("dl", {}, ...said("base", token.base), ...(token.thinking == null ? [] : said("thinking", token.thinking))));
     tip.hidden = false;
     // Under the token, and inside the stage; a token that is broken over two lines is taken where it ends.
     const stage = tip.parentElement.getBoundingClientRect(), boxes = spans[i].getClientRects(), box = boxes[boxes.length - 1];

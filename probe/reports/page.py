@@ -8,9 +8,11 @@ from typing import Any
 from probe._errors import ProbeError
 from probe._files import read_json, write_text
 from probe.reports.arms import MEANING, gap_of, in_order, no_gap, seeds_of
+from probe.reports.bits_figure import bits_figure
 from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.filling import fill, markup, whole
 from probe.reports.headline import headline
+from probe.reports.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 from probe.reports.shown import compact
 
 SCHEMA = 1
@@ -32,6 +34,17 @@ def write_report(run_folder: str | Path) -> Path:
         ProbeError: if the folder holds no results, or results of another schema version.
     """
     folder = Path(run_folder)
+    results = read_results(folder)
+    behaviours, shown = (_optional(folder / name) for name in ("behaviours.json", "shown.json"))
+    return write_text(folder / "report.html", render(results, behaviours, shown))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The contents of a run's ``results.json``.
+
+    Raises:
+        ProbeError: if there are none, or of another schema version.
+    """
     if not (folder / "results.json").is_file():
         raise ProbeError(f"{folder} holds no results.json; give the folder that a finished `probe run` wrote")
     results = read_json(folder / "results.json")
@@ -40,14 +53,15 @@ def write_report(run_folder: str | Path) -> Path:
         raise ProbeError(
             f"{folder / 'results.json'} has schema {found}, this version reads {SCHEMA}; run `probe run` again"
         )
-    behaviours, shown = (_optional(folder / name) for name in ("behaviours.json", "shown.json"))
-    return write_text(folder / "report.html", render(results, behaviours, shown))
+    return results
 
 
 def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
     """The page as text, from the contents of the three files."""
     sentence, supporting = headline(results)
     traces = compact(shown)
+    labels = {behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours}
+    arms, prices, tests = _arm_rows(results), price_rows(results), results.get("tests") or {}
     sections = {name: whole(keys, results.get(name)) for name, keys in _SECTIONS.items()}
     return fill(
         "page.html.j2",
@@ -57,17 +71,25 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
         sentence=sentence,
         supporting=supporting,
-        arms=_arm_rows(results),
+        arms=arms,
+        headings=headings([arm["name"] for arm in arms]),
+        prices=prices,
+        reference=tests.get("reference"),
+        detectable=tests.get("detectable_gap"),
+        version_1=v1_rows(results),
+        version_1_sentence=v1_sentence(results),
+        effects=effects_of(results, labels),
         seed_rows=seeds_of(results),
         no_gap=no_gap(results),
         behaviours=[_card(behaviour) for behaviour in behaviours],
         most_shared=max((behaviour.get("share") or 0 for behaviour in behaviours), default=0) or 1,
         traces=traces,
         left_out=len(shown) - len(traces),
-        labels={behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours},
+        labels=labels,
         meaning=MEANING,
         arms_figure=markup(arms_figure(results), "arms"),
         gap_figure=markup(gap_figure(results), "gap"),
+        bits_figure=markup(bits_figure(results), "bits") if prices else "",
     )
 
 
@@ -78,9 +100,15 @@ def _optional(path: Path) -> list[dict[str, Any]]:
 # What the template asks for; a key that a run did not write is None.
 _SECTIONS = {
     "problems": ("name", "split", "n"),
-    "oracle": ("bits_per_token", "bits_per_steered_token", "fitted_parameters", "fitted_parameters_single"),
+    "oracle": (
+        "bits_per_token",
+        "bits_per_steered_token",
+        "fitted_parameters",
+        "fitted_parameters_single",
+        "given_base",
+    ),
     "taxonomy": ("site", "k", "variance_explained", "stability", "ami"),
-    "seeds": ("mean", "sd"),
+    "seeds": ("mean", "sd", "gap_recovered"),
 }
 _ARM = ("accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds")
 _BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_norm", "mean_strength", "gates")

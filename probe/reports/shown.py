@@ -14,8 +14,9 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
     """The problems of ``shown.json`` that fit into ``budget`` bytes of JSON, the first ones first.
 
     A token that was not steered and that both models agree on becomes its text alone; any other becomes
-    ``[text, steered, behaviour, strength, base, thinking]``. An arm without a record of its tokens keeps its text.
-    ``correct`` stays None where the answer could not be graded.
+    ``[text, steered, behaviour, strength, base, thinking]``. ``asked`` says whether the thinking model was run beside
+    the arm at all. An arm without a record of its tokens keeps its text. ``correct`` stays None where the answer could
+    not be graded.
     """
     problems, size = [], 0
     for problem in shown:
@@ -38,12 +39,13 @@ def _arm(arm: Mapping[str, Any]) -> dict[str, Any]:
     correct = arm.get("correct")
     if not tokens:
         return {"correct": correct, "text": arm.get("text", "")}
-    return {"correct": correct, "tokens": [_token(token) for token in tokens]}
+    asked = any(token.get("thinking") is not None for token in tokens)
+    return {"correct": correct, "asked": asked, "tokens": [_token(token, asked) for token in tokens]}
 
 
-def _token(token: Mapping[str, Any]) -> str | list[Any]:
+def _token(token: Mapping[str, Any], asked: bool) -> str | list[Any]:
     text, steered = token["text"], bool(token.get("steered"))
     base, thinking = token.get("base"), token.get("thinking")
-    if not steered and base == thinking == text:
+    if not steered and base == text and (thinking == text or not asked):
         return text
     return [text, int(steered), token.get("behaviour"), token.get("strength"), base, thinking]

@@ -1,0 +1,88 @@
+"""Runs side by side: every arm's gap recovered, and paired tests where runs answered the same problems."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from probe._errors import ProbeError
+from probe._files import read_json
+from probe.hybrid.statistics import compare_arms, holm
+from probe.reports.page import read_results
+
+
+def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
+    """What several runs found, and which of their differences are more than noise.
+
+    Args:
+        folders: of finished runs. The first is the one that others are compared with.
+
+    Returns:
+        ``runs``: for each its ``name``, ``pair``, ``problems``, ``n``, ``seed``, ``settings`` that differ between
+        runs, and its ``results``. ``tests``: for every arm of a further run that the first has too, ``run``, ``arm``,
+        ``n`` problems in common, ``difference`` in accuracy with ``ci``, ``p`` and ``p_holm`` over all of them; none
+        where there is no problem in common.
+
+    Raises:
+        ProbeError: for fewer than two folders, one given twice, or one that holds no results.
+    """
+    paths = [Path(folder) for folder in folders]
+    if len(paths) < 2:
+        raise ProbeError("name at least two runs to compare: probe compare runs/one runs/other")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ProbeError("a run is named twice; each must be another one")
+    results = [read_results(path) for path in paths]
+    settings = [_settings(path) for path in paths]
+    differing = sorted({key for one in settings for key in one if len({repr(s.get(key)) for s in settings}) > 1})
+    names = [path.resolve().name for path in paths]
+    runs = [
+        {
+            "name": name if names.count(name) == 1 else str(path),
+            "pair": found.get("pair"),
+            "problems": (found.get("problems") or {}).get("name"),
+            "n": (found.get("problems") or {}).get("n"),
+            "seed": found.get("seed"),
+            "settings": {key: one.get(key) for key in differing},
+            "results": found,
+        }
+        for name, path, found, one in zip(names, paths, results, settings, strict=True)
+    ]
+    graded = [_graded(path) for path in paths]
+    tests = [
+        {"run": run["name"], **test}
+        for run, each in zip(runs[1:], graded[1:], strict=True)
+        for test in _tests(graded[0], each)
+    ]
+    adjusted = holm({str(i): test["p"] for i, test in enumerate(tests)})
+    return {"runs": runs, "tests": [{**test, "p_holm": adjusted[str(i)]} for i, test in enumerate(tests)]}
+
+
+def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arm by arm, over the problems that both have answered."""
+    place = {problem: i for i, problem in enumerate(first["problems"])}
+    common = [(place[problem], i) for i, problem in enumerate(other["problems"]) if problem in place]
+    found = []
+    for arm, values in other["correct"].items():
+        if arm in first["correct"] and common:
+            pair = {"first": [first["correct"][arm][i] for i, _ in common], "other": [values[j] for _, j in common]}
+            test = compare_arms(pair, "first").get("other")
+            if test is not None:
+                found.append({"arm": arm, "n": len(common), **{key: test[key] for key in ("difference", "ci", "p")}})
+    return found
+
+
+def _graded(path: Path) -> dict[str, Any]:
+    written = path / "graded.json"
+    return read_json(written) if written.is_file() else {"problems": [], "correct": {}}
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Every setting of a run by its full name."""
+    written = path / "config.json"
+    return dict(_flat(read_json(written))) if written.is_file() else {}
+
+
+def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        rows += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
+    return [row for row in rows if row[0] not in ("workers", "shown")]
