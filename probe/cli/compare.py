@@ -19,14 +19,14 @@ def compare(
     from rich.console import Console
 
     from probe.pipeline import compare_runs
-    from probe.reports import comparison_table, tests_table, write_comparison
+    from probe.reports import comparison_table, differences_table, write_comparison
 
     found = compare_runs(runs)
     console = Console()
     console.print(comparison_table(found))
     if found["tests"]:
         console.print()
-        console.print(tests_table(found))
+        console.print(differences_table(found))
     else:
         console.print("\nThe runs answered no problem in common: differences are not tested.", highlight=False)
     if html is not None:

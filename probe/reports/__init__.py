@@ -13,7 +13,7 @@ from probe.reports.behaviour_figures import (
 )
 from probe.reports.behaviour_page import discovery_table, write_discovery_report
 from probe.reports.bits_figure import bits_figure
-from probe.reports.compare import comparison_figure, comparison_table, tests_table, write_comparison
+from probe.reports.compare import comparison_figure, comparison_table, differences_table, write_comparison
 from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.page import write_report
 from probe.reports.table import arms_table, own_table
@@ -26,12 +26,12 @@ __all__ = [
     "cards_figure",
     "comparison_figure",
     "comparison_table",
+    "differences_table",
     "discovery_table",
     "gap_figure",
     "grid_figure",
     "map_figure",
     "own_table",
-    "tests_table",
     "timeline_figure",
     "trace_view",
     "transition_figure",

@@ -1,6 +1,6 @@
 """What each arm was told and how far it came: accuracy against bits from the thinking model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ class _Dot:
     name: str
     bits: float
     accuracy: float
-    low_high: tuple[float, float] | None
+    low_high: Sequence[float] | None
     note: str
 
 

@@ -47,7 +47,7 @@ def comparison_table(found: Mapping[str, Any]) -> "Table":
     return table
 
 
-def tests_table(found: Mapping[str, Any]) -> "Table":
+def differences_table(found: Mapping[str, Any]) -> "Table":
     """Differences in accuracy to the first run, over the problems that both answered."""
     from rich import box
     from rich.table import Table

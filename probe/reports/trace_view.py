@@ -23,7 +23,8 @@ def trace_view(trace: "HybridTrace", decode: Callable[[Sequence[int]], str], nam
     """
     from IPython.display import HTML
 
-    pieces, seen = [], set()
+    pieces: list[str] = []
+    seen: set[int] = set()
     for i, token in enumerate(trace.tokens):
         text = escape(decode([token]))
         if not trace.steered or not trace.steered[i]:
