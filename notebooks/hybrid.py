@@ -53,11 +53,7 @@ taxonomy
 layer = steering_layer(pair.base, None)
 reader = probe.learn_reader(pair, taxonomy, traces, train, acts)
 gates, gates_checked = (
-    list(
-        probe.collect_gates(
-            pair, taxonomy, layer, each, those, behaviours=probe.token_behaviours(taxonomy, each, sentences)
-        )
-    )
+    list(probe.collect_gates(pair, taxonomy, each, those, sentences))
     for each, those, sentences in ((traces, train, acts), (checked, validation, acts_checked))
 )
 config = SteeringConfig(epochs=4)

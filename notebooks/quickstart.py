@@ -63,11 +63,7 @@ taxonomy
 layer = steering_layer(pair.base, None)
 reader = probe.learn_reader(pair, taxonomy, thinking, train, acts)
 gates, gates_checked = (
-    list(
-        probe.collect_gates(
-            pair, taxonomy, layer, each, those, behaviours=probe.token_behaviours(taxonomy, each, sentences)
-        )
-    )
+    list(probe.collect_gates(pair, taxonomy, each, those, sentences))
     for each, those, sentences in ((thinking, train, acts), (checked, validation, acts_checked))
 )
 learned = probe.learn_vectors(

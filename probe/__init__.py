@@ -48,7 +48,6 @@ _PUBLIC = {
     "collect_gates": "probe.steering",
     "learn_reader": "probe.steering",
     "learn_vectors": "probe.steering",
-    "token_behaviours": "probe.steering",
     "hybrid_arm": "probe.hybrid",
     "oracle_free_arm": "probe.hybrid",
     "control_arms": "probe.hybrid",

@@ -151,7 +151,7 @@ class Experiment:
 
     def _at_gates(self, name: str) -> dict[str, Mechanism]:
         stages, taxonomy = self.stages, self.taxonomy
-        config, base, layer = stages.config.steering, stages.inputs.pair.base, stages.inputs.layer
+        config, base, layer = stages.config.steering, stages.inputs.pair.base, self.vectors.layer
         k, seed, persistent = taxonomy.n_behaviours, config.seeds[0], config.persistent
         train, validation = self._token_gates if name == "v2" else self._gates
         if name == "mean-difference":
@@ -172,7 +172,7 @@ class Experiment:
     def _on_sentences(self, name: str) -> dict[str, Mechanism]:
         stages, inputs = self.stages, self.stages.inputs
         train, validation = (
-            sentence_batches(inputs.pair, self.taxonomy, inputs.layer, list(traces), problems, acts)
+            sentence_batches(inputs.pair, self.taxonomy, self.vectors.layer, list(traces), problems, acts)
             for traces, problems, acts in zip(
                 (self.rollouts.train, self.rollouts.validation),
                 (inputs.train, inputs.validation),
@@ -186,13 +186,13 @@ class Experiment:
             train,
             validation,
             0 if name == "bias" else self.taxonomy.n_behaviours,
-            inputs.layer,
+            self.vectors.layer,
             config,
             seed=config.seeds[0],
             progress=stages.progress,
         )
         if name == "bias":
-            return {name: FixedVectors.of(bias.vectors, inputs.layer, persistent=True)}
+            return {name: FixedVectors.of(bias.vectors, self.vectors.layer, persistent=True)}
         return {"v1": vectors, "v1-bias": bias}
 
     @cached_property

@@ -19,7 +19,7 @@ class Inputs:
     """The pair, the problems of each split, and where the models are read and steered.
 
     Attributes:
-        layer: the steering layer of the base model.
+        layers: the steering layer of the base model, or those of which one is chosen.
         sites: where the taxonomy may read the thinking model.
         new_tokens: the limit of emitted tokens.
     """
@@ -29,7 +29,7 @@ class Inputs:
     train: Sequence[Problem]
     validation: Sequence[Problem]
     test: Sequence[Problem]
-    layer: int
+    layers: tuple[int, ...]
     sites: tuple[str, ...]
     new_tokens: int
 
@@ -63,12 +63,13 @@ def prepare(config: RunConfig) -> Inputs:
         problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
     )
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
-    layer = steering_layer(pair.base, config.steering.layer)
+    wanted = dict.fromkeys(config.steering.layers) or (config.steering.layer,)
+    layers = tuple(steering_layer(pair.base, layer) for layer in wanted)
     sites = taxonomy_sites(pair.thinking, config.taxonomy.sites, decoded=True)
     new_tokens = config.decoding.max_new_tokens or pair.config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), new_tokens)
-    return Inputs(pair, problem_set, train, validation, test, layer, sites, new_tokens)
+    return Inputs(pair, problem_set, train, validation, test, layers, sites, new_tokens)
 
 
 def check_positions(model: Model, problems: Sequence[Problem], new_tokens: int) -> None:

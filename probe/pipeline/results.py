@@ -84,7 +84,7 @@ def results(
             **{name: taxonomy.scores.get(name) for name in ("variance_explained", "stability", "ami")},
         },
         "settings": {
-            "steering_site": f"resid_post.{inputs.layer}",
+            "steering_site": f"resid_post.{vectors.layer}",
             "device": str(inputs.pair.base.device),
             "dtype": config.dtype,
         },

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe._files import write_json
+from probe._files import read_json, write_json
 from probe.activations import SentenceActivations, harvest
 from probe.models import Model
 from probe.pipeline.config import RunConfig
@@ -18,10 +18,14 @@ from probe.steering import (
     learn_reader,
     learn_vectors,
     load_mechanism,
-    token_behaviours,
 )
 from probe.taxonomy import Taxonomy, fit_taxonomy
 from probe.traces import Traces, generate_traces
+
+Gates = tuple[list[GateBatch], list[GateBatch]]
+"""Of the train traces, and of the validation traces."""
+_HISTORY = "history.json"
+"""Written last, beside the vectors that were learned."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Vectors:
     seeds: list[Mechanism]
     single: Mechanism
     reader: ComingReader
+
+    @property
+    def layer(self) -> int:
+        """The steering layer."""
+        return self.single.layer
 
 
 @dataclass(frozen=True)
@@ -110,52 +119,60 @@ class Stages:
         """Learn the reader, the vectors with every seed and the single vector; each is kept as soon as it is there."""
         seeds, base = self.config.steering.seeds, self.inputs.pair.base
         wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
-        missing = [] if finished else [name for name in wanted if not (folder / name / "history.json").exists()]
+        missing = [] if finished else [name for name in wanted if not _learned(folder / name)]
         if not (folder / "reader" / "reader.json").exists():
             traces = list(rollouts.train)
             learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts[0], seed=seeds[0]).save(
                 folder / "reader"
             )
-        train, validation = self.gates(rollouts, taxonomy, acts) if missing else ([], [])
-        for name in missing:
-            n_behaviours, seed = wanted[name]
-            learned = learn_vectors(
-                base,
-                train,
-                validation,
-                n_behaviours,
-                self.inputs.layer,
-                self.config.steering,
-                seed=seed,
-                progress=self.progress,
-            )
-            learned.vectors.save(folder / name)
-            write_json(folder / name / "history.json", learned.history)
+        gates = self.gates(rollouts, taxonomy, acts) if missing else ([], [])
+        if missing:
+            layer = self._layer(gates, taxonomy.n_behaviours, folder)
+            for name in missing:
+                n_behaviours, seed = wanted[name]
+                self._learn(gates, n_behaviours, layer, seed, folder / name)
         made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
         reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
-    def gates(
-        self, rollouts: Rollouts, taxonomy: Taxonomy, acts: tuple[SentenceActivations, ...] | None
-    ) -> tuple[list[GateBatch], list[GateBatch]]:
+    def _layer(self, gates: Gates, n_behaviours: int, folder: Path) -> int:
+        """The steering layer: the only one, or the one whose vectors have the lowest loss on validation."""
+        layers = self.inputs.layers
+        if len(layers) == 1:
+            return layers[0]
+        losses = {}
+        for layer in layers:
+            tried = folder / f"layer-{layer}"
+            if not _learned(tried):
+                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
+            losses[layer] = min(epoch["loss"] for epoch in read_json(tried / _HISTORY))
+        best = min(losses, key=lambda layer: losses[layer])
+        write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})
+        return best
+
+    def _learn(self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path) -> None:
+        config, progress = self.config.steering, self.progress
+        learned = learn_vectors(
+            self.inputs.pair.base, *gates, n_behaviours, layer, config, seed=seed, progress=progress
+        )
+        learned.vectors.save(folder)
+        write_json(folder / _HISTORY, learned.history)
+
+    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy, acts: tuple[SentenceActivations, ...] | None) -> Gates:
         """Where the models disagree on the thinking model's train and validation traces.
 
         Args:
             acts: gates are named by the sentence that they are in; None: by what the taxonomy reads off a single token.
         """
         inputs = self.inputs
-        splits = ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
         train, validation = (
-            list(
-                collect_gates(
-                    inputs.pair,
-                    taxonomy,
-                    inputs.layer,
-                    list(traces),
-                    problems,
-                    behaviours=None if acts is None else token_behaviours(taxonomy, list(traces), acts[i]),
-                )
+            list(collect_gates(inputs.pair, taxonomy, list(traces), problems, None if acts is None else acts[i]))
+            for i, (traces, problems) in enumerate(
+                ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
             )
-            for i, (traces, problems) in enumerate(splits)
         )
         return train, validation
+
+
+def _learned(folder: Path) -> bool:
+    return (folder / _HISTORY).exists()

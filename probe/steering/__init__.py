@@ -1,9 +1,9 @@
 """Mechanisms and policies, and how each is learned."""
 
 from probe.steering.base_policy import BasePolicy, PolicyConfig, learn_policy, policy_data, residual_bits
-from probe.steering.coming import ComingReader, learn_reader, token_behaviours
+from probe.steering.coming import ComingReader, learn_reader
 from probe.steering.directions import decoder_rows, difference_of_means
-from probe.steering.gates import GateBatch, collect_gates
+from probe.steering.gates import GateBatch, collect_gates, token_behaviours
 from probe.steering.learn import Learned, SteeringConfig, learn_mechanism, learn_vectors, steering_layer
 from probe.steering.mechanism import FixedVectors, Mechanism, load_mechanism, random_like
 from probe.steering.sentences import learn_on_sentences, sentence_batches

@@ -19,31 +19,12 @@ from probe.activations import SentenceActivations
 from probe.hooks import force, read_forced
 from probe.models import Model, Pair
 from probe.problems import Problem
-from probe.steering.gates import text_batches
+from probe.steering.gates import text_batches, token_behaviours
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
 
 #: Tokens that a reader is fitted on, at most.
 _TOKENS = 20_000
-
-
-def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> list[Int[Tensor, " _"]]:
-    """For each trace the behaviour of the sentence that each emitted token is in; −1 where that is not known.
-
-    The end token counts to the last sentence.
-
-    Args:
-        acts: the sentences of these traces, as they were harvested; those of further traces are left alone.
-    """
-    named = [torch.full((len(trace.tokens) + 1,), -1) for trace in traces]
-    behaviours = taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist()
-    for (trace, sentence), behaviour in zip(acts.index, behaviours, strict=True):
-        if trace >= len(traces):
-            continue
-        span = traces[trace].sentences[sentence]
-        end = len(named[trace]) if span.token_end == len(traces[trace].tokens) else span.token_end
-        named[trace][span.token_start : end] = behaviour
-    return named
 
 
 class ComingReader(nn.Module):

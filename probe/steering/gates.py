@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from probe.activations import SentenceActivations
 from probe.hooks import Forced, force, read_forced
 from probe.models import Pair
 from probe.problems import Problem
@@ -52,22 +53,20 @@ class GateBatch:
 def collect_gates(
     pair: Pair,
     taxonomy: Taxonomy,
-    layer: int,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
+    acts: SentenceActivations | None = None,
     *,
-    behaviours: Sequence[Int[Tensor, " _"]] | None = None,
     batch_size: int = 16,
 ) -> Iterator[GateBatch]:
     """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
 
     Args:
-        taxonomy: names the behaviour at each position from the thinking model's residual stream.
-        layer: the steering layer.
+        taxonomy: names the behaviour at each position.
         traces: emitted tokens; those that ended get the end token as their last target.
         problems: the problem of each trace, in the same order.
-        behaviours: for each trace the behaviour of each token (``token_behaviours``); None, or −1 for a token, takes
-            what the taxonomy reads off the thinking model at the token before it.
+        acts: the sentences of these traces, as they were harvested: a gate is named by the sentence that its token is
+            in. None, or a token in no sentence: by what the taxonomy reads off the thinking model at the token before.
 
     Yields:
         Batches of traces of similar length.
@@ -75,9 +74,10 @@ def collect_gates(
     Raises:
         ValueError: if a trace is of another problem than the one beside it.
     """
+    named = None if acts is None else token_behaviours(taxonomy, traces, acts)
     for part, emitted in text_batches(pair, traces, problems, batch_size):
         read = {}
-        for role, model, at in (("base", pair.base, layer), ("thinking", pair.thinking, taxonomy.layer)):
+        for role, model, at in (("base", pair.base, 0), ("thinking", pair.thinking, taxonomy.layer)):
             forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
             read[role] = (forced, *read_forced(model, forced, at))
         forced, base_logits, _ = read["base"]
@@ -86,11 +86,30 @@ def collect_gates(
         gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
         for row, i in enumerate(part):
-            if behaviours is None:
+            if named is None:
                 break
-            said = behaviours[i][: len(emitted[row])].to(behaviour.device)
+            said = named[i][: len(emitted[row])].to(behaviour.device)
             behaviour[row, : len(said)] = torch.where(said >= 0, said, behaviour[row, : len(said)])
         yield GateBatch(forced, gate, behaviour, thinking_token)
+
+
+def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> list[Int[Tensor, " _"]]:
+    """For each trace the behaviour of the sentence that each emitted token is in; −1 where that is not known.
+
+    The end token counts to the last sentence.
+
+    Args:
+        acts: the sentences of these traces, as they were harvested; those of further traces are left alone.
+    """
+    named = [torch.full((len(trace.tokens) + 1,), -1) for trace in traces]
+    behaviours = taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist()
+    for (trace, sentence), behaviour in zip(acts.index, behaviours, strict=True):
+        if trace >= len(traces):
+            continue
+        span = traces[trace].sentences[sentence]
+        end = len(named[trace]) if span.token_end == len(traces[trace].tokens) else span.token_end
+        named[trace][span.token_start : end] = behaviour
+    return named
 
 
 def text_batches(

@@ -40,6 +40,9 @@ class SteeringConfig:
 
     layer: int | None = None
     """Steering layer of the base model, 0-based; None takes the block at 37 % of the depth (2510.07364)."""
+    layers: tuple[int, ...] = ()
+    """Layers to try: each gets vectors of the first seed, and the one with the lowest loss at the gates of validation
+    traces is taken. Without any, ``layer`` is."""
     epochs: int = 3
     patience: int = 3
     """Epochs without a better validation loss after which training stops."""
@@ -62,6 +65,8 @@ class SteeringConfig:
 
     def __post_init__(self) -> None:
         check_seeds("steering.seeds", self.seeds)
+        if self.layers and self.layer is not None:
+            raise ProbeError("both steering.layer and steering.layers given: name one layer, or those to choose from")
         check_least("steering", self, layer=0, epochs=1, patience=1, hidden=1, batches_per_step=1, per_trace=1)
         check_above_zero("steering", self, "lr_vectors", "lr_strength")
 

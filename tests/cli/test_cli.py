@@ -1,6 +1,7 @@
 """The command: what it hands on, and how it ends."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -262,11 +263,47 @@ def test_report_of_nothing(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_compare(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(RESULTS))
+    done = probe("compare", str(tmp_path / "one"), str(tmp_path / "other"), "--html", str(tmp_path / "page.html"))
+    assert done.exit_code == 0, done.output
+    assert "20% correct" in done.output and "no problem in common" in done.output
+    assert "2 runs side by side" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (["one"], "at least two runs"),
+        (["one", "one"], "named twice"),
+        (["one", "none"], "none holds no results.json"),
+    ],
+)
+def test_what_cannot_be_compared(tmp_path, runs, said):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "results.json").write_text(json.dumps(RESULTS))
+    done = probe("compare", *(str(tmp_path / run) for run in runs))
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("command", ["hybrid", "chat"])
+def test_what_needs_a_run_says_so(tmp_path, command):
+    done = probe(command, "--run", str(tmp_path / "none"))
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "none holds no run; make one with: probe run" in done.stderr
+
+
 def test_version():
     assert probe("--version").stdout == f"probe {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["discover"], ["pairs"], ["organism"], ["report"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *([name] for name in ("run", "hybrid", "chat", "compare", "discover", "pairs", "organism", "report"))],
+)
 def test_help_has_an_example(command):
     done = probe(*command, "--help")
     assert done.exit_code == 0

@@ -194,6 +194,8 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
         ({"hybrid": {"arms": ["hybird"]}}, "which is no arm; did you mean 'hybrid'"),
         ({"workers": 0}, "workers is 0"),
+        ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at 0 to 2"),
+        ({"steering": {"layer": 1, "layers": [1]}}, "both steering.layer and steering.layers"),
         ({"steering": {"hidden": 0}}, r"steering\.hidden is 0"),
         ({"steering": {"lr_vectors": float("nan")}}, r"steering\.lr_vectors is nan"),
     ],
@@ -216,6 +218,19 @@ def test_a_run_of_two_models_is_named_after_the_thinking_model(path, name):
     assert from_dict(RunConfig, {"base": {"path": "./base"}, "thinking": {"path": path}}).name == name
 
 
+def test_a_layer_is_chosen_on_validation(tiny_folder, tmp_path):
+    config = from_dict(
+        RunConfig,
+        settings(tiny_folder, steering={"epochs": 1, "seeds": [0], "layers": [2, 0]}, hybrid={"arms": ["hybrid"]}),
+    )
+    found = run(config, tmp_path)
+    tried = json.loads((tmp_path / "steering" / "layers.json").read_text())
+    best = min(tried["validation_loss"], key=tried["validation_loss"].get)
+    assert set(tried["validation_loss"]) == {"0", "2"} and tried["chosen"] == int(best)
+    assert found["settings"]["steering_site"] == f"resid_post.{best}"
+    assert json.loads((tmp_path / "steering" / "seed-0" / "mechanism.json").read_text())["layer"] == int(best)
+
+
 def test_what_the_oracle_tells_is_counted_by_part(whole):
     _, found = whole
     arms = found["arms"]
@@ -223,6 +238,7 @@ def test_what_the_oracle_tells_is_counted_by_part(whole):
     assert arms["oracle-free"]["bits_per_token"] == arms["majority"]["bits_per_token"] == 0
     assert arms["oracle-free"]["asks"] == [] and arms["oracle-free"]["agreement"] is None
     assert found["tests"]["arms"]["base"]["p_holm"] >= found["tests"]["arms"]["base"]["p"]
+    assert found["oracle"]["given_base"]["bits_per_token"] > 0
     assert set(found["effects"]) >= {"flip", "naming", "counters", "errors"}
 
 

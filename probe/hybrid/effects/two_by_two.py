@@ -19,8 +19,7 @@ from probe.hooks import Add, capture, causal_masks, edit, force
 from probe.hybrid.effects.flip import Start, sentence_behaviours
 from probe.models import Model, Pair
 from probe.problems import Problem
-from probe.steering.coming import token_behaviours
-from probe.steering.gates import text_batches
+from probe.steering.gates import text_batches, token_behaviours
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace, decode_greedy, split_sentences
 from probe.traces.offsets import token_starts
