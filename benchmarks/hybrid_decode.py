@@ -55,7 +55,9 @@ SIZES = {
         batched=((1, 128, 3), (64, 128, 3)),
         searched=((64, 128, 3),),
     ),
-    "smollm2-135m": Size(limit=((8, 128, 1),), batched=((16, 64, 1),), searched=((8, 16, 1),)),
+    "smollm2-135m": Size(
+        limit=((1, 128, 3), (64, 128, 1), (1, 512, 1)), batched=((1, 128, 1), (64, 64, 1)), searched=((16, 16, 1),)
+    ),
 }
 QUICK = {
     "tiny-rl": Size(limit=((1, 64, 3), (64, 64, 1)), batched=((64, 64, 1),), searched=((64, 32, 1),)),

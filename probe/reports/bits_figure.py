@@ -80,9 +80,10 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
             )
         )
     most = max((dot.bits for dot in dots), default=0.0) or 1.0
-    styled(figure, "Correct answers, and what the thinking model was asked for", _HEIGHT + 130, legend=56)
-    figure.update_xaxes(title="bits a token from the thinking model", range=[-0.04 * most, 1.08 * most], zeroline=False)
-    return figure.update_yaxes(title="correct answers", tickformat=".0%", range=[-0.04, 1.06], zeroline=False)
+    styled(figure, "Correct answers, and what the thinking model was asked for", _HEIGHT + 130, legend=64)
+    title = {"text": "bits a token from the thinking model", "font": {"size": 13}, "standoff": 6}
+    figure.update_xaxes(title=title, range=[-0.04 * most, 1.08 * most], zeroline=False)
+    return figure.update_yaxes(tickformat=".0%", range=[-0.04, 1.06], zeroline=False)
 
 
 def _dots(results: Mapping[str, Any]) -> Iterable[_Dot]:
@@ -115,12 +116,13 @@ def _labelled(dots: list[_Dot], best: list[_Dot]) -> dict[str, str]:
     for dot in sorted(dots, key=lambda dot: (family_of(dot.name) != "main", dot.name not in names)):
         x, y = at[dot.name]
         width = 7 * len(dot.name)
-        for side, left, top in (
+        sides = [
             ("middle right", x + 8, y - 8),
             ("top center", x - width / 2, y - 24),
             ("bottom center", x - width / 2, y + 8),
             ("middle left", x - 8 - width, y - 8),
-        ):
+        ]
+        for side, left, top in sides if dot.name not in names else [*sides[1:], sides[0]]:  # the line goes to the right
             box = (left, top, left + width, top + 16)
             if left > -40 and left + width < 1.08 * _WIDTH and not any(_meet(box, other) for other in taken):
                 taken.append(box)

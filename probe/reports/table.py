@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 def arms_table(results: Mapping[str, Any]) -> "Table":
     """Every arm with its accuracy, the gap it recovers and what it cost; one more line for each seed of the hybrid.
 
+    Columns: ``steered`` is a share of tokens, ``tokens`` the mean length of an answer, ``cut`` the share of answers
+    that the limit on tokens stopped, ``s`` seconds.
+
     Args:
         results: the contents of ``results.json``.
     """
@@ -30,7 +33,7 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True
     )
     table.add_column("arm", no_wrap=True)
-    for name in ("correct", "gap recovered", "steered", "tokens", "truncated", "time"):
+    for name in ("correct", "gap recovered", "steered", "tokens", "cut", "s"):
         table.add_column(name, justify="right", no_wrap=True)
 
     without_gap = no_gap(results)
@@ -42,8 +45,8 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
             "" if name in ("base", "thinking") else "no gap" if without_gap else _with(*gap_of(results, name)),
             percent(arm.get("steered_fraction"), 1),
             number(arm.get("tokens_per_answer"), 0),
-            percent(arm.get("truncated"), 1),
-            f"{number(arm.get('seconds'), 0)} s",
+            percent(arm.get("truncated")),
+            number(arm.get("seconds"), 0),
             style="bold" if name == "hybrid" else None,
         )
         for seed in seeds_of(results) if name == "hybrid" else []:

@@ -29,6 +29,9 @@ class Mechanism(nn.Module):
     #: What :meth:`save` writes beside the tensors: the arguments that make the same mechanism again.
     fields: ClassVar[tuple[str, ...]] = ("n_behaviours", "d_model", "layer", "unit", "persistent")
 
+    drawn = False
+    """Whether its directions were drawn, for a control, and not fitted."""
+
     def __init__(
         self, n_behaviours: int, d_model: int, layer: int, *, unit: float = 1.0, persistent: bool = False
     ) -> None:
@@ -116,4 +119,6 @@ def random_like(mechanism: Mechanism, seed: int) -> Mechanism:
     vectors = mechanism.vectors.detach()
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(vectors.shape, generator=generator).to(vectors)
-    return mechanism.turned(nn.functional.normalize(drawn, dim=1) * vectors.norm(dim=1, keepdim=True))
+    made = mechanism.turned(nn.functional.normalize(drawn, dim=1) * vectors.norm(dim=1, keepdim=True))
+    made.drawn = True
+    return made

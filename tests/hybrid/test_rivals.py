@@ -27,7 +27,6 @@ def pair(tiny_folder):
     return Pair(PairConfig("random", *configs), *(load_model(config, device="cpu") for config in configs))
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     problems = load_problems("story")
     some = problems.take("train", 4)
@@ -48,7 +47,6 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     assert result.fitted_parameters > 0 and result.asks == () and len(result.texts) == 4
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
     problems = load_problems("story")
     some = problems.take("train", 2)

@@ -243,7 +243,6 @@ def test_what_the_oracle_tells_is_counted_by_part(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path):
     """Rivals, mechanisms and both published versions, added to a run that is there."""
     out, found = whole

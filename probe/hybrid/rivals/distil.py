@@ -1,5 +1,6 @@
 """The base model with a LoRA distilled on the thinking model's traces: the hybrid's data, and no oracle at test."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def distil_lora(
     base = pair.base
     batches, held = (list(_batches(pair, *split, config.batch_size)) for split in (train, validation))
     settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = peft.get_peft_model(base.hf, settings)
+    with _quiet():
+        model = peft.get_peft_model(base.hf, settings)
     try:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.0)
@@ -108,7 +110,8 @@ def adapted(base: Model, folder: Path) -> Iterator[Model]:
     Raises:
         ProbeError: if PEFT is not installed.
     """
-    model = _peft().PeftModel.from_pretrained(base.hf, str(folder))
+    with _quiet():
+        model = _peft().PeftModel.from_pretrained(base.hf, str(folder))
     try:
         yield base
     finally:
@@ -154,6 +157,14 @@ def _peft() -> Any:
     except ImportError:
         raise ProbeError("the rivals lora and lora-rank-1 need PEFT: pip install 'probe-interp[tune]'") from None
     return peft
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PEFT asks transformers for something by a name that is being retired; the user can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def _detach(base: Model, model: "PeftModel") -> None:
