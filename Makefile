@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SMOLLM2 := $(VENV)/.smollm2
+# One process a core, each with whole modules, so that what a module makes once is made once.
+PARALLEL := -n logical --dist loadscope
 
 # Offline unless asked, and threads that wait instead of spinning when another process has the core.
 export HF_HUB_OFFLINE := 1
@@ -32,10 +34,10 @@ demo: $(READY)
 	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft --workers 2
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(SMOLLM2)
-	$(BIN)/python -m pytest -m "slow and not gpu and not net"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu and not net"
 
 lint: $(READY)
 	$(BIN)/ruff check .
