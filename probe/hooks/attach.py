@@ -10,7 +10,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from probe._errors import ProbeError
-from probe.models import Model, Site, place
+from probe.models import Model, Place, Site, place
 
 
 def as_hf(model: Model | nn.Module) -> PreTrainedModel:
@@ -38,11 +38,21 @@ def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) ->
     Returns:
         What takes the hook off again.
     """
+    return attacher(hf, site)(act, first)
+
+
+def attacher(hf: PreTrainedModel, site: Site) -> Callable[[Act, bool], Callable[[], None]]:
+    """:func:`attach` for a site that is looked up once, for whoever attaches at every token."""
     where = place(hf, site)
     module = hf.get_submodule(where.module)
-    if where.side == "pattern":
-        return _attach_pattern(hf, module, act)
 
+    def attach_here(act: Act, first: bool) -> Callable[[], None]:
+        return _attach_pattern(hf, module, act) if where.side == "pattern" else _hook(module, where, act, first)
+
+    return attach_here
+
+
+def _hook(module: nn.Module, where: Place, act: Act, first: bool) -> Callable[[], None]:
     def exchange(whole: Tensor) -> Tensor | None:
         new = act(where.read(whole))
         return None if new is None else where.write(whole, new)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe.hooks.attach import attach
+from probe.hooks.attach import attacher
 from probe.hooks.passes import followed
 from probe.hooks.row_cache import RowCache
 from probe.hooks.upper import UpperLayers, causal_masks
@@ -65,8 +65,9 @@ class Runner:
     ) -> None:
         self.model = model
         self.new_tokens = new_tokens
-        self.read: set[int] = set(read) | (set() if steer is None else {steer})
         self.steer = steer
+        layers = {*read} if steer is None else {*read, steer}
+        self.sites = {layer: attacher(model.hf, Site("resid_post", layer)) for layer in layers}
         self.upper = None if steer is None else UpperLayers(model, steer)
         self.ids, real = self._padded(prompts)
         self.cache = RowCache(torch.nn.functional.pad(real, (0, new_tokens), value=True))
@@ -152,7 +153,7 @@ class Runner:
 
             return read
 
-        detach = [attach(self.model.hf, Site("resid_post", layer), reader(layer)) for layer in self.read]
+        detach = [attach(reader(layer), False) for layer, attach in self.sites.items()]
         try:
             out = self.model.hf(
                 input_ids=ids,
