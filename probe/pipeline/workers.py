@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,11 @@ def run_arms(config: RunConfig, out: Path, names: Sequence[str], *, progress: bo
     """Run arms of a run whose stages before them are finished; each leaves its result in its folder.
 
     Args:
-        names: arms whose order does not matter. Those of one recipe go to one worker, since they share what is learned.
+        names: arms whose order does not matter. Of one recipe the first goes ahead and learns what they share.
     """
-    groups: dict[str, list[str]] = {}
+    recipes: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(name[:2] if name.startswith(("v1", "v2")) else name, []).append(name)
+        recipes.setdefault(name[:2] if name.startswith(("v1", "v2")) else name, []).append(name)
     threads = max(1, (os.cpu_count() or 1) // config.workers)
     with ProcessPoolExecutor(
         config.workers,
@@ -35,9 +35,16 @@ def run_arms(config: RunConfig, out: Path, names: Sequence[str], *, progress: bo
         initializer=_begin,
         initargs=(config, out, threads),
     ) as pool:
-        futures = [pool.submit(_do, group) for group in groups.values()]
-        for future in tqdm(as_completed(futures), total=len(futures), desc="arms", unit="arm", disable=not progress):
-            future.result()
+        # The longest recipes first, so that none is left alone at the end.
+        after: dict[Future[None], list[str]] = {
+            pool.submit(_do, first): rest for first, *rest in sorted(recipes.values(), key=len, reverse=True)
+        }
+        with tqdm(total=len(names), desc="arms", unit="arm", disable=not progress) as bar:
+            while after:
+                for done in wait(after, return_when=FIRST_COMPLETED).done:
+                    done.result()
+                    bar.update()
+                    after |= {pool.submit(_do, name): [] for name in after.pop(done)}
 
 
 def _begin(config: RunConfig, out: Path, threads: int) -> None:
@@ -48,7 +55,6 @@ def _begin(config: RunConfig, out: Path, threads: int) -> None:
     _experiment = experiment_of(config, out)
 
 
-def _do(names: Sequence[str]) -> None:
+def _do(name: str) -> None:
     assert _experiment is not None
-    for name in names:
-        _experiment.result(name)
+    _experiment.result(name)

@@ -1,0 +1,126 @@
+"""What an SAE is made to do inside a model: its reconstruction in place of a state, or changes of chosen latents.
+
+Each is a function from the state to a new one, for :func:`inserted` or for :func:`probe.edit` at a site. All but
+``Replace`` and ``Noise`` keep what the SAE does not explain, so that only the latents named are changed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probe.adapters.saes import site_of
+from probe.hooks import Selection, Tokens, edit
+from probe.models import Model, Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+State = Float[Tensor, "batch pos d_model"]
+
+
+@dataclass(frozen=True)
+class Insertion(ABC):
+    """A change of the state at an SAE's site."""
+
+    sae: "SAE[Any]"
+
+    @abstractmethod
+    def __call__(self, state: State, /) -> State:
+        """The new state."""
+
+
+@dataclass(frozen=True)
+class Replace(Insertion):
+    """The reconstruction in the state's place.
+
+    Attributes:
+        through: whether gradients cross the SAE. Resa's published code stops them there, so that no layer at or below
+            the site can learn.
+        keep_error: add what the SAE does not explain, as a constant: nothing changes but the gradient's way.
+    """
+
+    through: bool = True
+    keep_error: bool = False
+
+    def __call__(self, state: State, /) -> State:
+        with torch.set_grad_enabled(self.through and torch.is_grad_enabled()):
+            made = self.sae(state.to(self.sae.dtype)).to(state.dtype)
+        return made + (state - made).detach() if self.keep_error else made
+
+
+@dataclass(frozen=True)
+class Noise(Insertion):
+    """The state plus noise that is, token by token, as long as the SAE's error: the control that a claim must beat.
+
+    Attributes:
+        seed: draws the noise; the same for the same shape.
+    """
+
+    seed: int = 0
+    through: bool = True
+
+    def __call__(self, state: State, /) -> State:
+        with torch.no_grad():
+            error = state.float() - self.sae(state.to(self.sae.dtype)).float()
+            generator = torch.Generator().manual_seed(self.seed)
+            drawn = torch.randn(state.shape, generator=generator).to(error)
+            noise = torch.nn.functional.normalize(drawn, dim=-1) * error.norm(dim=-1, keepdim=True)
+        return (state if self.through else state.detach()) + noise.to(state.dtype)
+
+
+@dataclass(frozen=True)
+class Ablate(Insertion):
+    """Chosen latents are switched off."""
+
+    latents: tuple[int, ...]
+
+    def __call__(self, state: State, /) -> State:
+        return _with_latents(self.sae, state, self.latents, lambda now: torch.zeros_like(now))
+
+
+@dataclass(frozen=True)
+class Boost(Insertion):
+    """Chosen latents are raised to at least ``value``, in the units of the SAE's latents."""
+
+    latents: tuple[int, ...]
+    value: float
+
+    def __call__(self, state: State, /) -> State:
+        return _with_latents(self.sae, state, self.latents, lambda now: now.clamp(min=self.value))
+
+
+def _with_latents(sae: "SAE[Any]", state: State, latents: Sequence[int], change: Any) -> State:
+    """The state with some latents changed; what it has beside them stays."""
+    acts = sae.encode(state.to(sae.dtype))
+    wanted = acts.clone()
+    wanted[..., list(latents)] = change(acts[..., list(latents)])
+    return state + (sae.decode(wanted) - sae.decode(acts)).to(state.dtype)
+
+
+def ordinary_tokens(model: Model) -> Selection:
+    """Every token but the special ones, which carry outlier states that an SAE was never trained on."""
+    return Tokens(window=(0, None)) - Tokens(ids=sorted(model.tokenizer.all_special_ids))
+
+
+@contextmanager
+def inserted(
+    model: Model, insertion: Insertion, *, site: str | Site | None = None, tokens: Tokens | Selection | None = None
+) -> Iterator[None]:
+    """Insert an SAE for the passes inside the block; afterwards the model is what it was, bit for bit.
+
+    Args:
+        site: None takes the SAE's own.
+        tokens: where; None takes :func:`ordinary_tokens`.
+
+    Raises:
+        ProbeError: if the model has no such site, or of another width.
+    """
+    where = site_of(insertion.sae) if site is None else Site.parse(site)
+    with edit(model, {where: insertion}, tokens=ordinary_tokens(model) if tokens is None else tokens):
+        yield
