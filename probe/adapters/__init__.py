@@ -1,5 +1,12 @@
 """SAE-tuning: SAEs inside a model, adapters trained through them, what they do, and where they can be taken."""
 
+from probe.adapters.attach import Adapter as Adapter
+from probe.adapters.attach import attached as attached
+from probe.adapters.export import canonical as canonical
+from probe.adapters.export import gguf_control_vector as gguf_control_vector
+from probe.adapters.export import gguf_lora as gguf_lora
+from probe.adapters.export import merged as merged
+from probe.adapters.fingerprint import fingerprint as fingerprint
 from probe.adapters.insertion import Ablate as Ablate
 from probe.adapters.insertion import Boost as Boost
 from probe.adapters.insertion import Insertion as Insertion
@@ -7,8 +14,18 @@ from probe.adapters.insertion import Noise as Noise
 from probe.adapters.insertion import Replace as Replace
 from probe.adapters.insertion import inserted as inserted
 from probe.adapters.insertion import ordinary_tokens as ordinary_tokens
+from probe.adapters.objective import INSERTS as INSERTS
+from probe.adapters.objective import OBJECTIVES as OBJECTIVES
+from probe.adapters.objective import Objective as Objective
+from probe.adapters.packing import Example as Example
+from probe.adapters.packing import examples_of as examples_of
+from probe.adapters.packing import pack as pack
+from probe.adapters.plan import AdapterPlan as AdapterPlan
 from probe.adapters.saes import load_sae as load_sae
 from probe.adapters.saes import random_sae as random_sae
 from probe.adapters.saes import save_sparsify as save_sparsify
 from probe.adapters.saes import shuffled_decoder as shuffled_decoder
 from probe.adapters.saes import site_of as site_of
+from probe.adapters.tune import TuneConfig as TuneConfig
+from probe.adapters.tune import Tuned as Tuned
+from probe.adapters.tune import tune as tune

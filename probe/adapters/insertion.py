@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probe.adapters.saes import site_of
-from probe.hooks import Selection, Tokens, edit
+from probe.hooks import Apply, Selection, Tokens, edit
 from probe.models import Model, Site
 
 if TYPE_CHECKING:
@@ -110,17 +110,29 @@ def ordinary_tokens(model: Model) -> Selection:
 
 @contextmanager
 def inserted(
-    model: Model, insertion: Insertion, *, site: str | Site | None = None, tokens: Tokens | Selection | None = None
+    model: Model,
+    insertion: Insertion,
+    *,
+    site: str | Site | None = None,
+    tokens: Tokens | Selection | Bool[Tensor, "batch pos"] | None = None,
 ) -> Iterator[None]:
     """Insert an SAE for the passes inside the block; afterwards the model is what it was, bit for bit.
 
     Args:
         site: None takes the SAE's own.
-        tokens: where; None takes :func:`ordinary_tokens`.
+        tokens: where; None takes :func:`ordinary_tokens`. Booleans are for passes of one shape alone, whose attention
+            mask may then be any.
 
     Raises:
         ProbeError: if the model has no such site, or of another width.
     """
     where = site_of(insertion.sae) if site is None else Site.parse(site)
-    with edit(model, {where: insertion}, tokens=ordinary_tokens(model) if tokens is None else tokens):
+    if isinstance(tokens, Tensor):
+        mask = tokens[..., None]
+        change = Apply(lambda state: torch.where(mask, insertion(state), state))
+    else:
+        change = Apply(insertion, tokens=ordinary_tokens(model) if tokens is None else tokens)
+    # Where gradients stop they stop at every token, also at those that are left alone.
+    stop = [] if getattr(insertion, "through", True) else [Apply(Tensor.detach)]
+    with edit(model, {where: [*stop, change]}):
         yield

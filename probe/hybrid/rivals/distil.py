@@ -1,11 +1,10 @@
 """The base model with a LoRA distilled on the thinking model's traces: the hybrid's data, and no oracle at test."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe._config import check_above_zero, check_least
-from probe._errors import ProbeError
 from probe._files import write_json
+from probe._peft import peft, quiet
 from probe.hooks import Forced, causal_masks, force
 from probe.hybrid.evaluate import ArmResult, rollouts
 from probe.models import Model, Pair
@@ -68,13 +67,12 @@ def distil_lora(
     Raises:
         ProbeError: if PEFT is not installed.
     """
-    peft = _peft()
     torch.manual_seed(seed)
     base = pair.base
     batches, held = (list(_batches(pair, *split, config.batch_size)) for split in (train, validation))
-    settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with _quiet():
-        model = peft.get_peft_model(base.hf, settings)
+    settings = peft().LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with quiet():
+        model = peft().get_peft_model(base.hf, settings)
     try:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.0)
@@ -110,8 +108,8 @@ def adapted(base: Model, folder: Path) -> Iterator[Model]:
     Raises:
         ProbeError: if PEFT is not installed.
     """
-    with _quiet():
-        model = _peft().PeftModel.from_pretrained(base.hf, str(folder))
+    with quiet():
+        model = peft().PeftModel.from_pretrained(base.hf, str(folder))
     try:
         yield base
     finally:
@@ -149,22 +147,6 @@ def run_lora(
             progress=progress,
             fitted_parameters=size,
         )
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise ProbeError("the rivals lora and lora-rank-1 need PEFT: pip install 'probe-interp[tune]'") from None
-    return peft
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PEFT asks transformers for something by a name that is being retired; the user can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-        yield
 
 
 def _detach(base: Model, model: "PeftModel") -> None:
