@@ -29,3 +29,5 @@ from probe.adapters.saes import site_of as site_of
 from probe.adapters.tune import TuneConfig as TuneConfig
 from probe.adapters.tune import Tuned as Tuned
 from probe.adapters.tune import tune as tune
+from probe.adapters.verify import Verification as Verification
+from probe.adapters.verify import verify as verify

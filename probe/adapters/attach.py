@@ -70,6 +70,22 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
             detach(model, wrapped)
 
 
+@contextmanager
+def switched_off(model: Model) -> Iterator[None]:
+    """The model without the adapters that are attached, for a block inside theirs; exactly as without them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.hf.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+            layer.requires_grad_(False)
+
+
 def check_fits(model: Model, folder: Path, *, foreign: bool = False) -> None:
     """Refuse what is no adapter of this model.
 

@@ -106,7 +106,7 @@ class Objective:
         if self.name == "feature-match":
             return self._feature_losses(model, plain, batch)
         teacher = self._teacher(model, plain, batch)
-        with _maybe(model, self.inserts, batch):
+        with with_insertion(model, self.inserts, batch):
             return kl(teacher, batch.logits(model))
 
     @torch.no_grad()
@@ -114,7 +114,7 @@ class Objective:
         if self.name == "source-distil":
             assert self.source is not None
             return batch.logits(self.source)
-        with plain(), _maybe(model, self._boost, batch):
+        with plain(), with_insertion(model, self._boost, batch):
             return batch.logits(model)
 
     @property
@@ -128,7 +128,7 @@ class Objective:
     ) -> Float[Tensor, " counted"]:
         with torch.no_grad():
             teacher, off = (self.source, nullcontext) if self.source is not None else (model, plain)
-            with off(), _maybe(teacher, self._boost, batch):
+            with off(), with_insertion(teacher, self._boost, batch):
                 wanted = self._latents(teacher, batch)
         return (self._latents(model, batch) - wanted).square().mean(-1)
 
@@ -150,7 +150,8 @@ def kl(teacher: Float[Tensor, "*n vocab"], student: Float[Tensor, "*n other"]) -
 
 
 @contextmanager
-def _maybe(model: Model, insertion: Insertion | None, batch: Packed) -> Iterator[None]:
+def with_insertion(model: Model, insertion: Insertion | None, batch: Packed) -> Iterator[None]:
+    """Something inserted at the ordinary tokens of packed texts, or nothing."""
     if insertion is None:
         yield
         return

@@ -1,0 +1,64 @@
+"""The report on an adapter: what must be zero is zero to the bit, and what was trained for is found."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from probe.adapters import AdapterPlan, Objective, Replace, TuneConfig, inserted, tune, verify
+from probe.adapters.attach import WEIGHTS
+from probe.adapters.objective import kl
+from tests.adapters.conftest import random_topk
+from tests.adapters.test_tune import texts
+
+CONFIG = TuneConfig(steps=30, batch_tokens=120, lr=0.02, check_every=10)
+
+
+@pytest.fixture
+def sae():
+    return random_topk()
+
+
+def test_an_adapter_of_nothing_does_nothing(llama, sae, tmp_path):
+    tune(llama, texts(6), texts(3), Objective("ce"), tmp_path, config=TuneConfig(steps=1))
+    tensors = load_file(tmp_path / WEIGHTS)
+    save_file({n: torch.zeros_like(t) if "lora_B" in n else t for n, t in tensors.items()}, tmp_path / WEIGHTS)
+    found = verify(llama, tmp_path, sae, texts(8, 5))
+    assert found.moved == [] and set(found.reach.values()) == {0.0} and len(found.claimed) == 8
+    assert (found.effect.value, found.effect.ci) == (0.0, (0.0, 0.0)) and found.site_changed.value == 0.0
+    assert found.damage["like"]["ce"].value == 0.0 and "general" not in found.damage
+    assert found.insertion["sae"].value == pytest.approx(found.insertion["sae and adapter"].value) != 0.0
+
+
+def test_above_a_stop_gradient_nothing_happens_at_the_site(llama, sae, tmp_path):
+    """The published recipe cannot change what its SAE reads, whatever is said of it."""
+    tune(llama, texts(12), texts(4, 1), Objective("resa", sae, through=False), tmp_path, config=CONFIG)
+    found = verify(llama, tmp_path, sae, texts(8, 5), general=texts(4, 9))
+    assert found.site_changed.value == 0.0 and found.moved == []
+    assert found.reach[0] == found.reach[1] == 0.0 < found.reach[3]
+    assert found.effect.ci[0] > 0 and found.damage["general"]["kl"].value > 0
+    assert found.insertion["sae and adapter"].value < found.insertion["sae"].value, "what it was trained for"
+    one = texts(8, 5)[0]
+    with torch.no_grad():
+        ids = torch.tensor([one.ids])
+        plain = llama.hf(ids).logits
+        with inserted(llama, Replace(sae)):
+            damaged = llama.hf(ids).logits
+    where = slice(one.start - 1, -1)
+    expected = kl(plain[0, where], damaged[0, where]).mean().item()
+    alone = verify(llama, tmp_path, sae, [one])
+    assert alone.insertion["sae"].value == pytest.approx(expected, rel=1e-3)
+
+
+def test_latents_that_were_trained_to_move_are_found(llama, sae, tmp_path):
+    ordinary = [latent for latent in range(48) if latent not in (3, 7)]
+    objective = Objective("feature-match", sae, latents=(3, 7), value=9.0)
+    tune(llama, texts(24), texts(6, 1), objective, tmp_path, AdapterPlan(rank=4), CONFIG)
+    found = verify(llama, tmp_path, sae, texts(20, 5), most=2)
+    assert {3, 7} & set(found.moved[:4]), found.moved
+    assert found.site_changed.value > 0.01 and found.reach[2] == found.reach[3] == 0.0
+    assert set(found.necessity) == {"claimed", "drawn"} and set(found.claimed) != set(ordinary)
+    given = verify(llama, tmp_path, sae, texts(20, 5), latents=(3, 7))
+    assert given.claimed == [3, 7]
+    assert json.loads(json.dumps(given.to_dict()))["claimed"] == [3, 7]
