@@ -55,7 +55,7 @@ class Verification:
         claimed: the latents that the adapter is said to work through: those given, or the most moved.
         effect: KL(base ‖ adapter).
         necessity: the share of the effect that is gone when the claimed latents are ablated in both models; and with as
-            many drawn latents of like frequency.
+            many drawn latents of like frequency, where there are so many.
         sufficiency: the share of the effect that the base model shows when those latents are raised to what they are
             under the adapter; and with drawn ones.
         alignment: of the adapter's writing directions, the mean greatest |cosine| with the claimed decoder rows; and
@@ -76,8 +76,8 @@ class Verification:
     insertion: dict[str, Measured]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON, which knows no number that is none: None stands for a share of nothing."""
+        return _finite(asdict(self))
 
 
 def verify(
@@ -123,7 +123,8 @@ def _verify(
     drawn = _drawn_like(plain.latents, claimed, look.seed)
     effect = look.kl(texts, (False, None), (True, None))
     necessity, sufficiency = {}, {}
-    for name, some in (("claimed", claimed), ("drawn", drawn)):
+    sets_of_latents = {"claimed": claimed} | ({"drawn": drawn} if drawn else {})
+    for name, some in sets_of_latents.items():
         off = Ablate(sae, tuple(some))
         left = look.kl(texts, (False, off), (True, off))
         necessity[name] = look.share(effect - left, effect)
@@ -236,6 +237,14 @@ class _Look:
         return nullcontext() if adapted else switched_off(self.model)
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def _moved(plain: Tensor, on: Tensor) -> list[int]:
     change = (on - plain).double()
     some = [k for k in range(change.shape[1]) if change[:, k].abs().max() > 0]
@@ -248,13 +257,15 @@ def _moved(plain: Tensor, on: Tensor) -> list[int]:
 
 
 def _drawn_like(acts: Tensor, claimed: Sequence[int], seed: int) -> list[int]:
-    """For each claimed latent another one, drawn from the ten that are active nearest as often."""
+    """For each claimed latent another one, drawn from the ten that are active nearest as often; none if too few are."""
     generator = torch.Generator().manual_seed(seed)
     often = acts.mean(0)
     found: list[int] = []
     for latent in claimed:
         near = (often - often[latent]).abs().argsort().tolist()
-        free = [k for k in near if k not in claimed and k not in found][:10] or [latent]
+        free = [k for k in near if k not in claimed and k not in found][:10]
+        if not free:
+            return []
         found.append(free[int(torch.randint(len(free), (), generator=generator))])
     return found
 

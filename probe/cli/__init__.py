@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from probe import __version__
 from probe._errors import ProbeError
+from probe.cli.adapter import adapter
 from probe.cli.chat import chat
 from probe.cli.compare import compare
 from probe.cli.discover import discover
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 for command in (run, hybrid, chat, compare, discover, pairs, sites, organism, report):
     app.command()(command)
+app.add_typer(adapter, name="adapter")
 
 
 def _version(asked: bool) -> bool:

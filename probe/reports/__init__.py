@@ -18,6 +18,7 @@ from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.page import write_report
 from probe.reports.table import arms_table, own_table
 from probe.reports.trace_view import trace_view
+from probe.reports.verification import verification_table
 
 __all__ = [
     "arms_figure",
@@ -36,6 +37,7 @@ __all__ = [
     "trace_view",
     "transition_figure",
     "usage_figure",
+    "verification_table",
     "write_comparison",
     "write_discovery_report",
     "write_report",

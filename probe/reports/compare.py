@@ -119,7 +119,7 @@ def comparison_figure(found: Mapping[str, Any]) -> "Figure":
             dot(figure, place + (i - (len(runs) - 1) / 2) * apart, value, low_high, *look, note)
     rows_of(figure, [escape(arm) for arm in arms])
     figure.update_xaxes(tickformat=".0%")
-    return styled(figure, "Gap recovered", _ROW * len(arms) * max(2, len(runs)) + 130, legend=40)
+    return styled(figure, "", _ROW * len(arms) * max(2, len(runs)) + 130, legend=40)
 
 
 def write_comparison(found: Mapping[str, Any], path: str | Path) -> Path:
