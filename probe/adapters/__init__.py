@@ -26,6 +26,8 @@ from probe.adapters.saes import random_sae as random_sae
 from probe.adapters.saes import save_sparsify as save_sparsify
 from probe.adapters.saes import shuffled_decoder as shuffled_decoder
 from probe.adapters.saes import site_of as site_of
+from probe.adapters.train import sae_quality as sae_quality
+from probe.adapters.train import train_sae as train_sae
 from probe.adapters.tune import TuneConfig as TuneConfig
 from probe.adapters.tune import Tuned as Tuned
 from probe.adapters.tune import tune as tune

@@ -1,0 +1,119 @@
+"""Ordinary SAEs, of thousands of latents, on the token activations of a harvest; SAELens trains them."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from probe._errors import ProbeError
+from probe.activations import ActivationStore
+from probe.adapters.insertion import Replace
+from probe.adapters.objective import kl, with_insertion
+from probe.adapters.packing import Example, pack
+from probe.adapters.saes import site_of
+from probe.hooks import capture
+from probe.models import Model, Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+
+def train_sae(
+    store: ActivationStore,
+    site: str | Site,
+    *,
+    latents: int,
+    k: int = 32,
+    steps: int = 4000,
+    batch_size: int = 1024,
+    lr: float = 1e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> "SAE[Any]":
+    """Train a top-k SAE with SAELens' trainer and its auxiliary loss for dead latents.
+
+    Args:
+        store: of ``harvest(..., unit="token", folder=...)``; outlier tokens are left out already.
+        site: one of the store's.
+        latents: how many.
+        k: how many are active at a token.
+
+    Returns:
+        As SAELens loads it for inference, its decoder's rows of length one, in float32 and frozen.
+
+    Raises:
+        ProbeError: if the site was not harvested, or k is more than there are latents.
+    """
+    from sae_lens import SAE, LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.sae import SAEMetadata
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    if not 1 <= k <= latents:
+        raise ProbeError(f"k is {k} of {latents} latents: give from 1 to as many as there are")
+    site = Site.parse(site)
+    provider = store.batches(site, batch_size, seed)
+    first = next(provider)
+    torch.manual_seed(seed)
+    config = TopKTrainingSAEConfig(d_in=first.shape[1], d_sae=latents, k=k, device=device)
+    sae = TopKTrainingSAE(config)
+    with torch.no_grad():
+        sae.b_dec.copy_(first.mean(0))  # so that the SAE explains what varies
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=steps * batch_size,
+            train_batch_size_samples=batch_size,
+            device=device,
+            lr=lr,
+            lr_end=lr / 10,
+            lr_decay_steps=steps // 3,
+            dead_feature_window=max(1, steps // 8),
+            logger=LoggingConfig(log_to_wandb=False),
+        ),
+        sae,
+        (batch.to(device) for batch in provider),
+    )
+    for _ in tqdm(range(steps), desc=f"SAE at {site}", unit="step", disable=not progress):
+        trainer.step(next(trainer.data_provider))
+        trainer.n_training_steps += 1
+    state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
+    sae.process_state_dict_for_saving_inference(state)
+    with torch.random.fork_rng(devices=[]):  # it draws weights before it is given these
+        made = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
+    made.load_state_dict(state)
+    made.fold_W_dec_norm()
+    made.cfg.rescale_acts_by_decoder_norm = False  # rows are of length one now: nothing is left to rescale by
+    made.cfg.metadata = SAEMetadata(hook_name=site.lens)
+    return made.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str, float]:
+    """How well an SAE stands in for a model's states, at tokens that are not special.
+
+    Returns:
+        ``variance_explained``; ``kl``, in nats a token, of the model with the SAE inserted from the model without;
+        ``l0``, latents active at a token; ``dead``, the share of latents that no token activates.
+    """
+    site, kls, errors, states, active = site_of(sae), [], [], [], []
+    special = torch.tensor(sorted(model.tokenizer.all_special_ids), device=model.device)
+    for text in texts:
+        batch = pack(model, [text], len(text.ids))
+        with capture(model, site, stop=False) as acts:
+            plain = batch.logits(model)
+        with with_insertion(model, Replace(sae), batch):
+            kls.append(kl(plain, batch.logits(model)))
+        state = acts[site][~torch.isin(batch.ids, special)].to(sae.dtype)
+        latents = sae.encode(state)
+        errors.append((state - sae.decode(latents)).square().sum(-1))
+        states.append(state)
+        active.append(latents > 0)
+    every, fired = torch.cat(states), torch.cat(active)
+    total = (every - every.mean(0)).square().sum()
+    return {
+        "variance_explained": 1 - float(torch.cat(errors).sum() / total),
+        "kl": float(torch.cat(kls).mean()),
+        "l0": float(fired.float().sum(-1).mean()),
+        "dead": float((~fired.any(0)).float().mean()),
+    }
