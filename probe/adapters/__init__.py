@@ -2,6 +2,7 @@
 
 from probe.adapters.attach import Adapter as Adapter
 from probe.adapters.attach import attached as attached
+from probe.adapters.attach import lora_tensors as lora_tensors
 from probe.adapters.export import canonical as canonical
 from probe.adapters.export import gguf_control_vector as gguf_control_vector
 from probe.adapters.export import gguf_lora as gguf_lora

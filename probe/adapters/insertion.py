@@ -59,16 +59,16 @@ class Noise(Insertion):
     """The state plus noise that is, token by token, as long as the SAE's error: the control that a claim must beat.
 
     Attributes:
-        seed: draws the noise; the same for the same shape.
+        seed: draws the noise, the same at every pass of a shape; None draws it anew from torch's own state.
     """
 
-    seed: int = 0
+    seed: int | None = None
     through: bool = True
 
     def __call__(self, state: State, /) -> State:
         with torch.no_grad():
             error = state.float() - self.sae(state.to(self.sae.dtype)).float()
-            generator = torch.Generator().manual_seed(self.seed)
+            generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
             drawn = torch.randn(state.shape, generator=generator).to(error)
             noise = torch.nn.functional.normalize(drawn, dim=-1) * error.norm(dim=-1, keepdim=True)
         return (state if self.through else state.detach()) + noise.to(state.dtype)
@@ -86,13 +86,13 @@ class Ablate(Insertion):
 
 @dataclass(frozen=True)
 class Boost(Insertion):
-    """Chosen latents are raised to at least ``value``, in the units of the SAE's latents."""
+    """Chosen latents are raised to at least ``value``, one for all or one each, in the units of the SAE's latents."""
 
     latents: tuple[int, ...]
-    value: float
+    value: float | tuple[float, ...]
 
     def __call__(self, state: State, /) -> State:
-        return _with_latents(self.sae, state, self.latents, lambda now: now.clamp(min=self.value))
+        return _with_latents(self.sae, state, self.latents, lambda now: now.maximum(now.new_tensor(self.value)))
 
 
 def _with_latents(sae: "SAE[Any]", state: State, latents: Sequence[int], change: Any) -> State:

@@ -52,7 +52,7 @@ class Objective:
         through: whether gradients cross what is inserted.
         latents, value: which latents are raised to what; of feature-match, which are compared.
         source: the other model.
-        seed: draws noise and controls.
+        seed: draws random and shuffled SAEs.
 
     Raises:
         ProbeError: for an unknown name, or where something is missing.
@@ -90,7 +90,7 @@ class Objective:
         if self.name not in _INSERTING or self.insert == "nothing" or self.sae is None:
             return None
         if self.insert == "noise":
-            return Noise(self.sae, self.seed, self.through)
+            return Noise(self.sae, through=self.through)  # another at every step
         changed = {"random-sae": random_sae, "shuffled-decoder": shuffled_decoder}.get(self.insert)
         return Replace(self.sae if changed is None else changed(self.sae, self.seed), self.through)
 

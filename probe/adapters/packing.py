@@ -52,14 +52,9 @@ class Packed:
         """The token after each place that counts."""
         return self.ids.roll(-1, 1)[self.counts]
 
-    def logits(self, model: Model, hf: torch.nn.Module | None = None) -> Float[Tensor, "counted vocab"]:
-        """What a model predicts at each place that counts, in float32.
-
-        Args:
-            model: whose masks are asked for.
-            hf: what is run; None for the model's own module.
-        """
-        out = (hf or model.hf)(
+    def logits(self, model: Model) -> Float[Tensor, "counted vocab"]:
+        """What a model predicts at each place that counts, in float32."""
+        out = model.hf(
             input_ids=self.ids, attention_mask=self._masks(model), position_ids=self.positions, use_cache=False
         )
         return out.logits[self.counts].float()

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
 
 from probe._errors import ProbeError
 from probe.activations import ActivationStore
@@ -13,6 +12,7 @@ from probe.adapters.packing import Example, pack
 from probe.adapters.saes import site_of
 from probe.hooks import capture
 from probe.models import Model, Site
+from probe.taxonomy.families.saelens import for_inference, train_with_saelens
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -45,10 +45,8 @@ def train_sae(
     Raises:
         ProbeError: if the site was not harvested, or k is more than there are latents.
     """
-    from sae_lens import SAE, LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-    from sae_lens.config import SAETrainerConfig
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.saes.sae import SAEMetadata
-    from sae_lens.training.sae_trainer import SAETrainer
 
     if not 1 <= k <= latents:
         raise ProbeError(f"k is {k} of {latents} latents: give from 1 to as many as there are")
@@ -60,32 +58,19 @@ def train_sae(
     sae = TopKTrainingSAE(config)
     with torch.no_grad():
         sae.b_dec.copy_(first.mean(0))  # so that the SAE explains what varies
-    trainer = SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=steps * batch_size,
-            train_batch_size_samples=batch_size,
-            device=device,
-            lr=lr,
-            lr_end=lr / 10,
-            lr_decay_steps=steps // 3,
-            dead_feature_window=max(1, steps // 8),
-            logger=LoggingConfig(log_to_wandb=False),
-        ),
+    train_with_saelens(
         sae,
         (batch.to(device) for batch in provider),
+        steps,
+        batch_size,
+        lr=lr,
+        device=device,
+        progress=f"SAE at {site}" if progress else None,
     )
-    for _ in tqdm(range(steps), desc=f"SAE at {site}", unit="step", disable=not progress):
-        trainer.step(next(trainer.data_provider))
-        trainer.n_training_steps += 1
-    state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
-    sae.process_state_dict_for_saving_inference(state)
-    with torch.random.fork_rng(devices=[]):  # it draws weights before it is given these
-        made = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
-    made.load_state_dict(state)
-    made.fold_W_dec_norm()
+    made = for_inference(sae)
     made.cfg.rescale_acts_by_decoder_norm = False  # rows are of length one now: nothing is left to rescale by
     made.cfg.metadata = SAEMetadata(hook_name=site.lens)
-    return made.requires_grad_(False).eval()
+    return made.eval()
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 Every figure is a mean over texts with a bootstrap interval over them; what is compared is paired text by text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from probe._files import read_json
 from probe.adapters.attach import attached, lora_tensors, switched_off
@@ -56,8 +57,8 @@ class Verification:
         effect: KL(base ‖ adapter).
         necessity: the share of the effect that is gone when the claimed latents are ablated in both models; and with as
             many drawn latents of like frequency, where there are so many.
-        sufficiency: the share of the effect that the base model shows when those latents are raised to what they are
-            under the adapter; and with drawn ones.
+        sufficiency: the share of the effect that the base model shows when those latents are raised to at least
+            their mean under the adapter; and with drawn ones.
         alignment: of the adapter's writing directions, the mean greatest |cosine| with the claimed decoder rows; and
             with drawn ones.
         damage: per set of texts, KL(base ‖ adapter) and the change of cross-entropy.
@@ -90,6 +91,7 @@ def verify(
     latents: Sequence[int] = (),
     most: int = 8,
     seed: int = 0,
+    progress: bool = False,
 ) -> Verification:
     """Measure an adapter on texts that it was not trained on.
 
@@ -98,13 +100,14 @@ def verify(
         general: others, on which it should change nothing.
         latents: those that it is said to work through; without any, up to ``most`` of those moved.
         seed: draws the controls and the intervals.
+        progress: show a bar for each round through the texts.
 
     Raises:
         ProbeError: if the adapter is not for this model.
     """
     reach = _reach(model, Path(folder))
     with attached(model, folder):
-        return _verify(_Look(model, sae, seed), Path(folder), texts, general, latents, most, reach)
+        return _verify(_Look(model, sae, seed, progress), Path(folder), texts, general, latents, most, reach)
 
 
 def _verify(
@@ -119,7 +122,7 @@ def _verify(
     sae = look.sae
     plain, on = look.acts(texts, adapted=False), look.acts(texts, adapted=True)
     moved = _moved(plain.latents, on.latents)
-    claimed = list(latents) or moved[:most] or plain.latents.mean(0).topk(most).indices.tolist()
+    claimed = list(latents) or moved[:most] or plain.latents.mean(0).argsort(descending=True)[:most].tolist()
     drawn = _drawn_like(plain.latents, claimed, look.seed)
     effect = look.kl(texts, (False, None), (True, None))
     necessity, sufficiency = {}, {}
@@ -128,7 +131,7 @@ def _verify(
         off = Ablate(sae, tuple(some))
         left = look.kl(texts, (False, off), (True, off))
         necessity[name] = look.share(effect - left, effect)
-        raised = _Raised(sae, tuple(some), on.latents.max(0).values[some])
+        raised = Boost(sae, tuple(some), tuple(on.latents.mean(0)[some].tolist()))
         reproduced = look.kl(texts, (True, None), (False, raised))
         backwards = look.kl(texts, (True, None), (False, None))
         sufficiency[name] = look.share(backwards - reproduced, backwards)
@@ -142,7 +145,7 @@ def _verify(
         effect=look.measured(effect),
         necessity=necessity,
         sufficiency=sufficiency,
-        alignment={name: _alignment(folder, sae, some) for name, some in (("claimed", claimed), ("drawn", drawn))},
+        alignment={name: _alignment(folder, sae, some) for name, some in sets_of_latents.items()},
         damage={
             name: {
                 "kl": look.measured(look.kl(some, (False, None), (True, None))),
@@ -156,19 +159,6 @@ def _verify(
             "adapter": look.measured(effect),
         },
     )
-
-
-@dataclass(frozen=True)
-class _Raised(Insertion):
-    """Latents raised to a value each."""
-
-    latents: tuple[int, ...]
-    values: Tensor
-
-    def __call__(self, state: Tensor, /) -> Tensor:
-        for latent, value in zip(self.latents, self.values.tolist(), strict=True):
-            state = Boost(self.sae, (latent,), value)(state)
-        return state
 
 
 @dataclass(frozen=True)
@@ -186,8 +176,8 @@ Side = tuple[bool, Insertion | None]
 class _Look:
     """Passes over texts, with the adapter that is attached and without."""
 
-    def __init__(self, model: Model, sae: "SAE[Any]", seed: int) -> None:
-        self.model, self.sae, self.seed = model, sae, seed
+    def __init__(self, model: Model, sae: "SAE[Any]", seed: int, progress: bool) -> None:
+        self.model, self.sae, self.seed, self.progress = model, sae, seed, progress
 
     def kl(self, texts: Sequence[Example], first: Side, second: Side) -> Tensor:
         """Of each text, the mean KL over its tokens that count."""
@@ -202,8 +192,7 @@ class _Look:
     @torch.no_grad()
     def acts(self, texts: Sequence[Example], *, adapted: bool) -> _Acts:
         site, latents, states = site_of(self.sae), [], []
-        for text in texts:
-            batch = pack(self.model, [text], len(text.ids))
+        for batch in self._batches(texts):
             with self._maybe(adapted), capture(self.model, site, stop=False) as acts:
                 batch.logits(self.model)
             state = acts[site][batch.counts].float()
@@ -226,7 +215,11 @@ class _Look:
 
     @torch.no_grad()
     def _per_text(self, texts: Sequence[Example], losses: Callable[[Packed], Tensor]) -> Tensor:
-        return torch.stack([losses(pack(self.model, [text], len(text.ids))).mean().cpu() for text in texts])
+        return torch.stack([losses(batch).mean().cpu() for batch in self._batches(texts)])
+
+    def _batches(self, texts: Sequence[Example]) -> Iterator[Packed]:
+        for text in tqdm(texts, desc="verifying", unit="text", leave=False, disable=not self.progress):
+            yield pack(self.model, [text], len(text.ids))
 
     def _logits(self, batch: Packed, side: Side) -> Tensor:
         adapted, insertion = side

@@ -40,6 +40,7 @@ def tune(
 
     Example: probe adapter tune --run runs/demo-rl --objective resa --insert noise --out runs/noise
     """
+    import yaml
     from rich.console import Console
 
     from probe._config import from_dict, read_yaml
@@ -55,7 +56,7 @@ def tune(
         "site": site,
         "objective": objective,
         "insert": insert,
-        "latents": None if latents is None else [int(each) for each in latents.split(",") if each.strip().isdigit()],
+        "latents": None if latents is None else yaml.safe_load(f"[{latents}]"),
         "value": value,
         "tune": {"steps": steps},
         "device": device,

@@ -118,7 +118,7 @@ def tune_adapter(config: AdapterConfig, out: Path, *, progress: bool = False) ->
         return done, None
     if not (out / "verification.json").exists():
         some = inputs.validation[:_VERIFIED]
-        found = verify(inputs.model, done.folder, inputs.sae, some, latents=config.latents)
+        found = verify(inputs.model, done.folder, inputs.sae, some, latents=config.latents, progress=progress)
         write_json(out / "verification.json", found.to_dict())
     return done, read_json(out / "verification.json")
 

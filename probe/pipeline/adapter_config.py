@@ -35,7 +35,7 @@ class AdapterConfig:
     source: ModelConfig | None = None
     """Of source-distil and feature-match; a run's thinking model unless named."""
     seed: int = 0
-    """Draws noise and controls of the objective; the training's own is ``tune.seed``."""
+    """Draws random and shuffled SAEs; the training's own is ``tune.seed``."""
     device: str = "auto"
     dtype: str = "float32"
     plan: AdapterPlan = field(default_factory=AdapterPlan)

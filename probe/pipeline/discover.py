@@ -13,7 +13,7 @@ from probe.models.config import ModelConfig, PairConfig
 from probe.pipeline.discover_config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discovered import discovered
 from probe.pipeline.folder import RunFolder
-from probe.pipeline.inputs import check_positions, fingerprint
+from probe.pipeline.inputs import check_positions, weights_hash
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.reports import write_discovery_report
 from probe.taxonomy import Taxonomy, delimiter_documents, fit_taxonomy, taxonomy_sites, write_neuronpedia
@@ -48,7 +48,7 @@ class DiscoverInputs:
         return {
             "prompt": object_hash(self.model.config.prompt),
             "problems": self.problem_set.hash,
-            "thinking": fingerprint(self.model),
+            "thinking": weights_hash(self.model),
         }
 
 

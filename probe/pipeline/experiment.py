@@ -328,7 +328,7 @@ class Experiment:
         def make(folder: Path, finished: bool) -> Path:
             if not finished:
                 distil_lora(
-                    inputs.pair,
+                    inputs.pair.base,
                     (list(self.rollouts.train), inputs.train),
                     (list(self.rollouts.validation), inputs.validation),
                     RANKS[name],

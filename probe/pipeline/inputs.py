@@ -38,8 +38,8 @@ class Inputs:
         return {
             "prompts": object_hash(to_dict(self.pair.config)),
             "problems": self.problem_set.hash,
-            "base": fingerprint(self.pair.base),
-            "thinking": fingerprint(self.pair.thinking),
+            "base": weights_hash(self.pair.base),
+            "thinking": weights_hash(self.pair.thinking),
         }
 
 
@@ -86,7 +86,7 @@ def check_positions(model: Model, problems: Sequence[Problem], new_tokens: int) 
         )
 
 
-def fingerprint(model: Model) -> str:
+def weights_hash(model: Model) -> str:
     """What tells a model's weights from others: a hash of the files in its folder, or the commit on the hub."""
     config, path = model.hf.config, Path(model.config.path).expanduser()
     files = [path] if path.suffix == ".gguf" else sorted(Path(config._name_or_path).glob("*.safetensors"))

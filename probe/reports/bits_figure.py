@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.arms import FAMILIES, MEANING, OTHER, family_of, in_order
+from probe.reports.arms import FAMILIES, OTHER, family_of, in_order
 from probe.reports.behaviour_look import styled
+from probe.reports.figures import arm_hover
 from probe.reports.numbers import interval, number, percent
 
 if TYPE_CHECKING:
@@ -136,11 +137,5 @@ def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, fl
 
 
 def _hover(dot: _Dot) -> str:
-    lines = [
-        f"<b>{escape(dot.name)}</b>",
-        MEANING.get(dot.name, ""),
-        f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}",
-        f"{number(dot.bits)} bits a token" + (f" ({dot.note})" if dot.note else ""),
-    ]
-    # plotly reads %{...} in a template as a variable.
-    return "<br>".join(line for line in lines if line).replace("%{", "% {")
+    told = f"{number(dot.bits)} bits a token" + (f" ({dot.note})" if dot.note else "")
+    return arm_hover(dot.name, f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}", told)

@@ -177,11 +177,11 @@ def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str
 
 
 def _hover(row: _Row) -> str:
-    lines = [
-        f"<b>{escape(row.label)}</b>",
-        MEANING.get(row.label, ""),
-        f"{percent(row.value, 1)} {interval(row.interval)}",
-        escape(row.note),
-    ]
+    return arm_hover(row.label, f"{percent(row.value, 1)} {interval(row.interval)}", escape(row.note))
+
+
+def arm_hover(arm: str, *lines: str) -> str:
+    """What is told of an arm's dot: its name, what it is, and some lines of markup."""
+    lines = (f"<b>{escape(arm)}</b>", MEANING.get(arm, ""), *lines)
     # plotly reads %{...} in a template as a variable.
     return "<br>".join(line for line in lines if line).replace("%{", "% {")

@@ -52,13 +52,12 @@ def test_above_a_stop_gradient_nothing_happens_at_the_site(llama, sae, tmp_path)
 
 
 def test_latents_that_were_trained_to_move_are_found(llama, sae, tmp_path):
-    ordinary = [latent for latent in range(48) if latent not in (3, 7)]
     objective = Objective("feature-match", sae, latents=(3, 7), value=9.0)
     tune(llama, texts(24), texts(6, 1), objective, tmp_path, AdapterPlan(rank=4), CONFIG)
     found = verify(llama, tmp_path, sae, texts(20, 5), most=2)
     assert {3, 7} & set(found.moved[:4]), found.moved
     assert found.site_changed.value > 0.01 and found.reach[2] == found.reach[3] == 0.0
-    assert set(found.necessity) == {"claimed", "drawn"} and set(found.claimed) != set(ordinary)
+    assert set(found.necessity) == {"claimed", "drawn"} and found.claimed == found.moved[:2]
     given = verify(llama, tmp_path, sae, texts(20, 5), latents=(3, 7))
     assert given.claimed == [3, 7]
     assert json.loads(json.dumps(given.to_dict()))["claimed"] == [3, 7]

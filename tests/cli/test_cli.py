@@ -302,7 +302,11 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    [[], *([name] for name in ("run", "hybrid", "chat", "compare", "discover", "pairs", "organism", "report"))],
+    [
+        [],
+        *([name] for name in ("run", "hybrid", "chat", "compare", "discover", "pairs", "organism", "report")),
+        *(["adapter", name] for name in ("tune", "export", "attach")),
+    ],
 )
 def test_help_has_an_example(command):
     done = probe(*command, "--help")

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from probe._errors import ProbeError
+from probe.adapters import attached
 from probe.hybrid.rivals import (
     DistilConfig,
-    adapted,
     distil_lora,
     few_shot_prompt,
     run_lora,
@@ -33,14 +33,14 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     traces = list(generate_traces(pair.thinking, problems, some, max_new_tokens=12))
     before = {name: tensor.clone() for name, tensor in pair.base.hf.state_dict().items()}
     config = DistilConfig(epochs=6, lr=0.02, batch_size=2)
-    history = distil_lora(pair, (traces, some), (traces, some), 4, tmp_path, config, seed=0)
-    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    done = distil_lora(pair.base, (traces, some), (traces, some), 4, tmp_path, config, seed=0)
+    assert done.best["loss"] < 0.7 * done.history[0]["loss"]
     after = pair.base.hf.state_dict()
     assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
 
     ids = torch.tensor([[5, 6, 7]])
     plain = pair.base.hf(ids).logits
-    with adapted(pair.base, tmp_path) as model:
+    with attached(pair.base, tmp_path) as model:
         assert (model.hf(ids).logits - plain).abs().max() > 1e-3
     assert torch.equal(pair.base.hf(ids).logits, plain)
     result = run_lora(pair.base, tmp_path, "lora", some, new_tokens=6)
@@ -50,12 +50,14 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
 def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
     problems = load_problems("story")
     some = problems.take("train", 2)
-    split = (list(generate_traces(pair.thinking, problems, some, max_new_tokens=12)), some)
-    history = distil_lora(pair, split, split, 4, tmp_path, DistilConfig(epochs=1, lr=100.0), seed=0)
-    assert history[1]["loss"] > history[0]["loss"]
+    theirs, own = (
+        (list(generate_traces(model, problems, some, max_new_tokens=12)), some) for model in (pair.thinking, pair.base)
+    )
+    done = distil_lora(pair.base, theirs, own, 4, tmp_path, DistilConfig(epochs=2, lr=0.05), seed=0)
+    assert done.history[-1]["loss"] > done.history[0]["loss"], "what the model says by itself is less likely now"
     ids = torch.tensor([[5, 6, 7]])
     plain = pair.base.hf(ids).logits
-    with adapted(pair.base, tmp_path) as model:
+    with attached(pair.base, tmp_path) as model:
         assert torch.equal(model.hf(ids).logits, plain)
 
 

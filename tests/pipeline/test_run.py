@@ -17,7 +17,7 @@ from probe._errors import ProbeError
 from probe.hybrid.config import RIVALS
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, prepare, run
-from probe.pipeline.inputs import fingerprint
+from probe.pipeline.inputs import weights_hash
 from probe.pipeline.own import ask, experiment_at, own_arm, try_arm
 from probe.traces import decode_greedy
 
@@ -134,19 +134,19 @@ def test_a_model_against_itself_has_no_gap_and_is_never_steered(tiny_folder, tmp
 def test_other_weights_of_the_same_size_are_other_models(tiny_folder, tmp_path):
     def of(seed):
         changed = shutil.copytree(tiny_folder("llama", seed=seed), tmp_path / str(seed))
-        return fingerprint(load_model(ModelConfig(str(changed)), device="cpu"))
+        return weights_hash(load_model(ModelConfig(str(changed)), device="cpu"))
 
     assert of(1) != of(2)
-    assert of(3) == fingerprint(load_model(ModelConfig(str(tiny_folder("llama", seed=3))), device="cpu"))
+    assert of(3) == weights_hash(load_model(ModelConfig(str(tiny_folder("llama", seed=3))), device="cpu"))
 
 
 def test_a_hub_model_is_told_by_its_commit(tiny_folder):
     model = load_model(ModelConfig(str(tiny_folder("llama", seed=1))), device="cpu")
     model.config = ModelConfig("org/name", revision="main")
     model.hf.config._name_or_path = "org/name"
-    assert fingerprint(model) == "main"
+    assert weights_hash(model) == "main"
     model.hf.config._commit_hash = "c0ffee"
-    assert fingerprint(model) == "c0ffee"
+    assert weights_hash(model) == "c0ffee"
 
 
 def test_other_settings_are_refused_and_named(whole, tiny_folder):

@@ -1,12 +1,11 @@
 """Rivals of the hybrid that do without the thinking model when they answer."""
 
-from probe.hybrid.rivals.distil import DistilConfig, adapted, distil_lora, run_lora
+from probe.hybrid.rivals.distil import DistilConfig, distil_lora, run_lora
 from probe.hybrid.rivals.prompting import few_shot_prompt, handbook_prompt, run_prompted
 from probe.hybrid.rivals.sampling import run_majority
 
 __all__ = [
     "DistilConfig",
-    "adapted",
     "distil_lora",
     "few_shot_prompt",
     "handbook_prompt",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, draw
 from probe.taxonomy.families.clusterings import SphericalKMeans
@@ -76,10 +77,11 @@ class SAEFamily(Family):
             sae.W_dec.copy_(centres)
             sae.W_enc.copy_(centres.T)
         sae.b_dec.requires_grad_(False)
-        _train(sae, vectors, self.steps, self.random_state)
+        batch_size = min(_BATCH, len(x))
+        train_with_saelens(sae, _batches(vectors, batch_size, self.random_state), self.steps, batch_size)
         with torch.no_grad():
             self._finish(sae, vectors)
-        self.sae_ = _for_inference(sae)
+        self.sae_ = for_inference(sae)
         self.directions_ = self.sae_.W_dec.detach().clone()
 
     def _scores(self, x: Float[np.ndarray, "sentence d_model"]) -> Float[np.ndarray, "sentence behaviour"]:
@@ -164,24 +166,38 @@ class JumpReLUSAE(SparseSAEFamily):
         sae.threshold.clamp_(min=0)  # pyright: ignore[reportCallIssue]
 
 
-def _train(sae: "TrainingSAE[Any]", x: Float[Tensor, "sentence d_model"], steps: int, seed: int) -> None:
+def train_with_saelens(
+    sae: "TrainingSAE[Any]",
+    batches: Iterator[Tensor],
+    steps: int,
+    batch_size: int,
+    *,
+    lr: float = _LR,
+    device: str = "cpu",
+    progress: str | None = None,
+) -> None:
+    """The steps of SAELens' trainer, without its own bar: many SAEs are trained in a row.
+
+    Args:
+        batches: without end, ``[batch_size, d_in]`` each.
+        progress: what a bar of ours says; None for no bar.
+    """
     from sae_lens import LoggingConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    batch_size = min(_BATCH, len(x))
     config = SAETrainerConfig(
         total_training_samples=steps * batch_size,
         train_batch_size_samples=batch_size,
-        lr=_LR,
-        lr_end=_LR / 10,
+        device=device,
+        lr=lr,
+        lr_end=lr / 10,
         lr_decay_steps=steps // 3,
         dead_feature_window=max(1, steps // 8),
         logger=LoggingConfig(log_to_wandb=False),
     )
-    trainer = SAETrainer(config, sae, _batches(x, batch_size, seed))
-    # The trainer's own steps, without its progress bar: many SAEs are trained in a row.
-    for _ in range(steps):
+    trainer = SAETrainer(config, sae, batches)
+    for _ in tqdm(range(steps), desc=progress, unit="step", disable=progress is None):
         trainer.step(next(trainer.data_provider))
         trainer.n_training_steps += 1
 
@@ -195,7 +211,7 @@ def _batches(x: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
             yield x[chosen]
 
 
-def _for_inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
+def for_inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
     """The same SAE as SAELens saves and loads it for inference, the decoder's rows of length one."""
     from sae_lens import SAE
 
