@@ -68,16 +68,13 @@ def test_kl_is_zero_for_the_same_and_that_of_torch():
 @pytest.mark.parametrize("insert", ["sae", "noise", "random-sae", "shuffled-decoder"])
 def test_every_insertion_is_made_up_for_and_the_model_is_as_it_was(llama, sae, tmp_path, insert):
     before = {name: tensor.clone() for name, tensor in llama.hf.state_dict().items()}
-    done = tune(
-        llama, texts(12), texts(4, 1), Objective("resa", sae, insert), tmp_path, config=replace(CONFIG, steps=30)
-    )
-    assert done.best["loss"] < 0.97 * done.history[0]["loss"]
+    done = tune(llama, texts(12), texts(4, 1), Objective("resa", sae, insert), tmp_path, config=CONFIG)
+    # Noise is another at every step, so that it can be damped and not undone.
+    assert done.best["loss"] < (0.99 if insert == "noise" else 0.97) * done.history[0]["loss"]
     after = llama.hf.state_dict()
     assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
     assert done.cost["tokens"] > 0 and done.cost["flops"] > done.cost["tokens"] and done.cost["peak_memory"] > 0
-    again = tune(
-        llama, texts(12), texts(4, 1), Objective("resa", sae, insert), tmp_path, config=replace(CONFIG, steps=30)
-    )
+    again = tune(llama, texts(12), texts(4, 1), Objective("resa", sae, insert), tmp_path, config=CONFIG)
     assert again.history == json.loads(json.dumps(done.history)), "it is there already"
 
 
