@@ -114,6 +114,54 @@ def gguf_lora(model: Model, folder: str | Path, out: str | Path) -> Path:
     return _write(writer, made, out)
 
 
+def peft_of_gguf(model: Model, path: str | Path, out: str | Path) -> Path:
+    """Read a LoRA file of llama.cpp back into PEFT's form.
+
+    Args:
+        model: the base model, whose architecture names the tensors.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ProbeError: if it is no such file, or for another architecture.
+    """
+    gguf, out = _gguf(), Path(out)
+    try:
+        reader = gguf.GGUFReader(str(path))
+    except (ValueError, OSError) as error:
+        raise ProbeError(f"{path} is no GGUF file ({error})") from error
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    arch, names = _names(gguf, model)
+    if fields.get("adapter.type") != "lora" or fields.get("general.architecture") != arch:
+        raise ProbeError(f"{path} is no LoRA for a {arch} model")
+    paths = {names.get_name(name): name for name, module in model.hf.named_modules() if hasattr(module, "weight")}
+    made: dict[str, Tensor] = {}
+    for tensor in reader.tensors:
+        name, _, side = tensor.name.rpartition(".weight.lora_")
+        value = torch.from_numpy(tensor.data.copy()).float()
+        if side == "b":
+            heads = _heads(model, paths[name]) if arch == _PERMUTED else None
+            alpha = fields["adapter.lora.alpha"]
+            value = (value if heads is None else _halves(value, heads)) * (alpha / value.shape[1] if alpha else 1.0)
+        made[f"base_model.model.{paths[name]}.lora_{side.upper()}.weight"] = value.contiguous()
+    rank = max(value.shape[0] for name, value in made.items() if ".lora_A." in name)
+    about = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": {},
+        "target_modules": sorted({name.removeprefix("base_model.model.") for name in _modules(made)}),
+        "fan_in_fan_out": False,
+        "base_model_name_or_path": str(model.config.path),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(made, out / WEIGHTS, {"format": "pt"})
+    write_json(out / "adapter_config.json", about)
+    return out
+
+
 def gguf_control_vector(model: Model, mechanism: Mechanism, out: str | Path) -> Path:
     """Write a mechanism for llama.cpp (``--control-vector``): one vector, added at every token.
 
@@ -179,6 +227,12 @@ def _rotary_rows(b: Float[Tensor, "outputs rank"], heads: int) -> Float[Tensor, 
     """Rows in llama.cpp's order: a head's two halves interleaved, as its rotary embedding pairs them."""
     outputs, rank = b.shape
     return b.view(heads, 2, outputs // heads // 2, rank).transpose(1, 2).reshape(outputs, rank)
+
+
+def _halves(b: Float[Tensor, "outputs rank"], heads: int) -> Float[Tensor, "outputs rank"]:
+    """The inverse of :func:`_rotary_rows`."""
+    outputs, rank = b.shape
+    return b.view(heads, outputs // heads // 2, 2, rank).transpose(1, 2).reshape(outputs, rank)
 
 
 def _modules(tensors: dict[str, Tensor]) -> list[str]:

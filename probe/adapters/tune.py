@@ -20,6 +20,7 @@ from probe.adapters.fingerprint import fingerprint
 from probe.adapters.objective import Objective
 from probe.adapters.packing import Example, Packed, pack
 from probe.adapters.plan import AdapterPlan, adapted, prove_alive, trained
+from probe.adapters.processes import processes
 from probe.models import Model
 
 if TYPE_CHECKING:
@@ -104,15 +105,18 @@ def tune(
         return Tuned(folder, read_json(folder / "history.json"), read_json(folder / CARD)["cost"])
     folder.mkdir(parents=True, exist_ok=True)
     with adapted(model, plan, objective, seed=config.seed) as wrapped:
-        prove_alive(model, wrapped, objective, run.batch(0))
+        prove_alive(model, wrapped, objective, pack(model, run.texts(0), config.pack_to))
         done = run.train(wrapped, told["key"], progress)
         run.restore_best(wrapped)
-        wrapped.peft_config["default"].base_model_name_or_path = str(model.config.path)
-        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
-    cost = {**done["cost"], "peak_memory": float(_peak_memory(model))}
-    write_json(folder / "history.json", done["history"])
-    write_json(folder / CARD, {**told, "cost": cost, "scale": 1.0})
-    shutil.rmtree(folder / _CHECKPOINT, ignore_errors=True)
+        processes().wait()
+        cost = {**done["cost"], "peak_memory": float(_peak_memory(model))}
+        if processes().is_main:
+            wrapped.peft_config["default"].base_model_name_or_path = str(model.config.path)
+            wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+            write_json(folder / "history.json", done["history"])
+            write_json(folder / CARD, {**told, "cost": cost, "scale": 1.0})
+            shutil.rmtree(folder / _CHECKPOINT, ignore_errors=True)
+        processes().wait()
     return Tuned(folder, done["history"], cost)
 
 
@@ -158,19 +162,25 @@ class _Run:
     ) -> None:
         self.model, self.objective, self.config, self.folder = model, objective, config, folder
         self.examples = train
-        self.held = [pack(model, part, config.pack_to) for part in _parts(validation, config.batch_tokens)]
+        parts = processes().share(_parts(validation, config.batch_tokens))
+        self.held = [pack(model, part, config.pack_to) for part in parts]
         self.size = sum(tensor.numel() for tensor in model.hf.parameters())
         self.order: list[list[int]] = []
 
-    def batch(self, step: int) -> Packed:
-        """The texts of a step: rounds through all of them, each in an order of its own."""
+    def texts(self, step: int) -> list[Example]:
+        """Those of a step: rounds through all of them, each in an order of its own."""
         while len(self.order) <= step:
             generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + len(self.order))
             order = torch.randperm(len(self.examples), generator=generator).tolist()
             places = iter(order)
             parts = _parts([self.examples[i] for i in order], self.config.batch_tokens)
             self.order += [[next(places) for _ in part] for part in parts]
-        return pack(self.model, [self.examples[i] for i in self.order[step]], self.config.pack_to)
+        return [self.examples[i] for i in self.order[step]]
+
+    def mine(self, step: int) -> Packed | None:
+        """What this process does of a step, if there is enough for all."""
+        share = processes().share(self.texts(step))
+        return pack(self.model, share, self.config.pack_to) if any(text.counted > 0 for text in share) else None
 
     def train(self, wrapped: "PeftModel", key: str, progress: bool) -> dict[str, Any]:
         config, tensors = self.config, trained(wrapped)
@@ -186,18 +196,24 @@ class _Run:
         began = time.perf_counter()
         while state["step"] < config.steps and not self._stale(state["history"]):
             step = state["step"]
-            batch = self.batch(step)
-            torch.manual_seed(1_000_003 * config.seed + step)  # dropout and noise
+            texts, batch = self.texts(step), self.mine(step)
+            # Dropout and noise, in each process another.
+            torch.manual_seed((1_000_003 * config.seed + step) * processes().count + processes().rank)
             wrapped.train()
-            loss = self.objective.losses(self.model, wrapped.disable_adapter, batch).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss = 0.0
+            if batch is not None:
+                losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
+                mine = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
+                mine.backward()
+                loss = mine.item()
+            processes().sum_gradients(tensors.values())
             torch.nn.utils.clip_grad_norm_(tensors.values(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * _schedule(step, config.steps)
             optimizer.step()
-            recent.append(loss.item())
-            tokens = int((batch.segment >= 0).sum())
+            recent.append(processes().total(loss))
+            tokens = sum(len(text.ids) for text in texts)
             passes = 1 if self.objective.name == "ce" else 2
             state["cost"]["tokens"] += tokens
             state["cost"]["flops"] += (2.0 * passes + 4.0) * self.size * tokens
@@ -221,7 +237,7 @@ class _Run:
         for batch in self.held:
             losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
             total, n = total + losses.sum().item(), n + len(losses)
-        return total / max(n, 1)
+        return processes().total(total) / max(processes().total(n), 1)
 
     def restore_best(self, wrapped: "PeftModel") -> None:
         _put(trained(wrapped), load_file(self.folder / _CHECKPOINT / "best.safetensors"))
@@ -241,6 +257,11 @@ class _Run:
         """Evaluate, and leave a checkpoint: the folder of one that is complete is put in the old one's place."""
         look = {"step": state["step"], "loss": self.evaluate(wrapped)}
         state["history"].append(look | ({"train": sum(recent) / len(recent)} if recent else {}))
+        if processes().is_main:
+            self._keep(state, tensors, optimizer)
+        processes().wait()
+
+    def _keep(self, state: dict[str, Any], tensors: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         losses = [each["loss"] for each in state["history"]]
         there, fresh = self.folder / _CHECKPOINT, self.folder / f".{_CHECKPOINT}.tmp"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -284,8 +305,10 @@ class _Run:
                 optimizer.state[tensor] = {
                     name: value if name == "step" else value.to(tensor.device) for name, value in mine.items()
                 }
-        if at.name.startswith("."):
-            at = at.rename(self.folder / _CHECKPOINT)
+        processes().wait()
+        if at.name.startswith(".") and processes().is_main:
+            at.rename(self.folder / _CHECKPOINT)
+        processes().wait()
         return state
 
 

@@ -3,8 +3,7 @@
 Every figure is a mean over texts with a bootstrap interval over them; what is compared is paired text by text.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,34 +13,23 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe._files import read_json
 from probe.adapters.attach import attached, lora_tensors, switched_off
 from probe.adapters.export import folded
-from probe.adapters.insertion import Ablate, Boost, Insertion, Replace
-from probe.adapters.objective import kl, with_insertion
-from probe.adapters.packing import Example, Packed, pack
-from probe.adapters.saes import site_of
-from probe.hooks import capture
+from probe.adapters.insertion import Ablate, Boost, Replace, inserted
+from probe.adapters.look import Look
+from probe.adapters.measured import Measured, measured
+from probe.adapters.packing import Example
 from probe.models import Model
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_RESAMPLES = 2000
 #: Linear layers that write to the residual stream.
 _WRITERS = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
 #: Share of false findings among the latents that are said to have moved.
 _FDR = 0.05
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A mean over texts and its 95 % interval."""
-
-    value: float
-    ci: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -63,6 +51,9 @@ class Verification:
             with drawn ones.
         damage: per set of texts, KL(base ‖ adapter) and the change of cross-entropy.
         insertion: KL from the base model with the SAE in place alone, with SAE and adapter, and of the adapter alone.
+        behaviour: what was counted in rollouts of the ``base``, of the ``adapter``, and of it ``without claimed`` and
+            ``without drawn`` latents; the change that it ``moved`` a rollout by; and the share of that change that was
+            ``taken back, claimed`` and ``taken back, drawn`` by ablating them. Empty if nothing was counted.
     """
 
     reach: dict[int, float]
@@ -75,6 +66,7 @@ class Verification:
     alignment: dict[str, float]
     damage: dict[str, dict[str, Measured]]
     insertion: dict[str, Measured]
+    behaviour: dict[str, Measured]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which knows no number that is none: None stands for a share of nothing."""
@@ -90,6 +82,8 @@ def verify(
     general: Sequence[Example] = (),
     latents: Sequence[int] = (),
     most: int = 8,
+    counted: Callable[[], Sequence[float]] | None = None,
+    foreign: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> Verification:
@@ -99,135 +93,88 @@ def verify(
         texts: like those that it was trained for.
         general: others, on which it should change nothing.
         latents: those that it is said to work through; without any, up to ``most`` of those moved.
+        counted: rolls the model out as it is and counts a behaviour in each rollout, the same problems in the same
+            order at every call.
+        foreign: measure it on a model of the same shapes that is another one.
         seed: draws the controls and the intervals.
         progress: show a bar for each round through the texts.
 
     Raises:
         ProbeError: if the adapter is not for this model.
     """
-    reach = _reach(model, Path(folder))
-    with attached(model, folder):
-        return _verify(_Look(model, sae, seed, progress), Path(folder), texts, general, latents, most, reach)
+    reached = reach(model, Path(folder))
+    with attached(model, folder, foreign=foreign):
+        look = Look(model, progress=progress)
+        return _verify(look, sae, Path(folder), texts, general, latents, most, counted, reached, seed)
 
 
 def _verify(
-    look: "_Look",
+    look: Look,
+    sae: "SAE[Any]",
     folder: Path,
     texts: Sequence[Example],
     general: Sequence[Example],
     latents: Sequence[int],
     most: int,
-    reach: dict[int, float],
+    counted: Callable[[], Sequence[float]] | None,
+    reached: dict[int, float],
+    seed: int,
 ) -> Verification:
-    sae = look.sae
-    plain, on = look.acts(texts, adapted=False), look.acts(texts, adapted=True)
+    plain, on = look.acts(texts, sae, adapted=False), look.acts(texts, sae, adapted=True)
     moved = _moved(plain.latents, on.latents)
     claimed = list(latents) or moved[:most] or plain.latents.mean(0).argsort(descending=True)[:most].tolist()
-    drawn = _drawn_like(plain.latents, claimed, look.seed)
+    drawn = _drawn_like(plain.latents, claimed, seed)
     effect = look.kl(texts, (False, None), (True, None))
     necessity, sufficiency = {}, {}
     sets_of_latents = {"claimed": claimed} | ({"drawn": drawn} if drawn else {})
     for name, some in sets_of_latents.items():
         off = Ablate(sae, tuple(some))
         left = look.kl(texts, (False, off), (True, off))
-        necessity[name] = look.share(effect - left, effect)
+        necessity[name] = measured(effect - left, effect, seed=seed)
         raised = Boost(sae, tuple(some), tuple(on.latents.mean(0)[some].tolist()))
         reproduced = look.kl(texts, (True, None), (False, raised))
         backwards = look.kl(texts, (True, None), (False, None))
-        sufficiency[name] = look.share(backwards - reproduced, backwards)
+        sufficiency[name] = measured(backwards - reproduced, backwards, seed=seed)
     replace = Replace(sae, through=False)
     sets = {"like": texts, "general": general} if general else {"like": texts}
     return Verification(
-        reach=reach,
-        site_changed=look.measured((on.states - plain.states).norm(dim=1) / plain.states.norm(dim=1)),
+        reach=reached,
+        site_changed=measured((on.states - plain.states).norm(dim=1) / plain.states.norm(dim=1), seed=seed),
         moved=moved,
         claimed=claimed,
-        effect=look.measured(effect),
+        effect=measured(effect, seed=seed),
         necessity=necessity,
         sufficiency=sufficiency,
         alignment={name: _alignment(folder, sae, some) for name, some in sets_of_latents.items()},
         damage={
             name: {
-                "kl": look.measured(look.kl(some, (False, None), (True, None))),
-                "ce": look.measured(look.ce(some, adapted=True) - look.ce(some, adapted=False)),
+                "kl": measured(look.kl(some, (False, None), (True, None)), seed=seed),
+                "ce": measured(look.ce(some, adapted=True) - look.ce(some, adapted=False), seed=seed),
             }
             for name, some in sets.items()
         },
         insertion={
-            "sae": look.measured(look.kl(texts, (False, None), (False, replace))),
-            "sae and adapter": look.measured(look.kl(texts, (False, None), (True, replace))),
-            "adapter": look.measured(effect),
+            "sae": measured(look.kl(texts, (False, None), (False, replace)), seed=seed),
+            "sae and adapter": measured(look.kl(texts, (False, None), (True, replace)), seed=seed),
+            "adapter": measured(effect, seed=seed),
         },
+        behaviour={} if counted is None else _behaviour(look.model, sae, sets_of_latents, counted, seed),
     )
 
 
-@dataclass(frozen=True)
-class _Acts:
-    """Means over each text: ``latents [texts, latents]``, ``states [texts, d_model]``."""
-
-    latents: Tensor
-    states: Tensor
-
-
-Side = tuple[bool, Insertion | None]
-"""With the adapter or without, and what is inserted."""
-
-
-class _Look:
-    """Passes over texts, with the adapter that is attached and without."""
-
-    def __init__(self, model: Model, sae: "SAE[Any]", seed: int, progress: bool) -> None:
-        self.model, self.sae, self.seed, self.progress = model, sae, seed, progress
-
-    def kl(self, texts: Sequence[Example], first: Side, second: Side) -> Tensor:
-        """Of each text, the mean KL over its tokens that count."""
-        return self._per_text(texts, lambda batch: kl(self._logits(batch, first), self._logits(batch, second)))
-
-    def ce(self, texts: Sequence[Example], *, adapted: bool) -> Tensor:
-        return self._per_text(
-            texts,
-            lambda batch: F.cross_entropy(self._logits(batch, (adapted, None)), batch.targets, reduction="none"),
-        )
-
-    @torch.no_grad()
-    def acts(self, texts: Sequence[Example], *, adapted: bool) -> _Acts:
-        site, latents, states = site_of(self.sae), [], []
-        for batch in self._batches(texts):
-            with self._maybe(adapted), capture(self.model, site, stop=False) as acts:
-                batch.logits(self.model)
-            state = acts[site][batch.counts].float()
-            latents.append(self.sae.encode(state.to(self.sae.dtype)).float().mean(0))
-            states.append(state.mean(0))
-        return _Acts(torch.stack(latents).cpu(), torch.stack(states).cpu())
-
-    def measured(self, values: Tensor) -> Measured:
-        return self.share(values, torch.ones_like(values))
-
-    def share(self, part: Tensor, whole: Tensor) -> Measured:
-        """A ratio of means, resampled text by text."""
-        some = np.random.default_rng(self.seed).integers(0, len(part), (_RESAMPLES, len(part)))
-        top, bottom = part.double().numpy(), whole.double().numpy()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = top[some].mean(1) / bottom[some].mean(1)
-            value = float(top.mean() / bottom.mean())
-        low, high = np.nanpercentile(ratios, [2.5, 97.5]) if np.isfinite(ratios).any() else (np.nan, np.nan)
-        return Measured(value, (float(low), float(high)))
-
-    @torch.no_grad()
-    def _per_text(self, texts: Sequence[Example], losses: Callable[[Packed], Tensor]) -> Tensor:
-        return torch.stack([losses(batch).mean().cpu() for batch in self._batches(texts)])
-
-    def _batches(self, texts: Sequence[Example]) -> Iterator[Packed]:
-        for text in tqdm(texts, desc="verifying", unit="text", leave=False, disable=not self.progress):
-            yield pack(self.model, [text], len(text.ids))
-
-    def _logits(self, batch: Packed, side: Side) -> Tensor:
-        adapted, insertion = side
-        with self._maybe(adapted), with_insertion(self.model, insertion, batch):
-            return batch.logits(self.model)
-
-    def _maybe(self, adapted: bool) -> AbstractContextManager[None]:
-        return nullcontext() if adapted else switched_off(self.model)
+def _behaviour(
+    model: Model, sae: "SAE[Any]", sets: dict[str, list[int]], counted: Callable[[], Sequence[float]], seed: int
+) -> dict[str, Measured]:
+    with switched_off(model):
+        base = torch.tensor(counted(), dtype=torch.float64)
+    on, found = torch.tensor(counted(), dtype=torch.float64), {}
+    for name, some in sets.items():
+        with inserted(model, Ablate(sae, tuple(some))):
+            without = torch.tensor(counted(), dtype=torch.float64)
+        found[f"without {name}"] = measured(without, seed=seed)
+        found[f"taken back, {name}"] = measured(on - without, on - base, seed=seed)
+    both = {"base": base, "adapter": on, "moved": on - base}
+    return {name: measured(values, seed=seed) for name, values in both.items()} | found
 
 
 def _finite(value: Any) -> Any:
@@ -269,7 +216,8 @@ def _deltas(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     return {name.removeprefix("base_model.model."): folded(name, tensors, config) for name in modules}
 
 
-def _reach(model: Model, folder: Path) -> dict[int, float]:
+def reach(model: Model, folder: Path) -> dict[int, float]:
+    """Per block, the length of what an adapter adds to its weights over the length of the weights."""
     added, there = dict.fromkeys(range(model.n_layers), 0.0), dict.fromkeys(range(model.n_layers), 0.0)
     weights = dict(model.hf.named_parameters())
     for name, (a, b) in _deltas(folder).items():
@@ -282,13 +230,7 @@ def _reach(model: Model, folder: Path) -> dict[int, float]:
 def _alignment(folder: Path, sae: "SAE[Any]", latents: Sequence[int]) -> float:
     width, columns = sae.W_dec.shape[1], []
     for name, (_, b) in _deltas(folder).items():
-        if b.shape[0] == width and name.rpartition(".")[-1] in (
-            "o_proj",
-            "down_proj",
-            "c_proj",
-            "dense",
-            "dense_4h_to_h",
-        ):
+        if b.shape[0] == width and name.rpartition(".")[-1] in _WRITERS:
             columns.append(F.normalize(b, dim=0).T)
     if not columns:
         return float("nan")

@@ -19,6 +19,7 @@ from probe.cli.discover import discover
 from probe.cli.hybrid import hybrid
 from probe.cli.organism import organism
 from probe.cli.pairs import pairs
+from probe.cli.push import push
 from probe.cli.report import report
 from probe.cli.run import run
 from probe.cli.sites import sites
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, hybrid, chat, compare, discover, pairs, sites, organism, report):
+for command in (run, hybrid, chat, compare, discover, pairs, sites, organism, report, push):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
 

@@ -4,6 +4,7 @@ Everything that can be wrong with a request is looked for before any weights are
 """
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ def as_device(device: str | torch.device) -> torch.device:
         ProbeError: if there is no such device here.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes each has its own
+        return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     try:
         found = torch.device(device)
     except RuntimeError:

@@ -1,12 +1,15 @@
 """``probe run`` and ``probe discover``: their stages in order, the folder they are kept in, and runs side by side."""
 
-from probe.pipeline.adapter import export_adapter, tune_adapter
+from probe.pipeline.adapter import tune_adapter, verify_adapter
 from probe.pipeline.adapter_config import AdapterConfig
+from probe.pipeline.adapter_export import export_adapter, hub_folder, push_adapter
 from probe.pipeline.compare import compare_runs
 from probe.pipeline.config import DecodingConfig, RunConfig, SizesConfig
 from probe.pipeline.discover import discover
 from probe.pipeline.discover_config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.run import prepare, run
+from probe.pipeline.study import study
+from probe.pipeline.study_config import SAEConfig, StudyConfig
 
 __all__ = [
     "AdapterConfig",
@@ -15,11 +18,17 @@ __all__ = [
     "DiscoverSizesConfig",
     "JudgeConfig",
     "RunConfig",
+    "SAEConfig",
     "SizesConfig",
+    "StudyConfig",
     "compare_runs",
     "discover",
     "export_adapter",
+    "hub_folder",
     "prepare",
+    "push_adapter",
     "run",
+    "study",
     "tune_adapter",
+    "verify_adapter",
 ]

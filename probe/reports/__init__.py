@@ -3,6 +3,8 @@
 Everything here reads the run folder's files (``results.json`` is the contract) and computes nothing of its own.
 """
 
+from probe.reports.adapter_figures import study_figure, tuning_figure, verification_figure
+from probe.reports.adapter_page import adapter_card, write_adapter_report, write_study
 from probe.reports.behaviour_figures import (
     cards_figure,
     grid_figure,
@@ -18,9 +20,10 @@ from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.page import write_report
 from probe.reports.table import arms_table, own_table
 from probe.reports.trace_view import trace_view
-from probe.reports.verification import verification_table
+from probe.reports.verification import study_table, verification_table
 
 __all__ = [
+    "adapter_card",
     "arms_figure",
     "arms_table",
     "bits_figure",
@@ -33,12 +36,18 @@ __all__ = [
     "grid_figure",
     "map_figure",
     "own_table",
+    "study_figure",
+    "study_table",
     "timeline_figure",
     "trace_view",
     "transition_figure",
+    "tuning_figure",
     "usage_figure",
+    "verification_figure",
     "verification_table",
+    "write_adapter_report",
     "write_comparison",
     "write_discovery_report",
     "write_report",
+    "write_study",
 ]

@@ -1,0 +1,183 @@
+"""What an adapter is trained on and measured by, found and checked before anything is trained."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe._config import nearest
+from probe._errors import ProbeError
+from probe.adapters import Example, examples_of, load_sae
+from probe.models import Model, load_model
+from probe.pipeline.adapter_config import AdapterConfig
+from probe.pipeline.own import experiment_at
+from probe.problems import Problem, ProblemSet
+from probe.taxonomy.counters import SCHEMES
+from probe.traces import Trace, Traces, generate_traces
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+_TENTHS = 10
+"""Of so many texts of one's own one validates and one tests."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Problems that a model can be asked."""
+
+    problem_set: ProblemSet
+    problems: Sequence[Problem]
+    new_tokens: int
+
+    def traces(self, model: Model) -> Traces:
+        """Greedy rollouts of the model as it is, with whatever is attached to it."""
+        return generate_traces(model, self.problem_set, self.problems, max_new_tokens=self.new_tokens)
+
+    def solved(self, model: Model) -> list[float]:
+        """Of each problem whether it is solved."""
+        return [float(bool(trace.correct)) for trace in self.traces(model)]
+
+    def counter(self, model: Model, behaviour: str) -> Callable[[], list[float]]:
+        """What counts a behaviour, ``SCHEME:NAME``, in a rollout on each problem.
+
+        Raises:
+            ProbeError: if there is no such scheme or behaviour.
+        """
+        scheme, _, name = behaviour.partition(":")
+        if scheme not in SCHEMES:
+            raise ProbeError(f"behaviour is {behaviour!r}: write SCHEME:NAME; {nearest(scheme, SCHEMES)}")
+        names, count = SCHEMES[scheme]
+        if name not in names:
+            raise ProbeError(f"the scheme {scheme} counts no {name!r}; {nearest(name, names)}")
+        return lambda: [float(count(trace).get(name, 0)) for trace in self.traces(model)]
+
+
+@dataclass(frozen=True)
+class AdapterInputs:
+    """What an adapter is trained on and with.
+
+    Attributes:
+        train, validation, test: texts; of a run, the thinking model's traces behind the base model's prompt.
+        general: other texts; of a run, the base model's own traces.
+        questions, choosing: of a run, its test problems, and those on which something may be chosen.
+        traces: of a run, those that ``train`` was made of.
+    """
+
+    model: Model
+    sae: "SAE[Any] | None"
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    general: list[Example]
+    source: Model | None
+    questions: Questions | None = None
+    choosing: Questions | None = None
+    traces: Sequence[Trace] = ()
+
+    def ahead(self, behaviour: str) -> list[list[tuple[int, bool]]]:
+        """Of each training text the places before its sentences, and whether the sentence shows a behaviour.
+
+        Args:
+            behaviour: ``SCHEME:NAME``; a sentence shows it if the trace up to its end counts more than up to its start.
+        """
+        scheme, _, name = behaviour.partition(":")
+        count = SCHEMES[scheme][1]
+        found = []
+        for text, trace in zip(self.train, self.traces, strict=True):
+            places, before = [], 0
+            for i, sentence in enumerate(trace.sentences, 1):
+                so_far = count(replace(trace, sentences=trace.sentences[:i])).get(name, 0)
+                places.append((text.start + sentence.token_start - 1, so_far > before))
+                before = so_far
+            found.append(places)
+        return found
+
+
+def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
+    """Find everything and refuse what cannot work.
+
+    Raises:
+        ProbeError: for a run, model, SAE or file that is not there or not whole.
+    """
+    source, questions, choosing, traces = None, None, None, ()
+    if config.run is None:
+        assert config.model is not None
+        assert config.texts is not None
+        model, sae = load_model(config.model, device=config.device, dtype=config.dtype), None
+        train, validation, test = _split(texts_of(model, Path(config.texts)))
+        general = []
+    else:
+        experiment = experiment_at(Path(config.run))
+        inputs, rollouts = experiment.stages.inputs, experiment.rollouts
+        model, source, sae = inputs.pair.base, inputs.pair.thinking, experiment.taxonomy.sae
+        traces = list(rollouts.train)
+        train = examples_of(model, traces, inputs.train)
+        validation = examples_of(model, list(rollouts.validation), inputs.validation)
+        test = examples_of(model, list(rollouts.thinking), inputs.test)
+        general = examples_of(model, list(rollouts.base), inputs.test)[: config.held]
+        questions = Questions(inputs.problem_set, inputs.test[: config.problems], inputs.new_tokens)
+        choosing = Questions(inputs.problem_set, inputs.validation[: config.problems], inputs.new_tokens)
+    if config.general is not None:
+        general = texts_of(model, Path(config.general))[: config.held]
+    if config.sae is not None:
+        sae = load_sae(config.sae, config.site)
+    if config.source is not None:
+        source = load_model(config.source, device=config.device, dtype=config.dtype)
+    if sae is not None:
+        sae = fitting(sae, model)
+    if config.behaviour is not None:
+        if questions is None:
+            raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
+        questions.counter(model, config.behaviour)
+    return AdapterInputs(
+        model, sae, train, validation, test[: config.held], general, source, questions, choosing, traces
+    )
+
+
+def fitting(sae: "SAE[Any]", model: Model) -> "SAE[Any]":
+    """The SAE where the model is.
+
+    Raises:
+        ProbeError: if it is of another width.
+    """
+    if sae.cfg.d_in != model.d_model:
+        raise ProbeError(f"the SAE is {sae.cfg.d_in} wide and {model.name} is {model.d_model}: it does not fit")
+    return sae.to(model.device)
+
+
+def texts_of(model: Model, path: Path) -> list[Example]:
+    """Texts of a JSONL file.
+
+    Raises:
+        ProbeError: naming the line that is wrong.
+    """
+    if not path.is_file():
+        raise ProbeError(f"there is no file {path}: give a JSONL file with a text on every line")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompt, text = row.get("prompt", ""), row["text"]
+            ids = model.tokenizer(prompt).input_ids if prompt else []
+            more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
+        except (json.JSONDecodeError, KeyError, AttributeError, TypeError, ValueError) as error:
+            raise ProbeError(f'{path}, line {number}: write {{"text": "…"}}, and "prompt" if you like') from error
+        found.append(Example((*ids, *more), max(1, len(ids))))
+    if not found:
+        raise ProbeError(f"{path} has no text: give a JSONL file with a text on every line")
+    return found
+
+
+def _split(examples: list[Example]) -> tuple[list[Example], list[Example], list[Example]]:
+    if len(examples) < _TENTHS:
+        raise ProbeError(
+            f"there are {len(examples)} texts: give at least {_TENTHS}, of which every tenth validates and tests"
+        )
+    parts: tuple[list[Example], ...] = ([], [], [])
+    for i, example in enumerate(examples):
+        parts[{_TENTHS // 2 - 1: 1, _TENTHS - 1: 2}.get(i % _TENTHS, 0)].append(example)
+    return parts[0], parts[1], parts[2]

@@ -1,0 +1,165 @@
+"""``probe adapter study``: objectives and controls on the same texts, with several seeds each, and their table."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from probe._config import to_dict
+from probe._errors import ProbeError
+from probe._files import read_json, write_json
+from probe.activations import harvest
+from probe.adapters import Objective, load_sae, sae_quality, site_of, train_sae, tune
+from probe.adapters.study import MEASURES, RANDOM, Held, Row, measure, random_like, summary
+from probe.adapters.verify import reach
+from probe.models import Site
+from probe.pipeline.adapter_inputs import AdapterInputs, fitting, prepare_adapter
+from probe.pipeline.folder import RunFolder
+from probe.pipeline.study_config import StudyConfig
+from probe.reports import write_study
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+_MEASURED = "measured.json"
+#: Held-out texts by which the SAE itself is measured.
+_QUALITY = 40
+
+
+def study(config: StudyConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
+    """Train and measure every row with every seed; what is there is not done again. Rows and seeds may be added later.
+
+    Returns:
+        What ``study.json`` holds: ``sae`` (its site, size and quality), ``rows`` (of each the measures with intervals,
+        the difference from its control, what one adapter cost), and what they were measured on.
+
+    Raises:
+        ProbeError: for anything the user can mend, before the first step.
+    """
+    inputs = prepare_adapter(config.adapter)
+    rows = [Row.parse(name) for name in config.rows]
+    for row in rows:
+        if row.objective == "source-distil" and inputs.source is None:
+            raise ProbeError("source-distil learns from another model: name a run, or adapter.source")
+        if row.needs_latents and not config.adapter.latents:
+            raise ProbeError(f"{row.name} needs latents: name some in adapter.latents, of an SAE in adapter.sae")
+    fixed = to_dict(config)
+    del fixed["rows"], fixed["seeds"]
+    folder = RunFolder(out, {"study": fixed})
+    sae = _the_sae(config, inputs, folder, progress)
+    questions, model = inputs.questions, inputs.model
+    held = Held(inputs.test, inputs.general, None if questions is None else partial(questions.solved, model))
+    found: dict[str, list[dict[str, list[float]]]] = {row.name: [] for row in rows}
+    about: dict[str, dict[str, Any]] = {}
+    cells = [(row, seed) for row in rows for seed in config.seeds]
+    for row, seed in tqdm(cells, desc="study", unit="adapter", disable=not progress):
+        # What a cell is made with and of: the settings of the study, and these.
+        cell = folder.branch(
+            f"{row.name.replace(':', '-')}/{seed}",
+            lambda at, finished, row=row, seed=seed: (
+                at if finished else _cell(config, inputs, sae, rows[0], row, seed, at, held, progress)
+            ),
+            {"first": rows[0].name} if row.name == RANDOM else {},
+            seed,
+        )
+        found[row.name].append(read_json(cell / _MEASURED))
+        about.setdefault(row.name, _about(inputs, cell))
+    table = summary(found, {row.name: row.control for row in rows if row.control is not None})
+    result = {
+        "model": model.name,
+        "seeds": list(config.seeds),
+        "texts": {"train": len(inputs.train), "like": len(held.like), "general": len(held.general)},
+        "problems": 0 if questions is None else len(questions.problems),
+        "measures": dict(MEASURES),
+        "sae": read_json(folder.path / "sae" / "quality.json"),
+        "rows": {name: {**table[name], **about[name]} for name in table},
+    }
+    write_json(out / "study.json", result)
+    write_study(result, out / "report.html")
+    return result
+
+
+def _the_sae(config: StudyConfig, inputs: AdapterInputs, folder: RunFolder, progress: bool) -> "SAE[Any]":
+    model, given = inputs.model, config.sae
+    named = config.adapter.sae is not None
+
+    def make(at: Path, finished: bool) -> "SAE[Any]":
+        if finished:
+            return fitting(load_sae(at / "sae"), model)
+        if named:
+            assert inputs.sae is not None
+            sae = inputs.sae
+        else:
+            site = Site.parse(given.site or f"resid_post.{(model.n_layers - 1) // 2}")
+            ids = [list(text.ids) for text in inputs.train]
+            store = harvest(model, ids, site, unit="token", folder=at / "activations", progress=progress)
+            sae = train_sae(
+                store,
+                site,
+                latents=given.latents or 8 * model.d_model,
+                k=given.k,
+                steps=given.steps,
+                batch_size=given.batch_size,
+                lr=given.lr,
+                seed=config.seeds[0],
+                device=str(model.device),
+                progress=progress,
+            )
+        quality = sae_quality(model, sae, inputs.test[:_QUALITY])
+        size = {"latents": int(sae.cfg.d_sae), "k": getattr(sae.cfg, "k", None)}
+        sae.save_model(at / "sae")
+        write_json(at / "quality.json", {"site": str(site_of(sae)), **size, **quality})
+        shutil.rmtree(at / "activations", ignore_errors=True)  # large, and made again in minutes
+        return fitting(sae, model)
+
+    return folder.stage("sae", make, to_dict(given), config.seeds[0])
+
+
+def _cell(
+    config: StudyConfig,
+    inputs: AdapterInputs,
+    sae: "SAE[Any]",
+    first: Row,
+    row: Row,
+    seed: int,
+    at: Path,
+    held: Held,
+    progress: bool,
+) -> Path:
+    """One adapter, trained and measured."""
+    model, adapter = inputs.model, at / "adapter"
+    if row.objective == RANDOM:
+        like = at.parents[1] / first.name.replace(":", "-") / str(seed) / "adapter"
+        if not like.exists():
+            raise ProbeError(f"{RANDOM} is drawn as large as {first.name} is: put it after it in rows")
+        random_like(like, adapter, seed)
+        objective = None
+    else:
+        objective = Objective(
+            row.objective,
+            sae if row.inserts or row.needs_latents else None,
+            row.insert,
+            row.through,
+            config.adapter.latents if row.needs_latents else (),
+            config.adapter.value,
+            inputs.source if row.objective in ("source-distil", "feature-match") else None,
+            seed,
+        )
+        settings = replace(config.adapter.tune, seed=seed)
+        texts = (inputs.train, inputs.validation)
+        tune(model, *texts, objective, adapter, config.adapter.plan, settings, progress=progress)
+    write_json(at / _MEASURED, measure(model, adapter, held, objective, progress=progress))
+    return at
+
+
+def _about(inputs: AdapterInputs, cell: Path) -> dict[str, Any]:
+    """Of the first seed's adapter: how large it is, and what it cost."""
+    history = cell / "adapter" / "history.json"
+    return {
+        "reach": reach(inputs.model, cell / "adapter"),
+        "history": read_json(history) if history.exists() else [],
+        "cost": read_json(cell / "adapter" / "probe.json")["cost"] if history.exists() else {},
+    }
