@@ -38,6 +38,8 @@ from probe.adapters.study import Row as Row
 from probe.adapters.study import measure as measure
 from probe.adapters.study import random_like as random_like
 from probe.adapters.study import summary as summary
+from probe.adapters.swap import Shell as Shell
+from probe.adapters.swap import shell as shell
 from probe.adapters.train import sae_quality as sae_quality
 from probe.adapters.train import train_sae as train_sae
 from probe.adapters.tune import TuneConfig as TuneConfig

@@ -62,7 +62,7 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
                 scaling = getattr(module, "scaling", None)
                 for name, each in zip(names, wanted, strict=True):
                     if isinstance(scaling, dict) and name in scaling:
-                        there = not each.layers or _block(path) in each.layers
+                        there = not each.layers or block_of(path) in each.layers
                         scaling[name] *= each.weight if there else 0.0
             wrapped.requires_grad_(False).eval()
             yield model
@@ -93,7 +93,7 @@ def check_fits(model: Model, folder: Path, *, foreign: bool = False) -> None:
         ProbeError: saying what differs.
     """
     tensors = lora_tensors(folder)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.hf.state_dict().items()}
+    shapes = {name.replace(".base_layer", ""): tuple(t.shape) for name, t in model.hf.state_dict().items()}
     for name, tensor in tensors.items():
         base = name.removeprefix("base_model.model.").rpartition(".lora_")[0] + ".weight"
         there = shapes.get(base)
@@ -137,5 +137,6 @@ def lora_tensors(folder: Path) -> dict[str, Any]:
     return tensors
 
 
-def _block(path: str) -> int | None:
+def block_of(path: str) -> int | None:
+    """The block that a module is in, by its name; None outside of them."""
     return next((int(part) for part in path.split(".") if part.isdigit()), None)

@@ -1,13 +1,13 @@
 """``probe adapter``: an adapter from its configuration to its report, and what the model says with it."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from probe._config import from_dict, to_dict
 from probe._errors import ProbeError
 from probe._files import read_json, write_json
-from probe.adapters import Objective, Tuned, attached, tune
+from probe.adapters import Boost, Example, Objective, Tuned, attached, inserted, tune
 from probe.adapters.choose import choose_latent
 from probe.adapters.processes import processes
 from probe.models import Model, ModelConfig, load_model
@@ -16,7 +16,7 @@ from probe.pipeline.adapter_inputs import AdapterInputs, prepare_adapter
 from probe.pipeline.adapter_report import VERIFIED, write_foreign, write_verification
 from probe.pipeline.own import experiment_at
 
-_CHOSEN = "chosen.json"
+_CHOSEN, _STEERED = "chosen.json", "steered.json"
 
 
 def tune_adapter(config: AdapterConfig, out: Path, *, progress: bool = False) -> tuple[Tuned, dict[str, Any] | None]:
@@ -30,8 +30,8 @@ def tune_adapter(config: AdapterConfig, out: Path, *, progress: bool = False) ->
     """
     inputs = prepare_adapter(config)
     config = _with_latents(config, inputs, out, progress)
-    texts = (inputs.train, inputs.validation)
     objective = _objective(config, inputs)
+    texts = _steered_texts(config, inputs, out) or (inputs.train, inputs.validation)
     done = tune(inputs.model, *texts, objective, out / "adapter", config.plan, config.tune, progress=progress)
     if not processes().is_main:
         return done, None
@@ -115,6 +115,29 @@ def _objective(config: AdapterConfig, inputs: AdapterInputs) -> Objective:
         inputs.source if other else None,
         config.seed,
     )
+
+
+def _steered_texts(
+    config: AdapterConfig, inputs: AdapterInputs, out: Path
+) -> tuple[list[Example], list[Example]] | None:
+    """Of a run, what the model with its latents raised writes itself: the texts that the adapter will go on to write.
+
+    On other texts the adapter learns to predict as the steered model does, and then meets its own.
+    """
+    if config.objective != "steer-distil" or inputs.learning is None or inputs.choosing is None or inputs.sae is None:
+        return None
+    kept, told = out / _STEERED, {"latents": list(config.latents), "value": config.value}
+    if processes().is_main and not (kept.exists() and read_json(kept)["told"] == told):
+        with inserted(inputs.model, Boost(inputs.sae, config.latents, config.value)):
+            asked = {"train": inputs.learning, "validation": inputs.choosing}
+            texts = {name: [asdict(text) for text in each.texts(inputs.model)] for name, each in asked.items()}
+        write_json(kept, {"told": told, **texts})
+    processes().wait()
+    made = read_json(kept)
+    train, validation = (
+        [Example(tuple(text["ids"]), text["start"]) for text in made[part]] for part in ("train", "validation")
+    )
+    return train, validation
 
 
 def _with_latents(config: AdapterConfig, inputs: AdapterInputs, out: Path, progress: bool) -> AdapterConfig:

@@ -39,6 +39,10 @@ class Questions:
         """Of each problem whether it is solved."""
         return [float(bool(trace.correct)) for trace in self.traces(model)]
 
+    def texts(self, model: Model) -> list[Example]:
+        """The model's own rollouts as it is, to train on."""
+        return examples_of(model, list(self.traces(model)), self.problems)
+
     def counter(self, model: Model, behaviour: str) -> Callable[[], list[float]]:
         """What counts a behaviour, ``SCHEME:NAME``, in a rollout on each problem.
 
@@ -61,7 +65,8 @@ class AdapterInputs:
     Attributes:
         train, validation, test: texts; of a run, the thinking model's traces behind the base model's prompt.
         general: other texts; of a run, the base model's own traces.
-        questions, choosing: of a run, its test problems, and those on which something may be chosen.
+        questions, choosing, learning: of a run, its test problems, those on which something may be chosen, and those of
+            the training texts.
         traces: of a run, those that ``train`` was made of.
     """
 
@@ -74,6 +79,7 @@ class AdapterInputs:
     source: Model | None
     questions: Questions | None = None
     choosing: Questions | None = None
+    learning: Questions | None = None
     traces: Sequence[Trace] = ()
 
     def ahead(self, behaviour: str) -> list[list[tuple[int, bool]]]:
@@ -101,7 +107,8 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
     Raises:
         ProbeError: for a run, model, SAE or file that is not there or not whole.
     """
-    source, questions, choosing, traces = None, None, None, ()
+    source, traces = None, ()
+    questions, choosing, learning = None, None, None
     if config.run is None:
         assert config.model is not None
         assert config.texts is not None
@@ -119,6 +126,7 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         general = examples_of(model, list(rollouts.base), inputs.test)[: config.held]
         questions = Questions(inputs.problem_set, inputs.test[: config.problems], inputs.new_tokens)
         choosing = Questions(inputs.problem_set, inputs.validation[: config.problems], inputs.new_tokens)
+        learning = Questions(inputs.problem_set, inputs.train, inputs.new_tokens)
     if config.general is not None:
         general = texts_of(model, Path(config.general))[: config.held]
     if config.sae is not None:
@@ -131,9 +139,8 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         if questions is None:
             raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
         questions.counter(model, config.behaviour)
-    return AdapterInputs(
-        model, sae, train, validation, test[: config.held], general, source, questions, choosing, traces
-    )
+    test, asked = test[: config.held], (questions, choosing, learning)
+    return AdapterInputs(model, sae, train, validation, test, general, source, *asked, traces)
 
 
 def fitting(sae: "SAE[Any]", model: Model) -> "SAE[Any]":

@@ -1,0 +1,77 @@
+"""Two processes learn what one does; half precision learns too."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from probe.adapters import Objective, TuneConfig, tune, verify
+from probe.adapters.attach import WEIGHTS
+from probe.adapters.processes import Processes
+from probe.models import as_device, load_model
+from tests.adapters.conftest import random_topk
+from tests.adapters.test_tune import texts
+
+CONFIG = {"steps": 6, "batch_tokens": 60, "pack_to": 64, "lr": 0.01, "check_every": 3}
+SCRIPT = """
+import json, sys
+from probe.adapters import Objective, TuneConfig, tune
+from probe.adapters.processes import processes
+from probe.models import ModelConfig, load_model
+from tests.adapters.conftest import random_topk
+from tests.adapters.test_tune import texts
+folder, out, config = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+model = load_model(ModelConfig(folder), device="cpu")
+done = tune(model, texts(9), texts(5, 1), Objective("resa", random_topk()), out, config=TuneConfig(**config))
+with open(f"{out}-{processes().rank}.json", "w") as file:
+    json.dump({"count": processes().count, "history": done.history, "tokens": done.cost["tokens"]}, file)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(llama, tmp_path):
+    one = tune(
+        llama, texts(9), texts(5, 1), Objective("resa", random_topk()), tmp_path / "one", config=TuneConfig(**CONFIG)
+    )
+    (tmp_path / "script.py").write_text(SCRIPT)
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    told = [str(tmp_path / "script.py"), str(llama.config.path), str(tmp_path / "two"), json.dumps(CONFIG)]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*several, *told], env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for rank in (0, 1):
+        said = json.loads((tmp_path / f"two-{rank}.json").read_text())
+        assert said["count"] == 2 and said["tokens"] == one.cost["tokens"]
+        for look, other in zip(said["history"], one.history, strict=True):
+            assert look["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    a, b = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "two"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=2e-4, rtol=1e-2)
+
+
+def test_one_process_is_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    alone = Processes()
+    assert (alone.count, alone.is_main, alone.total(2.5)) == (1, True, 2.5)
+    assert list(alone.share([1, 2, 3])) == [1, 2, 3]
+
+
+def test_half_precision_learns_and_is_verified(llama, tmp_path):
+    half = load_model(llama.config, device="cpu", dtype="bfloat16")
+    done = tune(half, texts(9), texts(5, 1), Objective("ce"), tmp_path, config=TuneConfig(**CONFIG))
+    assert done.best["loss"] < done.history[0]["loss"]
+    assert {t.dtype for t in half.hf.state_dict().values()} == {torch.bfloat16}
+    found = verify(half, tmp_path, random_topk(), texts(8, 5))
+    assert found.effect.ci[0] > 0 and found.damage["like"]["ce"].value < 0
+
+
+def test_devices_of_several_processes(monkeypatch):
+    """Each takes its own."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert as_device("auto") == torch.device("cuda:1")
