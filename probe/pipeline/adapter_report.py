@@ -42,7 +42,7 @@ def write_verification(
         ).to_dict()
         write_json(out / VERIFIED, found)
     write_pages(out, config)
-    return found
+    return None if found is None else read_json(out / VERIFIED)
 
 
 def write_foreign(
@@ -68,7 +68,7 @@ def write_foreign(
     found = {"model": on.name, "rows": summary(rows, {"adapter": "random"})}
     write_json(out / FOREIGN, found)
     write_pages(out, config)
-    return found
+    return read_json(out / FOREIGN)
 
 
 def write_pages(out: Path, config: AdapterConfig) -> None:

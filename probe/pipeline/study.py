@@ -78,6 +78,7 @@ def study(config: StudyConfig, out: Path, *, progress: bool = False) -> dict[str
         "rows": {name: {**table[name], **about[name]} for name in table},
     }
     write_json(out / "study.json", result)
+    result = read_json(out / "study.json")
     write_study(result, out / "report.html")
     return result
 

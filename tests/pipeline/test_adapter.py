@@ -3,21 +3,34 @@
 import json
 
 import pytest
+import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from probe._config import from_dict
 from probe._errors import ProbeError
-from probe.adapters import save_sparsify
+from probe.adapters import attached, compare_export, save_sparsify
+from probe.adapters.attach import WEIGHTS
 from probe.cli import app
-from probe.pipeline import AdapterConfig, export_adapter, tune_adapter
+from probe.models import ModelConfig, load_model
+from probe.pipeline import (
+    AdapterConfig,
+    StudyConfig,
+    export_adapter,
+    hub_folder,
+    push_adapter,
+    study,
+    tune_adapter,
+    verify_adapter,
+)
 from probe.problems import load_problems
 from tests.adapters.conftest import random_topk
 
 
 @pytest.fixture
 def settings(tiny_folder, tmp_path):
-    lines = [{"prompt": "Question:", "text": f" {p.question}"} for p in load_problems("story").take("train", 12)]
+    lines = [{"prompt": "Question:", "text": f" {p.question}"} for p in load_problems("story").take("train", 40)]
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     return {
         "model": {"path": str(tiny_folder("llama"))},
@@ -33,12 +46,103 @@ def test_from_texts_to_formats(settings, tmp_path):
     out = tmp_path / "out"
     done, found = tune_adapter(from_dict(AdapterConfig, settings), out)
     assert done.best["loss"] < done.history[0]["loss"] and found["effect"]["value"] > 0
-    assert "rank 8" in (done.folder / "README.md").read_text()
+    card = (done.folder / "README.md").read_text()
+    assert "rank 8" in card and "| KL(base ‖ adapter), nats a token | " in card and "`resa`" in card
+    assert "Do these latents carry it?" in (out / "report.html").read_text()
     again, same = tune_adapter(from_dict(AdapterConfig, settings), out)
     assert (again.history, same) == (json.loads(json.dumps(done.history)), found)
     made = export_adapter(out, ["peft", "merged", "gguf"])
     assert [path.name for path in made] == ["peft", "merged", "adapter.gguf"] and all(path.exists() for path in made)
     AutoPeftModelForCausalLM.from_pretrained(str(made[0]))
+    for figures in json.loads((out / "exports.json").read_text()).values():
+        assert figures["difference"] <= 1e-5 * max(1, figures["logit"]) and figures["effect"] > 1e-3
+    hub = hub_folder(out)
+    there = {str(path.relative_to(hub)) for path in hub.rglob("*") if path.is_file()}
+    assert there == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "probe.json",
+        "verification.json",
+        "report.html",
+        "adapter.gguf",
+        "sae/cfg.json",
+        "sae/sae_weights.safetensors",
+    }
+    with pytest.raises(ProbeError, match=r"me/mine was not pushed .*; what would have been is in"):
+        push_adapter(out, "me/mine")
+
+
+def test_an_export_that_is_not_the_adapter_is_found_out(settings, tmp_path):
+    out = tmp_path / "out"
+    tune_adapter(from_dict(AdapterConfig, settings | {"sae": None, "objective": "ce"}), out)
+    (path,) = export_adapter(out, ["peft"])
+    tensors = load_file(path / WEIGHTS)
+    some = next(name for name in tensors if "lora_B" in name)
+    save_file({**tensors, some: 2 * tensors[some]}, path / WEIGHTS)
+    model = load_model(ModelConfig(settings["model"]["path"]), device="cpu")
+    with pytest.raises(ProbeError, match="does not do what the adapter does"):
+        compare_export(model, out / "adapter", "peft", path)
+    (path / WEIGHTS).write_bytes(b"no")
+    with pytest.raises(ProbeError, match="a fresh process cannot read it"):
+        compare_export(model, out / "adapter", "peft", path)
+
+
+def test_on_another_base_beside_random_adapters(settings, tmp_path):
+    """What is measured there is the adapter on those weights, and no random adapter is it."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    tune_adapter(from_dict(AdapterConfig, settings), out)
+    model = load_model(ModelConfig(settings["model"]["path"]), device="cpu")
+    with torch.no_grad():
+        for name, tensor in model.hf.named_parameters():
+            if "mlp" in name:
+                tensor.mul_(1.5)
+    model.hf.save_pretrained(other)
+    model.tokenizer.save_pretrained(other)
+    found = verify_adapter(out, ModelConfig(str(other)))
+    assert found == json.loads((out / "foreign.json").read_text())
+    rows = found["rows"]
+    assert set(rows) == {"adapter", "random", "none"} and rows["adapter"]["against"] == "random"
+    assert rows["none"]["measures"]["deployed"]["value"] == 0.0 < rows["adapter"]["measures"]["deployed"]["value"]
+    assert rows["adapter"]["difference"]["ce"]["value"] == pytest.approx(
+        rows["adapter"]["measures"]["ce"]["value"] - rows["random"]["measures"]["ce"]["value"]
+    )
+    assert "which it was not trained on" in (out / "report.html").read_text()
+    with pytest.raises(ProbeError, match="other weights"), attached(model, out / "adapter"):
+        pass
+
+
+def test_a_study_and_rows_added_to_it(settings, tmp_path):
+    out = tmp_path / "out"
+    given = {"adapter": settings | {"sae": None}, "sae": {"latents": 64, "k": 4, "steps": 20, "batch_size": 64}}
+    first = given | {"rows": ["resa", "resa:noise"], "seeds": [0]}
+    found = study(from_dict(StudyConfig, first), out)
+    assert found["sae"]["latents"] == 64 and found["sae"]["site"] == "resid_post.1" and found["problems"] == 0
+    row = found["rows"]["resa"]
+    assert row["against"] == "resa:noise" and row["measures"]["adapted"]["value"] < row["measures"]["inserted"]["value"]
+    assert row["cost"]["tokens"] > 0 and not (out / "sae" / "activations").exists()
+    more = study(from_dict(StudyConfig, first | {"rows": ["resa", "resa:noise", "ce", "random"], "seeds": [0, 1]}), out)
+    assert list(more["rows"]) == ["resa", "resa:noise", "ce", "random"]
+    assert more["rows"]["ce"]["measures"]["ce"]["value"] < more["rows"]["random"]["measures"]["ce"]["value"]
+    page = (out / "report.html").read_text()
+    assert "Differences from the noise control" in page and "resa:noise" in page
+    with pytest.raises(ProbeError, match="other settings"):
+        study(from_dict(StudyConfig, first | {"adapter": settings | {"sae": None, "seed": 5}}), out)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["random"], "begin with a row that is trained"),
+        (["resa", "source-distil"], "name a run"),
+        (["feature-match"], "needs latents"),
+        (["resa:nose"], "did you mean 'noise'"),
+    ],
+)
+def test_a_study_that_cannot_work_is_refused(settings, tmp_path, rows, said):
+    with pytest.raises(ProbeError, match=said):
+        study(from_dict(StudyConfig, {"adapter": settings, "rows": rows, "seeds": [0]}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command(settings, tmp_path):
@@ -49,10 +153,19 @@ def test_the_command(settings, tmp_path):
     assert done.exit_code == 0, done.output
     assert "validation loss" in done.output and "KL with the SAE in place" in done.output
     assert json.loads((out / "adapter" / "probe.json").read_text())["objective"]["insert"] == "noise"
+    done = run.invoke(app, ["adapter", "verify", str(out)])
+    assert done.exit_code == 0 and "KL with the SAE in place" in done.output
     done = run.invoke(app, ["adapter", "export", str(out)])
-    assert done.exit_code == 0 and str(out / "peft") in done.output
+    assert done.exit_code == 0 and str(out / "peft") in done.output and "read again: logits differ by" in done.output
     done = run.invoke(app, ["adapter", "attach", str(out), "--question", "Mia has 22 cards.", "--new-tokens", "4"])
     assert done.exit_code == 0 and "without" in done.output
+    done = run.invoke(app, ["push", str(out), "me/mine", "--dry-run"])
+    assert done.exit_code == 0 and "adapter_model.safetensors" in done.output and "would go to me/mine" in done.output
+    (tmp_path / "study.yaml").write_text(json.dumps({"adapter": settings, "sae": {"steps": 5}}))
+    told = ["--config", str(tmp_path / "study.yaml"), "--rows", "ce", "--seeds", "3", "--steps", "2"]
+    done = run.invoke(app, ["adapter", "study", *told, "--out", str(tmp_path / "study")])
+    assert done.exit_code == 0 and "deployed" in done.output, done.output
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["seeds"] == [3]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +180,8 @@ def test_the_command(settings, tmp_path):
         ({"plan": {"rank": 0}}, r"plan\.rank is 0"),
         ({"tune": {"lr": 0}}, r"tune\.lr is 0"),
         ({"device": "cuda:7"}, "cuda"),
+        ({"behaviour": "story:verification"}, "name a run"),
+        ({"held": 0}, "held is 0"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_line(settings, tmp_path, change, said):
@@ -79,7 +194,8 @@ def test_broken_texts_are_named_by_line(settings, tmp_path):
     for text, said in (
         ('{"text": "a"}\n{"tex": "b"}', "line 2: write"),
         ("[1]", "line 1"),
-        ('{"text": "a"}', "1 texts"),
+        ('{"text": "a"}', "are 1 texts: give at least 10"),
+        ("", "has no text"),
     ):
         (tmp_path / "texts.jsonl").write_text(text)
         with pytest.raises(ProbeError, match=said):
