@@ -5,6 +5,7 @@ from probe.adapters.attach import attached as attached
 from probe.adapters.attach import lora_tensors as lora_tensors
 from probe.adapters.choose import Chosen as Chosen
 from probe.adapters.choose import choose_latent as choose_latent
+from probe.adapters.choose import places_before as places_before
 from probe.adapters.export import canonical as canonical
 from probe.adapters.export import gguf_control_vector as gguf_control_vector
 from probe.adapters.export import gguf_lora as gguf_lora

@@ -1,7 +1,7 @@
 """Which latent brings a behaviour about in a model: candidates by what is active before it, the choice by rollouts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from probe.adapters.packing import Example, pack
 from probe.adapters.saes import site_of
 from probe.hooks import capture
 from probe.models import Model
+from probe.traces import Trace
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -35,6 +36,27 @@ class Chosen:
     tried: list[dict[str, float]]
 
 
+def places_before(
+    texts: Sequence[Example], traces: Sequence[Trace], count: Callable[[Trace], float]
+) -> list[list[tuple[int, bool]]]:
+    """Of each text the places before its sentences, and whether the sentence shows a behaviour.
+
+    Args:
+        texts: made of the traces, as by :func:`~probe.adapters.examples_of`.
+        count: counts the behaviour in a trace; a sentence shows it if the trace up to its end counts more than up to
+            its start.
+    """
+    found = []
+    for text, trace in zip(texts, traces, strict=True):
+        places, before = [], 0.0
+        for i, sentence in enumerate(trace.sentences, 1):
+            so_far = count(replace(trace, sentences=trace.sentences[:i]))
+            places.append((text.start + sentence.token_start - 1, so_far > before))
+            before = so_far
+        found.append(places)
+    return found
+
+
 def choose_latent(
     model: Model,
     sae: "SAE[Any]",
@@ -51,7 +73,7 @@ def choose_latent(
     Args:
         texts: in which the behaviour occurs.
         ahead: of each text the places before its sentences (0-based tokens, whose state predicts the first of the
-            sentence), and whether the sentence shows the behaviour.
+            sentence), and whether the sentence shows the behaviour; as from :func:`places_before`.
         counted: rolls the model out as it is and counts the behaviour in each rollout, always on the same problems;
             not those that will be reported on.
         candidates: how many latents are tried: those whose activation tells places before the behaviour from others

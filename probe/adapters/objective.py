@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OBJECTIVES = {
     "resa": "the base model's own predictions, with an SAE's reconstruction in the way that is taken out afterwards",
     "chen": "the same, and the SAE stays",
-    "steer-distil": "the predictions of the base model with chosen latents raised",
+    "steer-distil": "the predictions of the base model with chosen latents raised, and its state at the SAE's site",
     "source-distil": "another model's predictions",
     "feature-match": "another model's latents, or the base model's own raised, at the SAE's site",
     "ce": "the texts themselves",
@@ -52,6 +52,9 @@ class Objective:
         through: whether gradients cross what is inserted.
         latents, value: which latents are raised to what; of feature-match, which are compared.
         source: the other model.
+        match: of steer-distil, how much the state at the SAE's site counts beside the predictions: its squared distance
+            from the steered state, relative to that state. With predictions alone an adapter finds other ways to them,
+            and ablating the latents takes nothing back.
         seed: draws random and shuffled SAEs.
 
     Raises:
@@ -65,6 +68,7 @@ class Objective:
     latents: tuple[int, ...] = ()
     value: float = 0.0
     source: Model | None = None
+    match: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +80,8 @@ class Objective:
             "latents": not self.latents and self.name in ("steer-distil", "feature-match"),
             "a source model": self.source is None and self.name == "source-distil",
         }
+        if self.match < 0:
+            raise ProbeError(f"match is {self.match}; it must be at least 0")
         if lacks := [what for what, is_missing in missing.items() if is_missing]:
             raise ProbeError(f"the objective {self.name} needs {' and '.join(lacks)}")
 
@@ -105,6 +111,8 @@ class Objective:
             return F.cross_entropy(batch.logits(model), batch.targets, reduction="none")
         if self.name == "feature-match":
             return self._feature_losses(model, plain, batch)
+        if self.name == "steer-distil":
+            return self._steered_losses(model, plain, batch)
         teacher = self._teacher(model, plain, batch)
         with with_insertion(model, self.inserts, batch):
             return kl(teacher, batch.logits(model))
@@ -114,7 +122,7 @@ class Objective:
         if self.name == "source-distil":
             assert self.source is not None
             return batch.logits(self.source)
-        with plain(), with_insertion(model, self._boost, batch):
+        with plain():
             return batch.logits(model)
 
     @property
@@ -122,6 +130,23 @@ class Objective:
         if self.name not in ("steer-distil", "feature-match") or self.sae is None or self.source is not None:
             return None
         return Boost(self.sae, self.latents, self.value)
+
+    def _steered_losses(
+        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
+    ) -> Float[Tensor, " counted"]:
+        with torch.no_grad(), plain(), with_insertion(model, self._boost, batch):
+            wanted, teacher = self._state_and_logits(model, batch)
+        state, logits = self._state_and_logits(model, batch)
+        apart = (state - wanted).square().sum(-1) / wanted.square().sum(-1)
+        return kl(teacher, logits) + self.match * apart
+
+    def _state_and_logits(self, model: Model, batch: Packed) -> tuple[Tensor, Tensor]:
+        """The state at the SAE's site, in float32, and the logits, at each place that counts."""
+        site = site_of(self.sae) if self.sae is not None else None
+        assert site is not None
+        with capture(model, site, grad=True, stop=False) as acts:
+            logits = batch.logits(model)
+        return acts[site][batch.counts].float(), logits
 
     def _feature_losses(
         self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
@@ -135,10 +160,8 @@ class Objective:
     def _latents(self, model: Model, batch: Packed) -> Float[Tensor, "counted latents"]:
         """Before their activation, so that one which is silent can be told to rise."""
         sae: Any = self.sae
-        site, some = site_of(sae), list(self.latents)
-        with capture(model, site, grad=True, stop=False) as acts:
-            batch.logits(model)
-        state = acts[site][batch.counts].to(sae.dtype)
+        some = list(self.latents)
+        state = self._state_and_logits(model, batch)[0].to(sae.dtype)
         return sae.process_sae_in(state) @ sae.W_enc[:, some] + sae.b_enc[some]
 
 

@@ -43,12 +43,12 @@ class AdapterPlan:
 
 
 def reachable(model: Model, objective: Objective) -> tuple[int, ...]:
-    """The blocks that an objective's gradient reaches: those above a site where it stops, those up to one it reads."""
+    """The blocks that an objective is about: those above a site where its gradient stops, those up to one it reads."""
     every = tuple(range(model.n_layers))
     site = objective.site
     if site is None or site.layer is None:
         return every
-    if objective.name == "feature-match":
+    if objective.name in ("feature-match", "steer-distil"):
         return every[: site.layer + (site.kind != "resid_pre")]
     if objective.inserts is not None and not objective.through:
         return every[site.layer + 1 :]

@@ -140,6 +140,7 @@ def _told(
             "site": None if objective.site is None else str(objective.site),
             "latents": list(objective.latents),
             "value": objective.value,
+            "match": objective.match,
             "source": None if objective.source is None else objective.source.name,
             "seed": objective.seed,
         },

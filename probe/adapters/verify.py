@@ -44,16 +44,16 @@ class Verification:
         claimed: the latents that the adapter is said to work through: those given, or the most moved.
         effect: KL(base ‖ adapter).
         necessity: the share of the effect that is gone when the claimed latents are ablated in both models; and with as
-            many drawn latents of like frequency, where there are so many.
+            many drawn latents that did not move and are active as strongly, as far as there are such.
         sufficiency: the share of the effect that the base model shows when those latents are raised to at least
             their mean under the adapter; and with drawn ones.
         alignment: of the adapter's writing directions, the mean greatest |cosine| with the claimed decoder rows; and
             with drawn ones.
         damage: per set of texts, KL(base ‖ adapter) and the change of cross-entropy.
         insertion: KL from the base model with the SAE in place alone, with SAE and adapter, and of the adapter alone.
-        behaviour: what was counted in rollouts of the ``base``, of the ``adapter``, and of it ``without claimed`` and
-            ``without drawn`` latents; the change that it ``moved`` a rollout by; and the share of that change that was
-            ``taken back, claimed`` and ``taken back, drawn`` by ablating them. Empty if nothing was counted.
+        behaviour: what was counted in rollouts of the ``base`` and of the ``adapter``, and how much that ``moved``; the
+            same without the claimed latents and without drawn ones, in both models; and the share of the change that
+            is ``taken back`` by ablating them. Empty if nothing was counted.
     """
 
     reach: dict[int, float]
@@ -123,7 +123,7 @@ def _verify(
     plain, on = look.acts(texts, sae, adapted=False), look.acts(texts, sae, adapted=True)
     moved = _moved(plain.latents, on.latents)
     claimed = list(latents) or moved[:most] or plain.latents.mean(0).argsort(descending=True)[:most].tolist()
-    drawn = _drawn_like(plain.latents, claimed, seed)
+    drawn = _drawn_like(on.latents, claimed, moved, seed)
     effect = look.kl(texts, (False, None), (True, None))
     necessity, sufficiency = {}, {}
     sets_of_latents = {"claimed": claimed} | ({"drawn": drawn} if drawn else {})
@@ -165,16 +165,19 @@ def _verify(
 def _behaviour(
     model: Model, sae: "SAE[Any]", sets: dict[str, list[int]], counted: Callable[[], Sequence[float]], seed: int
 ) -> dict[str, Measured]:
-    with switched_off(model):
-        base = torch.tensor(counted(), dtype=torch.float64)
-    on, found = torch.tensor(counted(), dtype=torch.float64), {}
+    def both() -> tuple[Tensor, Tensor]:
+        with switched_off(model):
+            base = torch.tensor(counted(), dtype=torch.float64)
+        return base, torch.tensor(counted(), dtype=torch.float64)
+
+    base, on = both()
+    counts, shares = {"base": base, "adapter": on, "moved": on - base}, {}
     for name, some in sets.items():
         with inserted(model, Ablate(sae, tuple(some))):
-            without = torch.tensor(counted(), dtype=torch.float64)
-        found[f"without {name}"] = measured(without, seed=seed)
-        found[f"taken back, {name}"] = measured(on - without, on - base, seed=seed)
-    both = {"base": base, "adapter": on, "moved": on - base}
-    return {name: measured(values, seed=seed) for name, values in both.items()} | found
+            counts[f"base without {name}"], counts[f"adapter without {name}"] = without = both()
+        left = without[1] - without[0]
+        shares[f"taken back, {name}"] = measured(on - base - left, on - base, seed=seed)
+    return {name: measured(values, seed=seed) for name, values in counts.items()} | shares
 
 
 def _finite(value: Any) -> Any:
@@ -196,17 +199,18 @@ def _moved(plain: Tensor, on: Tensor) -> list[int]:
     return sorted(found, key=lambda k: -abs(float(change[:, k].mean())))
 
 
-def _drawn_like(acts: Tensor, claimed: Sequence[int], seed: int) -> list[int]:
-    """For each claimed latent another one, drawn from the ten that are active nearest as often; none if too few are."""
+def _drawn_like(acts: Tensor, claimed: Sequence[int], moved: Sequence[int], seed: int) -> list[int]:
+    """For each claimed latent one that did not move, drawn from the ten whose activation is nearest; or none at all."""
     generator = torch.Generator().manual_seed(seed)
-    often = acts.mean(0)
+    often, taken = acts.mean(0), {*claimed, *moved}
     found: list[int] = []
     for latent in claimed:
         near = (often - often[latent]).abs().argsort().tolist()
-        free = [k for k in near if k not in claimed and k not in found][:10]
+        free = [k for k in near if k not in taken][:10]
         if not free:
             return []
         found.append(free[int(torch.randint(len(free), (), generator=generator))])
+        taken.add(found[-1])
     return found
 
 

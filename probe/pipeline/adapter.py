@@ -1,18 +1,19 @@
 """``probe adapter``: an adapter from its configuration to its report, and what the model says with it."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from probe._config import from_dict, to_dict
 from probe._errors import ProbeError
 from probe._files import read_json, write_json
-from probe.adapters import Boost, Example, Objective, Tuned, attached, inserted, tune
-from probe.adapters.choose import choose_latent
+from probe.adapters import Boost, Example, Objective, Tuned, attached, examples_of, inserted, tune
+from probe.adapters.choose import choose_latent, places_before
 from probe.adapters.processes import processes
 from probe.models import Model, ModelConfig, load_model
 from probe.pipeline.adapter_config import AdapterConfig
-from probe.pipeline.adapter_inputs import AdapterInputs, prepare_adapter
+from probe.pipeline.adapter_inputs import AdapterInputs, counter, prepare_adapter
 from probe.pipeline.adapter_report import VERIFIED, write_foreign, write_verification
 from probe.pipeline.own import experiment_at
 
@@ -113,6 +114,7 @@ def _objective(config: AdapterConfig, inputs: AdapterInputs) -> Objective:
         config.latents,
         config.value,
         inputs.source if other else None,
+        config.match,
         config.seed,
     )
 
@@ -144,15 +146,19 @@ def _with_latents(config: AdapterConfig, inputs: AdapterInputs, out: Path, progr
     """The configuration with the latent that brings its behaviour about, where that has to be found."""
     if config.objective != "steer-distil" or config.latents or config.behaviour is None:
         return config
-    if inputs.sae is None or inputs.choosing is None:
+    model, sae, choosing, learning = inputs.model, inputs.sae, inputs.choosing, inputs.learning
+    if sae is None or choosing is None or learning is None:
         raise ProbeError("a behaviour's latent is found by rollouts on a run's problems: name a run, or give latents")
     if processes().is_main and not (out / _CHOSEN).exists():
+        # Both models' traces: a behaviour that training took away shows in the base model's alone.
+        own = learning.traces(model)
+        texts = [*inputs.train, *examples_of(model, list(own), learning.problems)]
         chosen = choose_latent(
-            inputs.model,
-            inputs.sae,
-            inputs.train,
-            inputs.ahead(config.behaviour),
-            inputs.choosing.counter(inputs.model, config.behaviour),
+            model,
+            sae,
+            texts,
+            places_before(texts, [*inputs.traces, *own], counter(config.behaviour)),
+            partial(choosing.counted, model, config.behaviour),
             progress=progress,
         )
         write_json(out / _CHOSEN, {"latent": chosen.latent, "value": chosen.value, "tried": chosen.tried})

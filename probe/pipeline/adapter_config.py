@@ -35,6 +35,8 @@ class AdapterConfig:
     """Of steer-distil and feature-match."""
     value: float = 0.0
     """To which those latents are raised."""
+    match: float = 1.0
+    """Of steer-distil, how much the state at the SAE's site counts beside the predictions."""
     behaviour: str | None = None
     """SCHEME:NAME, as ``story:verification``: counted in rollouts on a run's problems. steer-distil without latents
     finds the one that brings it about, by rollouts on validation problems."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,19 +43,9 @@ class Questions:
         """The model's own rollouts as it is, to train on."""
         return examples_of(model, list(self.traces(model)), self.problems)
 
-    def counter(self, model: Model, behaviour: str) -> Callable[[], list[float]]:
-        """What counts a behaviour, ``SCHEME:NAME``, in a rollout on each problem.
-
-        Raises:
-            ProbeError: if there is no such scheme or behaviour.
-        """
-        scheme, _, name = behaviour.partition(":")
-        if scheme not in SCHEMES:
-            raise ProbeError(f"behaviour is {behaviour!r}: write SCHEME:NAME; {nearest(scheme, SCHEMES)}")
-        names, count = SCHEMES[scheme]
-        if name not in names:
-            raise ProbeError(f"the scheme {scheme} counts no {name!r}; {nearest(name, names)}")
-        return lambda: [float(count(trace).get(name, 0)) for trace in self.traces(model)]
+    def counted(self, model: Model, behaviour: str) -> list[float]:
+        """How often a behaviour, ``SCHEME:NAME``, shows in a rollout on each problem."""
+        return [counter(behaviour)(trace) for trace in self.traces(model)]
 
 
 @dataclass(frozen=True)
@@ -81,24 +71,6 @@ class AdapterInputs:
     choosing: Questions | None = None
     learning: Questions | None = None
     traces: Sequence[Trace] = ()
-
-    def ahead(self, behaviour: str) -> list[list[tuple[int, bool]]]:
-        """Of each training text the places before its sentences, and whether the sentence shows a behaviour.
-
-        Args:
-            behaviour: ``SCHEME:NAME``; a sentence shows it if the trace up to its end counts more than up to its start.
-        """
-        scheme, _, name = behaviour.partition(":")
-        count = SCHEMES[scheme][1]
-        found = []
-        for text, trace in zip(self.train, self.traces, strict=True):
-            places, before = [], 0
-            for i, sentence in enumerate(trace.sentences, 1):
-                so_far = count(replace(trace, sentences=trace.sentences[:i])).get(name, 0)
-                places.append((text.start + sentence.token_start - 1, so_far > before))
-                before = so_far
-            found.append(places)
-        return found
 
 
 def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
@@ -138,9 +110,24 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
     if config.behaviour is not None:
         if questions is None:
             raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
-        questions.counter(model, config.behaviour)
+        counter(config.behaviour)
     test, asked = test[: config.held], (questions, choosing, learning)
     return AdapterInputs(model, sae, train, validation, test, general, source, *asked, traces)
+
+
+def counter(behaviour: str) -> Callable[[Trace], float]:
+    """What counts a behaviour, ``SCHEME:NAME``, in a trace.
+
+    Raises:
+        ProbeError: if there is no such scheme or behaviour.
+    """
+    scheme, _, name = behaviour.partition(":")
+    if scheme not in SCHEMES:
+        raise ProbeError(f"behaviour is {behaviour!r}: write SCHEME:NAME; {nearest(scheme, SCHEMES)}")
+    names, count = SCHEMES[scheme]
+    if name not in names:
+        raise ProbeError(f"the scheme {scheme} counts no {name!r}; {nearest(name, names)}")
+    return lambda trace: float(count(trace).get(name, 0))
 
 
 def fitting(sae: "SAE[Any]", model: Model) -> "SAE[Any]":

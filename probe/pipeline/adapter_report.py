@@ -27,7 +27,7 @@ def write_verification(
     """
     found, counted = None, None
     if config.behaviour is not None and inputs.questions is not None:
-        counted = inputs.questions.counter(inputs.model, config.behaviour)
+        counted = partial(inputs.questions.counted, inputs.model, config.behaviour)
     if inputs.sae is not None:
         found = verify(
             inputs.model,

@@ -147,6 +147,7 @@ def _cell(
             config.adapter.latents if row.needs_latents else (),
             config.adapter.value,
             inputs.source if row.objective in ("source-distil", "feature-match") else None,
+            config.adapter.match,
             seed,
         )
         settings = replace(config.adapter.tune, seed=seed)

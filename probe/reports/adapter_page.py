@@ -1,6 +1,7 @@
 """An adapter's report and a study of objectives, as pages that stand alone; and the table of an adapter's card."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,13 @@ def study_rows(rows: Mapping[str, Any], what: str = "measures") -> dict[str, Any
     }
 
 
-def cell(measure: str, values: Mapping[str, Any]) -> str:
+def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
     """A value and its interval; of problems solved in percent, of all others in nats a token."""
     if measure not in values:
-        return ""
+        return "", ""
+    write = partial(percent, digits=1) if measure == "solved" else partial(number, digits=3)
     value, (low, high) = values[measure]["value"], values[measure]["ci"]
-    if measure == "solved":
-        return f"{percent(value, 1)} [{percent(low, 1)}, {percent(high, 1)}]"
-    return f"{number(value, 4)} [{number(low, 4)}, {number(high, 4)}]"
+    return write(value), f"[{write(low)}, {write(high)}]"
 
 
 def adapter_card(
