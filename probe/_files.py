@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,27 @@ def read_json(path: str | Path) -> Any:
         raise ProbeError(
             f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it anew"
         ) from None
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file, each with the number of its line; empty lines are passed over.
+
+    Raises:
+        ProbeError: if the file is missing, or naming the line that is no JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ProbeError(f"there is no file {path}")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ProbeError(f"{path}, line {number} is not valid JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise ProbeError(f"{path}, line {number} is no JSON object")
+        yield number, row
 
 
 def file_hash(path: str | Path) -> str:

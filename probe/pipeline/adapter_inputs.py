@@ -1,6 +1,5 @@
 """What an adapter is trained on and measured by, found and checked before anything is trained."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe._config import nearest
 from probe._errors import ProbeError
+from probe._files import read_jsonl
 from probe.adapters import Example, examples_of, load_sae
 from probe.models import Model, load_model
 from probe.pipeline.adapter_config import AdapterConfig
@@ -147,19 +147,13 @@ def texts_of(model: Model, path: Path) -> list[Example]:
     Raises:
         ProbeError: naming the line that is wrong.
     """
-    if not path.is_file():
-        raise ProbeError(f"there is no file {path}: give a JSONL file with a text on every line")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            prompt, text = row.get("prompt", ""), row["text"]
-            ids = model.tokenizer(prompt).input_ids if prompt else []
-            more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
-        except (json.JSONDecodeError, KeyError, AttributeError, TypeError, ValueError) as error:
-            raise ProbeError(f'{path}, line {number}: write {{"text": "…"}}, and "prompt" if you like') from error
+    for number, row in read_jsonl(path):
+        prompt, text = row.get("prompt", ""), row.get("text")
+        if not isinstance(prompt, str) or not isinstance(text, str) or not text:
+            raise ProbeError(f'{path}, line {number}: write {{"text": "…"}}, and "prompt" if you like')
+        ids = model.tokenizer(prompt).input_ids if prompt else []
+        more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
         found.append(Example((*ids, *more), max(1, len(ids))))
     if not found:
         raise ProbeError(f"{path} has no text: give a JSONL file with a text on every line")

@@ -78,7 +78,7 @@ def study_table(study: Mapping[str, Any]) -> "Table":
     for name in found["measures"]:
         table.add_column(name, justify="right")
     for row in found["rows"]:
-        table.add_row(Text(row["name"]), *(Text(" ".join(each)) for each in row["cells"]))
+        table.add_row(Text(row["name"]), *(Text("\n".join(each)) for each in row["cells"]))
     return table
 
 

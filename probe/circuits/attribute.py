@@ -1,0 +1,155 @@
+"""How much each edge carries: by gradients (edge attribution patching, with integrated gradients), or exactly.
+
+The score of an edge is the change of the metric when the edge alone brings what it brings for the corrupt text.
+Attribution (Nanda, 2023; Syed et al., 2310.10348) takes it from one gradient; integrated gradients (Hanna et al.,
+2403.17806) from several on the way from the corrupt to the clean run, of the inputs or of the writers' own activations,
+which saturated gradients do not fool. Patching every edge in a pass of its own is exact, and dear.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from probe._config import nearest
+from probe._errors import ProbeError
+from probe.circuits.circuit import Circuit
+from probe.circuits.lens import EdgeLens, Ids, Metric, Written
+from probe.circuits.pairs import Pairs, divergence, logit_difference
+
+#: How edges can be scored.
+METHODS = {
+    "eap": "one gradient, at the clean run",
+    "eap-ig-inputs": "gradients on the way from the corrupt to the clean embeddings",
+    "eap-ig-activations": "gradients on the way of each block's writers, block by block",
+    "exact": "every edge patched in a pass of its own",
+}
+METRICS = ("logit-difference", "divergence")
+_PATCHED = 64
+"""Rows of a pass in which edges are patched."""
+
+
+def attribute(
+    lens: EdgeLens,
+    pairs: Pairs,
+    method: str = "eap-ig-inputs",
+    *,
+    metric: str = "logit-difference",
+    steps: int = 8,
+    progress: bool = False,
+) -> Circuit:
+    """Score every edge of a model on pairs of texts.
+
+    Args:
+        method: one of :data:`METHODS`.
+        metric: ``logit-difference`` of the right next token over the wrong one, or ``divergence`` from the clean run,
+            which a single gradient cannot see: its slope is zero there.
+        steps: of integrated gradients.
+        progress: show a bar.
+
+    Returns:
+        All edges with their scores, the mean over pairs; a negative one carries the metric, for without it the metric
+        falls.
+
+    Raises:
+        ProbeError: for an unknown method or metric.
+    """
+    for what, said, known in (("method", method, METHODS), ("metric", metric, METRICS)):
+        if said not in known:
+            raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (of: {', '.join(known)})")
+    score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
+    total = torch.zeros(lens.graph.edges.shape, dtype=torch.float64)
+    for clean, corrupt, right, wrong in tqdm(list(pairs), desc=method, unit="length", disable=not progress):
+        measure = measure_of(lens, metric, clean, right, wrong)
+        total += score(lens, clean, corrupt, measure, 1 if method == "eap" else steps).double().cpu()
+    return Circuit(lens.graph, (total / len(pairs)).float(), {"method": method, "metric": metric, "pairs": len(pairs)})
+
+
+def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Tensor) -> Metric:
+    """A metric for one group of rows."""
+    if metric == "divergence":
+        with torch.no_grad():
+            return divergence(lens.logits(clean))
+    return logit_difference(right, wrong)
+
+
+def _products(lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batch pos d_model"]) -> Tensor:
+    return torch.einsum("sbpd,rbpd->sr", apart, slope) * lens.graph.edges.to(slope)
+
+
+def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int) -> Tensor:
+    """The first step alone, at the clean run, is plain attribution patching."""
+    at_clean, at_corrupt = lens.written(clean), lens.written(corrupt)
+    if steps == 1:
+        slope = lens.gradients(clean, metric)[1]
+    else:
+        parts = []
+        for share in _midpoints(steps):
+            between = torch.lerp(at_corrupt[0], at_clean[0], share)
+            parts.append(lens.gradients(clean, metric, {"blocks.0.hook_resid_pre": _put(between)})[1])
+        slope = torch.stack(parts).mean(0)
+    return _products(lens, at_corrupt - at_clean, slope)
+
+
+def _through_activations(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int) -> Tensor:
+    """For the writers of each step of the stream, gradients while these alone move from corrupt to clean."""
+    graph = lens.graph
+    apart = lens.written(corrupt) - lens.written(clean)
+    scores = torch.zeros(graph.edges.shape, device=apart.device)
+    for names, rows in _steps_of_stream(lens):
+        ends = [_kept(lens, ids, names) for ids in (corrupt, clean)]
+        for share in _midpoints(steps):
+            change = {name: _put(torch.lerp(ends[0][name], ends[1][name], share)) for name in names}
+            slope = lens.gradients(clean, metric, change)[1]
+            scores[rows] += _products(lens, apart, slope)[rows] / steps
+    return scores
+
+
+def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int) -> Tensor:
+    edges = lens.graph.edges.to(clean.device)
+    with torch.no_grad():
+        before = metric(lens.logits(clean)).sum()
+    scores = torch.zeros(edges.shape, device=clean.device)
+    places = edges.nonzero().tolist()
+    several = max(1, _PATCHED // len(clean))
+    for first in range(0, len(places), several):
+        some = places[first : first + several]
+        keep = edges.repeat(len(some), 1, 1)
+        for i, (row, column) in enumerate(some):
+            keep[i, row, column] = False
+        logits = lens.cut(
+            clean.repeat(len(some), 1), corrupt.repeat(len(some), 1), keep.repeat_interleave(len(clean), 0)
+        )
+        for i, (row, column) in enumerate(some):
+            scores[row, column] = metric(logits[i * len(clean) : (i + 1) * len(clean)]).sum() - before
+    return scores
+
+
+def _midpoints(steps: int) -> list[float]:
+    """Where gradients are taken: the midpoint rule, whose error falls with the square of the steps."""
+    return [(step + 0.5) / steps for step in range(steps)]
+
+
+def _put(value: Tensor) -> Callable[..., Tensor]:
+    def hook(_: Tensor, **__: Any) -> Tensor:
+        return value
+
+    return hook
+
+
+def _steps_of_stream(lens: EdgeLens) -> list[tuple[list[str], slice]]:
+    """The hooks at which the embedding, a block's heads and its MLP can be set, and their rows among the writers."""
+    graph, found, row = lens.graph, [(["blocks.0.hook_resid_pre"], slice(0, 1))], 1
+    for layer in range(graph.n_layers):
+        found.append(([f"blocks.{layer}.attn.hook_z"], slice(row, row + graph.n_heads)))
+        found.append(([f"blocks.{layer}.hook_mlp_out"], slice(row + graph.n_heads, row + graph.n_heads + 1)))
+        row += graph.n_heads + 1
+    return found
+
+
+@torch.no_grad()
+def _kept(lens: EdgeLens, ids: Ids, names: list[str]) -> dict[str, Tensor]:
+    return dict(lens.bridge.run_with_cache(ids, names_filter=names)[1].items())

@@ -1,0 +1,181 @@
+"""A model whose edges can be read and cut: TransformerLens' bridge, and the passes that the methods are made of."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from probe._errors import ProbeError
+from probe.circuits.graph import LOGITS, Graph
+from probe.models import Model
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Ids = Int[Tensor, "batch pos"]
+Written = Float[Tensor, "writers batch pos d_model"]
+Metric = Callable[[Float[Tensor, "batch pos vocab"]], Float[Tensor, " batch"]]
+"""One number for each row, from its logits."""
+
+_SLOTS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input", "mlp": "hook_mlp_in"}
+#: Of the residual stream: what the writers' sum may miss of it, a token, beside a constant.
+_ROUNDING = 1e-3
+
+
+class EdgeLens:
+    """A model of which each edge can be read, differentiated and cut; it has a copy of the weights.
+
+    Args:
+        model: any decoder that TransformerLens' bridge knows, in which blocks add attention and MLP to the stream.
+
+    Raises:
+        ProbeError: if the bridge does not know it, or its writers do not add up to the stream: where a norm comes after
+            attention or MLP (Gemma 2 and 3) or both read the same stream (GPT-NeoX), edges are others.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        bridge = model.lens()
+        try:
+            bridge.set_use_split_qkv_input(True)
+            bridge.set_use_attn_result(True)
+            bridge.set_use_hook_mlp_in(True)
+        except (ValueError, NotImplementedError, AttributeError) as error:
+            raise ProbeError(f"TransformerLens cannot part the heads of {model.name}: {error}") from error
+        self.bridge: TransformerBridge = bridge.eval().requires_grad_(False)
+        cfg: Any = bridge.cfg
+        groups = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+        self.graph = Graph(cfg.n_layers, cfg.n_heads, groups)
+        self._check()
+
+    def logits(self, ids: Ids) -> Float[Tensor, "batch pos vocab"]:
+        """As the model gives them."""
+        return self.bridge(ids, return_type="logits")
+
+    @torch.no_grad()
+    def written(self, ids: Ids) -> Written:
+        """What every writer adds to the residual stream."""
+        return self._streams(ids)[0]
+
+    def gradients(
+        self, ids: Ids, metric: Metric, change: "dict[str, Callable[..., Tensor]] | None" = None
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "readers batch pos d_model"]]:
+        """The metric of each row, and its derivative by what each reader sees.
+
+        Args:
+            change: hooks, by their names in TransformerLens, that change the run.
+        """
+        leaves: dict[tuple[int, str], Tensor] = {}
+
+        def leaf(at: tuple[int, str]) -> Callable[..., Tensor]:
+            def hook(value: Tensor, **_: Any) -> Tensor:
+                leaves[at] = torch.zeros_like(value, requires_grad=True)
+                return value + leaves[at]
+
+            return hook
+
+        hooks = [*(change or {}).items(), *((name, leaf(at)) for at, name in self._readers())]
+        with torch.enable_grad(), self.bridge.hooks(fwd_hooks=hooks):
+            values = metric(self.logits(ids))
+            found = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
+        parts = [grad if at[1] in "qkv" else grad.unsqueeze(2) for at, grad in zip(leaves, found, strict=True)]
+        return values.detach(), torch.cat(parts, 2).movedim(2, 0)
+
+    @torch.no_grad()
+    def cut(
+        self, ids: Ids, other: Ids, keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"]
+    ) -> Float[Tensor, "batch pos vocab"]:
+        """Logits of a run in which every edge that is not kept brings what it brings for another text.
+
+        What is cut early changes what later writers write, as it would in the model.
+
+        Args:
+            other: of the same shape; where nothing is kept, these are its logits.
+            keep: for all rows alike, or for each its own.
+        """
+        keep = (keep if keep.dim() == 3 else keep.expand(len(ids), -1, -1)).to(self.model.dtype)
+        theirs, seen = self._streams(other)
+        apart: list[Tensor] = []
+
+        def wrote(value: Tensor, **_: Any) -> None:
+            for each in value.unbind(2) if value.dim() == 4 else [value]:
+                apart.append(each - theirs[len(apart)])
+
+        def reads(at: tuple[int, str]) -> Callable[..., Tensor]:
+            def hook(_: Tensor, **__: Any) -> Tensor:
+                some = keep[:, : len(apart), self.graph.columns(*at)]
+                kept = torch.einsum("bsr,sbpd->bprd", some, torch.stack(apart))
+                made = seen[at].unsqueeze(2) + kept
+                return made if at[1] in "qkv" else made.squeeze(2)
+
+            return hook
+
+        hooks = [*((name, wrote) for name in self._writers()), *((name, reads(at)) for at, name in self._readers())]
+        with self.bridge.hooks(fwd_hooks=hooks):
+            return self.logits(ids)
+
+    @contextmanager
+    def scaled(self, heads: dict[tuple[int, int], Tensor | float]) -> Iterator[None]:
+        """Multiply what some heads write, ``(layer, head)``, or set it to a vector ``[d_head]``, inside the block."""
+
+        def hook_of(layer: int) -> Callable[..., Tensor]:
+            def hook(value: Tensor, **_: Any) -> Tensor:
+                value = value.clone()
+                for (at, head), by in heads.items():
+                    if at == layer:
+                        value[:, :, head] = by if isinstance(by, Tensor) else by * value[:, :, head]
+                return value
+
+            return hook
+
+        layers = {layer for layer, _ in heads}
+        with self.bridge.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook_of(layer)) for layer in layers]):
+            yield
+
+    def _streams(self, ids: Ids) -> tuple[Written, dict[tuple[int, str], Tensor]]:
+        """What each writer writes, and what each slot of a block reads, which is the same for all its heads."""
+        written: list[Tensor] = []
+        seen: dict[tuple[int, str], Tensor] = {}
+
+        def wrote(value: Tensor, **_: Any) -> None:
+            written.extend(value.unbind(2) if value.dim() == 4 else [value])
+
+        def reads(at: tuple[int, str]) -> Callable[..., None]:
+            def hook(value: Tensor, **_: Any) -> None:
+                seen[at] = value[:, :, 0] if at[1] in "qkv" else value
+
+            return hook
+
+        hooks = [*((name, wrote) for name in self._writers()), *((name, reads(at)) for at, name in self._readers())]
+        with self.bridge.hooks(fwd_hooks=hooks):
+            self.logits(ids)
+        return torch.stack(written), seen
+
+    def _writers(self) -> list[str]:
+        names = ["blocks.0.hook_resid_pre"]
+        for layer in range(self.graph.n_layers):
+            names += [f"blocks.{layer}.attn.hook_result", f"blocks.{layer}.hook_mlp_out"]
+        return names
+
+    def _readers(self) -> list[tuple[tuple[int, str], str]]:
+        found = []
+        for layer in range(self.graph.n_layers):
+            found += [((layer, slot), f"blocks.{layer}.{name}") for slot, name in _SLOTS.items()]
+        last = self.graph.n_layers
+        return [*found, ((last, LOGITS), f"blocks.{last - 1}.hook_resid_post")]
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        some = torch.arange(12, device=self.model.device).view(2, 6) % self.model.hf.config.get_text_config().vocab_size
+        written, seen = self._streams(some)
+        for at, stream in seen.items():
+            before = self.graph.seen_by(self.graph.readers[self.graph.columns(*at).start])
+            left = stream - written[:before].sum(0)
+            if (left - left[:1, :1]).abs().max() > _ROUNDING * stream.abs().max():
+                raise ProbeError(
+                    f"what attention and MLPs of {self.model.name} write does not add up to what layer {at[0]} reads: "
+                    "a norm after them, or both at once; edges of such a model are others"
+                )
