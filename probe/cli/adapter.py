@@ -76,6 +76,42 @@ def tune(
 
 
 @adapter.command()
+def sae(
+    out: Annotated[Path, typer.Option(help="The SAE's folder.")],
+    run: Annotated[str | None, typer.Option(help="A run: its base model and its thinking model's traces.")] = None,
+    model: Annotated[str | None, typer.Option(help="Or a model of your own: a folder or a hub id,")] = None,
+    texts: Annotated[str | None, typer.Option(help="and a JSONL file with text (and prompt).")] = None,
+    site: Annotated[str | None, typer.Option(help="Where it reads. (default: the block in the middle)")] = None,
+    latents: Annotated[int | None, typer.Option(help="How many. (default: eight a dimension)")] = None,
+    k: Annotated[int | None, typer.Option(help="How many are active at a token. (default: 16)")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of training. (default: 2000)")] = None,
+    own: Annotated[
+        bool, typer.Option("--own", help="Also on what the model itself writes on a run's problems.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings in YAML; options given here win.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps. (default: auto)")] = None,
+) -> None:
+    """Train an ordinary SAE on a model's states at every token, with SAELens; say how well it stands in for them.
+
+    Example: probe adapter sae --run runs/demo-rl --site resid_post.2 --latents 512 --k 4 --own --out runs/sae
+    """
+    from probe._config import from_dict, read_yaml
+    from probe.cli.run import merge
+    from probe.pipeline import TrainSAEConfig, train_adapter_sae
+
+    file = read_yaml(config) if config else {}
+    of = {"run": run, "model": {"path": model}, "texts": texts, "device": device}
+    shape = {"site": site, "latents": latents, "k": k, "steps": steps, "own": own or None}
+    merged = file | {name: merge(file.get(name) or {}, given) for name, given in (("adapter", of), ("sae", shape))}
+    found = train_adapter_sae(from_dict(TrainSAEConfig, merged, str(config or "")), out, progress=True)
+    typer.echo(
+        f"{found['latents']:,} latents at {found['site']}: {found['variance_explained']:.1%} of the variance, "
+        f"KL {found['kl']:.4f} nats a token when inserted, {found['dead']:.0%} silent on the texts measured\n"
+        f"SAE: {out / 'sae'}"
+    )
+
+
+@adapter.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="What `probe adapter tune` wrote.")],
     on: Annotated[

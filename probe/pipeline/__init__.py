@@ -3,13 +3,14 @@
 from probe.pipeline.adapter import tune_adapter, verify_adapter
 from probe.pipeline.adapter_config import AdapterConfig
 from probe.pipeline.adapter_export import export_adapter, hub_folder, push_adapter
+from probe.pipeline.adapter_sae import SAEConfig, TrainSAEConfig, train_adapter_sae
 from probe.pipeline.compare import compare_runs
 from probe.pipeline.config import DecodingConfig, RunConfig, SizesConfig
 from probe.pipeline.discover import discover
 from probe.pipeline.discover_config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.run import prepare, run
 from probe.pipeline.study import study
-from probe.pipeline.study_config import SAEConfig, StudyConfig
+from probe.pipeline.study_config import StudyConfig
 
 __all__ = [
     "AdapterConfig",
@@ -21,6 +22,7 @@ __all__ = [
     "SAEConfig",
     "SizesConfig",
     "StudyConfig",
+    "TrainSAEConfig",
     "compare_runs",
     "discover",
     "export_adapter",
@@ -29,6 +31,7 @@ __all__ = [
     "push_adapter",
     "run",
     "study",
+    "train_adapter_sae",
     "tune_adapter",
     "verify_adapter",
 ]

@@ -1,6 +1,5 @@
 """``probe adapter study``: objectives and controls on the same texts, with several seeds each, and their table."""
 
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,11 @@ from tqdm.auto import tqdm
 from probe._config import to_dict
 from probe._errors import ProbeError
 from probe._files import read_json, write_json
-from probe.activations import harvest
-from probe.adapters import Objective, load_sae, sae_quality, site_of, train_sae, tune
+from probe.adapters import Objective, load_sae, tune
 from probe.adapters.study import MEASURES, RANDOM, Held, Row, measure, random_like, summary
 from probe.adapters.verify import reach
-from probe.models import Site
 from probe.pipeline.adapter_inputs import AdapterInputs, fitting, prepare_adapter
+from probe.pipeline.adapter_sae import make_sae
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.study_config import StudyConfig
 from probe.reports import write_study
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 _MEASURED = "measured.json"
-#: Held-out texts by which the SAE itself is measured.
-_QUALITY = 40
 
 
 def study(config: StudyConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
@@ -84,39 +80,14 @@ def study(config: StudyConfig, out: Path, *, progress: bool = False) -> dict[str
 
 
 def _the_sae(config: StudyConfig, inputs: AdapterInputs, folder: RunFolder, progress: bool) -> "SAE[Any]":
-    model, given = inputs.model, config.sae
-    named = config.adapter.sae is not None
+    given = inputs.sae if config.adapter.sae is not None else None  # a taxonomy's few latents are no stand-in
 
     def make(at: Path, finished: bool) -> "SAE[Any]":
-        if finished:
-            return fitting(load_sae(at / "sae"), model)
-        if named:
-            assert inputs.sae is not None
-            sae = inputs.sae
-        else:
-            site = Site.parse(given.site or f"resid_post.{(model.n_layers - 1) // 2}")
-            ids = [list(text.ids) for text in inputs.train]
-            store = harvest(model, ids, site, unit="token", folder=at / "activations", progress=progress)
-            sae = train_sae(
-                store,
-                site,
-                latents=given.latents or 8 * model.d_model,
-                k=given.k,
-                steps=given.steps,
-                batch_size=given.batch_size,
-                lr=given.lr,
-                seed=config.seeds[0],
-                device=str(model.device),
-                progress=progress,
-            )
-        quality = sae_quality(model, sae, inputs.test[:_QUALITY])
-        size = {"latents": int(sae.cfg.d_sae), "k": getattr(sae.cfg, "k", None)}
-        sae.save_model(at / "sae")
-        write_json(at / "quality.json", {"site": str(site_of(sae)), **size, **quality})
-        shutil.rmtree(at / "activations", ignore_errors=True)  # large, and made again in minutes
-        return fitting(sae, model)
+        if not finished:
+            make_sae(inputs, config.sae, at, given, seed=config.seeds[0], progress=progress)
+        return fitting(load_sae(at / "sae"), inputs.model)
 
-    return folder.stage("sae", make, to_dict(given), config.seeds[0])
+    return folder.stage("sae", make, to_dict(config.sae), config.seeds[0])
 
 
 def _cell(

@@ -2,28 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from probe._config import check_above_zero, check_least, check_seeds
+from probe._config import check_seeds
 from probe._errors import ProbeError
 from probe.adapters.study import RANDOM, Row
 from probe.pipeline.adapter_config import AdapterConfig
-
-
-@dataclass(frozen=True)
-class SAEConfig:
-    """An ordinary top-k SAE, trained by SAELens on the base model's states at the training texts' tokens."""
-
-    site: str | None = None
-    """None takes the block in the middle."""
-    latents: int = 0
-    """0 takes eight for each dimension of the model."""
-    k: int = 16
-    steps: int = 2000
-    batch_size: int = 1024
-    lr: float = 1e-3
-
-    def __post_init__(self) -> None:
-        check_least("sae", self, latents=0, k=1, steps=1, batch_size=1)
-        check_above_zero("sae", self, "lr")
+from probe.pipeline.adapter_sae import SAEConfig
 
 
 @dataclass(frozen=True)

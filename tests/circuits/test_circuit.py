@@ -101,8 +101,8 @@ def test_pairs_are_prefixes_of_one_length_that_differ_in_what_comes_next():
     assert 0 < len(pairs) <= 20
     for clean, corrupt, right, wrong in pairs:
         assert clean.shape == corrupt.shape and (right != wrong).all()
-        assert {model.decode([token]).strip() for token in right.tolist()} == {"Check"}
-        assert "Check" not in {model.decode([token]).strip() for token in wrong.tolist()}
+        assert {model.decode([token]).strip() for token in right.tolist()} <= {"Check", "Is"}
+        assert not {"Check", "Is"} & {model.decode([token]).strip() for token in wrong.tolist()}
         assert all(model.decode(row.tolist()).startswith("Problem:") for row in clean)
     found, held = pairs.split()
     assert len(found) + len(held) == len(pairs) and len(held) > 0

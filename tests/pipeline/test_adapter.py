@@ -10,17 +10,19 @@ from typer.testing import CliRunner
 
 from probe._config import from_dict
 from probe._errors import ProbeError
-from probe.adapters import attached, compare_export, save_sparsify
+from probe.adapters import attached, compare_export, load_sae, save_sparsify
 from probe.adapters.attach import WEIGHTS
 from probe.cli import app
 from probe.models import ModelConfig, load_model
 from probe.pipeline import (
     AdapterConfig,
     StudyConfig,
+    TrainSAEConfig,
     export_adapter,
     hub_folder,
     push_adapter,
     study,
+    train_adapter_sae,
     tune_adapter,
     verify_adapter,
 )
@@ -204,3 +206,22 @@ def test_broken_texts_are_named_by_line(settings, tmp_path):
         export_adapter(tmp_path, ["peft"])
     with pytest.raises(ProbeError, match="no format 'onnx'"):
         export_adapter(tmp_path, ["onnx"])
+
+
+def test_an_sae_of_ones_own(settings, tmp_path):
+    out = tmp_path / "sae"
+    told = {"adapter": settings | {"sae": None}, "sae": {"latents": 64, "k": 4, "steps": 30, "batch_size": 64}}
+    found = train_adapter_sae(from_dict(TrainSAEConfig, told), out)
+    assert found["site"] == "resid_post.1" and found["latents"] == 64 and found["kl"] > 0
+    assert not (out / "activations").exists()
+    a, b = load_sae(out / "sae"), load_sae(out / "sparsify" / "layers.1")
+    state = torch.randn(5, 32)
+    torch.testing.assert_close(a.encode(state), b.encode(state))
+    before = (out / "sae" / "sae_weights.safetensors").stat().st_mtime_ns
+    assert train_adapter_sae(from_dict(TrainSAEConfig, told), out) == found
+    assert (out / "sae" / "sae_weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ProbeError, match="holds an SAE of other settings"):
+        train_adapter_sae(from_dict(TrainSAEConfig, told | {"seed": 1}), out)
+    with pytest.raises(ProbeError, match="resid_post"):
+        train_adapter_sae(from_dict(TrainSAEConfig, told | {"sae": {"site": "resid_post.9"}}), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
