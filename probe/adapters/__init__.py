@@ -1,5 +1,7 @@
 """SAE-tuning: SAEs inside a model, adapters trained through them, what they do, and where they can be taken."""
 
+from probe._measured import Measured as Measured
+from probe._measured import measured as measured
 from probe.adapters.attach import Adapter as Adapter
 from probe.adapters.attach import attached as attached
 from probe.adapters.attach import lora_tensors as lora_tensors
@@ -19,8 +21,6 @@ from probe.adapters.insertion import Noise as Noise
 from probe.adapters.insertion import Replace as Replace
 from probe.adapters.insertion import inserted as inserted
 from probe.adapters.insertion import ordinary_tokens as ordinary_tokens
-from probe.adapters.measured import Measured as Measured
-from probe.adapters.measured import measured as measured
 from probe.adapters.objective import INSERTS as INSERTS
 from probe.adapters.objective import OBJECTIVES as OBJECTIVES
 from probe.adapters.objective import Objective as Objective

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from probe._config import nearest
 from probe._errors import ProbeError
 from probe._files import read_json, write_json
+from probe._measured import measured
 from probe.adapters.attach import WEIGHTS, attached, lora_tensors, switched_off
 from probe.adapters.look import Look
-from probe.adapters.measured import measured
 from probe.adapters.objective import INSERTS, OBJECTIVES, Objective
 from probe.adapters.packing import Example
 from probe.models import Model

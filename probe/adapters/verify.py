@@ -15,11 +15,11 @@ from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
 
 from probe._files import read_json
+from probe._measured import Measured, measured
 from probe.adapters.attach import attached, lora_tensors, switched_off
 from probe.adapters.export import folded
 from probe.adapters.insertion import Ablate, Boost, Replace, inserted
 from probe.adapters.look import Look
-from probe.adapters.measured import Measured, measured
 from probe.adapters.packing import Example
 from probe.models import Model
 

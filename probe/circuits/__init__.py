@@ -8,6 +8,9 @@ from probe.circuits.faithful import faithfulness as faithfulness
 from probe.circuits.faithful import kept_by as kept_by
 from probe.circuits.graph import Graph as Graph
 from probe.circuits.graph import Reader as Reader
+from probe.circuits.heads import heads_scaled as heads_scaled
+from probe.circuits.heads import matched_heads as matched_heads
+from probe.circuits.heads import strongest_heads as strongest_heads
 from probe.circuits.lens import EdgeLens as EdgeLens
 from probe.circuits.pairs import Pairs as Pairs
 from probe.circuits.pairs import behaviour_pairs as behaviour_pairs

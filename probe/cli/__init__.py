@@ -14,6 +14,7 @@ from probe import __version__
 from probe._errors import ProbeError
 from probe.cli.adapter import adapter
 from probe.cli.chat import chat
+from probe.cli.circuits import circuits
 from probe.cli.compare import compare
 from probe.cli.discover import discover
 from probe.cli.hybrid import hybrid
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, hybrid, chat, compare, discover, pairs, sites, organism, report, push):
+for command in (run, hybrid, chat, compare, discover, circuits, pairs, sites, organism, report, push):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
 

@@ -128,11 +128,10 @@ def verify(
     from rich.console import Console
 
     from probe._files import read_json
-    from probe.models import ModelConfig
     from probe.pipeline import verify_adapter
     from probe.reports import study_table, verification_table
 
-    found = verify_adapter(folder, None if on is None else ModelConfig(on), progress=True)
+    found = verify_adapter(folder, on, progress=True)
     console = Console()
     if on is not None and found is not None:
         console.print(study_table(found))

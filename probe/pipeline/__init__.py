@@ -4,6 +4,7 @@ from probe.pipeline.adapter import tune_adapter, verify_adapter
 from probe.pipeline.adapter_config import AdapterConfig
 from probe.pipeline.adapter_export import export_adapter, hub_folder, push_adapter
 from probe.pipeline.adapter_sae import SAEConfig, TrainSAEConfig, train_adapter_sae
+from probe.pipeline.circuits import CircuitConfig, find_circuit
 from probe.pipeline.compare import compare_runs
 from probe.pipeline.config import DecodingConfig, RunConfig, SizesConfig
 from probe.pipeline.discover import discover
@@ -14,6 +15,7 @@ from probe.pipeline.study_config import StudyConfig
 
 __all__ = [
     "AdapterConfig",
+    "CircuitConfig",
     "DecodingConfig",
     "DiscoverConfig",
     "DiscoverSizesConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "compare_runs",
     "discover",
     "export_adapter",
+    "find_circuit",
     "hub_folder",
     "prepare",
     "push_adapter",

@@ -42,13 +42,14 @@ def tune_adapter(config: AdapterConfig, out: Path, *, progress: bool = False) ->
     return done, write_verification(out, config, inputs, progress=progress)
 
 
-def verify_adapter(out: Path, on: ModelConfig | None = None, *, progress: bool = False) -> dict[str, Any] | None:
+def verify_adapter(out: Path, on: str | None = None, *, progress: bool = False) -> dict[str, Any] | None:
     """Measure a finished adapter anew: on the model it was trained for, or on another of the same shapes.
 
     Args:
         out: what :func:`tune_adapter` wrote.
-        on: another model; without a prompt of its own it is asked as the adapter's is. Random adapters as large are
-            measured on it as well: the experiment behind "reasoning as an adapter", with its controls.
+        on: another model's folder or hub id; it is asked with the prompt that the adapter was trained for. Random
+            adapters as large are measured on it as well: the experiment behind "reasoning as an adapter" (Resa), with
+            its controls.
 
     Returns:
         What ``verification.json`` or ``foreign.json`` holds.
@@ -60,7 +61,7 @@ def verify_adapter(out: Path, on: ModelConfig | None = None, *, progress: bool =
     inputs = prepare_adapter(config)
     if on is None:
         return write_verification(out, config, inputs, progress=progress)
-    other = load_model(on, device=config.device, dtype=config.dtype)
+    other = load_model(ModelConfig(on, prompt=inputs.model.config.prompt), device=config.device, dtype=config.dtype)
     return write_foreign(out, config, inputs, other, progress=progress)
 
 

@@ -15,6 +15,8 @@ from probe.reports.behaviour_figures import (
 )
 from probe.reports.behaviour_page import discovery_table, write_discovery_report
 from probe.reports.bits_figure import bits_figure
+from probe.reports.circuit_figures import circuit_figure, faithfulness_figure, heads_figure
+from probe.reports.circuit_page import circuit_table, write_circuit_report
 from probe.reports.compare import comparison_figure, comparison_table, differences_table, write_comparison
 from probe.reports.figures import arms_figure, gap_figure
 from probe.reports.page import write_report
@@ -28,12 +30,16 @@ __all__ = [
     "arms_table",
     "bits_figure",
     "cards_figure",
+    "circuit_figure",
+    "circuit_table",
     "comparison_figure",
     "comparison_table",
     "differences_table",
     "discovery_table",
+    "faithfulness_figure",
     "gap_figure",
     "grid_figure",
+    "heads_figure",
     "map_figure",
     "own_table",
     "study_figure",
@@ -46,6 +52,7 @@ __all__ = [
     "verification_figure",
     "verification_table",
     "write_adapter_report",
+    "write_circuit_report",
     "write_comparison",
     "write_discovery_report",
     "write_report",

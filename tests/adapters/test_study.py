@@ -5,8 +5,8 @@ import torch
 
 from probe._errors import ProbeError
 from probe._files import read_json
+from probe._measured import measured
 from probe.adapters import Held, Objective, Row, attached, lora_tensors, measure, random_like, summary, tune
-from probe.adapters.measured import measured
 from probe.adapters.objective import kl
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_attach import tuned

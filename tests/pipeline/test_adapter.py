@@ -101,7 +101,7 @@ def test_on_another_base_beside_random_adapters(settings, tmp_path):
                 tensor.mul_(1.5)
     model.hf.save_pretrained(other)
     model.tokenizer.save_pretrained(other)
-    found = verify_adapter(out, ModelConfig(str(other)))
+    found = verify_adapter(out, str(other))
     assert found == json.loads((out / "foreign.json").read_text())
     rows = found["rows"]
     assert set(rows) == {"adapter", "random", "none"} and rows["adapter"]["against"] == "random"
