@@ -21,6 +21,8 @@ from probe.models import Model, Site
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+#: How many times the median a state must be to be an outlier; the same as of a harvest.
+OUTLIER = 10.0
 State = Float[Tensor, "batch pos d_model"]
 
 
@@ -108,6 +110,12 @@ def ordinary_tokens(model: Model) -> Selection:
     return Tokens(window=(0, None)) - Tokens(ids=sorted(model.tokenizer.all_special_ids))
 
 
+def outliers(state: State) -> Bool[Tensor, "batch pos"]:
+    """Tokens that are :data:`OUTLIER` times as long as the median of their row: attention sinks, most of them."""
+    length = state.detach().float().norm(dim=-1)
+    return length > OUTLIER * length.median(dim=1, keepdim=True).values
+
+
 @contextmanager
 def inserted(
     model: Model,
@@ -118,6 +126,9 @@ def inserted(
 ) -> Iterator[None]:
     """Insert an SAE for the passes inside the block; afterwards the model is what it was, bit for bit.
 
+    Tokens whose state is an outlier (:func:`outliers`) are always left alone: an SAE was never trained on them, and
+    what is put in an attention sink's place breaks every later token.
+
     Args:
         site: None takes the SAE's own.
         tokens: where; None takes :func:`ordinary_tokens`. Booleans are for passes of one shape alone, whose attention
@@ -127,11 +138,15 @@ def inserted(
         ProbeError: if the model has no such site, or of another width.
     """
     where = site_of(insertion.sae) if site is None else Site.parse(site)
+    mask = tokens[..., None] if isinstance(tokens, Tensor) else True
+
+    def at_ordinary(state: Tensor) -> Tensor:
+        return torch.where(mask & ~outliers(state)[..., None], insertion(state), state)
+
     if isinstance(tokens, Tensor):
-        mask = tokens[..., None]
-        change = Apply(lambda state: torch.where(mask, insertion(state), state))
+        change = Apply(at_ordinary)
     else:
-        change = Apply(insertion, tokens=ordinary_tokens(model) if tokens is None else tokens)
+        change = Apply(at_ordinary, tokens=ordinary_tokens(model) if tokens is None else tokens)
     # Where gradients stop they stop at every token, also at those that are left alone.
     stop = [] if getattr(insertion, "through", True) else [Apply(Tensor.detach)]
     with edit(model, {where: [*stop, change]}):

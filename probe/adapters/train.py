@@ -6,7 +6,7 @@ import torch
 
 from probe._errors import ProbeError
 from probe.activations import ActivationStore
-from probe.adapters.insertion import Replace
+from probe.adapters.insertion import Replace, outliers
 from probe.adapters.objective import kl, with_insertion
 from probe.adapters.packing import Example, pack
 from probe.adapters.saes import site_of
@@ -75,7 +75,7 @@ def train_sae(
 
 @torch.no_grad()
 def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str, float]:
-    """How well an SAE stands in for a model's states, at tokens that are not special.
+    """How well an SAE stands in for a model's states, at tokens that are neither special nor outliers.
 
     Returns:
         ``variance_explained``; ``kl``, in nats a token, of the model with the SAE inserted from the model without;
@@ -89,7 +89,7 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
             plain = batch.logits(model)
         with with_insertion(model, Replace(sae), batch):
             kls.append(kl(plain, batch.logits(model)))
-        state = acts[site][~torch.isin(batch.ids, special)].to(sae.dtype)
+        state = acts[site][~torch.isin(batch.ids, special) & ~outliers(acts[site])].to(sae.dtype)
         latents = sae.encode(state)
         errors.append((state - sae.decode(latents)).square().sum(-1))
         states.append(state)

@@ -190,9 +190,8 @@ class _Run:
         if state is None:
             state = {"step": 0, "history": [], "cost": dict.fromkeys(("tokens", "flops", "seconds"), 0.0), "key": key}
             self._look(state, [], tensors, optimizer, wrapped)
-        bar = tqdm(
-            total=config.steps, initial=state["step"], desc=self.objective.name, unit="step", disable=not progress
-        )
+        shown = progress and processes().is_main
+        bar = tqdm(total=config.steps, initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
         recent: list[float] = []
         began = time.perf_counter()
         while state["step"] < config.steps and not self._stale(state["history"]):

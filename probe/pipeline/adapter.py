@@ -159,7 +159,7 @@ def _with_latents(config: AdapterConfig, inputs: AdapterInputs, out: Path, progr
             sae,
             texts,
             places_before(texts, [*inputs.traces, *own], counter(config.behaviour)),
-            partial(choosing.counted, model, config.behaviour),
+            partial(choosing.counted, model, config.behaviour, ended=True),
             progress=progress,
         )
         write_json(out / _CHOSEN, {"latent": chosen.latent, "value": chosen.value, "tried": chosen.tried})

@@ -43,9 +43,14 @@ class Questions:
         """The model's own rollouts as it is, to train on."""
         return examples_of(model, list(self.traces(model)), self.problems)
 
-    def counted(self, model: Model, behaviour: str) -> list[float]:
-        """How often a behaviour, ``SCHEME:NAME``, shows in a rollout on each problem."""
-        return [counter(behaviour)(trace) for trace in self.traces(model)]
+    def counted(self, model: Model, behaviour: str, *, ended: bool = False) -> list[float]:
+        """How often a behaviour, ``SCHEME:NAME``, shows in a rollout on each problem.
+
+        Args:
+            ended: a rollout that did not end counts nothing, so that going round in circles is no behaviour.
+        """
+        count = counter(behaviour)
+        return [0.0 if ended and trace.truncated else count(trace) for trace in self.traces(model)]
 
 
 @dataclass(frozen=True)

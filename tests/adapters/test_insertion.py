@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from probe.adapters import Ablate, Boost, Noise, Replace, inserted
-from probe.hooks import capture
+from probe.adapters.insertion import outliers
+from probe.hooks import Apply, capture, edit
 from tests.adapters.conftest import random_topk
 
 IDS = torch.tensor([[1, 8, 9, 30, 31, 32, 40], [1, 11, 12, 50, 51, 52, 60]])
@@ -82,3 +83,27 @@ def test_chosen_latents_are_switched_off_or_raised(model, sae):
     expected = state + (acts[..., list(chosen)].clamp(min=50.0) - acts[..., list(chosen)]) @ sae.W_dec[list(chosen)]
     torch.testing.assert_close(up[:, 1:], expected[:, 1:], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(run(model, Boost(sae, chosen, 0.0))[1], state, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_sinks_are_left_alone(llama):
+    """One token a hundred times as long as the others: no mask names it, and it stays as it is."""
+    sae = random_topk(site="blocks.1.hook_resid_post")
+    far = 300 * torch.randn(32, generator=torch.Generator().manual_seed(3))
+
+    def lengthened(state):
+        state = state.clone()
+        state[:, 0] = far
+        return state
+
+    ids = torch.tensor([[8, 9, 30, 31, 32, 33]])
+    for tokens in (None, torch.ones(ids.shape, dtype=torch.bool)):
+        longer, instead = edit(llama, {"resid_post.1": Apply(lengthened)}), inserted(llama, Replace(sae), tokens=tokens)
+        with torch.no_grad(), longer, instead, capture(llama, "resid_post.1", stop=False) as acts:
+            llama.hf(ids)
+        state = acts["resid_post.1"][0]
+        torch.testing.assert_close(state[0], far)
+        with torch.no_grad(), capture(llama, "resid_post.1", stop=False) as plain:
+            llama.hf(ids)
+        torch.testing.assert_close(state[1:], sae(plain["resid_post.1"][0])[1:], atol=1e-4, rtol=1e-4)
+    assert outliers(torch.cat([far[None], torch.randn(5, 32)])[None]).tolist() == [[True, *[False] * 5]]
+    assert not outliers(torch.randn(7, 1, 32)).any(), "a token alone has nothing to be longer than"
