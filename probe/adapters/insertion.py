@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.adapters.saes import site_of
@@ -110,10 +110,18 @@ def ordinary_tokens(model: Model) -> Selection:
     return Tokens(window=(0, None)) - Tokens(ids=sorted(model.tokenizer.all_special_ids))
 
 
-def outliers(state: State) -> Bool[Tensor, "batch pos"]:
-    """Tokens that are :data:`OUTLIER` times as long as the median of their row: attention sinks, most of them."""
-    length = state.detach().float().norm(dim=-1)
-    return length > OUTLIER * length.median(dim=1, keepdim=True).values
+def outliers(state: State, texts: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    """Tokens that are :data:`OUTLIER` times as long as the median of their text: attention sinks, most of them.
+
+    Args:
+        texts: which text each token belongs to; negative at padding.
+    """
+    length, found = state.detach().float().norm(dim=-1), torch.zeros_like(texts, dtype=torch.bool)
+    for text in texts.unique().tolist():
+        if text >= 0:
+            there = texts == text
+            found |= there & (length > OUTLIER * length[there].median())
+    return found
 
 
 @contextmanager
@@ -123,30 +131,30 @@ def inserted(
     *,
     site: str | Site | None = None,
     tokens: Tokens | Selection | Bool[Tensor, "batch pos"] | None = None,
+    texts: Int[Tensor, "batch pos"] | None = None,
 ) -> Iterator[None]:
     """Insert an SAE for the passes inside the block; afterwards the model is what it was, bit for bit.
-
-    Tokens whose state is an outlier (:func:`outliers`) are always left alone: an SAE was never trained on them, and
-    what is put in an attention sink's place breaks every later token.
 
     Args:
         site: None takes the SAE's own.
         tokens: where; None takes :func:`ordinary_tokens`. Booleans are for passes of one shape alone, whose attention
             mask may then be any.
+        texts: with booleans, which text each token belongs to, negative at padding: :func:`outliers` of a text are left
+            alone then. An SAE was never trained on them, and what is put in a sink's place breaks every later token.
 
     Raises:
         ProbeError: if the model has no such site, or of another width.
     """
     where = site_of(insertion.sae) if site is None else Site.parse(site)
-    mask = tokens[..., None] if isinstance(tokens, Tensor) else True
-
-    def at_ordinary(state: Tensor) -> Tensor:
-        return torch.where(mask & ~outliers(state)[..., None], insertion(state), state)
-
     if isinstance(tokens, Tensor):
-        change = Apply(at_ordinary)
+
+        def there(state: Tensor) -> Tensor:
+            mask = tokens if texts is None else tokens & ~outliers(state, texts)
+            return torch.where(mask[..., None], insertion(state), state)
+
+        change = Apply(there)
     else:
-        change = Apply(at_ordinary, tokens=ordinary_tokens(model) if tokens is None else tokens)
+        change = Apply(insertion, tokens=ordinary_tokens(model) if tokens is None else tokens)
     # Where gradients stop they stop at every token, also at those that are left alone.
     stop = [] if getattr(insertion, "through", True) else [Apply(Tensor.detach)]
     with edit(model, {where: [*stop, change]}):

@@ -174,10 +174,10 @@ def kl(teacher: Float[Tensor, "*n vocab"], student: Float[Tensor, "*n other"]) -
 
 @contextmanager
 def with_insertion(model: Model, insertion: Insertion | None, batch: Packed) -> Iterator[None]:
-    """Something inserted at the ordinary tokens of packed texts, or nothing."""
+    """Something inserted at the tokens of packed texts that are neither special nor outliers, or nothing."""
     if insertion is None:
         yield
         return
     special = torch.tensor(sorted(model.tokenizer.all_special_ids), device=batch.ids.device)
-    with inserted(model, insertion, tokens=~torch.isin(batch.ids, special)):
+    with inserted(model, insertion, tokens=~torch.isin(batch.ids, special), texts=batch.segment):
         yield

@@ -89,7 +89,7 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
             plain = batch.logits(model)
         with with_insertion(model, Replace(sae), batch):
             kls.append(kl(plain, batch.logits(model)))
-        state = acts[site][~torch.isin(batch.ids, special) & ~outliers(acts[site])].to(sae.dtype)
+        state = acts[site][~torch.isin(batch.ids, special) & ~outliers(acts[site], batch.segment)].to(sae.dtype)
         latents = sae.encode(state)
         errors.append((state - sae.decode(latents)).square().sum(-1))
         states.append(state)

@@ -86,7 +86,7 @@ def test_chosen_latents_are_switched_off_or_raised(model, sae):
 
 
 def test_attention_sinks_are_left_alone(llama):
-    """One token a hundred times as long as the others: no mask names it, and it stays as it is."""
+    """One token many times as long as the others of its text: no mask names it, and it stays as it is."""
     sae = random_topk(site="blocks.1.hook_resid_post")
     far = 300 * torch.randn(32, generator=torch.Generator().manual_seed(3))
 
@@ -96,14 +96,23 @@ def test_attention_sinks_are_left_alone(llama):
         return state
 
     ids = torch.tensor([[8, 9, 30, 31, 32, 33]])
-    for tokens in (None, torch.ones(ids.shape, dtype=torch.bool)):
-        longer, instead = edit(llama, {"resid_post.1": Apply(lengthened)}), inserted(llama, Replace(sae), tokens=tokens)
-        with torch.no_grad(), longer, instead, capture(llama, "resid_post.1", stop=False) as acts:
-            llama.hf(ids)
-        state = acts["resid_post.1"][0]
-        torch.testing.assert_close(state[0], far)
-        with torch.no_grad(), capture(llama, "resid_post.1", stop=False) as plain:
-            llama.hf(ids)
-        torch.testing.assert_close(state[1:], sae(plain["resid_post.1"][0])[1:], atol=1e-4, rtol=1e-4)
-    assert outliers(torch.cat([far[None], torch.randn(5, 32)])[None]).tolist() == [[True, *[False] * 5]]
-    assert not outliers(torch.randn(7, 1, 32)).any(), "a token alone has nothing to be longer than"
+    everywhere = torch.ones(ids.shape, dtype=torch.bool)
+    longer = edit(llama, {"resid_post.1": Apply(lengthened)})
+    instead = inserted(llama, Replace(sae), tokens=everywhere, texts=torch.zeros_like(ids))
+    with torch.no_grad(), longer, instead, capture(llama, "resid_post.1", stop=False) as acts:
+        llama.hf(ids)
+    state = acts["resid_post.1"][0]
+    torch.testing.assert_close(state[0], far)
+    with torch.no_grad(), capture(llama, "resid_post.1", stop=False) as plain:
+        llama.hf(ids)
+    torch.testing.assert_close(state[1:], sae(plain["resid_post.1"][0])[1:], atol=1e-4, rtol=1e-4)
+
+
+def test_outliers_are_those_of_a_text_however_it_is_packed():
+    states = torch.randn(7, 8, generator=torch.Generator().manual_seed(0))
+    states[0] *= 100
+    states[4:] *= 1000  # another text, all of it long
+    packed = outliers(states[None], torch.tensor([[0, 0, 0, 0, 1, 1, -1]]))
+    assert packed.tolist() == [[True, *[False] * 6]]
+    assert outliers(states[None, :4], torch.zeros(1, 4, dtype=torch.long)).tolist() == packed[:, :4].tolist()
+    assert not outliers(states[:, None], torch.zeros(7, 1, dtype=torch.long) + torch.arange(7)[:, None]).any()
