@@ -89,7 +89,7 @@ def test_more_edges_keep_more(wired):
 
 @pytest.mark.slow
 def test_on_the_bundled_base_gradients_find_the_edges_that_exact_patching_finds():
-    """One gradient ranks all edges best, integrated gradients the strongest; the texts of a pair have little in common."""
+    """One gradient ranks all edges best, integrated gradients the strongest; a pair's texts have little in common."""
     pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
     train = problems.take("train", 60)
     traces = probe.generate_traces(pair.base, problems, train, max_new_tokens=60)
