@@ -56,25 +56,30 @@ def read_json(path: str | Path) -> Any:
         ) from None
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file, each with the number of its line; empty lines are passed over.
+def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSONL file, each with where it stands (``file:line``); empty lines are passed over.
 
     Raises:
-        ProbeError: if the file is missing, or naming the line that is no JSON object.
+        ProbeError: if the file is missing or not UTF-8, or naming the line that is no JSON object.
     """
     path = Path(path)
     if not path.is_file():
         raise ProbeError(f"there is no file {path}")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ProbeError(f"{path}, line {number} is not valid JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise ProbeError(f"{path}, line {number} is no JSON object")
-        yield number, row
+            raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object a line") from None
+        if not isinstance(record, dict):
+            raise ProbeError(f"{where} is not a JSON object; write one JSON object a line")
+        yield where, record
 
 
 def file_hash(path: str | Path) -> str:

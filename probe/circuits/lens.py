@@ -1,7 +1,6 @@
 """A model whose edges can be read and cut: TransformerLens' bridge, and the passes that the methods are made of."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,24 +115,6 @@ class EdgeLens:
         hooks = [*((name, wrote) for name in self._writers()), *((name, reads(at)) for at, name in self._readers())]
         with self.bridge.hooks(fwd_hooks=hooks):
             return self.logits(ids)
-
-    @contextmanager
-    def scaled(self, heads: dict[tuple[int, int], Tensor | float]) -> Iterator[None]:
-        """Multiply what some heads write, ``(layer, head)``, or set it to a vector ``[d_head]``, inside the block."""
-
-        def hook_of(layer: int) -> Callable[..., Tensor]:
-            def hook(value: Tensor, **_: Any) -> Tensor:
-                value = value.clone()
-                for (at, head), by in heads.items():
-                    if at == layer:
-                        value[:, :, head] = by if isinstance(by, Tensor) else by * value[:, :, head]
-                return value
-
-            return hook
-
-        layers = {layer for layer, _ in heads}
-        with self.bridge.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook_of(layer)) for layer in layers]):
-            yield
 
     def _streams(self, ids: Ids) -> tuple[Written, dict[tuple[int, str], Tensor]]:
         """What each writer writes, and what each slot of a block reads, which is the same for all its heads."""

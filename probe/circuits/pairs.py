@@ -134,18 +134,16 @@ def read_pairs(model: Model, path: str | Path) -> Pairs:
         ProbeError: naming the line of which a text has another number of tokens than its partner, or that lacks one.
     """
     by_length: dict[int, list[tuple[list[int], list[int], int, int]]] = defaultdict(list)
-    for number, row in read_jsonl(path):
+    for where, row in read_jsonl(path):
         missing = [key for key in ("clean", "corrupt", "right", "wrong") if not isinstance(row.get(key), str)]
         if missing:
-            raise ProbeError(f"{path}, line {number} has no text {missing[0]!r}")
+            raise ProbeError(f"{where} has no text {missing[0]!r}")
         clean, corrupt = (list(model.tokenizer(row[key]).input_ids) for key in ("clean", "corrupt"))
         nexts = [model.tokenizer(row[key], add_special_tokens=False).input_ids[:1] for key in ("right", "wrong")]
         if len(clean) != len(corrupt):
-            raise ProbeError(
-                f"{path}, line {number}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them alike"
-            )
+            raise ProbeError(f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them alike")
         if not all(nexts) or nexts[0] == nexts[1]:
-            raise ProbeError(f"{path}, line {number}: right and wrong begin with the same token, or with none")
+            raise ProbeError(f"{where}: right and wrong begin with the same token, or with none")
         by_length[len(clean)].append((clean, corrupt, nexts[0][0], nexts[1][0]))
     if not by_length:
         raise ProbeError(f"{path} has no pairs: give one on every line")

@@ -153,10 +153,10 @@ def texts_of(model: Model, path: Path) -> list[Example]:
         ProbeError: naming the line that is wrong.
     """
     found = []
-    for number, row in read_jsonl(path):
+    for where, row in read_jsonl(path):
         prompt, text = row.get("prompt", ""), row.get("text")
         if not isinstance(prompt, str) or not isinstance(text, str) or not text:
-            raise ProbeError(f'{path}, line {number}: write {{"text": "…"}}, and "prompt" if you like')
+            raise ProbeError(f'{where}: write {{"text": "…"}}, and "prompt" if you like')
         ids = model.tokenizer(prompt).input_ids if prompt else []
         more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
         found.append(Example((*ids, *more), max(1, len(ids))))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from probe._config import check_least, check_seeds, nearest, to_dict
 from probe._errors import ProbeError
@@ -114,7 +115,9 @@ def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) ->
         "of": len(circuit.graph),
         "kept": kept_by(lens, circuit, held, metric=config.metric),
         "faithfulness": _curve(curve),
-        "heads": _without_heads(config, model, problem_set, test, limit, strongest_heads(circuit, config.heads)),
+        "heads": _without_heads(
+            config, model, problem_set, test, limit, strongest_heads(circuit, config.heads), progress
+        ),
     }
     write_json(out / "results.json", results)
     write_circuit_report(results, circuit, out / "report.html")
@@ -142,6 +145,7 @@ def _without_heads(
     problems: tuple[Problem, ...],
     limit: int,
     heads: list[tuple[int, int]],
+    progress: bool,
 ) -> dict[str, Any]:
     """How often the behaviour shows, and how much is solved: as it is, without these heads, without others."""
 
@@ -159,7 +163,7 @@ def _without_heads(
         without = look()
     others = []
     n_heads = model.hf.config.get_text_config().num_attention_heads
-    for draw in range(config.draws):
+    for draw in tqdm(range(config.draws), desc="without other heads", unit="set", disable=not progress):
         with heads_scaled(model, matched_heads(heads, n_heads, config.seed + draw)):
             others.append(look())
     drawn = [torch.stack(side) for side in zip(*others, strict=True)]

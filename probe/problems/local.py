@@ -1,12 +1,12 @@
 """Problems from a file of the user's: JSON lines or Parquet."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from probe._config import nearest
 from probe._errors import ProbeError
+from probe._files import read_jsonl
 from probe.problems.grading import read_number
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet, split_of
 
@@ -34,21 +34,7 @@ def read_records(path: Path) -> Iterator[Record]:
             raise ProbeError(f"{path} is not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
         yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
         return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object a line") from None
-        if not isinstance(record, dict):
-            raise ProbeError(f'{where} is not a JSON object; write {{"question": ..., "answer": ...}}')
-        yield where, record
+    yield from read_jsonl(path)
 
 
 def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, source: str) -> ProblemSet:

@@ -119,10 +119,10 @@ def test_pairs_of_ones_own(llama, tmp_path):
     assert group[0].shape == group[1].shape and len(group[0]) == 1
     assert llama.decode(group[2].tolist()).strip() == "4"
     for text, said in (
-        ('{"clean": "Mia has 2 3", "corrupt": "Tom has", "right": "4", "wrong": "5"}', "line 1: clean has"),
+        ('{"clean": "Mia has 2 3", "corrupt": "Tom has", "right": "4", "wrong": "5"}', "1: clean has"),
         ('{"clean": "Mia", "corrupt": "Tom", "right": "4", "wrong": "4"}', "begin with the same token"),
         ('{"clean": "Mia"}', "has no text 'corrupt'"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ("", "has no pairs"),
     ):
         path.write_text(text)

@@ -10,10 +10,20 @@ from tests.circuits.conftest import drawn_pairs
 HEADS = [(1, 2), (3, 0), (3, 1)]
 
 
+def scaled(head, by):
+    def hook(z, **_):
+        z = z.clone()
+        z[:, :, head] *= by
+        return z
+
+    return hook
+
+
 def test_heads_off_are_heads_off_in_transformer_lens(llama):
     lens, clean = EdgeLens(llama), drawn_pairs().clean[0]
     for by in (0.0, 0.5):
-        with lens.scaled(dict.fromkeys(HEADS, by)):
+        hooks = [(f"blocks.{layer}.attn.hook_z", scaled(head, by)) for layer, head in HEADS]
+        with torch.no_grad(), lens.bridge.hooks(fwd_hooks=hooks):
             expected = lens.logits(clean)
         with torch.no_grad(), heads_scaled(llama, HEADS, by):
             found = llama.hf(clean).logits

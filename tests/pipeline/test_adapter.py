@@ -194,8 +194,8 @@ def test_what_cannot_work_is_refused_in_a_line(settings, tmp_path, change, said)
 
 def test_broken_texts_are_named_by_line(settings, tmp_path):
     for text, said in (
-        ('{"text": "a"}\n{"tex": "b"}', "line 2: write"),
-        ("[1]", "line 1"),
+        ('{"text": "a"}\n{"tex": "b"}', "2: write"),
+        ("[1]", "1 is not a JSON object"),
         ('{"text": "a"}', "are 1 texts: give at least 10"),
         ("", "has no text"),
     ):
