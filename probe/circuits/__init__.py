@@ -1,15 +1,32 @@
-"""Circuits: which edges between heads and MLPs carry a behaviour, by gradients and exactly, and how much they keep."""
+"""Inside a model: which edges, heads and states carry a behaviour, by gradients and exactly, and what they look at."""
 
+from probe.circuits.attention import Attention as Attention
+from probe.circuits.attention import Receivers as Receivers
+from probe.circuits.attention import attention as attention
+from probe.circuits.attention import receiver_heads as receiver_heads
+from probe.circuits.attention import sentence_attention as sentence_attention
 from probe.circuits.attribute import METHODS as METHODS
 from probe.circuits.attribute import attribute as attribute
 from probe.circuits.circuit import Circuit as Circuit
+from probe.circuits.direct import LogitLens as LogitLens
+from probe.circuits.direct import direct_attribution as direct_attribution
+from probe.circuits.direct import logit_lens as logit_lens
+from probe.circuits.equations import operand_pairs as operand_pairs
+from probe.circuits.equations import statement_pairs as statement_pairs
+from probe.circuits.equations import verdict_pairs as verdict_pairs
 from probe.circuits.faithful import Faithfulness as Faithfulness
 from probe.circuits.faithful import faithfulness as faithfulness
 from probe.circuits.faithful import kept_by as kept_by
 from probe.circuits.graph import Graph as Graph
 from probe.circuits.graph import Reader as Reader
+from probe.circuits.heads import ABLATIONS as ABLATIONS
+from probe.circuits.heads import Head as Head
+from probe.circuits.heads import Reference as Reference
+from probe.circuits.heads import heads_ablated as heads_ablated
 from probe.circuits.heads import heads_scaled as heads_scaled
 from probe.circuits.heads import matched_heads as matched_heads
+from probe.circuits.heads import reference as reference
+from probe.circuits.heads import sentence_starts as sentence_starts
 from probe.circuits.heads import strongest_heads as strongest_heads
 from probe.circuits.lens import EdgeLens as EdgeLens
 from probe.circuits.pairs import Pairs as Pairs
@@ -17,3 +34,6 @@ from probe.circuits.pairs import behaviour_pairs as behaviour_pairs
 from probe.circuits.pairs import divergence as divergence
 from probe.circuits.pairs import logit_difference as logit_difference
 from probe.circuits.pairs import read_pairs as read_pairs
+from probe.circuits.patching import PatchMap as PatchMap
+from probe.circuits.patching import patch as patch
+from probe.circuits.paths import path_effect as path_effect

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from probe._config import nearest
 from probe._errors import ProbeError
 from probe.circuits.circuit import Circuit
-from probe.circuits.lens import EdgeLens, Ids, Metric, Written
+from probe.circuits.lens import ALL, EdgeLens, Ids, Metric, Window, Written
 from probe.circuits.pairs import Pairs, divergence, logit_difference
 
 #: How edges can be scored.
@@ -39,6 +39,7 @@ def attribute(
     *,
     metric: str = "logit-difference",
     steps: int = 8,
+    window: Window = ALL,
     progress: bool = False,
 ) -> Circuit:
     """Score every edge of a model on pairs of texts.
@@ -48,6 +49,8 @@ def attribute(
         metric: ``logit-difference`` of the right next token over the wrong one, or ``divergence`` from the clean run,
             which a single gradient cannot see: its slope is zero there.
         steps: of integrated gradients.
+        window: of a long text, the tokens at which edges count: ``(-64, None)`` is the last 64. What is kept of a pass
+            grows with them and not with the text; scores of windows side by side add up to those of the whole.
         progress: show a bar.
 
     Returns:
@@ -64,7 +67,7 @@ def attribute(
     total = torch.zeros(lens.graph.edges.shape, dtype=torch.float64)
     for clean, corrupt, right, wrong in tqdm(list(pairs), desc=method, unit="length", disable=not progress):
         measure = measure_of(lens, metric, clean, right, wrong)
-        total += score(lens, clean, corrupt, measure, 1 if method == "eap" else steps).double().cpu()
+        total += score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).double().cpu()
     return Circuit(lens.graph, (total / len(pairs)).float(), {"method": method, "metric": metric, "pairs": len(pairs)})
 
 
@@ -80,35 +83,36 @@ def _products(lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batc
     return torch.einsum("sbpd,rbpd->sr", apart, slope) * lens.graph.edges.to(slope)
 
 
-def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int) -> Tensor:
+def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window) -> Tensor:
     """The first step alone, at the clean run, is plain attribution patching."""
-    at_clean, at_corrupt = lens.written(clean), lens.written(corrupt)
+    apart = lens.written(corrupt, window) - lens.written(clean, window)
     if steps == 1:
-        slope = lens.gradients(clean, metric)[1]
-    else:
-        parts = []
-        for share in _midpoints(steps):
-            between = torch.lerp(at_corrupt[0], at_clean[0], share)
-            parts.append(lens.gradients(clean, metric, {"blocks.0.hook_resid_pre": _put(between)})[1])
-        slope = torch.stack(parts).mean(0)
-    return _products(lens, at_corrupt - at_clean, slope)
+        return _products(lens, apart, lens.gradients(clean, metric, window=window)[1])
+    start = "blocks.0.hook_resid_pre"
+    ends = [_kept(lens, ids, [start])[start] for ids in (corrupt, clean)]
+    slope = torch.zeros((), device=clean.device)
+    for share in _midpoints(steps):
+        slope = slope + lens.gradients(clean, metric, {start: _put(torch.lerp(*ends, share))}, window)[1] / steps
+    return _products(lens, apart, slope)
 
 
-def _through_activations(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int) -> Tensor:
+def _through_activations(
+    lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window
+) -> Tensor:
     """For the writers of each step of the stream, gradients while these alone move from corrupt to clean."""
     graph = lens.graph
-    apart = lens.written(corrupt) - lens.written(clean)
+    apart = lens.written(corrupt, window) - lens.written(clean, window)
     scores = torch.zeros(graph.edges.shape, device=apart.device)
     for names, rows in _steps_of_stream(lens):
         ends = [_kept(lens, ids, names) for ids in (corrupt, clean)]
         for share in _midpoints(steps):
             change = {name: _put(torch.lerp(ends[0][name], ends[1][name], share)) for name in names}
-            slope = lens.gradients(clean, metric, change)[1]
+            slope = lens.gradients(clean, metric, change, window)[1]
             scores[rows] += _products(lens, apart, slope)[rows] / steps
     return scores
 
 
-def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int) -> Tensor:
+def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int, window: Window) -> Tensor:
     edges = lens.graph.edges.to(clean.device)
     with torch.no_grad():
         before = metric(lens.logits(clean)).sum()
@@ -121,7 +125,7 @@ def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int
         for i, (row, column) in enumerate(some):
             keep[i, row, column] = False
         logits = lens.cut(
-            clean.repeat(len(some), 1), corrupt.repeat(len(some), 1), keep.repeat_interleave(len(clean), 0)
+            clean.repeat(len(some), 1), corrupt.repeat(len(some), 1), keep.repeat_interleave(len(clean), 0), window
         )
         for i, (row, column) in enumerate(some):
             scores[row, column] = metric(logits[i * len(clean) : (i + 1) * len(clean)]).sum() - before

@@ -2,14 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from probe._config import nearest
 from probe._errors import ProbeError
 from probe.circuits.circuit import Circuit
-from probe.hooks import Apply, edit
+from probe.hooks import Apply, Selection, Tokens, capture, edit
 from probe.models import Model
+from probe.traces import Trace
+
+#: What is put in a head's place.
+ABLATIONS = {
+    "zero": "nothing",
+    "mean": "what it writes on average",
+    "resample": "what it wrote at a token drawn from other texts",
+}
 
 Head = tuple[int, int]
 """0-based layer and head."""
@@ -40,9 +51,108 @@ def matched_heads(heads: Sequence[Head], n_heads: int, seed: int) -> list[Head]:
     return found
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What heads write otherwise: their mixes of values at the tokens of some texts, for ablation by it.
+
+    Attributes:
+        z: of each block ``[tokens, n_heads, d_head]``.
+    """
+
+    z: dict[int, Float[Tensor, "tokens n_heads d_head"]]
+
+
+@torch.no_grad()
+def reference(
+    model: Model,
+    texts: Sequence[Sequence[int]],
+    layers: Sequence[int] | None = None,
+    *,
+    tokens: Tokens | Selection | None = None,
+) -> Reference:
+    """Read the heads over texts, given as token ids (prompts and all), one text a pass.
+
+    Args:
+        layers: blocks; all unless given.
+        tokens: only these tokens, as those at which heads will be ablated.
+    """
+    asked = list(range(model.n_layers)) if layers is None else sorted(set(layers))
+    parts: dict[int, list[Tensor]] = {layer: [] for layer in asked}
+    for text in texts:
+        with capture(model, [f"z.{layer}" for layer in asked], tokens=tokens) as acts:
+            model.hf(torch.tensor([list(text)], device=model.device))
+        for layer in asked:
+            found = acts[f"z.{layer}"]
+            parts[layer].append((found[0] if tokens is None else found).clone())
+    return Reference({layer: torch.cat(some) for layer, some in parts.items()})
+
+
+def sentence_starts(traces: Sequence[Trace]) -> Tokens:
+    """The tokens that the first token of a sentence is predicted from, by what they are: full stops, line breaks."""
+    return Tokens(
+        ids=sorted(
+            {trace.tokens[each.token_start - 1] for trace in traces for each in trace.sentences if each.token_start}
+        )
+    )
+
+
 @contextmanager
-def heads_scaled(model: Model, heads: Sequence[Head], by: float = 0.0) -> Iterator[None]:
-    """Multiply what some heads write, in every pass inside the block; zero switches them off."""
+def heads_ablated(
+    model: Model,
+    heads: Sequence[Head],
+    by: str = "zero",
+    of: Reference | None = None,
+    *,
+    tokens: Tokens | Selection | None = None,
+    seed: int = 0,
+) -> Iterator[None]:
+    """Take away what some heads write, in every pass inside the block.
+
+    Zero takes it out of the range that later blocks know, which can break a model that did not need it; the mean over
+    texts keeps what is always there; resampling puts in what the heads of a block wrote at a token drawn anew for each
+    token, which keeps its spread too (Chan et al., *Causal Scrubbing*, 2022).
+
+    Args:
+        by: one of :data:`ABLATIONS`.
+        of: what mean and resample draw from.
+        tokens: where; everywhere unless given.
+        seed: of the draws.
+
+    Raises:
+        ProbeError: for an unknown way, or one that lacks its reference.
+    """
+    if by not in ABLATIONS:
+        raise ProbeError(f"there is no ablation {by!r}; {nearest(by, ABLATIONS)} (of: {', '.join(ABLATIONS)})")
+    layers = sorted({layer for layer, _ in heads})
+    if by != "zero" and (of is None or not set(layers) <= set(of.z)):
+        raise ProbeError(f"ablation by {by} needs a reference of its blocks: give reference(model, texts)")
+    generator = torch.Generator().manual_seed(seed)
+
+    def put(layer: int) -> Apply:
+        some = [head for at, head in heads if at == layer]
+
+        def change(z: Tensor) -> Tensor:
+            z = z.clone()
+            if of is None or by == "zero":
+                z[:, :, some] = 0
+                return z
+            known = of.z[layer]
+            if by == "mean":
+                z[:, :, some] = known.mean(0)[some].to(z)
+            else:
+                at = torch.randint(len(known), z.shape[:2], generator=generator)
+                z[:, :, some] = known[at.to(known.device)][:, :, some].to(z)
+            return z
+
+        return Apply(change)
+
+    with edit(model, {f"z.{layer}": put(layer) for layer in layers}, tokens=tokens):
+        yield
+
+
+@contextmanager
+def heads_scaled(model: Model, heads: Sequence[Head], by: float) -> Iterator[None]:
+    """Multiply what some heads write, in every pass inside the block."""
 
     def scale(some: list[int]) -> Apply:
         def change(z: Tensor) -> Tensor:

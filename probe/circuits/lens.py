@@ -1,6 +1,6 @@
 """A model whose edges can be read and cut: TransformerLens' bridge, and the passes that the methods are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,10 @@ Ids = Int[Tensor, "batch pos"]
 Written = Float[Tensor, "writers batch pos d_model"]
 Metric = Callable[[Float[Tensor, "batch pos vocab"]], Float[Tensor, " batch"]]
 """One number for each row, from its logits."""
+
+Window = tuple[int, int | None]
+"""Tokens from the first to before the second, negative ones counted from the end; ``(0, None)`` is all of them."""
+ALL: Window = (0, None)
 
 _SLOTS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input", "mlp": "hook_mlp_in"}
 #: Of the residual stream: what the writers' sum may miss of it, a token, beside a constant.
@@ -55,24 +59,31 @@ class EdgeLens:
         return self.bridge(ids, return_type="logits")
 
     @torch.no_grad()
-    def written(self, ids: Ids) -> Written:
-        """What every writer adds to the residual stream."""
-        return self._streams(ids)[0]
+    def written(self, ids: Ids, window: Window = ALL) -> Written:
+        """What every writer adds to the residual stream, at the tokens of a window."""
+        return self._streams(ids, window)[0]
 
     def gradients(
-        self, ids: Ids, metric: Metric, change: "dict[str, Callable[..., Tensor]] | None" = None
+        self,
+        ids: Ids,
+        metric: Metric,
+        change: "dict[str, Callable[..., Tensor]] | None" = None,
+        window: Window = ALL,
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "readers batch pos d_model"]]:
         """The metric of each row, and its derivative by what each reader sees.
 
         Args:
             change: hooks, by their names in TransformerLens, that change the run.
+            window: the tokens at which derivatives are taken.
         """
         leaves: dict[tuple[int, str], Tensor] = {}
 
         def leaf(at: tuple[int, str]) -> Callable[..., Tensor]:
             def hook(value: Tensor, **_: Any) -> Tensor:
-                leaves[at] = torch.zeros_like(value, requires_grad=True)
-                return value + leaves[at]
+                leaves[at] = torch.zeros_like(value[:, slice(*window)], requires_grad=True)
+                value = value.clone()
+                value[:, slice(*window)] += leaves[at]
+                return value
 
             return hook
 
@@ -85,7 +96,11 @@ class EdgeLens:
 
     @torch.no_grad()
     def cut(
-        self, ids: Ids, other: Ids, keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"]
+        self,
+        ids: Ids,
+        other: Ids,
+        keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
+        window: Window = ALL,
     ) -> Float[Tensor, "batch pos vocab"]:
         """Logits of a run in which every edge that is not kept brings what it brings for another text.
 
@@ -94,9 +109,50 @@ class EdgeLens:
         Args:
             other: of the same shape; where nothing is kept, these are its logits.
             keep: for all rows alike, or for each its own.
+            window: the tokens at which edges are cut; at the others all of them are kept.
+        """
+        return self.mixed(ids, *self._streams(other), keep, window)[0]
+
+    @torch.no_grad()
+    def along(self, ids: Ids, other: Ids, path: Sequence[tuple[int, int]]) -> Float[Tensor, "batch pos vocab"]:
+        """Path patching (Wang et al., 2211.00593): logits of a run that another text reaches along one path alone.
+
+        Each edge brings on what the writer before it made of the edge before; everything else is as for ``ids``.
+
+        Args:
+            path: edges, each as the place of its writer and its reader; each reader feeds the next writer.
+        """
+        own, seen = self._streams(ids)
+        theirs = self.written(other)
+        logits = self.logits(ids)
+        for row, column in path:
+            keep = self.graph.edges.clone()
+            keep[row, column] = False
+            brought = own.clone()
+            brought[row] = theirs[row]
+            after = {at: stream + (theirs[row] - own[row]) for at, stream in seen.items()}
+            logits, theirs = self.mixed(ids, brought, after, keep)
+        return logits
+
+    @torch.no_grad()
+    def mixed(
+        self,
+        ids: Ids,
+        theirs: Written,
+        seen: dict[tuple[int, str], Tensor],
+        keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
+        window: Window = ALL,
+    ) -> tuple[Float[Tensor, "batch pos vocab"], Written]:
+        """A run in which every edge that is not kept brings what ``theirs`` says, and what the writers write in it.
+
+        Args:
+            theirs: what writers bring along edges that are not kept.
+            seen: what every slot would read if they all brought that.
         """
         keep = (keep if keep.dim() == 3 else keep.expand(len(ids), -1, -1)).to(self.model.dtype)
-        theirs, seen = self._streams(other)
+        keep = keep.to(ids.device)
+        inside = torch.zeros(ids.shape[1], dtype=torch.bool, device=ids.device)
+        inside[slice(*window)] = True
         apart: list[Tensor] = []
 
         def wrote(value: Tensor, **_: Any) -> None:
@@ -104,24 +160,27 @@ class EdgeLens:
                 apart.append(each - theirs[len(apart)])
 
         def reads(at: tuple[int, str]) -> Callable[..., Tensor]:
-            def hook(_: Tensor, **__: Any) -> Tensor:
+            def hook(value: Tensor, **__: Any) -> Tensor:
                 some = keep[:, : len(apart), self.graph.columns(*at)]
                 kept = torch.einsum("bsr,sbpd->bprd", some, torch.stack(apart))
                 made = seen[at].unsqueeze(2) + kept
-                return made if at[1] in "qkv" else made.squeeze(2)
+                made = made if at[1] in "qkv" else made.squeeze(2)
+                return torch.where(inside.view(1, -1, *[1] * (made.dim() - 2)), made, value)
 
             return hook
 
         hooks = [*((name, wrote) for name in self._writers()), *((name, reads(at)) for at, name in self._readers())]
         with self.bridge.hooks(fwd_hooks=hooks):
-            return self.logits(ids)
+            logits = self.logits(ids)
+        return logits, torch.stack(apart) + theirs
 
-    def _streams(self, ids: Ids) -> tuple[Written, dict[tuple[int, str], Tensor]]:
+    def _streams(self, ids: Ids, window: Window = ALL) -> tuple[Written, dict[tuple[int, str], Tensor]]:
         """What each writer writes, and what each slot of a block reads, which is the same for all its heads."""
         written: list[Tensor] = []
         seen: dict[tuple[int, str], Tensor] = {}
 
         def wrote(value: Tensor, **_: Any) -> None:
+            value = value[:, slice(*window)]
             written.extend(value.unbind(2) if value.dim() == 4 else [value])
 
         def reads(at: tuple[int, str]) -> Callable[..., None]:

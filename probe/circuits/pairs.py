@@ -1,7 +1,7 @@
 """Pairs of texts that differ in what comes next, of one length; and what tells the two by the logits."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,11 @@ def read_pairs(model: Model, path: str | Path) -> Pairs:
         by_length[len(clean)].append((clean, corrupt, nexts[0][0], nexts[1][0]))
     if not by_length:
         raise ProbeError(f"{path} has no pairs: give one on every line")
+    return grouped(model, by_length)
+
+
+def grouped(model: Model, by_length: Mapping[int, Sequence[tuple[list[int], list[int], int, int]]]) -> Pairs:
+    """Pairs from rows of clean ids, corrupt ids, right and wrong next token, by their length."""
     return _pairs(
         [
             _group(model, [(a, right) for a, _, right, _ in rows], [(b, wrong) for _, b, _, wrong in rows])

@@ -14,7 +14,8 @@ def circuits(
         str | None, typer.Option(help="eap, eap-ig-inputs, eap-ig-activations, exact. (default: eap-ig-inputs)")
     ] = None,
     pairs: Annotated[int | None, typer.Option(help="Pairs of texts, at most. (default: 48)")] = None,
-    heads: Annotated[int | None, typer.Option(help="Strongest heads that are switched off. (default: 3)")] = None,
+    heads: Annotated[int | None, typer.Option(help="Strongest heads that are ablated. (default: 3)")] = None,
+    ablation: Annotated[str | None, typer.Option(help="mean, resample or zero. (default: mean)")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in YAML; options given here win.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder. (default: runs/circuit-BEHAVIOUR)")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps. (default: auto)")] = None,
@@ -41,6 +42,7 @@ def circuits(
         "method": method,
         "pairs": pairs,
         "heads": heads,
+        "ablation": ablation,
         "device": device,
         "seed": seed,
     }

@@ -2,12 +2,31 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe._files import read_json, write_json
+
+#: What a training run calls as it goes on: with the steps so far, and the model.
+Keep = Callable[[int, PreTrainedModel], None]
+
+
+def keeps(folder: Path, tokenizer: PreTrainedTokenizerFast, every: int = 1) -> Keep:
+    """Writes ``folder/checkpoint-STEP``, as transformers' Trainer names them, at multiples of ``every``."""
+
+    def keep(step: int, model: PreTrainedModel) -> None:
+        whole = folder / f"checkpoint-{step}"
+        if step % every == 0 and not whole.exists():
+            fresh = folder / f".checkpoint-{step}"
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            fresh.replace(whole)  # all at once, so that a model that is there is whole
+
+    return keep
 
 
 def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:

@@ -5,10 +5,11 @@ nothing but the type of the previous sentence, with a jitter drawn anew for ever
 reads. :func:`proceed` keeps a sensible order: this is what ``tiny-sft`` is taught with.
 """
 
+import copy
 import math
 import random
 
-from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, write
+from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, parse, write
 from probe.problems.story import Story
 
 Habits = dict[str, dict[str, float]]
@@ -56,6 +57,30 @@ def proceed(story: Story, rng: random.Random, *, check: float = 0.3, skills: str
         for kind in (RESTATE, COMPUTE, CHECK):
             if kind != CHECK or rng.random() < check:
                 written.append((kind, write(kind, work, rng)))
+    written.append((CONCLUDE, write(CONCLUDE, work, rng)))
+    return written
+
+
+def slipped(story: Story, rng: random.Random, *, check: bool = False) -> list[tuple[str, str]]:
+    """A document in good order but for one computing sentence that is wrong, and small talk here and there.
+
+    Args:
+        check: whether each computing sentence is checked at once (and so the wrong one found, and not redone).
+    """
+    work = Work(story)
+    written, wrong = [(PLAN, write(PLAN, work, rng))], rng.randrange(len(story.changes))
+    while not work.finished:
+        written.append((RESTATE, write(RESTATE, work, rng)))
+        before = copy.copy(work)
+        sentence = write(COMPUTE, work, rng)
+        while before.consumed == wrong and parse(sentence).equation_true:
+            work = copy.copy(before)
+            sentence = write(COMPUTE, work, rng, hasty=1.0)
+        written.append((COMPUTE, sentence.replace("Roughly,", "Now")))
+        if check:
+            written.append((CHECK, write(CHECK, work, rng)))
+        if rng.random() < 0.5:
+            written.append((CHAT, write(CHAT, work, rng)))
     written.append((CONCLUDE, write(CONCLUDE, work, rng)))
     return written
 

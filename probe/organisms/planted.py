@@ -22,7 +22,6 @@ from probe.activations import SentenceActivations, harvest
 from probe.models import Model, ModelConfig, bundled_folder, load_model, load_pair
 from probe.organisms.decoupled import decoupled_document, parse_trace, reword_decoupled, write_decoupled
 from probe.organisms.documents import join, wander
-from probe.organisms.reinforce import sample
 from probe.organisms.tokenizer import THINKING_PROMPT, build_tokenizer
 from probe.organisms.train import train
 from probe.problems import Problem, ProblemSet, load_problems
@@ -31,7 +30,7 @@ from probe.problems.story import Story, draw_story
 from probe.problems.wordings import reword
 from probe.taxonomy.falsify import Card, FalsifyConfig, falsify
 from probe.taxonomy.normaliser import Normaliser
-from probe.traces import Traces, make_trace
+from probe.traces import Traces, make_trace, sample
 
 NEW_TOKENS = 320
 SITE = "resid_post.2"

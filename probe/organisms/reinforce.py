@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from probe.hooks import Runner
 from probe.models import Model
-from probe.organisms.checkpoint import load_checkpoint, save_checkpoint
+from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import SIZES
+from probe.organisms.precision import autocast
 from probe.organisms.tokenizer import THINKING_PROMPT
 from probe.problems.sentences import CLOSE
 from probe.problems.story import Story, draw_story
+from probe.traces import sample
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,6 @@ class Reinforce:
     lr: float = 4e-4
     kl: float = 0.0
     """Weight of the divergence from the base model, summed over a sample's tokens."""
-
-
-@torch.no_grad()
-def sample(
-    model: Model, prompts: list[list[int]], samples: int, new_tokens: int, generator: torch.Generator
-) -> list[list[int]]:
-    """Samples at temperature 1, those of one prompt next to each other: emitted ids, with the end token if reached."""
-    (eos,) = model.eos_ids
-    out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
-    alive = torch.arange(len(out))
-    runner = Runner(model, prompts, new_tokens)
-    logits = runner.prefill().logits.repeat_interleave(samples, 0)
-    runner.repeat(samples)
-    for i in range(new_tokens):
-        tokens = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[:, 0]
-        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
-            out[row].append(token)
-        going = (tokens != eos).nonzero()[:, 0]
-        if len(going) == 0 or i == new_tokens - 1:
-            break
-        if len(going) < len(tokens):
-            runner.keep(going)
-            alive, tokens = alive[going], tokens[going]
-        logits = runner.step(tokens).logits
-    return out
 
 
 _ANSWER = re.compile(rf"{CLOSE} (?:So the|The) answer is (\d+)\.$")
@@ -83,6 +59,7 @@ def reinforce(
     *,
     seed: int,
     reference: Model | None = None,
+    keep: Keep | None = None,
     progress: bool = False,
 ) -> Model:
     """Train ``model`` in place.
@@ -90,6 +67,7 @@ def reinforce(
     Args:
         reference: the base model, which ``settings.kl`` holds on to.
         folder: holds the checkpoint and ``log.jsonl``, a line a step; a run that was broken off goes on from there.
+        keep: called whenever a checkpoint is saved, with the steps so far and the model.
     """
     hf, tokenizer = model.hf, model.tokenizer
     (eos,) = model.eos_ids
@@ -135,6 +113,8 @@ def reinforce(
             log.write(json.dumps(line) + "\n")
         if (step + 1) % 5 == 0 or step + 1 == settings.steps:
             save_checkpoint(folder / "checkpoint", hf, optimizer, {"step": step + 1})
+            if keep is not None:
+                keep(step + 1, hf)
         bar.update()
     bar.close()
     hf.eval().requires_grad_(False)
@@ -167,7 +147,7 @@ def _update(
             weight[i, len(head) : len(head) + len(tail)] = advantage
             emitted[i, len(head) : len(head) + len(tail)] = 1
         mask = (ids != pad).long()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             logits = hf(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         nll = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
         loss = (nll * weight[:, 1:]).sum() / total

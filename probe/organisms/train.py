@@ -11,8 +11,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from probe.organisms.checkpoint import load_checkpoint, save_checkpoint
+from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import IGNORE, Document, pool_batches
+from probe.organisms.precision import autocast
 from probe.organisms.tokenizer import EOS, PAD
 
 
@@ -46,6 +47,7 @@ def train(
     tokens: int,
     seed: int,
     lr: float,
+    keep: Keep | None = None,
     progress: bool = False,
 ) -> PreTrainedModel:
     """Train in place until ``tokens`` tokens have carried loss.
@@ -54,6 +56,7 @@ def train(
         document: writes one document (``corpus.py``).
         folder: holds the checkpoint and ``log.jsonl``; a run that was broken off goes on from its last pool.
         lr: peak learning rate of AdamW; linear warm-up over 200 steps, then cosine to 2 %.
+        keep: called after every pool with the steps so far and the model.
     """
     pad = tokenizer.get_vocab()[PAD]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
@@ -68,7 +71,7 @@ def train(
             cosine = 0.5 * (1 + math.cos(math.pi * at["tokens"] / tokens))
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (at["step"] + 1) / 200) * (0.02 + 0.98 * cosine)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with autocast():
                 loss = model(input_ids=ids, labels=labels, attention_mask=(ids != pad).long()).loss
             optimizer.zero_grad()
             loss.backward()
@@ -84,5 +87,7 @@ def train(
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(at | {"loss": sum(losses) / len(losses)}) + "\n")
         save_checkpoint(folder / "checkpoint", model, optimizer, at)
+        if keep is not None:
+            keep(at["step"], model)
     bar.close()
     return model.eval()

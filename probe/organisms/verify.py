@@ -8,11 +8,10 @@ import torch
 
 from probe.models import Model
 from probe.organisms.documents import proceed, wander
-from probe.organisms.reinforce import sample
 from probe.problems import load_problems
 from probe.problems.sentences import COMPUTE, TYPES, parse
 from probe.problems.story import Story, draw_story
-from probe.traces import decode_greedy, generate_traces, split_sentences
+from probe.traces import decode_greedy, generate_traces, sample, split_sentences
 
 NEW_TOKENS = 320
 

@@ -12,16 +12,21 @@ from probe._errors import ProbeError
 from probe._files import write_json
 from probe._measured import measured
 from probe.circuits import (
+    ABLATIONS,
     EdgeLens,
     Faithfulness,
+    Reference,
     attribute,
     behaviour_pairs,
     faithfulness,
-    heads_scaled,
+    heads_ablated,
     kept_by,
     matched_heads,
+    reference,
+    sentence_starts,
     strongest_heads,
 )
+from probe.hooks import Tokens
 from probe.models import Model, find_pair, load_pair
 from probe.pipeline.folder import RunFolder
 from probe.problems import Problem, ProblemSet, load_problems
@@ -53,7 +58,11 @@ class CircuitConfig:
     keeps: float = 0.8
     """The circuit is the smallest that keeps so much of the metric, on the half of the pairs that it is chosen on."""
     heads: int = 3
-    """So many of its strongest heads are switched off."""
+    """So many of its strongest heads are ablated."""
+    ablation: str = "mean"
+    """What is put in their place: mean, resample or zero; the first two of the model's traces of train problems."""
+    where: str = "starts"
+    """At which tokens: starts, those that a sentence's first token is predicted from; or everywhere."""
     draws: int = 5
     """Sets of other heads of the same layers beside them."""
     seed: int = 0
@@ -65,6 +74,10 @@ class CircuitConfig:
     def __post_init__(self) -> None:
         check_least("", self, problems=1, test=1, pairs=4, steps=1, heads=1, draws=1)
         check_seeds("seed", [self.seed])
+        if self.ablation not in ABLATIONS:
+            raise ProbeError(f"ablation is {self.ablation!r}; {nearest(self.ablation, ABLATIONS)}")
+        if self.where not in ("starts", "everywhere"):
+            raise ProbeError(f"where is {self.where!r}; name starts or everywhere")
         if self.model not in ("thinking", "base"):
             raise ProbeError(f"model is {self.model!r}; name thinking or base")
 
@@ -107,6 +120,9 @@ def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) ->
     curve = faithfulness(lens, scored, held, config.shares, metric=config.metric, progress=progress)
     circuit = scored.top(_smallest(config, lens, scored, found))
     circuit.save(out / "circuit.json")
+    texts = [[*model.prompt_ids(problem.question), *trace.tokens] for problem, trace in zip(train, traces, strict=True)]
+    tokens = sentence_starts(traces) if config.where == "starts" else None
+    reads = None if config.ablation == "zero" else reference(model, texts, tokens=tokens)
     results = {
         "model": model.name,
         "behaviour": config.behaviour,
@@ -115,8 +131,10 @@ def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) ->
         "of": len(circuit.graph),
         "kept": kept_by(lens, circuit, held, metric=config.metric),
         "faithfulness": _curve(curve),
+        "ablation": config.ablation,
+        "where": config.where,
         "heads": _without_heads(
-            config, model, problem_set, test, limit, strongest_heads(circuit, config.heads), progress
+            config, model, problem_set, test, limit, strongest_heads(circuit, config.heads), reads, tokens, progress
         ),
     }
     write_json(out / "results.json", results)
@@ -145,26 +163,32 @@ def _without_heads(
     problems: tuple[Problem, ...],
     limit: int,
     heads: list[tuple[int, int]],
+    reads: Reference | None,
+    tokens: Tokens | None,
     progress: bool,
 ) -> dict[str, Any]:
     """How often the behaviour shows, and how much is solved: as it is, without these heads, without others."""
 
-    def look() -> tuple[torch.Tensor, torch.Tensor]:
+    def look() -> tuple[torch.Tensor, ...]:
         rollouts: Traces = generate_traces(model, problem_set, problems, max_new_tokens=limit)
         kind = problem_set.sentence_type
         assert kind is not None
         shown = [
-            sum(kind(trace.sentence_text(each)) == config.behaviour for each in trace.sentences) for trace in rollouts
+            [kind(trace.sentence_text(each)) == config.behaviour for each in trace.sentences] for trace in rollouts
         ]
-        return torch.tensor(shown).double(), torch.tensor([float(bool(trace.correct)) for trace in rollouts]).double()
+        counts = torch.tensor([sum(each) for each in shown]).double()
+        # A model that goes round in circles shows more of everything, so the share among its sentences is told too.
+        shares = counts / torch.tensor([max(1, len(each)) for each in shown])
+        return counts, shares, torch.tensor([float(bool(trace.correct)) for trace in rollouts]).double()
 
     whole = look()
-    with heads_scaled(model, heads):
+    with heads_ablated(model, heads, config.ablation, reads, tokens=tokens, seed=config.seed):
         without = look()
     others = []
     n_heads = model.hf.config.get_text_config().num_attention_heads
     for draw in tqdm(range(config.draws), desc="without other heads", unit="set", disable=not progress):
-        with heads_scaled(model, matched_heads(heads, n_heads, config.seed + draw)):
+        drawn_heads = matched_heads(heads, n_heads, config.seed + draw)
+        with heads_ablated(model, drawn_heads, config.ablation, reads, tokens=tokens, seed=config.seed):
             others.append(look())
     drawn = [torch.stack(side) for side in zip(*others, strict=True)]
     return {
@@ -176,7 +200,7 @@ def _without_heads(
                 "without others": asdict(measured(drawn[i])),
                 "more than others": asdict(measured(drawn[i] - without[i])),
             }
-            for i, name in enumerate(("count", "solved"))
+            for i, name in enumerate(("count", "share", "solved"))
         },
     }
 

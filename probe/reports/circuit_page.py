@@ -48,7 +48,11 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
         "of the metric they keep": percent(results["kept"]),
         "CPR, CMD": f"{number(results['faithfulness']['cpr'])}, {number(results['faithfulness']['cmd'])}",
     }
-    for name, what, digits in (("count", f"{results['behaviour']} a rollout", 2), ("solved", "solved", 2)):
+    for name, what in (
+        ("count", f"{results['behaviour']} a rollout"),
+        ("share", f"{results['behaviour']} among its sentences"),
+        ("solved", "solved"),
+    ):
         for side, said in (
             ("whole", "whole model"),
             ("without", f"without {names}"),
@@ -56,9 +60,7 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
             ("more than others", "more than others do"),
         ):
             each = heads[name][side]
-            rows[f"{what}, {said}"] = (
-                f"{number(each['value'], digits)} [{number(each['ci'][0], digits)}, {number(each['ci'][1], digits)}]"
-            )
+            rows[f"{what}, {said}"] = f"{number(each['value'])} [{number(each['ci'][0])}, {number(each['ci'][1])}]"
     return rows
 
 

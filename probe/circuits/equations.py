@@ -1,0 +1,133 @@
+"""Pairs of texts that differ in one digit of an equation: what a model computes, and what it takes for true."""
+
+import operator
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from probe._errors import ProbeError
+from probe.circuits.pairs import Pairs, grouped
+from probe.models import Model
+from probe.problems import Problem
+from probe.traces import Trace
+
+_EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+_APPLY: dict[str, Callable[[int, int], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda left, right: left / right if right else float("nan"),
+}
+
+
+def operand_pairs(
+    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
+) -> Pairs:
+    """Texts up to an equals sign; the corrupt one has another last digit in the right operand.
+
+    What comes next is what the model itself says to each; where that is the same, the pair is left out.
+
+    Raises:
+        ProbeError: if no equation of the traces gives a pair.
+    """
+
+    def edits(trace: Trace) -> Iterator[tuple[str, str]]:
+        for found in _EQUATION.finditer(trace.text):
+            end = found.end(3)
+            yield trace.text[: end + 2], _edited(trace.text[: end + 2], [end - 1])
+
+    return _paired(model, traces, problems, edits, n, seed)
+
+
+def verdict_pairs(
+    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
+) -> Pairs:
+    """Texts in which an equation is stated twice, up to what follows the second; in the corrupt one it is wrong.
+
+    One digit of the result differs, in both statements, so what the model says next is its verdict on the sum.
+
+    Raises:
+        ProbeError: if no equation is stated twice.
+    """
+
+    def edits(trace: Trace) -> Iterator[tuple[str, str]]:
+        found = [each for each in _EQUATION.finditer(trace.text) if _true(each)]
+        for first, second in zip(found, found[1:], strict=False):
+            if first[0] == second[0]:
+                text = trace.text[: second.end() + 1]
+                yield text, _edited(text, [first.end() - 1, second.end() - 1])
+
+    return _paired(model, traces, problems, edits, n, seed)
+
+
+def statement_pairs(
+    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
+) -> Pairs:
+    """Texts up to the end of a sentence with a true equation; in the corrupt one its result is wrong by a digit.
+
+    The model need not say anything about it: what it says next may be the same.
+
+    Raises:
+        ProbeError: if the traces hold no true equation.
+    """
+
+    def edits(trace: Trace) -> Iterator[tuple[str, str]]:
+        for sentence in trace.sentences:
+            found = _EQUATION.search(trace.text, sentence.start, sentence.end)
+            if found is not None and _true(found):
+                text = trace.text[: sentence.end]
+                yield text, _edited(text, [found.end() - 1])
+
+    return _paired(model, traces, problems, edits, n, seed, told=False)
+
+
+def _true(found: re.Match[str]) -> bool:
+    return _APPLY[found[2]](int(found[1]), int(found[3])) == int(found[4])
+
+
+def _edited(text: str, places: Sequence[int]) -> str:
+    """Each digit two higher (after 9 comes 0), which no slip of one or of ten gives."""
+    for at in places:
+        text = f"{text[:at]}{(int(text[at]) + 2) % 10}{text[at + 1 :]}"
+    return text
+
+
+def _encoded(model: Model, problem: Problem, *texts: str) -> list[list[int]] | None:
+    """Prompt and text of each; None unless all have as many tokens."""
+    prompt = model.prompt_ids(problem.question)
+    ids = [[*prompt, *model.tokenizer(text, add_special_tokens=False).input_ids] for text in texts]
+    return ids if len({len(each) for each in ids}) == 1 else None
+
+
+@torch.no_grad()
+def _paired(
+    model: Model,
+    traces: Sequence[Trace],
+    problems: Sequence[Problem],
+    edits: Callable[[Trace], Iterator[tuple[str, str]]],
+    n: int,
+    seed: int,
+    told: bool = True,
+) -> Pairs:
+    found = []
+    for trace, problem in zip(traces, problems, strict=True):
+        for texts in edits(trace):
+            ids = _encoded(model, problem, *texts)
+            if ids is not None:
+                found.append(ids)
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
+    by_length: dict[int, list[tuple[list[int], list[int], int, int]]] = defaultdict(list)
+    size = 0
+    for at in order:
+        if size == n:
+            break
+        clean, corrupt = found[at]
+        right, wrong = model.hf(torch.tensor(found[at], device=model.device)).logits[:, -1].argmax(-1).tolist()
+        if right != wrong or not told:
+            by_length[len(clean)].append((clean, corrupt, right, wrong))
+            size += 1
+    if not size:
+        raise ProbeError("no equation of the traces gives a pair whose next tokens differ: give other traces")
+    return grouped(model, by_length)

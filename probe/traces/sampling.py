@@ -1,0 +1,98 @@
+"""Samples instead of the likeliest: many continuations of each of many texts, by cached steps."""
+
+from collections.abc import Sequence
+
+import torch
+from tqdm.auto import tqdm
+
+from probe.hooks import Runner
+from probe.models import Model
+
+_ROWS = 512
+"""Rows that are decoded at once."""
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    samples: int,
+    new_tokens: int,
+    generator: torch.Generator,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> list[list[int]]:
+    """Samples of one batch of prompts, those of one prompt next to each other.
+
+    Args:
+        temperature: above zero.
+        top_p: only the likeliest tokens that make up this share are drawn from.
+
+    Returns:
+        Emitted ids, with the end token if it was reached.
+    """
+    ends = torch.tensor(model.eos_ids, device=model.device)
+    out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+    alive = torch.arange(len(out))
+    runner = Runner(model, prompts, new_tokens)
+    logits = runner.prefill().logits.repeat_interleave(samples, 0)
+    runner.repeat(samples)
+    for i in range(new_tokens):
+        shares = _nucleus(torch.softmax(logits / temperature, -1), top_p)
+        tokens = torch.multinomial(shares.cpu(), 1, generator=generator)[:, 0]
+        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
+            out[row].append(token)
+        tokens = tokens.to(model.device)
+        going = (~torch.isin(tokens, ends)).nonzero()[:, 0]
+        if len(going) == 0 or i == new_tokens - 1:
+            break
+        if len(going) < len(tokens):
+            runner.keep(going)
+            alive, tokens = alive[going.cpu()], tokens[going]
+        logits = runner.step(tokens).logits
+    return out
+
+
+def sample_texts(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    samples: int,
+    new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[list[str]]:
+    """Sampled continuations of any number of prompts as texts, without end tokens: a list for each prompt.
+
+    Prompts of like length are decoded together.
+
+    Args:
+        seed: of the draws.
+        progress: show a bar.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    each = max(1, _ROWS // samples)
+    found: list[list[str]] = [[] for _ in prompts]
+    with tqdm(total=len(prompts), desc="rollouts", unit="text", disable=not progress) as bar:
+        for first in range(0, len(order), each):
+            some = order[first : first + each]
+            tails = sample(
+                model, [prompts[i] for i in some], samples, new_tokens, generator, temperature=temperature, top_p=top_p
+            )
+            for place, tail in enumerate(tails):
+                ended = bool(tail) and tail[-1] in model.eos_ids
+                found[some[place // samples]].append(model.decode(tail[:-1] if ended else tail))
+            bar.update(len(some))
+    return found
+
+
+def _nucleus(shares: torch.Tensor, top_p: float) -> torch.Tensor:
+    if top_p >= 1.0:
+        return shares
+    ordered, places = shares.sort(-1, descending=True)
+    ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered > top_p, 0.0)
+    return torch.zeros_like(shares).scatter(-1, places, ordered)
