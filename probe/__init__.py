@@ -54,6 +54,8 @@ _PUBLIC = {
     "decode_hybrid": "probe.hybrid",
     "evaluate_arm": "probe.hybrid",
     "gap_recovered": "probe.hybrid",
+    "compare": "probe.diff",
+    "thought_anchors": "probe.anchors",
     "RunConfig": "probe.pipeline",
     "run": "probe.pipeline",
     "DiscoverConfig": "probe.pipeline",

@@ -1,8 +1,10 @@
 """Ordinary SAEs, of thousands of latents, on the token activations of a harvest; SAELens trains them."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from probe._errors import ProbeError
 from probe.activations import ActivationStore
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def train_sae(
-    store: ActivationStore,
+    store: ActivationStore | Iterator[Tensor],
     site: str | Site,
     *,
     latents: int,
@@ -34,8 +36,9 @@ def train_sae(
     """Train a top-k SAE with SAELens' trainer and its auxiliary loss for dead latents.
 
     Args:
-        store: of ``harvest(..., unit="token", folder=...)``; outlier tokens are left out already.
-        site: one of the store's.
+        store: of ``harvest(..., unit="token", folder=...)``; outlier tokens are left out already. Or batches without
+            end, of states that were gathered otherwise.
+        site: one of the store's; where the states are from.
         latents: how many.
         k: how many are active at a token.
 
@@ -51,7 +54,7 @@ def train_sae(
     if not 1 <= k <= latents:
         raise ProbeError(f"k is {k} of {latents} latents: give from 1 to as many as there are")
     site = Site.parse(site)
-    provider = store.batches(site, batch_size, seed)
+    provider = store.batches(site, batch_size, seed) if isinstance(store, ActivationStore) else store
     first = next(provider)
     torch.manual_seed(seed)
     config = TopKTrainingSAEConfig(d_in=first.shape[1], d_sae=latents, k=k, device=device)

@@ -95,7 +95,7 @@ def contrast(right: Model, wrong: Model, problem: Problem, trace: Trace, beta: f
     Args:
         right, wrong: two models of one tokenizer, each with its own prompt.
     """
-    ours, theirs = (_log_probs(model, problem, trace) for model in (right, wrong))
+    ours, theirs = (log_probs(model, problem, trace) for model in (right, wrong))
     ours, theirs = ours[:, : theirs.shape[1]], theirs[:, : ours.shape[1]]
     score = ((1 + beta) * ours - beta * theirs).log_softmax(-1)
     return score.gather(1, torch.tensor(trace.tokens)[:, None])[:, 0]
@@ -104,11 +104,11 @@ def contrast(right: Model, wrong: Model, problem: Problem, trace: Trace, beta: f
 @torch.no_grad()
 def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tokens"]:
     """Entropy in nats of what each token was drawn from: the plainest sign that something is decided there."""
-    log_p = _log_probs(model, problem, trace)
+    log_p = log_probs(model, problem, trace)
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def _log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "tokens vocab"]:
+def log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "tokens vocab"]:
     """What each token of the trace was predicted by."""
     texts: Sequence[Sequence[int]] = [trace.tokens]
     forced = force(model, [model.prompt_ids(problem.question)], texts)

@@ -27,8 +27,12 @@ class Rollouts:
 
     def __getitem__(self, some: Sequence[int]) -> "Rollouts":
         """Some of the samples."""
-        parts = (tuple(part[i] for i in some) for part in (self.texts, self.answers, self.correct))
-        return Rollouts(self.kept, *parts)
+        return Rollouts(
+            self.kept,
+            tuple(self.texts[i] for i in some),
+            tuple(self.answers[i] for i in some),
+            tuple(self.correct[i] for i in some),
+        )
 
     def __len__(self) -> int:
         return len(self.texts)

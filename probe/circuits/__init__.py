@@ -11,9 +11,10 @@ from probe.circuits.circuit import Circuit as Circuit
 from probe.circuits.direct import LogitLens as LogitLens
 from probe.circuits.direct import direct_attribution as direct_attribution
 from probe.circuits.direct import logit_lens as logit_lens
+from probe.circuits.effect import behaviour_look as behaviour_look
+from probe.circuits.effect import effect_of_heads as effect_of_heads
 from probe.circuits.equations import operand_pairs as operand_pairs
 from probe.circuits.equations import statement_pairs as statement_pairs
-from probe.circuits.equations import verdict_pairs as verdict_pairs
 from probe.circuits.faithful import Faithfulness as Faithfulness
 from probe.circuits.faithful import faithfulness as faithfulness
 from probe.circuits.faithful import kept_by as kept_by

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import kurtosis
 from torch import Tensor
 
 from probe._errors import ProbeError
@@ -124,7 +123,14 @@ def receiver_heads(attentions: Sequence[Attention], near: int = _NEAR) -> Receiv
         vertical.append(summed)
         known = far.any(0)
         if known.sum() >= 3:
-            peaked.append(torch.from_numpy(kurtosis(summed[..., known].numpy(), axis=-1)))
+            peaked.append(_kurtosis(summed[..., known].double()))
     if not peaked:
         raise ProbeError(f"no text has three sentences that are looked at from {near} sentences on: give longer ones")
     return Receivers(torch.stack(peaked).mean(0).float(), tuple(vertical), attentions[0].layers)
+
+
+def _kurtosis(values: Float[Tensor, "*axes sentences"]) -> Float[Tensor, "*axes"]:
+    """Excess kurtosis as scipy has it; that of values all alike, which has none, is the least there is."""
+    apart = values - values.mean(-1, keepdim=True)
+    spread = apart.square().mean(-1)
+    return torch.where(spread > 1e-18, apart.pow(4).mean(-1) / spread.square() - 3, -2.0)

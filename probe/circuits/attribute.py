@@ -79,7 +79,7 @@ def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Te
     return logit_difference(right, wrong)
 
 
-def _products(lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batch pos d_model"]) -> Tensor:
+def _products(lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batch some d_model"]) -> Tensor:
     return torch.einsum("sbpd,rbpd->sr", apart, slope) * lens.graph.edges.to(slope)
 
 
@@ -89,10 +89,10 @@ def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, st
     if steps == 1:
         return _products(lens, apart, lens.gradients(clean, metric, window=window)[1])
     start = "blocks.0.hook_resid_pre"
-    ends = [_kept(lens, ids, [start])[start] for ids in (corrupt, clean)]
+    first, last = (_kept(lens, ids, [start])[start] for ids in (corrupt, clean))
     slope = torch.zeros((), device=clean.device)
     for share in _midpoints(steps):
-        slope = slope + lens.gradients(clean, metric, {start: _put(torch.lerp(*ends, share))}, window)[1] / steps
+        slope = slope + lens.gradients(clean, metric, {start: _put(torch.lerp(first, last, share))}, window)[1] / steps
     return _products(lens, apart, slope)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -78,8 +79,8 @@ def direct_attribution(
         ProbeError: if the parts do not add up to the logit difference: a norm of a kind that is not known.
     """
     hf = lens.model.hf
-    norm = hf.get_submodule(place(hf, "final_norm").module)
-    unembed = hf.get_submodule(place(hf, "logits").module)
+    norm: Any = hf.get_submodule(place(hf, "final_norm").module)
+    unembed: Any = hf.get_submodule(place(hf, "logits").module)
     sites = ["final_norm", f"resid_post.{lens.graph.n_layers - 1}"]
     with capture(lens.model, sites) as acts:
         hf(ids)
@@ -99,7 +100,7 @@ class _Frozen:
     """A norm as the linear map that it is for one state: its weights over that state's own scale."""
 
     def __init__(
-        self, norm: nn.Module, stream: Float[Tensor, "batch d_model"], after: Float[Tensor, "batch d_model"]
+        self, norm: Any, stream: Float[Tensor, "batch d_model"], after: Float[Tensor, "batch d_model"]
     ) -> None:
         self._centred = isinstance(norm, nn.LayerNorm)
         ones = torch.ones(1, stream.shape[-1], device=stream.device, dtype=next(norm.parameters()).dtype)

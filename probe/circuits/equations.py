@@ -25,7 +25,9 @@ _APPLY: dict[str, Callable[[int, int], float]] = {
 def operand_pairs(
     model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
 ) -> Pairs:
-    """Texts up to an equals sign; the corrupt one has another last digit in the right operand.
+    """Texts up to an equals sign; the corrupt one has another last digit in the right operand, and where it was told.
+
+    That is where the number was written last before the equation, if it was.
 
     What comes next is what the model itself says to each; where that is the same, the pair is left out.
 
@@ -36,28 +38,8 @@ def operand_pairs(
     def edits(trace: Trace) -> Iterator[tuple[str, str]]:
         for found in _EQUATION.finditer(trace.text):
             end = found.end(3)
-            yield trace.text[: end + 2], _edited(trace.text[: end + 2], [end - 1])
-
-    return _paired(model, traces, problems, edits, n, seed)
-
-
-def verdict_pairs(
-    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
-) -> Pairs:
-    """Texts in which an equation is stated twice, up to what follows the second; in the corrupt one it is wrong.
-
-    One digit of the result differs, in both statements, so what the model says next is its verdict on the sum.
-
-    Raises:
-        ProbeError: if no equation is stated twice.
-    """
-
-    def edits(trace: Trace) -> Iterator[tuple[str, str]]:
-        found = [each for each in _EQUATION.finditer(trace.text) if _true(each)]
-        for first, second in zip(found, found[1:], strict=False):
-            if first[0] == second[0]:
-                text = trace.text[: second.end() + 1]
-                yield text, _edited(text, [first.end() - 1, second.end() - 1])
+            told = [each.end() for each in re.finditer(rf"\b{found[3]}\b", trace.text[: found.start()])][-1:]
+            yield trace.text[: end + 2], _edited(trace.text[: end + 2], [each - 1 for each in (*told, end)])
 
     return _paired(model, traces, problems, edits, n, seed)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Ids = Int[Tensor, "batch pos"]
-Written = Float[Tensor, "writers batch pos d_model"]
+Written = Float[Tensor, "writers batch some d_model"]
+"""At all tokens, or those of a window."""
 Metric = Callable[[Float[Tensor, "batch pos vocab"]], Float[Tensor, " batch"]]
 """One number for each row, from its logits."""
 
@@ -69,7 +70,7 @@ class EdgeLens:
         metric: Metric,
         change: "dict[str, Callable[..., Tensor]] | None" = None,
         window: Window = ALL,
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "readers batch pos d_model"]]:
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "readers batch some d_model"]]:
         """The metric of each row, and its derivative by what each reader sees.
 
         Args:
@@ -130,7 +131,10 @@ class EdgeLens:
             keep[row, column] = False
             brought = own.clone()
             brought[row] = theirs[row]
-            after = {at: stream + (theirs[row] - own[row]) for at, stream in seen.items()}
+            after = {
+                at: stream + (theirs[row] - own[row]) if row < self._before(at) else stream
+                for at, stream in seen.items()
+            }
             logits, theirs = self.mixed(ids, brought, after, keep)
         return logits
 
@@ -194,6 +198,10 @@ class EdgeLens:
             self.logits(ids)
         return torch.stack(written), seen
 
+    def _before(self, at: tuple[int, str]) -> int:
+        """How many writers come before a slot of a block."""
+        return self.graph.seen_by(self.graph.readers[self.graph.columns(*at).start])
+
     def _writers(self) -> list[str]:
         names = ["blocks.0.hook_resid_pre"]
         for layer in range(self.graph.n_layers):
@@ -212,8 +220,7 @@ class EdgeLens:
         some = torch.arange(12, device=self.model.device).view(2, 6) % self.model.hf.config.get_text_config().vocab_size
         written, seen = self._streams(some)
         for at, stream in seen.items():
-            before = self.graph.seen_by(self.graph.readers[self.graph.columns(*at).start])
-            left = stream - written[:before].sum(0)
+            left = stream - written[: self._before(at)].sum(0)
             if (left - left[:1, :1]).abs().max() > _ROUNDING * stream.abs().max():
                 raise ProbeError(
                     f"what attention and MLPs of {self.model.name} write does not add up to what layer {at[0]} reads: "

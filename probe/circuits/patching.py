@@ -49,7 +49,8 @@ class PatchMap:
     def strongest(self, n: int = 5) -> list[tuple[int, int, float]]:
         """The places that bring most, as block, place and value."""
         order = self.values.flatten().abs().argsort(descending=True)[:n].tolist()
-        return [(*divmod(at, self.values.shape[1]), float(self.values.flatten()[at])) for at in order]
+        places = (divmod(at, self.values.shape[1]) for at in order)
+        return [(layer, place, float(self.values[layer, place])) for layer, place in places]
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -84,7 +85,8 @@ def patch(
         progress: show a bar.
 
     Returns:
-        Of the sums over all pairs. By position, as many tokens as the shortest pair has.
+        Of the sums over all pairs. By position, as many tokens as the shortest pair has; those before the first at
+        which any of its texts differ hold nothing that tells them apart, and are left at zero.
 
     Raises:
         ProbeError: for an unknown site or way to part it, or a source of another shape.
@@ -107,9 +109,13 @@ def patch(
         measure = divergence(_logits(model, clean)) if metric == "divergence" else logit_difference(right, wrong)
         ends += torch.stack([measure(_logits(model, ids)).double().sum().cpu() for ids in (corrupt, clean)])
         into, of = (clean, corrupt) if noising else (corrupt, clean)
-        choices = [_choice(by, place) for place in range(places)]
+        width = clean.shape[1]
+        same = int((clean != corrupt).any(0).nonzero()[0]) - (width - places) if by == "position" else 0
+        choices = [_choice(by, place - places) for place in range(max(0, same), places)]
+        alone = measure(_logits(model, into)).double().sum().cpu()
         for layer in range(model.n_layers):
-            sums[layer] += _patched(model, source, f"{site}.{layer}", into, of, choices, measure)
+            found = _patched(model, source, f"{site}.{layer}", into, of, choices, measure)
+            sums[layer] += torch.cat([alone.expand(places - len(found)), found])
     lost, whole = ends.tolist()
     return PatchMap(
         ((sums - lost) / (whole - lost)).float(),
@@ -120,7 +126,7 @@ def patch(
 
 
 def _choice(by: str, place: int) -> tuple[Any, ...]:
-    """Of a state ``[pos, ...]`` as seen from its last token, the part that is exchanged."""
+    """Of a state ``[pos, ...]`` the part that is exchanged; places are counted from the last."""
     if by == "block":
         return (slice(None),)
     return (slice(None), place) if by == "head" else (place,)
@@ -141,8 +147,7 @@ def _patched(
             state = state.clone()
             for i, choice in enumerate(some):
                 block = state[i * n : (i + 1) * n]
-                part = choice if isinstance(choice[0], slice) else (choice[0] - len(choices),)
-                block[:, *part] = theirs[:, *part].to(block)
+                block[:, *choice] = theirs[:, *choice].to(block)
             return state
 
         with edit(model, {site: Apply(exchange)}):

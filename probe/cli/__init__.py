@@ -16,6 +16,7 @@ from probe.cli.adapter import adapter
 from probe.cli.chat import chat
 from probe.cli.circuits import circuits
 from probe.cli.compare import compare
+from probe.cli.diff import diff
 from probe.cli.discover import discover
 from probe.cli.hybrid import hybrid
 from probe.cli.organism import organism
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, hybrid, chat, compare, discover, circuits, pairs, sites, organism, report, push):
+for command in (run, hybrid, chat, compare, discover, circuits, diff, pairs, sites, organism, report, push):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
 

@@ -15,7 +15,7 @@ def circuits(
     ] = None,
     pairs: Annotated[int | None, typer.Option(help="Pairs of texts, at most. (default: 48)")] = None,
     heads: Annotated[int | None, typer.Option(help="Strongest heads that are ablated. (default: 3)")] = None,
-    ablation: Annotated[str | None, typer.Option(help="mean, resample or zero. (default: mean)")] = None,
+    ablation: Annotated[str | None, typer.Option(help="resample, mean or zero. (default: resample)")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in YAML; options given here win.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder. (default: runs/circuit-BEHAVIOUR)")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps. (default: auto)")] = None,

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from probe._files import read_json, write_json
 from probe.models import Model, ModelConfig, load_model
 from probe.organisms.card import write_cards
+from probe.organisms.checkpoint import keeps
 from probe.organisms.corpus import early_document, pretraining_document, taught_document
 from probe.organisms.reinforce import Reinforce, reinforce
 from probe.organisms.tokenizer import BASE_PROMPT, THINKING_PROMPT, build_tokenizer
@@ -30,6 +31,8 @@ class Recipe:
     sft_tokens: int = 1_000_000
     sft_lr: float = 5e-4
     rl: tuple[Reinforce, ...] = (Reinforce(), Reinforce(steps=15, lr=2e-4, kl=0.01))
+    keep_every: int = 15
+    """Steps of reinforcement between models that are kept, in its folder of work; of teaching one is kept a pool."""
 
 
 def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
@@ -65,7 +68,7 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
         hf = from_base(THINKING_PROMPT).hf.requires_grad_(True)
         return train(
             hf, tokenizer, taught_document, work,
-            tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, progress=progress,
+            tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, keep=keeps(work, tokenizer), progress=progress,
         )  # fmt: skip
 
     def pretrained(work: Path) -> PreTrainedModel:
@@ -88,7 +91,13 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
             phase = work / f"phase-{i}"
             phase.mkdir(exist_ok=True)
             reinforce(
-                model, phase, settings, seed=seed + 1000 * i, reference=from_base(THINKING_PROMPT), progress=progress
+                model,
+                phase,
+                settings,
+                seed=seed + 1000 * i,
+                reference=from_base(THINKING_PROMPT),
+                keep=keeps(phase, tokenizer, recipe.keep_every),
+                progress=progress,
             )
         return model.hf
 

@@ -7,6 +7,7 @@ from probe.pipeline.adapter_sae import SAEConfig, TrainSAEConfig, train_adapter_
 from probe.pipeline.circuits import CircuitConfig, find_circuit
 from probe.pipeline.compare import compare_runs
 from probe.pipeline.config import DecodingConfig, RunConfig, SizesConfig
+from probe.pipeline.diff import DiffConfig, diff
 from probe.pipeline.discover import discover
 from probe.pipeline.discover_config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.run import prepare, run
@@ -17,6 +18,7 @@ __all__ = [
     "AdapterConfig",
     "CircuitConfig",
     "DecodingConfig",
+    "DiffConfig",
     "DiscoverConfig",
     "DiscoverSizesConfig",
     "JudgeConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "StudyConfig",
     "TrainSAEConfig",
     "compare_runs",
+    "diff",
     "discover",
     "export_adapter",
     "find_circuit",

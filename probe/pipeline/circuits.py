@@ -4,34 +4,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
 from probe._config import check_least, check_seeds, nearest, to_dict
 from probe._errors import ProbeError
 from probe._files import write_json
-from probe._measured import measured
+from probe._measured import Measured
 from probe.circuits import (
     ABLATIONS,
     EdgeLens,
     Faithfulness,
-    Reference,
     attribute,
+    behaviour_look,
     behaviour_pairs,
+    effect_of_heads,
     faithfulness,
-    heads_ablated,
     kept_by,
-    matched_heads,
     reference,
     sentence_starts,
     strongest_heads,
 )
-from probe.hooks import Tokens
 from probe.models import Model, find_pair, load_pair
 from probe.pipeline.folder import RunFolder
-from probe.problems import Problem, ProblemSet, load_problems
+from probe.problems import load_problems
 from probe.reports import write_circuit_report
-from probe.traces import Traces, generate_traces
+from probe.traces import generate_traces
 
 _SIZES = 12
 """Steps by which the smallest circuit that keeps enough is looked for."""
@@ -59,8 +54,8 @@ class CircuitConfig:
     """The circuit is the smallest that keeps so much of the metric, on the half of the pairs that it is chosen on."""
     heads: int = 3
     """So many of its strongest heads are ablated."""
-    ablation: str = "mean"
-    """What is put in their place: mean, resample or zero; the first two of the model's traces of train problems."""
+    ablation: str = "resample"
+    """What is put in their place: resample, mean or zero; the first two of the model's traces of train problems."""
     where: str = "starts"
     """At which tokens: starts, those that a sentence's first token is predicted from; or everywhere."""
     draws: int = 5
@@ -123,6 +118,19 @@ def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) ->
     texts = [[*model.prompt_ids(problem.question), *trace.tokens] for problem, trace in zip(train, traces, strict=True)]
     tokens = sentence_starts(traces) if config.where == "starts" else None
     reads = None if config.ablation == "zero" else reference(model, texts, tokens=tokens)
+    heads = strongest_heads(circuit, config.heads)
+    look = behaviour_look(model, problem_set, test, config.behaviour, max_new_tokens=limit)
+    effect = effect_of_heads(
+        model,
+        heads,
+        look,
+        config.ablation,
+        reads,
+        tokens=tokens,
+        draws=config.draws,
+        seed=config.seed,
+        progress=progress,
+    )
     results = {
         "model": model.name,
         "behaviour": config.behaviour,
@@ -133,9 +141,7 @@ def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) ->
         "faithfulness": _curve(curve),
         "ablation": config.ablation,
         "where": config.where,
-        "heads": _without_heads(
-            config, model, problem_set, test, limit, strongest_heads(circuit, config.heads), reads, tokens, progress
-        ),
+        "heads": {"heads": [f"a{layer}.h{head}" for layer, head in heads], **_plain(effect)},
     }
     write_json(out / "results.json", results)
     write_circuit_report(results, circuit, out / "report.html")
@@ -156,54 +162,9 @@ def _smallest(config: CircuitConfig, lens: EdgeLens, scored: Any, found: Any) ->
     return high
 
 
-def _without_heads(
-    config: CircuitConfig,
-    model: Model,
-    problem_set: ProblemSet,
-    problems: tuple[Problem, ...],
-    limit: int,
-    heads: list[tuple[int, int]],
-    reads: Reference | None,
-    tokens: Tokens | None,
-    progress: bool,
-) -> dict[str, Any]:
-    """How often the behaviour shows, and how much is solved: as it is, without these heads, without others."""
-
-    def look() -> tuple[torch.Tensor, ...]:
-        rollouts: Traces = generate_traces(model, problem_set, problems, max_new_tokens=limit)
-        kind = problem_set.sentence_type
-        assert kind is not None
-        shown = [
-            [kind(trace.sentence_text(each)) == config.behaviour for each in trace.sentences] for trace in rollouts
-        ]
-        counts = torch.tensor([sum(each) for each in shown]).double()
-        # A model that goes round in circles shows more of everything, so the share among its sentences is told too.
-        shares = counts / torch.tensor([max(1, len(each)) for each in shown])
-        return counts, shares, torch.tensor([float(bool(trace.correct)) for trace in rollouts]).double()
-
-    whole = look()
-    with heads_ablated(model, heads, config.ablation, reads, tokens=tokens, seed=config.seed):
-        without = look()
-    others = []
-    n_heads = model.hf.config.get_text_config().num_attention_heads
-    for draw in tqdm(range(config.draws), desc="without other heads", unit="set", disable=not progress):
-        drawn_heads = matched_heads(heads, n_heads, config.seed + draw)
-        with heads_ablated(model, drawn_heads, config.ablation, reads, tokens=tokens, seed=config.seed):
-            others.append(look())
-    drawn = [torch.stack(side) for side in zip(*others, strict=True)]
-    return {
-        "heads": [f"a{layer}.h{head}" for layer, head in heads],
-        **{
-            name: {
-                "whole": asdict(measured(whole[i])),
-                "without": asdict(measured(without[i])),
-                "without others": asdict(measured(drawn[i])),
-                "more than others": asdict(measured(drawn[i] - without[i])),
-            }
-            for i, name in enumerate(("count", "share", "solved"))
-        },
-    }
-
-
 def _curve(curve: Faithfulness) -> dict[str, Any]:
     return {"shares": list(curve.shares), "values": list(curve.values), "cpr": curve.cpr, "cmd": curve.cmd}
+
+
+def _plain(effect: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+    return {name: {side: asdict(each) for side, each in sides.items()} for name, sides in effect.items()}

@@ -55,8 +55,8 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
     ):
         for side, said in (
             ("whole", "whole model"),
-            ("without", f"without {names}"),
-            ("without others", "without as many others of their layers"),
+            ("changed", f"without {names}"),
+            ("others", "without as many others of their layers"),
             ("more than others", "more than others do"),
         ):
             each = heads[name][side]

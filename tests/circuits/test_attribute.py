@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 import probe
 from probe._errors import ProbeError
-from probe.circuits import METHODS, EdgeLens, attribute, behaviour_pairs, faithfulness, kept_by
+from probe.circuits import METHODS, EdgeLens, attribute, behaviour_pairs, faithfulness, kept_by, operand_pairs
 from tests.circuits.conftest import WIRES, drawn_pairs
 
 GRADIENTS = [name for name in METHODS if name != "exact"]
@@ -105,3 +105,31 @@ def test_on_the_bundled_base_gradients_find_the_edges_that_exact_patching_finds(
         found = scores(lens, pairs, method).abs()
         assert spearmanr(found, exact).statistic >= rank, method
         assert roc_auc_score(strong, found) >= area, method
+
+
+@pytest.mark.parametrize("method", ["exact", *GRADIENTS])
+def test_windows_side_by_side_add_up(llama, method):
+    """By gradients exactly; of exact patching, where edges act together, each window alone is what it cuts."""
+    lens, pairs = EdgeLens(llama), drawn_pairs()
+    whole = scores(lens, pairs, method, steps=2)
+    parts = [scores(lens, pairs, method, steps=2, window=window) for window in ((0, 4), (4, -2), (-2, None))]
+    if method == "exact":
+        assert parts[2].abs().max() > 1e-3 and (parts[2] - whole).abs().max() > 1e-3
+        torch.testing.assert_close(scores(lens, pairs, method, window=(0, 9)), whole)
+    else:
+        torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_on_the_bundled_base_integrated_gradients_rank_edges_as_exact_patching_does():
+    """Where the texts of a pair differ in an operand alone."""
+    pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
+    train = problems.take("train", 60)
+    traces = probe.generate_traces(pair.base, problems, train, max_new_tokens=60)
+    pairs, lens = operand_pairs(pair.base, traces, train, n=8), EdgeLens(pair.base)
+    exact = scores(lens, pairs, "exact").abs()
+    strong = exact >= exact.quantile(0.9)
+    for method in GRADIENTS:
+        found = scores(lens, pairs, method).abs()
+        assert spearmanr(found, exact).statistic >= 0.8, method
+        assert roc_auc_score(strong, found) >= 0.95, method

@@ -1,0 +1,77 @@
+"""Against traces whose one wrong step is known: sentences that matter, and the token at which all is lost."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import probe
+from probe.anchors import contrast, critical_tokens, entropy, thought_anchors
+from probe.models import ModelConfig, bundled_folder, load_model
+from probe.organisms.documents import join, slipped
+from probe.organisms.tokenizer import THINKING_PROMPT
+from probe.organisms.train import train
+from probe.problems.sentences import CHAT, COMPUTE, Work, write
+from probe.problems.story import draw_story
+from tests.anchors.planted import planted_traces, says_the_same
+
+pytestmark = pytest.mark.slow
+
+
+def test_wrong_steps_matter_and_small_talk_does_not():
+    model, problems = probe.load_pair("tiny-rl", device="cpu").thinking, probe.load_problems("story")
+    wrong, chat = [], []
+    for problem, trace, kinds, at, _ in planted_traces(model, 6):
+        found = thought_anchors(
+            model, problems, problem, trace, samples=24, new_tokens=180, alike=says_the_same
+        ).importance
+        wrong.append(found[at])
+        chat += [value for value, kind in zip(found, kinds, strict=False) if kind == CHAT]
+    assert np.mean(wrong) < -0.8 and abs(np.mean(chat)) < 0.25
+    labels = [1] * len(wrong) + [0] * len(chat)
+    assert roc_auc_score(labels, np.abs(wrong + chat)) >= 0.9
+
+
+def right(rng):
+    """As the traces with a slip, without the slip."""
+    story = draw_story(rng, 4)
+    written = slipped(story, rng, check=rng.random() < 0.5)
+    work, mended = Work(story), []
+    for kind, text in written:
+        mended.append((kind, text if kind == CHAT else write(kind, work, rng)))
+    return THINKING_PROMPT.format(question=story.question()), join(mended)
+
+
+def wrong(rng):
+    story = draw_story(rng, 4)
+    return THINKING_PROMPT.format(question=story.question()), join(slipped(story, rng, check=rng.random() < 0.5))
+
+
+def test_the_contrast_of_models_tuned_on_right_and_on_wrong_traces_finds_the_slip(tmp_path):
+    models = []
+    for document in (right, wrong):
+        config = ModelConfig(str(bundled_folder("tiny-base")), prompt=THINKING_PROMPT)
+        model, folder = load_model(config, device="cpu"), tmp_path / document.__name__
+        folder.mkdir()
+        train(model.hf.requires_grad_(True), model.tokenizer, document, folder, tokens=60_000, seed=0, lr=5e-4)
+        model.hf.requires_grad_(False)
+        models.append(model)
+    hits = {"contrast": [], "log-probability": [], "entropy": []}
+    traces = planted_traces(models[0], 60, seed=7)
+    for problem, trace, _, _, at in traces:
+        hits["contrast"].append(int(contrast(*models, problem, trace).argmin()) == at)
+        hits["log-probability"].append(int(contrast(models[0], models[0], problem, trace).argmin()) == at)
+        hits["entropy"].append(int(entropy(models[0], problem, trace).argmax()) == at)
+    rates = {name: float(np.mean(each)) for name, each in hits.items()}
+    by_chance = float(np.mean([1 / len(trace.tokens) for _, trace, *_ in traces]))
+    assert rates["contrast"] >= 0.8, rates
+    assert rates["contrast"] > rates["entropy"] and rates["entropy"] < 0.3 and by_chance < 0.05
+
+
+def test_rollouts_find_the_token_at_which_the_trace_is_lost():
+    model, problems = probe.load_pair("tiny-rl", device="cpu").thinking, probe.load_problems("story")
+    for problem, trace, kinds, wrong_at, at in planted_traces(model, 2, changes=2, seed=3):
+        found = critical_tokens(model, problems, problem, trace, samples=24, new_tokens=90)
+        assert kinds[wrong_at] == COMPUTE
+        assert torch.tensor(found.accuracy[:at]).mean() > 0.5 and found.accuracy[at] <= 0.1
+        assert found.critical is not None and found.critical >= at

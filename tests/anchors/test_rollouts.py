@@ -1,0 +1,94 @@
+"""Rollouts go on from where they should, are graded as whole texts, and hang on the seed alone."""
+
+import math
+
+import pytest
+
+import probe
+from probe._errors import ProbeError
+from probe.anchors import Rollouts, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
+
+
+@pytest.fixture(scope="module")
+def scene():
+    pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
+    (problem,) = problems.take("test", 1)
+    trace = probe.generate_traces(pair.thinking, problems, [problem], max_new_tokens=200)[0]
+    assert trace.correct
+    return pair, problems, problem, trace
+
+
+def test_the_whole_text_is_graded(scene):
+    pair, problems, problem, trace = scene
+    places = [len(trace.tokens) - 2, len(trace.tokens)]
+    found = roll_out(pair.thinking, problems, problem, trace, places, samples=3, new_tokens=4)
+    assert [len(each) for each in found] == [3, 3] and found[1].accuracy == 1.0
+    assert found[1].answers == (trace.answer,) * 3
+    wrong = roll_out(
+        pair.thinking, problems, problem, trace, [len(trace.tokens) - 3], samples=2, new_tokens=1, forced=" 1"
+    )
+    assert wrong[0].accuracy == 0.0
+
+
+def test_the_same_seed_gives_the_same_rollouts(scene):
+    pair, problems, problem, trace = scene
+
+    def texts(seed):
+        return [
+            each.texts
+            for each in roll_out(
+                pair.base, problems, problem, trace, [0, 20], samples=4, new_tokens=12, temperature=1.0, seed=seed
+            )
+        ]
+
+    assert texts(0) == texts(0) != texts(1)
+
+
+def test_a_cold_sample_is_the_likeliest_and_a_narrow_one_too(scene):
+    pair, problems, problem, trace = scene
+    rest = pair.thinking.decode(list(trace.tokens[20:28]))
+    for more in ({"temperature": 1e-3}, {"top_p": 1e-6}):
+        (found,) = roll_out(pair.thinking, problems, problem, trace, [20], samples=2, new_tokens=8, **more)
+        assert found.texts == (rest, rest)
+
+
+def test_shares_and_failed_judgements():
+    found = Rollouts(0, ("a", "b", "c"), ("1", "1", None), (True, None, False))
+    assert found.accuracy == 0.5 and math.isnan(found[[1]].accuracy)
+    assert found.shares(["1", None], prior=0.0) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_every_measure_covers_the_trace(scene):
+    pair, problems, problem, trace = scene
+    anchors = thought_anchors(pair.thinking, problems, problem, trace, samples=2, new_tokens=120)
+    n = len(trace.sentences)
+    assert len(anchors.importance) == len(anchors.shift) == n - 1 and len(anchors.accuracy) == n
+    assert "".join(anchors.sentences) == trace.text and anchors.others == (2,) * (n - 1)
+    assert all(-1 <= value <= 1 for value in anchors.importance) and min(anchors.shift) >= 0
+    forced = forced_answers(pair.thinking, problems, problem, trace, samples=2)
+    assert len(forced.accuracy) == len(forced.sentences) + 1 and forced.accuracy[-1] == 1.0
+    assert forced.first() is not None
+    assert len(contrast(pair.thinking, pair.base, problem, trace)) == len(trace.tokens)
+    assert entropy(pair.thinking, problem, trace).min() >= -1e-5
+    for shown in (anchors, forced):
+        assert "</" in shown._repr_html_()
+
+
+def test_contrast_of_a_model_with_itself_is_its_own_log_probability(scene):
+    pair, _, problem, trace = scene
+    same = contrast(pair.base, pair.base, problem, trace, beta=3.0)
+    prompt = pair.base.prompt_ids(problem.question)
+    import torch
+
+    ids = torch.tensor([[*prompt, *trace.tokens]])
+    log_p = pair.base.hf(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    torch.testing.assert_close(same, log_p.gather(1, torch.tensor(trace.tokens)[:, None])[:, 0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_trace_of_one_sentence_has_no_anchors(scene):
+    pair, problems, problem, _ = scene
+    short = probe.generate_traces(pair.base, problems, [problem], max_new_tokens=4)[0]
+    with pytest.raises(ProbeError, match="one sentence"):
+        thought_anchors(pair.base, problems, problem, short)
+    found = critical_tokens(pair.base, problems, problem, short, samples=2, new_tokens=60)
+    assert len(found.accuracy) == len(short.tokens) and "critical" in found._repr_html_()

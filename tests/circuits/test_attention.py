@@ -1,0 +1,63 @@
+"""Patterns are transformers' own, sentences are means over tokens, and a head that narrows attention is found."""
+
+import pytest
+import torch
+
+from probe._errors import ProbeError
+from probe.circuits import Attention, attention, receiver_heads, sentence_attention
+from probe.models import ModelConfig, load_model
+from probe.reports import attention_patterns, receivers_figure, sentence_figure, write_attention
+from tests.circuits.conftest import drawn_pairs
+
+SPANS = [(0, 3), (3, 4), (4, 9)]
+
+
+def test_patterns_are_transformers_own(tiny_folder, arch):
+    model = load_model(ModelConfig(str(tiny_folder(arch))), device="cpu")
+    ids = drawn_pairs().clean[0][0]
+    found = attention(model, ids)
+    model.hf.set_attn_implementation("eager")
+    expected = torch.stack([each[0] for each in model.hf(ids[None], output_attentions=True).attentions])
+    torch.testing.assert_close(found.patterns, expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(attention(model, ids, [2]).head(2, 1), found.head(2, 1))
+
+
+def test_sentences_are_means_over_pairs_of_tokens(llama):
+    ids = drawn_pairs().clean[0][0]
+    tokens, sentences = attention(llama, ids), sentence_attention(llama, ids, SPANS)
+    for i, (start, end) in enumerate(SPANS):
+        for j, (first, last) in enumerate(SPANS):
+            expected = tokens.patterns[:, :, start:end, first:last].mean((2, 3))
+            torch.testing.assert_close(sentences.patterns[:, :, i, j], expected, atol=1e-6, rtol=1e-4)
+    assert sentences.names[1] == llama.decode([int(ids[3])]).strip()
+    with pytest.raises(ProbeError, match="no sentence at tokens 4 to 10"):
+        sentence_attention(llama, ids, [(4, 10)])
+
+
+def test_a_head_that_looks_at_one_sentence_receives():
+    n = 16
+    even = torch.ones(n, n).tril(-1) / n
+    narrow = even.clone() * 0.1
+    narrow[:, 2] = 1.0
+    found = receiver_heads([Attention(tuple("abcdefghijklmnop"), (0,), torch.stack([even, narrow.tril(-1)])[None])])
+    assert found.strongest(1) == [(0, 1)]
+    assert found.vertical[0][0, 1].nan_to_num(0).argmax() == 2 and found.vertical[0][0, 0, -1].isnan()
+    with pytest.raises(ProbeError, match="no text has three sentences"):
+        receiver_heads([Attention(tuple("abcd"), (0,), torch.rand(1, 2, 4, 4))])
+
+
+def test_views_stand_alone_and_trust_no_text(llama, tmp_path):
+    ids = drawn_pairs().clean[0][0]
+    found = attention(llama, ids)
+    evil = ["</script><b>", *found.names[1:]]
+    view = attention_patterns(evil, found.patterns[0]).data
+    assert "</script><b>" not in view and "http" not in view
+    page = write_attention(found, tmp_path / "attention.html").read_text()
+    assert page.count("a3.h3") == 1 and "http" not in page
+    sentences = sentence_attention(llama, ids, SPANS)
+    drawn = sentence_figure(sentences, 1, 2).data[0]
+    assert list(drawn.z[0]) == [None, None, None] and drawn.z[2][0] == pytest.approx(float(sentences.head(1, 2)[2, 0]))
+    long = Attention(tuple("a" * 12), (0,), torch.rand(1, 2, 12, 12))
+    assert receivers_figure(receiver_heads([long])).data
+    with pytest.raises(ProbeError, match="too many for a view"):
+        attention_patterns(["a"] * 3000, torch.zeros(1, 3000, 3000))

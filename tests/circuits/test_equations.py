@@ -1,0 +1,58 @@
+"""Pairs of equations differ in the digits that they should, and in nothing else."""
+
+import pytest
+
+import probe
+from probe._errors import ProbeError
+from probe.circuits import operand_pairs, statement_pairs
+
+
+@pytest.fixture(scope="module")
+def written():
+    pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
+    train = problems.take("train", 6)
+    return pair.thinking, probe.generate_traces(pair.thinking, problems, train, max_new_tokens=100), train
+
+
+def rows(pairs):
+    return [each for group in pairs for each in zip(*group, strict=True)]
+
+
+def test_another_operand_gives_another_result(written):
+    model, traces, problems = written
+    found = rows(operand_pairs(model, traces, problems, n=6))
+    assert len(found) == 6
+    for clean, corrupt, right, wrong in found:
+        assert model.decode(clean[-1:].tolist()) == " =" and right != wrong
+        places = (clean != corrupt).nonzero()[:, 0].tolist()
+        assert places[-1] == len(clean) - 2 and 1 <= len(places) <= 2, "in the equation, and where it was told"
+        assert int(model.hf(clean[None]).logits[0, -1].argmax()) == right
+
+
+def test_statements_end_with_their_sentence(written):
+    model, traces, problems = written
+    found = rows(statement_pairs(model, traces, problems, n=10))
+    assert len(found) == 10
+    for clean, corrupt, *_ in found:
+        assert (clean != corrupt).sum() == 1
+        text = model.decode(clean[-4:].tolist())
+        assert text.endswith((".", ": right."))
+
+
+def test_traces_without_equations_give_none(written):
+    model, _, problems = written
+    empty = probe.generate_traces(model, probe.load_problems("story"), problems[:2], max_new_tokens=3)
+    with pytest.raises(ProbeError, match="no equation of the traces"):
+        operand_pairs(model, empty, problems[:2])
+
+
+def test_parts_of_pairs_are_all_of_them(written):
+    model, traces, problems = written
+    pairs = operand_pairs(model, traces, problems, n=9)
+    parts = pairs.parts(4)
+    sizes = sorted(map(len, parts))
+    assert sum(sizes) == len(pairs) and sizes[-1] - sizes[0] <= 1
+    both = [sorted(tuple(row[0].tolist()) for row in rows(each)) for each in (pairs,)]
+    assert sorted(tuple(row[0].tolist()) for part in parts for row in rows(part)) == both[0]
+    with pytest.raises(ProbeError, match=f"{len(pairs)} pairs cannot be parted into 99"):
+        pairs.parts(99)

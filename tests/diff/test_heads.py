@@ -1,0 +1,83 @@
+"""A pair with itself has no heads that changed; a planted change is found; nulls are what they should be."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import permutation_test
+
+from probe._errors import ProbeError
+from probe.circuits import heads_scaled
+from probe.diff import agreement, head_shift, load_series
+from probe.diff.heads import flipped_p, importance_series
+from probe.models import ModelConfig, load_model
+from tests.circuits.conftest import drawn_pairs, llama, wired  # noqa: F401
+
+
+def test_nothing_changed_between_a_model_and_itself(llama):  # noqa: F811
+    found = head_shift(llama, llama, drawn_pairs(rows=16), steps=2)
+    assert not (found.grown or found.shrunk or found.emergent or found.lost)
+    assert (found.p == 1).all() and found.contrast.abs().max() == 0
+    assert "none" in found._repr_html_()
+
+
+def test_a_head_that_was_taken_out_is_lost(wired, tmp_path):  # noqa: F811
+    """The wired Llama without what a1.h3 writes: its share goes to the other way to the logits."""
+    wired.hf.save_pretrained(tmp_path / "after")
+    wired.tokenizer.save_pretrained(tmp_path / "after")
+    after = load_model(ModelConfig(str(tmp_path / "after")), device="cpu")
+    with torch.no_grad():
+        after.hf.model.layers[1].self_attn.o_proj.weight[:, 24:32] = 0
+    found = head_shift(wired, after, drawn_pairs(rows=32), edges=0.15, steps=3)
+    assert (1, 3) in found.lost and (1, 2) in found.grown and found.contrast[1, 3] == pytest.approx(-1, abs=1e-3)
+    ids = drawn_pairs().clean[0]
+    with torch.no_grad(), heads_scaled(wired, [(1, 3)], 0.0):
+        torch.testing.assert_close(wired.hf(ids).logits, after.hf(ids).logits, atol=1e-5, rtol=1e-4)
+    importance, inside = importance_series([wired, after], drawn_pairs(rows=8), edges=0.15)
+    assert importance[0, 1, 3] > 0.05 > importance[1, 1, 3] and inside[0, 1, 3] and not inside[1, 1, 3]
+
+
+def test_one_head_is_tested_as_scipy_does():
+    values = torch.tensor(np.random.default_rng(0).normal(0.4, 1, (8, 1, 1)))
+    mine = float(flipped_p(values))
+
+    def statistic(x, axis):
+        return np.abs(x.mean(axis)) / np.sqrt((x**2).mean(axis) - x.mean(axis) ** 2)
+
+    peer = permutation_test(
+        (values[:, 0, 0].numpy(),), statistic, permutation_type="samples", alternative="greater", n_resamples=np.inf
+    )
+    assert mine == pytest.approx(float(peer.pvalue), abs=1e-6)
+
+
+def test_noise_is_seldom_taken_for_a_change():
+    """All heads together: at most about one draw in twenty has a head below 0.05."""
+    rng = np.random.default_rng(1)
+    hits = sum(bool((flipped_p(torch.tensor(rng.normal(0, 1, (8, 4, 4)))) < 0.05).any()) for _ in range(100))
+    assert hits <= 12
+    big = rng.normal(0, 0.1, (8, 4, 4))
+    big[:, 2, 1] += 1.0
+    assert float(flipped_p(torch.tensor(big))[2, 1]) < 0.05
+
+
+def test_runs_that_agree_agree_beyond_chance():
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(4, 8, generator=generator)
+    alike = [shared + 0.3 * torch.randn(4, 8, generator=generator) for _ in range(3)]
+    other = [torch.randn(4, 8, generator=generator) for _ in range(3)]
+    found = agreement(alike, draws=200)
+    assert found.value > 0.7 and found.value > found.null[1] and found.p < 0.02
+    none = agreement(alike, other, draws=200)
+    assert none.null[0] < none.value < none.null[1] and none.p > 0.05
+    with pytest.raises(ProbeError, match="agrees with itself"):
+        agreement(alike[:1])
+
+
+def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path, tiny_folder):
+    with pytest.raises(ProbeError, match="holds no checkpoint-STEP"):
+        load_series(tmp_path, "{question}")
+    for step in (100, 20, 3):
+        (tmp_path / f"checkpoint-{step}").symlink_to(tiny_folder("llama"))
+    (tmp_path / "checkpoint-best").mkdir()
+    series = load_series(tmp_path, "{question}")
+    assert series.steps == (3, 20, 100) and len(series) == 3
+    assert [step for step, _ in series] == [3, 20, 100]
