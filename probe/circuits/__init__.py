@@ -7,6 +7,7 @@ from probe.circuits.attention import receiver_heads as receiver_heads
 from probe.circuits.attention import sentence_attention as sentence_attention
 from probe.circuits.attribute import METHODS as METHODS
 from probe.circuits.attribute import attribute as attribute
+from probe.circuits.attribute import edge_scores as edge_scores
 from probe.circuits.circuit import Circuit as Circuit
 from probe.circuits.direct import LogitLens as LogitLens
 from probe.circuits.direct import direct_attribution as direct_attribution

@@ -60,15 +60,30 @@ def attribute(
     Raises:
         ProbeError: for an unknown method or metric.
     """
+    scores = edge_scores(lens, pairs, method, metric=metric, steps=steps, window=window, progress=progress)
+    return Circuit(lens.graph, scores.mean(0), {"method": method, "metric": metric, "pairs": len(pairs)})
+
+
+def edge_scores(
+    lens: EdgeLens,
+    pairs: Pairs,
+    method: str = "eap-ig-inputs",
+    *,
+    metric: str = "logit-difference",
+    steps: int = 8,
+    window: Window = ALL,
+    progress: bool = False,
+) -> Float[Tensor, "pairs writers readers"]:
+    """What :func:`attribute` gives the mean of: the scores of every pair by itself, in the order of the pairs."""
     for what, said, known in (("method", method, METHODS), ("metric", metric, METRICS)):
         if said not in known:
             raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (of: {', '.join(known)})")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
-    total = torch.zeros(lens.graph.edges.shape, dtype=torch.float64)
+    found = []
     for clean, corrupt, right, wrong in tqdm(list(pairs), desc=method, unit="length", disable=not progress):
         measure = measure_of(lens, metric, clean, right, wrong)
-        total += score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).double().cpu()
-    return Circuit(lens.graph, (total / len(pairs)).float(), {"method": method, "metric": metric, "pairs": len(pairs)})
+        found.append(score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).float().cpu())
+    return torch.cat(found)
 
 
 def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Tensor) -> Metric:
@@ -79,8 +94,10 @@ def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Te
     return logit_difference(right, wrong)
 
 
-def _products(lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batch some d_model"]) -> Tensor:
-    return torch.einsum("sbpd,rbpd->sr", apart, slope) * lens.graph.edges.to(slope)
+def _products(
+    lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batch some d_model"]
+) -> Float[Tensor, "batch writers readers"]:
+    return torch.einsum("sbpd,rbpd->bsr", apart, slope) * lens.graph.edges.to(slope)
 
 
 def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window) -> Tensor:
@@ -102,21 +119,21 @@ def _through_activations(
     """For the writers of each step of the stream, gradients while these alone move from corrupt to clean."""
     graph = lens.graph
     apart = lens.written(corrupt, window) - lens.written(clean, window)
-    scores = torch.zeros(graph.edges.shape, device=apart.device)
+    scores = torch.zeros(len(clean), *graph.edges.shape, device=apart.device)
     for names, rows in _steps_of_stream(lens):
         ends = [_kept(lens, ids, names) for ids in (corrupt, clean)]
         for share in _midpoints(steps):
             change = {name: _put(torch.lerp(ends[0][name], ends[1][name], share)) for name in names}
             slope = lens.gradients(clean, metric, change, window)[1]
-            scores[rows] += _products(lens, apart, slope)[rows] / steps
+            scores[:, rows] += _products(lens, apart, slope)[:, rows] / steps
     return scores
 
 
 def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int, window: Window) -> Tensor:
     edges = lens.graph.edges.to(clean.device)
     with torch.no_grad():
-        before = metric(lens.logits(clean)).sum()
-    scores = torch.zeros(edges.shape, device=clean.device)
+        before = metric(lens.logits(clean))
+    scores = torch.zeros(len(clean), *edges.shape, device=clean.device)
     places = edges.nonzero().tolist()
     several = max(1, _PATCHED // len(clean))
     for first in range(0, len(places), several):
@@ -128,7 +145,7 @@ def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int
             clean.repeat(len(some), 1), corrupt.repeat(len(some), 1), keep.repeat_interleave(len(clean), 0), window
         )
         for i, (row, column) in enumerate(some):
-            scores[row, column] = metric(logits[i * len(clean) : (i + 1) * len(clean)]).sum() - before
+            scores[:, row, column] = metric(logits[i * len(clean) : (i + 1) * len(clean)]) - before
     return scores
 
 

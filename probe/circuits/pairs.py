@@ -47,24 +47,6 @@ class Pairs:
                     part.append(tuple(tensor[mask.to(tensor.device)] for tensor in group))
         return _pairs(parts[0]), _pairs(parts[1])
 
-    def parts(self, n: int) -> list["Pairs"]:
-        """Each ``n``-th pair together: parts of about one size.
-
-        Raises:
-            ProbeError: if there are fewer pairs than parts.
-        """
-        if len(self) < n:
-            raise ProbeError(f"{len(self)} pairs cannot be parted into {n}: give more pairs")
-        groups: list[list[tuple[Tensor, ...]]] = [[] for _ in range(n)]
-        first = 0
-        for group in self:
-            for part in range(n):
-                rows = torch.tensor(range((part - first) % n, len(group[0]), n), dtype=torch.long)
-                if len(rows):
-                    groups[part].append(tuple(tensor[rows.to(tensor.device)] for tensor in group))
-            first += len(group[0])
-        return [_pairs(each) for each in groups]
-
 
 def logit_difference(right: Int[Tensor, " rows"], wrong: Int[Tensor, " rows"]) -> Metric:
     """At the last token: the logit of the right next token over that of the wrong one."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe._errors import ProbeError
-from probe.circuits import EdgeLens, Head, Pairs, attribute
+from probe.circuits import Circuit, EdgeLens, Head, Pairs, edge_scores
 from probe.models import Model
 
 Importance = Float[Tensor, "layers heads"]
@@ -101,12 +101,17 @@ def head_importance(
 
     Args:
         edges: the circuit is the strongest share of edges, scored on all pairs.
+
+    Raises:
+        ProbeError: if there are fewer pairs than parts.
     """
+    if len(pairs) < parts:
+        raise ProbeError(f"{len(pairs)} pairs cannot be parted into {parts}: give more pairs")
     lens = EdgeLens(model)
-    found = [attribute(lens, part, method, metric=metric, steps=steps) for part in pairs.parts(parts)]
-    whole = sum((each.scores for each in found), torch.zeros(())) / len(found)
-    circuit = type(found[0])(lens.graph, whole).top(max(1, round(edges * len(lens.graph))))
-    return torch.stack([each.heads() for each in found]), circuit.heads() > 0
+    scores = edge_scores(lens, pairs, method, metric=metric, steps=steps)
+    found = [Circuit(lens.graph, scores[part::parts].mean(0)).heads() for part in range(parts)]
+    circuit = Circuit(lens.graph, scores.mean(0)).top(max(1, round(edges * len(lens.graph))))
+    return torch.stack(found), circuit.heads() > 0
 
 
 def head_shift(

@@ -44,7 +44,7 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
     return write_text(Path(path), page)
 
 
-def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, str, str, str, str, str]]:
+def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
     """What the heads that grew do when they are changed: way, measure, whole, changed, others, difference."""
     if not effects:
         return []

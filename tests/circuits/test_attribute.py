@@ -107,17 +107,23 @@ def test_on_the_bundled_base_gradients_find_the_edges_that_exact_patching_finds(
         assert roc_auc_score(strong, found) >= area, method
 
 
-@pytest.mark.parametrize("method", ["exact", *GRADIENTS])
+@pytest.mark.parametrize("method", GRADIENTS)
 def test_windows_side_by_side_add_up(llama, method):
-    """By gradients exactly; of exact patching, where edges act together, each window alone is what it cuts."""
     lens, pairs = EdgeLens(llama), drawn_pairs()
     whole = scores(lens, pairs, method, steps=2)
     parts = [scores(lens, pairs, method, steps=2, window=window) for window in ((0, 4), (4, -2), (-2, None))]
-    if method == "exact":
-        assert parts[2].abs().max() > 1e-3 and (parts[2] - whole).abs().max() > 1e-3
-        torch.testing.assert_close(scores(lens, pairs, method, window=(0, 9)), whole)
-    else:
-        torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=1e-3)
+
+
+def test_exact_patching_in_a_window_cuts_there_alone(wired):
+    lens, pairs = EdgeLens(wired), drawn_pairs(rows=3)
+    whole = scores(lens, pairs, "exact")
+    torch.testing.assert_close(scores(lens, pairs, "exact", window=(0, 9)), whole)
+    assert scores(lens, pairs, "exact", window=(0, 2)).abs().max() < 1e-5, "the texts are the same there"
+    some = scores(lens, pairs, "exact", window=(2, 5))
+    row, column = lens.graph.edge("embed->a0.h1<v>")
+    at = int(lens.graph.edges[: row + 1].sum()) - int(lens.graph.edges[row, column:].sum())
+    torch.testing.assert_close(some[at], whole[at], atol=1e-5, rtol=1e-3)  # all that differs of the embedding is there
 
 
 @pytest.mark.slow

@@ -44,15 +44,3 @@ def test_traces_without_equations_give_none(written):
     empty = probe.generate_traces(model, probe.load_problems("story"), problems[:2], max_new_tokens=3)
     with pytest.raises(ProbeError, match="no equation of the traces"):
         operand_pairs(model, empty, problems[:2])
-
-
-def test_parts_of_pairs_are_all_of_them(written):
-    model, traces, problems = written
-    pairs = operand_pairs(model, traces, problems, n=9)
-    parts = pairs.parts(4)
-    sizes = sorted(map(len, parts))
-    assert sum(sizes) == len(pairs) and sizes[-1] - sizes[0] <= 1
-    both = [sorted(tuple(row[0].tolist()) for row in rows(each)) for each in (pairs,)]
-    assert sorted(tuple(row[0].tolist()) for part in parts for row in rows(part)) == both[0]
-    with pytest.raises(ProbeError, match=f"{len(pairs)} pairs cannot be parted into 99"):
-        pairs.parts(99)

@@ -18,6 +18,8 @@ def test_nothing_changed_between_a_model_and_itself(llama):  # noqa: F811
     assert not (found.grown or found.shrunk or found.emergent or found.lost)
     assert (found.p == 1).all() and found.contrast.abs().max() == 0
     assert "none" in found._repr_html_()
+    with pytest.raises(ProbeError, match="4 pairs cannot be parted into 8"):
+        head_shift(llama, llama, drawn_pairs(rows=4))
 
 
 def test_a_head_that_was_taken_out_is_lost(wired, tmp_path):  # noqa: F811
