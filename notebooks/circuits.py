@@ -130,8 +130,8 @@ patch_figure(patch(model, held, "z"))
 
 # %% [markdown]
 # Below, the choice is held by the word " makes" of the sentence before: that it was a computing sentence. One head of
-# block 2 brings it to the last token. What each writer adds to the logit by itself is another matter: the last MLPs turn
-# what the head has moved into a word.
+# block 2 brings it to the last token. What each writer adds to the logit by itself is another matter: the last MLPs
+# turn what the head has moved into a word.
 
 # %%
 lens = EdgeLens(model)

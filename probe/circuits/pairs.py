@@ -40,8 +40,10 @@ class Pairs:
     def split(self, every: int = 2) -> tuple["Pairs", "Pairs"]:
         """Those to find a circuit on, and every n-th row, to measure it by."""
         parts: list[list[tuple[Tensor, ...]]] = [[], []]
+        before = 0
         for group in self:
-            held = torch.arange(len(group[0])) % every == every - 1
+            held = (before + torch.arange(len(group[0]))) % every == every - 1
+            before += len(group[0])
             for part, mask in zip(parts, (~held, held), strict=True):
                 if mask.any():
                     part.append(tuple(tensor[mask.to(tensor.device)] for tensor in group))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from probe._errors import ProbeError
 from probe.circuits import Pairs, logit_difference
 from probe.hooks import Apply, capture, edit
 from probe.models import Model, Pair
@@ -19,6 +20,8 @@ from probe.models import Model, Pair
 MODELS = ("base", "thinking")
 _LAST = 2
 """Tokens that are steered: the last ones."""
+_LEAST = 4
+"""Pairs, of which half are for choosing the layer."""
 _APART = 0.1
 """Of a logit difference a pair: what steering could bring about must be as much, or there is nothing to share."""
 
@@ -121,7 +124,13 @@ def direction_transfer(
         layers: to choose from; all unless given.
         draws: of shuffled labels.
         seed: of shuffling and of the drawn direction.
+
+    Raises:
+        ProbeError: if there are too few pairs.
     """
+    for what, some in (("fit on", fitted), ("test on", held)):
+        if len(some) < _LEAST:
+            raise ProbeError(f"{len(some)} pairs of texts to {what}: a direction needs {_LEAST} at least")
     models = {"base": pair.base, "thinking": pair.thinking}
     layer = _best_layer(models, fitted, layers or tuple(range(min(each.n_layers for each in models.values()))))
     train = {name: last_states(model, fitted, layer) for name, model in models.items()}

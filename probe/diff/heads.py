@@ -4,7 +4,7 @@ Thinking Sparks (2509.25758) takes the heads of one circuit that are not in the 
 on other pairs, differ too; so what counts here is a difference that pairs agree on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -158,7 +158,7 @@ def flipped_p(differences: Float[Tensor, "parts layers heads"], seed: int = 0) -
 
 
 def importance_series(
-    models: Sequence[Model], pairs: Pairs, *, edges: float = 0.1, steps: int = 5, progress: bool = False
+    models: Iterable[Model], pairs: Pairs, *, edges: float = 0.1, steps: int = 5, progress: bool = False
 ) -> tuple[Float[Tensor, "models layers heads"], Bool[Tensor, "models layers heads"]]:
     """Importance of every head in each checkpoint of a series, on the same pairs, and who is in its circuit."""
     found = [

@@ -1,6 +1,6 @@
 """``probe diff``: what training changed between the models of a pair, and step by step where there are checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -213,9 +213,8 @@ def _series(
     texts = [[*prompt, *trace.tokens] for prompt, trace in zip(prompts, traces, strict=False)]
     told, changes = [], {}
     for name, series in runs:
-        models: list[Model] = [pair.base, *(model for _, model in series)]
-        importance, inside = importance_series(models, pairs, progress=progress)
-        ratios = [float(massive_activations(model, texts).ratio.max()) for model in models]
+        importance, inside = importance_series(_models(config, pair, series), pairs, progress=progress)
+        ratios = [float(massive_activations(model, texts).ratio.max()) for model in _models(config, pair, series)]
         steps = [0, *series.steps]
         changes.setdefault(name, []).append(importance[-1] - importance[0])
         told.append(
@@ -237,6 +236,13 @@ def _series(
         found = agreement(changes[first], None if first == second else changes[second], seed=config.seed)
         agreements.append({"runs": [first, second], **asdict(found)})
     return {"series": told, "agreement": agreements, "chance": _by_chance(told)}
+
+
+def _models(config: DiffConfig, pair: Pair, series: Series) -> Iterator[Model]:
+    """The base and its checkpoints, one in memory at a time."""
+    yield pair.base
+    for at in range(len(series)):
+        yield series.load(at, config.device, config.dtype)
 
 
 def _heads(inside: torch.Tensor) -> list[tuple[int, int]]:

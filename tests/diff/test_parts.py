@@ -163,3 +163,23 @@ def test_what_cannot_be_compared_is_refused(bundled):
         compare(bundled, parts=["head"])
     with pytest.raises(ProbeError, match="no sentence is of the type 'chekc'; did you mean 'check'"):
         compare(bundled, behaviour="chekc", n=2, parts=["neurons"])
+
+
+def test_too_few_pairs_are_refused(itself):
+    pairs = drawn_pairs(rows=8)
+    with pytest.raises(ProbeError, match="3 pairs of texts to test on"):
+        direction_transfer(itself, pairs, drawn_pairs(rows=3))
+
+
+def test_groups_of_one_are_split_too():
+    from probe.circuits import Pairs
+
+    one = drawn_pairs(rows=4)
+    apart = Pairs(
+        *(tuple(tensor for tensor in column[0].split(1)) for column in (one.clean, one.corrupt, one.right, one.wrong))
+    )
+    learned, held = apart.split()
+    assert len(learned) == len(held) == 2
+    assert torch.equal(torch.cat(held.clean), one.clean[0][1::2]) and torch.equal(
+        held.clean[0], one.split()[1].clean[0][:1]
+    )
