@@ -46,7 +46,7 @@ rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
 # ## Everything at once
 
 # %%
-found = compare(rl, n=30, pairs=32)
+found = compare(rl, n=20, pairs=16)
 found
 
 # %% [markdown]
@@ -78,7 +78,7 @@ told = plain(found)
 shift_figure(told["heads"])
 
 # %%
-taught = plain(compare(sft, n=30, pairs=32, parts=["heads", "tokens"]))
+taught = plain(compare(sft, n=20, pairs=16, parts=["heads", "tokens"]))
 shift_figure(taught["heads"])
 
 # %%
@@ -112,14 +112,14 @@ latents_figure(told["latents"])
 
 # %%
 problems = probe.load_problems("story")
-train = problems.take("train", 30)
+train = problems.take("train", 16)
 traces = probe.generate_traces(rl.thinking, problems, train, max_new_tokens=200)
-pairs = behaviour_pairs(rl.thinking, traces, train, lambda text: problems.sentence_type(text) == "check", n=12, group=1)
+pairs = behaviour_pairs(rl.thinking, traces, train, lambda text: problems.sentence_type(text) == "check", n=6, group=1)
 runs, changes = [], {}
 for way in ("rl", "sft"):
     series = load_series(bundled_folder("tiny-series") / way, rl.config.thinking.prompt)
     models = [rl.base, *(model for _, model in series)]
-    importance, inside = importance_series(models, pairs, steps=3)
+    importance, inside = importance_series(models, pairs, steps=2)
     runs.append({"name": way, "steps": [0, *series.steps], "importance": importance.tolist()})
     changes[way] = importance[-1] - importance[0]
 series_figure(runs)

@@ -70,6 +70,7 @@ def patch(
     metric: str = "logit-difference",
     noising: bool = False,
     source: Model | None = None,
+    last: int | None = None,
     progress: bool = False,
 ) -> PatchMap:
     """Put each state of one run into the other, one at a time.
@@ -82,6 +83,7 @@ def patch(
         metric: ``logit-difference`` or ``divergence`` from the clean run.
         noising: put corrupt states into the clean run instead, and tell what they take away.
         source: whose states are put in, if it is another model of the same width: its run of the same text.
+        last: by position, only so many tokens from the end.
         progress: show a bar.
 
     Returns:
@@ -102,7 +104,7 @@ def patch(
         raise ProbeError(f"{source.name} has another shape than {model.name}: its states do not fit")
     n_heads = model.hf.config.get_text_config().num_attention_heads
     shortest = min(rows.shape[1] for rows in pairs.clean)
-    places = {"position": shortest, "head": n_heads, "block": 1}[by]
+    places = {"position": min(shortest, last or shortest), "head": n_heads, "block": 1}[by]
     sums = torch.zeros(model.n_layers, places, dtype=torch.float64)
     ends = torch.zeros(2, dtype=torch.float64)
     for clean, corrupt, right, wrong in tqdm(list(pairs), desc=f"patching {site}", unit="length", disable=not progress):

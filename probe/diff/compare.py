@@ -171,11 +171,11 @@ class _Looking:
         return direction_transfer(self.pair, fitted, held, seed=self.seed)
 
     def truth(self) -> DirectionTransfer:
-        fitted, held = (self._equation_pairs(statement_pairs, half, 2 * self.n_pairs) for half in self._halves())
+        fitted, held = (self._equation_pairs(statement_pairs, half, self.n_pairs) for half in self._halves())
         return direction_transfer(self.pair, fitted, held, seed=self.seed)
 
     def knowledge(self) -> KnowledgeMaps:
-        found = self._equation_pairs(operand_pairs, slice(None), self.n_pairs)
+        found = self._equation_pairs(operand_pairs, slice(None), max(4, self.n_pairs // 3))
         return knowledge_maps(self.pair, found, progress=self.progress)
 
     def neurons(self) -> NeuronOverlap:
@@ -265,7 +265,7 @@ def _knowledge_said(diff: PairDiff) -> Finding:
     maps = diff.knowledge
     assert maps is not None
     said = (
-        f"maps correlate {maps.correlation:.2f} (two halves of one model's texts: {maps.within:.2f}), "
+        f"maps correlate {maps.correlation:.2f} (two halves of the texts in the base: {maps.within:.2f}), "
         f"largest difference {maps.largest:.2f}; base states bring back up to "
         f"{float(maps.into_thinking.values.max()):.2f} in the thinking model, its own up to "
         f"{float(maps.into_base.values.max()):.2f} in the base"

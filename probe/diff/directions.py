@@ -4,6 +4,7 @@ Truth (Marks and Tegmark, 2310.06824) is one such; Du et al. (2504.02904) carry 
 Ward et al. (2507.12638) the direction of a behaviour.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,16 +91,22 @@ class DirectionTransfer:
 
 
 @torch.no_grad()
-def last_states(model: Model, pairs: Pairs, layer: int) -> tuple[Float[Tensor, "rows d_model"], Bool[Tensor, " rows"]]:
-    """``resid_post`` at the last token of each text, and which are clean."""
-    states, labels = [], []
+def last_states(model: Model, pairs: Pairs, layers: Sequence[int]) -> Float[Tensor, "layers 2 pairs d_model"]:
+    """``resid_post`` of each layer at the last token of the clean and of the corrupt text of each pair."""
+    sites = [f"resid_post.{layer}" for layer in layers]
+    sides: list[list[Tensor]] = [[], []]
     for clean, corrupt, *_ in pairs:
-        for ids, is_clean in ((clean, True), (corrupt, False)):
-            with capture(model, f"resid_post.{layer}") as acts:
+        for side, ids in zip(sides, (clean, corrupt), strict=True):
+            with capture(model, sites) as acts:
                 model.hf(ids)
-            states.append(acts[f"resid_post.{layer}"][:, -1].float().cpu())
-            labels += [is_clean] * len(ids)
-    return torch.cat(states), torch.tensor(labels)
+            side.append(torch.stack([acts[site][:, -1].float().cpu() for site in sites]))
+    return torch.stack([torch.cat(side, 1) for side in sides], 1)
+
+
+def _labelled(
+    states: Float[Tensor, "2 pairs d_model"],
+) -> tuple[Float[Tensor, "rows d_model"], Bool[Tensor, " rows"]]:
+    return states.flatten(0, 1), torch.arange(2 * states.shape[1]) < states.shape[1]
 
 
 def fit_direction(states: Float[Tensor, "rows d_model"], labels: Bool[Tensor, " rows"], layer: int) -> Direction:
@@ -132,9 +139,12 @@ def direction_transfer(
         if len(some) < _LEAST:
             raise ProbeError(f"{len(some)} pairs of texts to {what}: a direction needs {_LEAST} at least")
     models = {"base": pair.base, "thinking": pair.thinking}
-    layer = _best_layer(models, fitted, layers or tuple(range(min(each.n_layers for each in models.values()))))
-    train = {name: last_states(model, fitted, layer) for name, model in models.items()}
-    test = {name: last_states(model, held, layer) for name, model in models.items()}
+    layers = layers or tuple(range(min(each.n_layers for each in models.values())))
+    seen = {name: last_states(model, fitted, layers) for name, model in models.items()}
+    at = _best_layer(list(seen.values()))
+    layer = layers[at]
+    train = {name: _labelled(states[at]) for name, states in seen.items()}
+    test = {name: _labelled(last_states(model, held, [layer])[0]) for name, model in models.items()}
     found = {name: fit_direction(*train[name], layer) for name in MODELS}
     # Means differ between models, and are no part of the direction: each model's states are centred by its own.
     centres = {name: states.mean(0) for name, (states, _) in train.items()}
@@ -176,17 +186,16 @@ def _accuracy(
     return float((direction.predict(moved) == labels).float().mean())
 
 
-def _best_layer(models: dict[str, Model], pairs: Pairs, layers: tuple[int, ...]) -> int:
+def _best_layer(seen: Sequence[Float[Tensor, "layers 2 pairs d_model"]]) -> int:
     """By accuracy on every other pair of a probe on the rest; the first of the best."""
-    learn, check = pairs.split()
     found = []
-    for layer in layers:
+    for layer in range(len(seen[0])):
         each = [
-            _accuracy(fit_direction(*last_states(model, learn, layer), layer), *last_states(model, check, layer))
-            for model in models.values()
+            _accuracy(fit_direction(*_labelled(states[layer, :, ::2]), layer), *_labelled(states[layer, :, 1::2]))
+            for states in seen
         ]
         found.append(sum(each))
-    return layers[int(np.argmax(found))]
+    return int(np.argmax(found))
 
 
 @torch.no_grad()

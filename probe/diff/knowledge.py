@@ -8,6 +8,9 @@ import torch
 from probe.circuits import Pairs, PatchMap, patch
 from probe.models import Pair
 
+_LAST = 24
+"""Tokens that are traced, counted from the end."""
+
 
 @dataclass(frozen=True)
 class KnowledgeMaps:
@@ -17,7 +20,7 @@ class KnowledgeMaps:
         base, thinking: share of what tells the texts apart that each state brings back, by block and token.
         into_thinking, into_base: the same with states of the other model's run put in.
         correlation: Pearson's, of the two models' maps over all places.
-        within: of the maps of two halves of the pairs in one model, the mean of both models: what noise allows.
+        within: of the maps of two halves of the pairs in the base: what noise allows.
         largest: the largest absolute difference of the two maps.
     """
 
@@ -45,13 +48,12 @@ def knowledge_maps(pair: Pair, pairs: Pairs, *, site: str = "resid_pre", progres
         ProbeError: if the two models differ in width or depth.
     """
     base, thinking = pair.base, pair.thinking
-    first, second = (patch(model, pairs, site, progress=progress) for model in (base, thinking))
+    first, second = (patch(model, pairs, site, last=_LAST, progress=progress) for model in (base, thinking))
     forth, back = (
-        patch(into, pairs, site, source=source, progress=progress)
+        patch(into, pairs, site, source=source, last=_LAST, progress=progress)
         for into, source in ((thinking, base), (base, thinking))
     )
-    halves = [[patch(model, half, site) for half in pairs.split()] for model in (base, thinking)]
-    within = float(np.mean([map_correlation(*both) for both in halves]))
+    within = map_correlation(*(patch(base, half, site, last=_LAST) for half in pairs.split()))
     apart = (first.values - second.values).abs().max()
     return KnowledgeMaps(first, second, forth, back, map_correlation(first, second), within, float(apart))
 

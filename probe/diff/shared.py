@@ -79,7 +79,7 @@ def shared_latents(
     layer: int,
     latents: int = 256,
     k: int = 8,
-    steps: int = 1500,
+    steps: int = 1000,
     seed: int = 0,
     progress: bool = False,
 ) -> SharedLatents:
