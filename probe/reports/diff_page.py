@@ -12,6 +12,8 @@ from probe.reports.numbers import number, percent
 if TYPE_CHECKING:
     from rich.table import Table
 
+_FIGURES = ("heads", "series", "direction", "truth", "latents")
+_FIGURES = ("heads", "series", "direction", "truth", "latents")
 _KEYS = ("heads", "direction", "truth", "knowledge", "latents", "effects", "series", "agreement", "chance")
 
 
@@ -39,7 +41,7 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
         results=told,
         effects=effect_rows(told["effects"]),
         agreements=agreement_rows(told["agreement"], told["chance"]),
-        figures={name: markup(figure, name) for name, figure in figures.items()},
+        figures=whole(_FIGURES, {name: markup(figure, name) for name, figure in figures.items()}),
     )
     return write_text(Path(path), page)
 

@@ -244,9 +244,14 @@ def test_organism(monkeypatch):
     organisms = ModuleType("probe.organisms")
     organisms.__dict__["build"] = lambda out, *, seed, progress: made.append((out, seed, progress))
     organisms.__dict__["build_decoupled"] = lambda *_, **__: pytest.fail("not asked for")
+    organisms.__dict__["build_series"] = lambda out, *, seed, progress: made.append(("series", out, seed, progress))
     monkeypatch.setitem(sys.modules, "probe.organisms", organisms)
     done = probe("organism", "--out", "models", "--seed", "2")
     assert (done.exit_code, made) == (0, [(Path("models"), 2, True)])
+    done = probe("organism", "--series", "--out", "steps", "--seed", "1")
+    assert (done.exit_code, made[1:]) == (0, [("series", Path("steps"), 1, True)])
+    both = probe("organism", "--series", "--decoupled")
+    assert both.exit_code == 2 and "give one of them" in both.stderr and len(made) == 2
 
 
 def test_report(tmp_path):
