@@ -223,13 +223,13 @@ class _Looking:
         """The type of sentence whose share rose most from base to thinking; of equal ones the first by name."""
         base = generate_traces(self.pair.base, self.problem_set, self.problems, max_new_tokens=self.limit)
         shares = [_shares(traces, kind) for traces in (base, self.traces)]
-        return max(sorted(shares[1]), key=lambda name: shares[1][name] - shares[0][name])
+        return max(sorted(shares[1]), key=lambda name: shares[1][name] - shares[0].get(name, 0.0))
 
 
-def _shares(traces: Sequence[Trace], kind: Callable[[str], str | None]) -> Counter[str]:
+def _shares(traces: Sequence[Trace], kind: Callable[[str], str | None]) -> dict[str, float]:
     counts = Counter(kind(trace.sentence_text(each)) or "none" for trace in traces for each in trace.sentences)
     total = sum(counts.values())
-    return Counter({name: count / total for name, count in counts.items()})  # pyright: ignore[reportArgumentType]
+    return {name: count / total for name, count in counts.items()}
 
 
 def _tokens_said(diff: PairDiff) -> Finding:
