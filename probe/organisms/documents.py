@@ -71,6 +71,8 @@ def slipped(story: Story, rng: random.Random, *, check: bool = False) -> list[tu
     written, wrong = [(PLAN, write(PLAN, work, rng))], rng.randrange(len(story.changes))
     while not work.finished:
         written.append((RESTATE, write(RESTATE, work, rng)))
+        if COMPUTE not in work.available():  # after the slip there is too little left: another slip
+            return slipped(story, rng, check=check)
         before = copy.copy(work)
         sentence = write(COMPUTE, work, rng)
         while before.consumed == wrong and parse(sentence).equation_true:
