@@ -131,7 +131,7 @@ def fit_rise(steps: Sequence[float] | ndarray, values: Sequence[float] | ndarray
                         v,
                         p0=(amplitude, decay, rate, 1.0, 0.5),
                         bounds=((-np.inf, 1e-6, 1e-6, 1e-6, -np.inf), np.inf),
-                        max_nfev=1500,
+                        max_nfev=4000,
                     )
                 except (RuntimeError, ValueError):
                     continue
