@@ -6,12 +6,14 @@ ratio of the largest to the median activation over checkpoints.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import curve_fit
+from scipy.optimize import least_squares
 from scipy.special import lambertw
 from torch import Tensor
 
@@ -21,6 +23,10 @@ from probe.models import Model
 
 _MASSIVE = 100.0
 """Largest over median absolute value from which a state is called massive; Sun et al. (2402.17762) ask for 1,000."""
+LEAST = 6
+"""Points that five parameters are fitted to, at least."""
+_FEW, _MANY = 60, 4000
+"""Evaluations from every start, and from where the best of them came to."""
 
 
 @dataclass(frozen=True)
@@ -110,43 +116,40 @@ def rise(t: ndarray, amplitude: float, decay: float, rate: float, start: float, 
 
 
 def fit_rise(steps: Sequence[float] | ndarray, values: Sequence[float] | ndarray) -> Rise:
-    """Fit the curve by least squares, from several starts; the parameters are not scaled, the fit is.
+    """Fit the curve by least squares, from several starts, with steps and values scaled to one.
 
     Raises:
-        ProbeError: for fewer than six points, or if no start leads anywhere.
+        ProbeError: for fewer than :data:`LEAST` points, or values that are not finite.
     """
     t, y = np.asarray(steps, float), np.asarray(values, float)
-    if len(t) < 6 or len(t) != len(y):
-        raise ProbeError(f"{len(t)} steps and {len(y)} values: five parameters need at least six points, one for each")
+    if len(t) < LEAST or len(t) != len(y):
+        raise ProbeError(f"{len(t)} steps and {len(y)} values: give {LEAST} points at least, a value for each step")
+    if not (np.isfinite(t).all() and np.isfinite(y).all()):
+        raise ProbeError("a curve cannot be fitted to steps or values that are not finite")
     width, height = float(np.ptp(t)) or 1.0, float(np.ptp(y)) or 1.0
     u, v = t / width, (y - y.min()) / height
-    best: tuple[float, ndarray] | None = None
-    for decay in (0.02, 0.1, 0.5):
-        for rate in (1.0, 5.0, 25.0):
-            for amplitude in (1.0, -1.0):
-                try:
-                    found, _ = curve_fit(
-                        rise,
-                        u,
-                        v,
-                        p0=(amplitude, decay, rate, 1.0, 0.5),
-                        bounds=((-np.inf, 1e-6, 1e-6, 1e-6, -np.inf), np.inf),
-                        max_nfev=4000,
-                    )
-                except (RuntimeError, ValueError):
-                    continue
-                error = float(np.square(rise(u, *found) - v).sum())
-                if best is None or error < best[0]:
-                    best = error, found
-    if best is None:
-        raise ProbeError("the curve does not fit: values may not be finite")
-    error, (amplitude, decay, rate, start, level) = best
+
+    def fit(start: Sequence[float] | ndarray, evaluations: int) -> Any:
+        return least_squares(
+            lambda found: rise(u, *found) - v,
+            start,
+            jac=lambda found: _slopes(u, *found),  # pyright: ignore[reportArgumentType]
+            bounds=((-np.inf, 1e-6, 1e-6, 1e-6, -np.inf), np.inf),
+            max_nfev=evaluations,
+        )
+
+    grid = product((1.0, -1.0), (0.02, 0.1, 0.5), (1.0, 5.0, 25.0))
+    tried = [fit((*start, 1.0, 0.5), _FEW) for start in grid]
+    best = fit(min(tried, key=lambda each: each.cost).x, _MANY)
+    amplitude, decay, rate, start, level = map(float, best.x)
     total = float(np.square(v - v.mean()).sum()) or 1.0
-    return Rise(
-        float(amplitude * height),
-        float(decay),
-        float(rate / width),
-        float(start),
-        float(level * height + y.min()),
-        1 - error / total,
-    )
+    r2 = 1 - 2 * float(best.cost) / total
+    return Rise(amplitude * height, decay, rate / width, start, level * height + float(y.min()), r2)
+
+
+def _slopes(t: ndarray, amplitude: float, decay: float, rate: float, start: float, _level: float) -> ndarray:
+    """Derivatives of the curve by its five parameters, ``[point, 5]``."""
+    x = rate * t + start
+    fall, rising = np.exp(-decay * x), np.log(x)
+    by_x = amplitude * fall * (1 / x - decay * rising)
+    return np.stack([fall * rising, -amplitude * x * fall * rising, by_x * t, by_x, np.ones_like(t)], 1)

@@ -72,5 +72,5 @@ def test_views_hold(smollm2, lens, pairs):
     assert int(read.top[-1, -1]) == int(logits[0].argmax())
     seen = attention(smollm2, clean[0], [0, 15])
     torch.testing.assert_close(seen.patterns.sum(-1), torch.ones(2, 9, clean.shape[1]), atol=1e-4, rtol=1e-4)
-    assert "Paris" not in attention_patterns(seen.names, seen.patterns[1]).data
+    assert '" France"' in attention_patterns(seen.names, seen.patterns[1]).data
     assert sentence_attention(smollm2, clean[0], [(0, 2), (2, 5)]).patterns.shape == (30, 9, 2, 2)
