@@ -45,7 +45,7 @@ from probe.circuits import (
     receiver_heads,
     reference,
     sentence_attention,
-    sentence_starts,
+    start_tokens,
     strongest_heads,
 )
 from probe.reports import (
@@ -172,8 +172,8 @@ path, path_effect(lens, held, path).mean().item()
 # sentences. The model checks less; as many other heads of the same blocks do not do that.
 
 # %%
-heads, starts = strongest_heads(circuit, 3), sentence_starts(traces)
-others = reference(model, [whole(i).tolist() for i in range(len(train))], tokens=starts)
+heads, starts = strongest_heads(circuit, 3), start_tokens(traces)
+others = reference(model, traces, tokens=starts)
 look = behaviour_look(model, problems, problems.take("test", 24), "check", max_new_tokens=200)
 effect = effect_of_heads(model, heads, look, "resample", others, tokens=starts, draws=2)
 heads, effect["share"]

@@ -24,13 +24,10 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait instead of spinning
 
-import torch
-
 import probe
 from probe.circuits import behaviour_pairs
 from probe.diff import agreement, compare, importance_series, load_series, massive_activations
 from probe.models import Pair, bundled_folder
-from probe.pipeline.diff import plain
 from probe.reports import (
     colored_tokens,
     latents_figure,
@@ -74,11 +71,11 @@ colored_tokens(found.tokens[0].tokens, found.tokens[0].kl)
 # of the pairs differ in, all heads taken together.
 
 # %%
-told = plain(found)
+told = found.to_dict()
 shift_figure(told["heads"])
 
 # %%
-taught = plain(compare(sft, n=20, pairs=16, parts=["heads", "tokens"]))
+taught = compare(sft, n=20, pairs=16, parts=["heads", "tokens"]).to_dict()
 shift_figure(taught["heads"])
 
 # %%
@@ -136,11 +133,5 @@ agreement([changes["rl"]], [changes["sft"]], draws=300)
 # Massive activations would be most of any mean, cosine or SAE. There are none here.
 
 # %%
-texts = [
-    [*rl.thinking.prompt_ids(problem.question), *trace.tokens] for problem, trace in zip(train, traces, strict=True)
-]
-guard = massive_activations(rl.thinking, texts[:6])
-torch.tensor([guard.ratio.max(), float(guard.found)])
-
-# %%
-guard
+texts = [document.ids for document in probe.documents_of(rl.thinking, traces[:6])]
+massive_activations(rl.thinking, texts)

@@ -3,7 +3,6 @@
 Lin et al., *Critical Tokens Matter* (2411.19943).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.anchors.rollouts import roll_out
-from probe.hooks import causal_masks, force
+from probe.hooks import force, read_forced
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace
@@ -85,7 +84,6 @@ def critical_tokens(
     return CriticalTokens(tokens, tuple(shares), lost[0] if lost else None)
 
 
-@torch.no_grad()
 def contrast(right: Model, wrong: Model, problem: Problem, trace: Trace, beta: float = 1.0) -> Float[Tensor, " tokens"]:
     """How much likelier a token is to a model that solves than to one that fails; the critical token scores lowest.
 
@@ -101,21 +99,12 @@ def contrast(right: Model, wrong: Model, problem: Problem, trace: Trace, beta: f
     return score.gather(1, torch.tensor(trace.tokens)[:, None])[:, 0]
 
 
-@torch.no_grad()
 def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tokens"]:
     """Entropy in nats of what each token was drawn from: the plainest sign that something is decided there."""
-    log_p = log_probs(model, problem, trace)
-    return -(log_p.exp() * log_p).sum(-1)
+    return torch.distributions.Categorical(logits=log_probs(model, problem, trace)).entropy()
 
 
 def log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "tokens vocab"]:
-    """What each token of the trace was predicted by."""
-    texts: Sequence[Sequence[int]] = [trace.tokens]
-    forced = force(model, [model.prompt_ids(problem.question)], texts)
-    out = model.hf(
-        input_ids=forced.ids,
-        attention_mask=causal_masks(model, forced.valid, forced.ids.shape[1]),
-        position_ids=forced.positions,
-        use_cache=False,
-    )
-    return out.logits[0, forced.predicts[0]].float().log_softmax(-1).cpu()
+    """What each token of a trace was predicted by, with the model's own prompt before it."""
+    forced = force(model, [model.prompt_ids(problem.question)], [trace.tokens])
+    return read_forced(model, forced, 0)[0][0].float().log_softmax(-1).cpu()

@@ -24,11 +24,10 @@ from probe.circuits.graph import Reader as Reader
 from probe.circuits.heads import ABLATIONS as ABLATIONS
 from probe.circuits.heads import Head as Head
 from probe.circuits.heads import Reference as Reference
-from probe.circuits.heads import heads_ablated as heads_ablated
-from probe.circuits.heads import heads_scaled as heads_scaled
+from probe.circuits.heads import heads_changed as heads_changed
 from probe.circuits.heads import matched_heads as matched_heads
 from probe.circuits.heads import reference as reference
-from probe.circuits.heads import sentence_starts as sentence_starts
+from probe.circuits.heads import start_tokens as start_tokens
 from probe.circuits.heads import strongest_heads as strongest_heads
 from probe.circuits.lens import EdgeLens as EdgeLens
 from probe.circuits.pairs import Pairs as Pairs
@@ -36,6 +35,7 @@ from probe.circuits.pairs import behaviour_pairs as behaviour_pairs
 from probe.circuits.pairs import divergence as divergence
 from probe.circuits.pairs import logit_difference as logit_difference
 from probe.circuits.pairs import read_pairs as read_pairs
+from probe.circuits.pairs import shows_behaviour as shows_behaviour
 from probe.circuits.patching import PatchMap as PatchMap
 from probe.circuits.patching import patch as patch
 from probe.circuits.paths import path_effect as path_effect

@@ -57,7 +57,8 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"]) -> LogitLens:
         log_p = model.unembed(acts[site][0]).float().log_softmax(-1)
         best = log_p.max(-1)
         target = log_p[:-1].gather(1, ids.to(log_p.device)[1:, None])[:, 0]
-        rows.append((best.indices, best.values, target, -(log_p.exp() * log_p).sum(-1)))
+        spread = torch.distributions.Categorical(logits=log_p).entropy()
+        rows.append((best.indices, best.values, target, spread))
     top, log_prob, target, entropy = (torch.stack(part).cpu() for part in zip(*rows, strict=True))
     said = tuple(tuple(model.decode([token]) for token in row) for row in top.tolist())
     return LogitLens(tuple(model.decode([token]) for token in ids.tolist()), top, said, log_prob, target, entropy)

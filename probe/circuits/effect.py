@@ -1,16 +1,15 @@
 """What a model does when some of its heads are changed, beside what it does when as many others are."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe._errors import ProbeError
 from probe._measured import Measured, measured
-from probe.circuits.heads import Head, Reference, heads_ablated, heads_scaled, matched_heads
+from probe.circuits.heads import Head, Reference, heads_changed, matched_heads
+from probe.circuits.pairs import shows_behaviour
 from probe.hooks import Selection, Tokens
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
@@ -30,13 +29,11 @@ def behaviour_look(
     Raises:
         ProbeError: if sentences of these problems have no types.
     """
-    kind = problem_set.sentence_type
-    if kind is None:
-        raise ProbeError(f"sentences of {problem_set.name} have no types: name a pair whose problem set has them")
+    shows = shows_behaviour(problem_set, behaviour)
 
     def look() -> dict[str, Tensor]:
         rollouts = generate_traces(model, problem_set, problems, max_new_tokens=max_new_tokens)
-        shown = [[kind(trace.sentence_text(each)) == behaviour for each in trace.sentences] for trace in rollouts]
+        shown = [[shows(trace.sentence_text(each)) for each in trace.sentences] for trace in rollouts]
         counts = torch.tensor([sum(each) for each in shown]).double()
         return {
             "count": counts,
@@ -64,7 +61,7 @@ def effect_of_heads(
     Args:
         by: one of ``ABLATIONS``, or a factor to scale what they write.
         of: what mean and resample draw from.
-        tokens: where heads are ablated; a factor scales everywhere.
+        tokens: where heads are changed; everywhere unless given.
         draws: sets of others.
         seed: draws them.
         progress: show a bar.
@@ -79,11 +76,11 @@ def effect_of_heads(
     n_heads = model.hf.config.get_text_config().num_attention_heads
     drawn = [matched_heads(heads, n_heads, seed + draw) for draw in range(draws)]
     whole = look()
-    with _changed(model, heads, by, of, tokens, seed):
+    with heads_changed(model, heads, by, of, tokens=tokens, seed=seed):
         changed = look()
     others = []
     for some in tqdm(drawn, desc="other heads", unit="set", disable=not progress):
-        with _changed(model, some, by, of, tokens, seed):
+        with heads_changed(model, some, by, of, tokens=tokens, seed=seed):
             others.append(look())
     found = {}
     for name in whole:
@@ -95,20 +92,3 @@ def effect_of_heads(
             "more than others": measured(stacked - changed[name]),
         }
     return found
-
-
-@contextmanager
-def _changed(
-    model: Model,
-    heads: Sequence[Head],
-    by: str | float,
-    of: Reference | None,
-    tokens: Tokens | Selection | None,
-    seed: int,
-) -> Iterator[None]:
-    if isinstance(by, str):
-        with heads_ablated(model, heads, by, of, tokens=tokens, seed=seed):
-            yield
-    else:
-        with heads_scaled(model, heads, by):
-            yield

@@ -1,6 +1,5 @@
 """Pairs of texts that differ in one digit of an equation: what a model computes, and what it takes for true."""
 
-import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +10,10 @@ from probe._errors import ProbeError
 from probe.circuits.pairs import Pairs, grouped
 from probe.models import Model
 from probe.problems import Problem
+from probe.taxonomy.counters.equations import read_sum
 from probe.traces import Trace
 
 _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
-_APPLY: dict[str, Callable[[int, int], float]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": lambda left, right: left / right if right else float("nan"),
-}
 
 
 def operand_pairs(
@@ -66,7 +60,8 @@ def statement_pairs(
 
 
 def _true(found: re.Match[str]) -> bool:
-    return _APPLY[found[2]](int(found[1]), int(found[3])) == int(found[4])
+    left = read_sum(f"{found[1]} {found[2]} {found[3]}")
+    return left is not None and left.value == int(found[4])
 
 
 def _edited(text: str, places: Sequence[int]) -> str:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from probe._config import nearest
 from probe._errors import ProbeError
+from probe.activations import Document, documents_of
 from probe.circuits.circuit import Circuit
 from probe.hooks import Apply, Selection, Tokens, capture, edit
 from probe.models import Model
-from probe.traces import Trace
+from probe.traces import Trace, Traces
 
 #: What is put in a head's place.
 ABLATIONS = {
@@ -65,12 +66,12 @@ class Reference:
 @torch.no_grad()
 def reference(
     model: Model,
-    texts: Sequence[Sequence[int]],
+    texts: Traces | Sequence[Document | str | Sequence[int]],
     layers: Sequence[int] | None = None,
     *,
     tokens: Tokens | Selection | None = None,
 ) -> Reference:
-    """Read the heads over texts, given as token ids (prompts and all), one text a pass.
+    """Read the heads over traces (with their prompts), texts or token ids, one a pass.
 
     Args:
         layers: blocks; all unless given.
@@ -78,16 +79,16 @@ def reference(
     """
     asked = list(range(model.n_layers)) if layers is None else sorted(set(layers))
     parts: dict[int, list[Tensor]] = {layer: [] for layer in asked}
-    for text in texts:
+    for document in documents_of(model, texts):
         with capture(model, [f"z.{layer}" for layer in asked], tokens=tokens) as acts:
-            model.hf(torch.tensor([list(text)], device=model.device))
+            model.hf(torch.tensor([document.ids], device=model.device))
         for layer in asked:
             found = acts[f"z.{layer}"]
             parts[layer].append((found[0] if tokens is None else found).clone())
     return Reference({layer: torch.cat(some) for layer, some in parts.items()})
 
 
-def sentence_starts(traces: Sequence[Trace]) -> Tokens:
+def start_tokens(traces: Sequence[Trace]) -> Tokens:
     """The tokens that the first token of a sentence is predicted from, by what they are: full stops, line breaks."""
     return Tokens(
         ids=sorted(
@@ -97,23 +98,23 @@ def sentence_starts(traces: Sequence[Trace]) -> Tokens:
 
 
 @contextmanager
-def heads_ablated(
+def heads_changed(
     model: Model,
     heads: Sequence[Head],
-    by: str = "zero",
+    by: str | float = "zero",
     of: Reference | None = None,
     *,
     tokens: Tokens | Selection | None = None,
     seed: int = 0,
 ) -> Iterator[None]:
-    """Take away what some heads write, in every pass inside the block.
+    """Ablate or scale what some heads write, in every pass inside the block.
 
     Zero takes it out of the range that later blocks know, which can break a model that did not need it; the mean over
     texts keeps what is always there; resampling puts in what the heads of a block wrote at a token drawn anew for each
     token, which keeps its spread too (Chan et al., *Causal Scrubbing*, 2022).
 
     Args:
-        by: one of :data:`ABLATIONS`.
+        by: one of :data:`ABLATIONS`, or a factor.
         of: what mean and resample draw from.
         tokens: where; everywhere unless given.
         seed: of the draws.
@@ -121,47 +122,31 @@ def heads_ablated(
     Raises:
         ProbeError: for an unknown way, or one that lacks its reference.
     """
-    if by not in ABLATIONS:
+    if isinstance(by, str) and by not in ABLATIONS:
         raise ProbeError(f"there is no ablation {by!r}; {nearest(by, ABLATIONS)} (of: {', '.join(ABLATIONS)})")
     layers = sorted({layer for layer, _ in heads})
-    if by != "zero" and (of is None or not set(layers) <= set(of.z)):
+    if by in ("mean", "resample") and (of is None or not set(layers) <= set(of.z)):
         raise ProbeError(f"ablation by {by} needs a reference of its blocks: give reference(model, texts)")
     generator = torch.Generator().manual_seed(seed)
+
+    def instead(z: Tensor, layer: int, some: list[int]) -> Tensor:
+        if by not in ("mean", "resample"):
+            return z[:, :, some] * (0.0 if by == "zero" else float(by))
+        assert of is not None
+        known = of.z[layer][:, some]
+        if by == "mean":
+            return known.mean(0)
+        return known[torch.randint(len(known), z.shape[:2], generator=generator).to(known.device)]
 
     def put(layer: int) -> Apply:
         some = [head for at, head in heads if at == layer]
 
         def change(z: Tensor) -> Tensor:
             z = z.clone()
-            if of is None or by == "zero":
-                z[:, :, some] = 0
-                return z
-            known = of.z[layer]
-            if by == "mean":
-                z[:, :, some] = known.mean(0)[some].to(z)
-            else:
-                at = torch.randint(len(known), z.shape[:2], generator=generator)
-                z[:, :, some] = known[at.to(known.device)][:, :, some].to(z)
+            z[:, :, some] = instead(z, layer, some).to(z)
             return z
 
         return Apply(change)
 
     with edit(model, {f"z.{layer}": put(layer) for layer in layers}, tokens=tokens):
-        yield
-
-
-@contextmanager
-def heads_scaled(model: Model, heads: Sequence[Head], by: float) -> Iterator[None]:
-    """Multiply what some heads write, in every pass inside the block."""
-
-    def scale(some: list[int]) -> Apply:
-        def change(z: Tensor) -> Tensor:
-            z = z.clone()
-            z[:, :, some] *= by
-            return z
-
-        return Apply(change)
-
-    layers = sorted({layer for layer, _ in heads})
-    with edit(model, {f"z.{layer}": scale([head for at, head in heads if at == layer]) for layer in layers}):
         yield

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probe._config import nearest
 from probe._errors import ProbeError
 from probe._files import read_jsonl
 from probe.circuits.lens import Metric
 from probe.models import Model
-from probe.problems import Problem
-from probe.traces import Trace
+from probe.problems import Problem, ProblemSet
+from probe.traces import Trace, Traces
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,27 @@ def divergence(clean: Float[Tensor, "rows pos vocab"]) -> Metric:
         return -(log_p.exp() * (log_p - logits[:, -1].float().log_softmax(-1))).sum(-1)
 
     return metric
+
+
+def shows_behaviour(problem_set: ProblemSet, behaviour: str, traces: Traces | None = None) -> Callable[[str], bool]:
+    """Whether the text of a sentence is of a type that the problem set's grammar tells.
+
+    Args:
+        traces: of which a sentence has to be of the type.
+
+    Raises:
+        ProbeError: if sentences of these problems have no types, or none of the traces' is of this one.
+    """
+    kind = problem_set.sentence_type
+    if kind is None:
+        raise ProbeError(f"sentences of {problem_set.name} have no types: name a pair whose problem set has them")
+    if traces is not None:
+        there = {kind(trace.sentence_text(each)) or "none" for trace in traces for each in trace.sentences}
+        if behaviour not in there:
+            raise ProbeError(
+                f"no sentence of {traces.model_name} is of the type {behaviour!r}; {nearest(behaviour, there)}"
+            )
+    return lambda text: kind(text) == behaviour
 
 
 def behaviour_pairs(
@@ -146,6 +168,8 @@ def read_pairs(model: Model, path: str | Path) -> Pairs:
             raise ProbeError(f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them alike")
         if not all(nexts) or nexts[0] == nexts[1]:
             raise ProbeError(f"{where}: right and wrong begin with the same token, or with none")
+        if clean == corrupt:
+            raise ProbeError(f"{where}: clean and corrupt are the same text")
         by_length[len(clean)].append((clean, corrupt, nexts[0][0], nexts[1][0]))
     if not by_length:
         raise ProbeError(f"{path} has no pairs: give one on every line")

@@ -4,6 +4,7 @@ Thinking Sparks (2509.25758) takes the heads of one circuit that are not in the 
 on other pairs, differ too; so what counts here is a difference that pairs agree on.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -93,13 +94,14 @@ def head_importance(
     *,
     parts: int = 8,
     edges: float = 0.1,
-    method: str = "eap-ig-inputs",
-    metric: str = "logit-difference",
     steps: int = 5,
 ) -> tuple[Float[Tensor, "parts layers heads"], Bool[Tensor, "layers heads"]]:
     """The share of all edge scores that leaves each head, by parts of the pairs; and whether it is in the circuit.
 
+    Edges are scored by integrated gradients of the inputs, on the logit difference.
+
     Args:
+        parts: every so-many-th pair together.
         edges: the circuit is the strongest share of edges, scored on all pairs.
 
     Raises:
@@ -108,7 +110,7 @@ def head_importance(
     if len(pairs) < parts:
         raise ProbeError(f"{len(pairs)} pairs cannot be parted into {parts}: give more pairs")
     lens = EdgeLens(model)
-    scores = edge_scores(lens, pairs, method, metric=metric, steps=steps)
+    scores = edge_scores(lens, pairs, steps=steps)
     found = [Circuit(lens.graph, scores[part::parts].mean(0)).heads() for part in range(parts)]
     circuit = Circuit(lens.graph, scores.mean(0)).top(max(1, round(edges * len(lens.graph))))
     return torch.stack(found), circuit.heads() > 0
@@ -121,8 +123,6 @@ def head_shift(
     *,
     parts: int = 8,
     edges: float = 0.1,
-    method: str = "eap-ig-inputs",
-    metric: str = "logit-difference",
     steps: int = 5,
 ) -> HeadShift:
     """Attribute the same pairs in two models, part by part, and test each head's difference.
@@ -130,11 +130,9 @@ def head_shift(
     Raises:
         ProbeError: if the two differ in their heads, or there are fewer pairs than parts.
     """
-    sides = [
-        head_importance(model, pairs, parts=parts, edges=edges, method=method, metric=metric, steps=steps)
-        for model in (before, after)
-    ]
-    (first, in_first), (second, in_second) = sides
+    (first, in_first), (second, in_second) = (
+        head_importance(model, pairs, parts=parts, edges=edges, steps=steps) for model in (before, after)
+    )
     if first.shape != second.shape:
         raise ProbeError(f"{before.name} and {after.name} have other numbers of blocks or heads")
     return HeadShift(first, second, in_first, in_second, flipped_p(second - first))
@@ -214,3 +212,39 @@ def agreement(
     drawn = np.array([mean(exchanged(arrays), None if others_ is None else exchanged(others_)) for _ in range(draws)])
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Agreement(value, (float(low), float(high)), float((1 + (drawn >= value).sum()) / (1 + draws)))
+
+
+@dataclass(frozen=True)
+class SharedHeads:
+    """Heads that each of several runs has as new.
+
+    Attributes:
+        heads: in all of them.
+        by_chance: how many there would be on average if each run had as many of the same blocks, drawn.
+        p: share of such draws with as many.
+    """
+
+    heads: tuple[Head, ...]
+    by_chance: float
+    p: float
+
+
+def shared_heads(runs: Sequence[Sequence[Head]], n_heads: int, *, draws: int = 2000, seed: int = 0) -> SharedHeads:
+    """Compare what several runs of training have in common with what chance would give them.
+
+    Args:
+        runs: the heads of each.
+        n_heads: of a block.
+    """
+    shared = set.intersection(*map(set, runs))
+    rng = np.random.default_rng(seed)
+
+    def drawn(run: Sequence[Head]) -> set[Head]:
+        counts = Counter(layer for layer, _ in run)
+        return {
+            (layer, int(head)) for layer, count in counts.items() for head in rng.choice(n_heads, count, replace=False)
+        }
+
+    sizes = np.array([len(set.intersection(*map(drawn, runs))) for _ in range(draws)])
+    p = float((1 + (sizes >= len(shared)).sum()) / (1 + draws))
+    return SharedHeads(tuple(sorted(shared)), float(sizes.mean()), p)

@@ -1,13 +1,12 @@
 """Two models on the same text, token by token: divergence, entropy, and its running mean."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.anchors.critical import log_probs
+from probe.anchors import log_probs
 from probe.models import Pair
 from probe.problems import Problem
 from probe.traces import Trace
@@ -44,13 +43,12 @@ def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[
     return torch.stack(found)
 
 
-@torch.no_grad()
 def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
     """Read a trace by both models, each with its own prompt before it."""
     base, thinking = (log_probs(model, problem, trace) for model in (pair.base, pair.thinking))
     width = min(base.shape[1], thinking.shape[1])
     first, second = base[:, :width], thinking[:, :width]
-    before, after = (-(log_p.exp() * log_p).sum(-1) for log_p in (first, second))
+    before, after = (torch.distributions.Categorical(logits=log_p).entropy() for log_p in (first, second))
     return TokenTrace(
         tuple(pair.thinking.decode([token]) for token in trace.tokens),
         (second.exp() * (second - first)).sum(-1),
@@ -58,8 +56,3 @@ def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
         after,
         (first.argmax(-1) == second.argmax(-1)).float(),
     )
-
-
-def token_traces(pair: Pair, problems: Sequence[Problem], traces: Sequence[Trace]) -> list[TokenTrace]:
-    """Of several traces."""
-    return [token_trace(pair, problem, trace) for problem, trace in zip(problems, traces, strict=True)]

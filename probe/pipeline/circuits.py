@@ -19,7 +19,8 @@ from probe.circuits import (
     faithfulness,
     kept_by,
     reference,
-    sentence_starts,
+    shows_behaviour,
+    start_tokens,
     strongest_heads,
 )
 from probe.models import Model, find_pair, load_pair
@@ -92,32 +93,23 @@ def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) ->
     if pair.config.problems is None:
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
     problem_set = load_problems(pair.config.problems)
-    kind = problem_set.sentence_type
-    if kind is None:
-        raise ProbeError(f"sentences of {problem_set.name} have no types: name a pair whose problem set has them")
+    shows_behaviour(problem_set, config.behaviour)
     folder = RunFolder(out, {"circuits": to_dict(config)})
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
     limit = pair.config.max_new_tokens
     traces = generate_traces(
         model, problem_set, train, max_new_tokens=limit, folder=folder.path / "traces", progress=progress
     )
-    there = {kind(trace.sentence_text(each)) or "none" for trace in traces for each in trace.sentences}
-    if config.behaviour not in there:
-        raise ProbeError(
-            f"no sentence of {model.name} is of the type {config.behaviour!r}; {nearest(config.behaviour, there)}"
-        )
-    pairs = behaviour_pairs(
-        model, traces, train, lambda text: kind(text) == config.behaviour, n=config.pairs, seed=config.seed
-    )
+    shows = shows_behaviour(problem_set, config.behaviour, traces)
+    pairs = behaviour_pairs(model, traces, train, shows, n=config.pairs, seed=config.seed)
     found, held = pairs.split()
     lens = EdgeLens(model)
     scored = attribute(lens, found, config.method, metric=config.metric, steps=config.steps, progress=progress)
     curve = faithfulness(lens, scored, held, config.shares, metric=config.metric, progress=progress)
     circuit = scored.top(_smallest(config, lens, scored, found))
     circuit.save(out / "circuit.json")
-    texts = [[*model.prompt_ids(problem.question), *trace.tokens] for problem, trace in zip(train, traces, strict=True)]
-    tokens = sentence_starts(traces) if config.where == "starts" else None
-    reads = None if config.ablation == "zero" else reference(model, texts, tokens=tokens)
+    tokens = start_tokens(traces) if config.where == "starts" else None
+    reads = None if config.ablation == "zero" else reference(model, traces, tokens=tokens)
     heads = strongest_heads(circuit, config.heads)
     look = behaviour_look(model, problem_set, test, config.behaviour, max_new_tokens=limit)
     effect = effect_of_heads(

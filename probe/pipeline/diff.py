@@ -8,30 +8,38 @@ from typing import Any
 
 import torch
 
-from probe._config import check_least, check_seeds, nearest, to_dict
+from probe._config import check_least, check_seeds, to_dict
 from probe._errors import ProbeError
 from probe._files import write_json
 from probe._measured import Measured
-from probe.circuits import behaviour_look, behaviour_pairs, effect_of_heads, reference, sentence_starts
+from probe.activations import documents_of
+from probe.circuits import (
+    behaviour_look,
+    behaviour_pairs,
+    effect_of_heads,
+    reference,
+    shows_behaviour,
+    start_tokens,
+)
 from probe.diff import (
+    LEAST,
     PARTS,
-    PairDiff,
     Series,
     agreement,
+    check_parts,
     compare,
     fit_rise,
     importance_series,
     load_series,
     massive_activations,
+    shared_heads,
 )
 from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.folder import RunFolder
 from probe.problems import ProblemSet, load_problems
 from probe.reports import write_diff_report
-from probe.traces import generate_traces
+from probe.traces import Traces, generate_traces
 
-_CURVE = 6
-"""Checkpoints that a curve of five parameters needs."""
 _TEXTS = 10
 """Texts that checkpoints' massive activations are looked for in."""
 
@@ -67,9 +75,7 @@ class DiffConfig:
     def __post_init__(self) -> None:
         check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
         check_seeds("seed", [self.seed])
-        for part in self.parts:
-            if part not in PARTS:
-                raise ProbeError(f"there is no part {part!r}; {nearest(part, PARTS)} (of: {', '.join(PARTS)})")
+        check_parts(self.parts)
         for each in self.series:
             if not all(each.partition("=")[::2]):
                 raise ProbeError(f"series is {each!r}: write NAME=FOLDER, as rl=runs/series/rl")
@@ -90,10 +96,22 @@ def diff(config: DiffConfig, out: Path, *, progress: bool = False) -> dict[str, 
     if pair.config.problems is None:
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
     problem_set = load_problems(pair.config.problems)
-    RunFolder(out, {"diff": to_dict(config)})
+    if config.behaviour is not None or runs:
+        shows_behaviour(problem_set, config.behaviour or "")
+    train = problem_set.take("train", config.problems)
+    folder = RunFolder(out, {"diff": to_dict(config)})
+    traces = generate_traces(
+        pair.thinking,
+        problem_set,
+        train,
+        max_new_tokens=pair.config.max_new_tokens,
+        folder=folder.path / "traces",
+        progress=progress,
+    )
     found = compare(
         pair,
         problems=problem_set,
+        traces=traces,
         behaviour=config.behaviour,
         parts=config.parts,
         n=config.problems,
@@ -102,70 +120,31 @@ def diff(config: DiffConfig, out: Path, *, progress: bool = False) -> dict[str, 
         seed=config.seed,
         progress=progress,
     )
-    results = plain(found)
+    results = found.to_dict()
     if found.heads is not None and found.behaviour is not None and config.heads:
         grown = found.heads.grown[: config.heads]
         if grown:
-            results["effects"] = _effects(config, pair, problem_set, found.behaviour, grown, progress)
+            results["effects"] = _effects(config, pair, problem_set, traces, found.behaviour, grown, progress)
     if runs:
-        results |= _series(config, pair, problem_set, found.behaviour, runs, progress)
+        results |= _series(config, pair, problem_set, traces, found.behaviour, runs, progress)
     write_json(out / "results.json", results)
     write_diff_report(results, out / "report.html")
     return results
-
-
-def plain(found: PairDiff) -> dict[str, Any]:
-    """What a comparison found, as ``results.json`` holds it."""
-    told: dict[str, Any] = {
-        "pair": found.pair,
-        "behaviour": found.behaviour,
-        "findings": [asdict(each) for each in found.findings],
-        "missing": found.missing,
-    }
-    if found.heads is not None:
-        heads = found.heads
-        told["heads"] = {
-            "before": heads.before.mean(0).tolist(),
-            "after": heads.after.mean(0).tolist(),
-            "p": heads.p.tolist(),
-            **{name: getattr(heads, name) for name in ("grown", "shrunk", "emergent", "lost")},
-        }
-    for name in ("direction", "truth"):
-        if (transfer := getattr(found, name)) is not None:
-            told[name] = asdict(transfer)
-    if found.knowledge is not None:
-        maps = found.knowledge
-        told["knowledge"] = {name: getattr(maps, name) for name in ("correlation", "within", "largest")} | {
-            name: getattr(maps, name).values.tolist() for name in ("base", "thinking", "into_thinking", "into_base")
-        }
-    if found.latents is not None:
-        latents = found.latents
-        told["latents"] = {
-            "ratio": latents.ratio.tolist(),
-            "back": latents.back.tolist(),
-            "active": latents.active.tolist(),
-            "thinking_only": latents.thinking_only,
-            "base_only": latents.base_only,
-            "variance_explained": latents.variance_explained,
-        }
-    return told
 
 
 def _effects(
     config: DiffConfig,
     pair: Pair,
     problem_set: ProblemSet,
+    traces: Traces,
     behaviour: str,
     grown: list[tuple[int, int]],
     progress: bool,
 ) -> dict[str, Any]:
     """The thinking model without the heads that grew, and with them made weaker and stronger, beside others."""
     model, limit = pair.thinking, pair.config.max_new_tokens
-    train = problem_set.take("train", config.problems)
-    traces = generate_traces(model, problem_set, train, max_new_tokens=limit)
-    tokens = sentence_starts(traces)
-    texts = [[*model.prompt_ids(problem.question), *trace.tokens] for problem, trace in zip(train, traces, strict=True)]
-    reads = reference(model, texts, tokens=tokens)
+    tokens = start_tokens(traces)
+    reads = reference(model, traces, tokens=tokens)
     look = behaviour_look(model, problem_set, problem_set.take("test", config.test), behaviour, max_new_tokens=limit)
     ways: list[str | float] = ["resample", *config.factors]
     effects = {
@@ -193,24 +172,19 @@ def _series(
     config: DiffConfig,
     pair: Pair,
     problem_set: ProblemSet,
+    traces: Traces,
     behaviour: str | None,
     runs: list[tuple[str, Series]],
     progress: bool,
 ) -> dict[str, Any]:
     """Importance of heads by step, whether runs agree on what changed, and massive activations by step."""
-    kind = problem_set.sentence_type
-    if kind is None:
-        raise ProbeError(f"sentences of {problem_set.name} have no types: a series is compared for one of them")
     behaviour = behaviour or config.behaviour
     if behaviour is None:
         raise ProbeError("a series is compared for a behaviour: name one, or look at the part heads as well")
+    shows = shows_behaviour(problem_set, behaviour, traces)
     train = problem_set.take("train", config.problems)
-    traces = generate_traces(pair.thinking, problem_set, train, max_new_tokens=pair.config.max_new_tokens)
-    pairs = behaviour_pairs(
-        pair.thinking, traces, train, lambda text: kind(text) == behaviour, n=config.pairs, group=1, seed=config.seed
-    )
-    prompts = (pair.thinking.prompt_ids(problem.question) for problem in train[:_TEXTS])
-    texts = [[*prompt, *trace.tokens] for prompt, trace in zip(prompts, traces, strict=False)]
+    pairs = behaviour_pairs(pair.thinking, traces, train, shows, n=config.pairs, group=1, seed=config.seed)
+    texts = [document.ids for document in documents_of(pair.thinking, traces[:_TEXTS])]
     told, changes = [], {}
     for name, series in runs:
         importance, inside = importance_series(_models(config, pair, series), pairs, progress=progress)
@@ -226,7 +200,7 @@ def _series(
                 "emergent": _heads(inside[-1] & ~inside[0]),
                 "lost": _heads(inside[0] & ~inside[-1]),
                 "massive": ratios,
-                "curve": asdict(fit_rise(steps, ratios)) if len(steps) >= _CURVE else None,
+                "curve": asdict(fit_rise(steps, ratios)) if len(steps) >= LEAST else None,
             }
         )
     agreements = []
@@ -235,7 +209,14 @@ def _series(
             continue
         found = agreement(changes[first], None if first == second else changes[second], seed=config.seed)
         agreements.append({"runs": [first, second], **asdict(found)})
-    return {"series": told, "agreement": agreements, "chance": _by_chance(told)}
+    n_heads = pair.thinking.hf.config.get_text_config().num_attention_heads
+    chance = []
+    for name in changes:
+        new = [run["emergent"] for run in told if run["name"] == name]
+        if len(new) > 1:
+            found = shared_heads(new, n_heads, seed=config.seed)
+            chance.append({"name": name, "runs": len(new), **asdict(found)})
+    return {"series": told, "agreement": agreements, "chance": chance}
 
 
 def _models(config: DiffConfig, pair: Pair, series: Series) -> Iterator[Model]:
@@ -247,38 +228,3 @@ def _models(config: DiffConfig, pair: Pair, series: Series) -> Iterator[Model]:
 
 def _heads(inside: torch.Tensor) -> list[tuple[int, int]]:
     return [(layer, head) for layer, head in inside.nonzero().tolist()]
-
-
-def _by_chance(told: list[dict[str, Any]], draws: int = 2000) -> list[dict[str, Any]]:
-    """Heads that every run of a name has as emergent, beside as many drawn from the same layers in each run."""
-    found = []
-    for name in dict.fromkeys(run["name"] for run in told):
-        runs = [run for run in told if run["name"] == name]
-        if len(runs) < 2:
-            continue
-        n_heads = len(runs[0]["importance"][0][0])
-        shared = set.intersection(*({tuple(at) for at in run["emergent"]} for run in runs))
-        generator = torch.Generator().manual_seed(0)
-        drawn = []
-        for _ in range(draws):
-            sets = []
-            for run in runs:
-                layers = torch.tensor([layer for layer, _ in run["emergent"]], dtype=torch.long).bincount()
-                sets.append(
-                    {
-                        (layer, head)
-                        for layer, count in enumerate(layers.tolist())
-                        for head in torch.randperm(n_heads, generator=generator)[:count].tolist()
-                    }
-                )
-            drawn.append(len(set.intersection(*sets)))
-        found.append(
-            {
-                "name": name,
-                "runs": len(runs),
-                "shared": sorted(shared),
-                "by chance": sum(drawn) / draws,
-                "p": (1 + sum(each >= len(shared) for each in drawn)) / (1 + draws),
-            }
-        )
-    return found

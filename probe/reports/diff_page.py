@@ -80,8 +80,8 @@ def agreement_rows(
     rows += [
         (
             f"{each['name']}: heads that are new in all {each['runs']} runs",
-            f"{len(each['shared'])}" + "".join(f" a{layer}.h{head}" for layer, head in each["shared"]),
-            f"{number(each['by chance'])} on average, p {number(each['p'], 3)}",
+            f"{len(each['heads'])}" + "".join(f" a{layer}.h{head}" for layer, head in each["heads"]),
+            f"{number(each['by_chance'])} on average, p {number(each['p'], 3)}",
         )
         for each in chance or ()
     ]

@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from probe.anchors import Anchors, ForcedAnswers
-from probe.circuits import LogitLens, PatchMap
-from probe.diff import TokenTrace, running_mean
 from probe.reports.behaviour_look import GREY, short, styled
 
 if TYPE_CHECKING:
@@ -13,13 +10,17 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from torch import Tensor
 
+    from probe.anchors import Anchors, ForcedAnswers
+    from probe.circuits import LogitLens, PatchMap
+    from probe.diff import TokenTrace
+
 _BLUE, _ORANGE = "#2f7fc1", "#c8641e"
 _SCALE = [[0, _ORANGE], [0.5, "rgba(128,128,128,0.04)"], [1, _BLUE]]
 _WORDS = 40
 """Columns of a map that have their words written in."""
 
 
-def lens_figure(lens: LogitLens, last: int = 24) -> "Figure":
+def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     """What the model would say after each block, at the last tokens of a text; the darker, the surer."""
     from plotly.graph_objects import Figure, Heatmap
 
@@ -69,7 +70,7 @@ def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16
     return styled(figure, "Direct attribution: what each writer adds to the logit difference", 130 + 24 * len(shown))
 
 
-def patch_figure(found: PatchMap, tokens: Sequence[str] | None = None) -> "Figure":
+def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Figure":
     """What each state brings back: blue towards the clean run, orange away from it.
 
     Args:
@@ -111,7 +112,7 @@ def patch_figure(found: PatchMap, tokens: Sequence[str] | None = None) -> "Figur
     return styled(figure, f"{found.site}: share of the metric that is {said}", 170 + 40 * layers)
 
 
-def anchors_figure(anchors: Anchors) -> "Figure":
+def anchors_figure(anchors: "Anchors") -> "Figure":
     """How much each sentence raises accuracy, against another in its place; and accuracy so far."""
     from plotly.graph_objects import Bar, Figure, Scatter
 
@@ -141,7 +142,7 @@ def anchors_figure(anchors: Anchors) -> "Figure":
     return styled(figure, "Thought anchors: what each sentence does to accuracy", 150 + 26 * n, legend=40)
 
 
-def forced_figure(forced: ForcedAnswers) -> "Figure":
+def forced_figure(forced: "ForcedAnswers") -> "Figure":
     """How often the answer is right if thinking is cut off after each sentence."""
     from plotly.graph_objects import Figure, Scatter
 
@@ -161,9 +162,11 @@ def forced_figure(forced: ForcedAnswers) -> "Figure":
     return styled(figure, "Forced answers", 150 + 26 * len(forced.accuracy))
 
 
-def token_trace_figure(trace: TokenTrace, decay: float = 0.9) -> "Figure":
+def token_trace_figure(trace: "TokenTrace", decay: float = 0.9) -> "Figure":
     """Divergence of the two models token by token, and the thinking model's entropy with its running mean."""
     from plotly.graph_objects import Figure, Scatter
+
+    from probe.diff import running_mean
 
     places = list(range(len(trace.tokens)))
     words = [short(token, 14) for token in trace.tokens]

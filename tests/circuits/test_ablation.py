@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from probe._errors import ProbeError
-from probe.circuits import Reference, heads_ablated, reference, sentence_starts
+from probe.circuits import Reference, heads_changed, reference, start_tokens
 from probe.hooks import Tokens, capture
 from tests.circuits.conftest import drawn_pairs
 
@@ -13,7 +13,7 @@ HEADS = [(1, 2), (3, 0)]
 
 @torch.no_grad()
 def z_under(model, ids, by, of=None, **more):
-    with heads_ablated(model, HEADS, by, of, **more), capture(model, ["z.1", "z.3", "z.2"]) as acts:
+    with heads_changed(model, HEADS, by, of, **more), capture(model, ["z.1", "z.3", "z.2"]) as acts:
         model.hf(ids)
     return {layer: acts[f"z.{layer}"].clone() for layer in (1, 2, 3)}
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_ablated_is_refused(llama, known):
         ("mean", None, "needs a reference"),
         ("resample", Reference({1: known.z[1]}), "needs a reference"),
     ):
-        with pytest.raises(ProbeError, match=said), heads_ablated(llama, HEADS, by, of):
+        with pytest.raises(ProbeError, match=said), heads_changed(llama, HEADS, by, of):
             pass
 
 
@@ -73,4 +73,4 @@ def test_sentences_begin_after_full_stops():
     pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
     traces = probe.generate_traces(pair.base, problems, problems.take("train", 2), max_new_tokens=40)
     stops = pair.base.tokenizer(".", add_special_tokens=False).input_ids
-    assert sentence_starts(traces).ids == stops
+    assert start_tokens(traces).ids == stops

@@ -121,6 +121,7 @@ def test_pairs_of_ones_own(llama, tmp_path):
     for text, said in (
         ('{"clean": "Mia has 2 3", "corrupt": "Tom has", "right": "4", "wrong": "5"}', "1: clean has"),
         ('{"clean": "Mia", "corrupt": "Tom", "right": "4", "wrong": "4"}', "begin with the same token"),
+        ('{"clean": " Mia", "corrupt": " Mia", "right": "4", "wrong": "5"}', "are the same text"),
         ('{"clean": "Mia"}', "has no text 'corrupt'"),
         ("[]", "not a JSON object"),
         ("", "has no pairs"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from probe._errors import ProbeError
-from probe.circuits import Circuit, EdgeLens, Graph, heads_scaled, matched_heads, strongest_heads
+from probe.circuits import Circuit, EdgeLens, Graph, heads_changed, matched_heads, strongest_heads
 from tests.circuits.conftest import drawn_pairs
 
 HEADS = [(1, 2), (3, 0), (3, 1)]
@@ -25,7 +25,7 @@ def test_heads_off_are_heads_off_in_transformer_lens(llama):
         hooks = [(f"blocks.{layer}.attn.hook_z", scaled(head, by)) for layer, head in HEADS]
         with torch.no_grad(), lens.bridge.hooks(fwd_hooks=hooks):
             expected = lens.logits(clean)
-        with torch.no_grad(), heads_scaled(llama, HEADS, by):
+        with torch.no_grad(), heads_changed(llama, HEADS, by):
             found = llama.hf(clean).logits
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert (llama.hf(clean).logits - found).abs().max() > 1e-3

@@ -6,8 +6,8 @@ import torch
 from scipy.stats import permutation_test
 
 from probe._errors import ProbeError
-from probe.circuits import heads_scaled
-from probe.diff import agreement, head_shift, load_series
+from probe.circuits import heads_changed
+from probe.diff import agreement, head_shift, load_series, shared_heads
 from probe.diff.heads import flipped_p, importance_series
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs, llama, wired  # noqa: F401
@@ -32,7 +32,7 @@ def test_a_head_that_was_taken_out_is_lost(wired, tmp_path):  # noqa: F811
     found = head_shift(wired, after, drawn_pairs(rows=32), edges=0.15, steps=3)
     assert (1, 3) in found.lost and (1, 2) in found.grown and found.contrast[1, 3] == pytest.approx(-1, abs=1e-3)
     ids = drawn_pairs().clean[0]
-    with torch.no_grad(), heads_scaled(wired, [(1, 3)], 0.0):
+    with torch.no_grad(), heads_changed(wired, [(1, 3)], 0.0):
         torch.testing.assert_close(wired.hf(ids).logits, after.hf(ids).logits, atol=1e-5, rtol=1e-4)
     importance, inside = importance_series([wired, after], drawn_pairs(rows=8), edges=0.15)
     assert importance[0, 1, 3] > 0.05 > importance[1, 1, 3] and inside[0, 1, 3] and not inside[1, 1, 3]
@@ -83,3 +83,11 @@ def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path, tiny_folder
     series = load_series(tmp_path, "{question}")
     assert series.steps == (3, 20, 100) and len(series) == 3
     assert [step for step, _ in series] == [3, 20, 100]
+
+
+def test_heads_in_common_are_set_beside_chance():
+    same = shared_heads([[(0, 1), (2, 3)]] * 3, 8)
+    assert same.heads == ((0, 1), (2, 3)) and same.p < 0.01
+    assert same.by_chance == pytest.approx(2 / 64, abs=0.02)
+    apart = shared_heads([[(0, 1)], [(0, 2)], [(1, 1)]], 8)
+    assert apart.heads == () and apart.p == 1

@@ -161,7 +161,7 @@ def test_nothing_differs_between_a_model_and_itself(bundled):
 def test_what_cannot_be_compared_is_refused(bundled):
     with pytest.raises(ProbeError, match="no part 'head'; did you mean 'heads'"):
         compare(bundled, parts=["head"])
-    with pytest.raises(ProbeError, match="no sentence is of the type 'chekc'; did you mean 'check'"):
+    with pytest.raises(ProbeError, match="no sentence of tiny-rl is of the type 'chekc'; did you mean 'check'"):
         compare(bundled, behaviour="chekc", n=2, parts=["neurons"])
 
 
