@@ -91,7 +91,8 @@ def patch(
         which any of its texts differ hold nothing that tells them apart, and are left at zero.
 
     Raises:
-        ProbeError: for an unknown site or way to part it, or a source of another shape.
+        ProbeError: for an unknown site or way to part it, a source of another shape, or pairs that the metric does not
+            tell apart.
     """
     by = by or ("head" if site == "z" else "position")
     for what, said, known in (("site to patch", site, PATCHED), ("way to part a site", by, _BY)):
@@ -119,6 +120,8 @@ def patch(
             found = _patched(model, source, f"{site}.{layer}", into, of, choices, measure)
             sums[layer] += torch.cat([alone.expand(places - len(found)), found])
     lost, whole = ends.tolist()
+    if lost == whole:
+        raise ProbeError("the clean and the corrupt texts do not differ in the metric: there is nothing to bring back")
     return PatchMap(
         ((sums - lost) / (whole - lost)).float(),
         site,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from probe._errors import ProbeError
-from probe.circuits import patch
+from probe.circuits import Pairs, patch
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 
@@ -87,3 +87,9 @@ def test_the_strongest_places_come_first(llama):
 def test_what_cannot_be_patched_is_refused(llama, more, said):
     with pytest.raises(ProbeError, match=said):
         patch(llama, drawn_pairs(), **more)
+
+
+def test_pairs_that_the_metric_does_not_tell_apart_are_refused(llama):
+    pairs = drawn_pairs()
+    with pytest.raises(ProbeError, match="do not differ in the metric"):
+        patch(llama, Pairs(pairs.clean, pairs.corrupt, pairs.right, pairs.right))

@@ -28,7 +28,7 @@ SMALL = {
 def test_from_texts_to_the_page(tmp_path):
     config, out = tmp_path / "diff.yaml", tmp_path / "out"
     config.write_text(json.dumps(SMALL))
-    series = [f"{way}={bundled_folder('tiny-series') / way}" for way in ("rl", "sft", "rl")]
+    series = [f"{way}={bundled_folder('tiny-series') / way}" for way in ("rl", "rl")]
     told = [word for each in series for word in ("--series", each)]
     done = CliRunner().invoke(
         app,
@@ -37,7 +37,7 @@ def test_from_texts_to_the_page(tmp_path):
     assert done.exit_code == 0, done.output
     results = json.loads((out / "results.json").read_text())
     assert {each["part"] for each in results["findings"]} == set(SMALL["parts"]) and not results["missing"]
-    assert [run["name"] for run in results["series"]] == ["rl", "sft", "rl"]
+    assert [run["name"] for run in results["series"]] == ["rl", "rl"]
     assert results["series"][0]["steps"] == [0, 15, 30, 60] and results["series"][0]["curve"] is None
     twice = next(each for each in results["agreement"] if each["runs"] == ["rl", "rl"])
     assert twice["value"] == pytest.approx(1), "a run named twice agrees with itself"
