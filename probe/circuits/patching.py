@@ -108,9 +108,15 @@ def patch(
     places = {"position": min(shortest, last or shortest), "head": n_heads, "block": 1}[by]
     sums = torch.zeros(model.n_layers, places, dtype=torch.float64)
     ends = torch.zeros(2, dtype=torch.float64)
-    for clean, corrupt, right, wrong in tqdm(list(pairs), desc=f"patching {site}", unit="length", disable=not progress):
+    measured: list[tuple[Ids, Ids, Metric]] = []
+    for clean, corrupt, right, wrong in pairs:
         measure = divergence(_logits(model, clean)) if metric == "divergence" else logit_difference(right, wrong)
         ends += torch.stack([measure(_logits(model, ids)).double().sum().cpu() for ids in (corrupt, clean)])
+        measured.append((clean, corrupt, measure))
+    lost, whole = ends.tolist()
+    if lost == whole:
+        raise ProbeError("the clean and the corrupt texts do not differ in the metric: there is nothing to bring back")
+    for clean, corrupt, measure in tqdm(measured, desc=f"patching {site}", unit="length", disable=not progress):
         into, of = (clean, corrupt) if noising else (corrupt, clean)
         width = clean.shape[1]
         same = int((clean != corrupt).any(0).nonzero()[0]) - (width - places) if by == "position" else 0
@@ -119,9 +125,6 @@ def patch(
         for layer in range(model.n_layers):
             found = _patched(model, source, f"{site}.{layer}", into, of, choices, measure)
             sums[layer] += torch.cat([alone.expand(places - len(found)), found])
-    lost, whole = ends.tolist()
-    if lost == whole:
-        raise ProbeError("the clean and the corrupt texts do not differ in the metric: there is nothing to bring back")
     return PatchMap(
         ((sums - lost) / (whole - lost)).float(),
         site,

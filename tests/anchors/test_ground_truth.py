@@ -56,21 +56,26 @@ def test_the_contrast_of_models_tuned_on_right_and_on_wrong_traces_finds_the_sli
         train(model.hf.requires_grad_(True), model.tokenizer, document, folder, tokens=60_000, seed=0, lr=5e-4)
         model.hf.requires_grad_(False)
         models.append(model)
-    plain, checked = {"contrast": [], "log-probability": [], "entropy": []}, []
+    plain = {"contrast": [], "log-probability": [], "entropy": [], "chance": []}
+    checked = {"slip": [], "verdict": []}
     for i, (problem, trace, _, _, at) in enumerate(planted_traces(models[0], 80, seed=7)):
         lowest = int(contrast(*models, problem, trace).argmin())
         if i % 2:  # the slip is followed by a check that says so
             verdict = trace.text[: trace.text.index(": wrong")]
-            checked.append(lowest in (at, len(models[0].tokenizer(verdict).input_ids) + 1))
+            checked["slip"].append(lowest == at)
+            checked["verdict"].append(lowest == len(models[0].tokenizer(verdict).input_ids) + 1)
             continue
         plain["contrast"].append(lowest == at)
+        plain["chance"].append(1 / len(trace.tokens))
         plain["log-probability"].append(int(contrast(models[0], models[0], problem, trace).argmin()) == at)
         plain["entropy"].append(int(entropy(models[0], problem, trace).argmax()) == at)
-    rates = {name: float(np.mean(each)) for name, each in plain.items()}
+    rates = {name: float(np.mean(each)) for name, each in (plain | checked).items()}
+    # The traces were parted after the contrast had hit only 0.62 of all of them, which is why the sum is held as well.
     assert rates["contrast"] >= 0.85 and rates["log-probability"] >= 0.8, rates
-    assert rates["entropy"] <= 0.1, "the model is sure of the right digit there"
+    assert (rates["contrast"] + rates["slip"]) / 2 >= 0.5, rates
+    assert rates["entropy"] <= 0.1 and rates["chance"] < 0.05, rates
     # No right trace says "wrong", so that word is stranger to the model of right traces than the slip that it is about.
-    assert np.mean(checked) >= 0.9
+    assert rates["verdict"] > rates["slip"] and rates["verdict"] + rates["slip"] >= 0.9, rates
 
 
 def test_rollouts_find_the_token_at_which_the_trace_is_lost():
