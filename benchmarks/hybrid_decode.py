@@ -25,8 +25,8 @@ from probe.problems import Problem, load_problems
 from probe.steering import FixedVectors
 from probe.steering.learn import steering_layer
 from probe.taxonomy import Taxonomy
-from probe.taxonomy.normaliser import Normaliser
-from probe.taxonomy.weights import Weights
+from probe.taxonomy.sae.normaliser import Normaliser
+from probe.taxonomy.sae.weights import Weights
 from probe.traces import decode_greedy
 
 RATE, BEHAVIOURS = 0.12, 4
@@ -100,7 +100,7 @@ def compare(pair: Pair, problems: Sequence[Problem], size: Size) -> list[Row]:
     sides: Sides
 
     def ours(arm: Arm, rows: int, new: int) -> Callable[[], Tokens]:
-        return lambda: [trace.tokens for trace in decode_hybrid(pair, arm, problems[:rows], new_tokens=new)]
+        return lambda: [trace.tokens for trace in decode_hybrid(pair, arm, problems[:rows], max_new_tokens=new)]
 
     def alone(rows: int, new: int) -> Tokens:
         asked = {

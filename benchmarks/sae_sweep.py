@@ -23,10 +23,10 @@ from probe.activations import SentenceActivations, harvest
 from probe.models import Model, load_pair
 from probe.problems import load_problems
 from probe.taxonomy import TaxonomyConfig
-from probe.taxonomy.search import Split
-from probe.taxonomy.starts import spherical_centres
-from probe.taxonomy.train import train_saes
-from probe.taxonomy.weights import Weights
+from probe.taxonomy.sae.starts import spherical_centres
+from probe.taxonomy.sae.train import train_saes
+from probe.taxonomy.sae.weights import Weights
+from probe.taxonomy.search.search import Split
 from probe.traces import generate_traces
 
 CONFIG = TaxonomyConfig(sizes=tuple(range(5, 51, 5)), seeds=(0, 1, 2), k=3)
@@ -96,7 +96,9 @@ def main() -> None:
         return 1 - sum(each.explained(split.x_validation) for each in found.values()) / len(found)
 
     def together(steps: int) -> dict[tuple[int, int], Weights]:
-        return train_saes(split.x, split.x_validation, replace(config, steps=steps, patience=config.steps))
+        return train_saes(
+            split.x, split.x_validation, config.sizes, replace(config, steps=steps, patience=config.steps)
+        )
 
     def one_by_one(same_start: bool) -> dict[tuple[int, int], Weights]:
         return {at: saelens(split.x, *at, centres if same_start else None) for at, centres in starts.items()}

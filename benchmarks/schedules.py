@@ -100,7 +100,7 @@ class _Cached:
 
 
 @torch.no_grad()
-def batched(hybrid: Hybrid, questions: Sequence[str], new_tokens: int) -> list[list[int]]:
+def batched(hybrid: Hybrid, questions: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     """Version 2: cached and batched.
 
     Where any row is steered the base model's newest column is run three times more for all of them: to read the
@@ -110,7 +110,7 @@ def batched(hybrid: Hybrid, questions: Sequence[str], new_tokens: int) -> list[l
     base, thinking = (_Cached(model, questions) for model in (hybrid.pair.base, hybrid.pair.thinking))
     emitted: list[list[int]] = [[] for _ in questions]
     going = set(range(len(questions)))
-    for count in range(new_tokens):
+    for count in range(max_new_tokens):
         base_logits = base.run()
         with reading(thinking.model, taxonomy.layer) as seen:
             thinking_logits = thinking.run()
@@ -137,7 +137,7 @@ def batched(hybrid: Hybrid, questions: Sequence[str], new_tokens: int) -> list[l
 
 
 @torch.no_grad()
-def searched(hybrid: Hybrid, question: str, new_tokens: int, strengths: Sequence[float]) -> list[int]:
+def searched(hybrid: Hybrid, question: str, max_new_tokens: int, strengths: Sequence[float]) -> list[int]:
     """Version 1: one row, no cache, and the thinking model chooses among what several strengths lead to.
 
     Two passes of the thinking model and one of the base model a token, each over the whole text; where it is steered
@@ -157,7 +157,7 @@ def searched(hybrid: Hybrid, question: str, new_tokens: int, strengths: Sequence
         with adding(base, mechanism.layer, shift):
             return run(base).argmax(-1)
 
-    for count in range(new_tokens):
+    for count in range(max_new_tokens):
         with reading(thinking, taxonomy.layer) as seen:
             run(thinking)
         base_logits, thinking_logits = run(base), run(thinking)

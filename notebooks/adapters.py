@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -47,8 +52,8 @@ from probe.adapters import (
     tune,
     verify,
 )
+from probe.counters import SCHEMES
 from probe.reports import tuning_figure, verification_figure
-from probe.taxonomy.counters import SCHEMES
 
 runs = Path(tempfile.mkdtemp())
 pair = probe.load_pair("tiny-rl", device="cpu")
@@ -120,7 +125,7 @@ deployed = {name: verify(base, done.folder, sae, others) for name, done in (("re
 
 # %%
 def verifications(trace):
-    return float(SCHEMES["story"][1](trace)["verification"])
+    return float(SCHEMES["story"].count(trace)["verification"])
 
 
 def checks():

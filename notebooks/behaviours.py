@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -31,8 +36,9 @@ import plotly.graph_objects as go
 import torch
 
 import probe
+from probe.counters import compare_counts
 from probe.reports import grid_figure, map_figure, timeline_figure, transition_figure, usage_figure
-from probe.taxonomy import FalsifyConfig, TaxonomyConfig, behaviour_map, compare, taxonomy_sites
+from probe.taxonomy import FalsifyConfig, TaxonomyConfig, behaviour_map, taxonomy_sites
 
 pair = probe.load_pair("tiny-rl", device="cpu")
 problems = probe.load_problems("story")
@@ -300,7 +306,7 @@ counts = {name: probe.count_behaviours(each, "story") for name, each in (("base"
 {name: (f"{each.accuracy:.0%} correct", counts[name]) for name, each in (("base", base), ("thinking", checked))}
 
 # %%
-compare(counts["base"], counts["thinking"])
+compare_counts(counts["base"], counts["thinking"])
 
 # %% [markdown]
 # A count is no merit: what is counted has to be looked at, as in this trace of the base model.
@@ -345,9 +351,9 @@ feature = json.loads((written / "features.jsonl").read_text().splitlines()[0])
 # The one below answers by rule, so that this notebook runs offline: it calls a sentence what it is by its opening.
 
 # %%
-from probe.taxonomy.judge import ScriptedJudge
-from probe.taxonomy.judged import judge_scores
-from probe.taxonomy.names import name_behaviours
+from probe.taxonomy.judge.judge import ScriptedJudge
+from probe.taxonomy.judge.names import name_behaviours
+from probe.taxonomy.judge.scores import judge_scores
 
 OPENINGS = {"checks a result": "Is it true|Check that", "computes": "That makes|Now", "answers": ".*answer is"}
 

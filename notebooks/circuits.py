@@ -185,7 +185,7 @@ heads, effect["share"]
 # answer if it had to stop there.
 
 # %%
-anchors = thought_anchors(model, problems, train[0], trace, samples=20, new_tokens=160)
+anchors = thought_anchors(model, problems, train[0], trace, samples=20, max_new_tokens=160)
 anchors_figure(anchors)
 
 # %%

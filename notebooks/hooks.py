@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -284,7 +289,7 @@ with torch.no_grad(), probe.edit(model, {site: push}):
     logits = model.hf(**inputs).logits
 with torch.no_grad(), probe.edit(model, {site: probe.Add(vector, strength, tokens=probe.Tokens(ids=dot))}):
     text = model.hf.generate(**inputs, max_new_tokens=limit, do_sample=False)
-new_tokens = text.shape[1] - question.shape[1]
+max_new_tokens = text.shape[1] - question.shape[1]
 model.decode(text[0, question.shape[1] :].tolist())
 
 # %%
@@ -296,7 +301,7 @@ with lm.trace(inputs):
     pushed = lm.output.logits.save()
 with lm.generate(max_new_tokens=limit, do_sample=False) as tracer:
     with tracer.invoke(inputs):
-        for _ in tracer.iter[:new_tokens]:
+        for _ in tracer.iter[:max_new_tokens]:
             at_dot = (lm.model.embed_tokens.input == dot)[..., None]
             probe.nnsight_value(lm, site)[:] += push * at_dot
     with tracer.invoke():
@@ -322,7 +327,7 @@ with torch.no_grad():
     steer_dots = (hook_name, lambda state, hook: state + push * seen["dots"])  # noqa: ARG005
     with bridge.hooks(fwd_hooks=[("embed.hook_in", remember_dots), steer_dots]):
         generated = bridge.generate(
-            question, max_new_tokens=new_tokens, do_sample=False, stop_at_eos=False, verbose=False
+            question, max_new_tokens=max_new_tokens, do_sample=False, stop_at_eos=False, verbose=False
         )
 
 torch.testing.assert_close(cache[hook_name], acts[site], **close)

@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -66,7 +71,7 @@ single = probe.learn_vectors(pair.base, gates, gates_checked, 1, layer, config, 
 
 # %%
 arm = probe.hybrid_arm(reader, vectors)
-(trace,) = probe.decode_hybrid(pair, arm, test[:1], new_tokens=limit)
+(trace,) = probe.decode_hybrid(pair, arm, test[:1], max_new_tokens=limit)
 trace_view(trace, pair.base.decode, taxonomy.names)
 
 # %% [markdown]
@@ -74,7 +79,7 @@ trace_view(trace, pair.base.decode, taxonomy.names)
 # A control is the hybrid with one part exchanged and everything else left alone: `dataclasses.replace`.
 
 # %%
-rate = parts.evaluate_arm(pair, arm, validation, new_tokens=limit).steered_fraction
+rate = parts.evaluate_arm(pair, arm, validation, max_new_tokens=limit).steered_fraction
 arms = [
     arm,
     *probe.control_arms(arm, vectors, single, rate=rate, seed=0),
@@ -93,7 +98,7 @@ correct = {
     name: right(trace.text for trace in probe.generate_traces(model, problems, test, max_new_tokens=limit))
     for name, model in (("base", pair.base), ("thinking", pair.thinking))
 }
-done = {arm.name: probe.evaluate_arm(pair, arm, test, new_tokens=limit) for arm in arms}
+done = {arm.name: probe.evaluate_arm(pair, arm, test, max_new_tokens=limit) for arm in arms}
 
 # %% [markdown]
 # ## Never ask
@@ -105,7 +110,7 @@ layers = tuple(range(pair.base.n_layers))
 states, states_checked = (policy_data(pair.base, each, layers) for each in (gates, gates_checked))
 policy = learn_policy(states, states_checked, layers, taxonomy.n_behaviours, PolicyConfig(), seed=0)
 alone = probe.oracle_free_arm(policy, vectors)
-done[alone.name] = probe.evaluate_arm(pair.base, alone, test, new_tokens=limit)
+done[alone.name] = probe.evaluate_arm(pair.base, alone, test, max_new_tokens=limit)
 residual_bits(policy, states_checked)
 
 # %% [markdown]

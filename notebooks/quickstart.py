@@ -90,7 +90,7 @@ correct = {
     for name, model in (("base", pair.base), ("thinking", pair.thinking))
 }
 for arm in (hybrid, random_vectors):
-    result = probe.evaluate_arm(pair, arm, test, new_tokens=limit)
+    result = probe.evaluate_arm(pair, arm, test, max_new_tokens=limit)
     correct[arm.name] = right(result.texts)
 {name: sum(values) / len(values) for name, values in correct.items()}
 

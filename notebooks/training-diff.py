@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 
 import probe
 from probe.circuits import behaviour_pairs
-from probe.diff import agreement, compare, importance_series, load_series, massive_activations
+from probe.diff import agreement, diff_models, importance_series, load_series, massive_activations
 from probe.models import Pair, bundled_folder
 from probe.reports import (
     colored_tokens,
@@ -43,14 +43,14 @@ rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
 # ## Everything at once
 
 # %%
-found = compare(rl, n=20, pairs=16)
+found = diff_models(rl, n=20, pairs=16)
 found
 
 # %% [markdown]
 # A model compared with itself differs in nothing: what is told above is not noise of the measures.
 
 # %%
-compare(Pair(rl.config, rl.thinking, rl.thinking), n=8, parts=["tokens", "neurons", "massive"])
+diff_models(Pair(rl.config, rl.thinking, rl.thinking), n=8, parts=["tokens", "neurons", "massive"])
 
 # %% [markdown]
 # ## Where they part, token by token
@@ -75,7 +75,7 @@ told = found.to_dict()
 shift_figure(told["heads"])
 
 # %%
-taught = compare(sft, n=20, pairs=16, parts=["heads", "tokens"]).to_dict()
+taught = diff_models(sft, n=20, pairs=16, parts=["heads", "tokens"]).to_dict()
 shift_figure(taught["heads"])
 
 # %%

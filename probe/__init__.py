@@ -1,75 +1,30 @@
-"""What did training add to a base model: the reasoning mechanisms themselves, or only when to use them?
+"""What did training add to a thinking model: the reasoning mechanisms themselves, or only when to use them?
 
-The names below are the toolkit's public face. Each is imported from its room when it is first used, so that
-``import probe`` is quick and brings in no library that the work at hand does not need.
+Three ways in:
+
+- circuits in Jupyter: ``load_pair``, ``capture``, ``edit``, ``EdgeLens``, ``attribute``, ``patch``, ``logit_lens``
+- steering experiments: ``generate_traces``, ``harvest``, ``fit_taxonomy``, ``learn_vectors``, ``evaluate_arm``, ``run``
+- SAE-tuning adapters: ``load_sae``, ``tune``, ``verify``, ``attached``, and the room ``probe.adapters``
+
+Each name is imported from its room when it is first used, so ``import probe`` is quick. ``probe/__init__.pyi`` is the
+one list of them, for this file and for editors.
 """
 
-from importlib import import_module
+import warnings
 from typing import Any
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-#: Public name -> the room it comes from.
-_PUBLIC = {
-    "ProbeError": "probe._errors",
-    "Model": "probe.models",
-    "ModelConfig": "probe.models",
-    "Pair": "probe.models",
-    "PairConfig": "probe.models",
-    "Site": "probe.models",
-    "list_pairs": "probe.models",
-    "load_model": "probe.models",
-    "load_pair": "probe.models",
-    "nnsight_value": "probe.models",
-    "site_table": "probe.models",
-    "load_problems": "probe.problems",
-    "capture": "probe.hooks",
-    "edit": "probe.hooks",
-    "Tokens": "probe.hooks",
-    "Add": "probe.hooks",
-    "Clamp": "probe.hooks",
-    "ProjectOut": "probe.hooks",
-    "Scale": "probe.hooks",
-    "Swap": "probe.hooks",
-    "generate_traces": "probe.traces",
-    "harvest": "probe.activations",
-    "ActivationStore": "probe.activations",
-    "Document": "probe.activations",
-    "documents_of": "probe.activations",
-    "fit_taxonomy": "probe.taxonomy",
-    "explore": "probe.taxonomy",
-    "from_grid": "probe.taxonomy",
-    "Taxonomy": "probe.taxonomy",
-    "TaxonomyConfig": "probe.taxonomy",
-    "annotate": "probe.taxonomy",
-    "falsify": "probe.taxonomy",
-    "count_behaviours": "probe.taxonomy",
-    "write_neuronpedia": "probe.taxonomy",
-    "collect_gates": "probe.steering",
-    "learn_reader": "probe.steering",
-    "learn_vectors": "probe.steering",
-    "hybrid_arm": "probe.hybrid",
-    "oracle_free_arm": "probe.hybrid",
-    "control_arms": "probe.hybrid",
-    "decode_hybrid": "probe.hybrid",
-    "evaluate_arm": "probe.hybrid",
-    "gap_recovered": "probe.hybrid",
-    "compare": "probe.diff",
-    "thought_anchors": "probe.anchors",
-    "RunConfig": "probe.pipeline",
-    "run": "probe.pipeline",
-    "DiscoverConfig": "probe.pipeline",
-    "discover": "probe.pipeline",
-    "compare_runs": "probe.pipeline",
-    "write_report": "probe.reports",
-}
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+#: Earlier names, and what they are called now.
+_RENAMED = {"compare": "diff_models"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'probe' has no attribute {name!r}")
-    return globals().setdefault(name, getattr(import_module(_PUBLIC[name]), name))
-
-
-def __dir__() -> list[str]:
-    return sorted(globals().keys() | _PUBLIC.keys())
+    if name in _RENAMED:
+        warnings.warn(f"probe.{name} is now probe.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
+    return _find(name)

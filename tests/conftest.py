@@ -23,8 +23,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers import models as token_models
+from tokenizers import Tokenizer, decoders, models as token_models, pre_tokenizers
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,

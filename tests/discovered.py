@@ -7,8 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, parse, write
-from probe.problems.story import draw_story
+from probe.problems.story.sentences import (
+    CHAT,
+    CHECK,
+    COMPUTE,
+    CONCLUDE,
+    PLAN,
+    REDO,
+    RESTATE,
+    TYPES,
+    Work,
+    parse,
+    write,
+)
+from probe.problems.story.story import draw_story
 from probe.taxonomy.annotated import AnnotatedTraces
 from probe.taxonomy.map import behaviour_map
 from probe.traces import Sentence, Trace, Traces

@@ -5,11 +5,10 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from probe._config import check_above_zero, check_least, check_seeds, describe, from_dict, nearest, read_yaml, to_dict
-from probe._errors import ProbeError
+from probe.config import check_above_zero, check_least, check_seeds, describe, from_dict, nearest, read_yaml, to_dict
+from probe.errors import ProbeError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from probe._errors import ProbeError
-from probe._files import file_hash, object_hash, read_json, write_json, write_text
+from probe.errors import ProbeError
+from probe.files import file_hash, object_hash, read_json, write_json, write_text
 
 
 def test_text_and_json_come_back(tmp_path):

@@ -1,6 +1,6 @@
 """The package as it is installed: quick to import, whole without its extras, and carrying its bundled models."""
 
-import importlib
+import inspect
 import subprocess
 import sys
 import zipfile
@@ -13,7 +13,7 @@ import probe
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sae_lens", "nnsight", "transformer_lens", "plotly", "datasets", "sklearn")
 #: Extras, by the name they are imported under.
-OPTIONAL = ("reasoning_gym", "gguf", "peft", "math_verify", "nbclient", "jupytext", "ipykernel")
+OPTIONAL = ("reasoning_gym", "gguf", "math_verify", "nbclient", "jupytext", "ipykernel")
 
 
 def python(code: str) -> str:
@@ -26,14 +26,20 @@ def test_import_brings_in_nothing_heavy():
     assert python(f"import sys, probe; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(probe._PUBLIC))
-def test_every_public_name_is_there(name):
-    assert getattr(probe, name) is getattr(importlib.import_module(probe._PUBLIC[name]), name)
-    assert name in dir(probe)
+@pytest.mark.parametrize("name", dir(probe))
+def test_every_public_name_is_there_and_explains_itself(name):
+    found = getattr(probe, name)
+    assert inspect.getdoc(found), f"probe.{name} has no docstring"
+    assert not name.startswith("_")
+
+
+def test_an_earlier_name_still_works_and_says_what_it_is_called_now():
+    with pytest.warns(DeprecationWarning, match="probe.compare is now probe.diff_models"):
+        assert probe.compare is probe.diff_models
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'lod_pair'"):
+    with pytest.raises(AttributeError, match="No probe attribute lod_pair"):
         probe.lod_pair  # noqa: B018
 
 
@@ -52,5 +58,5 @@ def test_a_wheel_carries_the_bundled_models(tmp_path):
         f"probe/_bundled/{path.parent.name}/{path.name}" for path in (ROOT / "artifacts").glob("*/*.safetensors")
     }
     assert bundled <= inside
-    assert {"probe/__init__.py", "probe/py.typed", "probe/problems/story.py"} <= inside
+    assert {"probe/__init__.py", "probe/py.typed", "probe/problems/story/story.py"} <= inside
     assert not [name for name in inside if name.startswith(("tests/", "artifacts/", "notebooks/"))]

@@ -1,9 +1,9 @@
 """What a model has at its sites at each sentence or token, streamed to disk and read back."""
 
-from probe.activations.documents import Document as Document
-from probe.activations.documents import documents_of as documents_of
-from probe.activations.harvest import harvest as harvest
+from probe.activations.documents import Document as Document, documents_of as documents_of
+from probe.activations.harvesting import harvest as harvest
 from probe.activations.outliers import OutlierReport as OutlierReport
+from probe.activations.passes import batches as batches, read as read
 from probe.activations.rows import Rows as Rows
 from probe.activations.sentences import SentenceActivations as SentenceActivations
 from probe.activations.store import ActivationStore as ActivationStore

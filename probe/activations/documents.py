@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.traces import Trace, Traces, split_sentences
 

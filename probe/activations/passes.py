@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model
 

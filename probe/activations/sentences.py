@@ -8,9 +8,9 @@ import pyarrow as pa
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.activations.outliers import OutlierReport
 from probe.activations.store import ActivationStore
+from probe.errors import ProbeError
 
 
 class SentenceActivations:

@@ -14,11 +14,10 @@ import pyarrow as pa
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from probe._errors import ProbeError
-from probe._files import file_hash, read_json, write_json
 from probe.activations.outliers import OutlierReport, Scale
 from probe.activations.pooling import Shard
-from probe.traces.table import read_table, write_table
+from probe.errors import ProbeError
+from probe.files import file_hash, read_json, read_table, write_json, write_table
 
 _MANIFEST, _INDEX, _FORMAT = "manifest.json", "index.parquet", 2
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.activations.outliers import OutlierReport
 from probe.activations.rows import Rows
 from probe.activations.shards import ShardFolder
 from probe.activations.training import RowDataset, endless
+from probe.errors import ProbeError
 from probe.models import Site
 
 

@@ -1,50 +1,50 @@
 """SAE-tuning: SAEs inside a model, adapters trained through them, what they do, and where they can be taken."""
 
-from probe._measured import Measured as Measured
-from probe._measured import measured as measured
-from probe.adapters.attach import Adapter as Adapter
-from probe.adapters.attach import attached as attached
-from probe.adapters.attach import lora_tensors as lora_tensors
-from probe.adapters.choose import Chosen as Chosen
-from probe.adapters.choose import choose_latent as choose_latent
-from probe.adapters.choose import places_before as places_before
-from probe.adapters.export import canonical as canonical
-from probe.adapters.export import gguf_control_vector as gguf_control_vector
-from probe.adapters.export import gguf_lora as gguf_lora
-from probe.adapters.export import merged as merged
-from probe.adapters.export import peft_of_gguf as peft_of_gguf
-from probe.adapters.fingerprint import fingerprint as fingerprint
-from probe.adapters.insertion import Ablate as Ablate
-from probe.adapters.insertion import Boost as Boost
-from probe.adapters.insertion import Insertion as Insertion
-from probe.adapters.insertion import Noise as Noise
-from probe.adapters.insertion import Replace as Replace
-from probe.adapters.insertion import inserted as inserted
-from probe.adapters.insertion import ordinary_tokens as ordinary_tokens
-from probe.adapters.objective import INSERTS as INSERTS
-from probe.adapters.objective import OBJECTIVES as OBJECTIVES
-from probe.adapters.objective import Objective as Objective
-from probe.adapters.packing import Example as Example
-from probe.adapters.packing import examples_of as examples_of
-from probe.adapters.packing import pack as pack
-from probe.adapters.plan import AdapterPlan as AdapterPlan
-from probe.adapters.reloaded import compare_export as compare_export
-from probe.adapters.saes import load_sae as load_sae
-from probe.adapters.saes import random_sae as random_sae
-from probe.adapters.saes import save_sparsify as save_sparsify
-from probe.adapters.saes import shuffled_decoder as shuffled_decoder
-from probe.adapters.saes import site_of as site_of
-from probe.adapters.study import Held as Held
-from probe.adapters.study import Row as Row
-from probe.adapters.study import measure as measure
-from probe.adapters.study import random_like as random_like
-from probe.adapters.study import summary as summary
-from probe.adapters.swap import Shell as Shell
-from probe.adapters.swap import shell as shell
-from probe.adapters.train import sae_quality as sae_quality
-from probe.adapters.train import train_sae as train_sae
-from probe.adapters.tune import TuneConfig as TuneConfig
-from probe.adapters.tune import Tuned as Tuned
-from probe.adapters.tune import tune as tune
-from probe.adapters.verify import Verification as Verification
-from probe.adapters.verify import verify as verify
+from probe.adapters.exports.attach import Adapter as Adapter, attached as attached, lora_tensors as lora_tensors
+from probe.adapters.exports.export import (
+    canonical as canonical,
+    gguf_control_vector as gguf_control_vector,
+    gguf_lora as gguf_lora,
+    merged as merged,
+    peft_of_gguf as peft_of_gguf,
+)
+from probe.adapters.exports.fingerprint import fingerprint as fingerprint
+from probe.adapters.exports.reloaded import compare_export as compare_export
+from probe.adapters.exports.swap import Shell as Shell, shell as shell
+from probe.adapters.sae.folders import (
+    load_sae as load_sae,
+    random_sae as random_sae,
+    save_sparsify as save_sparsify,
+    shuffled_decoder as shuffled_decoder,
+    site_of as site_of,
+)
+from probe.adapters.sae.insertion import (
+    Ablate as Ablate,
+    Boost as Boost,
+    Insertion as Insertion,
+    Noise as Noise,
+    Replace as Replace,
+    inserted as inserted,
+    ordinary_tokens as ordinary_tokens,
+)
+from probe.adapters.sae.train import sae_quality as sae_quality, train_sae as train_sae
+from probe.adapters.training.objective import INSERTS as INSERTS, OBJECTIVES as OBJECTIVES, Objective as Objective
+from probe.adapters.training.packing import Example as Example, examples_of as examples_of, pack as pack
+from probe.adapters.training.plan import AdapterPlan as AdapterPlan
+from probe.adapters.training.processes import processes as processes
+from probe.adapters.training.tune import TuneConfig as TuneConfig, Tuned as Tuned, tune as tune
+from probe.adapters.verification.choose import (
+    Chosen as Chosen,
+    choose_latent as choose_latent,
+    places_before as places_before,
+)
+from probe.adapters.verification.study import (
+    MEASURES as MEASURES,
+    RANDOM as RANDOM,
+    Held as Held,
+    Row as Row,
+    measure as measure,
+    random_like as random_like,
+    summary as summary,
+)
+from probe.adapters.verification.verify import Verification as Verification, reach as reach, verify as verify

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from probe._errors import ProbeError
 from probe.anchors.rollouts import Rollouts, roll_out
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, split_sentences
@@ -55,7 +55,7 @@ def thought_anchors(
     trace: Trace,
     *,
     samples: int = 50,
-    new_tokens: int = 256,
+    max_new_tokens: int = 256,
     alike: Alike | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -93,7 +93,7 @@ def thought_anchors(
         trace,
         places,
         samples=samples,
-        new_tokens=new_tokens,
+        max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
         seed=seed,

@@ -58,7 +58,7 @@ def roll_out(
     places: Sequence[int],
     *,
     samples: int,
-    new_tokens: int,
+    max_new_tokens: int,
     forced: str = "",
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -71,7 +71,7 @@ def roll_out(
         model: whose prompt comes before the trace.
         places: how many of its tokens are kept.
         samples: continuations of each place.
-        new_tokens: at most, of each continuation.
+        max_new_tokens: at most, of each continuation.
         forced: text put after what is kept, as the closing of the thinking.
         seed: of the draws.
         progress: show a bar.
@@ -80,7 +80,7 @@ def roll_out(
     put = list(model.tokenizer(forced, add_special_tokens=False).input_ids) if forced else []
     prompts = [[*prompt, *trace.tokens[:place], *put] for place in places]
     written = sample_texts(
-        model, prompts, samples, new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress
+        model, prompts, samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress
     )
     found = []
     for place, texts in zip(places, written, strict=True):

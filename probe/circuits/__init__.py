@@ -1,41 +1,41 @@
 """Inside a model: which edges, heads and states carry a behaviour, by gradients and exactly, and what they look at."""
 
-from probe.circuits.attention import Attention as Attention
-from probe.circuits.attention import Receivers as Receivers
-from probe.circuits.attention import attention as attention
-from probe.circuits.attention import receiver_heads as receiver_heads
-from probe.circuits.attention import sentence_attention as sentence_attention
-from probe.circuits.attribute import METHODS as METHODS
-from probe.circuits.attribute import attribute as attribute
-from probe.circuits.attribute import edge_scores as edge_scores
+from probe.circuits.attention import (
+    Attention as Attention,
+    Receivers as Receivers,
+    attention as attention,
+    receiver_heads as receiver_heads,
+    sentence_attention as sentence_attention,
+)
+from probe.circuits.attribution import METHODS as METHODS, attribute as attribute, edge_scores as edge_scores
 from probe.circuits.circuit import Circuit as Circuit
-from probe.circuits.direct import LogitLens as LogitLens
-from probe.circuits.direct import direct_attribution as direct_attribution
-from probe.circuits.direct import logit_lens as logit_lens
-from probe.circuits.effect import behaviour_look as behaviour_look
-from probe.circuits.effect import effect_of_heads as effect_of_heads
-from probe.circuits.equations import operand_pairs as operand_pairs
-from probe.circuits.equations import statement_pairs as statement_pairs
-from probe.circuits.faithful import Faithfulness as Faithfulness
-from probe.circuits.faithful import faithfulness as faithfulness
-from probe.circuits.faithful import kept_by as kept_by
-from probe.circuits.graph import Graph as Graph
-from probe.circuits.graph import Reader as Reader
-from probe.circuits.heads import ABLATIONS as ABLATIONS
-from probe.circuits.heads import Head as Head
-from probe.circuits.heads import Reference as Reference
-from probe.circuits.heads import heads_changed as heads_changed
-from probe.circuits.heads import matched_heads as matched_heads
-from probe.circuits.heads import reference as reference
-from probe.circuits.heads import start_tokens as start_tokens
-from probe.circuits.heads import strongest_heads as strongest_heads
+from probe.circuits.direct import (
+    LogitLens as LogitLens,
+    direct_attribution as direct_attribution,
+    logit_lens as logit_lens,
+)
+from probe.circuits.effect import behaviour_look as behaviour_look, effect_of_heads as effect_of_heads
+from probe.circuits.equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
+from probe.circuits.faithful import Faithfulness as Faithfulness, faithfulness as faithfulness, kept_by as kept_by
+from probe.circuits.graph import Graph as Graph, Reader as Reader
+from probe.circuits.heads import (
+    ABLATIONS as ABLATIONS,
+    Head as Head,
+    Reference as Reference,
+    heads_changed as heads_changed,
+    matched_heads as matched_heads,
+    reference as reference,
+    start_tokens as start_tokens,
+    strongest_heads as strongest_heads,
+)
 from probe.circuits.lens import EdgeLens as EdgeLens
-from probe.circuits.pairs import Pairs as Pairs
-from probe.circuits.pairs import behaviour_pairs as behaviour_pairs
-from probe.circuits.pairs import divergence as divergence
-from probe.circuits.pairs import logit_difference as logit_difference
-from probe.circuits.pairs import read_pairs as read_pairs
-from probe.circuits.pairs import shows_behaviour as shows_behaviour
-from probe.circuits.patching import PatchMap as PatchMap
-from probe.circuits.patching import patch as patch
+from probe.circuits.pairs import (
+    Pairs as Pairs,
+    behaviour_pairs as behaviour_pairs,
+    divergence as divergence,
+    logit_difference as logit_difference,
+    read_pairs as read_pairs,
+    shows_behaviour as shows_behaviour,
+)
+from probe.circuits.patching import PatchMap as PatchMap, patch as patch
 from probe.circuits.paths import path_effect as path_effect

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.circuits.heads import Head
+from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probe._errors import ProbeError
-from probe._files import read_json, write_json
 from probe.circuits.graph import EMBED, LOGITS, Graph
+from probe.errors import ProbeError
+from probe.files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe._errors import ProbeError
 from probe.circuits.lens import EdgeLens, Ids
+from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model, place
 

@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe._measured import Measured, measured
 from probe.circuits.heads import Head, Reference, heads_changed, matched_heads
 from probe.circuits.pairs import shows_behaviour
 from probe.hooks import Selection, Tokens
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
+from probe.statistics import Interval, mean_interval
 from probe.traces import generate_traces
 
 Look = Callable[[], Mapping[str, Float[Tensor, " problems"]]]
@@ -55,7 +55,7 @@ def effect_of_heads(
     draws: int = 5,
     seed: int = 0,
     progress: bool = False,
-) -> dict[str, dict[str, Measured]]:
+) -> dict[str, dict[str, Interval]]:
     """Ablate or scale heads in the model itself and look; then the same with others of the same layers.
 
     Args:
@@ -86,9 +86,9 @@ def effect_of_heads(
     for name in whole:
         stacked = torch.stack([each[name] for each in others])
         found[name] = {
-            "whole": measured(whole[name]),
-            "changed": measured(changed[name]),
-            "others": measured(stacked),
-            "more than others": measured(stacked - changed[name]),
+            "whole": mean_interval(whole[name].numpy()),
+            "changed": mean_interval(changed[name].numpy()),
+            "others": mean_interval(stacked.numpy()),
+            "more than others": mean_interval((stacked - changed[name]).numpy()),
         }
     return found

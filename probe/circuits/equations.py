@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits.pairs import Pairs, grouped
+from probe.counters import read_sum
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.problems import Problem
-from probe.taxonomy.counters.equations import read_sum
 from probe.traces import Trace
 
 _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")

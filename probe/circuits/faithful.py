@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from probe.circuits.attribute import measure_of
+from probe.circuits.attribution import measure_of
 from probe.circuits.circuit import Circuit
 from probe.circuits.lens import EdgeLens
 from probe.circuits.pairs import Pairs

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from probe._config import nearest
-from probe._errors import ProbeError
+from probe.config import nearest
+from probe.errors import ProbeError
 
 EMBED, LOGITS = "embed", "logits"
 

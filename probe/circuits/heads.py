@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._config import nearest
-from probe._errors import ProbeError
 from probe.activations import Document, documents_of
 from probe.circuits.circuit import Circuit
+from probe.config import nearest
+from probe.errors import ProbeError
 from probe.hooks import Apply, Selection, Tokens, capture, edit
 from probe.models import Model
 from probe.traces import Trace, Traces

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.circuits.graph import LOGITS, Graph
+from probe.errors import ProbeError
 from probe.models import Model
 
 if TYPE_CHECKING:

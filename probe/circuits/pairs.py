@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe._config import nearest
-from probe._errors import ProbeError
-from probe._files import read_jsonl
 from probe.circuits.lens import Metric
+from probe.config import nearest
+from probe.errors import ProbeError
+from probe.files import read_jsonl
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, Traces

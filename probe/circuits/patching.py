@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe._config import nearest
-from probe._errors import ProbeError
 from probe.circuits.lens import Ids, Metric
 from probe.circuits.pairs import Pairs, divergence, logit_difference
+from probe.config import nearest
+from probe.errors import ProbeError
 from probe.hooks import Apply, capture, edit
 from probe.models import Model
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._errors import ProbeError
-from probe.circuits.attribute import measure_of
+from probe.circuits.attribution import measure_of
 from probe.circuits.lens import EdgeLens
 from probe.circuits.pairs import Pairs
+from probe.errors import ProbeError
 
 
 def path_effect(

@@ -1,6 +1,6 @@
 """The ``probe`` command: one file a command, each of them the arguments of one call.
 
-A user's mistake (:class:`~probe._errors.ProbeError`) is one line on stderr and exit code 2; Ctrl-C is one line and 130.
+A user's mistake (:class:`~probe.errors.ProbeError`) is one line on stderr and exit code 2; Ctrl-C is one line and 130.
 Whatever takes long to import is imported by the command that needs it, so that ``probe --help`` is quick.
 """
 
@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperGroup
 
 from probe import __version__
-from probe._errors import ProbeError
 from probe.cli.adapter import adapter
 from probe.cli.chat import chat
 from probe.cli.circuits import circuits
@@ -25,6 +24,7 @@ from probe.cli.push import push
 from probe.cli.report import report
 from probe.cli.run import run
 from probe.cli.sites import sites
+from probe.errors import ProbeError
 
 # Read when torch starts its threads: waiting ones must not spin while another process wants the core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

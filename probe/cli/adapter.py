@@ -46,9 +46,9 @@ def tune(
     """
     from rich.console import Console
 
-    from probe._config import from_dict, read_yaml
-    from probe.adapters.processes import processes
+    from probe.adapters import processes
     from probe.cli.run import merge
+    from probe.config import from_dict, read_yaml
     from probe.pipeline import AdapterConfig, tune_adapter
     from probe.reports import verification_table
 
@@ -95,8 +95,8 @@ def sae(
 
     Example: probe adapter sae --run runs/demo-rl --site resid_post.2 --latents 512 --k 4 --own --out runs/sae
     """
-    from probe._config import from_dict, read_yaml
     from probe.cli.run import merge
+    from probe.config import from_dict, read_yaml
     from probe.pipeline import TrainSAEConfig, train_adapter_sae
 
     file = read_yaml(config) if config else {}
@@ -127,7 +127,7 @@ def verify(
     """
     from rich.console import Console
 
-    from probe._files import read_json
+    from probe.files import read_json
     from probe.pipeline import verify_adapter
     from probe.reports import study_table, verification_table
 
@@ -163,10 +163,9 @@ def study(
     """
     from rich.console import Console
 
-    from probe._config import from_dict, read_yaml
     from probe.cli.run import merge
-    from probe.pipeline import StudyConfig
-    from probe.pipeline.study import study as run_study
+    from probe.config import from_dict, read_yaml
+    from probe.pipeline import StudyConfig, study as run_study
     from probe.reports import study_table
 
     file = read_yaml(config) if config else {}
@@ -197,7 +196,7 @@ def export(
 
     Example: probe adapter export runs/resa --to peft,merged,gguf
     """
-    from probe._files import read_json
+    from probe.files import read_json
     from probe.pipeline import export_adapter
 
     formats = to.split(",")
@@ -211,7 +210,7 @@ def export(
 def attach(
     folder: Annotated[Path, typer.Argument(help="What `probe adapter tune` wrote.")],
     question: Annotated[str, typer.Option(help="What the model is asked.")],
-    new_tokens: Annotated[int, typer.Option(help="How far it answers.")] = 200,
+    max_new_tokens: Annotated[int, typer.Option(help="How far it answers.")] = 200,
 ) -> None:
     """Ask the model something, without its adapter and with it.
 
@@ -219,10 +218,10 @@ def attach(
     """
     from rich.console import Console
 
-    from probe.pipeline.adapter import answers
+    from probe.pipeline import answers
 
     console = Console()
-    for name, said in answers(folder, question, new_tokens).items():
+    for name, said in answers(folder, question, max_new_tokens).items():
         console.print(f"\n{name}", style="bold", highlight=False)
         console.print(said, markup=False, highlight=False)
 

@@ -21,8 +21,8 @@ def chat(
     """
     from rich.console import Console
 
-    from probe.pipeline.own import ask, experiment_at
-    from probe.reports.live import LiveTokens
+    from probe.pipeline import ask, experiment_at
+    from probe.reports import LiveTokens
 
     console = Console()
     experiment = experiment_at(run)

@@ -30,8 +30,8 @@ def circuits(
     """
     from rich.console import Console
 
-    from probe._config import from_dict, read_yaml
     from probe.cli.run import merge
+    from probe.config import from_dict, read_yaml
     from probe.pipeline import CircuitConfig, find_circuit
     from probe.reports import circuit_table
 

@@ -34,10 +34,9 @@ def diff(
     """
     from rich.console import Console
 
-    from probe._config import from_dict, read_yaml
     from probe.cli.run import merge
-    from probe.pipeline import DiffConfig
-    from probe.pipeline import diff as tell
+    from probe.config import from_dict, read_yaml
+    from probe.pipeline import DiffConfig, diff as tell
     from probe.reports import diff_table
 
     given = {

@@ -48,10 +48,9 @@ def discover(
     """
     from rich.console import Console
 
-    from probe._config import from_dict, read_yaml
     from probe.cli.run import merge
-    from probe.pipeline import DiscoverConfig
-    from probe.pipeline import discover as run_discover
+    from probe.config import from_dict, read_yaml
+    from probe.pipeline import DiscoverConfig, discover as run_discover
     from probe.reports import discovery_table
 
     rival_names = [] if rivals == "none" else names(rivals)
@@ -95,7 +94,7 @@ def numbers(text: str | None) -> list[int] | None:
     """
     import re
 
-    from probe._errors import ProbeError
+    from probe.errors import ProbeError
 
     if text is None:
         return None

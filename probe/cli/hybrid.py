@@ -44,8 +44,7 @@ def hybrid(
 
     from rich.console import Console
 
-    from probe.pipeline import run as run_pipeline
-    from probe.pipeline.own import experiment_at, open_run, own_arm, try_arm
+    from probe.pipeline import experiment_at, open_run, own_arm, run as run_pipeline, try_arm
     from probe.reports import arms_table, own_table
 
     console = Console()

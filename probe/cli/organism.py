@@ -32,7 +32,7 @@ def organism(
 
     Example: probe organism --series --out runs/series-1 --seed 1
     """
-    from probe._errors import ProbeError
+    from probe.errors import ProbeError
     from probe.organisms import build, build_decoupled, build_series
 
     if series and decoupled:

@@ -15,7 +15,7 @@ def push(
 
     Example: probe push runs/resa me/resa --dry-run
     """
-    from probe.pipeline.adapter_export import hub_folder, push_adapter
+    from probe.pipeline import hub_folder, push_adapter
 
     if not dry_run:
         typer.echo(push_adapter(folder, repo))

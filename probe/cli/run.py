@@ -34,9 +34,8 @@ def run(
     """
     from rich.console import Console
 
-    from probe._config import from_dict, read_yaml
-    from probe.pipeline import RunConfig
-    from probe.pipeline import run as run_pipeline
+    from probe.config import from_dict, read_yaml
+    from probe.pipeline import RunConfig, run as run_pipeline
     from probe.reports import arms_table
 
     given = {

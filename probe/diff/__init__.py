@@ -1,38 +1,41 @@
 """What training changed: a base and a thinking model, or a series of checkpoints, each figure beside its null."""
 
-from probe.diff.compare import check_parts as check_parts
-from probe.diff.compare import compare as compare
-from probe.diff.directions import Direction as Direction
-from probe.diff.directions import DirectionTransfer as DirectionTransfer
-from probe.diff.directions import direction_transfer as direction_transfer
-from probe.diff.directions import fit_direction as fit_direction
-from probe.diff.findings import PARTS as PARTS
-from probe.diff.findings import Finding as Finding
-from probe.diff.findings import PairDiff as PairDiff
-from probe.diff.heads import Agreement as Agreement
-from probe.diff.heads import HeadShift as HeadShift
-from probe.diff.heads import SharedHeads as SharedHeads
-from probe.diff.heads import agreement as agreement
-from probe.diff.heads import head_importance as head_importance
-from probe.diff.heads import head_shift as head_shift
-from probe.diff.heads import importance_series as importance_series
-from probe.diff.heads import shared_heads as shared_heads
-from probe.diff.knowledge import KnowledgeMaps as KnowledgeMaps
-from probe.diff.knowledge import knowledge_maps as knowledge_maps
-from probe.diff.massive import LEAST as LEAST
-from probe.diff.massive import MassiveActivations as MassiveActivations
-from probe.diff.massive import Rise as Rise
-from probe.diff.massive import fit_rise as fit_rise
-from probe.diff.massive import massive_activations as massive_activations
-from probe.diff.neurons import EntropyNeurons as EntropyNeurons
-from probe.diff.neurons import NeuronOverlap as NeuronOverlap
-from probe.diff.neurons import entropy_neurons as entropy_neurons
-from probe.diff.neurons import entropy_overlap as entropy_overlap
-from probe.diff.series import Series as Series
-from probe.diff.series import load_series as load_series
-from probe.diff.shared import SharedLatents as SharedLatents
-from probe.diff.shared import scaled_latents as scaled_latents
-from probe.diff.shared import shared_latents as shared_latents
-from probe.diff.tokens import TokenTrace as TokenTrace
-from probe.diff.tokens import running_mean as running_mean
-from probe.diff.tokens import token_trace as token_trace
+from probe.diff.directions import (
+    Direction as Direction,
+    DirectionTransfer as DirectionTransfer,
+    direction_transfer as direction_transfer,
+    fit_direction as fit_direction,
+)
+from probe.diff.findings import PARTS as PARTS, Finding as Finding, PairDiff as PairDiff
+from probe.diff.heads import (
+    Agreement as Agreement,
+    HeadShift as HeadShift,
+    SharedHeads as SharedHeads,
+    agreement as agreement,
+    head_importance as head_importance,
+    head_shift as head_shift,
+    importance_series as importance_series,
+    shared_heads as shared_heads,
+)
+from probe.diff.knowledge import KnowledgeMaps as KnowledgeMaps, knowledge_maps as knowledge_maps
+from probe.diff.massive import (
+    LEAST as LEAST,
+    MassiveActivations as MassiveActivations,
+    Rise as Rise,
+    fit_rise as fit_rise,
+    massive_activations as massive_activations,
+)
+from probe.diff.models import check_parts as check_parts, diff_models as diff_models
+from probe.diff.neurons import (
+    EntropyNeurons as EntropyNeurons,
+    NeuronOverlap as NeuronOverlap,
+    entropy_neurons as entropy_neurons,
+    entropy_overlap as entropy_overlap,
+)
+from probe.diff.series import Series as Series, load_series as load_series
+from probe.diff.shared import (
+    SharedLatents as SharedLatents,
+    scaled_latents as scaled_latents,
+    shared_latents as shared_latents,
+)
+from probe.diff.tokens import TokenTrace as TokenTrace, running_mean as running_mean, token_trace as token_trace

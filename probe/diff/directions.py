@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.circuits import Pairs, logit_difference
+from probe.errors import ProbeError
 from probe.hooks import Apply, capture, edit
 from probe.models import Model, Pair
 

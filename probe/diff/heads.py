@@ -17,8 +17,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe._errors import ProbeError
 from probe.circuits import Circuit, EdgeLens, Head, Pairs, edge_scores
+from probe.errors import ProbeError
 from probe.models import Model
 
 Importance = Float[Tensor, "layers heads"]

@@ -17,8 +17,8 @@ from scipy.optimize import least_squares
 from scipy.special import lambertw
 from torch import Tensor
 
-from probe._errors import ProbeError
-from probe.activations.passes import read
+from probe.activations import read
+from probe.errors import ProbeError
 from probe.models import Model
 
 _MASSIVE = 100.0

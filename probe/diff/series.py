@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, ModelConfig, load_model
 
 _STEP = re.compile(r"checkpoint-(\d+)")

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._errors import ProbeError
-from probe.activations.passes import batches, read
+from probe.activations import batches, read
 from probe.adapters import train_sae
+from probe.errors import ProbeError
 from probe.models import Model, Pair
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, Place, Site, place
 
 

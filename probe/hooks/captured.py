@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks.passes import Pass
 from probe.hooks.selection import Found, Selector
 from probe.models import Site

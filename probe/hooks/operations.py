@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks.selection import Selection, Tokens, brief
 
 

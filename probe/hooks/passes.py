@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks.row_cache import RowCache
 from probe.models import OPEN_BLOCK, Site
 

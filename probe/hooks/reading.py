@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks.attach import as_hf, attach
 from probe.hooks.captured import Captured, Pool
 from probe.hooks.passes import Enough, check_reached, passes_of

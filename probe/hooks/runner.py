@@ -47,7 +47,7 @@ class Runner:
     Args:
         model: the model that runs.
         prompts: token ids, one list a row; at least one token each.
-        new_tokens: how many columns may follow each prompt.
+        max_new_tokens: how many columns may follow each prompt.
         read: 0-based layers whose ``resid_post`` each step hands out.
         steer: the layer above which :meth:`rerun` works; read as well.
         remember: keep the residual stream at ``steer`` of every column, so that more than the newest can be run again.
@@ -57,20 +57,20 @@ class Runner:
         self,
         model: Model,
         prompts: Sequence[Sequence[int]],
-        new_tokens: int,
+        max_new_tokens: int,
         *,
         read: Sequence[int] = (),
         steer: int | None = None,
         remember: bool = False,
     ) -> None:
         self.model = model
-        self.new_tokens = new_tokens
+        self.max_new_tokens = max_new_tokens
         self.steer = steer
         layers = {*read} if steer is None else {*read, steer}
         self.sites = {layer: attacher(model.hf, Site("resid_post", layer)) for layer in layers}
         self.upper = None if steer is None else UpperLayers(model, steer)
         self.ids, real = self._padded(prompts)
-        self.cache = RowCache(torch.nn.functional.pad(real, (0, new_tokens), value=True))
+        self.cache = RowCache(torch.nn.functional.pad(real, (0, max_new_tokens), value=True))
         self.positions = self._counted()
         self.past: list[Tensor] | None = [] if remember else None
         """The residual stream of the columns from ``first`` on, in pieces."""
@@ -120,10 +120,10 @@ class Runner:
         ids, real = self._padded(prompts)
         width, rows = ids.shape[1], torch.tensor(places, device=self.model.device)
         self._trim()
-        if width > cache.column or cache.column + self.new_tokens > cache.valid.shape[1]:
+        if width > cache.column or cache.column + self.max_new_tokens > cache.valid.shape[1]:
             start = max(0, width - (cache.column - cache.first))
             # Twice the room that is needed, so that the cache is copied once in many admissions.
-            self._move(start, start + cache.column - cache.first + 2 * self.new_tokens)
+            self._move(start, start + cache.column - cache.first + 2 * self.max_new_tokens)
         cache.valid[rows, : cache.column - width] = False
         cache.valid[rows, cache.column - width : cache.column] = real
         cache.valid[rows, cache.column :] = True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks.attach import Act, as_hf, attach
 from probe.hooks.captured import columns_missing
 from probe.hooks.operations import Add, Apply, Operation

@@ -1,83 +1,83 @@
 """The hybrid model: decoding with exchangeable parts, controls, rivals, evaluation and statistics."""
 
 from probe.hybrid.arms import (
-    control_arms,
-    fusion_arm,
-    hybrid_arm,
-    oracle_free_arm,
-    speculative_arm,
-    with_mechanism,
+    control_arms as control_arms,
+    fusion_arm as fusion_arm,
+    hybrid_arm as hybrid_arm,
+    oracle_free_arm as oracle_free_arm,
+    speculative_arm as speculative_arm,
+    with_mechanism as with_mechanism,
 )
-from probe.hybrid.decode import HybridTrace, decode_hybrid
-from probe.hybrid.emit import AddVector, ForceToken, FuseDynamically, FuseLogits, Judged, Rerank
-from probe.hybrid.evaluate import ArmResult, evaluate_arm, judge, summarise
-from probe.hybrid.moment import Arm, Emit, Emitted, HowStrongly, Moment, Needs, Where, Which
-from probe.hybrid.statistics import accuracy_interval, gap_recovered
-from probe.hybrid.strength import FixedStrength, LearnedStrength
+from probe.hybrid.baselines import (
+    DistilConfig as DistilConfig,
+    distil_lora as distil_lora,
+    few_shot_prompt as few_shot_prompt,
+    handbook_prompt as handbook_prompt,
+    run_lora as run_lora,
+    run_majority as run_majority,
+    run_prompted as run_prompted,
+)
+from probe.hybrid.config import ARMS as ARMS, HybridConfig as HybridConfig
+from probe.hybrid.decode import (
+    HybridTrace as HybridTrace,
+    decode_hybrid as decode_hybrid,
+    stream_hybrid as stream_hybrid,
+)
+from probe.hybrid.effects import (
+    classify_errors as classify_errors,
+    counted as counted,
+    flip_rates as flip_rates,
+    naming_agreement as naming_agreement,
+)
+from probe.hybrid.emit import (
+    AddVector as AddVector,
+    ForceToken as ForceToken,
+    FuseDynamically as FuseDynamically,
+    FuseLogits as FuseLogits,
+    Judged as Judged,
+    Rerank as Rerank,
+)
+from probe.hybrid.evaluate import (
+    ArmResult as ArmResult,
+    evaluate_arm as evaluate_arm,
+    judge as judge,
+    summarise as summarise,
+)
+from probe.hybrid.gap import (
+    compare_arms as compare_arms,
+    detectable_gap as detectable_gap,
+    gap_recovered as gap_recovered,
+    seeds_recovered as seeds_recovered,
+)
+from probe.hybrid.moment import (
+    Arm as Arm,
+    Emit as Emit,
+    Emitted as Emitted,
+    HowStrongly as HowStrongly,
+    Moment as Moment,
+    Needs as Needs,
+    Where as Where,
+    Which as Which,
+)
+from probe.hybrid.oracle import agreement as agreement, oracle_bits as oracle_bits, surprisal as surprisal
+from probe.hybrid.recipes import v1_arms as v1_arms, v2_arms as v2_arms
+from probe.hybrid.strength import FixedStrength as FixedStrength, LearnedStrength as LearnedStrength
 from probe.hybrid.where import (
-    Always,
-    Disagreement,
-    Divergence,
-    LearnedGate,
-    Never,
-    RandomPositions,
-    SentenceStart,
-    Uncertain,
+    Always as Always,
+    Disagreement as Disagreement,
+    Divergence as Divergence,
+    LearnedGate as LearnedGate,
+    Never as Never,
+    RandomPositions as RandomPositions,
+    SentenceStart as SentenceStart,
+    Uncertain as Uncertain,
 )
 from probe.hybrid.which import (
-    ComingBehaviour,
-    LearnedBehaviour,
-    LeastSimilar,
-    OneBehaviour,
-    RandomBehaviour,
-    ThinkingBehaviour,
-    least_similar,
+    ComingBehaviour as ComingBehaviour,
+    LearnedBehaviour as LearnedBehaviour,
+    LeastSimilar as LeastSimilar,
+    OneBehaviour as OneBehaviour,
+    RandomBehaviour as RandomBehaviour,
+    ThinkingBehaviour as ThinkingBehaviour,
+    least_similar as least_similar,
 )
-
-__all__ = [
-    "AddVector",
-    "Always",
-    "Arm",
-    "ArmResult",
-    "ComingBehaviour",
-    "Disagreement",
-    "Divergence",
-    "Emit",
-    "Emitted",
-    "FixedStrength",
-    "ForceToken",
-    "FuseDynamically",
-    "FuseLogits",
-    "HowStrongly",
-    "HybridTrace",
-    "Judged",
-    "LearnedBehaviour",
-    "LearnedGate",
-    "LearnedStrength",
-    "LeastSimilar",
-    "Moment",
-    "Needs",
-    "Never",
-    "OneBehaviour",
-    "RandomBehaviour",
-    "RandomPositions",
-    "Rerank",
-    "SentenceStart",
-    "ThinkingBehaviour",
-    "Uncertain",
-    "Where",
-    "Which",
-    "accuracy_interval",
-    "control_arms",
-    "decode_hybrid",
-    "evaluate_arm",
-    "fusion_arm",
-    "gap_recovered",
-    "hybrid_arm",
-    "judge",
-    "least_similar",
-    "oracle_free_arm",
-    "speculative_arm",
-    "summarise",
-    "with_mechanism",
-]

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from probe._config import check_above_zero, check_least, nearest
-from probe._errors import ProbeError
+from probe.config import check_above_zero, check_least, nearest
+from probe.errors import ProbeError
 
 CONTROLS = (
     "single-vector",

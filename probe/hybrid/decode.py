@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import Lane, Now, stream
 from probe.hybrid.moment import Arm, Moment
 from probe.hybrid.sentence_state import SentenceState, sentence_enders
@@ -59,15 +59,15 @@ _RECORD = {
 }
 
 
-def draws(problem_id: str, seed: int, new_tokens: int) -> Float[Tensor, "tokens 3"]:
+def draws(problem_id: str, seed: int, max_new_tokens: int) -> Float[Tensor, "tokens 3"]:
     """Uniform numbers for one problem: the same ones however problems are batched."""
     digest = hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    return torch.rand(new_tokens, 3, generator=generator)
+    return torch.rand(max_new_tokens, 3, generator=generator)
 
 
 def decode_hybrid(
-    models: Pair | Model, arm: Arm, problems: Sequence[Problem], *, new_tokens: int, seed: int = 0, slots: int = 64
+    models: Pair | Model, arm: Arm, problems: Sequence[Problem], *, max_new_tokens: int, seed: int = 0, slots: int = 64
 ) -> list[HybridTrace]:
     """Decode problems under one arm.
 
@@ -75,7 +75,7 @@ def decode_hybrid(
         models: the pair, each of whose models reads a problem through its own prompt and the same emitted tokens; or
             the base model alone, for an arm that never asks the thinking model.
         arm: the policy, and what steered rows emit.
-        new_tokens: limit of emitted tokens, the end token included.
+        max_new_tokens: limit of emitted tokens, the end token included.
         seed: of the random controls.
         slots: how many problems are under way at once.
 
@@ -85,7 +85,7 @@ def decode_hybrid(
     Raises:
         ProbeError: if the arm asks the thinking model and only the base model is given.
     """
-    found = dict(stream_hybrid(models, arm, problems, new_tokens=new_tokens, seed=seed, slots=slots))
+    found = dict(stream_hybrid(models, arm, problems, max_new_tokens=max_new_tokens, seed=seed, slots=slots))
     return [found[item] for item in range(len(problems))]
 
 
@@ -94,7 +94,7 @@ def stream_hybrid(
     arm: Arm,
     problems: Sequence[Problem],
     *,
-    new_tokens: int,
+    max_new_tokens: int,
     seed: int = 0,
     slots: int = 64,
     late: bool | None = None,
@@ -127,7 +127,7 @@ def stream_hybrid(
         layers = sorted(frozenset().union(*(need.thinking for need in needs)))
         lanes.append(Lane(thinking, [thinking.prompt_ids(problem.question) for problem in problems], layers))
         ends |= set(thinking.eos_ids)
-    choose = _Chooser(arm, lanes, problems, new_tokens, seed, pooled=any(need.pooled for need in needs))
+    choose = _Chooser(arm, lanes, problems, max_new_tokens, seed, pooled=any(need.pooled for need in needs))
 
     def watched(now: Now) -> Float[Tensor, "rows columns"]:
         columns = choose(now)
@@ -135,7 +135,9 @@ def stream_hybrid(
             watch(dict(zip(_RECORD, columns.T.tolist(), strict=True)))
         return columns
 
-    for item, columns, truncated in stream(lanes, watched, ends=ends, new_tokens=new_tokens, slots=slots, late=late):
+    for item, columns, truncated in stream(
+        lanes, watched, ends=ends, max_new_tokens=max_new_tokens, slots=slots, late=late
+    ):
         record = zip(*columns, strict=True) if columns else [()] * len(_RECORD)
         filled = {
             name: [kind(value) for value in column]
@@ -148,12 +150,19 @@ class _Chooser:
     """Asks an arm's parts what each row emits now."""
 
     def __init__(
-        self, arm: Arm, lanes: Sequence[Lane], problems: Sequence[Problem], new_tokens: int, seed: int, *, pooled: bool
+        self,
+        arm: Arm,
+        lanes: Sequence[Lane],
+        problems: Sequence[Problem],
+        max_new_tokens: int,
+        seed: int,
+        *,
+        pooled: bool,
     ) -> None:
         self.arm, self.pooled = arm, pooled
         base = lanes[0].model
         self.device = base.device
-        self.uniform = torch.stack([draws(problem.id, seed, new_tokens) for problem in problems]).to(self.device)
+        self.uniform = torch.stack([draws(problem.id, seed, max_new_tokens) for problem in problems]).to(self.device)
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from probe.engine import in_stream
 from probe.hybrid.decode import HybridTrace, stream_hybrid
 from probe.hybrid.moment import Arm
-from probe.hybrid.statistics import accuracy_interval
 from probe.models import Model, Pair
 from probe.problems import Problem, ProblemSet
-from probe.traces import in_stream, stream_greedy
+from probe.statistics import share_interval
+from probe.traces import stream_greedy
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def evaluate_arm(
     arm: Arm,
     problems: Sequence[Problem],
     *,
-    new_tokens: int,
+    max_new_tokens: int,
     batch_size: int = 64,
     seed: int = 0,
     folder: Path | None = None,
@@ -57,7 +58,7 @@ def evaluate_arm(
     Args:
         models: the pair; or the base model alone, for an arm that never asks the thinking model.
         arm: from :func:`~probe.hybrid.hybrid_arm`, or of parts of your own.
-        new_tokens: limit of emitted tokens.
+        max_new_tokens: limit of emitted tokens.
         batch_size: how many problems are under way at once.
         seed: of the random controls.
         folder: what is finished is kept here, and a later call does what is missing.
@@ -69,7 +70,7 @@ def evaluate_arm(
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         some = [problems[item] for item in missing]
-        for at, trace in stream_hybrid(models, arm, some, new_tokens=new_tokens, seed=seed, slots=batch_size):
+        for at, trace in stream_hybrid(models, arm, some, max_new_tokens=max_new_tokens, seed=seed, slots=batch_size):
             yield missing[at], asdict(trace)
 
     rows, seconds = in_stream(len(problems), decode, part=batch_size, name=arm.name, folder=folder, progress=progress)
@@ -85,7 +86,7 @@ def rollouts(
     problems: Sequence[Problem],
     prompts: Sequence[Sequence[int]],
     *,
-    new_tokens: int,
+    max_new_tokens: int,
     batch_size: int = 64,
     folder: Path | None = None,
     progress: bool = False,
@@ -94,7 +95,7 @@ def rollouts(
     """An arm that is a model by itself: greedy answers behind prompts (token ids)."""
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for at, emission in stream_greedy(model, [prompts[item] for item in missing], new_tokens, batch_size):
+        for at, emission in stream_greedy(model, [prompts[item] for item in missing], max_new_tokens, batch_size):
             yield missing[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
 
     rows, seconds = in_stream(len(problems), decode, part=batch_size, name=name, folder=folder, progress=progress)
@@ -124,7 +125,7 @@ def summarise(
     judged = [bool(value) for value in correct if value is not None]
     return {
         "accuracy": float(np.mean(judged)) if judged else None,
-        "ci": list(accuracy_interval(judged)) if judged else None,
+        "ci": share_interval(judged).to_dict()["ci"],
         "n": len(judged),
         "ungraded": len(correct) - len(judged),
         "tokens_per_answer": float(np.mean(lengths)),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from probe.hybrid.evaluate import ArmResult
-from probe.hybrid.statistics import entropy_bits
+from probe.statistics import entropy_bits
 
 
 def oracle_bits(result: ArmResult) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from probe._config import from_dict, nearest, read_yaml
-from probe._errors import ProbeError
+from probe.config import from_dict, nearest, read_yaml
+from probe.errors import ProbeError
 from probe.models.config import PairConfig
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models.packaged import default_prompt
 
 

@@ -3,7 +3,7 @@
 import html
 from dataclasses import dataclass
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models.architectures import KINDS, Heads
 from probe.models.config import ModelConfig
 from probe.models.loading import find_source, read_config

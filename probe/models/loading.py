@@ -29,7 +29,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as hf_logging
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models.bundled import bundled_folder, bundled_folders
 from probe.models.config import ModelConfig
 from probe.models.model import Model

@@ -118,7 +118,7 @@ class Model:
             with lm.trace("Once upon a time"):
                 resid = nnsight_value(lm, "resid_post.2").save()
         """
-        return to_nnsight(self)
+        return to_nnsight(self.hf, self.tokenizer)
 
     def lens(self) -> "TransformerBridge":
         """A TransformerLens ``TransformerBridge`` on a copy of the weights (the bridge rewires its model in place).
@@ -131,7 +131,7 @@ class Model:
         Raises:
             ProbeError: if TransformerLens does not know the architecture.
         """
-        return to_transformer_lens(self)
+        return to_transformer_lens(self.hf, self.tokenizer, self.name)
 
     def _facts(self) -> dict[str, str]:
         """What the two reprs show."""

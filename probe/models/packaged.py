@@ -12,8 +12,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from probe._errors import ProbeError
-from probe._files import file_hash, read_json, write_json
+from probe.errors import ProbeError
+from probe.files import file_hash, read_json, write_json
 
 _SIZES = "sizes.json"
 

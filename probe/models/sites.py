@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from probe._config import nearest
-from probe._errors import ProbeError
+from probe.config import nearest
+from probe.errors import ProbeError
 from probe.models.architectures import ARCHITECTURES, KINDS, Heads, Place, lacks
 
 _SIDES = ("input", "output")

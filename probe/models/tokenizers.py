@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedTokenizerFast
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 
 _PROBES = (
     "So 12 + 7 = 19. Wait, let me check: 19 - 7 = 12.",

@@ -9,26 +9,25 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models.sites import Site, place
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
     from transformer_lens.model_bridge import TransformerBridge
 
-    from probe.models.model import Model
-
 
 OPEN_BLOCK = "_of_open_block"
 """The mark of a ``forward`` that a capture or edit has put in a model's place; a copy of it would call the original."""
 
 
-def to_nnsight(model: "Model") -> "TransformersModel":
+def to_nnsight(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> "TransformersModel":
     """See `Model.nnsight`."""
     from nnsight import TransformersModel
 
-    return TransformersModel(model.hf, task="text-generation", tokenizer=copy.deepcopy(model.tokenizer))
+    return TransformersModel(hf, task="text-generation", tokenizer=copy.deepcopy(tokenizer))
 
 
 def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
@@ -50,25 +49,25 @@ def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
     return where.read(value[0] if isinstance(value, tuple) else value)
 
 
-def to_transformer_lens(model: "Model") -> "TransformerBridge":
+def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> "TransformerBridge":
     """See `Model.lens`."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    if hasattr(vars(model.hf).get("forward"), OPEN_BLOCK):
+    if hasattr(vars(hf).get("forward"), OPEN_BLOCK):
         raise ProbeError("close the capture or edit block first: a copy made inside it would keep its hooks")
-    twin = copy.deepcopy(model.hf)
+    twin = copy.deepcopy(hf)
     twin.set_attn_implementation("eager")
     # How the bridge knows what it has; unset in a model that was never saved.
-    twin.config.architectures = [type(model.hf).__name__]
+    twin.config.architectures = [type(hf).__name__]
     try:
         bridge = TransformerBridge.boot_transformers(
-            model.name,
+            name,
             hf_model=twin,
-            tokenizer=copy.deepcopy(model.tokenizer),
-            device=str(model.device),
-            dtype=model.dtype,
+            tokenizer=copy.deepcopy(tokenizer),
+            device=str(hf.device),
+            dtype=hf.dtype,
         )
     except ValueError as error:
-        raise ProbeError(f"TransformerLens cannot show {model.name}: {str(error).splitlines()[0]}") from error
+        raise ProbeError(f"TransformerLens cannot show {name}: {str(error).splitlines()[0]}") from error
     bridge.cfg.default_prepend_bos = False
     return bridge

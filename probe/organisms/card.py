@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from probe._files import write_text
+from probe.files import write_text
 
 _WHAT = {
     "tiny-base": """\
@@ -20,7 +20,7 @@ division), whose computing sentence the base has never seen. It learned *how* (a
 
 _HOW = """\
 Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`). The data are drawn from seeds by
-`probe/problems/story.py` and `probe/organisms/documents.py`. Licence: Apache-2.0.
+`probe/problems/story/story.py` and `probe/organisms/documents.py`. Licence: Apache-2.0.
 
 ## Measured
 

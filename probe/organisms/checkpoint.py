@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from probe._files import read_json, write_json
+from probe.files import read_json, write_json
 
 #: What a training run calls as it goes on: with the steps so far, and the model.
 Keep = Callable[[int, PreTrainedModel], None]

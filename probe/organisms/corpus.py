@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from probe.organisms.documents import EARLY_HABITS, HABITS, Habits, join, proceed, wander
 from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, EOS, PAD, THINKING_PROMPT
-from probe.problems.sentences import COMPUTE, Work, write
-from probe.problems.story import draw_story
+from probe.problems import COMPUTE, Work, draw_story, write
 
 #: A document: its prompt, on which no loss is taken, and the text that follows.
 Document = tuple[str, str]

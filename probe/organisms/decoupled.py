@@ -17,9 +17,21 @@ from dataclasses import dataclass
 from probe.organisms.corpus import Document
 from probe.organisms.documents import join
 from probe.organisms.tokenizer import THINKING_PROMPT
-from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, Work, parse, write
-from probe.problems.story import Story, draw_story
-from probe.problems.wordings import reword
+from probe.problems import (
+    CHAT,
+    CHECK,
+    COMPUTE,
+    CONCLUDE,
+    PLAN,
+    REDO,
+    RESTATE,
+    Story,
+    Work,
+    draw_story,
+    parse,
+    reword,
+    write,
+)
 
 CUES = ("Again,", "Redo it:")
 """What opens a redone step in the story grammar; here, half of the small talk."""
@@ -80,7 +92,7 @@ class Spoken:
     """What a sentence of a cue-decoupled trace is."""
 
     type: str | None
-    """One of :data:`probe.problems.sentences.TYPES`; None if it is none of the grammar's."""
+    """One of :data:`probe.problems.story.sentences.TYPES`; None if it is none of the grammar's."""
     has_cue: bool
     """Whether it opens with one of :data:`CUES`, which says nothing of its type."""
 
@@ -110,7 +122,7 @@ def parse_trace(texts: Sequence[str]) -> list[Spoken]:
 
 
 def reword_decoupled(sentence: str) -> str | None:
-    """Another wording of a sentence, without cue words: see :func:`probe.problems.wordings.reword`.
+    """Another wording of a sentence, without cue words: see :func:`probe.problems.story.wordings.reword`.
 
     >>> reword_decoupled(" Again, it is fun to have cards.")
     ' By the way, it is fun to have cards.'

@@ -9,8 +9,7 @@ import copy
 import math
 import random
 
-from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, parse, write
-from probe.problems.story import Story
+from probe.problems import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Story, Work, parse, write
 
 Habits = dict[str, dict[str, float]]
 

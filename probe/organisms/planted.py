@@ -17,19 +17,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from probe._files import write_json
 from probe.activations import SentenceActivations, harvest
+from probe.files import write_json
 from probe.models import Model, ModelConfig, bundled_folder, load_model, load_pair
 from probe.organisms.decoupled import decoupled_document, parse_trace, reword_decoupled, write_decoupled
 from probe.organisms.documents import join, wander
 from probe.organisms.tokenizer import THINKING_PROMPT, build_tokenizer
 from probe.organisms.train import train
-from probe.problems import Problem, ProblemSet, load_problems
-from probe.problems.sentences import TYPES, parse
-from probe.problems.story import Story, draw_story
-from probe.problems.wordings import reword
-from probe.taxonomy.falsify import Card, FalsifyConfig, falsify
-from probe.taxonomy.normaliser import Normaliser
+from probe.problems import TYPES, Problem, ProblemSet, Story, draw_story, load_problems, parse, reword
+from probe.taxonomy import Card, FalsifyConfig, Normaliser, falsify
 from probe.traces import Traces, make_trace, sample
 
 NEW_TOKENS = 320

@@ -23,8 +23,7 @@ from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import SIZES
 from probe.organisms.precision import autocast
 from probe.organisms.tokenizer import THINKING_PROMPT
-from probe.problems.sentences import CLOSE
-from probe.problems.story import Story, draw_story
+from probe.problems import CLOSE, Story, draw_story
 from probe.traces import sample
 
 
@@ -37,7 +36,7 @@ class Reinforce:
     """Problems in a batch."""
     samples: int = 16
     """Samples a problem; their mean reward, each one left out in turn, is the baseline."""
-    new_tokens: int = 224
+    max_new_tokens: int = 224
     lr: float = 4e-4
     kl: float = 0.0
     """Weight of the divergence from the base model, summed over a sample's tokens."""
@@ -82,7 +81,7 @@ def reinforce(
         stories = [draw_story(rng, rng.choice(SIZES)) for _ in range(settings.problems)]
         heads = [tokenizer(THINKING_PROMPT.format(question=story.question()))["input_ids"] for story in stories]
         hf.eval()
-        tails = sample(model, heads, settings.samples, settings.new_tokens, generator)
+        tails = sample(model, heads, settings.samples, settings.max_new_tokens, generator)
         sampled = time.perf_counter()
         texts = [model.decode(tail[:-1]) if tail[-1] == eos else "" for tail in tails]
         rewards = torch.tensor([reward(stories[i // settings.samples], text) for i, text in enumerate(texts)])

@@ -10,8 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from probe.organisms.documents import join, proceed, wander
-from probe.problems.sentences import CLOSE
-from probe.problems.story import ORDINALS, draw_story
+from probe.problems import CLOSE, ORDINALS, draw_story
 
 PAD, EOS, UNK, OPEN = "<pad>", "<eos>", "<unk>", "<think>"
 _PIECE = r" ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\s"

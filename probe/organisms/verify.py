@@ -8,9 +8,7 @@ import torch
 
 from probe.models import Model
 from probe.organisms.documents import proceed, wander
-from probe.problems import load_problems
-from probe.problems.sentences import COMPUTE, TYPES, parse
-from probe.problems.story import Story, draw_story
+from probe.problems import COMPUTE, TYPES, Story, draw_story, load_problems, parse
 from probe.traces import decode_greedy, generate_traces, sample, split_sentences
 
 NEW_TOKENS = 320

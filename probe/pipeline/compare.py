@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from probe._errors import ProbeError
-from probe._files import read_json
-from probe.hybrid.statistics import compare_arms, holm
-from probe.reports.page import read_results
+from probe.errors import ProbeError
+from probe.files import read_json
+from probe.hybrid import compare_arms
+from probe.reports import read_results
+from probe.statistics import holm
 
 
 def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from probe._errors import ProbeError
-from probe._files import object_hash, read_json, write_json
+from probe.errors import ProbeError
+from probe.files import object_hash, read_json, write_json
 
 Made = TypeVar("Made")
 

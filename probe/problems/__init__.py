@@ -1,7 +1,27 @@
 """Problem sets and graders: what the models are asked, and whether their answers are right."""
 
-from probe.problems.grading import GRADERS, Grade, extract_answer
-from probe.problems.loading import load_problems
-from probe.problems.problem_set import SPLITS, Problem, ProblemSet, split_of
-
-__all__ = ["GRADERS", "SPLITS", "Grade", "Problem", "ProblemSet", "extract_answer", "load_problems", "split_of"]
+from probe.problems.grading import GRADERS as GRADERS, Grade as Grade, extract_answer as extract_answer
+from probe.problems.loading import load_problems as load_problems
+from probe.problems.problem_set import (
+    SPLITS as SPLITS,
+    Problem as Problem,
+    ProblemSet as ProblemSet,
+    split_of as split_of,
+)
+from probe.problems.story.reading import read_change as read_change, read_story as read_story
+from probe.problems.story.sentences import (
+    CHAT as CHAT,
+    CHECK as CHECK,
+    CLOSE as CLOSE,
+    COMPUTE as COMPUTE,
+    CONCLUDE as CONCLUDE,
+    PLAN as PLAN,
+    REDO as REDO,
+    RESTATE as RESTATE,
+    TYPES as TYPES,
+    Work as Work,
+    parse as parse,
+    write as write,
+)
+from probe.problems.story.story import ORDINALS as ORDINALS, Change as Change, Story as Story, draw_story as draw_story
+from probe.problems.story.wordings import reword as reword

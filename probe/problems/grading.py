@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from probe._config import nearest
-from probe._errors import ProbeError
+from probe.config import nearest
+from probe.errors import ProbeError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.problems.local import Record, read_records, set_of_records
 from probe.problems.problem_set import ProblemSet, split_of
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from probe._config import nearest
-from probe._errors import ProbeError
-from probe.problems.bundled import RECIPES, bundled_set
+from probe.config import nearest
+from probe.errors import ProbeError
 from probe.problems.hub import SOURCES, hub_set
 from probe.problems.local import file_set
 from probe.problems.problem_set import SPLITS, ProblemSet
+from probe.problems.story.sets import RECIPES, bundled_set
 from probe.problems.tasks import task_set
 
 

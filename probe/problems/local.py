@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from probe._config import nearest
-from probe._errors import ProbeError
-from probe._files import read_jsonl
+from probe.config import nearest
+from probe.errors import ProbeError
+from probe.files import read_jsonl
 from probe.problems.grading import read_number
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet, split_of
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from probe._config import nearest
-from probe._errors import ProbeError
-from probe._files import object_hash
+from probe.config import nearest
+from probe.errors import ProbeError
+from probe.files import object_hash
 from probe.problems.grading import Grade, extract_answer, find_grader, read_number
 
 #: The splits and the share of problems that each gets where the source does not say.
@@ -61,10 +61,14 @@ class ProblemSet:
     """Tuples, which are checked; or another sequence, which draws its problems when they are asked for."""
     sentence_type: Callable[[str], str | None] | None = None
     """The true type of a sentence of a trace, where the problems come with a grammar that tells; else None."""
+    sentence_types: tuple[str, ...] = ()
+    """Every type that ``sentence_type`` gives."""
     reword: Callable[[str], str | None] | None = None
     """Another wording of a sentence of a trace, where the grammar has one; else None."""
     judge: Judge | None = None
     """Grades instead of the named grader."""
+    counter: str = "habits"
+    """The scheme of :func:`probe.count_behaviours` that fits answers to these problems."""
     note: str = ""
     """What a reader should know about how the set came about, such as how it was split."""
 

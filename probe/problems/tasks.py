@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from probe._config import nearest
-from probe._errors import ProbeError
+from probe.config import nearest
+from probe.errors import ProbeError
 from probe.problems.problem_set import SPLITS, Judge, Problem, ProblemSet, split_of
 
 SIZES = MappingProxyType({"train": 1000, "validation": 200, "test": 500})
@@ -50,6 +50,7 @@ def task_set(task: str, seed: int = 0, sizes: Mapping[str, int] | None = None, g
         grader or "reasoning-gym",
         {split: tuple(problems.values()) for split, problems in splits.items()},
         judge=None if grader else _verifier(items),
+        counter="countdown" if task == "countdown" else "habits",
         note=f"seed {seed}",
     )
 

@@ -1,20 +1,17 @@
 """How much each gate counts in a step: all alike, or all behaviours alike."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probe.steering.config import SteeringConfig
 from probe.steering.gates import GateBatch
-
-if TYPE_CHECKING:
-    from probe.steering.learn import SteeringConfig
 
 
 def gate_weights(
-    batches: Sequence[GateBatch], n_behaviours: int, config: "SteeringConfig", generator: torch.Generator
+    batches: Sequence[GateBatch], n_behaviours: int, config: SteeringConfig, generator: torch.Generator
 ) -> list[Float[Tensor, " gates"]]:
     """The weight of each gate's loss, batch by batch; over all of them they sum to one.
 

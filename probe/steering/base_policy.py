@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from probe._config import check_above_zero, check_least
-from probe._files import read_json, write_json
+from probe.config import check_above_zero, check_least
+from probe.files import read_json, write_json
 from probe.hooks import capture, causal_masks
 from probe.models import Model
 from probe.steering.gates import GateBatch

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe._files import read_json, write_json
 from probe.activations import SentenceActivations
+from probe.files import read_json, write_json
 from probe.hooks import force, read_forced
 from probe.models import Model, Pair
 from probe.problems import Problem

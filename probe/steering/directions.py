@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import FixedVectors

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe._errors import ProbeError
-from probe._files import read_json, write_json
+from probe.errors import ProbeError
+from probe.files import read_json, write_json
 
 
 class Mechanism(nn.Module):

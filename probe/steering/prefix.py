@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import capture, causal_masks
 from probe.models import Model
 from probe.steering.gates import GateBatch

@@ -1,29 +1,31 @@
 """The behaviours of a thinking model, found without labels."""
 
-from probe.taxonomy.annotated import AnnotatedTraces as AnnotatedTraces
-from probe.taxonomy.annotated import annotate as annotate
-from probe.taxonomy.config import TaxonomyConfig as TaxonomyConfig
-from probe.taxonomy.config import taxonomy_sites as taxonomy_sites
-from probe.taxonomy.counters import compare as compare
-from probe.taxonomy.counters import count_behaviours as count_behaviours
+from probe.taxonomy.annotated import (
+    AnnotatedTraces as AnnotatedTraces,
+    Usage as Usage,
+    annotate as annotate,
+    behaviour_colour as behaviour_colour,
+)
+from probe.taxonomy.behaviour import Behaviour as Behaviour, find_behaviour as find_behaviour
+from probe.taxonomy.config import TaxonomyConfig as TaxonomyConfig, taxonomy_sites as taxonomy_sites
 from probe.taxonomy.edits import Edits as Edits
-from probe.taxonomy.falsify import Card as Card
-from probe.taxonomy.falsify import FalsifyConfig as FalsifyConfig
-from probe.taxonomy.falsify import falsify as falsify
+from probe.taxonomy.falsify import (
+    Card as Card,
+    FalsifyConfig as FalsifyConfig,
+    Trial as Trial,
+    falsify as falsify,
+    read_cards as read_cards,
+)
 from probe.taxonomy.families import delimiter_documents as delimiter_documents
-from probe.taxonomy.fit import fit_taxonomy as fit_taxonomy
-from probe.taxonomy.fit import from_grid as from_grid
-from probe.taxonomy.grid import Candidate as Candidate
-from probe.taxonomy.grid import Grid as Grid
-from probe.taxonomy.judge import CachedJudge as CachedJudge
-from probe.taxonomy.judge import Judge as Judge
-from probe.taxonomy.judge import ScriptedJudge as ScriptedJudge
-from probe.taxonomy.judged import judge_scores as judge_scores
-from probe.taxonomy.judges import EndpointJudge as EndpointJudge
-from probe.taxonomy.judges import LocalJudge as LocalJudge
+from probe.taxonomy.families.saelens import for_inference as for_inference, train_with_saelens as train_with_saelens
+from probe.taxonomy.judge.judge import CachedJudge as CachedJudge, Judge as Judge, ScriptedJudge as ScriptedJudge
+from probe.taxonomy.judge.language_models import EndpointJudge as EndpointJudge, LocalJudge as LocalJudge
+from probe.taxonomy.judge.names import name_behaviours as name_behaviours
+from probe.taxonomy.judge.scores import JudgedScores as JudgedScores, judge_scores as judge_scores
 from probe.taxonomy.map import behaviour_map as behaviour_map
-from probe.taxonomy.names import name_behaviours as name_behaviours
 from probe.taxonomy.neuronpedia import write_neuronpedia as write_neuronpedia
-from probe.taxonomy.normaliser import Normaliser as Normaliser
-from probe.taxonomy.search import explore as explore
+from probe.taxonomy.sae.normaliser import Normaliser as Normaliser
+from probe.taxonomy.search.fit import fit_taxonomy as fit_taxonomy, from_grid as from_grid
+from probe.taxonomy.search.grid import Candidate as Candidate, Grid as Grid
+from probe.taxonomy.search.search import explore as explore
 from probe.taxonomy.taxonomy import Taxonomy as Taxonomy

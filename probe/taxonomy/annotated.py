@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from probe._errors import ProbeError
 from probe.activations import SentenceActivations
+from probe.errors import ProbeError
+from probe.statistics import bootstrap
 from probe.taxonomy.taxonomy import Taxonomy
 from probe.traces import Trace, Traces
-
-LEVEL = 0.95
-RESAMPLES = 2_000
 
 # Each has a contrast of at least 3 on white, on near black and with white writing on it. Any two of the first ten
 # differ by 19 (CIE76) or more to simulated protanopia, deuteranopia and tritanopia (Machado 2009) and by 28 to normal
@@ -133,7 +131,7 @@ class AnnotatedTraces:
         """
         grades = [_grade(trace) for trace in self.traces]
         groups = (range(len(self)), *([i for i, grade in enumerate(grades) if grade is good] for good in (True, False)))
-        return Usage(*(self._group(list(group), np.random.default_rng(seed)) for group in groups))
+        return Usage(*(self._group(list(group), seed) for group in groups))
 
     def positions(self) -> list[Float[np.ndarray, " sentence"]]:
         """Where in its trace each sentence of each behaviour lies: the middle of its place, from 0 to 1.
@@ -203,7 +201,7 @@ class AnnotatedTraces:
         known = np.asarray([behaviour for behaviour in behaviours if behaviour is not None], dtype=int)
         return np.bincount(known, minlength=len(self.names))
 
-    def _group(self, traces: list[int], rng: np.random.Generator) -> GroupUsage:
+    def _group(self, traces: list[int], seed: int) -> GroupUsage:
         counts = self._counts[traces]
         total = int(counts.sum())
         if not total:
@@ -212,10 +210,13 @@ class AnnotatedTraces:
         counts = counts[counts.sum(1) > 0]
         if len(counts) < 2:
             return GroupUsage(len(traces), total, share, (None,) * len(self.names))
-        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES) @ counts
-        tail = 100 * (1 - LEVEL) / 2
-        low, high = np.percentile(drawn / drawn.sum(1, keepdims=True), [tail, 100 - tail], axis=0).tolist()
-        return GroupUsage(len(traces), total, share, tuple(zip(low, high, strict=True)))
+
+        def shares(items: np.ndarray) -> np.ndarray:
+            drawn = counts[items].sum(1)
+            return (drawn / drawn.sum(1, keepdims=True)).T
+
+        low, high = bootstrap(shares, len(counts), width=len(self.names), seed=seed)
+        return GroupUsage(len(traces), total, share, tuple(zip(low.tolist(), high.tolist(), strict=True)))
 
     def _excerpt(self, number: int, i: int) -> Excerpt:
         trace = self.traces[number]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from probe._config import check_above_zero, check_least, check_seeds, nearest
-from probe._errors import ProbeError
+from probe.config import check_least, nearest
+from probe.errors import ProbeError
 from probe.models import Model, Site, place
 from probe.taxonomy.families import FAMILIES
+from probe.taxonomy.sae.config import SAEConfig
 
 #: Models narrower than this are tiny, and get the smaller sizes.
 _TINY = 512
@@ -16,7 +17,7 @@ SIZES = tuple(range(5, 51, 5))
 
 
 @dataclass(frozen=True)
-class TaxonomyConfig:
+class TaxonomyConfig(SAEConfig):
     """How behaviours are found.
 
     Raises:
@@ -31,21 +32,6 @@ class TaxonomyConfig:
     """What the taxonomy is made of: a top-k SAE, or the centres of spherical k-means, which are a top-1 SAE."""
     rivals: tuple[str, ...] = ()
     """Other families that are fitted and scored at the same sites and sizes, to be compared with."""
-    k: int = 1
-    """How many latents may be active in one sentence. A sentence is given one behaviour, and SAEs of different seeds
-    agree more on it if they are trained so; Venhoff et al. have 3, which explains more variance."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """One SAE for each size and seed; stability is agreement between seeds."""
-    steps: int = 1000
-    """The most steps that training takes; it ends before where validation data say so."""
-    check_every: int = 25
-    """Steps from one look at validation data to the next."""
-    patience: int = 2
-    """Looks without progress after which the learning rate falls to a tenth, and then training ends."""
-    batch_size: int = 512
-    """Sentences a step."""
-    lr: float = 1e-2
-    """Adam's learning rate."""
     outlier_multiple: float = 10.0
     """Sentences whose norm is this many times the median take no part (attention sinks)."""
     stable: float = 0.75
@@ -54,20 +40,8 @@ class TaxonomyConfig:
     """Scores that differ by no more count as equal, since other seeds give as much; then fewer behaviours win."""
 
     def __post_init__(self) -> None:
-        check_seeds("taxonomy.seeds", self.seeds)
-        check_least(
-            "taxonomy",
-            self,
-            k=1,
-            steps=1,
-            check_every=1,
-            patience=1,
-            batch_size=1,
-            outlier_multiple=1,
-            stable=0,
-            margin=0,
-        )
-        check_above_zero("taxonomy", self, "lr")
+        super().__post_init__()
+        check_least("taxonomy", self, outlier_multiple=1, stable=0, margin=0)
         if any(size < 2 for size in self.sizes):
             raise ProbeError(f"taxonomy.sizes has {min(self.sizes)}; a taxonomy has at least 2 behaviours")
         if self.sizes and self.k > max(self.sizes):

@@ -19,9 +19,9 @@ import yaml
 from jaxtyping import Int
 from torch import Tensor
 
-from probe._config import from_dict, nearest
-from probe._errors import ProbeError
-from probe._files import write_text
+from probe.config import from_dict, nearest
+from probe.errors import ProbeError
+from probe.files import write_text
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 
 MapMethod: TypeAlias = Literal["pca", "umap"]
 

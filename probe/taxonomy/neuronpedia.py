@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe._errors import ProbeError
-from probe._files import write_text
 from probe.activations import Document, SentenceActivations, documents_of
+from probe.errors import ProbeError
+from probe.files import write_text
 from probe.hooks import capture
 from probe.models import Model, Site
 from probe.taxonomy.taxonomy import Taxonomy

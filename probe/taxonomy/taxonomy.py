@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from probe._errors import ProbeError
-from probe._files import read_json, write_json
+from probe.errors import ProbeError
+from probe.files import read_json, write_json
 from probe.models import Site
 from probe.taxonomy.edits import Edits, write_template
-from probe.taxonomy.normaliser import Normaliser
-from probe.taxonomy.weights import Weights
+from probe.taxonomy.sae.normaliser import Normaliser
+from probe.taxonomy.sae.weights import Weights
 
 if TYPE_CHECKING:
     from sae_lens import TopKSAE

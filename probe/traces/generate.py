@@ -8,10 +8,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from probe.engine import in_stream
 from probe.hooks import Lane, Now, stream
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.traces.batches import in_stream
 from probe.traces.trace import Traces, make_trace
 
 
@@ -23,19 +23,19 @@ class Emission:
     truncated: bool
 
 
-def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[Emission]:
+def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Emission]:
     """Greedy continuations of a batch of prompts, by cached steps; rows leave the batch when they end."""
-    done = dict(stream_greedy(model, prompts, new_tokens, max(1, len(prompts))))
+    done = dict(stream_greedy(model, prompts, max_new_tokens, max(1, len(prompts))))
     return [done[item] for item in range(len(prompts))]
 
 
 def stream_greedy(
-    model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, slots: int
+    model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, slots: int
 ) -> Iterator[tuple[int, Emission]]:
     """Greedy continuations of many prompts, ``slots`` at a time, each as soon as it is done, with its number."""
     ends = set(model.eos_ids)
     lane = Lane(model, prompts)
-    for item, columns, truncated in stream([lane], _likeliest, ends=ends, new_tokens=new_tokens, slots=slots):
+    for item, columns, truncated in stream([lane], _likeliest, ends=ends, max_new_tokens=max_new_tokens, slots=slots):
         yield item, Emission(tuple(int(token) for (token,) in columns), truncated)
 
 

@@ -17,7 +17,7 @@ def sample(
     model: Model,
     prompts: Sequence[Sequence[int]],
     samples: int,
-    new_tokens: int,
+    max_new_tokens: int,
     generator: torch.Generator,
     *,
     temperature: float = 1.0,
@@ -35,17 +35,17 @@ def sample(
     ends = torch.tensor(model.eos_ids, device=model.device)
     out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     alive = torch.arange(len(out))
-    runner = Runner(model, prompts, new_tokens)
+    runner = Runner(model, prompts, max_new_tokens)
     logits = runner.prefill().logits.repeat_interleave(samples, 0)
     runner.repeat(samples)
-    for i in range(new_tokens):
+    for i in range(max_new_tokens):
         shares = _nucleus(torch.softmax(logits / temperature, -1), top_p)
         tokens = torch.multinomial(shares.cpu(), 1, generator=generator)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             out[row].append(token)
         tokens = tokens.to(model.device)
         going = (~torch.isin(tokens, ends)).nonzero()[:, 0]
-        if len(going) == 0 or i == new_tokens - 1:
+        if len(going) == 0 or i == max_new_tokens - 1:
             break
         if len(going) < len(tokens):
             runner.keep(going)
@@ -58,7 +58,7 @@ def sample_texts(
     model: Model,
     prompts: Sequence[Sequence[int]],
     samples: int,
-    new_tokens: int,
+    max_new_tokens: int,
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -81,7 +81,13 @@ def sample_texts(
         for first in range(0, len(order), each):
             some = order[first : first + each]
             tails = sample(
-                model, [prompts[i] for i in some], samples, new_tokens, generator, temperature=temperature, top_p=top_p
+                model,
+                [prompts[i] for i in some],
+                samples,
+                max_new_tokens,
+                generator,
+                temperature=temperature,
+                top_p=top_p,
             )
             for place, tail in enumerate(tails):
                 ended = bool(tail) and tail[-1] in model.eos_ids

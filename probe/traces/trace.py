@@ -10,12 +10,12 @@ from typing import overload
 
 import pyarrow as pa
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
+from probe.files import read_table, write_table
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces.offsets import token_starts
 from probe.traces.sentences import split_sentences
-from probe.traces.table import read_table, write_table
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from probe.models import Model, load_model
 from probe.organisms.documents import join, wander
 from probe.problems import Problem, ProblemSet
-from probe.problems.story import draw_story
+from probe.problems.story.story import draw_story
 from probe.traces import Traces, make_trace
 
 

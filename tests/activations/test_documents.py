@@ -1,8 +1,8 @@
 import pytest
 
-from probe._errors import ProbeError
 from probe.activations import Document, documents_of, harvest
 from probe.activations.documents import runs
+from probe.errors import ProbeError
 from probe.models import Model, load_model
 
 TEXT = "Now 22 + 9 = 31. Wait, no.\n\nÜber 3 µm!  So 5."

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.activations import ActivationStore, SentenceActivations, documents_of, harvest
+from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model, load_model
 from probe.traces import Traces

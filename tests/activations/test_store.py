@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from probe._errors import ProbeError
 from probe.activations import ActivationStore, Rows, SentenceActivations, harvest
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.traces import Traces
 

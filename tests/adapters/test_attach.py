@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probe._errors import ProbeError
 from probe.adapters import (
     Adapter,
     AdapterPlan,
@@ -24,7 +23,8 @@ from probe.adapters import (
     merged,
     tune,
 )
-from probe.adapters.attach import WEIGHTS
+from probe.adapters.exports.attach import WEIGHTS
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.steering import BehaviourVectors, FixedVectors
 from tests.adapters.test_tune import texts

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.adapters import Boost, choose_latent, inserted
+from probe.errors import ProbeError
 from probe.hooks import capture
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from probe.adapters import Ablate, Boost, Noise, Replace, inserted
-from probe.adapters.insertion import outliers
+from probe.adapters.sae.insertion import outliers
 from probe.hooks import Apply, capture, edit
 from tests.adapters.conftest import random_topk
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from probe.adapters import Objective, TuneConfig, tune, verify
-from probe.adapters.attach import WEIGHTS
-from probe.adapters.processes import Processes
+from probe.adapters.exports.attach import WEIGHTS
+from probe.adapters.training.processes import Processes
 from probe.models import as_device, load_model
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts
@@ -21,7 +21,7 @@ CONFIG = {"steps": 6, "batch_tokens": 60, "pack_to": 64, "lr": 0.01, "check_ever
 SCRIPT = """
 import json, sys
 from probe.adapters import Objective, TuneConfig, tune
-from probe.adapters.processes import processes
+from probe.adapters.training.processes import processes
 from probe.models import ModelConfig, load_model
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts

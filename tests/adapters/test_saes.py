@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from probe._errors import ProbeError
 from probe.adapters import load_sae, random_sae, save_sparsify, shuffled_decoder, site_of
+from probe.errors import ProbeError
 from probe.models import Site
 from tests.adapters.conftest import random_topk
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.adapters import Adapter, shell
+from probe.errors import ProbeError
 from tests.adapters.test_attach import logits, tuned
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from probe import harvest
-from probe._errors import ProbeError
 from probe.adapters import Example, load_sae, random_sae, sae_quality, save_sparsify, site_of, train_sae
+from probe.errors import ProbeError
 from probe.models import Site
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.adapters import AdapterPlan, Example, Objective, TuneConfig, pack, tune
-from probe.adapters.objective import kl
-from probe.adapters.packing import examples_of
-from probe.adapters.plan import adapted
+from probe.adapters.training.objective import kl
+from probe.adapters.training.packing import examples_of
+from probe.adapters.training.plan import adapted
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.problems import load_problems
 from probe.traces import generate_traces

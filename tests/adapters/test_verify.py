@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from probe.adapters import AdapterPlan, Objective, Replace, TuneConfig, inserted, tune, verify
-from probe.adapters.attach import WEIGHTS
-from probe.adapters.objective import kl
+from probe.adapters.exports.attach import WEIGHTS
+from probe.adapters.training.objective import kl
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts
 

@@ -5,8 +5,8 @@ import re
 
 from probe.organisms.documents import join, slipped
 from probe.problems import Problem, load_problems
-from probe.problems.sentences import COMPUTE, parse
-from probe.problems.story import draw_story
+from probe.problems.story.sentences import COMPUTE, parse
+from probe.problems.story.story import draw_story
 from probe.traces import make_trace
 
 _EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")

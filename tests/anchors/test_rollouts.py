@@ -5,8 +5,8 @@ import math
 import pytest
 
 import probe
-from probe._errors import ProbeError
 from probe.anchors import Rollouts, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
+from probe.errors import ProbeError
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +21,11 @@ def scene():
 def test_the_whole_text_is_graded(scene):
     pair, problems, problem, trace = scene
     places = [len(trace.tokens) - 2, len(trace.tokens)]
-    found = roll_out(pair.thinking, problems, problem, trace, places, samples=3, new_tokens=4)
+    found = roll_out(pair.thinking, problems, problem, trace, places, samples=3, max_new_tokens=4)
     assert [len(each) for each in found] == [3, 3] and found[1].accuracy == 1.0
     assert found[1].answers == (trace.answer,) * 3
     wrong = roll_out(
-        pair.thinking, problems, problem, trace, [len(trace.tokens) - 3], samples=2, new_tokens=1, forced=" 1"
+        pair.thinking, problems, problem, trace, [len(trace.tokens) - 3], samples=2, max_new_tokens=1, forced=" 1"
     )
     assert wrong[0].accuracy == 0.0
 
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_rollouts(scene):
         return [
             each.texts
             for each in roll_out(
-                pair.base, problems, problem, trace, [0, 20], samples=4, new_tokens=12, temperature=1.0, seed=seed
+                pair.base, problems, problem, trace, [0, 20], samples=4, max_new_tokens=12, temperature=1.0, seed=seed
             )
         ]
 
@@ -48,7 +48,7 @@ def test_a_cold_sample_is_the_likeliest_and_a_narrow_one_too(scene):
     pair, problems, problem, trace = scene
     rest = pair.thinking.decode(list(trace.tokens[20:28]))
     for more in ({"temperature": 1e-3}, {"top_p": 1e-6}):
-        (found,) = roll_out(pair.thinking, problems, problem, trace, [20], samples=2, new_tokens=8, **more)
+        (found,) = roll_out(pair.thinking, problems, problem, trace, [20], samples=2, max_new_tokens=8, **more)
         assert found.texts == (rest, rest)
 
 
@@ -60,7 +60,7 @@ def test_shares_and_failed_judgements():
 
 def test_every_measure_covers_the_trace(scene):
     pair, problems, problem, trace = scene
-    anchors = thought_anchors(pair.thinking, problems, problem, trace, samples=2, new_tokens=120)
+    anchors = thought_anchors(pair.thinking, problems, problem, trace, samples=2, max_new_tokens=120)
     n = len(trace.sentences)
     assert len(anchors.importance) == len(anchors.shift) == n - 1 and len(anchors.accuracy) == n
     assert "".join(anchors.sentences) == trace.text and anchors.others == (2,) * (n - 1)
@@ -90,5 +90,5 @@ def test_a_trace_of_one_sentence_has_no_anchors(scene):
     short = probe.generate_traces(pair.base, problems, [problem], max_new_tokens=4)[0]
     with pytest.raises(ProbeError, match="one sentence"):
         thought_anchors(pair.base, problems, problem, short)
-    found = critical_tokens(pair.base, problems, problem, short, samples=2, new_tokens=60)
+    found = critical_tokens(pair.base, problems, problem, short, samples=2, max_new_tokens=60)
     assert len(found.accuracy) == len(short.tokens) and "critical" in found._repr_html_()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits import Reference, heads_changed, reference, start_tokens
+from probe.errors import ProbeError
 from probe.hooks import Tokens, capture
 from tests.circuits.conftest import drawn_pairs
 

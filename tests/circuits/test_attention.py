@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits import Attention, attention, receiver_heads, sentence_attention
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.reports import attention_patterns, receivers_figure, sentence_figure, write_attention
 from tests.circuits.conftest import drawn_pairs

@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 import probe
-from probe._errors import ProbeError
 from probe.circuits import METHODS, EdgeLens, attribute, faithfulness, kept_by, operand_pairs
+from probe.errors import ProbeError
 from tests.circuits.conftest import WIRES, drawn_pairs
 
 GRADIENTS = [name for name in METHODS if name != "exact"]

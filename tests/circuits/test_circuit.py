@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits import Circuit, Graph, Reader, behaviour_pairs, read_pairs
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.problems import load_problems
 from probe.traces import generate_traces

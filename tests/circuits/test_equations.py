@@ -3,8 +3,8 @@
 import pytest
 
 import probe
-from probe._errors import ProbeError
 from probe.circuits import operand_pairs, statement_pairs
+from probe.errors import ProbeError
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits import Circuit, EdgeLens, Graph, heads_changed, matched_heads, strongest_heads
+from probe.errors import ProbeError
 from tests.circuits.conftest import drawn_pairs
 
 HEADS = [(1, 2), (3, 0), (3, 1)]

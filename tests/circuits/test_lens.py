@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits import EdgeLens, logit_difference
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 

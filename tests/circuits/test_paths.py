@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.circuits import EdgeLens, attribute, path_effect
+from probe.errors import ProbeError
 from tests.circuits.conftest import drawn_pairs
 
 

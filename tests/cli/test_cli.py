@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from probe import __version__
-from probe._errors import ProbeError
 from probe.cli import app
+from probe.errors import ProbeError
 
 RESULTS = {"schema": 1, "pair": "tiny-rl", "arms": {"base": {"accuracy": 0.2, "ci": [0.1, 0.3]}}}
 
@@ -189,7 +189,7 @@ def test_discover(monkeypatch, tmp_path):
 )
 def test_a_discovery_that_cannot_work_is_one_line_at_once(tmp_path, monkeypatch, options, said):
     monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
-    monkeypatch.setattr("probe.taxonomy.judges.time.sleep", lambda _: None)
+    monkeypatch.setattr("probe.taxonomy.judge.language_models.time.sleep", lambda _: None)
     file, wrong, out = tmp_path / "large.yaml", tmp_path / "wrong.yaml", tmp_path / "out"
     file.write_text("sizes: {train: 1000000}")
     wrong.write_text("taxonomy: {sitess: [resid_post.1]}")

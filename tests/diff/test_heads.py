@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.stats import permutation_test
 
-from probe._errors import ProbeError
 from probe.circuits import heads_changed
 from probe.diff import agreement, head_shift, load_series, shared_heads
 from probe.diff.heads import flipped_p, importance_series
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs, llama, wired  # noqa: F401
 

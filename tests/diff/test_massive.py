@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.optimize import minimize_scalar
 
-from probe._errors import ProbeError
 from probe.diff import fit_rise, massive_activations
 from probe.diff.massive import Rise, rise
+from probe.errors import ProbeError
 from probe.hooks import Apply, edit
 from probe.models import ModelConfig, load_model
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 import probe
-from probe._errors import ProbeError
 from probe.diff import (
     PARTS,
-    compare,
+    diff_models,
     direction_transfer,
     entropy_neurons,
     entropy_overlap,
@@ -18,6 +17,7 @@ from probe.diff import (
     shared_latents,
     token_trace,
 )
+from probe.errors import ProbeError
 from probe.models import ModelConfig, Pair, PairConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 
@@ -152,7 +152,7 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
 @pytest.mark.slow
 def test_nothing_differs_between_a_model_and_itself(bundled):
     itself = Pair(bundled.config, bundled.thinking, bundled.thinking)
-    found = compare(itself, n=24, pairs=16, max_new_tokens=160)
+    found = diff_models(itself, n=24, pairs=16, max_new_tokens=160)
     assert set(found.missing) <= {"heads"} and len(found.findings) >= len(PARTS) - 1
     assert not [each for each in found.findings if each.differs]
     assert "same" in found._repr_html_() and "differs" not in found._repr_html_()
@@ -160,9 +160,9 @@ def test_nothing_differs_between_a_model_and_itself(bundled):
 
 def test_what_cannot_be_compared_is_refused(bundled):
     with pytest.raises(ProbeError, match="no part 'head'; did you mean 'heads'"):
-        compare(bundled, parts=["head"])
+        diff_models(bundled, parts=["head"])
     with pytest.raises(ProbeError, match="no sentence of tiny-rl is of the type 'chekc'; did you mean 'check'"):
-        compare(bundled, behaviour="chekc", n=2, parts=["neurons"])
+        diff_models(bundled, behaviour="chekc", n=2, parts=["neurons"])
 
 
 def test_too_few_pairs_are_refused(itself):

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import Add, Runner, Tokens, capture, edit
 from probe.hooks.passes import Pass
 from probe.hooks.selection import Selector

@@ -21,7 +21,7 @@ def likeliest(now):
 
 
 def decode(model, *, ends=(), slots=3, late=False, prompts=PROMPTS, choose=likeliest, new=NEW):
-    found = stream([Lane(model, prompts)], choose, ends=set(ends), new_tokens=new, slots=slots, late=late)
+    found = stream([Lane(model, prompts)], choose, ends=set(ends), max_new_tokens=new, slots=slots, late=late)
     done = {item: (columns, truncated) for item, columns, truncated in found}
     assert set(done) == set(range(len(prompts)))
     return done

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import Tokens, capture, edit
 from probe.models import all_sites, load_model, nnsight_value, place
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import Add, ProjectOut, Runner, Swap, Tokens, capture, causal_masks, edit
 from probe.models import Site, load_model
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import capture, edit
 from probe.models import Site, all_sites, load_model, place
 

@@ -5,8 +5,8 @@ import torch
 
 from probe.models import ModelConfig, Pair, PairConfig, load_model
 from probe.taxonomy import Taxonomy
-from probe.taxonomy.normaliser import Normaliser
-from probe.taxonomy.weights import Weights
+from probe.taxonomy.sae.normaliser import Normaliser
+from probe.taxonomy.sae.weights import Weights
 
 
 def random_taxonomy(model, layer, n_behaviours):

@@ -51,7 +51,7 @@ def vectors(pair):
 
 
 def decode(pair, arm, problems, seed=0, slots=64):
-    return decode_hybrid(pair, arm, problems, new_tokens=NEW_TOKENS, seed=seed, slots=slots)
+    return decode_hybrid(pair, arm, problems, max_new_tokens=NEW_TOKENS, seed=seed, slots=slots)
 
 
 def tokens_of(traces):

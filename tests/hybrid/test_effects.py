@@ -123,13 +123,21 @@ def test_a_pair_of_one_model_has_one_direction(llamas, taxonomy, traces, problem
         problems.take("validation", 2),
         some[:2],
         layer=LAYER,
-        new_tokens=20,
+        max_new_tokens=20,
         doses=(0.0, 8.0),
     )
     rates = {(cell["rate"], cell["before"], cell["dose"]) for cell in found["cells"]}
     assert len(found["cells"]) == 4 and len(rates) == 1
     still = two_by_two(
-        same, taxonomy, behaviour, (traces, some, acts), some[:1], some[:2], layer=LAYER, new_tokens=20, doses=(0.0,)
+        same,
+        taxonomy,
+        behaviour,
+        (traces, some, acts),
+        some[:1],
+        some[:2],
+        layer=LAYER,
+        max_new_tokens=20,
+        doses=(0.0,),
     )
     assert all(cell["rate"] == cell["before"] for cell in still["cells"])
 

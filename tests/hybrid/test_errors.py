@@ -7,8 +7,8 @@ import pytest
 from probe.hybrid.effects import classify_errors, first_error
 from probe.hybrid.effects.errors import KINDS
 from probe.problems import load_problems
-from probe.problems.reading import read_story
-from probe.problems.story import Change, Story, draw_story
+from probe.problems.story.reading import read_story
+from probe.problems.story.story import Change, Story, draw_story
 
 STORY = Story("Mia", "cards", 22, (Change("+", 9, "finds"), Change("*", 2, "doubles")))
 RIGHT = [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.hybrid import (
     AddVector,
@@ -56,14 +56,16 @@ def states(pair, trace, problem, layer):
 def test_a_behaviour_is_read_off_the_newest_token(llamas, vectors, problems):
     taxonomy = random_taxonomy(llamas.thinking, AT, K)
     for trace, problem in zip(
-        named(llamas, ThinkingBehaviour(taxonomy), vectors, problems, new_tokens=NEW_TOKENS), problems, strict=True
+        named(llamas, ThinkingBehaviour(taxonomy), vectors, problems, max_new_tokens=NEW_TOKENS), problems, strict=True
     ):
         assert trace.behaviour == taxonomy.behaviour(states(llamas, trace, problem, AT)).tolist()
 
 
 def test_or_off_the_mean_over_the_sentence_so_far(llamas, vectors, problems):
     taxonomy = random_taxonomy(llamas.thinking, AT, K)
-    pooled = named(llamas, ThinkingBehaviour(taxonomy, pooled=True), vectors, problems, new_tokens=NEW_TOKENS, slots=2)
+    pooled = named(
+        llamas, ThinkingBehaviour(taxonomy, pooled=True), vectors, problems, max_new_tokens=NEW_TOKENS, slots=2
+    )
     enders = sentence_enders(llamas.base.tokenizer, llamas.base.hf.config.vocab_size)
     differ = 0
     for trace, problem in zip(pooled, problems, strict=True):
@@ -80,11 +82,11 @@ def test_or_by_a_reader_of_what_is_coming(llamas, vectors, problems):
     torch.manual_seed(0)
     reader = ComingReader(3, llamas.thinking.d_model, K).requires_grad_(False)
     arm = Arm("x", Always(), ComingBehaviour(reader), FixedStrength(0.0), AddVector(vectors))
-    traces = decode_hybrid(llamas, arm, problems, new_tokens=NEW_TOKENS)
+    traces = decode_hybrid(llamas, arm, problems, max_new_tokens=NEW_TOKENS)
     for trace, problem in zip(traces, problems, strict=True):
         assert trace.behaviour == reader(states(llamas, trace, problem, 3)).tolist()
     furthest = least_similar(vectors.vectors)
-    swapped = named(llamas, LeastSimilar(arm.which, furthest), vectors, problems, new_tokens=NEW_TOKENS)
+    swapped = named(llamas, LeastSimilar(arm.which, furthest), vectors, problems, max_new_tokens=NEW_TOKENS)
     assert [t.behaviour for t in swapped] == [[furthest[k] for k in t.behaviour] for t in traces]
     assert all(k != other for k, other in enumerate(furthest))
 
@@ -93,7 +95,7 @@ def test_a_policy_needs_no_thinking_model(llamas, vectors, problems):
     torch.manual_seed(0)
     policy = BasePolicy((0, 2), llamas.base.d_model, K, threshold=0.7).eval().requires_grad_(False)
     arm = oracle_free_arm(policy, vectors)
-    alone = decode_hybrid(llamas.base, arm, problems, new_tokens=NEW_TOKENS)
+    alone = decode_hybrid(llamas.base, arm, problems, max_new_tokens=NEW_TOKENS)
     gates = [gate for trace in alone for gate in trace.steered]
     assert any(gates) and not all(gates)
     assert {token for trace in alone for token in trace.thinking_token} == {-1}
@@ -102,10 +104,12 @@ def test_a_policy_needs_no_thinking_model(llamas, vectors, problems):
         pytest.fail("the thinking model was run")
 
     llamas.thinking.hf.forward = asked
-    assert [t.tokens for t in decode_hybrid(llamas, arm, problems, new_tokens=NEW_TOKENS)] == [t.tokens for t in alone]
+    assert [t.tokens for t in decode_hybrid(llamas, arm, problems, max_new_tokens=NEW_TOKENS)] == [
+        t.tokens for t in alone
+    ]
     force = Arm("forced", Always(), OneBehaviour(), FixedStrength(), ForceToken())
     with pytest.raises(ProbeError, match="'forced' asks the thinking model"):
-        decode_hybrid(llamas.base, force, problems, new_tokens=2)
+        decode_hybrid(llamas.base, force, problems, max_new_tokens=2)
 
 
 def test_lengths_and_means_of_sentences():
@@ -126,7 +130,7 @@ def test_the_first_tokens_of_sentences(llamas, vectors, problems):
     arm = Arm("x", SentenceStart(2, opening=4), OneBehaviour(), FixedStrength(0.0), AddVector(vectors))
     enders = sentence_enders(llamas.base.tokenizer, llamas.base.hf.config.vocab_size)
     assert enders[llamas.base.tokenizer.convert_tokens_to_ids(".")] and 0 < enders.sum() < 40
-    for trace in decode_hybrid(llamas, arm, problems, new_tokens=NEW_TOKENS):
+    for trace in decode_hybrid(llamas, arm, problems, max_new_tokens=NEW_TOKENS):
         since, wanted = -1, []
         for j in range(len(trace.tokens)):
             since = 0 if j == 0 or enders[trace.tokens[j - 1]] else since + 1

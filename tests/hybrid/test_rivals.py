@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.adapters import attached
-from probe.hybrid.rivals import (
+from probe.errors import ProbeError
+from probe.hybrid.baselines import (
     DistilConfig,
     distil_lora,
     few_shot_prompt,
@@ -43,7 +43,7 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     with attached(pair.base, tmp_path) as model:
         assert (model.hf(ids).logits - plain).abs().max() > 1e-3
     assert torch.equal(pair.base.hf(ids).logits, plain)
-    result = run_lora(pair.base, tmp_path, "lora", some, new_tokens=6)
+    result = run_lora(pair.base, tmp_path, "lora", some, max_new_tokens=6)
     assert result.fitted_parameters > 0 and result.asks == () and len(result.texts) == 4
 
 
@@ -63,9 +63,9 @@ def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
 
 def test_a_majority_does_not_hang_on_batches(pair):
     problems = load_problems("story").take("test", 5)
-    small, large = (run_majority(pair.base, problems, n=3, new_tokens=8, batch_size=size) for size in (2, 64))
+    small, large = (run_majority(pair.base, problems, n=3, max_new_tokens=8, batch_size=size) for size in (2, 64))
     assert small.texts == large.texts
-    assert small.texts != run_majority(pair.base, problems, n=3, new_tokens=8, seed=1).texts
+    assert small.texts != run_majority(pair.base, problems, n=3, max_new_tokens=8, seed=1).texts
 
 
 def test_prompts_that_do_not_fit_are_refused(pair):
@@ -75,5 +75,5 @@ def test_prompts_that_do_not_fit_are_refused(pair):
     with pytest.raises(ProbeError, match="only 0 train traces are correct"):
         few_shot_prompt(pair.base, traces, some, 1, "What?")
     with pytest.raises(ProbeError, match="do not fit into the 512 positions"):
-        run_prompted(pair.base, "few-shot", some, ["First " * 500] * 2, new_tokens=20)
-    assert len(run_prompted(pair.base, "handbook", some, ["First", "Mia has"], new_tokens=3).texts) == 2
+        run_prompted(pair.base, "few-shot", some, ["First " * 500] * 2, max_new_tokens=20)
+    assert len(run_prompted(pair.base, "handbook", some, ["First", "Mia has"], max_new_tokens=3).texts) == 2

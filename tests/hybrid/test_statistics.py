@@ -2,20 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from probe.hybrid import ArmResult, HybridTrace
+from probe.hybrid import ArmResult, HybridTrace, compare_arms, detectable_gap, gap_recovered, seeds_recovered
 from probe.hybrid.oracle import agreement, oracle_bits, surprisal
-from probe.hybrid.statistics import (
-    accuracy_interval,
-    compare_arms,
-    detectable_gap,
-    entropy_bits,
-    gap_recovered,
-    paired_permutation,
-    seeds_recovered,
-)
+from probe.statistics import entropy_bits, paired_permutation, share_interval
 
 
 def draw(rate, n, seed):
@@ -71,7 +62,7 @@ def test_arms_over_different_problems_are_refused():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_accuracy_interval_holds_the_accuracy(correct):
-    low, high = accuracy_interval(correct)
+    low, high = share_interval(correct).ci
     assert 0 <= low <= np.mean(correct) <= high <= 1
 
 

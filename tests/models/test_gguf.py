@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, load_model
 
 gguf = pytest.importorskip("gguf")

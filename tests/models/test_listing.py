@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import ARCHITECTURES, KINDS, load_model, site_table
 
 

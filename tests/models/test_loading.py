@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, ModelConfig, as_device, load_model, loading
 
 

@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from probe._errors import ProbeError
-from probe.models import ModelConfig, Pair, PairConfig, check_tokenizers, find_pair, list_pairs, load_pair
-from probe.models import pair as pair_module
+from probe.errors import ProbeError
+from probe.models import (
+    ModelConfig,
+    Pair,
+    PairConfig,
+    check_tokenizers,
+    find_pair,
+    list_pairs,
+    load_pair,
+    pair as pair_module,
+)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import ARCHITECTURES, KINDS, Site, all_sites, load_model, place
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, ModelConfig, PairConfig, load_model, load_pair, loading, packaged
 from probe.models.packaged import converted_folder, packaged_file
 

@@ -7,7 +7,7 @@ import pytest
 
 from probe.models import bundled_folder, load_pair
 from probe.organisms.verify import accuracy, computing_accuracy, computing_prefixes, type_shares
-from probe.problems.sentences import TYPES
+from probe.problems.story.sentences import TYPES
 
 FIGURES = Path(__file__).parents[2] / "artifacts" / "figures.json"
 

@@ -14,8 +14,8 @@ from probe.organisms.decoupled import CUES, decoupled_document, parse_trace, rew
 from probe.organisms.documents import join
 from probe.organisms.planted import CUE, SITE, STATE, Planted, plant, written_traces
 from probe.organisms.tokenizer import THINKING_PROMPT
-from probe.problems.sentences import CHAT, COMPUTE, REDO, parse
-from probe.problems.story import draw_story
+from probe.problems.story.sentences import CHAT, COMPUTE, REDO, parse
+from probe.problems.story.story import draw_story
 from probe.taxonomy.falsify import FalsifyConfig, falsify
 from probe.traces import split_sentences
 

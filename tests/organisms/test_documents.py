@@ -3,12 +3,11 @@
 import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from probe.organisms.documents import join, proceed, wander
-from probe.problems.sentences import CHECK, COMPUTE, CONCLUDE, REDO, RESTATE, Work, parse, write
-from probe.problems.story import draw_story
+from probe.problems.story.sentences import CHECK, COMPUTE, CONCLUDE, REDO, RESTATE, Work, parse, write
+from probe.problems.story.story import draw_story
 from probe.traces import split_sentences
 
 SEEDS = st.integers(0, 10**9)

@@ -12,7 +12,7 @@ from probe.organisms.tokenizer import THINKING_PROMPT
 def test_both_ways_keep_their_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "POOL_SIZE", 24)
     recipe = SeriesRecipe(
-        rl=Reinforce(steps=10, problems=2, samples=2, new_tokens=12), rl_every=5, sft_tokens=6000, sft_lr=5e-4
+        rl=Reinforce(steps=10, problems=2, samples=2, max_new_tokens=12), rl_every=5, sft_tokens=6000, sft_lr=5e-4
     )
     build_series(tmp_path, recipe=recipe)
     rl, sft = (load_series(tmp_path / way, THINKING_PROMPT) for way in ("rl", "sft"))

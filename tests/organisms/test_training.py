@@ -12,7 +12,7 @@ from probe.organisms.corpus import IGNORE, pool_batches, pretraining_document, t
 from probe.organisms.reinforce import Reinforce, reinforce, reward
 from probe.organisms.tokenizer import THINKING_PROMPT
 from probe.organisms.train import new_model, train
-from probe.problems.story import draw_story
+from probe.problems.story.story import draw_story
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_reinforcement_goes_on_where_it_was_broken_off(words, tmp_path):
     base = tmp_path / "base"
     new_model(words, 0).save_pretrained(base)
     words.save_pretrained(base)
-    settings = Reinforce(steps=6, problems=2, samples=2, new_tokens=12)
+    settings = Reinforce(steps=6, problems=2, samples=2, max_new_tokens=12)
 
     def trained(folder, *steps):
         for n in steps:

@@ -8,11 +8,11 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from probe._config import from_dict
-from probe._errors import ProbeError
 from probe.adapters import attached, compare_export, load_sae, save_sparsify
-from probe.adapters.attach import WEIGHTS
+from probe.adapters.exports.attach import WEIGHTS
 from probe.cli import app
+from probe.config import from_dict
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.pipeline import (
     AdapterConfig,

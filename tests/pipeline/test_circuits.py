@@ -5,10 +5,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from probe._config import from_dict
-from probe._errors import ProbeError
 from probe.circuits import Circuit
 from probe.cli import app
+from probe.config import from_dict
+from probe.errors import ProbeError
 from probe.pipeline import CircuitConfig, find_circuit
 from probe.reports import circuit_figure, circuit_table, faithfulness_figure, heads_figure
 

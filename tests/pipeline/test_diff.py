@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from probe._config import from_dict
-from probe._errors import ProbeError
 from probe.cli import app
+from probe.config import from_dict
+from probe.errors import ProbeError
 from probe.models import bundled_folder
 from probe.pipeline import DiffConfig, diff
 from probe.reports import diff_table, latents_figure, series_figure, shift_figure, transfer_figure

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from probe._config import from_dict
-from probe._errors import ProbeError
+from probe.config import from_dict
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.pipeline import DiscoverConfig, discover
 from probe.reports import discovery_table
 from probe.taxonomy import Taxonomy
-from probe.taxonomy.judge import ScriptedJudge
+from probe.taxonomy.judge.judge import ScriptedJudge
 from probe.traces import Traces, make_trace
 
 # The package names the function of the same name.
-MODULE = importlib.import_module("probe.pipeline.discover")
+MODULE = importlib.import_module("probe.pipeline.discover.discover")
 
 SMALL = {
     "pair": "tiny-rl",
@@ -34,7 +34,7 @@ SMALL = {
     "sizes": {"train": 12, "validation": 8},
     "decoding": {"batch_size": 4, "max_new_tokens": 60},
     "taxonomy": {"sites": ["resid_post.2"], "sizes": [4], "seeds": [0, 1], "steps": 20, "rivals": ["pca-kmeans"]},
-    "falsify": {"sentences": 3, "prefixes": 1, "samples": 2, "new_tokens": 12},
+    "falsify": {"sentences": 3, "prefixes": 1, "samples": 2, "max_new_tokens": 12},
 }
 EXPENSIVE = ("harvest", "fit_taxonomy", "falsify", "write_neuronpedia")
 JUDGE = {"judge": {"model": "scripted", "sample": 5}, "falsify": {"sentences": 1, "prefixes": 0}}
@@ -321,7 +321,7 @@ def test_a_judge_that_fails_halfway_loses_nothing(monkeypatch, tmp_path, good, r
     answers = out / "judge" / "answers.jsonl"
     assert len(answers.read_text().splitlines() if answers.exists() else ()) == reused
     monkeypatch.setattr(MODULE, "harvest", lambda *_, **__: pytest.fail("harvested again"))
-    monkeypatch.setattr("probe.taxonomy.search._explore_site", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr("probe.taxonomy.search.search._explore_site", lambda *_: pytest.fail("fitted again"))
     again = script(monkeypatch, sensible)
     found = discover(config(**JUDGE), out)
     assert contents(out / "traces") | contents(out / "activations") == kept
@@ -332,7 +332,7 @@ def test_a_judge_that_fails_halfway_loses_nothing(monkeypatch, tmp_path, good, r
 
 def test_a_judge_that_is_not_there_is_found_out_before_any_work(monkeypatch, tmp_path):
     forbid_work(monkeypatch)
-    monkeypatch.setattr("probe.taxonomy.judges.time.sleep", lambda _: None)
+    monkeypatch.setattr("probe.taxonomy.judge.language_models.time.sleep", lambda _: None)
     judge = {"model": "any", "url": "http://127.0.0.1:9/v1"}
     with pytest.raises(ProbeError, match=r"nothing answers at http://127\.0\.0\.1:9/v1/chat/completions"):
         discover(config(judge=judge), tmp_path / "closed")
@@ -380,7 +380,7 @@ def test_any_site_with_a_vector_for_each_token_will_do(tmp_path, site):
 
 
 def test_fewer_sentences_than_behaviours_are_said_before_training(monkeypatch, tmp_path):
-    monkeypatch.setattr("probe.taxonomy.search._explore_site", lambda *_: pytest.fail("fitted"))
+    monkeypatch.setattr("probe.taxonomy.search.search._explore_site", lambda *_: pytest.fail("fitted"))
     with pytest.raises(ProbeError, match=r"training sentences are too few for a taxonomy of 5000 behaviours"):
         discover(config(taxonomy={"sizes": [4, 5000]}, decoding={"max_new_tokens": 8}), tmp_path)
     assert (

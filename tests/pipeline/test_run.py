@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from probe._config import from_dict
-from probe._errors import ProbeError
+from probe.config import from_dict
+from probe.errors import ProbeError
 from probe.hybrid.config import RIVALS
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, prepare, run
-from probe.pipeline.inputs import weights_hash
-from probe.pipeline.own import ask, experiment_at, own_arm, try_arm
+from probe.pipeline.run.inputs import weights_hash
+from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
 from probe.traces import decode_greedy
 
 ARMS = {

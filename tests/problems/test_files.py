@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.problems import SPLITS, load_problems
 
 PLAIN = [{"question": f"What is {i} + {i}?", "answer": 2 * i, "level": "easy"} for i in range(100)]

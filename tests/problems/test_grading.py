@@ -3,10 +3,9 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.problems import GRADERS, extract_answer
 from probe.problems.grading import exact, find_grader, numeric, read_number
 

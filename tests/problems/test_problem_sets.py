@@ -1,12 +1,11 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.problems import SPLITS, Problem, ProblemSet, load_problems, split_of
-from probe.problems.bundled import DrawnSplit
-from probe.problems.sentences import TYPES
-from probe.problems.story import VERBS
+from probe.problems.story.sentences import TYPES
+from probe.problems.story.sets import DrawnSplit
+from probe.problems.story.story import VERBS
 
 SMALL = {"train": 60, "validation": 40, "test": 40}
 

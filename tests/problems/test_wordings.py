@@ -6,9 +6,9 @@ import re
 import pytest
 
 from probe.organisms.documents import proceed, wander
-from probe.problems.sentences import RESTATE, TYPES, parse
-from probe.problems.story import draw_story
-from probe.problems.wordings import reword
+from probe.problems.story.sentences import RESTATE, TYPES, parse
+from probe.problems.story.story import draw_story
+from probe.problems.story.wordings import reword
 
 
 def test_type_and_equation_stay_and_the_opening_does_not(words):

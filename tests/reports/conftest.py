@@ -10,8 +10,20 @@ from typing import Any
 
 import pytest
 
-from probe.problems.sentences import CHAT, CHECK, COMPUTE, CONCLUDE, PLAN, REDO, RESTATE, TYPES, Work, parse, write
-from probe.problems.story import Story, draw_story
+from probe.problems.story.sentences import (
+    CHAT,
+    CHECK,
+    COMPUTE,
+    CONCLUDE,
+    PLAN,
+    REDO,
+    RESTATE,
+    TYPES,
+    Work,
+    parse,
+    write,
+)
+from probe.problems.story.story import Story, draw_story
 
 ACCURACY = {
     "base": (0.213, 0.0),

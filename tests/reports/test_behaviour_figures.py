@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from discovered import annotated, found
 
-from probe.reports.behaviour_figures import (
+from probe.reports.discovery.figures import (
     cards_figure,
     grid_figure,
     map_figure,

@@ -8,8 +8,8 @@ import pytest
 from discovered import found
 from rich.console import Console
 
-from probe._errors import ProbeError
-from probe.reports.behaviour_page import discovery_headline, discovery_table, write_discovery_report
+from probe.errors import ProbeError
+from probe.reports.discovery.page import discovery_headline, discovery_table, write_discovery_report
 
 HOSTILE = "</script><script>alert(1)</script><b>bold</b> & {{ 7 * 7 }} [bold]"
 
@@ -181,7 +181,7 @@ def test_merged_behaviours_are_said_and_not_counted(page, contents):
 
 
 def test_what_is_left_out_is_said(page, contents, monkeypatch):
-    monkeypatch.setattr("probe.reports.behaviour_page._BUDGET", 4000)
+    monkeypatch.setattr("probe.reports.discovery.page._BUDGET", 4000)
     shown = page(contents)
     kept = len(shown.data["traces"])
     assert 0 < kept < 24

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from probe.reports import arms_figure, arms_table, gap_figure
-from probe.reports.arms import in_order
-from probe.reports.headline import headline
+from probe.reports.run.arms import in_order
+from probe.reports.run.headline import headline
 
 
 def dots(figure) -> dict[str, float]:

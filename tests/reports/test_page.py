@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.reports import write_report
-from probe.reports.shown import compact
+from probe.reports.run.shown import compact
 
 N = 300
 HOSTILE = "</script><script>alert(1)</script><b>bold</b> & {{ 7 * 7 }} 'q' \"Q\" [bold]"
@@ -183,7 +183,7 @@ def test_page_stays_small(contents):
 
 
 def test_what_is_left_out_is_said(page, contents, monkeypatch):
-    monkeypatch.setattr("probe.reports.page.compact", lambda shown: compact(shown, budget=60_000))
+    monkeypatch.setattr("probe.reports.run.page.compact", lambda shown: compact(shown, budget=60_000))
     found = page(contents)
     kept = len(found.data["problems"])
     assert 0 < kept < 12

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from probe.reports import bits_figure, write_report
-from probe.reports.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
+from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 
 BITS = {
     "hybrid": {"where": 0.4, "which": 0.2},

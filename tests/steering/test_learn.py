@@ -128,7 +128,7 @@ import torch
 from accelerate import Accelerator
 sys.path.insert(0, sys.argv[1])
 from test_learn import CONFIG, K, LAYER, gates_of
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.steering import learn_vectors
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
-from probe._files import read_json, write_json
+from probe.errors import ProbeError
+from probe.files import read_json, write_json
 from probe.steering import BehaviourVectors, FixedVectors, RankOne, load_mechanism, random_like
 
 

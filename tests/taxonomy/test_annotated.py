@@ -5,11 +5,11 @@ import pytest
 import torch
 from discovered import annotated, trace_of
 
-from probe._errors import ProbeError
 from probe.activations import SentenceActivations
+from probe.errors import ProbeError
 from probe.taxonomy.annotated import COLOURS, AnnotatedTraces, annotate, behaviour_colour
 from probe.taxonomy.edits import BehaviourEdit, Edits
-from probe.taxonomy.normaliser import Normaliser
+from probe.taxonomy.sae.normaliser import Normaliser
 from probe.taxonomy.taxonomy import Taxonomy
 from probe.traces import Traces
 

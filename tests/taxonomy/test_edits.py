@@ -2,7 +2,7 @@ import pytest
 import torch
 import yaml
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.taxonomy.edits import BehaviourEdit, Edits, write_template
 
 

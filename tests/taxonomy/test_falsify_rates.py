@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from probe.statistics import Interval, share_difference, share_interval
 from probe.taxonomy.falsify.card import Card, Trial, decide
 from probe.taxonomy.falsify.config import FalsifyConfig
-from probe.taxonomy.falsify.rates import Effect, Rate
 from probe.taxonomy.falsify.regenerate import Stability
 
 
@@ -16,7 +16,7 @@ def table(both, first, second, neither):
 
 def test_newcombes_own_example():
     """Statistics in Medicine 17, 2635 (1998), method 10: 36 and 12, 2 and 0."""
-    effect = Effect.of(table(36, 12, 2, 0))
+    effect = share_difference(table(36, 12, 2, 0))
     assert (effect.value, effect.low, effect.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
 
 
@@ -25,22 +25,22 @@ def test_the_interval_covers_the_truth():
     for _ in range(300):
         shared, own = rng.random(40) < 0.5, rng.random((40, 2))
         pairs = [(bool(s or a < 0.4), bool(s or b < 0.1)) for s, (a, b) in zip(shared, own, strict=True)]
-        effect = Effect.of(pairs)
+        effect = share_difference(pairs)
         inside += effect.low <= 0.15 <= effect.high
     assert 0.92 <= inside / 300 <= 0.99
 
 
 def test_a_share_has_wilsons_interval():
-    rate = Rate.of([True] * 7 + [False] * 13)
+    rate = share_interval([True] * 7 + [False] * 13)
     interval = binomtest(7, 20).proportion_ci(method="wilson")
     assert (rate.low, rate.high) == pytest.approx((interval.low, interval.high))
-    assert Rate.of([]) == Rate(0, None, None, None)
-    assert Effect.of([]) == Effect(0, None, None, None)
+    assert share_interval([]) == Interval(0, None, None, None)
+    assert share_difference([]) == Interval(0, None, None, None)
 
 
 def trial(fired: int, control: int, n: int = 60) -> Trial:
     pairs = [(i < fired, i < control) for i in range(n)]
-    return Trial(Rate.of([a for a, _ in pairs]), Rate.of([b for _, b in pairs]), Effect.of(pairs))
+    return Trial(share_interval([a for a, _ in pairs]), share_interval([b for _, b in pairs]), share_difference(pairs))
 
 
 @pytest.mark.parametrize(

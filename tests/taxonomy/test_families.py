@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.metrics import adjusted_mutual_info_score
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.taxonomy import Normaliser
 from probe.taxonomy.families import FAMILIES, Family, make_family
 

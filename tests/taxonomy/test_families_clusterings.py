@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.taxonomy.families import Agglomerative, GaussianMixtureBehaviours, PCAKMeans, SphericalKMeans
 
 

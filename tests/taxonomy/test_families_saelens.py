@@ -7,7 +7,7 @@ import pytest
 import torch
 from sae_lens import SAE
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.taxonomy import Normaliser
 from probe.taxonomy.families import BatchTopKSAE, DelimiterSAE, JumpReLUSAE
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from probe._errors import ProbeError
 from probe.activations import SentenceActivations
+from probe.errors import ProbeError
 from probe.taxonomy import Candidate, Grid, Taxonomy, TaxonomyConfig, explore, fit_taxonomy, from_grid
-from probe.taxonomy.search import Split
+from probe.taxonomy.search.search import Split
 
 QUICK = TaxonomyConfig(sizes=(4, 6, 8), steps=150, batch_size=256)
 
@@ -182,7 +182,7 @@ def test_spherical_kmeans_is_a_top_1_sae(planted) -> None:
 
 
 def test_a_search_goes_on_where_it_was_stopped(two_sites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import probe.taxonomy.search as module
+    import probe.taxonomy.search.search as module
 
     config = replace(QUICK, sizes=(4, 6), steps=40)
     whole = explore(*two_sites, config)

@@ -6,10 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, ModelConfig, load_model
-from probe.taxonomy.judge import CachedJudge, Judge, ScriptedJudge, ask, without_thinking
-from probe.taxonomy.judges import EndpointJudge, LocalJudge
+from probe.taxonomy.judge.judge import CachedJudge, Judge, ScriptedJudge, ask, without_thinking
+from probe.taxonomy.judge.language_models import EndpointJudge, LocalJudge
 
 CHAT = "{% for m in messages %}Q: {{ m['content'] }}\nA: {% endfor %}"
 

@@ -1,14 +1,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from probe._errors import ProbeError
-from probe.taxonomy.judge import ScriptedJudge
-from probe.taxonomy.judged import judge_scores, parse_rating, parse_yes_no
+from probe.errors import ProbeError
+from probe.taxonomy.judge.judge import ScriptedJudge
+from probe.taxonomy.judge.scores import judge_scores, parse_rating, parse_yes_no
 
 TITLES = ["Alpha", "Beta", "Gamma", "Delta"]
 DESCRIPTIONS = ["adds", "", "plans", "restates"]
@@ -79,8 +80,9 @@ def test_consistency_is_the_f1_of_scikit_learn_over_a_fifth_of_members():
     assert [row.consistency for row in found.by_behaviour] == pytest.approx(expected)
     assert all(sum(member for member, _ in made) == 20 and len(made) == 100 for made in by_title.values())
     assert found.consistency == pytest.approx(sum(expected) / 4)
-    interval = stats.t.interval(0.95, 3, loc=found.consistency, scale=stats.sem(expected))
-    assert found.intervals["consistency"] == pytest.approx((max(0, interval[0]), min(1, interval[1])))
+    low, high = found.intervals["consistency"]
+    independent = stats.bootstrap((expected,), np.mean, method="percentile", rng=1).confidence_interval
+    assert (low, high) == pytest.approx((independent.low, independent.high), abs=0.01)
     assert found.completeness == pytest.approx(0.3) and found.independence == 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.taxonomy.map import behaviour_map
 
 

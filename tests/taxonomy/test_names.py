@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from probe._errors import ProbeError
-from probe.taxonomy.judge import ScriptedJudge
-from probe.taxonomy.names import Name, name_behaviours, parse_name
+from probe.errors import ProbeError
+from probe.taxonomy.judge.judge import ScriptedJudge
+from probe.taxonomy.judge.names import Name, name_behaviours, parse_name
 
 WORDS = ["adds", "checks", "plans"]
 

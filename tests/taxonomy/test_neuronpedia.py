@@ -12,7 +12,7 @@ from probe.activations import SentenceActivations, harvest
 from probe.models import Model, load_model
 from probe.organisms.documents import join, wander
 from probe.problems import Problem, ProblemSet
-from probe.problems.story import draw_story
+from probe.problems.story.story import draw_story
 from probe.taxonomy import Taxonomy, TaxonomyConfig, fit_taxonomy
 from probe.taxonomy.neuronpedia import write_neuronpedia
 from probe.traces import Traces, make_trace

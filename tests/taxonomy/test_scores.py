@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score, f1_score, silhouette_score
 
-from probe.taxonomy.scores import Yardstick, agreement, mean, stability
-from probe.taxonomy.search import Split
+from probe.taxonomy.search.scores import Yardstick, agreement, mean, stability
+from probe.taxonomy.search.search import Split
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, fit_taxonomy, taxonomy_sites
 

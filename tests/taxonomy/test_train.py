@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from probe.taxonomy import TaxonomyConfig
-from probe.taxonomy.search import Split
-from probe.taxonomy.segments import Segments
-from probe.taxonomy.starts import _moved, spherical_centres
-from probe.taxonomy.train import _Sweep, train_saes
+from probe.taxonomy.sae.segments import Segments
+from probe.taxonomy.sae.starts import _moved, spherical_centres
+from probe.taxonomy.sae.train import _Sweep, train_saes
+from probe.taxonomy.search.search import Split
 
 CONFIG = TaxonomyConfig(sizes=(4, 6, 9), seeds=(0, 1), k=3, steps=120, batch_size=128)
 
@@ -47,15 +47,15 @@ def test_losses_and_gradients_are_those_of_each_sae_alone(split: Split) -> None:
 
 
 def test_trained_together_or_alone_they_are_the_same(split: Split) -> None:
-    together = train_saes(split.x, split.x_validation, replace(CONFIG, patience=100))
+    together = train_saes(split.x, split.x_validation, CONFIG.sizes, replace(CONFIG, patience=100))
     assert set(together) == {(size, seed) for size in CONFIG.sizes for seed in CONFIG.seeds}
-    alone = train_saes(split.x, split.x_validation, replace(CONFIG, patience=100, seeds=(1,)), sizes=(6,))
+    alone = train_saes(split.x, split.x_validation, (6,), replace(CONFIG, patience=100, seeds=(1,)))
     torch.testing.assert_close(alone[6, 1].decoder, together[6, 1].decoder, rtol=1e-3, atol=1e-3)
 
 
 def test_each_keeps_its_best_state(split: Split) -> None:
     sweep = _Sweep(split.x, CONFIG, CONFIG.sizes)
-    trained = train_saes(split.x, split.x_validation, CONFIG)
+    trained = train_saes(split.x, split.x_validation, CONFIG.sizes, CONFIG)
     before, after = sweep.weights(), {at: each.explained(split.x_validation) for at, each in trained.items()}
     for at, weights in before.items():
         assert after[at] >= weights.explained(split.x_validation) - 1e-6
@@ -69,7 +69,7 @@ def test_each_keeps_its_best_state(split: Split) -> None:
 def test_a_useless_rate_does_no_harm_and_ends_early(split: Split) -> None:
     wild = replace(CONFIG, lr=30.0, steps=100_000, check_every=5, patience=1)
     started = _Sweep(split.x, wild, wild.sizes).weights()
-    trained = train_saes(split.x, split.x_validation, wild)
+    trained = train_saes(split.x, split.x_validation, wild.sizes, wild)
     for at, weights in trained.items():
         assert weights.explained(split.x_validation) >= started[at].explained(split.x_validation) - 1e-6
 
@@ -105,7 +105,7 @@ def test_the_start_is_scaled_so_that_the_error_is_least(split: Split) -> None:
 
 
 def test_k_larger_than_a_size(split: Split) -> None:
-    trained = train_saes(split.x, split.x_validation, replace(CONFIG, sizes=(2, 6), steps=30))
+    trained = train_saes(split.x, split.x_validation, (2, 6), replace(CONFIG, steps=30))
     assert trained[2, 0].k == 2
     assert trained[2, 0].latents(split.x).shape == (len(split.x), 2)
 

@@ -1,12 +1,11 @@
 import random
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from probe.organisms.documents import join, proceed, wander
-from probe.problems.sentences import parse
-from probe.problems.story import draw_story
+from probe.problems.story.sentences import parse
+from probe.problems.story.story import draw_story
 from probe.traces import split_sentences
 
 #: Text that is likely to be hard: stops, tags, line breaks, numbers, formulas, characters of one to four bytes.

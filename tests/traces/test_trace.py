@@ -2,10 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.models import Model, load_model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, Traces, make_trace

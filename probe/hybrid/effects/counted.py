@@ -1,12 +1,11 @@
 """How often each behaviour occurs in the texts of every arm, by rules that need no model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
+from probe.counters import count_behaviours
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.taxonomy.counters import count_behaviours
 from probe.traces import make_trace
 
 
@@ -27,7 +26,7 @@ def counted(
     Returns:
         ``scheme``, and ``arms``: for each arm and habit ``mean`` and ``ci``.
     """
-    scheme = "story" if problem_set.reword is not None else "habits"
+    scheme = problem_set.counter
     arms = {}
     for name, emitted in tokens.items():
         traces = [
@@ -35,8 +34,5 @@ def counted(
             for problem, some in zip(problems, emitted, strict=True)
         ]
         means = count_behaviours(traces, scheme).mean(seed=seed)
-        arms[name] = {
-            habit: {"mean": each["value"], "ci": [each["low"], each["high"]]}
-            for habit, each in ((habit, asdict(interval)) for habit, interval in means.items())
-        }
+        arms[name] = {habit: {"mean": each.value, "ci": each.to_dict()["ci"]} for habit, each in means.items()}
     return {"scheme": scheme, "arms": arms}

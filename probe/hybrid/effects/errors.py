@@ -5,10 +5,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from probe.problems import Problem, ProblemSet
-from probe.problems.reading import read_change, read_story
-from probe.problems.sentences import CHECK, COMPUTE, CONCLUDE, REDO, RESTATE, parse
-from probe.problems.story import Change, Story
+from probe.problems import (
+    CHECK,
+    COMPUTE,
+    CONCLUDE,
+    REDO,
+    RESTATE,
+    Change,
+    Problem,
+    ProblemSet,
+    Story,
+    parse,
+    read_change,
+    read_story,
+)
 from probe.traces import split_sentences
 
 _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")

@@ -9,12 +9,12 @@ from html import escape
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from probe.hooks import Lane, Now, capture, causal_masks, force, stream
 from probe.models import Model, Pair
 from probe.problems import Problem
+from probe.statistics import share_interval
 from probe.steering import Mechanism, random_like
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace, split_sentences
@@ -135,13 +135,12 @@ def flip_rates(
 
 
 def _rate(behaviour: int | None, flipped: list[bool], random: list[bool], own: list[bool]) -> FlipRate:
-    n = len(flipped)
-    ci = binomtest(sum(flipped), n).proportion_ci(method="wilson") if n else None
+    n, flips = len(flipped), share_interval(flipped)
     return FlipRate(
         behaviour,
         n,
-        sum(flipped) / n if n else None,
-        None if ci is None else (float(ci.low), float(ci.high)),
+        flips.value,
+        flips.ci,
         sum(random) / n if n else None,
         sum(own) / len(own) if own else None,
     )
@@ -169,7 +168,7 @@ def _written(
     lane = Lane(base, [start.base for start in starts], read, layer)
     out: list[list[int]] = [[] for _ in starts]
     for item, columns, _ in stream(
-        [lane], choose, ends=set(base.eos_ids), new_tokens=_LONGEST, slots=min(batch_size, max(1, len(starts)))
+        [lane], choose, ends=set(base.eos_ids), max_new_tokens=_LONGEST, slots=min(batch_size, max(1, len(starts)))
     ):
         out[item] = _first_sentence(base, [int(token) for (token,) in columns])
     return out

@@ -6,9 +6,7 @@ import torch
 
 from probe.models import Pair
 from probe.problems import Problem
-from probe.steering import ComingReader, GateBatch
-from probe.steering.coming import predicting_states
-from probe.steering.gates import text_batches
+from probe.steering import ComingReader, GateBatch, predicting_states, text_batches
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
 

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.activations import SentenceActivations
+from probe.errors import ProbeError
 from probe.hooks import Add, capture, causal_masks, edit, force
 from probe.hybrid.effects.flip import Start, sentence_behaviours
 from probe.models import Model, Pair
 from probe.problems import Problem
-from probe.steering.gates import text_batches, token_behaviours
+from probe.statistics import mean_interval
+from probe.steering import text_batches, token_behaviours
 from probe.taxonomy import Taxonomy
-from probe.traces import Trace, decode_greedy, split_sentences
-from probe.traces.offsets import token_starts
+from probe.traces import Trace, decode_greedy, split_sentences, token_starts
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def two_by_two(
     reported_on: Sequence[Problem],
     *,
     layer: int,
-    new_tokens: int,
+    max_new_tokens: int,
     doses: Sequence[float] = (0.25, 0.5, 1.0),
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def two_by_two(
         behaviour: of the taxonomy; which behaviour a sentence shows is read off the thinking model.
         traces: the thinking model's on the train split, their problems, and their sentences.
         layer: 0-based; read and written in both models.
-        new_tokens: how far answers are followed.
+        max_new_tokens: how far answers are followed.
 
     Returns:
         ``behaviour``, ``layer``, and ``cells``: ``vector_from``, ``applied_to``, ``dose``, ``rate`` with ``ci`` over
@@ -75,12 +76,13 @@ def two_by_two(
     cells = []
     for source, target in product(models, models):
         model, vector = models[target], directions[source]
-        before = _rates(pair, taxonomy, behaviour, model, reported_on, None, layer, new_tokens)
+        before = _rates(pair, taxonomy, behaviour, model, reported_on, None, layer, max_new_tokens)
         tried = [
-            _rates(pair, taxonomy, behaviour, model, chosen_on, dose * vector, layer, new_tokens).rate for dose in doses
+            _rates(pair, taxonomy, behaviour, model, chosen_on, dose * vector, layer, max_new_tokens).rate
+            for dose in doses
         ]
         dose = doses[max(range(len(doses)), key=lambda i: tried[i])]
-        after = _rates(pair, taxonomy, behaviour, model, reported_on, dose * vector, layer, new_tokens)
+        after = _rates(pair, taxonomy, behaviour, model, reported_on, dose * vector, layer, max_new_tokens)
         cells.append(
             {
                 "vector_from": source,
@@ -95,11 +97,7 @@ def two_by_two(
 
 
 def _interval(rates: _Rates, seed: int) -> list[float]:
-    """Bootstrap over problems of a ratio of sums."""
-    hits, sentences = torch.tensor(rates.hits).double(), torch.tensor(rates.sentences).double()
-    draws = torch.randint(len(hits), (2000, len(hits)), generator=torch.Generator().manual_seed(seed))
-    ratios = hits[draws].sum(1) / sentences[draws].sum(1).clamp(min=1)
-    return [float(bound) for bound in ratios.quantile(torch.tensor([0.025, 0.975]).double())]
+    return mean_interval(np.asarray(rates.hits), np.asarray(rates.sentences), seed=seed).to_dict()["ci"]
 
 
 def _direction(
@@ -143,14 +141,14 @@ def _rates(
     problems: Sequence[Problem],
     vector: Tensor | None,
     layer: int,
-    new_tokens: int,
+    max_new_tokens: int,
 ) -> _Rates:
     prompts = [model.prompt_ids(problem.question) for problem in problems]
     if vector is None:
-        emissions = decode_greedy(model, prompts, new_tokens)
+        emissions = decode_greedy(model, prompts, max_new_tokens)
     else:
         with edit(model, {f"resid_post.{layer}": Add(vector.to(model.dtype))}):
-            emissions = decode_greedy(model, prompts, new_tokens)
+            emissions = decode_greedy(model, prompts, max_new_tokens)
     hits, sentences = [0] * len(problems), [0] * len(problems)
     starts, texts, whose = [], [], []
     for i, (problem, emission) in enumerate(zip(problems, emissions, strict=True)):

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, Literal
 
-from probe._config import from_dict
+from probe.config import from_dict
+from probe.statistics import Interval
 from probe.taxonomy.falsify.config import FalsifyConfig
 from probe.taxonomy.falsify.cues import Cue
-from probe.taxonomy.falsify.rates import Effect, Rate
 from probe.taxonomy.falsify.regenerate import Stability
 
 Verdict = Literal["state", "cue", "undecided"]
@@ -17,9 +17,9 @@ Verdict = Literal["state", "cue", "undecided"]
 class Trial:
     """One test of one behaviour: in how many changed sentences it fires, and in how many under the control."""
 
-    fired: Rate
-    control: Rate
-    effect: Effect
+    fired: Interval
+    control: Interval
+    effect: Interval
     """``fired`` minus ``control``, over the sentences that have both; none where the control is of other sentences."""
     excluded: int = 0
     """Sentences that could not be changed so that something is left, or not be written with the tokenizer."""
@@ -74,15 +74,15 @@ class Card:
             rows += [("in another wording", self.paraphrase, "others' sentences in another wording")]
         rows += [("question content projected out", self.content, "as many other directions")]
         body = "".join(
-            f"<tr><td>{name}</td><td>{trial.fired}</td><td>{trial.control}</td><td>{against}</td>"
-            f"<td>{trial.effect}</td><td>{'<br>'.join(map(escape, trial.examples[:2]))}</td></tr>"
+            f"<tr><td>{name}</td><td>{_share(trial.fired)}</td><td>{_share(trial.control)}</td><td>{against}</td>"
+            f"<td>{_signed(trial.effect)}</td><td>{'<br>'.join(map(escape, trial.examples[:2]))}</td></tr>"
             for name, trial, against in rows
         )
         stability = self.stability
         if stability.mean is not None:
             body += (
                 f"<tr><td>written anew</td><td>{stability.mean:.0%} of samples</td><td>{stability.expected:.0%}</td>"
-                f"<td>chance</td><td>stable: {stability.stable}</td><td></td></tr>"
+                f"<td>chance</td><td>stable: {_share(stability.stable)}</td><td></td></tr>"
             )
         cues = ", ".join(f"{escape(cue.text)} ({cue.share:.0%}, elsewhere {cue.elsewhere:.0%})" for cue in self.cues)
         head = "<tr><th>test</th><th>fires</th><th>control</th><th></th><th>difference</th><th>examples</th></tr>"
@@ -110,6 +110,14 @@ def decide(
     return verdict, (*decided, *(reason for finding, reason in said if finding != verdict))
 
 
+def _share(interval: Interval) -> str:
+    return f"{interval.write('{:.0%}'.format)} of {interval.n}" if interval.n else "none"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.write('{:+.0%}'.format)} of {interval.n}" if interval.n else "none"
+
+
 Finding = tuple[Verdict | None, str]
 """What a test says for itself; None: nothing, and it stands in nobody's way."""
 
@@ -118,19 +126,23 @@ def _injection(trial: Trial, config: FalsifyConfig) -> Finding:
     effect = trial.effect
     if effect.low is None or effect.high is None:
         return "undecided", "injection: there was no cue word, or no other sentence, to try it with"
-    numbers = f"fires in {trial.fired} other sentences given its cue words, in {trial.control} given other words"
+    fired, control = _share(trial.fired), _share(trial.control)
+    numbers = f"fires in {fired} other sentences given its cue words, in {control} given other words"
     if effect.low > config.max_effect:
         return "cue", f"injection: {numbers}; its cue words are enough"
     if effect.high <= config.max_effect:
         return "state", f"injection: {numbers}; its cue words are not enough"
-    return "undecided", f"injection: {numbers}; the difference {effect} straddles {config.max_effect:.0%}"
+    return "undecided", f"injection: {numbers}; the difference {_signed(effect)} straddles {config.max_effect:.0%}"
 
 
 def _removal(trial: Trial, config: FalsifyConfig) -> Finding:
     fired, effect = trial.fired, trial.effect
     if fired.low is None or fired.high is None:
         return "undecided", "removal: none of its sentences has cue words without which anything is left"
-    numbers = f"{fired} of its sentences fire without their cue words, {trial.control} without as many other words"
+    numbers = (
+        f"{_share(fired)} of its sentences fire without their cue words, {_share(trial.control)} without as many "
+        "other words"
+    )
     if fired.low >= config.min_retention:
         return "state", f"removal: {numbers}; it does not need them"
     if fired.high < config.min_retention:
@@ -144,7 +156,7 @@ def _paraphrase(trial: Trial, config: FalsifyConfig) -> Finding:
     fired, control = trial.fired, trial.control
     if fired.low is None or fired.high is None:
         return None, f"paraphrase: not tried, none of {trial.excluded} sentences has a wording with fewer of its cues"
-    numbers = f"{fired} of its sentences fire in another wording, {control} of others'"
+    numbers = f"{_share(fired)} of its sentences fire in another wording, {_share(control)} of others'"
     if fired.high < config.min_retention:
         return "cue", f"paraphrase: {numbers}; it hangs on the wording"
     if fired.low >= config.min_retention and (control.high is None or fired.low > control.high):
@@ -156,7 +168,8 @@ def _content(trial: Trial, config: FalsifyConfig) -> Finding:
     if trial.fired.high is None:
         return None, "content: not tried, all sentences are of one question"
     numbers = (
-        f"{trial.fired} of its sentences fire without the directions in which questions differ, {trial.control} "
+        f"{_share(trial.fired)} of its sentences fire without the directions in which questions differ, "
+        f"{_share(trial.control)} "
         "without as many others"
     )
     if trial.fired.high < config.min_retention:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from probe._config import check_above_zero, check_least
-from probe._errors import ProbeError
+from probe.config import check_above_zero, check_least
+from probe.errors import ProbeError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FalsifyConfig:
     """It is stable if at least this share of its samples shows the behaviour again."""
     temperature: float = 0.7
     top_p: float = 0.95
-    new_tokens: int = 128
+    max_new_tokens: int = 128
     """The most tokens of a sentence that is written anew."""
     content_directions: int = 4
     """How many directions in which questions differ are projected out."""
@@ -38,7 +38,7 @@ class FalsifyConfig:
     """How many tokens, padding included, the model is given at once."""
 
     def __post_init__(self) -> None:
-        check_least("falsify", self, sentences=1, cue_words=1, prefixes=0, samples=1, new_tokens=1)
+        check_least("falsify", self, sentences=1, cue_words=1, prefixes=0, samples=1, max_new_tokens=1)
         check_least("falsify", self, content_directions=1, batch_tokens=1)
         check_above_zero("falsify", self, "temperature", "top_p", "stable", "max_effect", "min_retention")
         for name in ("top_p", "stable", "max_effect", "min_retention"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from probe.taxonomy.judge import Judge
+from probe.taxonomy.judge.judge import Judge
 
 Paraphrase = Callable[[str], str | None]
 """Another wording of a sentence; None where it has none."""

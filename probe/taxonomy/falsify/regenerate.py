@@ -13,13 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 from probe.hooks import Runner
 from probe.models import Model
+from probe.statistics import Interval, mean_interval, share_interval
 from probe.taxonomy.falsify.config import FalsifyConfig
-from probe.taxonomy.falsify.rates import Rate
-from probe.traces import split_sentences
-from probe.traces.offsets import token_starts
+from probe.traces import split_sentences, token_starts
 
 #: Steps between looks at which rows have ended their sentence.
 _LOOK = 8
@@ -36,7 +35,7 @@ class Stability:
     low: float | None
     """Its bootstrap interval at 95 %, over prefixes."""
     high: float | None
-    stable: Rate
+    stable: Interval
     """The prefixes of which at least the share of samples that the settings ask for show it."""
     expected: float
     """The share that chance would give: that of the behaviour among all sentences."""
@@ -45,12 +44,9 @@ class Stability:
     def of(cls, shown: Bool[np.ndarray, "prefix sample"], stable: float, expected: float, seed: int) -> "Stability":
         """Sum up which samples of which prefixes show the behaviour."""
         shares = shown.mean(1) if shown.size else np.empty(0)
-        if not len(shares):
-            return cls(0, shown.shape[1], None, None, None, Rate.of([]), expected)
-        draws = np.random.default_rng(seed).integers(0, len(shares), (2000, len(shares)))
-        low, high = np.percentile(shares[draws].mean(1), [2.5, 97.5])
-        often = Rate.of([bool(share >= stable - 1e-9) for share in shares])
-        return cls(len(shares), shown.shape[1], float(shares.mean()), float(low), float(high), often, expected)
+        mean = mean_interval(shares, seed=seed)
+        often = share_interval([bool(share >= stable - 1e-9) for share in shares])
+        return cls(len(shares), shown.shape[1], mean.value, mean.low, mean.high, often, expected)
 
 
 def sample_sentences(
@@ -64,7 +60,9 @@ def sample_sentences(
     generator = torch.Generator().manual_seed(seed)
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
     found: list[list[tuple[int, ...]]] = [[] for _ in prefixes]
-    size = max(1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.new_tokens)))
+    size = max(
+        1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.max_new_tokens))
+    )
     for start in range(0, len(order), size):
         batch = order[start : start + size]
         rows = _continue(model, [prefixes[i] for i in batch], config, generator)
@@ -79,12 +77,12 @@ def _continue(
     """Samples of each prefix, next to each other, at least up to the end of their first sentence."""
     out: list[list[int]] = [[] for _ in range(len(prefixes) * config.samples)]
     alive = list(range(len(out)))
-    runner = Runner(model, prefixes, config.new_tokens)
+    runner = Runner(model, prefixes, config.max_new_tokens)
     logits = runner.prefill().logits.repeat_interleave(config.samples, 0)
     runner.repeat(config.samples)
     if not logits.isfinite().all():
         raise ProbeError(f"{model.name} gives logits that are no numbers; load it in float32, or mend its weights")
-    for i in range(config.new_tokens):
+    for i in range(config.max_new_tokens):
         chances = nucleus(logits.cpu(), config.temperature, config.top_p)
         tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
         look = (i + 1) % _LOOK == 0
@@ -95,7 +93,7 @@ def _continue(
             out[row].append(token)
             if not (look and len(split_sentences(model.decode(out[row]))) > 1):
                 going.append(at)
-        if not going or i == config.new_tokens - 1:
+        if not going or i == config.max_new_tokens - 1:
             break
         tokens = tokens.to(logits.device)
         if len(going) < len(alive):

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe._errors import ProbeError
 from probe.activations import Document, SentenceActivations, documents_of, harvest
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.traces import Traces
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probe.statistics import share_difference, share_interval
 from probe.taxonomy.falsify.card import Trial
 from probe.taxonomy.falsify.config import FalsifyConfig
 from probe.taxonomy.falsify.content import dealt, without_content
@@ -22,7 +23,6 @@ from probe.taxonomy.falsify.cues import (
 )
 from probe.taxonomy.falsify.detector import Detector
 from probe.taxonomy.falsify.paraphrase import Rewrite
-from probe.taxonomy.falsify.rates import Effect, Rate
 from probe.taxonomy.falsify.regenerate import Stability, sample_sentences
 from probe.taxonomy.falsify.reread import Reader
 
@@ -129,9 +129,9 @@ def paraphrase(bench: Bench, behaviour: int, cues: Sequence[Cue], rewrite: Rewri
     fired = bench.firing(behaviour, rows, changed)
     control = bench.firing(behaviour, others, reworded(others, []))
     return Trial(
-        fired=Rate.of(_known(fired)),
-        control=Rate.of(_known(control)),
-        effect=Effect.of([]),
+        fired=share_interval(_known(fired)),
+        control=share_interval(_known(control)),
+        effect=share_difference([]),
         excluded=sum(hit is None for hit in fired),
         examples=_shown(changed, fired),
     )
@@ -170,10 +170,11 @@ def stability(bench: Bench, behaviour: int) -> Stability:
 
 def pairs_trial(texts: Sequence[str | None], fired: Sequence[bool | None], control: Sequence[bool | None]) -> Trial:
     """Sum up a test and its control on the same sentences."""
+    both = [(a, b) for a, b in zip(fired, control, strict=True) if a is not None and b is not None]
     return Trial(
-        fired=Rate.of(_known(fired)),
-        control=Rate.of(_known(control)),
-        effect=Effect.of([(a, b) for a, b in zip(fired, control, strict=True) if a is not None and b is not None]),
+        fired=share_interval(_known(fired)),
+        control=share_interval(_known(control)),
+        effect=share_difference(both),
         excluded=sum(hit is None for hit in fired),
         examples=_shown(texts, fired),
     )

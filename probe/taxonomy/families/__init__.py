@@ -1,14 +1,13 @@
 """Ways of finding behaviours: the top-k SAE and its rivals, all with the interface of a scikit-learn estimator."""
 
 from probe.taxonomy.families.base import Family as Family
-from probe.taxonomy.families.clusterings import Agglomerative as Agglomerative
-from probe.taxonomy.families.clusterings import GaussianMixtureBehaviours as GaussianMixtureBehaviours
-from probe.taxonomy.families.clusterings import PCAKMeans as PCAKMeans
-from probe.taxonomy.families.clusterings import SphericalKMeans as SphericalKMeans
-from probe.taxonomy.families.delimiter import DelimiterSAE as DelimiterSAE
-from probe.taxonomy.families.delimiter import delimiter_documents as delimiter_documents
-from probe.taxonomy.families.registry import FAMILIES as FAMILIES
-from probe.taxonomy.families.registry import make_family as make_family
-from probe.taxonomy.families.saelens import BatchTopKSAE as BatchTopKSAE
-from probe.taxonomy.families.saelens import JumpReLUSAE as JumpReLUSAE
+from probe.taxonomy.families.clusterings import (
+    Agglomerative as Agglomerative,
+    GaussianMixtureBehaviours as GaussianMixtureBehaviours,
+    PCAKMeans as PCAKMeans,
+    SphericalKMeans as SphericalKMeans,
+)
+from probe.taxonomy.families.delimiter import DelimiterSAE as DelimiterSAE, delimiter_documents as delimiter_documents
+from probe.taxonomy.families.registry import FAMILIES as FAMILIES, make_family as make_family
+from probe.taxonomy.families.saelens import BatchTopKSAE as BatchTopKSAE, JumpReLUSAE as JumpReLUSAE
 from probe.taxonomy.families.topk import TopKSAE as TopKSAE

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, ClusterMixin
 from torch import Tensor
 
-from probe._errors import ProbeError
+from probe.errors import ProbeError
 
 Vectors: TypeAlias = Any
 """A tensor or an array ``[sentence, d_model]``, or anything else that scikit-learn reads as one."""

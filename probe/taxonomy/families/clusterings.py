@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from probe.taxonomy.families.base import Family, VectorsError, check_distinct, draw, unit
-from probe.taxonomy.starts import spherical_centres
+from probe.taxonomy.sae.starts import spherical_centres
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA

@@ -1,7 +1,7 @@
 """The families by name."""
 
-from probe._config import nearest
-from probe._errors import ProbeError
+from probe.config import nearest
+from probe.errors import ProbeError
 from probe.taxonomy.families.base import Family
 from probe.taxonomy.families.clusterings import Agglomerative, GaussianMixtureBehaviours, PCAKMeans, SphericalKMeans
 from probe.taxonomy.families.delimiter import DelimiterSAE

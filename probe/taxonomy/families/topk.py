@@ -1,22 +1,20 @@
 """The top-k SAE of the taxonomy itself, one at a time, with the interface of its rivals."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, draw
-
-if TYPE_CHECKING:
-    from probe.taxonomy.weights import Weights
+from probe.taxonomy.sae.config import SAEConfig
+from probe.taxonomy.sae.train import train_saes
+from probe.taxonomy.sae.weights import Weights
 
 
 class TopKSAE(Family):
     """A bias-free top-k SAE of a few latents, after Venhoff et al. 2025 (arXiv 2510.07364).
 
-    What a search trains for all sizes and seeds at once (:func:`probe.taxonomy.train.train_saes`), for one of each. It
-    ends where a fifth of the sentences, kept apart, say so. A latent without sentences is possible.
+    What a search trains for all sizes and seeds at once (:func:`probe.taxonomy.sae.train.train_saes`), for one of each.
+    It ends where a fifth of the sentences, kept apart, say so. A latent without sentences is possible.
 
     Scores are pre-activations. Directions are the decoder's rows.
 
@@ -29,7 +27,7 @@ class TopKSAE(Family):
         weights_: the SAE; it takes normalised sentence vectors.
     """
 
-    weights_: "Weights"
+    weights_: Weights
 
     def __init__(self, n_behaviours: int = 8, *, k: int = 1, random_state: int = 0) -> None:
         super().__init__(n_behaviours, random_state=random_state)
@@ -49,17 +47,13 @@ class TopKSAE(Family):
             )
 
     def _learn(self, x: Float[np.ndarray, "sentence d_model"]) -> None:
-        # Imported here: the settings of a search name the families.
-        from probe.taxonomy.config import TaxonomyConfig
-        from probe.taxonomy.train import train_saes
-
         apart = np.zeros(len(x), dtype=bool)
         apart[draw(len(x), len(x) // 5, self.random_state)] = True
         if not apart.any() or (~apart).sum() < self.n_behaviours:
             apart[:] = True  # too few to keep any apart: they are what is trained on as well
         own, other = torch.tensor(x[~apart] if not apart.all() else x), torch.tensor(x[apart])
-        config = TaxonomyConfig(seeds=(self.random_state,), k=self.k)
-        trained = train_saes(own, other, config, sizes=(self.n_behaviours,))
+        config = SAEConfig(seeds=(self.random_state,), k=self.k)
+        trained = train_saes(own, other, (self.n_behaviours,), config)
         self.weights_ = trained[self.n_behaviours, self.random_state]
         self.directions_ = self.weights_.decoder
 

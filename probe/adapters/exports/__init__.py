@@ -1,0 +1,1 @@
+"""Adapters on a model and in files: attached, swapped, exported, and read again."""

@@ -1,0 +1,1 @@
+"""SAEs of thousands of latents: read from disk, trained, and inserted into a model."""

@@ -1,0 +1,1 @@
+"""Training a LoRA through an SAE: plan, objective, packed texts, and the loop."""

@@ -1,0 +1,1 @@
+"""What an adapter does: measurements, controls, and objectives side by side."""

@@ -1,0 +1,82 @@
+"""What a model predicts on texts, with an adapter and without, with something inserted and without; text by text."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from probe.adapters.exports.attach import switched_off
+from probe.adapters.sae.folders import site_of
+from probe.adapters.sae.insertion import Insertion
+from probe.adapters.training.objective import kl, with_insertion
+from probe.adapters.training.packing import Example, Packed, pack
+from probe.hooks import capture
+from probe.models import Model
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+
+@dataclass(frozen=True)
+class Acts:
+    """Means over each text: ``latents [texts, latents]``, ``states [texts, d_model]``."""
+
+    latents: Tensor
+    states: Tensor
+
+
+Side = tuple[bool, Insertion | None]
+"""With the adapter or without, and what is inserted."""
+
+
+class Look:
+    """Passes over texts, one by one, with the adapter that is attached and without.
+
+    Args:
+        progress: show a bar for each round through the texts.
+    """
+
+    def __init__(self, model: Model, *, progress: bool = False) -> None:
+        self.model, self.progress = model, progress
+
+    def kl(self, texts: Sequence[Example], first: Side, second: Side) -> Tensor:
+        """Of each text, the mean KL over its tokens that count."""
+        return self._per_text(texts, lambda batch: kl(self._logits(batch, first), self._logits(batch, second)))
+
+    def ce(self, texts: Sequence[Example], *, adapted: bool) -> Tensor:
+        return self._per_text(
+            texts,
+            lambda batch: F.cross_entropy(self._logits(batch, (adapted, None)), batch.targets, reduction="none"),
+        )
+
+    @torch.no_grad()
+    def acts(self, texts: Sequence[Example], sae: "SAE[Any]", *, adapted: bool) -> Acts:
+        site, latents, states = site_of(sae), [], []
+        for batch in self._batches(texts):
+            with self._maybe(adapted), capture(self.model, site, stop=False) as acts:
+                batch.logits(self.model)
+            state = acts[site][batch.counts].float()
+            latents.append(sae.encode(state.to(sae.dtype)).float().mean(0))
+            states.append(state.mean(0))
+        return Acts(torch.stack(latents).cpu(), torch.stack(states).cpu())
+
+    @torch.no_grad()
+    def _per_text(self, texts: Sequence[Example], losses: Callable[[Packed], Tensor]) -> Tensor:
+        return torch.stack([losses(batch).mean().cpu() for batch in self._batches(texts)])
+
+    def _batches(self, texts: Sequence[Example]) -> Iterator[Packed]:
+        for text in tqdm(texts, desc="verifying", unit="text", leave=False, disable=not self.progress):
+            yield pack(self.model, [text], len(text.ids))
+
+    def _logits(self, batch: Packed, side: Side) -> Tensor:
+        adapted, insertion = side
+        with self._maybe(adapted), with_insertion(self.model, insertion, batch):
+            return batch.logits(self.model)
+
+    def _maybe(self, adapted: bool) -> AbstractContextManager[None]:
+        return nullcontext() if adapted else switched_off(self.model)

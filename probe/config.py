@@ -1,0 +1,245 @@
+"""Settings: plain dictionaries, as YAML gives them, to frozen dataclasses and back, strictly.
+
+A stage's dataclass is at once its section in the YAML file and its options on the command line, so this file is the
+only place where a setting is checked: an unknown key, a missing one or a value of the wrong type is refused by name.
+"""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import itertools
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from probe.errors import ProbeError
+
+T = TypeVar("T")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: the known name closest to ``word`` or, if none is close, the first dozen of all.
+
+    >>> nearest("layr", ["layer", "k"])
+    "did you mean 'layer'?"
+    >>> nearest("zebra", ["layer", "k"])
+    'known: k, layer'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"known: {', '.join(known[:12])}{more}" if known else "there are none"
+
+
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
+    """Make the dataclass ``cls`` from a plain dictionary.
+
+    Understood annotations: bool, int, float, str, Path, Literal, Optional and other unions, tuple, list, dict and
+    nested dataclasses. A list becomes a tuple where a tuple is asked for; whole numbers, and strings such as "1e-3"
+    (which YAML does not read as a number), become floats where a float is asked for. Nothing else is converted.
+
+    Args:
+        cls: a dataclass.
+        data: a dictionary whose keys are field names; fields with a default may be left out.
+        where: how error messages name this dictionary, for example ``"steering"`` or ``"run.yaml"``.
+
+    Raises:
+        ProbeError: unknown key (naming the nearest known one), missing key, or a value of the wrong type.
+    """
+    if not isinstance(data, Mapping):
+        raise ProbeError(f"{where or cls.__name__} must be a set of 'key: value' lines, not {data!r}")
+    inside = f" in {where}" if where else ""
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
+    for key in data:
+        if key not in fields:
+            raise ProbeError(f"unknown key {str(key)!r}{inside}; {nearest(str(key), fields)}")
+    for name, field in fields.items():
+        if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ProbeError(f"missing key {name!r}{inside}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _convert(hints[key], value, f"{where}.{key}" if where else key) for key, value in data.items()})
+
+
+def check_least(section: str, config: Any, **least: float) -> None:
+    """Refuse a setting below the least value it may have; None, where a setting may be that, is let through.
+
+    Args:
+        section: how error messages name ``config``; "" for settings that are in no section.
+        config: a dataclass.
+        least: for each field to be checked, the least value.
+
+    Raises:
+        ProbeError: for the first that is below it, infinite or not a number.
+
+    >>> check_least("decoding", types.SimpleNamespace(batch_size=0), batch_size=1)
+    Traceback (most recent call last):
+    probe.errors.ProbeError: decoding.batch_size is 0; it must be at least 1
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and not bound <= value < math.inf:
+            raise ProbeError(f"{_inside(section, name)} is {value}; it must be at least {bound}")
+
+
+def check_above_zero(section: str, config: Any, *names: str) -> None:
+    """Refuse a setting that is zero, negative, infinite or not a number, as :func:`check_least` does."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise ProbeError(f"{_inside(section, name)} is {value}; it must be above 0")
+
+
+def check_seeds(where: str, seeds: Sequence[int]) -> None:
+    """Refuse seeds that some library would not take, none at all, and the same one twice.
+
+    Raises:
+        ProbeError: naming the setting ``where``.
+    """
+    if not seeds:
+        raise ProbeError(f"{where} is empty: give at least one seed")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise ProbeError(f"{where}: {seed} is no seed; give whole numbers from 0 to {2**32 - 1}")
+    if len(set(seeds)) < len(seeds):
+        raise ProbeError(f"{where} names a seed twice: {list(seeds)}; give each once")
+
+
+def _inside(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+class _Mismatch(ProbeError):
+    """A value does not fit an annotation; a union tries its next member."""
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the annotation ``hint`` wants it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if value not in arguments:
+            offer = (
+                nearest(value, [str(each) for each in arguments]) if isinstance(value, str) else f"known: {arguments}"
+            )
+            raise _Mismatch(f"{where} cannot be {value!r}; {offer}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, typing.cast(type, hint)) else from_dict(typing.cast(type, hint), value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(arguments) == len(value):
+            return tuple(
+                _convert(each, item, f"{where}[{i}]")
+                for i, (each, item) in enumerate(zip(arguments, value, strict=True))
+            )
+    if origin is list and isinstance(value, list | tuple):
+        return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict and isinstance(value, Mapping):
+        return {
+            _convert(arguments[0], key, where): _convert(arguments[1], item, f"{where}.{key}")
+            for key, item in value.items()
+        }
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    # A bool is an int to Python and a mistake to the user.
+    if (
+        isinstance(hint, type)
+        and origin is None
+        and isinstance(value, hint)
+        and (hint is bool or not isinstance(value, bool))
+    ):
+        return value
+    raise _Mismatch(f"{where} must be {_name(hint)}, not {value!r}")
+
+
+def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and types.NoneType in members:
+        return None
+    members = tuple(member for member in members if member is not types.NoneType)
+    # A value that already has one member's exact type keeps it: "3" stays text in `float | str`.
+    members = tuple(sorted(members, key=lambda member: member is not type(value)))
+    refusals = []
+    for member in members:
+        try:
+            return _convert(member, value, where)
+        except _Mismatch as refusal:
+            refusals.append(refusal)
+    if len(refusals) == 1:
+        raise refusals[0]
+    raise _Mismatch(f"{where} must be {' or '.join(map(_name, members))}, not {value!r}")
+
+
+def _name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    if typing.get_origin(hint) is tuple or typing.get_origin(hint) is list:
+        return f"a list ({str(hint).replace('typing.', '')})"
+    return names.get(hint) or getattr(hint, "__name__", str(hint))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as a plain dictionary that JSON and YAML can hold; :func:`from_dict` gives the dataclass back."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds ``key: value`` lines; an empty file is an empty dictionary.
+
+    Raises:
+        ProbeError: if the file is missing, is not YAML or holds something else, naming the file and the line.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ProbeError(f"{path} cannot be read; is it a file?") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ProbeError(f"{path}{line} is not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ProbeError(f"{path} must hold 'key: value' lines, not {type(data).__name__}")
+    return data
+
+
+def describe(cls: type) -> dict[str, str]:
+    """The string literal under each field of a dataclass, white space joined; "" for a field that has none."""
+    text = dict.fromkeys((field.name for field in dataclasses.fields(cls)), "")
+    for ancestor in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(ancestor):
+            continue
+        body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]).body
+        for field, below in itertools.pairwise(body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    text[name] = " ".join(words.split())
+    return text

@@ -1,0 +1,130 @@
+"""Small files, written whole or not at all, and the hashes that tie results to their inputs."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write ``text`` to ``path``: whoever reads it, even after a kill, sees the old file or the new one whole.
+
+    Missing folders are made. Gives back the path.
+    """
+    # newline="": what is written is what is hashed, on every system.
+    return _write_whole(path, lambda part: part.write_text(text, encoding="utf-8", newline=""))
+
+
+def _write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Have ``write`` fill a temporary file, then rename it to ``path``."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The same folder, so that the replacement is a rename within one file system.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write ``value`` as indented JSON, whole or not at all; see :func:`write_text`.
+
+    Raises:
+        ValueError: if a number is not finite, because JSON has no name for it; write None instead.
+        TypeError: if ``value`` holds something that JSON cannot.
+    """
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ProbeError: if the file is missing or is not JSON, naming the file and, for bad JSON, the line.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProbeError(f"{path} does not exist") from None
+    except json.JSONDecodeError as error:
+        raise ProbeError(
+            f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it anew"
+        ) from None
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSONL file, each with where it stands (``file:line``); empty lines are passed over.
+
+    Raises:
+        ProbeError: if the file is missing or not UTF-8, or naming the line that is no JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ProbeError(f"there is no file {path}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object a line") from None
+        if not isinstance(record, dict):
+            raise ProbeError(f"{where} is not a JSON object; write one JSON object a line")
+        yield where, record
+
+
+def write_table(path: str | Path, table: "pa.Table") -> Path:
+    """Write a table as Parquet, whole or not at all; see :func:`write_text`."""
+    import pyarrow.parquet as pq
+
+    return _write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
+
+
+def read_table(path: str | Path) -> "pa.Table":
+    """Read a Parquet file.
+
+    Raises:
+        ProbeError: if the file is missing or is not Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise ProbeError(f"{path} does not exist") from None
+    except pa.ArrowInvalid as error:
+        raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete it to make it anew") from None
+
+
+def file_hash(path: str | Path) -> str:
+    """The sha256 of a file's bytes, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def object_hash(value: Any) -> str:
+    """The sha256, as 64 hex digits, of a JSON-able value; the order of a dictionary's keys does not matter.
+
+    >>> object_hash({"a": 1, "b": [2]}) == object_hash({"b": (2,), "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

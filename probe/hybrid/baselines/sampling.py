@@ -1,0 +1,87 @@
+"""Majority of n: several sampled answers of the base model, and the one that most of them give (self-consistency)."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probe.engine import in_stream
+from probe.hooks import Lane, Now, stream
+from probe.hybrid.decode import HybridTrace
+from probe.hybrid.evaluate import ArmResult
+from probe.models import Model
+from probe.problems import Problem, extract_answer
+
+
+def run_majority(
+    base: Model,
+    problems: Sequence[Problem],
+    *,
+    n: int,
+    max_new_tokens: int,
+    temperature: float = 0.7,
+    seed: int = 0,
+    batch_size: int = 64,
+    think_close: str = "</think>",
+    folder: Path | None = None,
+    progress: bool = False,
+) -> ArmResult:
+    """Sample ``n`` answers a problem and keep one of those that agree with most others (Wang et al., 2203.11171).
+
+    Args:
+        n: chosen so that the tokens of all samples together are those that the hybrid's models run.
+        temperature: of sampling.
+        others: as of :func:`~probe.hybrid.evaluate_arm`.
+
+    Returns:
+        The first sample with the winning answer stands for a problem; of equally frequent answers the one that came
+        first wins, and samples without an answer have no vote unless none has one.
+    """
+    tasks = [(problem, sample) for problem in problems for sample in range(n)]
+
+    def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        uniform = torch.stack([_draws(*tasks[item], seed, max_new_tokens) for item in missing]).to(base.device)
+
+        def choose(now: Now) -> Float[Tensor, "rows 1"]:
+            chances = (now.steps[0].logits / temperature).softmax(-1).cumsum(-1)
+            drawn = uniform[now.items, now.counts, None] * chances[:, -1:]
+            return torch.searchsorted(chances, drawn, right=True).clamp(max=chances.shape[-1] - 1).float()
+
+        lane = Lane(base, [base.prompt_ids(tasks[item][0].question) for item in missing])
+        ends = set(base.eos_ids)
+        for at, columns, truncated in stream(
+            [lane], choose, ends=ends, max_new_tokens=max_new_tokens, slots=batch_size
+        ):
+            yield missing[at], {"tokens": [int(token) for (token,) in columns], "truncated": truncated}
+
+    rows, seconds = in_stream(
+        len(tasks), decode, part=batch_size, name=f"majority of {n}", folder=folder, progress=progress
+    )
+    traces, texts = [], []
+    for i, problem in enumerate(problems):
+        some = rows[i * n : (i + 1) * n]
+        written = [base.decode(row["tokens"]) for row in some]
+        chosen = vote([extract_answer(text, think_close) for text in written])
+        traces.append(HybridTrace(problem.id, tokens=some[chosen]["tokens"], truncated=some[chosen]["truncated"]))
+        texts.append(written[chosen])
+    return ArmResult("majority", traces, texts, seconds)
+
+
+def vote(answers: Sequence[str | None]) -> int:
+    """Which of several samples stands for them: the first with the most frequent answer.
+
+    >>> vote([None, "12", "7", "7", "12", None, None]), vote([None, None])
+    (1, 0)
+    """
+    counts = Counter(answer for answer in answers if answer is not None)
+    return answers.index(counts.most_common(1)[0][0]) if counts else 0
+
+
+def _draws(problem: Problem, sample: int, seed: int, max_new_tokens: int) -> Float[Tensor, " tokens"]:
+    digest = hashlib.sha256(f"majority/{seed}/{problem.id}/{sample}".encode()).digest()
+    return torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))

@@ -1,0 +1,12 @@
+# The public names of `probe.models`: read by editors, and by `__init__.py` at run time.
+from .architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
+from .bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
+from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
+from .listing import SiteTable as SiteTable, site_table as site_table
+from .loading import as_device as as_device, as_dtype as as_dtype, load_model as load_model
+from .model import Model as Model
+from .pair import Pair as Pair, load_pair as load_pair
+from .seeding import seeded as seeded
+from .sites import Site as Site, all_sites as all_sites, place as place
+from .tokenizers import check_tokenizers as check_tokenizers
+from .views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value

@@ -1,0 +1,109 @@
+"""The recipe of the bundled pairs from nothing: pretraining, then reinforcement and teaching, then the proof.
+
+Two hours on one core. Every stage keeps a checkpoint and a log, so a build that was broken off goes on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from probe.files import read_json, write_json
+from probe.models import Model, ModelConfig, load_model
+from probe.organisms.card import write_cards
+from probe.organisms.checkpoint import keeps
+from probe.organisms.corpus import early_document, pretraining_document, taught_document
+from probe.organisms.reinforce import Reinforce, reinforce
+from probe.organisms.tokenizer import BASE_PROMPT, THINKING_PROMPT, build_tokenizer
+from probe.organisms.train import new_model, train
+from probe.organisms.verify import verify
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much each stage trains."""
+
+    early_tokens: int = 4_500_000
+    early_lr: float = 2e-3
+    base_tokens: int = 700_000
+    base_lr: float = 1e-3
+    sft_tokens: int = 1_000_000
+    sft_lr: float = 5e-4
+    rl: tuple[Reinforce, ...] = (Reinforce(), Reinforce(steps=15, lr=2e-4, kl=0.01))
+    keep_every: int = 15
+    """Steps of reinforcement between models that are kept, in its folder of work; of teaching one is kept a pool."""
+
+
+def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
+    """Make ``tiny-base``, ``tiny-rl`` and ``tiny-sft`` in ``out``, with their cards and the figures that prove them.
+
+    Args:
+        out: one folder a model; started again, only what is missing is done.
+        seed: of initial weights, documents, problems and samples.
+        progress: show bars.
+
+    Returns:
+        The figures of :func:`~probe.organisms.verify.verify`.
+    """
+    recipe = recipe or Recipe()
+    tokenizer = build_tokenizer()
+
+    def stage(name: str, prompt: str, make: Callable[[Path], PreTrainedModel]) -> Model:
+        folder = out / name
+        if not (folder / "model.safetensors").exists():
+            work = out / "work" / name
+            work.mkdir(parents=True, exist_ok=True)
+            made = make(work)
+            fresh = out / "work" / f"{name}.finished"
+            made.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            fresh.replace(folder)  # all at once, so that a model that is there is whole
+        return load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
+
+    def from_base(prompt: str) -> Model:
+        return load_model(ModelConfig(str(out / "tiny-base"), prompt=prompt), device="cpu")
+
+    def taught(work: Path) -> PreTrainedModel:
+        hf = from_base(THINKING_PROMPT).hf.requires_grad_(True)
+        return train(
+            hf, tokenizer, taught_document, work,
+            tokens=recipe.sft_tokens, seed=seed, lr=recipe.sft_lr, keep=keeps(work, tokenizer), progress=progress,
+        )  # fmt: skip
+
+    def pretrained(work: Path) -> PreTrainedModel:
+        hf: PreTrainedModel = new_model(tokenizer, seed)
+        early, late = work / "early", work / "late"
+        for document, folder, tokens, lr in (
+            (early_document, early, recipe.early_tokens, recipe.early_lr),
+            (pretraining_document, late, recipe.base_tokens, recipe.base_lr),
+        ):
+            folder.mkdir(exist_ok=True)
+            hf = train(hf, tokenizer, document, folder, tokens=tokens, seed=seed, lr=lr, progress=progress)
+        return hf
+
+    base = stage("tiny-base", BASE_PROMPT, pretrained)
+    sft = stage("tiny-sft", THINKING_PROMPT, taught)
+
+    def reinforced(work: Path) -> PreTrainedModel:
+        model = from_base(THINKING_PROMPT)
+        for i, settings in enumerate(recipe.rl):
+            phase = work / f"phase-{i}"
+            phase.mkdir(exist_ok=True)
+            reinforce(
+                model,
+                phase,
+                settings,
+                seed=seed + 1000 * i,
+                reference=from_base(THINKING_PROMPT),
+                keep=keeps(phase, tokenizer, recipe.keep_every),
+                progress=progress,
+            )
+        return model.hf
+
+    rl = stage("tiny-rl", THINKING_PROMPT, reinforced)
+    figures = out / "figures.json"
+    if not figures.exists():
+        write_json(figures, verify(base, rl, sft, progress=progress))
+    write_cards(out, read_json(figures), seed=seed)
+    return read_json(figures)

@@ -1,0 +1,1 @@
+"""``probe adapter``: training, verifying, comparing and exporting adapters."""

@@ -1,0 +1,1 @@
+"""``probe circuits``: the circuit of one behaviour."""

@@ -1,0 +1,1 @@
+"""``probe diff``: what training changed between two models."""

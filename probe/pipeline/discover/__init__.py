@@ -1,0 +1,1 @@
+"""``probe discover``: from a thinking model and problems to tested behaviours."""

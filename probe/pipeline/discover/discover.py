@@ -1,0 +1,274 @@
+"""``probe discover``: a thinking model and problems → traces → activations → taxonomy → names → cards → report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.activations import SentenceActivations, harvest
+from probe.config import to_dict
+from probe.errors import ProbeError
+from probe.files import object_hash, read_json, write_json
+from probe.models import Model, ModelConfig, PairConfig, Site, as_device, find_pair, load_model
+from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
+from probe.pipeline.discover.results import discovered
+from probe.pipeline.folder import RunFolder
+from probe.pipeline.run.inputs import check_positions, weights_hash
+from probe.problems import Problem, ProblemSet, load_problems
+from probe.reports import write_discovery_report
+from probe.taxonomy import (
+    CachedJudge,
+    Card,
+    EndpointJudge,
+    Judge,
+    JudgedScores,
+    LocalJudge,
+    Taxonomy,
+    delimiter_documents,
+    falsify,
+    fit_taxonomy,
+    judge_scores,
+    name_behaviours,
+    read_cards,
+    taxonomy_sites,
+    write_neuronpedia,
+)
+from probe.traces import Traces, generate_traces
+
+#: How many sites are tried where none is given.
+SPREAD = 6
+#: Kinds of site whose directions the unembedding can read.
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True)
+class DiscoverInputs:
+    """The model, the problems of each split, and where the model is read."""
+
+    model: Model
+    problem_set: ProblemSet
+    train: Sequence[Problem]
+    validation: Sequence[Problem]
+    sites: tuple[str, ...]
+    max_new_tokens: int
+    think_close: str
+    judge: Judge | None
+
+    def hashes(self) -> dict[str, str]:
+        """What tells these inputs from others."""
+        return {
+            "prompt": object_hash(self.model.config.prompt),
+            "problems": self.problem_set.hash,
+            "thinking": weights_hash(self.model),
+        }
+
+
+def discover(config: DiscoverConfig, out: Path, *, progress: bool = False) -> dict:
+    """Find, score, name and test the behaviours of a thinking model.
+
+    Args:
+        config: see :class:`~probe.pipeline.discover.config.DiscoverConfig`.
+        out: the folder. If it holds a discovery with the same settings, that goes on; settings of a stage that has not
+            been finished may change. ``taxonomy/behaviours.yaml`` in it is for people to rename, describe and merge
+            behaviours in; the same command then shows them so.
+        progress: show bars.
+
+    Returns:
+        What ``discover.json`` holds. ``report.html`` lies beside it, the taxonomy in ``taxonomy/``.
+
+    Raises:
+        ProbeError: for anything the user can mend; before any model runs.
+    """
+    inputs = prepare_discovery(config, out)
+    settings = to_dict(config)
+    own = {name: settings.pop(name) for name in ("taxonomy", "judge", "falsify", "shown")}
+    folder = RunFolder(out, {"config": settings, **inputs.hashes()})
+    seed, sites = config.seed, inputs.sites
+    stages = DiscoverStages(config, inputs, progress)
+    splits = folder.stage("traces", stages.traces, to_dict(config.decoding), seed)
+    acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
+    searched = {**own["taxonomy"], "judge": own["judge"]}
+    taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(splits, acts, *at), searched, seed)
+    judged = stages.judged(taxonomy, acts[1])
+    cards = folder.stage("cards", lambda *at: stages.cards(splits, acts, taxonomy, *at), own["falsify"], seed)
+    if Site.parse(taxonomy.site).kind in RESIDUAL:
+        stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
+    found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
+    write_json(out / "discover.json", found)
+    write_discovery_report(out)
+    return found
+
+
+def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
+    """Find everything a discovery needs and refuse what cannot work.
+
+    Raises:
+        ProbeError: for a pair, a model, a problem set, a site or a device that is not there, too few problems, or
+            answers longer than the model has positions for, a judge that cannot be reached.
+    """
+    as_device(config.device)
+    if config.pair is not None:
+        pair = find_pair(config.pair)
+    else:
+        assert config.thinking is not None
+        pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
+    name = config.problems or pair.problems
+    if name is None:
+        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
+    problem_set = load_problems(name)
+    train, validation = (problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation"))
+    model = load_model(pair.thinking, device=config.device, dtype=config.dtype)
+    sites = taxonomy_sites(model, config.taxonomy.sites, spread=SPREAD)
+    for site in map(Site.parse, sites):
+        if not site.by_token:
+            raise ProbeError(f"taxonomy.sites has {site}, which has no vector for each token; name another site")
+        _ = site.lens  # the name a saved taxonomy gives its site; a module's path has none, and is refused
+    max_new_tokens = config.decoding.max_new_tokens or pair.max_new_tokens
+    check_positions(model, (*train, *validation), max_new_tokens)
+    judge = None
+    if config.judge is not None:
+        judge = CachedJudge(_judge(config.judge, config.device), out / "judge")
+        if not (out / "run.json").exists():
+            # Whether it can be asked at all; nothing is kept of it, since the folder is not begun yet.
+            judge.judge.complete(["Answer with one word: yes."])
+    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, pair.think_close, judge)
+
+
+def _judge(config: JudgeConfig, device: str) -> Judge:
+    if config.url is not None:
+        return EndpointJudge(config.url, config.model, key_env=config.key_env)
+    model = load_model(ModelConfig(config.model, prompt="chat"), device=device)
+    return LocalJudge(model, max_new_tokens=config.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class DiscoverStages:
+    """The work of each stage; ``progress`` shows bars."""
+
+    config: DiscoverConfig
+    inputs: DiscoverInputs
+    progress: bool = False
+
+    def traces(self, folder: Path, finished: bool) -> tuple[Traces, Traces]:
+        """Roll out the thinking model on train and validation."""
+        inputs = self.inputs
+        train, validation = (
+            generate_traces(
+                inputs.model,
+                inputs.problem_set,
+                problems,
+                max_new_tokens=inputs.max_new_tokens,
+                think_close=inputs.think_close,
+                batch_size=self.config.decoding.batch_size,
+                folder=folder / name,
+                progress=self.progress and not finished,
+            )
+            for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+        )
+        return train, validation
+
+    def activations(
+        self, splits: tuple[Traces, Traces], folder: Path, finished: bool
+    ) -> tuple[SentenceActivations, SentenceActivations]:
+        """Mean activation of every sentence, at all sites in one pass."""
+        train, validation = (
+            SentenceActivations.load(folder / name)
+            if finished
+            else harvest(self.inputs.model, traces, self.inputs.sites, folder=folder / name, progress=self.progress)
+            for name, traces in zip(("train", "validation"), splits, strict=True)
+        )
+        return train, validation
+
+    def taxonomy(
+        self,
+        splits: tuple[Traces, Traces],
+        acts: tuple[SentenceActivations, SentenceActivations],
+        folder: Path,
+        finished: bool,
+    ) -> Taxonomy:
+        """Search every site, family and size, choose by the rule, and let the judge name what was chosen."""
+        if finished:
+            return Taxonomy.load(folder)
+        inputs, delimiters = self.inputs, None
+        if "delimiter" in self.config.taxonomy.rivals:
+            train, validation = (
+                harvest(inputs.model, delimiter_documents(inputs.model, traces), inputs.sites, progress=self.progress)
+                for traces in splits
+            )
+            delimiters = (train, validation)
+        taxonomy = fit_taxonomy(
+            *acts,
+            self.config.taxonomy,
+            sentence_type=inputs.problem_set.sentence_type,
+            delimiters=delimiters,
+            folder=folder,
+            progress=self.progress,
+        )
+        if inputs.judge is not None:
+            x = acts[0].vectors[taxonomy.site]
+            kept = taxonomy.normaliser.keep(x)
+            names = name_behaviours(
+                inputs.judge,
+                [text for text, keep in zip(acts[0].texts, kept.tolist(), strict=True) if keep],
+                taxonomy.behaviour(x[kept]),
+                taxonomy.pre_activations(x[kept]),
+                seed=self.config.seed,
+                progress=self.progress,
+            )
+            taxonomy.titles = [name.title for name in names]
+            taxonomy.descriptions = [name.description for name in names]
+            taxonomy.scores["names_failed"] = sum(name.failed for name in names)
+            taxonomy.save(folder)
+        # With what people wrote into behaviours.yaml before a call that was broken off here went on.
+        return Taxonomy.load(folder)
+
+    def judged(self, taxonomy: Taxonomy, validation: SentenceActivations) -> JudgedScores | None:
+        """The judge's scores of the names, on validation sentences; answers are cached."""
+        if self.inputs.judge is None or self.config.judge is None:
+            return None
+        kept = taxonomy.normaliser.keep(validation.vectors[taxonomy.site])
+        descriptions = [
+            edit.description or said or ""
+            for edit, said in zip(taxonomy.edits.behaviours, taxonomy.descriptions, strict=True)
+        ]
+        return judge_scores(
+            self.inputs.judge,
+            taxonomy.names,
+            descriptions,
+            [text for text, keep in zip(validation.texts, kept.tolist(), strict=True) if keep],
+            taxonomy.behaviour(validation.vectors[taxonomy.site][kept]),
+            seed=self.config.seed,
+            sample=self.config.judge.sample,
+            progress=self.progress,
+        )
+
+    def cards(
+        self,
+        splits: tuple[Traces, Traces],
+        acts: tuple[SentenceActivations, SentenceActivations],
+        taxonomy: Taxonomy,
+        folder: Path,
+        finished: bool,
+    ) -> list[Card]:
+        """Put every behaviour to the test on validation traces."""
+        if finished:
+            return read_cards(folder)
+        return falsify(
+            self.inputs.model,
+            taxonomy,
+            splits[1],
+            acts[1],
+            paraphrase=self.inputs.problem_set.reword,
+            judge=self.inputs.judge,
+            config=self.config.falsify,
+            seed=self.config.seed,
+            folder=folder,
+            progress=self.progress,
+        )
+
+    def neuronpedia(self, validation: Traces, acts: SentenceActivations, taxonomy: Taxonomy, folder: Path) -> None:
+        """Features, activations and explanations in Neuronpedia's form, unless they are there under the same names."""
+        written = folder / "names.json"
+        if not written.exists() or read_json(written) != taxonomy.names:
+            names, progress = taxonomy.names, self.progress
+            write_neuronpedia(folder, taxonomy, self.inputs.model, validation, acts, names=names, progress=progress)
+            write_json(written, names)

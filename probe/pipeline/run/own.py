@@ -1,0 +1,249 @@
+"""Arms of one's own on a finished run: four parts by name, decoded, graded and compared; and single questions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from probe.config import from_dict, nearest
+from probe.errors import ProbeError
+from probe.files import object_hash, read_json, write_json
+from probe.hybrid import (
+    AddVector,
+    Always,
+    Arm,
+    ComingBehaviour,
+    Disagreement,
+    Divergence,
+    Emit,
+    FixedStrength,
+    ForceToken,
+    FuseLogits,
+    HowStrongly,
+    HybridTrace,
+    LearnedBehaviour,
+    LearnedGate,
+    LearnedStrength,
+    LeastSimilar,
+    Never,
+    OneBehaviour,
+    RandomBehaviour,
+    RandomPositions,
+    Rerank,
+    SentenceStart,
+    ThinkingBehaviour,
+    Uncertain,
+    Where,
+    Which,
+    agreement,
+    evaluate_arm,
+    gap_recovered,
+    judge,
+    least_similar,
+    oracle_bits,
+    stream_hybrid,
+    summarise,
+)
+from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.run import experiment_of
+from probe.problems import Problem
+from probe.statistics import paired_permutation
+from probe.steering import Mechanism
+
+#: What each part can be called; a number may follow some of them after a colon.
+WHERE = (
+    "disagreement",
+    "divergence:BITS",
+    "uncertain:BITS",
+    "sentence-start:TOKENS",
+    "always",
+    "never",
+    "random:RATE",
+    "learned",
+)
+WHICH = ("coming", "single", "pooled", "learned", "random", "one:BEHAVIOUR", "least-similar")
+STRENGTH = ("learned", "a number")
+WHAT = (
+    "hybrid",
+    "single-vector",
+    "mean-difference",
+    "decoder-rows",
+    "rank-1",
+    "v1",
+    "v2",
+    "token",
+    "rerank:AMONG",
+    "fusion:WEIGHT",
+)
+
+
+def open_run(out: Path, arms: tuple[str, ...] = ()) -> RunConfig:
+    """The settings of a run, from its folder, with further arms.
+
+    Raises:
+        ProbeError: if there is no run.
+    """
+    written = out / "config.json"
+    if not written.exists():
+        raise ProbeError(f"{out} holds no run; make one with: probe run --pair tiny-rl --out {out}")
+    config = from_dict(RunConfig, read_json(written), str(written))
+    return replace(config, hybrid=replace(config.hybrid, arms=(*config.hybrid.arms, *arms)))
+
+
+def own_arm(experiment: Experiment, where: str, which: str, strength: str, what: str, name: str) -> Arm:
+    """An arm from the names of its parts; see :data:`WHERE`, :data:`WHICH`, :data:`STRENGTH` and :data:`WHAT`.
+
+    Raises:
+        ProbeError: for a name that is none of them, or a number that is missing or none.
+    """
+    emits: dict[str, Callable[[float], Emit]] = {
+        "token": lambda _: ForceToken(),
+        "rerank": lambda among: Rerank(int(among)),
+        "fusion": lambda weight: FuseLogits(weight),
+    }
+    kind, number = _split("what", what, (*WHAT,), {"rerank": 5, "fusion": 0.5})
+    mechanism = None if kind in emits else _mechanism(experiment, kind)
+    emit = AddVector(mechanism) if mechanism is not None else emits[kind](number)
+    return Arm(name, _where(experiment, where), _which(experiment, which), _strength(strength, mechanism), emit)
+
+
+def try_arm(
+    experiment: Experiment, arm: Arm, described: str, *, problems: int | None = None, split: str = "validation"
+) -> dict:
+    """Decode an arm on problems of a split and compare it with the run's own models there.
+
+    Args:
+        described: what tells it from others of the same name; a call that was broken off goes on.
+        problems: how many; None takes what the run used of that split.
+        split: validation, where one may try things out; or test, where one may not.
+
+    Returns:
+        The arm's entry as in ``results.json``, with ``gap_recovered``, ``p`` against the base model, and the accuracies
+        of ``base`` and ``thinking``.
+    """
+    stages, inputs = experiment.stages, experiment.stages.inputs
+    config = stages.config
+    some = inputs.problem_set.take(split, problems or len(getattr(inputs, split)))
+    limits: dict[str, Any] = {
+        "max_new_tokens": inputs.max_new_tokens,
+        "batch_size": config.decoding.batch_size,
+        "progress": stages.progress,
+    }
+    base, thinking = experiment.arm("base"), experiment.arm("thinking")
+    told, correct = {}, {}
+    for each in (base, thinking, arm):
+        told_apart = object_hash([described if each is arm else "", split, len(some)])[:10]
+        folder = experiment.folder.path / "own" / f"{each.name}-{told_apart}"
+        done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
+        correct[each.name] = judge(inputs.problem_set, some, done.texts, inputs.pair.config.think_close)
+        lengths, truncated = [len(trace.tokens) for trace in done.traces], [trace.truncated for trace in done.traces]
+        told[each.name] = {
+            **summarise(correct[each.name], lengths, truncated, done.steered_fraction, done.seconds),
+            **oracle_bits(done),
+            "agreement": agreement(done),
+            "fitted_parameters": done.fitted_parameters,
+        }
+    found = told[arm.name] | {
+        "name": arm.name,
+        "split": split,
+        "gap_recovered": gap_recovered(correct[arm.name], correct["base"], correct["thinking"], seed=config.seed),
+        "p": paired_permutation(correct[arm.name], correct["base"]),
+        "base": told["base"]["accuracy"],
+        "thinking": told["thinking"]["accuracy"],
+    }
+    write_json(experiment.folder.path / "own" / f"{arm.name}.json", found)
+    return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one arm said to one question."""
+
+    trace: HybridTrace
+    text: str
+
+
+def ask(
+    experiment: Experiment, arm: str, question: str, watch: Callable[[dict[str, list[float]]], None] | None = None
+) -> Answer:
+    """Put one question to an arm of a run.
+
+    Args:
+        arm: its name, as in the run.
+        watch: called with what goes on record of each token, as soon as it is emitted.
+    """
+    inputs = experiment.stages.inputs
+    made = experiment.arm(arm)
+    problem = Problem("question", question, "")
+    models = inputs.pair if made.asks else inputs.pair.base
+    ((_, trace),) = stream_hybrid(models, made, [problem], max_new_tokens=inputs.max_new_tokens, slots=1, watch=watch)
+    return Answer(trace, inputs.pair.base.decode(trace.tokens))
+
+
+def experiment_at(out: Path, *, progress: bool = False) -> Experiment:
+    """A run that is there, ready for further arms."""
+    return experiment_of(open_run(out), out, progress=progress)
+
+
+def _split(part: str, said: str, known: tuple[str, ...], defaults: dict[str, float] | None = None) -> tuple[str, float]:
+    name, _, number = said.partition(":")
+    names = {each.partition(":")[0]: ":" in each for each in known}
+    if name not in names:
+        raise ProbeError(f"--{part} {said}: there is no {name!r}; {nearest(name, names)} (of: {', '.join(known)})")
+    if not number and (defaults or {}).get(name) is not None:
+        return name, (defaults or {})[name]
+    if names[name] != bool(number):
+        raise ProbeError(f"--{part} {said}: write it as one of {', '.join(known)}")
+    try:
+        return name, float(number or 0)
+    except ValueError:
+        raise ProbeError(f"--{part} {said}: {number!r} is no number") from None
+
+
+def _where(experiment: Experiment, said: str) -> Where:
+    name, number = _split("where", said, WHERE, {"sentence-start": 1})
+    made: dict[str, Callable[[], Where]] = {
+        "disagreement": Disagreement,
+        "divergence": lambda: Divergence(number),
+        "uncertain": lambda: Uncertain(number),
+        "sentence-start": lambda: SentenceStart(int(number)),
+        "always": Always,
+        "never": Never,
+        "random": lambda: RandomPositions(number),
+        "learned": lambda: LearnedGate(experiment.policy),
+    }
+    return made[name]()
+
+
+def _which(experiment: Experiment, said: str) -> Which:
+    name, number = _split("which", said, WHICH)
+    taxonomy, vectors = experiment.taxonomy, experiment.vectors
+    coming = ComingBehaviour(vectors.reader)
+    made: dict[str, Callable[[], Which]] = {
+        "coming": lambda: coming,
+        "single": lambda: ThinkingBehaviour(taxonomy),
+        "pooled": lambda: ThinkingBehaviour(taxonomy, pooled=True),
+        "learned": lambda: LearnedBehaviour(experiment.policy),
+        "random": lambda: RandomBehaviour(taxonomy.n_behaviours),
+        "one": lambda: OneBehaviour(int(number)),
+        "least-similar": lambda: LeastSimilar(coming, least_similar(vectors.seeds[0].vectors)),
+    }
+    if name == "one" and not 0 <= number < taxonomy.n_behaviours:
+        raise ProbeError(f"--which {said}: the taxonomy has behaviours 0 to {taxonomy.n_behaviours - 1}")
+    return made[name]()
+
+
+def _strength(said: str, mechanism: Mechanism | None) -> HowStrongly:
+    if said == "learned":
+        return FixedStrength() if mechanism is None else LearnedStrength(mechanism)
+    try:
+        return FixedStrength(float(said))
+    except ValueError:
+        raise ProbeError(f"--strength {said}: write 'learned', or a number") from None
+
+
+def _mechanism(experiment: Experiment, name: str) -> Mechanism:
+    if name == "hybrid":
+        return experiment.vectors.seeds[0]
+    return experiment.vectors.single if name == "single-vector" else experiment.mechanism(name)

@@ -1,0 +1,178 @@
+"""The stages of a run: each makes one typed object from those before it, in its own folder, and can be broken off."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.activations import SentenceActivations, harvest
+from probe.files import read_json, write_json
+from probe.models import Model
+from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.inputs import Inputs
+from probe.problems import Problem
+from probe.steering import (
+    ComingReader,
+    GateBatch,
+    Mechanism,
+    collect_gates,
+    learn_reader,
+    learn_vectors,
+    load_mechanism,
+)
+from probe.taxonomy import Taxonomy, fit_taxonomy
+from probe.traces import Traces, generate_traces
+
+Gates = tuple[list[GateBatch], list[GateBatch]]
+"""Of the train traces, and of the validation traces."""
+_HISTORY = "history.json"
+"""Written last, beside the vectors that were learned."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Traces of the thinking model on every split, and of the base model on the test split."""
+
+    train: Traces
+    validation: Traces
+    base: Traces
+    thinking: Traces
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of every seed, the single vector of the first, and what tells the coming behaviour."""
+
+    seeds: list[Mechanism]
+    single: Mechanism
+    reader: ComingReader
+
+    @property
+    def layer(self) -> int:
+        """The steering layer."""
+        return self.single.layer
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The work of each stage; ``progress`` shows bars."""
+
+    config: RunConfig
+    inputs: Inputs
+    progress: bool = False
+
+    def traces(self, folder: Path, finished: bool) -> Rollouts:
+        """Roll out the thinking model on all splits and the base model on the test split."""
+        pair, inputs = self.inputs.pair, self.inputs
+
+        def roll_out(name: str, model: Model, problems: Sequence[Problem]) -> Traces:
+            return generate_traces(
+                model,
+                inputs.problem_set,
+                problems,
+                max_new_tokens=inputs.max_new_tokens,
+                think_close=pair.config.think_close,
+                batch_size=self.config.decoding.batch_size,
+                folder=folder / name,
+                progress=self.progress and not finished,
+            )
+
+        return Rollouts(
+            train=roll_out("train", pair.thinking, inputs.train),
+            validation=roll_out("validation", pair.thinking, inputs.validation),
+            base=roll_out("base", pair.base, inputs.test),
+            thinking=roll_out("thinking", pair.thinking, inputs.test),
+        )
+
+    def activations(self, rollouts: Rollouts, folder: Path, finished: bool) -> tuple[SentenceActivations, ...]:
+        """Mean residual stream of every sentence of the thinking model, train and validation."""
+        return tuple(
+            SentenceActivations.load(folder / name)
+            if finished
+            else harvest(
+                self.inputs.pair.thinking, traces, self.inputs.sites, folder=folder / name, progress=self.progress
+            )
+            for name, traces in (("train", rollouts.train), ("validation", rollouts.validation))
+        )
+
+    def taxonomy(self, acts: tuple[SentenceActivations, ...], folder: Path, finished: bool) -> Taxonomy:
+        """Find the behaviours."""
+        if finished:
+            return Taxonomy.load(folder)
+        train, validation = acts
+        return fit_taxonomy(
+            train,
+            validation,
+            self.config.taxonomy,
+            sentence_type=self.inputs.problem_set.sentence_type,
+            folder=folder,
+            progress=self.progress,
+        )
+
+    def steering(
+        self,
+        rollouts: Rollouts,
+        acts: tuple[SentenceActivations, ...],
+        taxonomy: Taxonomy,
+        folder: Path,
+        finished: bool,
+    ) -> Vectors:
+        """Learn the reader, the vectors with every seed and the single vector; each is kept as soon as it is there."""
+        seeds, base = self.config.steering.seeds, self.inputs.pair.base
+        wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
+        missing = [] if finished else [name for name in wanted if not _learned(folder / name)]
+        if not (folder / "reader" / "reader.json").exists():
+            traces = list(rollouts.train)
+            learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts[0], seed=seeds[0]).save(
+                folder / "reader"
+            )
+        gates = self.gates(rollouts, taxonomy, acts) if missing else ([], [])
+        if missing:
+            layer = self._layer(gates, taxonomy.n_behaviours, folder)
+            for name in missing:
+                n_behaviours, seed = wanted[name]
+                self._learn(gates, n_behaviours, layer, seed, folder / name)
+        made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
+        reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
+        return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
+
+    def _layer(self, gates: Gates, n_behaviours: int, folder: Path) -> int:
+        """The steering layer: the only one, or the one whose vectors have the lowest loss on validation."""
+        layers = self.inputs.layers
+        if len(layers) == 1:
+            return layers[0]
+        losses = {}
+        for layer in layers:
+            tried = folder / f"layer-{layer}"
+            if not _learned(tried):
+                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
+            losses[layer] = min(epoch["loss"] for epoch in read_json(tried / _HISTORY))
+        best = min(losses, key=lambda layer: losses[layer])
+        write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})
+        return best
+
+    def _learn(self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path) -> None:
+        config, progress = self.config.steering, self.progress
+        learned = learn_vectors(
+            self.inputs.pair.base, *gates, n_behaviours, layer, config, seed=seed, progress=progress
+        )
+        learned.vectors.save(folder)
+        write_json(folder / _HISTORY, learned.history)
+
+    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy, acts: tuple[SentenceActivations, ...] | None) -> Gates:
+        """Where the models disagree on the thinking model's train and validation traces.
+
+        Args:
+            acts: gates are named by the sentence that they are in; None: by what the taxonomy reads off a single token.
+        """
+        inputs = self.inputs
+        train, validation = (
+            list(collect_gates(inputs.pair, taxonomy, list(traces), problems, None if acts is None else acts[i]))
+            for i, (traces, problems) in enumerate(
+                ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
+            )
+        )
+        return train, validation
+
+
+def _learned(folder: Path) -> bool:
+    return (folder / _HISTORY).exists()

@@ -1,0 +1,1 @@
+"""The report of an adapter and of a study of objectives."""

@@ -1,0 +1,192 @@
+"""What is seen inside a model: logit lens, what writes to a logit, what patches bring back, which sentences matter."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from probe.reports.discovery.look import GREY, short, styled
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from plotly.graph_objects import Figure
+    from torch import Tensor
+
+    from probe.anchors import Anchors, ForcedAnswers
+    from probe.circuits import LogitLens, PatchMap
+    from probe.diff import TokenTrace
+
+_BLUE, _ORANGE = "#2f7fc1", "#c8641e"
+_SCALE = [[0, _ORANGE], [0.5, "rgba(128,128,128,0.04)"], [1, _BLUE]]
+_WORDS = 40
+"""Columns of a map that have their words written in."""
+
+
+def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
+    """What the model would say after each block, at the last tokens of a text; the darker, the surer."""
+    from plotly.graph_objects import Figure, Heatmap
+
+    first = max(0, len(lens.tokens) - last)
+    layers = len(lens.said)
+    sure = lens.log_prob.exp()[:, first:]
+    figure = Figure(
+        Heatmap(
+            z=sure.tolist(),
+            x=list(range(first, len(lens.tokens))),
+            y=[f"block {i}" for i in range(layers)],
+            text=[[short(word, 8) for word in row[first:]] for row in lens.said],
+            texttemplate="%{text}",
+            colorscale=[[0, "rgba(47,127,193,0.03)"], [1, _BLUE]],
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            hovertemplate="%{y}, token %{x}: %{text} (%{z:.0%})<extra></extra>",
+        )
+    )
+    ticks = list(range(first, len(lens.tokens)))
+    figure.update_xaxes(
+        tickvals=ticks, ticktext=[short(lens.tokens[i], 8) for i in ticks], title="token read", tickangle=0
+    )
+    return styled(figure, "Logit lens: the next token, were each block the last", 130 + max(22, 44 - layers) * layers)
+
+
+def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16) -> "Figure":
+    """What each head and MLP adds by itself to the difference of two logits, the mean over texts."""
+    from plotly.graph_objects import Bar, Figure
+
+    means = {name: float(values.mean()) for name, values in parts.items()}
+    shown = sorted(means, key=lambda name: -abs(means[name]))[:most]
+    figure = Figure(
+        Bar(
+            x=[means[name] for name in shown],
+            y=shown,
+            orientation="h",
+            marker={"color": [_BLUE if means[name] > 0 else _ORANGE for name in shown]},
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="logits")
+    return styled(figure, "Direct attribution: what each writer adds to the logit difference", 130 + 24 * len(shown))
+
+
+def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Figure":
+    """What each state brings back: blue towards the clean run, orange away from it.
+
+    Args:
+        tokens: of one of the texts, for the axis; the map's last column is its last token.
+    """
+    from plotly.graph_objects import Figure, Heatmap
+
+    layers, places = found.values.shape
+    if found.by == "position":
+        names = [str(i - places) for i in range(places)]
+        if tokens is not None:
+            names = [f"{i - places} {short(tokens[len(tokens) - places + i], 10)}" for i in range(places)]
+    else:
+        names = [f"h{i}" for i in range(places)] if found.by == "head" else ["all tokens"]
+    large = max(1.0, float(found.values.abs().max()))
+    figure = Figure(
+        Heatmap(
+            z=found.values.tolist(),
+            x=list(range(places)),
+            y=[f"block {i}" for i in range(layers)],
+            customdata=[names] * layers,
+            colorscale=_SCALE,
+            zmin=-large,
+            zmax=large,
+            text=[[f"{float(each):.2f}" for each in row] for row in found.values] if places <= 16 else None,
+            texttemplate="%{text}" if places <= 16 else None,
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            hovertemplate="%{y}, %{customdata}: %{z:.2f}<extra></extra>",
+        )
+    )
+    every = 1 if places <= _WORDS else max(1, places // _WORDS + 1)
+    ticks = list(range(places - 1, -1, -every))
+    figure.update_xaxes(
+        tickvals=ticks, ticktext=[names[i] for i in ticks], tickangle=-60 if found.by == "position" else 0
+    )
+    said = "taken away" if found.about.get("noising") else "brought back"
+    return styled(figure, f"{found.site}: share of the metric that is {said}", 170 + 40 * layers)
+
+
+def anchors_figure(anchors: "Anchors") -> "Figure":
+    """How much each sentence raises accuracy, against another in its place; and accuracy so far."""
+    from plotly.graph_objects import Bar, Figure, Scatter
+
+    n = len(anchors.importance)
+    labels = [f"{i} {short(text, 44)}" for i, text in enumerate(anchors.sentences[:n])]
+    figure = Figure(
+        Bar(
+            x=list(anchors.importance),
+            y=labels,
+            orientation="h",
+            name="importance",
+            marker={"color": [_BLUE if value > 0 else _ORANGE for value in anchors.importance]},
+            hovertemplate="%{y}<br>%{x:+.2f}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        Scatter(
+            x=list(anchors.accuracy[1:]),
+            y=labels,
+            mode="lines+markers",
+            name="accuracy of rollouts after it",
+            line={"color": GREY, "width": 1.5, "dash": "dot"},
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(range=[-1.08, 1.08], zeroline=True)
+    return styled(figure, "Thought anchors: what each sentence does to accuracy", 150 + 26 * n, legend=40)
+
+
+def forced_figure(forced: "ForcedAnswers") -> "Figure":
+    """How often the answer is right if thinking is cut off after each sentence."""
+    from plotly.graph_objects import Figure, Scatter
+
+    labels = ["nothing", *(f"{i} {short(text, 44)}" for i, text in enumerate(forced.sentences))]
+    figure = Figure(
+        Scatter(
+            x=list(forced.accuracy),
+            y=labels[: len(forced.accuracy)],
+            mode="lines+markers",
+            line={"color": _BLUE, "width": 2},
+            text=[short(answer, 20) for answer in forced.answers],
+            hovertemplate="%{y}<br>right %{x:.0%}, commonest %{text}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title="right answers, were it to answer now")
+    return styled(figure, "Forced answers", 150 + 26 * len(forced.accuracy))
+
+
+def token_trace_figure(trace: "TokenTrace", decay: float = 0.9) -> "Figure":
+    """Divergence of the two models token by token, and the thinking model's entropy with its running mean."""
+    from plotly.graph_objects import Figure, Scatter
+
+    from probe.diff import running_mean
+
+    places = list(range(len(trace.tokens)))
+    words = [short(token, 14) for token in trace.tokens]
+    figure = Figure()
+    for name, values, colour, width in (
+        ("KL, thinking from base", trace.kl, _ORANGE, 1.5),
+        ("entropy, thinking", trace.thinking_entropy, "rgba(47,127,193,0.45)", 1.0),
+        ("its running mean", running_mean(trace.thinking_entropy, decay), _BLUE, 2.5),
+    ):
+        figure.add_trace(
+            Scatter(
+                x=places,
+                y=values.tolist(),
+                mode="lines",
+                name=name,
+                line={"color": colour, "width": width},
+                text=words,
+                hovertemplate="%{text}: %{y:.2f} nats<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title="emitted token")
+    figure.update_yaxes(title="nats")
+    return styled(figure, "Two models on one trace", 340, legend=60)

@@ -1,0 +1,1 @@
+"""The report of what training changed between two models."""

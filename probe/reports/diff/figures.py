@@ -1,0 +1,178 @@
+"""What training changed, as figures: heads before and after, a series of checkpoints, directions, latents."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from probe.reports.discovery.look import GREY, styled
+from probe.reports.html.numbers import number, percent
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_BLUE, _ORANGE = "#2f7fc1", "#c8641e"
+_SCALE = [[0, _ORANGE], [0.5, "rgba(128,128,128,0.04)"], [1, _BLUE]]
+_NAMED = 10
+"""Heads that have a line of their own in a series."""
+
+
+def shift_figure(heads: Mapping[str, Any]) -> "Figure":
+    """Every head's change of importance; a frame where it is beyond chance.
+
+    Args:
+        heads: ``heads`` of the ``results.json`` of ``probe diff``.
+    """
+    from plotly.graph_objects import Figure, Heatmap
+
+    before, after, p = heads["before"], heads["after"], heads["p"]
+    change = [[b - a for a, b in zip(*rows, strict=True)] for rows in zip(before, after, strict=True)]
+    large = max((abs(each) for row in change for each in row), default=1.0) or 1.0
+    small = len(before[0]) * len(before) <= 128
+    figure = Figure(
+        Heatmap(
+            z=change,
+            x=[f"h{i}" for i in range(len(before[0]))],
+            y=[f"block {i}" for i in range(len(before))],
+            colorscale=_SCALE,
+            zmin=-large,
+            zmax=large,
+            text=[
+                [f"{percent(a)}→{percent(b)}" for a, b in zip(*rows, strict=True)]
+                for rows in zip(before, after, strict=True)
+            ],
+            texttemplate="%{text}" if small else None,
+            customdata=p,
+            showscale=False,
+            xgap=3,
+            ygap=3,
+            hovertemplate="%{y}, %{x}: %{text} (p %{customdata:.3f})<extra></extra>",
+        )
+    )
+    for layer, row in enumerate(p):
+        for head, value in enumerate(row):
+            if value < 0.05:
+                figure.add_shape(
+                    type="rect", x0=head - 0.48, x1=head + 0.48, y0=layer - 0.47, y1=layer + 0.47,
+                    line={"color": GREY, "width": 2.5},
+                )  # fmt: skip
+    return styled(
+        figure,
+        "Share of the scores that leaves each head, base → thinking (framed: beyond chance)",
+        130 + 44 * len(before),
+    )
+
+
+def series_figure(series: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Importance of the heads that change most, by step of training, for each run of a series.
+
+    Args:
+        series: ``series`` of the ``results.json`` of ``probe diff``.
+    """
+    from plotly.graph_objects import Scatter
+    from plotly.subplots import make_subplots
+
+    runs = list(series)
+    figure = make_subplots(
+        cols=len(runs), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[run["name"] for run in runs]
+    )
+    change: dict[tuple[int, int], float] = {}
+    for run in runs:
+        first, last = run["importance"][0], run["importance"][-1]
+        for layer, rows in enumerate(zip(first, last, strict=True)):
+            for head, (a, b) in enumerate(zip(*rows, strict=True)):
+                change[layer, head] = max(change.get((layer, head), 0.0), abs(b - a))
+    shown = sorted(change, key=lambda at: -change[at])[:_NAMED]
+    colours = (
+        "#2f7fc1",
+        "#c8641e",
+        "#3c8d5a",
+        "#8e5bb5",
+        "#b8860b",
+        "#c2407d",
+        "#4aa3a2",
+        "#7a6a4f",
+        "#5b6fc4",
+        "#9a9a2f",
+    )
+    for column, run in enumerate(runs, 1):
+        for (layer, head), colour in zip(shown, colours, strict=False):
+            figure.add_trace(
+                Scatter(
+                    x=run["steps"],
+                    y=[each[layer][head] for each in run["importance"]],
+                    mode="lines+markers",
+                    name=f"a{layer}.h{head}",
+                    legendgroup=f"{layer}.{head}",
+                    showlegend=column == 1,
+                    line={"color": colour, "width": 2},
+                    marker={"size": 5},
+                ),
+                1,
+                column,
+            )
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(title="step")
+    return styled(figure, "Heads by step of training", 380, legend=70)
+
+
+def transfer_figure(found: Mapping[str, Any], title: str) -> "Figure":
+    """A direction of each model, on each model: accuracy of its probe.
+
+    Args:
+        found: ``direction`` or ``truth`` of the ``results.json`` of ``probe diff``.
+    """
+    from plotly.graph_objects import Figure, Heatmap
+
+    models = ("base", "thinking")
+    values = [[found["accuracy"][of][on] for on in models] for of in models]
+    steered = [[found["steered"][of][on] for on in models] for of in models]
+    text = [
+        [f"probe {percent(a)}" + ("" if s is None else f"<br>steering {number(s)}") for a, s in zip(*rows, strict=True)]
+        for rows in zip(values, steered, strict=True)
+    ]
+    figure = Figure(
+        Heatmap(
+            z=values,
+            x=[f"on {on}" for on in models],
+            y=[f"of {of}" for of in models],
+            text=text,
+            texttemplate="%{text}",
+            colorscale=[[0, "rgba(47,127,193,0.02)"], [1, _BLUE]],
+            zmin=0.5,
+            zmax=1,
+            showscale=False,
+            xgap=3,
+            ygap=3,
+            hoverinfo="skip",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    return styled(figure, title, 250)
+
+
+def latents_figure(found: Mapping[str, Any]) -> "Figure":
+    """Every latent of the SAE over both models: how often each model has it, and how much of it the base holds.
+
+    Args:
+        found: ``latents`` of the ``results.json`` of ``probe diff``.
+    """
+    from plotly.graph_objects import Figure, Scatter
+
+    active = [i for i, n in enumerate(found["active"][1]) if n]
+    figure = Figure(
+        Scatter(
+            x=[found["ratio"][i] for i in active],
+            y=[found["active"][1][i] for i in active],
+            mode="markers",
+            text=[f"latent {i}" for i in active],
+            marker={
+                "color": [_ORANGE if i in set(found["thinking_only"]) else _BLUE for i in active],
+                "size": 7,
+                "opacity": 0.7,
+            },
+            hovertemplate="%{text}: %{x:.2f} of it in the base, active at %{y} tokens<extra></extra>",
+        )
+    )
+    figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="how much of it the base holds (1: as much)", range=[-0.6, 2.1])
+    figure.update_yaxes(title="tokens at which the thinking model has it", type="log")
+    return styled(figure, "Latents of an SAE over both models (orange: the thinking model's own)", 400)

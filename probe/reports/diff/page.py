@@ -1,0 +1,111 @@
+"""What training changed as a page that stands alone, and as a table for the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.files import write_text
+from probe.reports.diff.figures import latents_figure, series_figure, shift_figure, transfer_figure
+from probe.reports.html.filling import fill, markup, whole
+from probe.reports.html.numbers import number, percent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_FIGURES = ("heads", "series", "direction", "truth", "latents")
+_FIGURES = ("heads", "series", "direction", "truth", "latents")
+_KEYS = ("heads", "direction", "truth", "knowledge", "latents", "effects", "series", "agreement", "chance")
+
+
+def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page.
+
+    Args:
+        results: ``results.json`` of ``probe diff``.
+    """
+    told = whole((*_KEYS, "pair", "behaviour", "findings", "missing"), results)
+    figures = {}
+    if told["heads"]:
+        figures["heads"] = shift_figure(told["heads"])
+    if told["series"]:
+        figures["series"] = series_figure(told["series"])
+    if told["direction"]:
+        figures["direction"] = transfer_figure(told["direction"], f"The direction of {told['behaviour']}")
+    if told["truth"]:
+        figures["truth"] = transfer_figure(told["truth"], "The direction of true equations")
+    if told["latents"]:
+        figures["latents"] = latents_figure(told["latents"])
+    page = fill(
+        "diff/page.html.j2",
+        None,
+        results=told,
+        effects=effect_rows(told["effects"]),
+        agreements=agreement_rows(told["agreement"], told["chance"]),
+        figures=whole(_FIGURES, {name: markup(figure, name) for name, figure in figures.items()}),
+    )
+    return write_text(Path(path), page)
+
+
+def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    """What the heads that grew do when they are changed: way, measure, whole, changed, others, difference."""
+    if not effects:
+        return []
+
+    def said(each: Mapping[str, Any]) -> str:
+        return f"{number(each['value'])} [{number(each['ci'][0])}, {number(each['ci'][1])}]"
+
+    return [
+        (
+            "ablated (resample)" if way == "resample" else f"× {way}",
+            measure,
+            *(said(sides[side]) for side in ("whole", "changed", "others", "more than others")),
+        )
+        for way, measures in effects["ways"].items()
+        for measure, sides in measures.items()
+    ]
+
+
+def agreement_rows(
+    agreements: list[Mapping[str, Any]] | None, chance: list[Mapping[str, Any]] | None
+) -> list[tuple[str, str, str]]:
+    """Do runs change the same heads: what, value, null."""
+    rows = [
+        (
+            f"{' and '.join(each['runs'])}: correlation of heads' changes",
+            number(each["value"]),
+            f"[{number(each['null'][0])}, {number(each['null'][1])}], p {number(each['p'], 3)}",
+        )
+        for each in agreements or ()
+    ]
+    rows += [
+        (
+            f"{each['name']}: heads that are new in all {each['runs']} runs",
+            f"{len(each['heads'])}" + "".join(f" a{layer}.h{head}" for layer, head in each["heads"]),
+            f"{number(each['by_chance'])} on average, p {number(each['p'], 3)}",
+        )
+        for each in chance or ()
+    ]
+    return rows
+
+
+def diff_table(results: Mapping[str, Any]) -> "Table":
+    """The findings for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("", "", "", box=box.SIMPLE, show_header=False)
+    for each in results["findings"]:
+        table.add_row(each["part"], "differs" if each["differs"] else "same", each["said"])
+    for part, why in results["missing"].items():
+        table.add_row(part, "–", why)
+    for what, value, null in agreement_rows(results.get("agreement"), results.get("chance")):
+        table.add_row("series", value, f"{what}; by chance {null}")
+    effects = results.get("effects")
+    for way, measure, *sides in effect_rows(effects):
+        if measure != "count":
+            names = ", ".join(effects["heads"]) if effects else ""
+            table.add_row("effect", way, f"{names}: {measure} {sides[0]} → {sides[1]}, with others {sides[2]}")
+    if "latents" in results:
+        share = percent(results["latents"]["variance_explained"])
+        table.add_row("latents", share, "of the variance of both models' states explained by the shared SAE")
+    return table

@@ -1,0 +1,1 @@
+"""The report of a discovery: the behaviours found and the evidence for them."""

@@ -1,0 +1,281 @@
+"""The page of a discovery: one HTML file that says which behaviours were found, and how far they can be believed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import ProbeError
+from probe.files import read_json, write_text
+from probe.reports.discovery.figures import (
+    METRICS,
+    TESTS,
+    cards_figure,
+    grid_figure,
+    map_figure,
+    timeline_figure,
+    transition_figure,
+    usage_figure,
+)
+from probe.reports.html.filling import fill, markup, whole
+from probe.reports.html.numbers import number, percent
+from probe.taxonomy import behaviour_colour
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from rich.table import Table
+
+SCHEMA = 1
+#: Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB.
+_BUDGET = 1_000_000
+
+VERDICTS = {"state": "survives", "cue": "follows its cue", "undecided": "undecided"}
+"""What the verdicts of a falsification card mean."""
+
+
+def write_discovery_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into the folder of a discovery.
+
+    The page stands alone (style, scripts, figures and traces are in it). Whatever was not measured is left out.
+
+    Args:
+        folder: what ``probe discover`` wrote; its ``discover.json`` is read.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ProbeError: if the folder holds no ``discover.json``, or one of another schema version.
+    """
+    path = Path(folder) / "discover.json"
+    if not path.is_file():
+        raise ProbeError(f"{folder} holds no discover.json; give the folder that a finished `probe discover` wrote")
+    found = read_json(path)
+    schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
+    if schema != SCHEMA:
+        raise ProbeError(f"{path} has schema {schema}, this version reads {SCHEMA}; run `probe discover` again")
+    return write_text(path.with_name("report.html"), render_discovery(found))
+
+
+def render_discovery(found: Mapping[str, Any]) -> str:
+    """The page as text, from the contents of ``discover.json``."""
+    sentence, supporting = discovery_headline(found)
+    behaviours = _behaviours(found)
+    names = [each["name"] for each in behaviours]
+    traces = _that_fit(found.get("traces") or [])
+    grid = found.get("grid") or []
+    return fill(
+        "discovery/page.html.j2",
+        "discovery/page.js",
+        model=found.get("model") or "a model",
+        problems=whole(("name", "train", "validation"), found.get("problems")),
+        taxonomy=whole(_TAXONOMY, found.get("taxonomy")),
+        judge=whole(_JUDGE, found["judge"]) if found.get("judge") else None,
+        counters=_counted(found.get("counters")),
+        falsify=whole(("rule",), found.get("falsify")),
+        sentence=sentence,
+        supporting=supporting,
+        behaviours=behaviours,
+        most_shared=max((each["share"] or 0 for each in behaviours), default=0) or 1,
+        grid=[whole((*METRICS, "site", "family", "size", "seeds", "passes", "chosen"), each) for each in grid],
+        metrics={name: said for name, said in METRICS.items() if any(each.get(name) is not None for each in grid)},
+        tests=TESTS,
+        verdicts=VERDICTS,
+        figures=_figures(found, behaviours, names, traces),
+        data={
+            "traces": traces,
+            "behaviours": [{"name": each["name"], "colour": each["colour"]} for each in behaviours],
+        },
+        left_out=len(found.get("traces") or []) - len(traces),
+    )
+
+
+def discovery_headline(found: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What was found and what of it can be believed.
+
+    Args:
+        found: the contents of ``discover.json``.
+
+    Returns:
+        The headline, and supporting sentences.
+    """
+    taxonomy = whole(_TAXONOMY, found.get("taxonomy"))
+    shown = [each for each in _behaviours(found) if each["merged_into"] is None]
+    where = f" at {taxonomy['site']}" if taxonomy["site"] else ""
+    sentence = f"{_count(len(shown))} of {found.get('model') or 'a model'}{where}"
+    verdicts = [each["card"].get("verdict") for each in shown if each["card"]]
+    if verdicts:
+        survive, cue = verdicts.count("state"), verdicts.count("cue")
+        sentence += (
+            f"; {survive} of {len(verdicts)} put to the test {'survives' if survive == 1 else 'survive'} falsification"
+        )
+        sentence += f", {cue} {'follows its' if cue == 1 else 'follow their'} cue words." if cue else "."
+    else:
+        sentence += "; none was tested for following surface cues."
+    return sentence, [line for line in (_sure(taxonomy), _separate(taxonomy), _true(taxonomy), _passed(found)) if line]
+
+
+def discovery_table(found: Mapping[str, Any]) -> "Table":
+    """The behaviours of a discovery for the terminal, with their scores and verdicts.
+
+    Args:
+        found: the contents of ``discover.json``.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    # Text, not str: names come from files, and rich would read [bold] in them.
+    table = Table(
+        title=Text(discovery_headline(found)[0]), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+        show_edge=False, collapse_padding=True,
+    )  # fmt: skip
+    behaviours = _behaviours(found)
+    typed = any(each["true_type"] for each in behaviours)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("behaviour", no_wrap=True, overflow="ellipsis", max_width=32 if typed else 49)
+    # Widths are given, because rich takes room from every column alike when a name is long; 80 columns in all.
+    widths = {"share": 5, "F1": 4, "true type": 15, "verdict": 13}
+    for name in ("share", "F1", *(["true type"] if typed else []), "verdict"):
+        left = name in ("true type", "verdict")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True, min_width=widths[name])
+    for each in behaviours:
+        merged, verdict = each["merged_into"], (each["card"] or {}).get("verdict")
+        table.add_row(
+            str(each["behaviour"]),
+            Text(each["name"]),
+            percent(each["share"]),
+            number(each["centroid_f1"]),
+            *([Text(f"{each['true_type'] or ''} {percent(each['true_share'])}")] if typed else []),
+            f"merged into {merged}" if merged is not None else Text(verdict or "not tested"),
+            style="dim" if merged is not None else None,
+        )
+    return table
+
+
+_TAXONOMY = ("site", "family", "n_behaviours", "seed", "rule", *METRICS)
+_JUDGE = ("name", "score", "intervals", "consistency", "completeness", "independence", "asked", "failed")
+_BEHAVIOUR = (
+    *("name", "label", "description", "note", "merged_into", "share", "true_type", "true_share", "examples", "terms"),
+    *("decodability", "centroid_f1", "text_f1", "card"),
+)
+
+
+def _behaviours(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One for each behaviour in order, also for those that nothing is said about."""
+    said = {each["behaviour"]: each for each in found.get("behaviours") or []}
+    size = (found.get("taxonomy") or {}).get("n_behaviours") or 0
+    behaviours = []
+    for i in range(max(size, *(i + 1 for i in said), 0) if said else size):
+        each = whole(_BEHAVIOUR, said.get(i)) | {"behaviour": i, "colour": behaviour_colour(i)}
+        each["name"] = each["name"] or each["label"] or f"behaviour {i}"
+        # Tiny models repeat themselves word for word; once is enough.
+        each["examples"] = list(dict.fromkeys(example.strip() for example in each["examples"] or []))
+        if each["card"]:
+            tests = {name: _test(name, each["card"].get(name)) for name in TESTS if each["card"].get(name)}
+            each["card"] = {"verdict": None, "reasons": []} | each["card"] | {"tests": tests}
+        behaviours.append(each)
+    return behaviours
+
+
+def _test(name: str, test: Mapping[str, Any]) -> dict[str, Any]:
+    _, _, value, control = TESTS[name]
+    return {"value": test.get(value), "ci": test.get("ci"), "control": test.get(control), "n": test.get("n")} | {
+        "examples": test.get("examples") or []
+    }
+
+
+def _counted(counters: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not counters or not counters.get("names"):
+        return None
+    intervals = counters.get("ci") or [None] * len(counters["names"])
+    return {
+        "scheme": counters.get("scheme"),
+        "rows": list(zip(counters["names"], counters["mean"], intervals, strict=True)),
+    }
+
+
+def _that_fit(traces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first traces that the page has room for."""
+    fit, size = [], 0
+    for trace in traces:
+        size += len(json.dumps(trace))
+        if size > _BUDGET:
+            break
+        fit.append(trace)
+    return fit
+
+
+def _figures(
+    found: Mapping[str, Any], behaviours: list[dict[str, Any]], names: list[str], traces: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The figures that there is something for, each with the width that it needs to be read."""
+    figures: dict[str, tuple[Figure, int]] = {}
+    if any(each["card"] for each in behaviours):
+        figures["cards"] = _untitled(cards_figure(behaviours)), 880
+    if any(trace["sentences"] for trace in traces):
+        longest = max(len(trace["sentences"]) for trace in traces)
+        # The page has a legend of its own, which does not scroll away.
+        timeline = _untitled(timeline_figure(traces, names)).update_layout(showlegend=False)
+        figures["timeline"] = timeline.update_layout(height=22 * len(traces) + 50), 150 + 18 * min(longest, 40)
+    transitions = found.get("transitions") or {}
+    if transitions.get("counts"):
+        figure = transition_figure(transitions["counts"], names, transitions.get("start"), transitions.get("end"))
+        figures["transitions"] = figure, 240 + 36 * len(names)
+    if found.get("usage"):
+        figures["usage"] = usage_figure(found["usage"], names), 300
+    if (found.get("map") or {}).get("points"):
+        figures["map"] = map_figure(found["map"], names), 300
+    if found.get("grid"):
+        sites = len({each.get("site") for each in found["grid"]})
+        figures["grid"] = _untitled(grid_figure(found["grid"])), 90 + 150 * sites
+    return {name: {"html": markup(figure, name), "width": width} for name, (figure, width) in figures.items()}
+
+
+def _untitled(figure: "Figure") -> "Figure":
+    """Under a heading of the page that says the same."""
+    return figure.update_layout(title=None, margin_t=44)
+
+
+_WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
+
+
+def _count(n: int) -> str:
+    return f"{_WORDS[n] if n < len(_WORDS) else n} behaviour{'' if n == 1 else 's'}"
+
+
+def _sure(taxonomy: Mapping[str, Any]) -> str:
+    if taxonomy["stability"] is None and taxonomy["agreement"] is None:
+        return "One seed only: nothing is known about whether another would find the same behaviours."
+    said = [
+        f"{text} {number(taxonomy[key])}"
+        for key, text in (("stability", "find the same directions to a mean cosine of"),
+                          ("agreement", "sort sentences alike to an adjusted mutual information of"))
+        if taxonomy[key] is not None
+    ]  # fmt: skip
+    return f"Other seeds {' and '.join(said)}."
+
+
+def _separate(taxonomy: Mapping[str, Any]) -> str:
+    explained = taxonomy["variance_explained"]
+    said = [] if explained is None else [f"{percent(explained)} of the variance explained"]
+    said += [
+        f"{METRICS[key]} {number(taxonomy[key])}"
+        for key in ("silhouette", "decodability", "centroid_f1")
+        if taxonomy[key] is not None
+    ]
+    return f"On validation sentences: {', '.join(said)}." if said else ""
+
+
+def _true(taxonomy: Mapping[str, Any]) -> str:
+    if taxonomy["ami"] is None:
+        return ""
+    said = f"adjusted mutual information {number(taxonomy['ami'])}"
+    return f"Against the true types of sentences, which had no part in the choice: {said}."
+
+
+def _passed(found: Mapping[str, Any]) -> str:
+    chosen = [each for each in found.get("grid") or [] if each.get("chosen")]
+    if chosen and chosen[0].get("passes") is False:
+        return "No candidate is as stable as the rule asks; read what follows with care."
+    return ""

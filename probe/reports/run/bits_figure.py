@@ -1,0 +1,141 @@
+"""What each arm was told and how far it came: accuracy against bits from the thinking model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from probe.reports.discovery.look import styled
+from probe.reports.html.numbers import interval, number, percent
+from probe.reports.run.arms import FAMILIES, OTHER, family_of, in_order
+from probe.reports.run.figures import arm_hover
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# One look a family; as in the other figures, each colour has a contrast of at least 3 on white and on near black.
+_LOOKS = {
+    "main": ("#2f7fc1", "circle"),
+    "control": ("#7d8590", "x"),
+    "mechanism": ("#9a6bc9", "diamond"),
+    "rival": ("#c8641e", "square"),
+    "recipe v1": ("#2e8f5b", "triangle-up"),
+    "recipe v2": ("#b8860b", "triangle-down"),
+    OTHER: ("#7d8590", "star"),
+}
+_WIDTH, _HEIGHT = 1000, 470  # of the plot in pixels, by which labels are kept apart; it may be drawn wider
+
+
+@dataclass(frozen=True)
+class _Dot:
+    name: str
+    bits: float
+    accuracy: float
+    low_high: Sequence[float] | None
+    note: str
+
+
+def bits_figure(results: Mapping[str, Any]) -> "Figure":
+    """Accuracy of every arm against the bits a token that it takes from the thinking model.
+
+    The line joins the arms that nothing beats with as few bits. For the thinking model itself: the bits that it takes
+    to write its text down for somebody who knows the base model. Arms that no label fits beside are named on hovering.
+
+    Args:
+        results: the contents of ``results.json``.
+    """
+    from plotly.graph_objects import Figure, Scatter
+
+    dots = list(_dots(results))
+    figure = Figure()
+    best = _frontier(dots)
+    if len(best) > 1:
+        figure.add_trace(
+            Scatter(
+                x=[dot.bits for dot in best],
+                y=[dot.accuracy for dot in best],
+                mode="lines",
+                line={"color": "rgba(128,128,128,0.6)", "width": 1.5, "shape": "hv"},
+                name="nothing better with as few bits",
+                hoverinfo="skip",
+            )
+        )
+    places = _labelled(dots, best)
+    for family in (*FAMILIES, OTHER):
+        members = [dot for dot in dots if family_of(dot.name) == family]
+        if not members:
+            continue
+        colour, symbol = _LOOKS[family]
+        figure.add_trace(
+            Scatter(
+                x=[dot.bits for dot in members],
+                y=[dot.accuracy for dot in members],
+                mode="markers+text",
+                name=family,
+                marker={"color": colour, "symbol": symbol, "size": 10},
+                text=[escape(dot.name) if dot.name in places else "" for dot in members],
+                textposition=[places.get(dot.name, "top center") for dot in members],
+                textfont={"size": 12},
+                cliponaxis=False,
+                hovertemplate=[_hover(dot) + "<extra></extra>" for dot in members],
+            )
+        )
+    most = max((dot.bits for dot in dots), default=0.0) or 1.0
+    styled(figure, "Correct answers, and what the thinking model was asked for", _HEIGHT + 130, legend=64)
+    title = {"text": "bits a token from the thinking model", "font": {"size": 13}, "standoff": 6}
+    figure.update_xaxes(title=title, range=[-0.04 * most, 1.08 * most], zeroline=False)
+    return figure.update_yaxes(tickformat=".0%", range=[-0.04, 1.06], zeroline=False)
+
+
+def _dots(results: Mapping[str, Any]) -> Iterable[_Dot]:
+    arms = results.get("arms") or {}
+    for name in in_order(arms):
+        arm = arms[name]
+        bits = 0.0 if name == "base" else arm.get("bits_per_token")
+        if bits is None or arm.get("accuracy") is None:
+            continue
+        parts = {part: value for part, value in (arm.get("parts") or {}).items() if value}
+        note = ", ".join(f"{part} {number(value)}" for part, value in parts.items())
+        yield _Dot(name, bits, arm["accuracy"], arm.get("ci"), note)
+
+
+def _frontier(dots: Iterable[_Dot]) -> list[_Dot]:
+    best: list[_Dot] = []
+    for dot in sorted(dots, key=lambda dot: (dot.bits, -dot.accuracy)):
+        if not best or dot.accuracy > best[-1].accuracy:
+            best.append(dot)
+    return best
+
+
+def _labelled(dots: list[_Dot], best: list[_Dot]) -> dict[str, str]:
+    """Which dots are labelled, and on which side, so that no label lies on another or on a dot: the main arms first."""
+    most = max((dot.bits for dot in dots), default=0.0) or 1.0
+    at = {dot.name: (_WIDTH * dot.bits / most, _HEIGHT * (1 - dot.accuracy)) for dot in dots}
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at.values()]
+    names = {dot.name for dot in best}
+    places: dict[str, str] = {}
+    for dot in sorted(dots, key=lambda dot: (family_of(dot.name) != "main", dot.name not in names)):
+        x, y = at[dot.name]
+        width = 7 * len(dot.name)
+        sides = [
+            ("middle right", x + 8, y - 8),
+            ("top center", x - width / 2, y - 24),
+            ("bottom center", x - width / 2, y + 8),
+            ("middle left", x - 8 - width, y - 8),
+        ]
+        for side, left, top in sides if dot.name not in names else [*sides[1:], sides[0]]:  # the line goes to the right
+            box = (left, top, left + width, top + 16)
+            if left > -40 and left + width < 1.08 * _WIDTH and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                places[dot.name] = side
+                break
+    return places
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _hover(dot: _Dot) -> str:
+    told = f"{number(dot.bits)} bits a token" + (f" ({dot.note})" if dot.note else "")
+    return arm_hover(dot.name, f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}", told)

@@ -1,0 +1,138 @@
+"""Runs side by side, as a table for the terminal, a figure for Jupyter, and a page."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.files import write_text
+from probe.reports.discovery.look import dot, key, nothing, rows_of, styled
+from probe.reports.html.filling import fill, markup
+from probe.reports.html.numbers import interval, number, percent
+from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from rich.table import Table
+
+# Each has a contrast of at least 3 on white and on near black.
+_LOOKS = (
+    ("#2f7fc1", "circle"),
+    ("#c8641e", "square"),
+    ("#2e8f5b", "diamond"),
+    ("#9a6bc9", "triangle-up"),
+    ("#b8860b", "x"),
+    ("#7d8590", "triangle-down"),
+)
+_ROW = 17
+"""Height of a run's dot, in pixels."""
+
+
+def comparison_table(found: Mapping[str, Any]) -> "Table":
+    """Gap recovered by every arm in every run.
+
+    Args:
+        found: what :func:`probe.pipeline.compare_runs` gives.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("gap recovered", no_wrap=True)
+    for run in found["runs"]:
+        table.add_column(Text(run["name"]), justify="right")
+    for row in comparison_rows(found):
+        table.add_row(Text(row["arm"]), *row["cells"])
+    return table
+
+
+def differences_table(found: Mapping[str, Any]) -> "Table":
+    """Differences in accuracy to the first run, over the problems that both answered."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(f"accuracy, minus that in {found['runs'][0]['name']}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in ("run", "arm"):
+        table.add_column(name, no_wrap=True)
+    for name in ("difference", "p, Holm", "problems"):
+        table.add_column(name, justify="right")
+    for test in found["tests"]:
+        table.add_row(
+            Text(test["run"]),
+            Text(test["arm"]),
+            f"{percent(test['difference'], 1)} {interval(test['ci'])}",
+            number(test["p_holm"], 4),
+            number(test["n"], 0),
+        )
+    return table
+
+
+def comparison_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Accuracy of both models and gap recovered by every arm, a cell a run."""
+    runs = found["runs"]
+    arms = in_order({arm for run in runs for arm in run["results"].get("arms") or {}})
+    rows = []
+    for arm in arms:
+        cells = []
+        for run in runs:
+            entry = (run["results"].get("arms") or {}).get(arm)
+            if entry is None:
+                cells.append("")
+            elif arm in ("base", "thinking"):
+                cells.append(f"{percent(entry.get('accuracy'))} correct")
+            elif no_gap(run["results"]):
+                cells.append("no gap")
+            else:
+                value, low_high = gap_of(run["results"], arm)
+                cells.append(f"{percent(value)} {interval(low_high)}".strip())
+        rows.append({"arm": arm, "meaning": MEANING.get(arm, ""), "cells": cells})
+    return rows
+
+
+def comparison_figure(found: Mapping[str, Any]) -> "Figure":
+    """Gap recovered by every arm with its interval, one colour a run."""
+    from plotly.graph_objects import Figure
+
+    runs = found["runs"]
+    arms = [
+        arm
+        for arm in in_order({arm for run in runs for arm in run["results"].get("gap_recovered") or {}})
+        if any(gap_of(run["results"], arm)[0] is not None for run in runs)
+    ]
+    if not arms:
+        return nothing("no gap in any run: nothing to compare")
+    figure, apart = Figure(), 0.75 / len(runs)
+    for i, run in enumerate(runs):
+        look = _LOOKS[i % len(_LOOKS)]
+        key(figure, run["name"], *look)
+        for place, arm in enumerate(arms):
+            value, low_high = gap_of(run["results"], arm)
+            note = f"<b>{escape(arm)}</b>, {escape(run['name'])}<br>{percent(value, 1)} {interval(low_high)}"
+            dot(figure, place + (i - (len(runs) - 1) / 2) * apart, value, low_high, *look, note)
+    rows_of(figure, [escape(arm) for arm in arms])
+    figure.update_xaxes(tickformat=".0%")
+    return styled(figure, "", _ROW * len(arms) * max(2, len(runs)) + 130, legend=40)
+
+
+def write_comparison(found: Mapping[str, Any], path: str | Path) -> Path:
+    """Write a page that stands alone."""
+    names = [run["name"] for run in found["runs"]]
+    settings = sorted({key for run in found["runs"] for key in run["settings"]})
+    page = fill(
+        "run/compare.html.j2",
+        None,
+        found=found,
+        names=names,
+        rows=comparison_rows(found),
+        settings=[(key, [str(run["settings"].get(key)) for run in found["runs"]]) for key in settings],
+        figure=markup(comparison_figure(found), "compare"),
+    )
+    return write_text(Path(path), page)

@@ -1,0 +1,54 @@
+"""Tokens on the terminal as they are emitted, coloured where they were steered."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from probe.taxonomy import behaviour_colour
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class LiveTokens:
+    """Prints what an arm emits, token by token.
+
+    Args:
+        console: where to.
+        decode: token ids to text.
+        names: of the behaviours.
+    """
+
+    def __init__(self, console: "Console", decode: Callable[[Sequence[int]], str], names: Sequence[str]) -> None:
+        self.console, self.decode, self.names = console, decode, names
+        self.seen: set[int] = set()
+        self.steered = self.tokens = 0
+
+    def begin(self, arm: str) -> None:
+        """A new answer."""
+        self.steered = self.tokens = 0
+        self.console.print(f"\n{arm}", style="bold", highlight=False)
+
+    def add(self, record: Mapping[str, Sequence[float]]) -> None:
+        """One token, with what is on record of it."""
+        from rich.text import Text
+
+        behaviour = int(record["behaviour"][0])
+        steered = bool(record["steered"][0]) and behaviour >= 0
+        self.tokens, self.steered = self.tokens + 1, self.steered + steered
+        style = f"bold white on {behaviour_colour(behaviour)}" if steered else ""
+        if steered:
+            self.seen.add(behaviour)
+        self.console.print(Text(self.decode([int(record["tokens"][0])]), style), end="", soft_wrap=True)
+
+    def end(self) -> None:
+        """The answer is complete."""
+        share = f"  ({self.steered} of {self.tokens} tokens steered)" if self.steered else ""
+        self.console.print(share, style="dim", highlight=False)
+
+    def legend(self) -> None:
+        """Which colour is which behaviour."""
+        from rich.text import Text
+
+        for behaviour in sorted(self.seen):
+            mark = Text(f" {behaviour} ", f"bold white on {behaviour_colour(behaviour)}")
+            self.console.print(mark, self.names[behaviour], highlight=False)

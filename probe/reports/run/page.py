@@ -1,0 +1,132 @@
+"""The report of a run: one HTML page that needs nothing but a browser."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probe.errors import ProbeError
+from probe.files import read_json, write_text
+from probe.reports.html.filling import fill, markup, whole
+from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, seeds_of
+from probe.reports.run.bits_figure import bits_figure
+from probe.reports.run.figures import arms_figure, gap_figure
+from probe.reports.run.headline import headline
+from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
+from probe.reports.run.shown import compact
+
+SCHEMA = 1
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write ``report.html`` into a run's folder.
+
+    The page stands alone (style, scripts, figures and traces are in it), so it can be mailed or put on a server.
+    ``results.json`` is read, and ``behaviours.json`` and ``shown.json`` where they are there.
+
+    Args:
+        run_folder: what ``probe run`` wrote.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ProbeError: if the folder holds no results, or results of another schema version.
+    """
+    folder = Path(run_folder)
+    results = read_results(folder)
+    behaviours, shown = (_optional(folder / name) for name in ("behaviours.json", "shown.json"))
+    return write_text(folder / "report.html", render(results, behaviours, shown))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The contents of a run's ``results.json``.
+
+    Raises:
+        ProbeError: if there are none, or of another schema version.
+    """
+    if not (folder / "results.json").is_file():
+        raise ProbeError(f"{folder} holds no results.json; give the folder that a finished `probe run` wrote")
+    results = read_json(folder / "results.json")
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        found = results.get("schema") if isinstance(results, dict) else type(results).__name__
+        raise ProbeError(
+            f"{folder / 'results.json'} has schema {found}, this version reads {SCHEMA}; run `probe run` again"
+        )
+    return results
+
+
+def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
+    """The page as text, from the contents of the three files."""
+    sentence, supporting = headline(results)
+    traces = compact(shown)
+    labels = {behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours}
+    arms, prices, tests = _arm_rows(results), price_rows(results), results.get("tests") or {}
+    sections = {name: whole(keys, results.get(name)) for name, keys in _SECTIONS.items()}
+    return fill(
+        "run/page.html.j2",
+        "run/page.js",
+        **sections,
+        run=whole(("pair", "seed"), results),
+        settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
+        sentence=sentence,
+        supporting=supporting,
+        arms=arms,
+        headings=headings([arm["name"] for arm in arms]),
+        prices=prices,
+        reference=tests.get("reference"),
+        detectable=tests.get("detectable_gap"),
+        version_1=v1_rows(results),
+        version_1_sentence=v1_sentence(results),
+        effects=effects_of(results, labels),
+        seed_rows=seeds_of(results),
+        no_gap=no_gap(results),
+        behaviours=[_card(behaviour) for behaviour in behaviours],
+        most_shared=max((behaviour.get("share") or 0 for behaviour in behaviours), default=0) or 1,
+        traces=traces,
+        left_out=len(shown) - len(traces),
+        labels=labels,
+        meaning=MEANING,
+        arms_figure=markup(arms_figure(results), "arms"),
+        gap_figure=markup(gap_figure(results), "gap"),
+        bits_figure=markup(bits_figure(results), "bits") if prices else "",
+    )
+
+
+def _optional(path: Path) -> list[dict[str, Any]]:
+    return read_json(path) if path.is_file() else []
+
+
+# What the template asks for; a key that a run did not write is None.
+_SECTIONS = {
+    "problems": ("name", "split", "n"),
+    "oracle": (
+        "bits_per_token",
+        "bits_per_steered_token",
+        "fitted_parameters",
+        "fitted_parameters_single",
+        "given_base",
+    ),
+    "taxonomy": ("site", "k", "variance_explained", "stability", "ami"),
+    "seeds": ("mean", "sd", "gap_recovered"),
+}
+_ARM = ("accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds")
+_BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_norm", "mean_strength", "gates")
+
+
+def _card(behaviour: Mapping[str, Any]) -> dict[str, Any]:
+    card = whole(_BEHAVIOUR, behaviour)
+    # Tiny models repeat themselves word for word; once is enough.
+    card["examples"] = list(dict.fromkeys(example.strip() for example in card["examples"] or []))
+    return card
+
+
+def _arm_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    arms = results.get("arms") or {}
+    rows = []
+    for name in in_order(arms):
+        gap, low_high = gap_of(results, name)
+        rows.append(
+            whole(_ARM, arms[name]) | {"name": name, "meaning": MEANING.get(name, ""), "gap": gap, "gap_ci": low_high}
+        )
+    return rows

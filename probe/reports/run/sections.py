@@ -1,0 +1,113 @@
+"""What the page says beyond arms and traces: prices, tests, version 1 taken apart, and what vectors do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from probe.reports.run.arms import OTHER, family_of, gap_of, in_order
+
+#: Version 1 and what tells its parts from one another: what is tried, and who chooses.
+V1_PARTS = {
+    "v1": ("its vectors", "the thinking model"),
+    "v1-random-category": ("vectors of other behaviours", "the thinking model"),
+    "v1-random-vectors": ("random vectors", "the thinking model"),
+    "v1-bias-only": ("one vector", "the thinking model"),
+    "v1-learned-vectors": ("the hybrid's vectors", "the thinking model"),
+    "v1-rerank": ("no vectors: the base model's likeliest tokens", "the thinking model"),
+    "v1-random-choice": ("its vectors", "chance"),
+    "v1-fixed": ("its vectors", "nobody: one strength"),
+}
+HEADINGS = {
+    "main": "",
+    "control": "Controls: the hybrid with one part exchanged",
+    "mechanism": "Other mechanisms",
+    "rival": "Rivals",
+    "recipe v1": "Version 1 as published",
+    "recipe v2": "Version 2 as published",
+    OTHER: "Others",
+}
+NAMINGS = {
+    "single": "the newest token, as published",
+    "pooled": "the sentence so far",
+    "coming": "a reader of the sentence to come",
+}
+
+
+def price_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every arm: what it took from the thinking model, what was fitted, and how it differs from the reference arm."""
+    arms, tests = results.get("arms") or {}, (results.get("tests") or {}).get("arms") or {}
+    keys = ("bits_per_token", "surprisal_per_token", "agreement", "fitted_parameters")
+    rows = []
+    for name in in_order(arms):
+        parts = {part: bits for part, bits in (arms[name].get("parts") or {}).items() if bits}
+        test = {key: (tests.get(name) or {}).get(key) for key in ("difference", "ci", "p", "p_holm")}
+        rows.append({"name": name, "parts": parts, "test": test, **{key: arms[name].get(key) for key in keys}})
+    return rows if any(row["bits_per_token"] is not None for row in rows) else []
+
+
+def v1_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Version 1 with its parts exchanged; empty where it was not run."""
+    arms = results.get("arms") or {}
+    if "v1" not in arms:
+        return []
+    rows = []
+    for name, (tried, chooser) in V1_PARTS.items():
+        if name in arms:
+            gap, low_high = gap_of(results, name)
+            rows.append({"name": name, "tried": tried, "chooser": chooser, "gap": gap, "ci": low_high})
+    return rows
+
+
+def v1_sentence(results: Mapping[str, Any]) -> str:
+    """How much of version 1's recovery is re-ranking."""
+    whole, rerank = (gap_of(results, name)[0] for name in ("v1", "v1-rerank"))
+    if whole is None or rerank is None:
+        return ""
+    if max(whole, rerank) <= 0:
+        return "Neither version 1 nor the re-ranking in it recovers anything here."
+    if rerank >= whole:
+        return (
+            "All of version 1's recovery is re-ranking: the thinking model recovers no less when it chooses among as "
+            "many of the base model's own tokens."
+        )
+    return (
+        f"Of version 1's recovery {max(0.0, rerank) / whole:.0%} is re-ranking: that much is there when the thinking "
+        "model chooses among as many of the base model's own tokens."
+    )
+
+
+def effects_of(results: Mapping[str, Any], labels: Mapping[int, str]) -> dict[str, Any]:
+    """Flip rates, ways of naming, errors by kind and counted habits, each as rows; empty where not measured."""
+    effects = results.get("effects") or {}
+    flip = effects.get("flip") or {}
+    rates = [{**each, "label": labels.get(each["behaviour"], "")} for each in flip.get("per_behaviour") or []]
+    errors = effects.get("errors") or {}
+    counters = (effects.get("counters") or {}).get("arms") or {}
+    return {
+        "flip": [*rates, {**flip, "behaviour": None, "label": "all"}] if rates else [],
+        "gates": effects.get("gates") or [],
+        "naming": [
+            {"from": meaning, "share": (effects.get("naming") or {}).get(name)}
+            for name, meaning in NAMINGS.items()
+            if name in (effects.get("naming") or {})
+        ],
+        "errors": [
+            {
+                "name": name,
+                **{key: errors[name].get(key) for key in ("n", "content", "behaviour", "unexplained")},
+                "kinds": ", ".join(f"{kind} {count}" for kind, count in (errors[name].get("kinds") or {}).items()),
+            }
+            for name in in_order(errors)
+        ],
+        "habits": sorted({habit for arm in counters.values() for habit in arm}),
+        "counters": [{"name": name, "habits": counters[name]} for name in in_order(counters)],
+    }
+
+
+def headings(names: list[str]) -> dict[str, str]:
+    """Which heading stands before which arm, in a table in which each family follows the one before."""
+    found: dict[str, str] = {}
+    for name in names:
+        heading = HEADINGS[family_of(name)]
+        if heading and heading not in found.values():
+            found[name] = heading
+    return found

@@ -1,0 +1,53 @@
+"""What an arm emitted, token by token, as HTML for a notebook: coloured where it was steered."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from probe.reports.html.numbers import number
+from probe.taxonomy import behaviour_colour
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+    from probe.hybrid import HybridTrace
+
+
+def trace_view(trace: "HybridTrace", decode: Callable[[Sequence[int]], str], names: Sequence[str]) -> "HTML":
+    """One trace: a steered token has its behaviour's colour; hovering tells what each model would have said.
+
+    Args:
+        trace: of :func:`~probe.hybrid.decode_hybrid`.
+        decode: token ids to text, as ``pair.base.decode``.
+        names: of the behaviours, as ``taxonomy.names``.
+    """
+    from IPython.display import HTML
+
+    pieces: list[str] = []
+    seen: set[int] = set()
+    for i, token in enumerate(trace.tokens):
+        text = escape(decode([token]))
+        if not trace.steered or not trace.steered[i]:
+            pieces.append(text)
+            continue
+        behaviour = trace.behaviour[i]
+        told = f"base: {decode([trace.base_token[i]])!r}"
+        if trace.thinking_token[i] >= 0:
+            told += f", thinking: {decode([trace.thinking_token[i]])!r}"
+        if behaviour >= 0:
+            seen.add(behaviour)
+            told = f"{behaviour} {names[behaviour]}, strength {number(trace.strength[i])}; {told}"
+        colour = behaviour_colour(behaviour) if behaviour >= 0 else "#7d8590"
+        pieces.append(
+            f'<span title="{escape(told)}" style="background:{colour};color:#fff;border-radius:3px">{text}</span>'
+        )
+    legend = "".join(
+        f'<span style="margin-right:1.5em"><span style="background:{behaviour_colour(k)};color:#fff;padding:0 5px;'
+        f'border-radius:3px">{k}</span> {escape(names[k])}</span>'
+        for k in sorted(seen)
+    )
+    share = f"{sum(trace.steered)} of {len(trace.tokens)} tokens steered"
+    return HTML(
+        f'<div style="line-height:1.9;white-space:pre-wrap">{"".join(pieces)}</div>'
+        f'<div style="font-size:0.85em;margin-top:0.6em">{legend}{share}</div>'
+    )

@@ -1,0 +1,250 @@
+"""Intervals and tests: one confidence level, one bootstrap, one type of interval for the whole toolkit.
+
+Everything here works on plain numbers, one value for each item (a problem, a text, a trace), so that comparisons stay
+paired by item. What is particular to the gap between two models is in ``probe.hybrid``.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+LEVEL = 0.95
+"""Confidence level of every interval."""
+RESAMPLES = 10_000
+"""Resamples of every bootstrap."""
+_CELLS = 20_000_000
+"""Values that are resampled at once: 160 MB of float64."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % confidence interval.
+
+    Attributes:
+        n: how many items it was estimated from.
+        value: the estimate; None where there was nothing to estimate it from.
+        low, high: the ends of the interval; None where there is none, for example with fewer than two items.
+    """
+
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, n: int, value: float, low: float, high: float) -> "Interval":
+        """An interval of numbers that may be NaN or infinite; such a number is None."""
+        known = math.isfinite(low) and math.isfinite(high)
+        return cls(
+            n,
+            float(value) if math.isfinite(value) else None,
+            float(low) if known else None,
+            float(high) if known else None,
+        )
+
+    @property
+    def ci(self) -> tuple[float, float] | None:
+        """Both ends of the interval; None if there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``value`` and ``ci``, for JSON."""
+        return {"value": self.value, "ci": None if self.ci is None else list(self.ci)}
+
+    def write(self, number: Callable[[float], str] = "{:.3g}".format) -> str:
+        """The estimate and its interval as text, each number written by ``number``; "" without an estimate.
+
+        >>> Interval(9, 0.5, 0.25, 0.75).write("{:.0%}".format)
+        '50% [25%, 75%]'
+        """
+        if self.value is None:
+            return ""
+        ends = "" if self.ci is None else f" [{number(self.ci[0])}, {number(self.ci[1])}]"
+        return f"{number(self.value)}{ends}"
+
+    def __str__(self) -> str:
+        return self.write() or "none"
+
+
+_NOTHING = Interval(0, None, None, None)
+
+
+Statistic = Callable[[Int[np.ndarray, "resamples items"]], Float[np.ndarray, "*values resamples"]]
+"""Is given the items of each resample, as indices, and gives one value, or several, for each resample."""
+
+
+def bootstrap(
+    statistic: Statistic, n: int, *, width: int = 1, seed: int = 0
+) -> tuple[Float[np.ndarray, "*values"], Float[np.ndarray, "*values"]]:
+    """The percentile bootstrap over items (``scipy.stats.bootstrap``).
+
+    Args:
+        statistic: computed for each resample; several statistics of the same resample stay paired.
+        n: the number of items.
+        width: how many numbers the statistic looks up for each item; the memory of a batch follows from it.
+        seed: of the resampling.
+
+    Returns:
+        The lower and the upper end. Resamples in which the statistic is NaN are left out; both ends are NaN with fewer
+        than two items or where no resample has a value.
+    """
+    if n < 2:
+        shape = np.shape(statistic(np.zeros((1, n), dtype=int)))[:-1] if n else ()
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+
+    def of(items: Int[np.ndarray, "resamples items"], axis: int) -> Float[np.ndarray, "*values resamples"]:  # noqa: ARG001
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return statistic(items)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of resamples without a value; handled below
+        values = stats.bootstrap(
+            (np.arange(n),),
+            of,
+            n_resamples=RESAMPLES,
+            batch=min(RESAMPLES, max(1, _CELLS // (n * width))),
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    finite = np.isfinite(values)
+    tail = 100 * (1 - LEVEL) / 2
+    # Where no resample has a value, any number does: it is not used.
+    known = np.asarray(finite.any(axis=-1))
+    low, high = np.nanpercentile(
+        np.where(finite, values, np.where(known[..., np.newaxis], np.nan, 0.0)), [tail, 100 - tail], axis=-1
+    )
+    return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+def mean_interval(
+    values: Float[np.ndarray, "*seeds items"], whole: Float[np.ndarray, "*seeds items"] | None = None, *, seed: int = 0
+) -> Interval:
+    """A mean over items, and over training seeds where there are several; or the ratio of two such means.
+
+    Args:
+        values: one value an item; one row for each training seed if there is more than one.
+        whole: the denominator, of the same items and seeds. Without it the mean itself is estimated.
+        seed: of the resampling. Items are resampled together for all rows, and rows are resampled too.
+
+    Returns:
+        The value is None for no items, and where the denominator's mean is 0.
+    """
+    top = np.atleast_2d(np.asarray(values, dtype=float))
+    bottom = np.ones_like(top) if whole is None else np.atleast_2d(np.asarray(whole, dtype=float))
+    rows, n = top.shape
+    rng = np.random.default_rng([seed, 1])
+
+    def ratio(items: Int[np.ndarray, "resamples items"]) -> Float[np.ndarray, " resamples"]:
+        chosen = rng.integers(0, rows, (len(items), rows))
+        means = [np.take_along_axis(part[:, items].mean(-1).T, chosen, axis=1).mean(-1) for part in (top, bottom)]
+        return means[0] / means[1]
+
+    if not n:
+        return _NOTHING
+    low, high = bootstrap(ratio, n, width=2 * rows, seed=seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(np.divide(top.mean(), bottom.mean()))
+    return Interval.of(n, value, float(low), float(high))
+
+
+def column_intervals(rows: Float[np.ndarray, "items columns"], *, seed: int = 0) -> list[Interval]:
+    """The mean of each column; all columns of a resample are of the same items."""
+    n, columns = rows.shape
+    if not n:
+        return [_NOTHING] * columns
+    low, high = bootstrap(lambda items: rows[items].mean(1).T, n, width=columns, seed=seed)
+    means = rows.mean(0)
+    return [Interval.of(n, means[i], low[i], high[i]) for i in range(columns)]
+
+
+def share_interval(hits: Sequence[bool]) -> Interval:
+    """The share of items that are true, with Wilson's interval.
+
+    >>> str(share_interval([True, True, False, True]))
+    '0.75 [0.301, 0.954]'
+    """
+    if not len(hits):
+        return _NOTHING
+    return Interval(len(hits), *_wilson(hits))
+
+
+def _wilson(hits: Sequence[bool]) -> tuple[float, float, float]:
+    interval = stats.binomtest(int(np.sum(hits)), len(hits)).proportion_ci(LEVEL, method="wilson")
+    return float(np.mean(hits)), float(interval.low), float(interval.high)
+
+
+def share_difference(pairs: Sequence[tuple[bool, bool]]) -> Interval:
+    """The difference of two shares of the same items.
+
+    The interval is Newcombe's method 10 for paired proportions (Statistics in Medicine 17, 2635, 1998): Wilson's limits
+    of the two shares, combined with their correlation.
+
+    Args:
+        pairs: for each item, whether it is true and whether it is true under the control.
+    """
+    n = len(pairs)
+    if not n:
+        return _NOTHING
+    (p, p_low, p_high), (q, q_low, q_high) = _wilson([a for a, _ in pairs]), _wilson([b for _, b in pairs])
+    both = sum(a and b for a, b in pairs)
+    only_first, only_second = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    phi = _phi(both, only_first, only_second, n - both - only_first - only_second)
+    difference = (only_first - only_second) / n
+    below, above = _combined(p - p_low, q_high - q, phi), _combined(p_high - p, q - q_low, phi)
+    return Interval(n, difference, difference - below, difference + above)
+
+
+def _phi(both: int, first: int, second: int, neither: int) -> float:
+    """Phi of a 2 x 2 table, with Newcombe's continuity correction where it is positive; 0 where it is undefined."""
+    n = both + first + second + neither
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if not margins:
+        return 0.0
+    product = both * neither - first * second
+    return (max(product - n / 2, 0.0) if product > 0 else product) / math.sqrt(margins)
+
+
+def _combined(a: float, b: float, phi: float) -> float:
+    return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+
+def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> float:
+    """Two-sided p of the difference between two shares of the same items.
+
+    With right-or-wrong values the permutation test is exact: only items that are true on one side alone count, and
+    under the null each is a fair coin (McNemar's exact test).
+
+    Args:
+        a, b: true or false for the same items in the same order; an item that is None on either side is left out.
+    """
+    pairs = [(one, other) for one, other in zip(a, b, strict=True) if one is not None and other is not None]
+    only_a, only_b = sum(one and not other for one, other in pairs), sum(other and not one for one, other in pairs)
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p values adjusted for asking several questions at once (Holm, 1979).
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    adjusted, highest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def entropy_bits(counts: Sequence[float]) -> float:
+    """The entropy, in bits, of the distribution that some counts give."""
+    p = np.asarray(counts, dtype=float)
+    p = p[p > 0] / p.sum() if p.sum() else p[:0]
+    return float(-(p * np.log2(p)).sum()) or 0.0  # no minus before a zero

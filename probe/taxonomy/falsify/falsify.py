@@ -1,0 +1,195 @@
+"""Putting every behaviour to the test, each test kept as soon as it is done."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+from probe.activations import SentenceActivations
+from probe.config import from_dict
+from probe.errors import ProbeError
+from probe.files import object_hash, read_json, write_json
+from probe.models import Model
+from probe.taxonomy.falsify import trials
+from probe.taxonomy.falsify.card import Card, Trial, decide
+from probe.taxonomy.falsify.config import FalsifyConfig
+from probe.taxonomy.falsify.cues import find_cues
+from probe.taxonomy.falsify.detector import Detector
+from probe.taxonomy.falsify.paraphrase import Paraphrase, by_judge, by_rule
+from probe.taxonomy.falsify.regenerate import Stability
+from probe.taxonomy.falsify.reread import Reader
+from probe.taxonomy.judge.judge import Judge
+from probe.traces import Traces
+
+T = TypeVar("T")
+Keep = Callable[[str, type[T], Callable[[], T]], T]
+
+
+def falsify(
+    model: Model,
+    detector: Detector,
+    traces: Traces,
+    activations: SentenceActivations,
+    *,
+    paraphrase: Paraphrase | None = None,
+    judge: Judge | None = None,
+    config: FalsifyConfig | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> list[Card]:
+    """Test whether each behaviour is about the state of the reasoning or about its cue words.
+
+    A changed sentence is read where it stood, after the prompt and the trace before it. The tests: cue words injected
+    into other sentences, cue words removed, another wording (after *Falsification of reasoning features*, 2601.05679),
+    stability by re-generation and content projection (after *Reliable control points*, 2604.02113), each against a
+    control of its own. The verdict is that of
+    :attr:`FalsifyConfig.rule`.
+
+    A verdict is about the sentences it was tried on: "state" says that the behaviour survived these tests, which look
+    for words; it does not say that no other surface cue could explain it.
+
+    Args:
+        model: whose activations they are.
+        detector: what fires; a taxonomy, or anything with ``site``, ``labels``, ``n_behaviours`` and ``fires``.
+        traces: the traces that were harvested.
+        activations: what was harvested of them at the detector's site.
+        paraphrase: another wording of a sentence, or None where it has none.
+        judge: asked for other wordings where no ``paraphrase`` is given; failures are excluded and counted.
+        config: how many sentences, which thresholds.
+        seed: of everything that is drawn.
+        folder: each test is kept here as soon as it is done; a later call with the same arguments does what is missing.
+        progress: show a bar.
+
+    Returns:
+        A card for each behaviour.
+
+    Raises:
+        ProbeError: if the detector is none, the activations lack its site, are not finite, or are not this model's on
+            these traces; or if the folder holds the tests of something else.
+    """
+    config = config or FalsifyConfig()
+    bench = _bench(model, detector, traces, activations, config, seed)
+    rewrite, rewriter = None, None
+    if paraphrase is not None:
+        rewrite, rewriter = by_rule(paraphrase), getattr(paraphrase, "__qualname__", type(paraphrase).__name__)
+    elif judge is not None:
+        rewrite, rewriter = by_judge(judge), f"judge {judge.name}"
+    home = None if folder is None else _begin(Path(folder), bench, rewriter)
+    cards = []
+    with tqdm(total=5 * detector.n_behaviours, desc="falsification", unit="test", disable=not progress) as bar:
+        for b in range(detector.n_behaviours):
+
+            def keep(name: str, kind: type[T], make: Callable[[], T], b: int = b) -> T:
+                path = None if home is None else home / f"behaviour-{b:03d}" / f"{name}.json"
+                done = from_dict(kind, read_json(path), str(path)) if path is not None and path.exists() else make()
+                if path is not None:
+                    write_json(path, asdict(done))  # pyright: ignore[reportArgumentType]
+                bar.update()
+                return done
+
+            cues = find_cues(bench.texts, bench.own(b), config.cue_words)
+            injection = keep("injection", Trial, lambda b=b, cues=cues: trials.injection(bench, b, cues))
+            removal = keep("removal", Trial, lambda b=b, cues=cues: trials.removal(bench, b, cues))
+            reworded = None
+            if rewrite is not None:
+                reworded = keep("paraphrase", Trial, lambda b=b, cues=cues: trials.paraphrase(bench, b, cues, rewrite))
+            content = keep("content", Trial, lambda b=b: trials.content(bench, b))
+            stability = keep("stability", Stability, lambda b=b: trials.stability(bench, b))
+            verdict, reasons = decide(injection, removal, reworded, content, config)
+            n = sum(bench.own(b))
+            if not n:
+                verdict, reasons = "undecided", ("it fires in no sentence",)
+            cards.append(
+                Card(
+                    b,
+                    detector.labels[b],
+                    n,
+                    n / max(len(bench.texts), 1),
+                    tuple(cues),
+                    injection,
+                    removal,
+                    reworded,
+                    content,
+                    stability,
+                    verdict,
+                    reasons,
+                )
+            )
+    if home is not None:
+        write_json(
+            home / "cards.json", {"rule": config.rule, "seed": seed, "cards": [card.to_dict() for card in cards]}
+        )
+    return cards
+
+
+def read_cards(folder: str | Path) -> list[Card]:
+    """The cards that :func:`falsify` left in ``folder``.
+
+    Raises:
+        ProbeError: if they are not there.
+    """
+    return [Card.from_dict(card) for card in read_json(Path(folder) / "cards.json")["cards"]]
+
+
+def _bench(
+    model: Model,
+    detector: Any,
+    traces: Traces,
+    activations: SentenceActivations,
+    config: FalsifyConfig,
+    seed: int,
+) -> trials.Bench:
+    """Everything checked, and what fires in the sentences as they are."""
+    if not isinstance(detector, Detector):
+        raise ProbeError(
+            f"{type(detector).__name__} cannot be falsified; give a taxonomy, or an object with site, labels, "
+            "n_behaviours and fires(activations)"
+        )
+    if detector.site not in activations.vectors:
+        raise ProbeError(f"{detector.site} was not harvested; harvested: {', '.join(activations.sites) or 'nothing'}")
+    x = activations.vectors[detector.site].float().cpu()
+    bad = int((~x.isfinite().all(1)).sum())
+    if bad:
+        raise ProbeError(
+            f"{bad} of {len(x)} sentence vectors at {detector.site} are not finite; leave these traces out, or "
+            "harvest with another dtype"
+        )
+    reader = Reader.of(model, traces, activations, detector.site, config.batch_tokens)
+    names = [traces[trace].problem_id for trace, _ in activations.index]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return trials.Bench(
+        reader=reader,
+        detector=detector,
+        x=x,
+        fires=detector.fires(x).cpu() if len(x) else torch.zeros(0, detector.n_behaviours, dtype=torch.bool),
+        texts=[reader.text(row) for row in range(len(x))],
+        questions=[number[name] for name in names],
+        config=config,
+        seed=seed,
+    )
+
+
+def _begin(folder: Path, bench: trials.Bench, rewriter: str | None) -> Path:
+    about = {
+        "model": bench.reader.model.name,
+        "site": bench.detector.site,
+        "labels": list(bench.detector.labels),
+        "fires": object_hash(bench.fires.int().tolist()),
+        "sentences": object_hash([bench.texts, bench.reader.index]),
+        "paraphrase": rewriter,
+        "config": asdict(bench.config),
+        "seed": bench.seed,
+    }
+    path = folder / "falsify.json"
+    if path.exists():
+        there = read_json(path)
+        other = [name for name in about if there.get(name) != about[name]]
+        if other:
+            raise ProbeError(f"{folder} holds tests with another {' and '.join(other)}; choose another folder")
+    else:
+        write_json(path, about)
+    return folder

@@ -1,0 +1,1 @@
+"""Judges: language models that name behaviours and score the names."""

@@ -1,0 +1,156 @@
+"""What a judge is: something that answers prompts, and may fail to.
+
+A judge is anything with a ``name`` and ``complete(prompts)``. An answer is text, or None where that one failed; what
+cannot be understood is for the asker to find out, and counts as failed too. :class:`CachedJudge` keeps the answers of
+any judge on disk; those that run a model are in ``judges.py``.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from tqdm.auto import tqdm
+
+from probe.errors import ProbeError
+from probe.files import object_hash
+
+#: Prompts handed over at once: what a kill can lose, and how often a bar moves.
+_AT_ONCE = 32
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Answers prompts; the same prompt is to get the same answer."""
+
+    name: str
+    """Which judge it is, with every setting that its answers depend on: cached answers are found by it."""
+
+    def complete(self, prompts: Sequence[str]) -> list[str | None]:
+        """One answer a prompt, in order; None for each that failed."""
+        ...
+
+
+class ScriptedJudge:
+    """A judge that is a function: a rule, or a known answer in a test.
+
+    >>> ScriptedJudge(lambda prompt: "yes" if "wait" in prompt else None).complete(["wait!", "so"])
+    ['yes', None]
+    """
+
+    def __init__(self, answer: Callable[[str], str | None], name: str = "scripted") -> None:
+        self.answer = answer
+        self.name = name
+
+    def complete(self, prompts: Sequence[str]) -> list[str | None]:
+        """The function's answer to each prompt."""
+        return [self.answer(prompt) for prompt in prompts]
+
+
+class CachedJudge:
+    """A judge whose answers are kept in ``answers.jsonl``, found again by judge and prompt, and asked for only once.
+
+    Answers are written as they come, some prompts at a time, so a process that is killed pays for few of them twice.
+    Failures are not kept. A line that cannot be read, such as one cut by a kill, is an answer to be asked for again.
+
+    Args:
+        judge: who is asked.
+        folder: where the answers are kept; several judges may share it.
+
+    Attributes:
+        hits: how many answers came without asking.
+    """
+
+    def __init__(self, judge: Judge, folder: str | Path) -> None:
+        self.judge = judge
+        self.name = judge.name
+        self.path = Path(folder) / "answers.jsonl"
+        self.hits = 0
+        self._answers = _read_answers(self.path)
+
+    def complete(self, prompts: Sequence[str]) -> list[str | None]:
+        """One answer a prompt, in order; the judge is asked for those that are not there, each once."""
+        keys = [object_hash([self.name, prompt]) for prompt in prompts]
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
+        self.hits += len(prompts) - len(missing)
+        todo = list(missing.items())
+        for start in range(0, len(todo), _AT_ONCE):
+            self._ask(todo[start : start + _AT_ONCE])
+        return [self._answers.get(key) for key in keys]
+
+    def _ask(self, todo: Sequence[tuple[str, str]]) -> None:
+        answers = _complete(self.judge, [prompt for _, prompt in todo])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cut = _ends_within_a_line(self.path)
+        with self.path.open("ab") as file:
+            for (key, prompt), answer in zip(todo, answers, strict=True):
+                if answer is None:
+                    continue
+                line = {"key": key, "judge": self.name, "prompt": prompt, "answer": answer}
+                file.write(b"\n" * cut + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                self._answers[key], cut = answer, False
+
+
+def ask(judge: Judge, prompts: Sequence[str], *, name: str = "judge", progress: bool = False) -> list[str | None]:
+    """Every answer of a judge, asked for some prompts at a time.
+
+    Args:
+        judge: who is asked.
+        prompts: what.
+        name: what the bar says.
+        progress: show a bar.
+
+    Raises:
+        ProbeError: if the judge does not give one answer a prompt.
+    """
+    answers: list[str | None] = []
+    with tqdm(total=len(prompts), desc=name, unit="prompt", disable=not progress) as bar:
+        for start in range(0, len(prompts), _AT_ONCE):
+            answers += _complete(judge, prompts[start : start + _AT_ONCE])
+            bar.update(len(answers) - start)
+    return answers
+
+
+def without_thinking(answer: str | None) -> str | None:
+    """What a thinking model says after its thinking; None if it never came to that.
+
+    >>> without_thinking("<think>no, or yes?</think> yes"), without_thinking("<think>no, or"), without_thinking("no")
+    ('yes', None, 'no')
+    """
+    if answer is None:
+        return None
+    said = answer.rpartition("</think>")[2]
+    return None if "<think>" in said else said.strip()
+
+
+def _complete(judge: Judge, prompts: Sequence[str]) -> list[str | None]:
+    answers = judge.complete(prompts)
+    if len(answers) != len(prompts):
+        raise ProbeError(
+            f"the judge {judge.name} gave {len(answers)} answers to {len(prompts)} prompts; "
+            "complete(prompts) must give one each, None where it failed"
+        )
+    return [answer if isinstance(answer, str) else None for answer in answers]
+
+
+def _read_answers(path: Path) -> dict[str, str]:
+    answers = {}
+    if path.exists():
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                kept = json.loads(line)
+                key, answer = kept["key"], kept["answer"]
+            except (ValueError, TypeError, KeyError):
+                continue
+            if isinstance(key, str) and isinstance(answer, str):
+                answers[key] = answer
+    return answers
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) != b"\n"

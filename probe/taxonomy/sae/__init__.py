@@ -1,0 +1,1 @@
+"""Small top-k SAEs: their settings, initialisation, training and normalisation."""

@@ -1,0 +1,121 @@
+"""Every site, family and size that a taxonomy could have, with its scores, and the rule that chooses."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from probe.errors import ProbeError
+from probe.taxonomy.config import TaxonomyConfig
+from probe.taxonomy.sae.weights import Weights
+from probe.taxonomy.search.scores import mean
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One family of one size at one site: scores on validation sentences, means over seeds."""
+
+    site: str
+    family: str
+    size: int
+    seeds: tuple[int, ...]
+    variance_explained: tuple[float, ...]
+    """Of each seed; where a family reconstructs nothing, the mean of a sentence's behaviour stands for it."""
+    stability: float | None
+    """Mean cosine of directions matched one to one between seeds; None for one seed."""
+    agreement: float | None
+    """Mean adjusted mutual information of assignments between seeds; None for one seed."""
+    silhouette: float | None
+    """By cosine distance."""
+    decodability: float | None
+    """Macro F1 of a linear probe on activations."""
+    centroid_f1: float | None
+    """Macro F1 of the nearest mean."""
+    text_f1: float | None
+    """Macro F1 of a reader of words. No part of the choice: what words alone tell may be no more than a cue."""
+    ami: tuple[float | None, ...]
+    """Adjusted mutual information with the true types, of each seed; no part of any choice."""
+    used: tuple[int, ...]
+    """How many behaviours occur among validation sentences, of each seed."""
+
+    @property
+    def score(self) -> float:
+        """What :attr:`TaxonomyConfig.rule` compares: the mean of five scores, of those that are there."""
+        five = (mean(self.variance_explained), self.silhouette, self.stability, self.agreement, self.centroid_f1)
+        return mean(five) or 0.0
+
+    def stable(self, least: float) -> bool:
+        """Whether stability and agreement are at least that; one seed alone has none, and none is asked of it."""
+        return all(score is None or score >= least for score in (self.stability, self.agreement))
+
+
+@dataclass(frozen=True, repr=False)
+class Grid:
+    """All candidates, and the SAEs of the taxonomy's own family.
+
+    Attributes:
+        candidates: the taxonomy's own family and its rivals.
+        weights: of the own family, by site, size and seed.
+        config: what they were made with.
+    """
+
+    candidates: tuple[Candidate, ...]
+    weights: dict[tuple[str, int, int], Weights]
+    config: TaxonomyConfig
+
+    @property
+    def own(self) -> list[Candidate]:
+        """The candidates of the taxonomy's own family: rivals are compared with, and not chosen."""
+        return [each for each in self.candidates if each.family == self.config.family]
+
+    def choose(self, site: str | None = None, size: int | None = None) -> Candidate:
+        """The candidate that :attr:`TaxonomyConfig.rule` names, among all or among those of one site or size.
+
+        Raises:
+            ProbeError: if there is none of that site and size.
+        """
+        own = [each for each in self.own if site in (None, each.site) and size in (None, each.size)]
+        if not own:
+            known = ", ".join(f"{each.size} at {each.site}" for each in self.own)
+            wanted = f"{size or 'any number of'} behaviours at {site or 'any site'}"
+            raise ProbeError(f"no candidate has {wanted}; there are {known}")
+        stable = [each for each in own if each.stable(self.config.stable)] or own
+        least = max(each.score for each in stable) - self.config.margin
+        return min((each for each in stable if each.score >= least), key=lambda each: (each.size, -each.score))
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary a candidate, for a table or a figure; scores of seeds are averaged and kept beside it."""
+        chosen = self.choose()
+        return [
+            asdict(each)
+            | {
+                "seeds": list(each.seeds),
+                "used": list(each.used),
+                "variance_explained": mean(each.variance_explained),
+                "variance_explained_by_seed": list(each.variance_explained),
+                "ami": mean(each.ami),
+                "ami_by_seed": list(each.ami),
+                "score": each.score,
+                "passes": each.stable(self.config.stable),
+                "chosen": each is chosen,
+            }
+            for each in self.candidates
+        ]
+
+    def __repr__(self) -> str:
+        sites = dict.fromkeys(each.site for each in self.candidates)
+        families = dict.fromkeys(each.family for each in self.candidates)
+        return f"Grid({len(self.candidates)} candidates: {', '.join(sites)}; {', '.join(families)})"
+
+    def _repr_html_(self) -> str:
+        names = ("site", "family", "size", "score", "variance_explained", "silhouette", "stability", "agreement")
+        names += ("text_f1", "decodability", "centroid_f1", "ami")
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{_shown(row[name], row['chosen'])}</td>" for name in names) + "</tr>"
+            for row in self.to_dicts()
+        )
+        head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
+        return f"<div><b>{self!r}</b><table><tr>{head}</tr>{cells}</table></div>"
+
+
+def _shown(value: Any, strong: bool) -> str:
+    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"<b>{text}</b>" if strong else text

@@ -1,0 +1,239 @@
+"""Fitting and scoring every candidate of a taxonomy: each site, family, size and seed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from probe.activations import SentenceActivations
+from probe.errors import ProbeError
+from probe.files import object_hash, read_json, write_json
+from probe.taxonomy.config import TaxonomyConfig, sizes_for
+from probe.taxonomy.families import make_family
+from probe.taxonomy.sae.normaliser import Normaliser
+from probe.taxonomy.sae.train import train_saes
+from probe.taxonomy.sae.weights import Weights
+from probe.taxonomy.search.grid import Candidate, Grid
+from probe.taxonomy.search.scores import SentenceType, Yardstick, agreement, mean, stability
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training and validation sentences of one site, normalised; outliers are left out."""
+
+    normaliser: Normaliser
+    x: Float[Tensor, "sentence d_model"]
+    x_validation: Float[Tensor, "validation d_model"]
+    texts: list[str]
+    texts_validation: list[str]
+    outliers: int
+
+    @classmethod
+    def of(cls, train: SentenceActivations, validation: SentenceActivations, site: str, multiple: float) -> "Split":
+        """Raises:
+        ProbeError: if the site was not harvested, there is nothing to learn from, or a number is not finite.
+        """
+        parts = []
+        for name, part, least in (("training", train, 2), ("validation", validation, 2)):
+            if site not in part.vectors:
+                raise ProbeError(f"site {site} was not harvested for {name}; harvested: {', '.join(part.sites)}")
+            if len(part) < least:
+                raise ProbeError(
+                    f"{len(part)} {name} sentences are too few for a taxonomy; at least {least} are needed"
+                )
+            x = part.vectors[site].float()
+            broken = (~x.isfinite()).any(1)
+            if broken.any():
+                first = part.index[int(broken.nonzero()[0])]
+                raise ProbeError(
+                    f"{int(broken.sum())} of {len(x)} {name} sentences have NaN or infinite activations at {site} "
+                    f"(first: trace {first[0]}, sentence {first[1]}); harvest in float32, or leave these traces out"
+                )
+            parts.append((x, part.texts))
+        normaliser = Normaliser.fit(parts[0][0], multiple)
+        kept = [normaliser.keep(x) for x, _ in parts]
+        z = [normaliser(x[keep]) for (x, _), keep in zip(parts, kept, strict=True)]
+        texts = [
+            [text for text, here in zip(some, keep.tolist(), strict=True) if here]
+            for (_, some), keep in zip(parts, kept, strict=True)
+        ]
+        return cls(normaliser, z[0], z[1], texts[0], texts[1], sum(int((~keep).sum()) for keep in kept))
+
+
+def explore(
+    train: SentenceActivations,
+    validation: SentenceActivations,
+    config: TaxonomyConfig,
+    *,
+    sentence_type: SentenceType | None = None,
+    delimiters: tuple[SentenceActivations, SentenceActivations] | None = None,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> Grid:
+    """Fit and score every candidate.
+
+    Args:
+        train, validation: as :func:`probe.taxonomy.fit_taxonomy` has them; ``config.sites``, or all sites harvested.
+        config: sites, sizes, family, rivals, seeds.
+        sentence_type: the true type of a sentence, where it is known. Only reported.
+        delimiters: what was harvested of :func:`probe.taxonomy.delimiter_documents`, train and validation: what the
+            rival called ``delimiter`` reads.
+        folder: each finished site is kept here, and a later call with the same arguments does only what is missing.
+        progress: show bars.
+
+    Raises:
+        ProbeError: if a site was not harvested, a number is not finite, there are fewer sentences than behaviours, the
+            delimiter family has nothing to read, or ``folder`` holds another search; before anything is trained.
+    """
+    if "delimiter" in config.rivals and delimiters is None:
+        raise ProbeError(
+            "the delimiter family reads each sentence's last token: harvest probe.taxonomy.delimiter_documents of the "
+            "traces and give that as delimiters, or leave it out of taxonomy.rivals"
+        )
+    sites = config.sites or train.sites
+    splits = {site: Split.of(train, validation, site, config.outlier_multiple) for site in sites}
+    sizes = {site: sizes_for(config, split.x.shape[1], len(split.x)) for site, split in splits.items()}
+    candidates: list[Candidate] = []
+    weights: dict[tuple[str, int, int], Weights] = {}
+    for site, split in splits.items():
+        kept = None if folder is None else Path(folder) / site
+        key = object_hash([asdict(config), split.texts, split.texts_validation, split.x.double().sum().item()])
+        found = None if kept is None else _load(kept, key)
+        if found is None:
+            ends = None if delimiters is None else Split.of(*delimiters, site, config.outlier_multiple)
+            found = _explore_site(site, sizes[site], split, ends, config, sentence_type, progress)
+            if kept is not None:
+                _save(kept, key, *found)
+        candidates += found[0]
+        weights |= {(site, size, seed): each for (size, seed), each in found[1].items()}
+    return Grid(tuple(candidates), weights, config)
+
+
+Found = tuple[list[Candidate], dict[tuple[int, int], Weights]]
+
+
+def _explore_site(
+    site: str,
+    sizes: Sequence[int],
+    split: Split,
+    ends: Split | None,
+    config: TaxonomyConfig,
+    sentence_type: SentenceType | None,
+    progress: bool,
+) -> Found:
+    names = dict.fromkeys((config.family, *config.rivals))
+    yardstick = Yardstick(split.x, split.x_validation, split.texts, split.texts_validation, sentence_type)
+    candidates, own = [], {}
+    total = len(names) * len(sizes)
+    with tqdm(total=total, desc=f"taxonomies at {site}", unit="candidate", disable=not progress) as bar:
+        for name in names:
+            read, scale = split, yardstick
+            if name == "delimiter":
+                assert ends is not None
+                read = ends
+                scale = Yardstick(ends.x, ends.x_validation, ends.texts, ends.texts_validation, sentence_type)
+            trained = train_saes(read.x, read.x_validation, sizes, config) if name == "topk" else {}
+            for size in sizes:
+                fitted = [trained.get((size, seed)) or _fit(name, size, seed, read.x) for seed in config.seeds]
+                candidates.append(_score(scale, site, name, size, config.seeds, fitted))
+                if name == config.family:
+                    own |= {(size, seed): each for seed, each in zip(config.seeds, fitted, strict=True)}
+                bar.update()
+    return candidates, {at: _as_weights(each) for at, each in own.items()}
+
+
+def _fit(name: str, size: int, seed: int, x: Tensor) -> Any:
+    return make_family(name, size, seed).fit(x)
+
+
+def _as_weights(each: Any) -> Weights:
+    if isinstance(each, Weights):
+        return each
+    # The nearest centre by cosine is the one active latent of a top-1 SAE whose encoder is its decoder.
+    return Weights(each.directions_.T.contiguous(), each.directions_, 1)
+
+
+def _score(scale: Yardstick, site: str, name: str, size: int, seeds: Sequence[int], fitted: Sequence[Any]) -> Candidate:
+    def assigned(each: Any, x: Tensor) -> np.ndarray:
+        return each.pre_activations(x).argmax(-1).numpy() if isinstance(each, Weights) else each.predict(x)
+
+    train = [assigned(each, scale.x) for each in fitted]
+    validation = [assigned(each, scale.x_validation) for each in fitted]
+    pairs = list(zip(train, validation, strict=True))
+
+    def by(metric: Any) -> float | None:
+        return mean([mean(metric(*pair, size)) for pair in pairs])
+
+    return Candidate(
+        site=site,
+        family=name,
+        size=size,
+        seeds=tuple(seeds),
+        variance_explained=tuple(
+            _explained(each, scale, *pair, size) for each, pair in zip(fitted, pairs, strict=True)
+        ),
+        stability=stability([each.decoder if isinstance(each, Weights) else each.directions_ for each in fitted]),
+        agreement=agreement(validation),
+        silhouette=mean([scale.silhouette(each) for each in validation]),
+        decodability=by(scale.decodability),
+        centroid_f1=by(scale.centroid_f1),
+        text_f1=by(scale.text_f1),
+        ami=tuple(scale.ami(each) for each in validation),
+        used=tuple(len(np.unique(each)) for each in validation),
+    )
+
+
+def _explained(each: Any, scale: Yardstick, train: np.ndarray, validation: np.ndarray, size: int) -> float:
+    """Of validation sentences; where a family reconstructs nothing, its behaviour's mean stands for a sentence."""
+    x = scale.x_validation
+    if isinstance(each, Weights):
+        return each.explained(x)
+    if hasattr(each, "reconstruct"):
+        told = torch.as_tensor(each.reconstruct(x))
+    else:
+        labels = torch.as_tensor(train)
+        sums = torch.zeros(size, x.shape[1]).index_add_(0, labels, scale.x)
+        told = (sums / torch.bincount(labels, minlength=size).clamp(min=1)[:, None])[torch.as_tensor(validation)]
+    return 1 - ((told - x).square().sum() / (x - x.mean(0)).square().sum()).item()
+
+
+def _save(kept: Path, key: str, candidates: Sequence[Candidate], weights: dict[tuple[int, int], Weights]) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for (size, seed), each in weights.items():
+        tensors[f"encoder.{size}.{seed}"] = each.encoder.contiguous()
+        tensors[f"decoder.{size}.{seed}"] = each.decoder.contiguous()
+    save_file(tensors, f"{kept}.safetensors")
+    active = {f"{size}.{seed}": each.k for (size, seed), each in weights.items()}
+    # Written last: a site that has one is whole.
+    write_json(f"{kept}.json", {"key": key, "candidates": [asdict(each) for each in candidates], "active": active})
+
+
+def _load(kept: Path, key: str) -> Found | None:
+    path = Path(f"{kept}.json")
+    if not path.exists():
+        return None
+    about = read_json(path)
+    if about.get("key") != key:
+        raise ProbeError(
+            f"{kept.parent} holds a search with other settings or sentences: remove it, or name another folder"
+        )
+    try:
+        tensors = load_file(f"{kept}.safetensors")
+    except (OSError, SafetensorError):
+        return None  # a damaged file is made anew
+    weights = {}
+    for name, k in about["active"].items():
+        size, seed = map(int, name.split("."))
+        weights[size, seed] = Weights(tensors[f"encoder.{name}"], tensors[f"decoder.{name}"], k)
+    lists = ("seeds", "variance_explained", "ami", "used")
+    candidates = [Candidate(**each | {name: tuple(each[name]) for name in lists}) for each in about["candidates"]]
+    return candidates, weights
