@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from probe.errors import ProbeError
+from probe.html import html_table
 from probe.statistics import Interval, column_intervals
 
 
@@ -89,7 +89,7 @@ class BehaviourCounts:
             for name, total in zip(self.names, totals, strict=True)
         ]
         caption = f"{self.scheme}: {len(self)} traces, {int(self.sentences.sum())} sentences"
-        return _html(caption, ("", "all", "per answer", "per sentence"), rows)
+        return html_table(["", "all", "per answer", "per sentence"], rows, caption)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Comparison:
             for name, difference in self.difference.items()
         ]
         caption = f"{self.scheme} per {self.per}, {self.problems} problems"
-        return _html(caption, ("", "before", "after", "difference"), rows)
+        return html_table(["", "before", "after", "difference"], rows, caption)
 
 
 def compare_counts(
@@ -171,9 +171,3 @@ def _means(names: Sequence[str], rows: Float[np.ndarray, "row behaviour"]) -> di
 def _intervals(names: Sequence[str], rows: Float[np.ndarray, "row behaviour"], seed: int) -> dict[str, Interval]:
     """The mean of each column over the rows that have a value in all of them, with its interval."""
     return dict(zip(names, column_intervals(rows[~np.isnan(rows).any(1)], seed=seed), strict=True))
-
-
-def _html(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><caption>{escape(caption)}</caption><tr>{top}</tr>{body}</table>"

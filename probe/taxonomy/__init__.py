@@ -4,7 +4,6 @@ from probe.taxonomy.annotated import (
     AnnotatedTraces as AnnotatedTraces,
     Usage as Usage,
     annotate as annotate,
-    behaviour_colour as behaviour_colour,
 )
 from probe.taxonomy.behaviour import Behaviour as Behaviour, find_behaviour as find_behaviour
 from probe.taxonomy.config import TaxonomyConfig as TaxonomyConfig, taxonomy_sites as taxonomy_sites

@@ -12,28 +12,13 @@ from jaxtyping import Float, Int
 
 from probe.activations import SentenceActivations
 from probe.errors import ProbeError
+from probe.html import behaviour_colour
 from probe.statistics import bootstrap
 from probe.taxonomy.taxonomy import Taxonomy
 from probe.traces import Trace, Traces
 
-# Each has a contrast of at least 3 on white, on near black and with white writing on it. Any two of the first ten
-# differ by 19 (CIE76) or more to simulated protanopia, deuteranopia and tritanopia (Machado 2009) and by 28 to normal
-# sight; of all twenty by 10, so wherever a colour stands, the behaviour's number stands too.
-COLOURS = (
-    *("#e17500", "#2d5ad8", "#a287bd", "#bd2d12", "#486c48", "#cf7590", "#8748ab", "#ab367e", "#0099ea", "#ab8751"),
-    *("#6c996c", "#6c7524", "#8775fc", "#cf5ad8", "#ea3fab", "#247590", "#bd3648", "#a2636c", "#129987", "#f3483f"),
-)
 _SHOWN = 20
 """Traces that a notebook shows."""
-
-
-def behaviour_colour(behaviour: int) -> str:
-    """The colour that a behaviour has in every figure; the twenty-first has that of the first.
-
-    >>> behaviour_colour(1), behaviour_colour(21)
-    ('#2d5ad8', '#2d5ad8')
-    """
-    return COLOURS[behaviour % len(COLOURS)]
 
 
 @dataclass(frozen=True)

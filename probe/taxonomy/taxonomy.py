@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
+from probe.html import html_table
 from probe.models import Site
 from probe.taxonomy.edits import Edits, write_template
 from probe.taxonomy.sae.normaliser import Normaliser
@@ -217,14 +217,9 @@ class Taxonomy:
     def _repr_html_(self) -> str:
         blank = [None] * self.n_behaviours
         columns = [self.scores.get(name) or blank for name in ("shares", "text_f1", "centroid_f1")]
-        rows = "".join(
-            f"<tr><td>{i}</td><td>{escape(name)}</td>"
-            + "".join(f"<td>{'' if value is None else f'{value:.0%}'}</td>" for value in values)
-            + f"<td>{'<br>'.join(escape(example) for example in some[:3])}</td></tr>"
+        rows = [
+            [i, name, *(None if value is None else f"{value:.0%}" for value in values), "\n".join(some[:3])]
             for i, (name, some, *values) in enumerate(zip(self.names, self.examples, *columns, strict=True))
-        )
-        head = (
-            "<tr><th></th><th>behaviour</th><th>share</th><th>told from words (F1)</th><th>told from the nearest mean "
-            "(F1)</th><th>nearest sentences</th></tr>"
-        )
-        return f"<div><b>{escape(repr(self))}</b><table>{head}{rows}</table></div>"
+        ]
+        head = ["", "behaviour", "share", "F1 from words", "F1 from the nearest mean", "nearest sentences"]
+        return html_table(head, rows, repr(self))

@@ -82,7 +82,7 @@ def test_no_traces() -> None:
     assert found.counts.shape == (0, 6)
     assert all(mean.value is None for mean in found.mean().values())
     assert found.to_dict()["mean"] == found.to_dict()["ci"] == [None] * 6
-    assert "0 traces" in found._repr_html_()
+    assert "<td>deduction</td><td>0</td><td>none</td><td>none</td>" in found._repr_html_()
 
 
 def test_unknown_scheme_names_the_nearest() -> None:
@@ -140,7 +140,7 @@ def test_comparison_is_paired() -> None:
     assert 1 <= change.low < change.value < change.high <= 2
     assert found.after["verification"] - found.before["verification"] == pytest.approx(change.value)
     assert found.problems == 60
-    assert "difference" in found._repr_html_()
+    assert f"<td>{change}</td>" in found._repr_html_()
 
 
 def test_comparison_averages_samples_of_a_problem() -> None:

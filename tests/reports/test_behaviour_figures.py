@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from discovered import annotated, found
 
+from probe.html import behaviour_colour
 from probe.reports.discovery.figures import (
     cards_figure,
     grid_figure,
@@ -14,7 +15,6 @@ from probe.reports.discovery.figures import (
     transition_figure,
     usage_figure,
 )
-from probe.taxonomy.annotated import behaviour_colour
 
 HOSTILE = "<script>alert(1)</script><b>x</b>"
 

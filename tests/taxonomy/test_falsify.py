@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from inspect import unwrap
 from itertools import cycle
 
 import pytest
@@ -16,8 +17,9 @@ from probe.organisms.documents import join, wander
 from probe.problems import Problem, load_problems
 from probe.problems.story.story import draw_story
 from probe.problems.story.wordings import reword
-from probe.taxonomy.falsify import Detector, FalsifyConfig, falsify, read_cards, run
+from probe.taxonomy.falsify import Detector, FalsifyConfig, falsify, read_cards
 from probe.taxonomy.falsify.content import dealt, without_content
+from probe.taxonomy.falsify.paraphrase import by_judge
 from probe.taxonomy.falsify.regenerate import nucleus, sample_sentences
 from probe.taxonomy.falsify.reread import Reader
 from probe.taxonomy.judge.judge import ScriptedJudge
@@ -102,9 +104,6 @@ def test_a_changed_sentence_changes_and_its_context_does_not(model, traces, read
     reader = Reader.of(model, traces, read, SITE, 4096)
     row = 3
     ids = reader.encode(row, f" Again,{reader.text(row)}")
-    document = reader._document(row, ids)
-    assert document.ids[: document.spans[0][0]] == reader.prefix(row)
-    assert document.ids[slice(*document.spans[0])] == ids
     assert model.decode(ids) == f" Again,{reader.text(row)}"
     assert not torch.allclose(reader.read([row], [ids]), read.vectors[SITE][row], atol=1e-3)
 
@@ -140,8 +139,8 @@ def test_activations_of_another_model_are_refused(model, traces, read, tiny_fold
 
 
 def test_what_is_no_detector_or_was_not_harvested_is_refused(model, traces, read):
-    with pytest.raises(ProbeError, match="cannot be falsified"):
-        run._bench(model, object(), traces, read, SMALL, 0)  # falsify's own annotation comes first under test
+    with pytest.raises(ProbeError, match="object cannot be falsified"):
+        unwrap(falsify)(model, object(), traces, read)  # without the checks of types that tests add
     with pytest.raises(ProbeError, match="was not harvested"):
         falsify(model, Directions(read.vectors[SITE], site="resid_post.3"), traces, read)
     assert isinstance(Directions(read.vectors[SITE]), Detector)
@@ -215,13 +214,14 @@ def test_a_judge_that_answers_nonsense_costs_nothing(model, traces, read):
     assert any("not tried" in reason for reason in card.reasons)
 
 
-def test_a_judge_is_asked_to_do_without_the_cues(model, traces, read):
+def test_a_judge_is_asked_to_do_without_the_cues():
     asked = []
-    judge = ScriptedJudge(lambda prompt: asked.append(prompt) or " It is fun to have cards.")
-    card = falsify(model, Directions(read.vectors[SITE]), traces, read, judge=judge, config=SMALL)[0]
-    assert card.paraphrase.fired.n > 0
-    if card.cues:
-        assert f"Do not use: {card.cues[0].text}" in asked[0]
+    rewrite = by_judge(ScriptedJudge(lambda prompt: asked.append(prompt) or ' "We look again." '))
+    assert rewrite([" Wait, no.", " Hold on."], ["Wait,", "Hold"]) == ["We look again."] * 2
+    assert all("Do not use: Wait,, Hold." in prompt for prompt in asked)
+    assert asked[0].endswith("Sentence: Wait, no.")
+    rewrite([" Now."], [])
+    assert "Do not use" not in asked[-1]
 
 
 def test_the_nucleus_is_that_of_transformers():

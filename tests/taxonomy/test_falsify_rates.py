@@ -80,6 +80,19 @@ def test_stability_counts_samples_and_prefixes():
 def test_a_card_survives_json():
     stability = Stability.of(np.ones((1, 2), bool), 1, 0, 0)
     tests = {"injection": trial(1, 2), "removal": trial(0, 0, 0), "paraphrase": None, "content": trial(1, 1)}
-    card = Card(0, "l", 3, 0.1, (), **tests, stability=stability, verdict="cue", reasons=("because",))
+    card = Card(
+        behaviour=0,
+        label="l",
+        sentences=3,
+        share=0.1,
+        cues=(),
+        **tests,
+        stability=stability,
+        verdict="cue",
+        reasons=("because",),
+    )
     assert Card.from_dict(card.to_dict()) == card
-    assert "because" in card._repr_html_()
+    shown = card._repr_html_()
+    assert "0. l: cue<br>3 sentences (10%); cues: none<br>because</caption>" in shown
+    assert f"<td>cue words put into other sentences</td><td>{trial(1, 2).fired.value:.0%} [" in shown
+    assert "another wording" not in shown, "it was not tried"

@@ -160,7 +160,8 @@ def test_the_best_site_is_chosen_and_rivals_are_beside_it(two_sites) -> None:
     assert rows["resid_post.1", "agglomerative", 6]["variance_explained"] == pytest.approx(
         rows["resid_post.1", "topk", 6]["variance_explained"], abs=0.02
     ), "the mean of a behaviour stands for its sentences"
-    assert "resid_post.0" in grid._repr_html_()
+    (row,) = [each for each in grid._repr_html_().split("<tr>") if each.startswith("<td>✓</td>")]
+    assert row.startswith("<td>✓</td><td>resid_post.1</td><td>topk</td><td>6</td>")
     by_hand = from_grid(grid, *two_sites, site="resid_post.0", size=4)
     assert (by_hand.site, by_hand.n_behaviours, by_hand.scores["rule"]) == ("resid_post.0", 4, "chosen by hand")
     with pytest.raises(ProbeError, match=r"no candidate has 5 behaviours at any site; there are 4 at resid_post\.0"):

@@ -1,3 +1,4 @@
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -170,8 +171,10 @@ def test_normaliser() -> None:
 
 def test_shown(taxonomy: Taxonomy) -> None:
     assert "behaviours at resid_post.1" in repr(taxonomy)
-    shown = Taxonomy(SITE, taxonomy.normaliser, taxonomy._weights, ["a <b>"] * taxonomy.n_behaviours)
-    assert "a &lt;b&gt;" in shown._repr_html_()
+    shown = copy(taxonomy)
+    shown.labels = ["a <b>", *taxonomy.labels[1:]]
+    share = f"{taxonomy.scores['shares'][0]:.0%}"
+    assert f"<tr><td>0</td><td>a &lt;b&gt;</td><td>{share}</td>" in shown._repr_html_()
 
 
 @pytest.mark.gpu

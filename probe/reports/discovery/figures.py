@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from probe.html import behaviour_colour
 from probe.reports.discovery.look import (
     GREY,
     NAME,
@@ -26,7 +27,7 @@ from probe.reports.discovery.look import (
     wrapped,
 )
 from probe.reports.html.numbers import interval, number, percent
-from probe.taxonomy import Usage, behaviour_colour
+from probe.taxonomy import Usage
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

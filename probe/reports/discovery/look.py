@@ -5,7 +5,7 @@ from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from probe.taxonomy import behaviour_colour
+from probe.html import behaviour_colour
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

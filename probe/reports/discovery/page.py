@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
 from probe.files import read_json, write_text
+from probe.html import behaviour_colour
 from probe.reports.discovery.figures import (
     METRICS,
     TESTS,
@@ -19,7 +20,6 @@ from probe.reports.discovery.figures import (
 )
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import number, percent
-from probe.taxonomy import behaviour_colour
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

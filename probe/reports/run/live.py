@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from probe.taxonomy import behaviour_colour
+from probe.html import behaviour_colour
 
 if TYPE_CHECKING:
     from rich.console import Console

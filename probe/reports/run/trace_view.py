@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from probe.html import behaviour_colour
 from probe.reports.html.numbers import number
-from probe.taxonomy import behaviour_colour
 
 if TYPE_CHECKING:
     from IPython.display import HTML

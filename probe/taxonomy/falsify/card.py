@@ -1,10 +1,10 @@
 """The card of a behaviour: what each test found, and the verdict by the written rule."""
 
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any, Literal
 
 from probe.config import from_dict
+from probe.html import html_table
 from probe.statistics import Interval
 from probe.taxonomy.falsify.config import FalsifyConfig
 from probe.taxonomy.falsify.cues import Cue
@@ -27,7 +27,7 @@ class Trial:
     """Some of the changed sentences."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """What is known of one behaviour."""
 
@@ -68,29 +68,28 @@ class Card:
         return f"Card({self.behaviour}: {self.verdict}; {self.label}; {'; '.join(self.reasons)})"
 
     def _repr_html_(self) -> str:
-        rows = [("cue words put into other sentences", self.injection, "other words put in")]
-        rows += [("cue words taken out", self.removal, "other words taken out")]
-        if self.paraphrase is not None:
-            rows += [("in another wording", self.paraphrase, "others' sentences in another wording")]
-        rows += [("question content projected out", self.content, "as many other directions")]
-        body = "".join(
-            f"<tr><td>{name}</td><td>{_share(trial.fired)}</td><td>{_share(trial.control)}</td><td>{against}</td>"
-            f"<td>{_signed(trial.effect)}</td><td>{'<br>'.join(map(escape, trial.examples[:2]))}</td></tr>"
-            for name, trial, against in rows
-        )
-        stability = self.stability
-        if stability.mean is not None:
-            body += (
-                f"<tr><td>written anew</td><td>{stability.mean:.0%} of samples</td><td>{stability.expected:.0%}</td>"
-                f"<td>chance</td><td>stable: {_share(stability.stable)}</td><td></td></tr>"
-            )
-        cues = ", ".join(f"{escape(cue.text)} ({cue.share:.0%}, elsewhere {cue.elsewhere:.0%})" for cue in self.cues)
-        head = "<tr><th>test</th><th>fires</th><th>control</th><th></th><th>difference</th><th>examples</th></tr>"
-        return (
-            f"<div><b>{self.behaviour}. {escape(self.label)}: {self.verdict}</b><br>{self.sentences} sentences "
-            f"({self.share:.0%}); cues: {cues or 'none'}<table>{head}{body}</table>"
-            f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in self.reasons)}</ul></div>"
-        )
+        trials = [
+            ("cue words put into other sentences", self.injection, "other words put in"),
+            ("cue words taken out", self.removal, "other words taken out"),
+            ("in another wording", self.paraphrase, "others' sentences in another wording"),
+            ("question content projected out", self.content, "as many other directions"),
+        ]
+        rows = [
+            [name, _share(it.fired), _share(it.control), against, _signed(it.effect), "\n".join(it.examples[:2])]
+            for name, it, against in trials
+            if it is not None
+        ]
+        again = self.stability
+        if again.mean is not None:
+            shares = f"{again.mean:.0%} of samples", f"{again.expected:.0%}"
+            rows.append(["written again", *shares, "chance", f"stable: {_share(again.stable)}", ""])
+        cues = ", ".join(f"{cue.text} ({cue.share:.0%}, elsewhere {cue.elsewhere:.0%})" for cue in self.cues) or "none"
+        caption = [
+            f"{self.behaviour}. {self.label}: {self.verdict}",
+            f"{self.sentences} sentences ({self.share:.0%}); cues: {cues}",
+            *self.reasons,
+        ]
+        return html_table(["test", "fires", "control", "", "difference", "examples"], rows, "\n".join(caption))
 
 
 def decide(

@@ -105,18 +105,18 @@ def falsify(
                 verdict, reasons = "undecided", ("it fires in no sentence",)
             cards.append(
                 Card(
-                    b,
-                    detector.labels[b],
-                    n,
-                    n / max(len(bench.texts), 1),
-                    tuple(cues),
-                    injection,
-                    removal,
-                    reworded,
-                    content,
-                    stability,
-                    verdict,
-                    reasons,
+                    behaviour=b,
+                    label=detector.labels[b],
+                    sentences=n,
+                    share=n / max(len(bench.texts), 1),
+                    cues=tuple(cues),
+                    injection=injection,
+                    removal=removal,
+                    paraphrase=reworded,
+                    content=content,
+                    stability=stability,
+                    verdict=verdict,
+                    reasons=reasons,
                 )
             )
     if home is not None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from probe.errors import ProbeError
+from probe.html import html_table
 from probe.taxonomy.config import TaxonomyConfig
 from probe.taxonomy.sae.weights import Weights
 from probe.taxonomy.search.scores import mean
@@ -108,14 +109,9 @@ class Grid:
     def _repr_html_(self) -> str:
         names = ("site", "family", "size", "score", "variance_explained", "silhouette", "stability", "agreement")
         names += ("text_f1", "decodability", "centroid_f1", "ami")
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{_shown(row[name], row['chosen'])}</td>" for name in names) + "</tr>"
-            for row in self.to_dicts()
-        )
-        head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
-        return f"<div><b>{self!r}</b><table><tr>{head}</tr>{cells}</table></div>"
+        rows = [["✓" if row["chosen"] else "", *(_shown(row[name]) for name in names)] for row in self.to_dicts()]
+        return html_table(["chosen", *(name.replace("_", " ") for name in names)], rows, repr(self))
 
 
-def _shown(value: Any, strong: bool) -> str:
-    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
-    return f"<b>{text}</b>" if strong else text
+def _shown(value: Any) -> Any:
+    return f"{value:.2f}" if isinstance(value, float) else value
