@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.anchors.rollouts import roll_out
-from probe.hooks import force, read_forced
+from probe.hooks import force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace
@@ -107,4 +107,4 @@ def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tok
 def log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "tokens vocab"]:
     """What each token of a trace was predicted by, with the model's own prompt before it."""
     forced = force(model, [model.prompt_ids(problem.question)], [trace.tokens])
-    return read_forced(model, forced, 0)[0][0].float().log_softmax(-1).cpu()
+    return forced_pass(model, forced).logits[0].float().log_softmax(-1).cpu()

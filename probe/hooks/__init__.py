@@ -1,6 +1,7 @@
 """Reading and writing activations at named sites, at the tokens selected, by plain torch hooks."""
 
 from probe.hooks.captured import Captured as Captured
+from probe.hooks.forced import Forced as Forced, ForcedPass as ForcedPass, force as force, forced_pass as forced_pass
 from probe.hooks.operations import (
     Add as Add,
     Apply as Apply,
@@ -15,6 +16,5 @@ from probe.hooks.reading import as_sites as as_sites, capture as capture
 from probe.hooks.runner import Runner as Runner, Step as Step
 from probe.hooks.selection import Selection as Selection, Tokens as Tokens
 from probe.hooks.streaming import Lane as Lane, Now as Now, stream as stream
-from probe.hooks.teacher import Forced as Forced, force as force, read_forced as read_forced
 from probe.hooks.upper import UpperLayers as UpperLayers, additive_masks as additive_masks, causal_masks as causal_masks
 from probe.hooks.writing import edit as edit

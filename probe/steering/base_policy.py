@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
 from probe.files import read_json, write_json
-from probe.hooks import capture, causal_masks
+from probe.hooks import forced_pass
 from probe.models import Model
 from probe.steering.gates import GateBatch
 
@@ -124,24 +124,15 @@ class PolicyData:
         return PolicyData(torch.cat([self.states, other.states]), torch.cat([self.wanted, other.wanted]))
 
 
-@torch.no_grad()
 def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]) -> PolicyData:
     """What a policy learns from: every emitted token of the batches."""
     states, wanted = [], []
+    sites = [f"resid_post.{layer}" for layer in layers]
     for batch in batches:
-        forced = batch.forced
-        sites = [f"resid_post.{layer}" for layer in layers]
-        with capture(base, sites) as acts:
-            base.hf(
-                input_ids=forced.ids,
-                attention_mask=causal_masks(base, forced.valid, forced.ids.shape[1]),
-                position_ids=forced.positions,
-                use_cache=False,
-            )
-        rows, emitted = forced.emitted.nonzero(as_tuple=True)
-        at = forced.predicts[rows, emitted]
-        states.append(torch.cat([acts[site][rows, at] for site in sites], -1).float())
-        wanted.append(torch.where(batch.gate, 1 + batch.behaviour, 0)[rows, emitted])
+        emitted = batch.forced.emitted
+        ran = forced_pass(base, batch.forced, sites, logits=False)
+        states.append(torch.cat([ran.predicting(site)[emitted] for site in sites], -1).float())
+        wanted.append(torch.where(batch.gate, 1 + batch.behaviour, 0)[emitted])
     return PolicyData(torch.cat(states), torch.cat(wanted))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from probe.activations import SentenceActivations
 from probe.files import read_json, write_json
-from probe.hooks import force, read_forced
+from probe.hooks import force, forced_pass
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.steering.gates import text_batches, token_behaviours
@@ -117,4 +117,5 @@ def predicting_states(
 ) -> Float[Tensor, "rows emitted d_model"]:
     """``resid_post.layer`` from which each emitted token of some texts is predicted."""
     forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-    return read_forced(model, forced, layer)[1]
+    site = f"resid_post.{layer}"
+    return forced_pass(model, forced, site, logits=False).predicting(site)

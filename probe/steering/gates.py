@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from probe.activations import SentenceActivations
-from probe.hooks import Forced, force, read_forced
+from probe.hooks import Forced, force, forced_pass
 from probe.models import Pair
 from probe.problems import Problem
 from probe.taxonomy import Taxonomy
@@ -76,14 +76,15 @@ def collect_gates(
     """
     named = None if acts is None else token_behaviours(taxonomy, traces, acts)
     for part, emitted in text_batches(pair, traces, problems, batch_size):
-        read = {}
-        for role, model, at in (("base", pair.base, 0), ("thinking", pair.thinking, taxonomy.layer)):
-            forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-            read[role] = (forced, *read_forced(model, forced, at))
-        forced, base_logits, _ = read["base"]
-        _, thinking_logits, resid = read["thinking"]
-        thinking_token = thinking_logits.argmax(-1).to(forced.ids.device)
-        gate = (base_logits.argmax(-1) != thinking_token) & forced.emitted
+        forced, asked = (
+            force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
+            for model in (pair.base, pair.thinking)
+        )
+        base = forced_pass(pair.base, forced)
+        thinking = forced_pass(pair.thinking, asked, f"resid_post.{taxonomy.layer}")
+        resid = thinking.predicting(f"resid_post.{taxonomy.layer}")
+        thinking_token = thinking.logits.argmax(-1).to(forced.ids.device)
+        gate = (base.logits.argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
         for row, i in enumerate(part):
             if named is None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from probe.errors import ProbeError
-from probe.hooks import capture, causal_masks
+from probe.hooks import forced_pass
 from probe.models import Model
 from probe.steering.gates import GateBatch
 
@@ -24,18 +24,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-@torch.no_grad()
 def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "rows pos d_model"]:
     """``resid_post.layer`` of the texts of a batch; nothing above it is run."""
     site = f"resid_post.{layer}"
-    with capture(base, site) as acts:
-        base.hf(
-            input_ids=batch.forced.ids,
-            attention_mask=causal_masks(base, batch.forced.valid, batch.forced.ids.shape[1]),
-            position_ids=batch.forced.positions,
-            use_cache=False,
-        )
-    return acts[site]
+    return forced_pass(base, batch.forced, site, logits=False).whole[site]
 
 
 class Prefix(Sequence[tuple[GateBatch, Tensor]]):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.activations import SentenceActivations
-from probe.hooks import Forced, force, read_forced
+from probe.hooks import Forced, force, forced_pass
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.steering.gates import GateBatch, text_batches
@@ -29,7 +29,6 @@ from probe.traces import Trace
 def sentence_batches(
     pair: Pair,
     taxonomy: Taxonomy,
-    layer: int,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
     acts: SentenceActivations,
@@ -40,7 +39,6 @@ def sentence_batches(
     """For each behaviour the sentences of the thinking model that the base model finds least likely.
 
     Args:
-        layer: the steering layer.
         traces, problems: the thinking model's, in the same order.
         acts: their sentences, as they were harvested.
         most: how many sentences a behaviour.
@@ -53,7 +51,7 @@ def sentence_batches(
     ranked: dict[int, list[float]] = {k: [] for k in range(taxonomy.n_behaviours)}
     for part, emitted in text_batches(pair, traces, problems, batch_size):
         forced = force(pair.base, [pair.base.prompt_ids(problems[i].question) for i in part], emitted)
-        losses = _losses(pair.base, forced, layer)
+        losses = _losses(pair.base, forced)
         spans = []
         for row, i in enumerate(part):
             for s, sentence in enumerate(traces[i].sentences):
@@ -72,7 +70,7 @@ def sentence_batches(
             if loss >= least[named[i, s]]:
                 at = slice(traces[i].sentences[s].token_start, traces[i].sentences[s].token_end)
                 gate[row, at], behaviour[row, at], group[row, at] = True, named[i, s], number
-        batches.append(GateBatch(forced, gate, behaviour, _targets(forced), group))
+        batches.append(GateBatch(forced, gate, behaviour, forced.tokens, group))
     return batches
 
 
@@ -127,13 +125,8 @@ def _whole(batch: GateBatch) -> GateBatch:
     return replace(batch, gate=batch.forced.emitted, behaviour=torch.zeros_like(batch.behaviour), group=None)
 
 
-def _targets(forced: Forced) -> Tensor:
-    """The emitted tokens themselves."""
-    return forced.ids.gather(1, (forced.predicts + 1).clamp(max=forced.ids.shape[1] - 1))
-
-
 @torch.no_grad()
-def _losses(base: Model, forced: Forced, layer: int) -> Float[Tensor, "rows emitted"]:
-    logits, _ = read_forced(base, forced, layer)
-    rows = zip(logits, _targets(forced), strict=True)  # one at a time: logits are the largest thing there is
+def _losses(base: Model, forced: Forced) -> Float[Tensor, "rows emitted"]:
+    logits = forced_pass(base, forced).logits
+    rows = zip(logits, forced.tokens, strict=True)  # one at a time: logits are the largest thing there is
     return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from probe.hooks import Runner, UpperLayers, capture, causal_masks, edit, force, read_forced
+from probe.errors import ProbeError
+from probe.hooks import Runner, UpperLayers, capture, causal_masks, edit, force, forced_pass
 from probe.models import ModelConfig, load_model
 
 PROMPTS = [list(range(6, 17)), list(range(30, 34)), list(range(50, 75))]
@@ -87,7 +88,7 @@ def test_upper_layers_share_the_weights_and_carry_gradients(model):
     upper = UpperLayers(model, 1)
     forced = force(model, [PROMPTS[0]], [[5, 6, 7]])
     with capture(model, "resid_post.1", stop=False) as acts:
-        logits, _ = read_forced(model, forced, 1)
+        logits = forced_pass(model, forced).logits
     hidden = acts["resid_post.1"]
     shift = torch.zeros(model.d_model, requires_grad=True)
     again = upper(
@@ -104,11 +105,21 @@ def test_upper_layers_share_the_weights_and_carry_gradients(model):
 
 def test_teacher_forcing_aligns_each_emitted_token_with_what_predicts_it(model):
     texts = [[5, 6, 7, 8], [9]]
-    logits, resid = read_forced(model, force(model, PROMPTS[:2], texts), 2)
+    ran = forced_pass(model, force(model, PROMPTS[:2], texts), "resid_post.2")
     for row, (prompt, text) in enumerate(zip(PROMPTS, texts, strict=False)):
         full = plain(model, [*prompt, *text])[len(prompt) - 1 : -1]
-        torch.testing.assert_close(logits[row, : len(text)], full, atol=TOLERANCE, rtol=1e-4)
-    assert resid.shape == (2, 4, model.d_model)
+        torch.testing.assert_close(ran.logits[row, : len(text)], full, atol=TOLERANCE, rtol=1e-4)
+    whole, states, own = ran.whole["resid_post.2"], ran.predicting("resid_post.2"), ran.at_tokens("resid_post.2")
+    for row, (prompt, text) in enumerate(zip(PROMPTS, texts, strict=False)):
+        begin, end = len(prompt) - 1, len(prompt) + len(text) - 1
+        assert torch.equal(states[row, : len(text)], whole[row, begin:end])
+        assert torch.equal(own[row, : len(text)], whole[row, begin + 1 : end + 1])
+
+
+def test_a_forced_pass_without_logits_says_so(model):
+    ran = forced_pass(model, force(model, PROMPTS[:1], [[5]]), "resid_post.1", logits=False)
+    with pytest.raises(ProbeError, match="run without logits"):
+        _ = ran.logits
 
 
 @pytest.mark.parametrize("layer", [-1, 3])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from probe import harvest
-from probe.hooks import force, read_forced
+from probe.hooks import force, forced_pass
 from probe.hybrid.effects import flip_rates, naming_agreement, two_by_two
 from probe.hybrid.effects.flip import sentence_starts
 from probe.models import Pair, PairConfig
@@ -79,9 +79,10 @@ def test_ways_of_naming_are_counted_at_gates(llamas, taxonomy, traces, some, act
         for role, model in (("base", llamas.base), ("thinking", llamas.thinking)):
             forced = force(model, [model.prompt_ids(problem.question)], [emitted])
             for layer in (SITE_LAYER, reader.layer):
-                logits, states = read_forced(model, forced, layer)
-                read[role, layer] = states[0]
-            read[role] = logits[0]
+                site = f"resid_post.{layer}"
+                ran = forced_pass(model, forced, site)
+                read[role, layer] = ran.predicting(site)[0]
+            read[role] = ran.logits[0]
         starts = {sentence.token_start for sentence in trace.sentences}
         begin = 0
         for j in range(len(emitted)):

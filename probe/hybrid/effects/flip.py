@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.hooks import Lane, Now, capture, causal_masks, force, stream
+from probe.hooks import Lane, Now, force, forced_pass, stream
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.statistics import share_interval
@@ -193,15 +193,7 @@ def sentence_behaviours(
     for at in range(0, len(some), 64):
         part = some[at : at + 64]
         forced = force(model, [starts[i].thinking for i in part], [texts[i] for i in part])
-        with capture(model, site) as acts:
-            model.hf(
-                input_ids=forced.ids,
-                attention_mask=causal_masks(model, forced.valid, forced.ids.shape[1]),
-                position_ids=forced.positions,
-                use_cache=False,
-            )
-        columns = (forced.predicts + 1).clamp(max=forced.ids.shape[1] - 1)
-        states = acts[site].gather(1, columns[..., None].expand(-1, -1, acts[site].shape[-1])).float()
+        states = forced_pass(model, forced, site, logits=False).at_tokens(site).float()
         states = states * forced.emitted[..., None]
         means = states.sum(1) / forced.emitted.sum(1, keepdim=True)
         for i, behaviour in zip(part, taxonomy.behaviour(means).tolist(), strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from probe.activations import SentenceActivations
 from probe.errors import ProbeError
-from probe.hooks import Add, capture, causal_masks, edit, force
+from probe.hooks import Add, edit, force, forced_pass
 from probe.hybrid.effects.flip import Start, sentence_behaviours
 from probe.models import Model, Pair
 from probe.problems import Problem
@@ -97,7 +97,7 @@ def two_by_two(
 
 
 def _interval(rates: _Rates, seed: int) -> list[float]:
-    return mean_interval(np.asarray(rates.hits), np.asarray(rates.sentences), seed=seed).to_dict()["ci"]
+    return mean_interval(np.asarray(rates.hits, float), np.asarray(rates.sentences, float), seed=seed).to_dict()["ci"]
 
 
 def _direction(
@@ -115,16 +115,10 @@ def _direction(
     at_start, whole, n_start, n_whole = 0.0, 0.0, 0, 0
     for part, emitted in text_batches(pair, traces, problems, 16):
         forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-        with capture(model, f"resid_post.{layer}") as acts_here:
-            model.hf(
-                input_ids=forced.ids,
-                attention_mask=causal_masks(model, forced.valid, forced.ids.shape[1]),
-                position_ids=forced.positions,
-                use_cache=False,
-            )
-        hidden = acts_here[f"resid_post.{layer}"].float()
+        site = f"resid_post.{layer}"
+        hidden = forced_pass(model, forced, site, logits=False).predicting(site).float()
         for row, i in enumerate(part):
-            states = hidden[row, forced.predicts[row, : len(emitted[row])]]
+            states = hidden[row, : len(emitted[row])]
             begins = [j for j in range(len(emitted[row])) if j in starts[i] and int(named[i][j]) == behaviour]
             at_start, n_start = at_start + states[begins].sum(0), n_start + len(begins)
             whole, n_whole = whole + states.sum(0), n_whole + len(states)

@@ -179,7 +179,7 @@ class Experiment:
     def _on_sentences(self, name: str) -> dict[str, Mechanism]:
         stages, inputs = self.stages, self.stages.inputs
         train, validation = (
-            sentence_batches(inputs.pair, self.taxonomy, self.vectors.layer, list(traces), problems, acts)
+            sentence_batches(inputs.pair, self.taxonomy, list(traces), problems, acts)
             for traces, problems, acts in zip(
                 (self.rollouts.train, self.rollouts.validation),
                 (inputs.train, inputs.validation),
