@@ -1,7 +1,7 @@
-"""The ``probe`` command: one file a command, each of them the arguments of one call.
+"""The ``probe`` command: one file for each command, which turns its options into one call.
 
-A user's mistake (:class:`~probe.errors.ProbeError`) is one line on stderr and exit code 2; Ctrl-C is one line and 130.
-Whatever takes long to import is imported by the command that needs it, so that ``probe --help`` is quick.
+A user's mistake (:class:`~probe.errors.ProbeError`) gives one line on stderr and exit code 2; Ctrl-C gives one line and
+exit code 130. Each command imports the slow libraries that it needs itself, so that ``probe --help`` is quick.
 """
 
 import os
@@ -26,12 +26,9 @@ from probe.cli.run import run
 from probe.cli.sites import sites
 from probe.errors import ProbeError
 
-# Read when torch starts its threads: waiting ones must not spin while another process wants the core.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 
 class _OneLine(TyperGroup):
-    """Ends what the user can mend, and what the user stopped, with one line."""
+    """A command group that ends with one line where the user made a mistake or pressed Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -40,7 +37,7 @@ class _OneLine(TyperGroup):
             typer.echo(f"probe: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("probe: stopped; the same command goes on where this one was", err=True)
+            typer.echo("probe: interrupted; give the same command again to resume", err=True)
             raise typer.Exit(130) from None
 
 
@@ -66,12 +63,14 @@ def _version(asked: bool) -> bool:
 @app.callback(epilog="Example: probe run --pair tiny-rl --out runs/rl")
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What did training add to a thinking model: the reasoning mechanisms, or only when to use them?"""
+    """Find out what training added to a thinking model: reasoning mechanisms, or only when to use them."""
 
 
 def main() -> None:
-    """The console script."""
+    """Run the ``probe`` command."""
+    # Read when torch starts its threads: waiting threads must not spin while another process wants the core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()

@@ -7,13 +7,15 @@ import typer
 
 
 def chat(
-    run: Annotated[Path, typer.Option(help="The folder of a run.")],
-    question: Annotated[str | None, typer.Option(help="One question; without it you are asked for them.")] = None,
+    run: Annotated[Path, typer.Option(help="Folder of a run.")],
+    question: Annotated[
+        str | None, typer.Option(help="Question to answer; without it, questions are read from the terminal.")
+    ] = None,
     arm: Annotated[
-        str, typer.Option(help="Any arm of the run that decodes token by token, as oracle-free.")
+        str, typer.Option(help="Arm of the run that answers; it must decode token by token, as oracle-free does.")
     ] = "hybrid",
 ) -> None:
-    """Ask the hybrid one question and see, token by token, where it was steered and with which behaviour.
+    """Ask the hybrid a question and see, token by token, where it is steered and towards which behaviour.
 
     Example: probe chat --run runs/rl
 

@@ -7,24 +7,28 @@ import typer
 
 
 def organism(
-    out: Annotated[Path, typer.Option(help="The folder that the models go to.")] = Path("runs/organism"),
-    seed: Annotated[int, typer.Option(help="Of weights, documents, problems and samples.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to which the models are written; runs/organism by default.")] = Path(
+        "runs/organism"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the weights, documents, problems and samples; 0 by default.")] = 0,
     decoupled: Annotated[
-        bool, typer.Option("--decoupled", help="Make tiny-decoupled from the bundled tiny-base instead: half an hour.")
+        bool,
+        typer.Option("--decoupled", help="Train tiny-decoupled from the bundled tiny-base, which takes half an hour."),
     ] = False,
     series: Annotated[
         bool,
         typer.Option(
-            "--series", help="Train the bundled tiny-base in both ways and keep checkpoints: half an hour on one core."
+            "--series",
+            help="Train the bundled tiny-base in both ways and keep checkpoints, half an hour on one core.",
         ),
     ] = False,
 ) -> None:
-    """Make the bundled models again, from nothing: a few hours on two cores.
+    """Train the bundled models again from scratch, which takes a few hours on two cores.
 
-    Writes tiny-base, tiny-rl and tiny-sft with their cards and the figures that prove what they differ in. With
-    --decoupled: the model in which cue words and state come apart, and what the falsification cards say of it. With
-    --series: rl/checkpoint-STEP and sft/checkpoint-STEP, a series for probe diff.
-    Stop it at any time: the same command goes on.
+    Writes tiny-base, tiny-rl and tiny-sft with their cards and the figures that show how they differ. With --decoupled,
+    trains the model in which cue words do not reveal the state, and tests the falsification cards on it. With --series,
+    writes rl/checkpoint-STEP and sft/checkpoint-STEP, a checkpoint series for probe diff. An interrupted command
+    resumes when it is given again.
 
     Example: probe organism --out runs/organism-1 --seed 1
 
@@ -36,7 +40,7 @@ def organism(
     from probe.organisms import build, build_decoupled, build_series
 
     if series and decoupled:
-        raise ProbeError("--series and --decoupled make different models: give one of them")
+        raise ProbeError("--series and --decoupled train different models; give one of them")
     if series:
         build_series(out, seed=seed, progress=True)
         typer.echo(f"Checkpoints: {out}/rl and {out}/sft")

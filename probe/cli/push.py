@@ -1,17 +1,22 @@
 """``probe push``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from probe.cli.common import Adapter
+
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="What `probe adapter tune` wrote.")],
-    repo: Annotated[str, typer.Argument(help="ORG/NAME on the hub; made, private, if it is not there.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only lay the folder out; needs no network.")] = False,
+    folder: Adapter,
+    repo: Annotated[
+        str, typer.Argument(help="Hub repository ORG/NAME; it is created as a private one if it does not exist.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only write and list the files to upload; this needs no network.")
+    ] = False,
 ) -> None:
-    """Upload a finished adapter to the Hugging Face hub: canonical weights, card, report, SAE.
+    """Upload a finished adapter to the Hugging Face hub: its weights, card, report and SAE.
 
     Example: probe push runs/resa me/resa --dry-run
     """
@@ -23,4 +28,4 @@ def push(
     hub = hub_folder(folder)
     for path in sorted(path for path in hub.rglob("*") if path.is_file()):
         typer.echo(f"{path.stat().st_size:>12,}  {path.relative_to(hub)}")
-    typer.echo(f"\n{hub}: this would go to {repo}")
+    typer.echo(f"\n{hub}: these files would be uploaded to {repo}")

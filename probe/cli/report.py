@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]) -> None:
-    """Write the report of a run again, from its files.
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]) -> None:
+    """Write the report of a finished run again, from its files.
 
     Example: probe report runs/rl
     """

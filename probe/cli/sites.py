@@ -4,24 +4,21 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.common import plain_table, show
+
 
 def sites(
-    model: Annotated[str, typer.Argument(help="A folder, hub id, GGUF file or bundled model; no weights are read.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder, hub id, GGUF file or bundled model; only its config is read, no weights.")
+    ],
 ) -> None:
-    """Show every site of a model: what it is, where it is, and what TransformerLens and nnsight call it.
+    """List every site of a model: its meaning, its place in the model, and its name in TransformerLens and nnsight.
 
     Example: probe sites bundled:tiny-base
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from probe.models import site_table
 
     found = site_table(model)
-    table = Table(*found.columns, box=SIMPLE_HEAD, show_edge=False)
-    for row in found.rows:
-        table.add_row(*map(Text, row))
-    Console().print(Text(found.about), table, sep="\n")
-    typer.echo("Any other module by its path: model.layers.2.mlp.act_fn, or with :input what it is given.")
+    typer.echo(found.about)
+    show(plain_table(found.columns, list(found.rows)))
+    typer.echo("Any other module is a site by its path: model.layers.2.mlp.act_fn, or with :input for its input.")

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from probe import __version__
@@ -170,9 +171,9 @@ def test_discover(monkeypatch, tmp_path):
         ("--thinking bundled:tiny-rl", "no problems given"),
         ("--pair tiny-rl --problems gsm9k", "unknown problem set 'gsm9k'; did you mean 'gsm8k'?"),
         ("--pair tiny-rl --rivals agglomerativ", "unknown family 'agglomerativ' in taxonomy.rivals; did you mean"),
-        ("--pair tiny-rl --sizes abc", "--sizes abc is no list of numbers; write 4,8,12 or 5-50:5"),
-        ("--pair tiny-rl --sizes 8-4", "--sizes 8-4 is no list of numbers"),
-        ("--pair tiny-rl --sizes 4-8:0", "--sizes 4-8:0 is no list of numbers"),
+        ("--pair tiny-rl --sizes abc", "--sizes abc is not a list of numbers; write 4,8,12 or 5-50:5"),
+        ("--pair tiny-rl --sizes 8-4", "--sizes 8-4 is not a list of numbers"),
+        ("--pair tiny-rl --sizes 4-8:0", "--sizes 4-8:0 is not a list of numbers"),
         ("--pair tiny-rl --sizes 0", "taxonomy.sizes has 0; a taxonomy has at least 2 behaviours"),
         ("--pair tiny-rl --sizes 1,4", "taxonomy.sizes has 1; a taxonomy has at least 2 behaviours"),
         ("--pair tiny-rl --sites none", "unknown kind of site 'none'"),
@@ -218,7 +219,7 @@ def test_stopped(monkeypatch):
     monkeypatch.setattr(sys.modules["probe.pipeline"], "run", stop)
     done = probe("run", "--pair", "a")
     assert done.exit_code == 130
-    assert done.stderr == "probe: stopped; the same command goes on where this one was\n"
+    assert done.stderr == "probe: interrupted; give the same command again to resume\n"
 
 
 @pytest.mark.usefixtures("calls")
@@ -274,7 +275,7 @@ def test_compare(tmp_path):
         (tmp_path / name / "results.json").write_text(json.dumps(RESULTS))
     done = probe("compare", str(tmp_path / "one"), str(tmp_path / "other"), "--html", str(tmp_path / "page.html"))
     assert done.exit_code == 0, done.output
-    assert "20% correct" in done.output and "no problem in common" in done.output
+    assert "20% correct" in done.output and "No problem in common" in done.output
     assert "2 runs side by side" in (tmp_path / "page.html").read_text()
 
 
@@ -305,18 +306,39 @@ def test_version():
     assert probe("--version").stdout == f"probe {__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        *([name] for name in ("run", "hybrid", "chat", "compare", "discover", "pairs", "organism", "report")),
-        *(["adapter", name] for name in ("tune", "export", "attach")),
-    ],
-)
-def test_help_has_an_example(command):
-    done = probe(*command, "--help")
+def _commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """The command itself and every command below it, each with its name."""
+    below = getattr(command, "commands", {})
+    return [(path, command)] + [each for name, sub in below.items() for each in _commands(sub, (*path, name))]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in _commands(get_command(app))], ids=" ".join)
+def test_help_has_an_example(path):
+    done = probe(*path, "--help")
     assert done.exit_code == 0
     assert "Example: probe " in done.output
+
+
+def test_the_help_of_every_option_is_a_sentence():
+    texts = {
+        (*path, option.name): option.help or ""
+        for path, command in _commands(get_command(app))
+        for option in command.params
+        if option.name != "help"
+    }
+    assert len(texts) > 90
+    assert {name: text for name, text in texts.items() if not (text[:1].isupper() and text.endswith("."))} == {}
+
+
+def test_attach_takes_the_earlier_name_of_its_limit(monkeypatch):
+    import probe.pipeline as pipeline
+
+    made = []
+    monkeypatch.setattr(pipeline, "answers", lambda *given: made.append(given) or {"without": "a", "with": "b"})
+    for option in ("--max-new-tokens", "--new-tokens"):
+        done = probe("adapter", "attach", "somewhere", "--question", "Q?", option, "7")
+        assert done.exit_code == 0, done.output
+    assert made == [(Path("somewhere"), "Q?", 7)] * 2
 
 
 def test_help_imports_nothing_heavy():

@@ -1,7 +1,5 @@
 """The sites of a model to look at."""
 
-from importlib import import_module
-
 import pytest
 
 from probe.errors import ProbeError
@@ -34,11 +32,3 @@ def test_an_unknown_architecture_is_refused(tiny_folder, monkeypatch):
     monkeypatch.delitem(ARCHITECTURES, "llama")
     with pytest.raises(ProbeError, match="Any model's modules can be read and written by their path"):
         site_table(str(tiny_folder("llama", "letters")))
-
-
-def test_public_names_are_there_whichever_file_is_imported_first():
-    import probe.models
-    import probe.models.listing
-
-    for name in probe.models._PUBLIC:
-        assert getattr(probe.models, name) is getattr(import_module(probe.models._PUBLIC[name]), name)

@@ -158,7 +158,7 @@ def test_the_command(settings, tmp_path):
     done = run.invoke(app, ["adapter", "verify", str(out)])
     assert done.exit_code == 0 and "KL with the SAE in place" in done.output
     done = run.invoke(app, ["adapter", "export", str(out)])
-    assert done.exit_code == 0 and str(out / "peft") in done.output and "read again: logits differ by" in done.output
+    assert done.exit_code == 0 and str(out / "peft") in done.output and "logits differ by" in done.output
     done = run.invoke(app, ["adapter", "attach", str(out), "--question", "Mia has 22 cards.", "--new-tokens", "4"])
     assert done.exit_code == 0 and "without" in done.output
     done = run.invoke(app, ["push", str(out), "me/mine", "--dry-run"])

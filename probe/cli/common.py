@@ -1,0 +1,122 @@
+"""What the commands share: options that mean the same everywhere, settings made from them, and output."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+Pair = Annotated[str | None, typer.Option(help="Name of a bundled pair (see `probe pairs`), or a pair.yaml file.")]
+Problems = Annotated[
+    str | None, typer.Option(help="Name of a problem set, or a JSONL file; the pair's own problems by default.")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a GPU if there is one by default.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="Number format of the weights: float32 (default), bfloat16 or float16.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 by default.")]
+Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
+OwnModel = Annotated[
+    str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")
+]
+Texts = Annotated[
+    str | None, typer.Option(help="JSONL file of training texts for --model, with 'text' and optionally 'prompt'.")
+]
+
+
+def settings(cls: type[T], config: Path | None, given: dict[str, Any]) -> T:
+    """The dataclass ``cls`` from a YAML file and the given options, which override the file.
+
+    Raises:
+        ProbeError: if a key or a value is wrong.
+    """
+    from probe.config import from_dict, read_yaml
+
+    return from_dict(cls, merge(read_yaml(config) if config else {}, given), str(config or ""))
+
+
+def merge(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the file, overridden by the given options; an option that is None was not given.
+
+    Models given one way replace models that the file names the other way.
+
+    >>> merge({"pair": "tiny-rl", "seed": 1, "base": None}, {"seed": 2, "base": {"path": "./b", "prompt": None}})
+    {'seed': 2, 'base': {'path': './b'}}
+    >>> merge({"adapter": {"tune": {"steps": 1, "rank": 4}}}, {"adapter": {"tune": {"steps": 2}}})
+    {'adapter': {'tune': {'steps': 2, 'rank': 4}}}
+    """
+    given = {key: _given(value) for key, value in given.items() if _given(value) not in (None, {})}
+    file = dict(file)
+    if "pair" in given:
+        file = {key: value for key, value in file.items() if key not in ("base", "thinking")}
+    elif any("path" in given.get(role, {}) for role in ("base", "thinking")):
+        file.pop("pair", None)
+    for key, value in given.items():
+        old = file.get(key)
+        file[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return file
+
+
+def _given(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _given(item) for key, item in value.items() if _given(item) not in (None, {})}
+
+
+def show(table: Any, *lines: str) -> None:
+    """Print a table and, below it, lines that are not wrapped, so that a path in them can be copied."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(table)
+    if lines:
+        console.out("\n" + "\n".join(lines), highlight=False)
+
+
+def plain_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
+    """A table for the terminal whose cells are plain text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def names(text: str | None) -> list[str] | None:
+    """The names in a comma-separated list; None stays None.
+
+    >>> names("resid_post.1, resid_post.2")
+    ['resid_post.1', 'resid_post.2']
+    """
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str | None, option: str = "--sizes") -> list[int] | None:
+    """The numbers in a comma-separated list of numbers and ranges FIRST-LAST:STEP, both ends included.
+
+    >>> numbers("4,8"), numbers("5-20:5")
+    ([4, 8], [5, 10, 15, 20])
+
+    Raises:
+        ProbeError: if the text is not such a list.
+    """
+    import re
+
+    from probe.errors import ProbeError
+
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+)(?::([1-9]\d*))?)?\s*", part)
+        first, last, step = match.groups() if match else ("1", "0", None)
+        some = range(int(first), int(last or first) + 1, int(step or 1))
+        if not some:
+            raise ProbeError(f"{option} {text} is not a list of numbers; write 4,8,12 or 5-50:5")
+        found += some
+    return found
