@@ -103,7 +103,7 @@ def _of_trace(model: Model, trace: Trace) -> Document:
     return Document(
         ids=(*prompt, *trace.tokens),
         spans=tuple((n + s.token_start, n + s.token_end) for s in trace.sentences),
-        texts=tuple(trace.sentence_text(s) for s in trace.sentences),
+        texts=tuple(trace.sentence_texts),
         name=trace.problem_id,
     )
 

@@ -100,5 +100,5 @@ def count_behaviours(traces: Traces | Sequence[Trace], scheme: str = "habits") -
 
 def _sentences(what: str | Trace) -> list[str]:
     if isinstance(what, Trace):
-        return [what.sentence_text(sentence) for sentence in what.sentences]
+        return what.sentence_texts
     return [what[start:end] for start, end in split_sentences(what)]

@@ -171,7 +171,7 @@ class AnnotatedTraces:
                 "correct": _grade(trace),
                 "sentences": [
                     {"text": text, "behaviour": behaviour, "type": sentence_type(text) if sentence_type else None}
-                    for text, behaviour in zip(_texts(trace), row, strict=True)
+                    for text, behaviour in zip(trace.sentence_texts, row, strict=True)
                 ],
             }
             for trace, row in zip(self.traces.traces[:n], self.behaviours, strict=False)
@@ -205,7 +205,7 @@ class AnnotatedTraces:
 
     def _excerpt(self, number: int, i: int) -> Excerpt:
         trace = self.traces[number]
-        texts = _texts(trace)
+        texts = trace.sentence_texts
         before, after = texts[i - 1] if i else None, texts[i + 1] if i + 1 < len(texts) else None
         return Excerpt(number, i, trace.problem_id, _grade(trace), before, texts[i], after)
 
@@ -229,7 +229,7 @@ class AnnotatedTraces:
 
     def _strip(self, trace: Trace, row: Sequence[int | None]) -> str:
         said = (("no behaviour" if each is None else self.names[each]) for each in row)
-        cells = zip(_texts(trace), row, said, strict=True)
+        cells = zip(trace.sentence_texts, row, said, strict=True)
         return "".join(_cell(each, f"{name}: {text.strip()}") for text, each, name in cells)
 
 
@@ -263,10 +263,6 @@ def annotate(taxonomy: Taxonomy, traces: Traces, activations: SentenceActivation
 
 def _text(trace: Trace, i: int) -> str:
     return trace.sentence_text(trace.sentences[i])
-
-
-def _texts(trace: Trace) -> list[str]:
-    return [trace.sentence_text(sentence) for sentence in trace.sentences]
 
 
 def _grade(trace: Trace) -> bool | None:

@@ -1,4 +1,4 @@
-"""One behaviour as a predicate on sentences, wherever its definition comes from."""
+"""One behaviour as a predicate on sentences, whatever defines it: a taxonomy, a counter or a grammar."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,11 @@ Marks = list[list[bool]]
 """For each trace, whether each of its sentences shows the behaviour."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Behaviour:
-    """What a sentence does: a category that an SAE found, a counter by rules, or the true type of a bundled set.
+    """What a sentence does: a category of a taxonomy, a counter, or a true type of a bundled problem set.
 
     Every function that takes a behaviour takes any of the three. :func:`find_behaviour` makes one from its name.
-
-    Attributes:
-        name: how tables and pages call it.
-        source: where its definition comes from.
-        mark: given some traces of one model, says for each sentence of each trace whether it shows the behaviour.
 
     Example:
         >>> check = Behaviour.of_counter("habits:verification")
@@ -38,96 +33,109 @@ class Behaviour:
     """
 
     name: str
+    """What tables and pages call it."""
     source: Literal["category", "counter", "type"]
+    """What defines it."""
     mark: Callable[[Sequence[Trace]], Marks]
-    text: Callable[[str], bool] | None = None
-    """Whether a single sentence shows it; None where that depends on more than the sentence's text."""
+    """Says for each sentence of some traces of one model whether it shows the behaviour."""
+    test: Callable[[str], bool] | None = None
+    """Says whether a single sentence shows it; None where that depends on more than the sentence's text."""
 
     @classmethod
     def of_type(cls, problem_set: ProblemSet, name: str) -> "Behaviour":
-        """A true type of sentence, as the grammar of a bundled problem set tells it.
+        """A type of sentence, as the grammar of a bundled problem set defines it.
+
+        Args:
+            problem_set: the problems whose traces are marked.
+            name: the type, for example ``check``.
 
         Raises:
             ProbeError: if sentences of these problems have no types, or none of that name.
         """
-        kind = problem_set.sentence_type
-        if kind is None:
+        sentence_type = problem_set.sentence_type
+        if sentence_type is None:
             raise ProbeError(
-                f"sentences of {problem_set.name} have no types: name a counter (SCHEME:NAME) "
+                f"sentences of {problem_set.name} have no types; name a counter (SCHEME:NAME) "
                 "or a category of a taxonomy"
             )
         if problem_set.sentence_types and name not in problem_set.sentence_types:
             raise ProbeError(f"no type of sentence is called {name!r}; {nearest(name, problem_set.sentence_types)}")
-        return cls._of_texts(name, "type", lambda text: kind(text) == name)
+
+        def test(text: str) -> bool:
+            return sentence_type(text) == name
+
+        return cls(name, "type", lambda traces: [[test(text) for text in t.sentence_texts] for t in traces], test)
 
     @classmethod
     def of_counter(cls, name: str) -> "Behaviour":
-        """A counter, as ``SCHEME:NAME``, for example ``habits:verification``.
+        """A counter.
+
+        Args:
+            name: ``SCHEME:NAME``, for example ``habits:verification``.
 
         Raises:
             ProbeError: if there is no such scheme or name, or the scheme counts in whole answers and not in sentences.
         """
-        scheme, _, wanted = name.partition(":")
+        scheme, _, counted = name.partition(":")
         if scheme not in SCHEMES:
-            raise ProbeError(f"behaviour is {name!r}: write SCHEME:NAME; {nearest(scheme, SCHEMES)}")
+            raise ProbeError(f"behaviour is {name!r}; write SCHEME:NAME; {nearest(scheme, SCHEMES)}")
         rules = SCHEMES[scheme]
-        if wanted not in rules.names:
-            raise ProbeError(f"the scheme {scheme} counts no {wanted!r}; {nearest(wanted, rules.names)}")
+        if counted not in rules.names:
+            raise ProbeError(f"the scheme {scheme} has no counter {counted!r}; {nearest(counted, rules.names)}")
         mark = rules.mark
         if mark is None:
             raise ProbeError(f"the scheme {scheme} counts in whole answers, not in sentences; use another scheme")
-        if rules.in_order:
-            return cls(name, "counter", lambda traces: [[wanted in found for found in mark(_texts(t))] for t in traces])
-        return cls._of_texts(name, "counter", lambda text: wanted in mark([text])[0])
+
+        def marks(traces: Sequence[Trace]) -> Marks:
+            return [[counted in found for found in mark(trace.sentence_texts)] for trace in traces]
+
+        return cls(name, "counter", marks, None if rules.in_order else lambda text: counted in mark([text])[0])
 
     @classmethod
     def of_category(cls, taxonomy: Taxonomy, which: int | str, model: Model) -> "Behaviour":
-        """A category of a taxonomy, by its number or its name.
+        """A category of a taxonomy.
 
         Args:
-            taxonomy: names that people gave in ``behaviours.yaml`` count, and so do merges.
-            which: the number or the name.
-            model: the model that the taxonomy reads; it reads every text in which sentences are marked.
+            taxonomy: the taxonomy, with the names and merges of its ``behaviours.yaml``.
+            which: the category's number or name; one that was merged into another stands for that other.
+            model: the model that the taxonomy reads. It runs over all traces that are marked.
 
         Raises:
-            ProbeError: if there is no such category, or the model has no such site.
+            ProbeError: if there is no such category.
         """
         names = taxonomy.names
         if isinstance(which, str) and which.isdecimal():
             which = int(which)
-        if isinstance(which, str) and which not in names:
-            raise ProbeError(f"the taxonomy has no behaviour {which!r}; {nearest(which, names)}")
-        if isinstance(which, int) and not 0 <= which < len(names):
+        if isinstance(which, str):
+            if which not in names:
+                raise ProbeError(f"the taxonomy has no behaviour {which!r}; {nearest(which, names)}")
+            which = names.index(which)
+        if not 0 <= which < len(names):
             raise ProbeError(f"the taxonomy has no behaviour {which}; its numbers are 0 to {len(names) - 1}")
-        number = which if isinstance(which, int) else names.index(which)
+        number = taxonomy.edits.merged[which]
 
         def mark(traces: Sequence[Trace]) -> Marks:
-            held = traces if isinstance(traces, Traces) else Traces(model.name, "", list(traces))
-            found = annotate(taxonomy, held, harvest(model, held, [taxonomy.site]))
+            read = traces if isinstance(traces, Traces) else Traces(model.name, "", list(traces))
+            found = annotate(taxonomy, read, harvest(model, read, taxonomy.site))
             return [[behaviour == number for behaviour in row] for row in found.behaviours]
 
         return cls(names[number], "category", mark)
-
-    @classmethod
-    def _of_texts(
-        cls, name: str, source: Literal["category", "counter", "type"], text: Callable[[str], bool]
-    ) -> "Behaviour":
-        return cls(name, source, lambda traces: [[text(sentence) for sentence in _texts(t)] for t in traces], text)
 
     def shows(self, sentence: str) -> bool:
         """Whether a sentence shows the behaviour, by its text alone.
 
         Raises:
-            ProbeError: if that cannot be told without the trace it is in; use :meth:`marks`.
+            ProbeError: if that depends on the sentence's trace; use :meth:`marks`.
         """
-        if self.text is None:
-            raise ProbeError(f"telling whether a sentence shows {self.name!r} takes its whole trace: use marks")
-        return self.text(sentence)
+        if self.test is None:
+            raise ProbeError(f"whether a sentence shows {self.name!r} depends on its trace; use marks(traces)")
+        return self.test(sentence)
 
     def marks(self, traces: Sequence[Trace], *, required: bool = False) -> Marks:
         """For each trace, whether each of its sentences shows the behaviour.
 
         Args:
+            traces: traces of one model.
             required: refuse traces in which no sentence shows it.
 
         Raises:
@@ -135,7 +143,7 @@ class Behaviour:
         """
         found = self.mark(traces)
         if required and not any(map(any, found)):
-            raise ProbeError(f"no sentence of these {len(traces)} traces shows {self.name!r}: name another behaviour")
+            raise ProbeError(f"no sentence of these {len(traces)} traces shows {self.name!r}; name another behaviour")
         return found
 
     def __repr__(self) -> str:
@@ -149,32 +157,31 @@ def find_behaviour(
     taxonomy: Taxonomy | None = None,
     model: Model | None = None,
 ) -> Behaviour:
-    """The behaviour that a name stands for, as commands and notebooks write it.
+    """Find the behaviour that a command or a notebook names.
 
     Args:
-        name: the number or name of a taxonomy's category; ``SCHEME:NAME`` for a counter; or a type of sentence.
-        problem_set: whose types of sentence may be named.
-        taxonomy: whose categories may be named, with the ``model`` that it reads. If given, a name that is a category
-            of it stands for that.
+        name: the number or name of a taxonomy's category, ``SCHEME:NAME`` for a counter, or a type of sentence. Where
+            several have that name, the category comes first.
+        problem_set: its types of sentence may be named.
+        taxonomy: its categories may be named; give the ``model`` that it reads as well.
         model: the model that the taxonomy reads.
+
+    Returns:
+        The behaviour.
 
     Raises:
         ProbeError: if nothing has that name; the message names the nearest that exists.
     """
     text = str(name)
-    if taxonomy is not None and (text.isdecimal() or text in taxonomy.names or ":" not in text):
+    typed = problem_set is not None and problem_set.sentence_type is not None
+    if taxonomy is not None and (text.isdecimal() or text in taxonomy.names or not (typed or ":" in text)):
         if model is None:
-            raise ProbeError("a category of a taxonomy needs the model that the taxonomy reads: pass model as well")
-        if text.isdecimal() or text in taxonomy.names or problem_set is None or problem_set.sentence_type is None:
-            return Behaviour.of_category(taxonomy, name, model)
+            raise ProbeError(f"behaviour {text!r} is a category of a taxonomy; give the model that the taxonomy reads")
+        return Behaviour.of_category(taxonomy, name, model)
     if ":" in text:
         return Behaviour.of_counter(text)
     if text.isdecimal():
-        raise ProbeError(f"behaviour {text} is the number of a category: name the run or the taxonomy that has it")
+        raise ProbeError(f"behaviour {text} is the number of a category; give the run or the taxonomy that has it")
     if problem_set is None:
-        raise ProbeError(f"behaviour is {text!r}: write SCHEME:NAME, or give the problem set or taxonomy that has it")
+        raise ProbeError(f"behaviour is {text!r}; write SCHEME:NAME, or give the problem set or taxonomy that has it")
     return Behaviour.of_type(problem_set, text)
-
-
-def _texts(trace: Trace) -> list[str]:
-    return [trace.sentence_text(sentence) for sentence in trace.sentences]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
 from probe.html import html_table
-from probe.models import Site
+from probe.models import Site, seeded
 from probe.taxonomy.edits import Edits, write_template
 from probe.taxonomy.sae.normaliser import Normaliser
 from probe.taxonomy.sae.weights import Weights
@@ -49,13 +50,14 @@ class Taxonomy:
         site: str,
         normaliser: Normaliser,
         weights: Weights,
+        *,
+        model_name: str = "",
         labels: Sequence[str] = (),
         examples: Sequence[Sequence[str]] = (),
-        scores: dict[str, Any] | None = None,
-        model_name: str = "",
-        edits: Edits | None = None,
         titles: Sequence[str | None] = (),
         descriptions: Sequence[str | None] = (),
+        edits: Edits | None = None,
+        scores: dict[str, Any] | None = None,
     ) -> None:
         self.site = str(Site.parse(site))
         self.normaliser = normaliser
@@ -153,7 +155,7 @@ class Taxonomy:
         )
         d_model, size = self._weights.encoder.shape
         config = TopKSAEConfig(d_in=d_model, d_sae=size, k=self.k_active, apply_b_dec_to_input=True, metadata=metadata)
-        with torch.random.fork_rng(devices=[]):  # it draws weights of its own, which are not kept
+        with seeded(0):  # the SAE begins with random weights, which are replaced
             sae = TopKSAE(config)
         with torch.no_grad():
             sae.W_enc.copy_(self._weights.encoder)
@@ -191,20 +193,20 @@ class Taxonomy:
         try:
             tensors = load_file(path)
             encoder, decoder, mean = (tensors[name] for name in ("W_enc", "W_dec", "b_dec"))
-        except Exception as error:  # safetensors raises its own kinds for a missing and for a damaged file
+        except (OSError, SafetensorError, KeyError) as error:
             raise ProbeError(f"{path} cannot be read ({error}); fit the taxonomy again") from None
         edits = folder / EDITS
         return cls(
             about["site"],
             Normaliser(mean, about["outlier_limit"]),
             Weights(encoder, decoder, read_json(folder / "cfg.json")["k"]),
-            about["labels"],
-            about["examples"],
-            read_json(folder / "scores.json"),
-            about["model"],
-            Edits.read(edits, len(decoder)) if edits.exists() else None,
-            about["titles"],
-            about["descriptions"],
+            model_name=about["model"],
+            labels=about["labels"],
+            examples=about["examples"],
+            titles=about["titles"],
+            descriptions=about["descriptions"],
+            edits=Edits.read(edits, len(decoder)) if edits.exists() else None,
+            scores=read_json(folder / "scores.json"),
         )
 
     def __repr__(self) -> str:

@@ -57,6 +57,11 @@ class Trace:
     def sentence_text(self, sentence: Sentence) -> str:
         return self.text[sentence.start : sentence.end]
 
+    @property
+    def sentence_texts(self) -> list[str]:
+        """The text of each sentence, in order."""
+        return [self.sentence_text(sentence) for sentence in self.sentences]
+
 
 def make_trace(
     model: Model,

@@ -7,6 +7,7 @@ import torch
 from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, fit_taxonomy, taxonomy_sites
+from probe.taxonomy.sae.weights import Weights
 
 SITE = "resid_post.1"
 
@@ -83,8 +84,9 @@ def test_shapes_and_formats(taxonomy: Taxonomy, raw: torch.Tensor) -> None:
 
 def test_only_the_output_of_a_block_has_a_layer_to_decode_at(taxonomy: Taxonomy) -> None:
     """``resid_pre.2`` is not ``resid_post.2``: a taxonomy of the one must not be read at the other."""
+    weights = Weights(torch.zeros(32, 2), torch.zeros(2, 32), 1)
     for site in ("resid_pre.2", "embed"):
-        elsewhere = Taxonomy(site, taxonomy.normaliser, taxonomy._weights)
+        elsewhere = Taxonomy(site, taxonomy.normaliser, weights)
         with pytest.raises(ProbeError, match=f"fitted at {site}"):
             _ = elsewhere.layer
 

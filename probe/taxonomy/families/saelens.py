@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from probe.models import seeded
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, draw
 from probe.taxonomy.families.clusterings import SphericalKMeans
 
@@ -70,8 +71,7 @@ class SAEFamily(Family):
         start = x[draw(len(x), 8192, self.random_state)]
         centres = SphericalKMeans(self.n_behaviours, random_state=self.random_state).fit(start).directions_
         vectors = torch.tensor(x)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
+        with seeded(self.random_state):
             sae = self._untrained(x.shape[1])
         with torch.no_grad():
             sae.W_dec.copy_(centres)
@@ -217,7 +217,7 @@ def for_inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
 
     state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
     sae.process_state_dict_for_saving_inference(state)
-    with torch.random.fork_rng(devices=[]):  # it draws weights before it is given these
+    with seeded(0):  # the SAE begins with random weights, which are replaced
         found = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
     found.load_state_dict(state)
     found.fold_W_dec_norm()

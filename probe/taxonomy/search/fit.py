@@ -115,8 +115,8 @@ def from_grid(
         chosen.site,
         split.normaliser,
         weights,
-        label_behaviours(split.texts, behaviours, chosen.size),
-        nearest_sentences(split.texts, activations, behaviours),
-        scores,
-        train.model_name,
+        model_name=train.model_name,
+        labels=label_behaviours(split.texts, behaviours, chosen.size),
+        examples=nearest_sentences(split.texts, activations, behaviours),
+        scores=scores,
     )
