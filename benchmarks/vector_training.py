@@ -23,7 +23,7 @@ from benchmarks.workload import models, steering_vectors, story_traces, twin
 from probe.hooks import force
 from probe.models import Model
 from probe.steering import BehaviourVectors, GateBatch
-from probe.steering.objective import Objective
+from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix
 
 RATE, BEHAVIOURS, EPOCHS = 0.12, 4, 3
@@ -80,12 +80,12 @@ def sides_of(model: Model, batches: list[GateBatch], folder: Path) -> dict[str, 
     seen, whole = Prefix(model, batches, persistent.layer, folder), twin(model)
 
     def ours(mechanism: BehaviourVectors) -> Callable[[], Tensor]:
-        objective = Objective(model, mechanism)
+        gate_loss = GateLoss(model, mechanism)
 
         def step() -> Tensor:
             mechanism.zero_grad()
             for batch, hidden in (seen[i] for i in range(len(seen))):
-                objective(batch, hidden).losses.sum().backward()
+                gate_loss(batch, hidden).losses.sum().backward()
             return _gradient(mechanism)
 
         return step

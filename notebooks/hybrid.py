@@ -56,14 +56,14 @@ taxonomy
 
 # %%
 layer = steering_layer(pair.base, None)
-reader = probe.learn_reader(pair, taxonomy, traces, train, acts)
+reader = probe.learn_reader(pair, taxonomy, traces, train, acts=acts)
 gates, gates_checked = (
-    list(probe.collect_gates(pair, taxonomy, each, those, sentences))
+    list(probe.collect_gates(pair, taxonomy, each, those, acts=sentences))
     for each, those, sentences in ((traces, train, acts), (checked, validation, acts_checked))
 )
-config = SteeringConfig(epochs=4)
-vectors = probe.learn_vectors(pair.base, gates, gates_checked, taxonomy.n_behaviours, layer, config, seed=0).vectors
-single = probe.learn_vectors(pair.base, gates, gates_checked, 1, layer, config, seed=0).vectors
+how = {"layer": layer, "config": SteeringConfig(epochs=4), "seed": 0}
+vectors = probe.learn_vectors(pair.base, gates, gates_checked, n_behaviours=taxonomy.n_behaviours, **how).vectors
+single = probe.learn_vectors(pair.base, gates, gates_checked, n_behaviours=1, **how).vectors
 
 # %% [markdown]
 # ## One answer
@@ -108,7 +108,9 @@ done = {arm.name: probe.evaluate_arm(pair, arm, test, max_new_tokens=limit) for 
 # %%
 layers = tuple(range(pair.base.n_layers))
 states, states_checked = (policy_data(pair.base, each, layers) for each in (gates, gates_checked))
-policy = learn_policy(states, states_checked, layers, taxonomy.n_behaviours, PolicyConfig(), seed=0)
+policy = learn_policy(
+    states, states_checked, layers=layers, n_behaviours=taxonomy.n_behaviours, config=PolicyConfig(), seed=0
+)
 alone = probe.oracle_free_arm(policy, vectors)
 done[alone.name] = probe.evaluate_arm(pair.base, alone, test, max_new_tokens=limit)
 residual_bits(policy, states_checked)
@@ -151,4 +153,4 @@ bits_figure(results)
 count = sum(batch.behaviour[batch.gate].bincount(minlength=taxonomy.n_behaviours) for batch in gates)
 base_traces = list(probe.generate_traces(pair.base, problems, validation, max_new_tokens=limit))
 trained = [k for k in range(taxonomy.n_behaviours) if count[k] >= 10]
-flip_rates(pair, taxonomy, vectors, base_traces, validation, behaviours=trained, starts=60)
+flip_rates(pair, taxonomy, base_traces, validation, mechanism=vectors, behaviours=trained, starts=60)

@@ -61,13 +61,19 @@ taxonomy
 
 # %%
 layer = steering_layer(pair.base, None)
-reader = probe.learn_reader(pair, taxonomy, thinking, train, acts)
+reader = probe.learn_reader(pair, taxonomy, thinking, train, acts=acts)
 gates, gates_checked = (
-    list(probe.collect_gates(pair, taxonomy, each, those, sentences))
+    list(probe.collect_gates(pair, taxonomy, each, those, acts=sentences))
     for each, those, sentences in ((thinking, train, acts), (checked, validation, acts_checked))
 )
 learned = probe.learn_vectors(
-    pair.base, gates, gates_checked, taxonomy.n_behaviours, layer, SteeringConfig(epochs=4), seed=0
+    pair.base,
+    gates,
+    gates_checked,
+    n_behaviours=taxonomy.n_behaviours,
+    layer=layer,
+    config=SteeringConfig(epochs=4),
+    seed=0,
 )
 learned.history
 

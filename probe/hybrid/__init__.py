@@ -40,7 +40,7 @@ from probe.hybrid.emit import (
 from probe.hybrid.evaluate import (
     ArmResult as ArmResult,
     evaluate_arm as evaluate_arm,
-    judge as judge,
+    grade_answers as grade_answers,
     summarise as summarise,
 )
 from probe.hybrid.gap import (

@@ -67,7 +67,13 @@ def draws(problem_id: str, seed: int, max_new_tokens: int) -> Float[Tensor, "tok
 
 
 def decode_hybrid(
-    models: Pair | Model, arm: Arm, problems: Sequence[Problem], *, max_new_tokens: int, seed: int = 0, slots: int = 64
+    models: Pair | Model,
+    arm: Arm,
+    problems: Sequence[Problem],
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> list[HybridTrace]:
     """Decode problems under one arm.
 
@@ -77,7 +83,7 @@ def decode_hybrid(
         arm: the policy, and what steered rows emit.
         max_new_tokens: limit of emitted tokens, the end token included.
         seed: of the random controls.
-        slots: how many problems are under way at once.
+        batch_size: how many problems are under way at once.
 
     Returns:
         One trace a problem, in order. A row ends at an end token of either model.
@@ -85,7 +91,7 @@ def decode_hybrid(
     Raises:
         ProbeError: if the arm asks the thinking model and only the base model is given.
     """
-    found = dict(stream_hybrid(models, arm, problems, max_new_tokens=max_new_tokens, seed=seed, slots=slots))
+    found = dict(stream_hybrid(models, arm, problems, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size))
     return [found[item] for item in range(len(problems))]
 
 
@@ -96,7 +102,7 @@ def stream_hybrid(
     *,
     max_new_tokens: int,
     seed: int = 0,
-    slots: int = 64,
+    batch_size: int = 64,
     late: bool | None = None,
     watch: Callable[[dict[str, list[float]]], None] | None = None,
 ) -> Iterator[tuple[int, HybridTrace]]:
@@ -136,7 +142,7 @@ def stream_hybrid(
         return columns
 
     for item, columns, truncated in stream(
-        lanes, watched, ends=ends, max_new_tokens=max_new_tokens, slots=slots, late=late
+        lanes, watched, ends=ends, max_new_tokens=max_new_tokens, slots=batch_size, late=late
     ):
         record = zip(*columns, strict=True) if columns else [()] * len(_RECORD)
         filled = {

@@ -70,7 +70,9 @@ def evaluate_arm(
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         some = [problems[item] for item in missing]
-        for at, trace in stream_hybrid(models, arm, some, max_new_tokens=max_new_tokens, seed=seed, slots=batch_size):
+        for at, trace in stream_hybrid(
+            models, arm, some, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size
+        ):
             yield missing[at], asdict(trace)
 
     rows, seconds = in_stream(len(problems), decode, part=batch_size, name=arm.name, folder=folder, progress=progress)
@@ -104,7 +106,7 @@ def rollouts(
     return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters)
 
 
-def judge(
+def grade_answers(
     problem_set: ProblemSet, problems: Sequence[Problem], texts: Sequence[str], think_close: str
 ) -> list[bool | None]:
     """Right, wrong, or None where the grader could not tell; such problems are left out and counted."""
@@ -116,6 +118,7 @@ def judge(
 
 def summarise(
     correct: Sequence[bool | None],
+    *,
     lengths: Sequence[int],
     truncated: Sequence[bool],
     steered_fraction: float,

@@ -24,11 +24,11 @@ from probe.taxonomy import Taxonomy
 
 def v1_arms(
     taxonomy: Taxonomy,
+    *,
     vectors: Mechanism,
     bias: Mechanism,
     learned: Mechanism,
     reader: ComingReader,
-    *,
     strengths: tuple[float, ...],
     windows: tuple[int, ...],
     seed: int,

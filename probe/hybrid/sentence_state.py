@@ -1,7 +1,5 @@
 """Where in its sentence each row is, told token by token as the text is emitted."""
 
-from functools import lru_cache
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -10,7 +8,6 @@ from transformers import PreTrainedTokenizerFast
 _CLOSING = "\"'”’)]}*_ "
 
 
-@lru_cache(maxsize=4)
 def sentence_enders(tokenizer: PreTrainedTokenizerFast, vocab: int) -> Bool[Tensor, " vocab"]:
     """Which tokens end a sentence: those whose text ends in a full stop, a question or exclamation mark, or a line.
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from probe.config import check_above_zero, check_least
 from probe.files import read_json, write_json
 from probe.hooks import forced_pass
-from probe.models import Model
+from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
 
 
@@ -139,10 +139,10 @@ def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]
 def learn_policy(
     train: PolicyData,
     validation: PolicyData,
+    *,
     layers: Sequence[int],
     n_behaviours: int,
     config: PolicyConfig,
-    *,
     seed: int,
     progress: bool = False,
 ) -> BasePolicy:
@@ -151,12 +151,19 @@ def learn_policy(
     Args:
         train, validation: from :func:`policy_data`, at the same layers.
     """
-    torch.manual_seed(seed)
-    width = train.states.shape[1]
-    policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
-    policy = policy.to(train.states.device)
-    policy.mean.copy_(train.states.mean(0))
-    policy.spread.copy_(train.states.std(0).clamp(min=1e-6))
+    device, width = train.states.device, train.states.shape[1]
+    with seeded(seed, device):  # layers and dropout draw from the global generators alone
+        policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
+        policy = policy.to(device)
+        policy.mean.copy_(train.states.mean(0))
+        policy.spread.copy_(train.states.std(0).clamp(min=1e-6))
+        _train(policy, train, validation, config, seed=seed, progress=progress)
+    return policy.eval().requires_grad_(False)
+
+
+def _train(
+    policy: BasePolicy, train: PolicyData, validation: PolicyData, config: PolicyConfig, *, seed: int, progress: bool
+) -> None:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=0.01)
     steps = config.epochs * -(-len(train.wanted) // config.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -177,7 +184,6 @@ def learn_policy(
         elif since >= config.patience:
             break
     policy.load_state_dict(best)
-    return policy.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -71,8 +71,8 @@ def learn_reader(
     taxonomy: Taxonomy,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
-    acts: SentenceActivations,
     *,
+    acts: SentenceActivations,
     seed: int = 0,
     batch_size: int = 16,
 ) -> ComingReader:

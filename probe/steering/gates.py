@@ -55,8 +55,8 @@ def collect_gates(
     taxonomy: Taxonomy,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
-    acts: SentenceActivations | None = None,
     *,
+    acts: SentenceActivations | None = None,
     batch_size: int = 16,
 ) -> Iterator[GateBatch]:
     """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.

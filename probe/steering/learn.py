@@ -17,12 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.errors import ProbeError
-from probe.models import Model, place
+from probe.models import Model, place, seeded
 from probe.steering.balance import gate_weights
 from probe.steering.config import SteeringConfig
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import Mechanism
-from probe.steering.objective import Objective
+from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix, cache_folder, resid_below, share
 from probe.steering.vectors import BehaviourVectors
 
@@ -57,14 +57,14 @@ def learn_vectors(
     base: Model,
     train: Sequence[GateBatch],
     validation: Sequence[GateBatch],
+    *,
     n_behaviours: int,
     layer: int,
     config: SteeringConfig,
-    *,
     seed: int,
-    progress: bool = False,
-    cache: Path | None = None,
+    folder: str | Path | None = None,
     accelerator: "Accelerator | None" = None,
+    progress: bool = False,
 ) -> Learned:
     """Learn one vector a behaviour and the strength network together.
 
@@ -81,14 +81,22 @@ def learn_vectors(
     Raises:
         ProbeError: if a step has fewer batches than there are processes.
     """
-    torch.manual_seed(seed)
     unit = typical_coordinate(base, train[:4], layer)
-    vectors = BehaviourVectors(
-        n_behaviours, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent
-    )
-    vectors.directions.data.normal_(std=0.01)
+    with seeded(seed):
+        vectors = BehaviourVectors(
+            n_behaviours, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent
+        )
+        vectors.directions.data.normal_(std=0.01)
     return learn_mechanism(
-        base, vectors, train, validation, config, seed=seed, progress=progress, cache=cache, accelerator=accelerator
+        base,
+        vectors,
+        train,
+        validation,
+        config=config,
+        seed=seed,
+        folder=folder,
+        accelerator=accelerator,
+        progress=progress,
     )
 
 
@@ -97,12 +105,12 @@ def learn_mechanism(
     mechanism: Mechanism,
     train: Sequence[GateBatch],
     validation: Sequence[GateBatch],
-    config: SteeringConfig,
     *,
+    config: SteeringConfig,
     seed: int,
-    progress: bool = False,
-    cache: Path | None = None,
+    folder: str | Path | None = None,
     accelerator: "Accelerator | None" = None,
+    progress: bool = False,
 ) -> Learned:
     """Learn any mechanism, from where it stands.
 
@@ -130,12 +138,13 @@ def learn_mechanism(
     for parameter in mechanism.parameters():
         parameter.grad = torch.zeros_like(parameter)  # a process without a gate has something to add all the same
     generator = torch.Generator().manual_seed(seed)
-    objective = Objective(base, mechanism)
+    gate_loss = GateLoss(base, mechanism)
     bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
-    with cache_folder(cache, accelerator) as folder:
-        seen = Prefix(base, train, mechanism.layer, folder, accelerator)
-        held = Prefix(base, validation, mechanism.layer, folder, accelerator)
-        history = [_evaluate(objective, held, accelerator)]
+    with cache_folder(folder, accelerator) as kept:
+        train_states, validation_states = (
+            Prefix(base, batches, mechanism.layer, kept, accelerator=accelerator) for batches in (train, validation)
+        )
+        history = [_evaluate(gate_loss, validation_states, accelerator)]
         best = _state(mechanism)
         for _ in range(config.epochs):
             order = torch.randperm(len(train), generator=generator).tolist()
@@ -143,7 +152,7 @@ def learn_mechanism(
                 weights = gate_weights([train[i] for i in step], mechanism.n_behaviours, config, generator)
                 optimizer.zero_grad(set_to_none=False)
                 for i, weight in list(zip(step, weights, strict=True))[rank::processes]:
-                    losses = objective(*seen[i]).losses
+                    losses = gate_loss(*train_states[i]).losses
                     if len(losses):
                         (losses * weight).sum().backward()
                 for parameter in mechanism.parameters():
@@ -153,7 +162,7 @@ def learn_mechanism(
                 optimizer.step()  # where there is no gate there is no gradient, and nothing moves
                 schedule.step()
                 bar.update()
-            history.append(_evaluate(objective, held, accelerator))
+            history.append(_evaluate(gate_loss, validation_states, accelerator))
             losses = [epoch["loss"] for epoch in history]
             if losses[-1] <= min(losses):
                 best = _state(mechanism)
@@ -162,7 +171,7 @@ def learn_mechanism(
         bar.close()
         mechanism.load_state_dict(best)
         if isinstance(mechanism, BehaviourVectors):
-            mechanism.fold(_mean_strengths(mechanism, seen, accelerator))
+            mechanism.fold(_mean_strengths(mechanism, train_states, accelerator))
     return Learned(mechanism.eval().requires_grad_(False), history)
 
 
@@ -185,10 +194,10 @@ def _state(mechanism: Mechanism) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _evaluate(objective: Objective, batches: Prefix, accelerator: "Accelerator | None") -> dict[str, float]:
+def _evaluate(gate_loss: GateLoss, batches: Prefix, accelerator: "Accelerator | None") -> dict[str, float]:
     sums = torch.zeros(3, device=batches.device)
     for batch, hidden in _mine(batches, accelerator):
-        scored = objective(batch, hidden)
+        scored = gate_loss(batch, hidden)
         sums += torch.stack([scored.losses.sum(), scored.right.sum(), batch.gate.sum()])
     loss, right, n = _sum(sums, accelerator).tolist()
     return {"loss": loss / max(n, 1), "accuracy": right / max(n, 1), "gates": int(n)}

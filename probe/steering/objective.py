@@ -29,7 +29,7 @@ class Scored:
     right: Bool[Tensor, " gates"]
 
 
-class Objective:
+class GateLoss:
     """Scores batches under a mechanism; only the layers above its site are run, and logits are formed at gates only.
 
     Args:

@@ -46,6 +46,7 @@ class Prefix(Sequence[tuple[GateBatch, Tensor]]):
         batches: Sequence[GateBatch],
         layer: int,
         folder: Path,
+        *,
         accelerator: "Accelerator | None" = None,
     ) -> None:
         self.batches, self.device = batches, base.device
@@ -77,11 +78,11 @@ def share(accelerator: "Accelerator | None") -> tuple[int, int]:
 
 
 @contextmanager
-def cache_folder(given: Path | None, accelerator: "Accelerator | None") -> Iterator[Path]:
+def cache_folder(given: str | Path | None, accelerator: "Accelerator | None") -> Iterator[Path]:
     """The folder given; else a temporary one, the same for every process, gone afterwards."""
     if given is not None or accelerator is None:
         with tempfile.TemporaryDirectory() as made:
-            yield Path(made) if given is None else given
+            yield Path(made if given is None else given)
         return
     from accelerate.utils import broadcast_object_list
 

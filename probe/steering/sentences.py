@@ -31,9 +31,9 @@ def sentence_batches(
     taxonomy: Taxonomy,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
-    acts: SentenceActivations,
     *,
-    most: int = 2048,
+    acts: SentenceActivations,
+    per_behaviour: int = 2048,
     batch_size: int = 16,
 ) -> list[GateBatch]:
     """For each behaviour the sentences of the thinking model that the base model finds least likely.
@@ -41,7 +41,7 @@ def sentence_batches(
     Args:
         traces, problems: the thinking model's, in the same order.
         acts: their sentences, as they were harvested.
-        most: how many sentences a behaviour.
+        per_behaviour: how many sentences of each behaviour are kept at most.
 
     Returns:
         Batches in which every token of such a sentence is a gate, and each sentence a group.
@@ -61,7 +61,7 @@ def sentence_batches(
                     spans.append((row, i, s, loss))
                     ranked[named[i, s]].append(loss)
         found.append((forced, spans))
-    least = {k: sorted(losses, reverse=True)[:most][-1] if losses else 0.0 for k, losses in ranked.items()}
+    least = {k: sorted(losses, reverse=True)[:per_behaviour][-1] if losses else 0.0 for k, losses in ranked.items()}
     batches = []
     for forced, spans in found:
         gate = torch.zeros_like(forced.emitted)
@@ -78,10 +78,10 @@ def learn_on_sentences(
     base: Model,
     train: Sequence[GateBatch],
     validation: Sequence[GateBatch],
+    *,
     n_behaviours: int,
     layer: int,
     config: SteeringConfig,
-    *,
     seed: int,
     progress: bool = False,
 ) -> tuple[FixedVectors, FixedVectors, list[dict[str, float]]]:
@@ -101,8 +101,7 @@ def learn_on_sentences(
     ) -> Learned:
         vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
         vectors.directions.data = start.clone()
-        torch.manual_seed(seed)
-        return learn_mechanism(base, vectors, seen, held, alike, seed=seed, progress=progress)
+        return learn_mechanism(base, vectors, seen, held, config=alike, seed=seed, progress=progress)
 
     alike = replace(config, balance=True, per_trace=None)
     whole, held = ([_whole(batch) for batch in some] for some in (train, validation))

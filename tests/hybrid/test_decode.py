@@ -50,8 +50,8 @@ def vectors(pair):
     return made
 
 
-def decode(pair, arm, problems, seed=0, slots=64):
-    return decode_hybrid(pair, arm, problems, max_new_tokens=NEW_TOKENS, seed=seed, slots=slots)
+def decode(pair, arm, problems, seed=0, batch_size=64):
+    return decode_hybrid(pair, arm, problems, max_new_tokens=NEW_TOKENS, seed=seed, batch_size=batch_size)
 
 
 def tokens_of(traces):
@@ -93,7 +93,7 @@ def test_steering_does_something(pair, problems, steered):
 
 def test_batched_equals_single_equals_refilled(pair, problems, steered):
     batch = decode(pair, steered, problems)
-    assert tokens_of(decode(pair, steered, problems, slots=2)) == tokens_of(batch)
+    assert tokens_of(decode(pair, steered, problems, batch_size=2)) == tokens_of(batch)
     for problem, trace in zip(problems, batch, strict=True):
         assert tokens_of(decode(pair, steered, [problem])) == tokens_of([trace])
 

@@ -57,7 +57,7 @@ def test_gates_are_named_by_their_sentence(llamas, taxonomy, traces, some, acts)
         for (i, s), behaviour in zip(acts.index, taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist(), strict=True)
         for j in range(traces[i].sentences[s].token_start, traces[i].sentences[s].token_end)
     }
-    batches = list(collect_gates(llamas, taxonomy, traces, some, acts, batch_size=1))
+    batches = list(collect_gates(llamas, taxonomy, traces, some, acts=acts, batch_size=1))
     plain = list(collect_gates(llamas, taxonomy, traces, some, batch_size=1))
     order = sorted(range(len(traces)), key=lambda i: len(traces[i].tokens) + (not traces[i].truncated))
     for i, batch, other in zip(order, batches, plain, strict=True):
@@ -71,8 +71,8 @@ def test_gates_are_named_by_their_sentence(llamas, taxonomy, traces, some, acts)
 def test_ways_of_naming_are_counted_at_gates(llamas, taxonomy, traces, some, acts):
     torch.manual_seed(1)
     reader = ComingReader(3, llamas.thinking.d_model, K).requires_grad_(False)
-    gates = list(collect_gates(llamas, taxonomy, traces, some, acts, batch_size=2))
-    found = naming_agreement(llamas, taxonomy, reader, gates, traces, some, batch_size=2)
+    gates = list(collect_gates(llamas, taxonomy, traces, some, acts=acts, batch_size=2))
+    found = naming_agreement(llamas, taxonomy, traces, some, reader=reader, gates=gates, batch_size=2)
     hits, n = {"single": 0, "pooled": 0, "coming": 0}, 0
     for trace, problem, wanted in zip(traces, some, token_behaviours(taxonomy, traces, acts), strict=True):
         read, emitted = {}, [*trace.tokens, *([] if trace.truncated else llamas.thinking.eos_ids[:1])]
@@ -106,7 +106,7 @@ def test_a_vector_of_nothing_flips_nothing(llamas, taxonomy, problems, some):
     base = list(generate_traces(llamas.base, problems, some, max_new_tokens=60))
     assert sentence_starts(llamas, base, some, 9, 0) == sentence_starts(llamas, base, some, 9, 0)
     nothing = FixedVectors.of(torch.zeros(K, llamas.base.d_model), LAYER)
-    rates = flip_rates(llamas, taxonomy, nothing, base, some, starts=9)
+    rates = flip_rates(llamas, taxonomy, base, some, mechanism=nothing, starts=9)
     assert rates.starts > 0 and {each.rate for each in rates.per_behaviour if each.n} == {0.0}
     assert sum(round(each.unsteered * rates.starts) for each in rates.per_behaviour) <= rates.starts
     assert "<table>" in rates._repr_html_() and rates.to_dict()["per_behaviour"][0] == asdict(rates.per_behaviour[0])
@@ -144,7 +144,7 @@ def test_a_pair_of_one_model_has_one_direction(llamas, taxonomy, traces, problem
 
 
 def test_directions_that_nobody_trains(llamas, taxonomy, traces, some, acts):
-    gates = list(collect_gates(llamas, taxonomy, traces, some, acts, batch_size=2))
+    gates = list(collect_gates(llamas, taxonomy, traces, some, acts=acts, batch_size=2))
     made = difference_of_means(llamas.base, gates, K, LAYER)
     at_gates, everywhere = {k: [] for k in range(K)}, []
     for batch in gates:

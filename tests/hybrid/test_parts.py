@@ -64,7 +64,7 @@ def test_a_behaviour_is_read_off_the_newest_token(llamas, vectors, problems):
 def test_or_off_the_mean_over_the_sentence_so_far(llamas, vectors, problems):
     taxonomy = random_taxonomy(llamas.thinking, AT, K)
     pooled = named(
-        llamas, ThinkingBehaviour(taxonomy, pooled=True), vectors, problems, max_new_tokens=NEW_TOKENS, slots=2
+        llamas, ThinkingBehaviour(taxonomy, pooled=True), vectors, problems, max_new_tokens=NEW_TOKENS, batch_size=2
     )
     enders = sentence_enders(llamas.base.tokenizer, llamas.base.hf.config.vocab_size)
     differ = 0

@@ -16,9 +16,9 @@ def test_it_learns_what_can_be_told_and_loads_as_saved(tmp_path):
     policy = learn_policy(
         planted(6000, 0),
         planted(1000, 1),
-        (0, 3),
-        2,
-        PolicyConfig(hidden=32, epochs=25, batch_size=128, lr=0.01),
+        layers=(0, 3),
+        n_behaviours=2,
+        config=PolicyConfig(hidden=32, epochs=25, batch_size=128, lr=0.01),
         seed=0,
     )
     test = planted(1000, 2)
@@ -41,5 +41,7 @@ def test_what_the_state_does_not_tell_stays_to_be_told():
         generator = torch.Generator().manual_seed(seed)
         return PolicyData(torch.randn(n, 8, generator=generator), torch.randint(0, 2, (n,), generator=generator))
 
-    policy = learn_policy(coins(4000, 0), coins(2000, 1), (0, 1), 1, PolicyConfig(hidden=8, epochs=3), seed=0)
+    policy = learn_policy(
+        coins(4000, 0), coins(2000, 1), layers=(0, 1), n_behaviours=1, config=PolicyConfig(hidden=8, epochs=3), seed=0
+    )
     assert 0.98 < residual_bits(policy, coins(2000, 2))["bits_per_token"] < 1.05

@@ -13,7 +13,7 @@ from probe.hooks import force
 from probe.models import ModelConfig, load_model
 from probe.steering import FixedVectors, GateBatch, RankOne, SteeringConfig, learn_mechanism, learn_vectors
 from probe.steering.balance import gate_weights
-from probe.steering.objective import Objective
+from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix, resid_below
 
 LAYER, K = 1, 3
@@ -45,14 +45,14 @@ def model(tiny_folder):
 def test_every_kind_learns(model, persistent):
     train, held = gates_of(model), gates_of(model, 2, seed=1)
     config = replace(CONFIG, epochs=10, lr_vectors=1.0, persistent=persistent)
-    learned = [learn_vectors(model, train, held, K, LAYER, config, seed=0)]
+    learned = [learn_vectors(model, train, held, n_behaviours=K, layer=LAYER, config=config, seed=0)]
     for kind in (FixedVectors, RankOne):
         fresh = kind(K, model.d_model, LAYER, unit=learned[0].vectors.unit, persistent=persistent)
-        learned.append(learn_mechanism(model, fresh, train, held, config, seed=0))
+        learned.append(learn_mechanism(model, fresh, train, held, config=config, seed=0))
     for each in learned:
         first, best = each.history[0]["loss"], min(epoch["loss"] for epoch in each.history)
         assert best < 0.7 * first
-        scored = [Objective(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in held]
+        scored = [GateLoss(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in held]
         mean = torch.cat([score.losses for score in scored]).mean().item()
         assert mean == pytest.approx(best, rel=1e-4), "the best epoch's is kept, and folding changes nothing"
 
@@ -62,12 +62,15 @@ def test_any_number_of_steps_will_do(model, epochs):
     """Ten are one too many for the schedule's first tenth to be a step long."""
     train = gates_of(model, 1)
     config = replace(CONFIG, epochs=epochs, patience=99, batches_per_step=1)
-    assert len(learn_vectors(model, train, train, K, LAYER, config, seed=0).history) == epochs + 1
+    assert (
+        len(learn_vectors(model, train, train, n_behaviours=K, layer=LAYER, config=config, seed=0).history)
+        == epochs + 1
+    )
 
 
 def test_after_learning_the_mean_strength_at_a_behaviour_s_gates_is_one(model):
     train = gates_of(model)
-    vectors = learn_vectors(model, train, train, K, LAYER, CONFIG, seed=0).vectors
+    vectors = learn_vectors(model, train, train, n_behaviours=K, layer=LAYER, config=CONFIG, seed=0).vectors
     resid = torch.cat([resid_below(model, batch, LAYER)[batch.places] for batch in train])
     behaviour = torch.cat([batch.behaviour[batch.gate] for batch in train])
     strength = vectors.strength(resid, behaviour)
@@ -113,8 +116,8 @@ def test_what_lies_below_is_run_once_and_never_taken_for_another_s(model, tiny_f
 def test_a_cache_changes_nothing(model, tmp_path):
     train = gates_of(model)
     plain, kept, again = (
-        learn_vectors(model, train, train[:1], K, LAYER, CONFIG, seed=0, cache=cache)
-        for cache in (None, tmp_path, tmp_path)
+        learn_vectors(model, train, train[:1], n_behaviours=K, layer=LAYER, config=CONFIG, seed=0, folder=folder)
+        for folder in (None, tmp_path, tmp_path)
     )
     assert torch.equal(plain.vectors.vectors, kept.vectors.vectors)
     assert torch.equal(plain.vectors.vectors, again.vectors.vectors)
@@ -137,9 +140,10 @@ accelerator = Accelerator(cpu=True)
 model = load_model(ModelConfig(sys.argv[2]), device="cpu")
 train, held = gates_of(model), gates_of(model, 3, seed=1)
 train.append(replace(train[0], gate=torch.zeros_like(train[0].gate)))  # at times one process has nothing to do
-learned = learn_vectors(model, train, held, K, LAYER, CONFIG, seed=0, accelerator=accelerator)
+how = {"n_behaviours": K, "layer": LAYER, "seed": 0, "accelerator": accelerator}
+learned = learn_vectors(model, train, held, config=CONFIG, **how)
 try:
-    learn_vectors(model, train, held, K, LAYER, replace(CONFIG, batches_per_step=1), seed=0, accelerator=accelerator)
+    learn_vectors(model, train, held, config=replace(CONFIG, batches_per_step=1), **how)
     refused = ""
 except ProbeError as error:
     refused = str(error)

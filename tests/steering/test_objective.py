@@ -6,7 +6,7 @@ import torch
 from probe.hooks import Runner, force
 from probe.models import ModelConfig, load_model
 from probe.steering import BehaviourVectors, FixedVectors, GateBatch, SteeringConfig, learn_vectors
-from probe.steering.objective import Objective
+from probe.steering.objective import GateLoss
 from probe.steering.prefix import resid_below
 
 PROMPTS = [list(range(6, 17)), list(range(30, 34))]
@@ -28,7 +28,7 @@ def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
     behaviour = (torch.arange(gate.numel()) % 2).view(gate.shape)
     target = forced.ids.gather(1, forced.predicts + 1)
     batch = GateBatch(forced, gate, behaviour, target)
-    scored = Objective(model, vectors)(batch, resid_below(model, batch, LAYER))
+    scored = GateLoss(model, vectors)(batch, resid_below(model, batch, LAYER))
     summed, n = scored.losses.sum(), len(scored.losses)
 
     expected = 0.0
@@ -57,7 +57,8 @@ def test_no_gate_is_no_loss_and_learning_goes_on(tiny_folder, persistent):
     model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     forced = force(model, PROMPTS, TEXTS)
     batch = GateBatch(forced, torch.zeros_like(forced.emitted), torch.zeros_like(forced.predicts), forced.predicts)
-    learned = learn_vectors(model, [batch], [batch], 2, LAYER, SteeringConfig(epochs=2, persistent=persistent), seed=0)
+    config = SteeringConfig(epochs=2, persistent=persistent)
+    learned = learn_vectors(model, [batch], [batch], n_behaviours=2, layer=LAYER, config=config, seed=0)
     assert [epoch["gates"] for epoch in learned.history] == [0, 0, 0]
     assert [epoch["loss"] for epoch in learned.history] == [0, 0, 0]
     assert learned.vectors.vectors.isfinite().all()
@@ -73,7 +74,7 @@ def test_a_group_is_steered_together_and_nothing_else_sees_it(arch, tiny_folder)
     group = torch.where(torch.arange(gate.shape[1]) < 8, 1, 2).expand(gate.shape)
     target = forced.ids.gather(1, (forced.predicts + 1).clamp(max=forced.ids.shape[1] - 1))
     batch = GateBatch(forced, gate, torch.zeros_like(target), target, group)
-    losses = Objective(model, vectors)(batch, resid_below(model, batch, LAYER)).losses
+    losses = GateLoss(model, vectors)(batch, resid_below(model, batch, LAYER)).losses
 
     expected = []
     for row, spans in ((0, ((2, 6), (9, 11))), (1, ((4, 8),))):

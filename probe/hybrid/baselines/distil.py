@@ -31,10 +31,10 @@ def distil_lora(
     base: Model,
     train: tuple[Sequence[Trace], Sequence[Problem]],
     validation: tuple[Sequence[Trace], Sequence[Problem]],
-    rank: int,
-    folder: Path,
-    config: DistilConfig,
     *,
+    rank: int,
+    folder: str | Path,
+    config: DistilConfig,
     seed: int,
     progress: bool = False,
 ) -> Tuned:

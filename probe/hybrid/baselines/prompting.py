@@ -12,7 +12,7 @@ from probe.traces import Trace
 
 
 def few_shot_prompt(
-    base: Model, traces: Sequence[Trace], problems: Sequence[Problem], shots: int, question: str
+    base: Model, traces: Sequence[Trace], problems: Sequence[Problem], question: str, *, shots: int
 ) -> str:
     """Worked examples before the question: correct traces of the thinking model, each behind the base model's prompt.
 

@@ -93,10 +93,10 @@ def sentence_starts(
 def flip_rates(
     pair: Pair,
     taxonomy: Taxonomy,
-    mechanism: Mechanism,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
     *,
+    mechanism: Mechanism,
     behaviours: Sequence[int] | None = None,
     starts: int = 100,
     seed: int = 0,

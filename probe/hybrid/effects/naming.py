@@ -15,11 +15,11 @@ from probe.traces import Trace
 def naming_agreement(
     pair: Pair,
     taxonomy: Taxonomy,
-    reader: ComingReader,
-    gates: Sequence[GateBatch],
     traces: Sequence[Trace],
     problems: Sequence[Problem],
     *,
+    reader: ComingReader,
+    gates: Sequence[GateBatch],
     batch_size: int = 16,
 ) -> dict[str, float]:
     """Shares of gates at which the name is that of the sentence which the gate's token is in.

@@ -127,7 +127,9 @@ class Experiment:
         if name.startswith("v1"):
             vectors, bias = self.mechanism("v1"), self.mechanism("v1-bias")
             grid = {"strengths": options.v1_strengths, "windows": options.v1_windows}
-            arms = v1_arms(taxonomy, vectors, bias, first, self.vectors.reader, **grid, seed=seed)
+            arms = v1_arms(
+                taxonomy, vectors=vectors, bias=bias, learned=first, reader=self.vectors.reader, **grid, seed=seed
+            )
         elif name.startswith("v2"):
             rate = 0.0 if name == "v2" else self.result("v2").steered_fraction
             arms = v2_arms(taxonomy, self.mechanism("v2"), rate=rate, seed=seed)
@@ -173,13 +175,13 @@ class Experiment:
         else:
             config = _published(config)
             fresh = BehaviourVectors(k, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=persistent)
-        learned = learn_mechanism(base, fresh, train, validation, config, seed=seed, progress=stages.progress)
+        learned = learn_mechanism(base, fresh, train, validation, config=config, seed=seed, progress=stages.progress)
         return {name: learned.vectors}
 
     def _on_sentences(self, name: str) -> dict[str, Mechanism]:
         stages, inputs = self.stages, self.stages.inputs
         train, validation = (
-            sentence_batches(inputs.pair, self.taxonomy, list(traces), problems, acts)
+            sentence_batches(inputs.pair, self.taxonomy, list(traces), problems, acts=acts)
             for traces, problems, acts in zip(
                 (self.rollouts.train, self.rollouts.validation),
                 (inputs.train, inputs.validation),
@@ -192,9 +194,9 @@ class Experiment:
             inputs.pair.base,
             train,
             validation,
-            0 if name == "bias" else self.taxonomy.n_behaviours,
-            self.vectors.layer,
-            config,
+            n_behaviours=0 if name == "bias" else self.taxonomy.n_behaviours,
+            layer=self.vectors.layer,
+            config=config,
             seed=config.seeds[0],
             progress=stages.progress,
         )
@@ -221,19 +223,19 @@ class Experiment:
                 rates = flip_rates(
                     inputs.pair,
                     taxonomy,
-                    self.vectors.seeds[0],
                     list(self.rollouts.base),
                     inputs.test,
+                    mechanism=self.vectors.seeds[0],
                     behaviours=trained,
                     seed=self.stages.config.seed,
                 )
                 naming = naming_agreement(
                     inputs.pair,
                     taxonomy,
-                    self.vectors.reader,
-                    validation,
                     list(self.rollouts.validation),
                     inputs.validation,
+                    reader=self.vectors.reader,
+                    gates=validation,
                 )
                 found = {"flip": rates.to_dict(), "gates": torch.as_tensor(counts).tolist(), "naming": naming}
                 write_json(folder / "effects.json", found)
@@ -258,9 +260,9 @@ class Experiment:
                 policy = learn_policy(
                     train,
                     validation,
-                    layers,
-                    self.taxonomy.n_behaviours,
-                    config.policy,
+                    layers=layers,
+                    n_behaviours=self.taxonomy.n_behaviours,
+                    config=config.policy,
                     seed=config.seed,
                     progress=stages.progress,
                 )
@@ -305,7 +307,7 @@ class Experiment:
             return self._arm_stage(name, lambda at, _: run_lora(base, adapter, name, inputs.test, folder=at, **limits))
         if name == "few-shot":
             shots, train = config.hybrid.shots, list(self.rollouts.train)
-            return self._arm_stage(name, prompted(lambda q: few_shot_prompt(base, train, inputs.train, shots, q)))
+            return self._arm_stage(name, prompted(lambda q: few_shot_prompt(base, train, inputs.train, q, shots=shots)))
         if name == "handbook":
             return self._arm_stage(name, prompted(lambda q: handbook_prompt(base, self.taxonomy, q)))
         return self._arm_stage(
@@ -338,9 +340,9 @@ class Experiment:
                     inputs.pair.base,
                     (list(self.rollouts.train), inputs.train),
                     (list(self.rollouts.validation), inputs.validation),
-                    RANKS[name],
-                    folder,
-                    config.distil,
+                    rank=RANKS[name],
+                    folder=folder,
+                    config=config.distil,
                     seed=config.seed,
                     progress=stages.progress,
                 )

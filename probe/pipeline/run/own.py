@@ -38,7 +38,7 @@ from probe.hybrid import (
     agreement,
     evaluate_arm,
     gap_recovered,
-    judge,
+    grade_answers,
     least_similar,
     oracle_bits,
     stream_hybrid,
@@ -136,10 +136,15 @@ def try_arm(
         told_apart = object_hash([described if each is arm else "", split, len(some)])[:10]
         folder = experiment.folder.path / "own" / f"{each.name}-{told_apart}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
-        correct[each.name] = judge(inputs.problem_set, some, done.texts, inputs.pair.config.think_close)
-        lengths, truncated = [len(trace.tokens) for trace in done.traces], [trace.truncated for trace in done.traces]
+        correct[each.name] = grade_answers(inputs.problem_set, some, done.texts, inputs.pair.config.think_close)
         told[each.name] = {
-            **summarise(correct[each.name], lengths, truncated, done.steered_fraction, done.seconds),
+            **summarise(
+                correct[each.name],
+                lengths=[len(trace.tokens) for trace in done.traces],
+                truncated=[trace.truncated for trace in done.traces],
+                steered_fraction=done.steered_fraction,
+                seconds=done.seconds,
+            ),
             **oracle_bits(done),
             "agreement": agreement(done),
             "fitted_parameters": done.fitted_parameters,
@@ -177,7 +182,9 @@ def ask(
     made = experiment.arm(arm)
     problem = Problem("question", question, "")
     models = inputs.pair if made.asks else inputs.pair.base
-    ((_, trace),) = stream_hybrid(models, made, [problem], max_new_tokens=inputs.max_new_tokens, slots=1, watch=watch)
+    ((_, trace),) = stream_hybrid(
+        models, made, [problem], max_new_tokens=inputs.max_new_tokens, batch_size=1, watch=watch
+    )
     return Answer(trace, inputs.pair.base.decode(trace.tokens))
 
 

@@ -16,7 +16,7 @@ from probe.hybrid import (
     counted,
     detectable_gap,
     gap_recovered,
-    judge,
+    grade_answers,
     oracle_bits,
     seeds_recovered,
     summarise,
@@ -42,10 +42,10 @@ def results(
     entries = {
         name: summarise(
             correct[name],
-            [len(trace.tokens) for trace in traces],
-            [trace.truncated for trace in traces],
-            steered_fraction,
-            seconds,
+            lengths=[len(trace.tokens) for trace in traces],
+            truncated=[trace.truncated for trace in traces],
+            steered_fraction=steered_fraction,
+            seconds=seconds,
         )
         for name, (traces, steered_fraction, seconds) in rows.items()
     }
@@ -144,7 +144,10 @@ def _is_seed(name: str) -> bool:
 def judged(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[bool | None]]:
     """Every arm's answers on the test problems, graded."""
     close = inputs.pair.config.think_close
-    return {name: judge(inputs.problem_set, inputs.test, some, close) for name, some in _texts(rollouts, arms).items()}
+    return {
+        name: grade_answers(inputs.problem_set, inputs.test, some, close)
+        for name, some in _texts(rollouts, arms).items()
+    }
 
 
 def behaviours(

@@ -122,7 +122,7 @@ class Stages:
         missing = [] if finished else [name for name in wanted if not _learned(folder / name)]
         if not (folder / "reader" / "reader.json").exists():
             traces = list(rollouts.train)
-            learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts[0], seed=seeds[0]).save(
+            learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts=acts[0], seed=seeds[0]).save(
                 folder / "reader"
             )
         gates = self.gates(rollouts, taxonomy, acts) if missing else ([], [])
@@ -153,7 +153,13 @@ class Stages:
     def _learn(self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path) -> None:
         config, progress = self.config.steering, self.progress
         learned = learn_vectors(
-            self.inputs.pair.base, *gates, n_behaviours, layer, config, seed=seed, progress=progress
+            self.inputs.pair.base,
+            *gates,
+            n_behaviours=n_behaviours,
+            layer=layer,
+            config=config,
+            seed=seed,
+            progress=progress,
         )
         learned.vectors.save(folder)
         write_json(folder / _HISTORY, learned.history)
@@ -166,7 +172,7 @@ class Stages:
         """
         inputs = self.inputs
         train, validation = (
-            list(collect_gates(inputs.pair, taxonomy, list(traces), problems, None if acts is None else acts[i]))
+            list(collect_gates(inputs.pair, taxonomy, list(traces), problems, acts=None if acts is None else acts[i]))
             for i, (traces, problems) in enumerate(
                 ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
             )

@@ -33,7 +33,7 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     traces = list(generate_traces(pair.thinking, problems, some, max_new_tokens=12))
     before = {name: tensor.clone() for name, tensor in pair.base.hf.state_dict().items()}
     config = DistilConfig(epochs=6, lr=0.02, batch_size=2)
-    done = distil_lora(pair.base, (traces, some), (traces, some), 4, tmp_path, config, seed=0)
+    done = distil_lora(pair.base, (traces, some), (traces, some), rank=4, folder=tmp_path, config=config, seed=0)
     assert done.best["loss"] < 0.7 * done.history[0]["loss"]
     after = pair.base.hf.state_dict()
     assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
@@ -53,7 +53,7 @@ def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
     theirs, own = (
         (list(generate_traces(model, problems, some, max_new_tokens=12)), some) for model in (pair.thinking, pair.base)
     )
-    done = distil_lora(pair.base, theirs, own, 4, tmp_path, DistilConfig(epochs=2, lr=0.05), seed=0)
+    done = distil_lora(pair.base, theirs, own, rank=4, folder=tmp_path, config=DistilConfig(epochs=2, lr=0.05), seed=0)
     assert done.history[-1]["loss"] > done.history[0]["loss"], "what the model says by itself is less likely now"
     ids = torch.tensor([[5, 6, 7]])
     plain = pair.base.hf(ids).logits
@@ -73,7 +73,7 @@ def test_prompts_that_do_not_fit_are_refused(pair):
     some = problems.take("train", 2)
     traces = list(generate_traces(pair.thinking, problems, some, max_new_tokens=4))
     with pytest.raises(ProbeError, match="only 0 train traces are correct"):
-        few_shot_prompt(pair.base, traces, some, 1, "What?")
+        few_shot_prompt(pair.base, traces, some, "What?", shots=1)
     with pytest.raises(ProbeError, match="do not fit into the 512 positions"):
         run_prompted(pair.base, "few-shot", some, ["First " * 500] * 2, max_new_tokens=20)
     assert len(run_prompted(pair.base, "handbook", some, ["First", "Mia has"], max_new_tokens=3).texts) == 2
