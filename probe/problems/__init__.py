@@ -1,4 +1,4 @@
-"""Problem sets and graders: what the models are asked, and whether their answers are right."""
+"""Problem sets and graders: questions with checkable answers, and the decision whether an answer is right."""
 
 from probe.problems.grading import GRADERS as GRADERS, Grade as Grade, extract_answer as extract_answer
 from probe.problems.loading import load_problems as load_problems

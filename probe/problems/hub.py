@@ -1,4 +1,4 @@
-"""Well-known problem sets, from the Hugging Face hub or from a local copy of their file."""
+"""Published problem sets, from the Hugging Face hub or from a local copy of their file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class _Source:
     splits: tuple[str, ...]
     grader: str
     tidy: Callable[[dict[str, Any]], dict[str, Any]]
-    """From a record as published to one with ``question`` and ``answer``."""
+    """Turns a record as published into one with ``question`` and ``answer``."""
 
 
 def _gsm8k(record: dict[str, Any]) -> dict[str, Any]:
@@ -37,17 +37,22 @@ SOURCES = {
 }
 
 
-def hub_set(name: str, path: Path | None = None, grader: str | None = None, revision: str | None = None) -> ProblemSet:
-    """The set called ``name``, from the hub or, with ``path``, from a ``.jsonl`` or ``.parquet`` file as published.
+def hub_set(name: str, path: str | Path | None = None, grader: str | None = None) -> ProblemSet:
+    """Load a published problem set from the hub or from a local copy.
 
-    Where the source has a train and a test split, test stays test and a hash of the question takes validation problems
-    out of train; where it has one split, a hash makes all three.
+    Where the source has a train and a test split, the test split is kept and a hash of the question moves some train
+    problems to validation. Where it has one split, the hash makes all three.
+
+    Args:
+        name: a key of :data:`SOURCES`.
+        path: a ``.jsonl`` or ``.parquet`` file as published; None reads the hub.
+        grader: replaces the set's own grader.
 
     Raises:
-        ProbeError: if the hub cannot be reached, saying what to do, or a record is not as published.
+        ProbeError: if the hub cannot be reached, or a record is not as published.
     """
     source = SOURCES[name]
-    found = _from_hub(name, source, revision) if path is None else read_records(path)
+    found = _from_hub(name, source) if path is None else read_records(path)
     records = (_tidied(name, source, where, record) for where, record in found)
     return set_of_records(name, records, grader or source.grader, source=str(path or source.repository))
 
@@ -56,27 +61,24 @@ def _tidied(name: str, source: _Source, where: str, record: dict[str, Any]) -> R
     try:
         tidy = source.tidy(record)
     except KeyError as error:
-        raise ProbeError(f"{where} has no {error.args[0]!r}; is it a record of {name} as published?") from None
+        raise ProbeError(f"{where} has no {error.args[0]!r}; is this a record of {name} as published?") from None
     return where, {**tidy, "split": record["split"]} if "split" in record else tidy
 
 
-def _from_hub(name: str, source: _Source, revision: str | None) -> Iterator[Record]:
+def _from_hub(name: str, source: _Source) -> Iterator[Record]:
     from datasets import load_dataset
 
     try:
-        tables = {
-            each: load_dataset(source.repository, source.config, split=each, revision=revision)
-            for each in source.splits
-        }
+        tables = {each: load_dataset(source.repository, source.config, split=each) for each in source.splits}
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ProbeError(
-            f"{name} cannot be had from the hub ({reason}); give a local file instead: {name}:PATH.jsonl"
+            f"{name} cannot be loaded from the hub ({reason}); give a local file instead: {name}:PATH.jsonl"
         ) from None
     for split, table in tables.items():
         for i, record in enumerate(table):
             assert isinstance(record, dict)
             if len(tables) > 1:
-                held_out = split == "train" and split_of(record["question"]) == "validation"
-                record["split"] = "validation" if held_out else split
+                validates = split == "train" and split_of(record["question"]) == "validation"
+                record["split"] = "validation" if validates else split
             yield f"{source.repository} {split}, row {i}", record

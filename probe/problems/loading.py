@@ -1,4 +1,4 @@
-"""From what a user writes to a problem set."""
+"""Loading a problem set by its name or file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,15 +21,18 @@ def load_problems(
         spec: One of
 
             - ``story`` or ``story-share``: the bundled word problems;
-            - a ``.jsonl`` or ``.parquet`` file with ``question``, ``answer`` and, if you like, ``split`` and ``id``;
-            - ``gsm8k`` or ``math500``, from the Hugging Face hub, or ``gsm8k:PATH`` from a local copy;
+            - a ``.jsonl`` or ``.parquet`` file with ``question``, ``answer`` and, optionally, ``split`` and ``id``;
+            - ``gsm8k`` or ``math500`` from the Hugging Face hub, or ``gsm8k:PATH`` from a local copy;
             - ``reasoning-gym:TASK``.
-        seed: Draws another set, where problems are drawn.
-        grader: ``exact``, ``numeric`` or ``math-verify``; each set has a fitting default.
-        sizes: Problems a split, where problems are drawn; for example ``{"test": 2000}``.
+        seed: Seed of sets whose problems are generated; files and hub sets ignore it.
+        grader: ``exact``, ``numeric`` or ``math-verify``; None takes the set's default.
+        sizes: Number of problems in each split of a generated set, for example ``{"test": 2000}``.
+
+    Returns:
+        Problems in train, validation and test splits.
 
     Raises:
-        ProbeError: if the set is unknown or cannot be read, saying where and what to do.
+        ProbeError: if the set is unknown or cannot be read; the message says where and what to do.
 
     >>> problems = load_problems("story", sizes={"train": 10, "validation": 10, "test": 10})
     >>> problem = problems.take("test", 3)[0]
@@ -50,7 +53,7 @@ def load_problems(
         return file_set(path, grader)
     known = [*RECIPES, *SOURCES, "reasoning-gym:TASK"]
     if path.exists():
-        raise ProbeError(f"{path} is not a problem file that can be read; give a .jsonl or .parquet file")
+        raise ProbeError(f"{path} cannot be read as a problem file; give a .jsonl or .parquet file")
     raise ProbeError(
         f"unknown problem set {str(spec)!r}; {nearest(str(spec), known)} (or give a .jsonl or .parquet file)"
     )

@@ -1,4 +1,4 @@
-"""Problems from a file of the user's: JSON lines or Parquet."""
+"""Problems from a file: JSON lines or Parquet."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,18 +10,19 @@ from probe.files import read_jsonl
 from probe.problems.grading import read_number
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet, split_of
 
-#: A record and where it stands, as error messages say it.
 Record = tuple[str, dict[str, Any]]
+"""The place of a record, as error messages name it, and the record."""
 
 HASHED = "split {:.0f}/{:.0f}/{:.0f} by a hash of the question".format(*(100 * share for share in SPLITS.values()))
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """The records of a ``.jsonl`` or ``.parquet`` file.
+def read_records(path: str | Path) -> Iterator[Record]:
+    """Read the records of a ``.jsonl`` or ``.parquet`` file.
 
     Raises:
-        ProbeError: if the file cannot be read, or a line is not a JSON object, naming the line.
+        ProbeError: if the file cannot be read, or a line is not a JSON object; the message names the line.
     """
+    path = Path(path)
     if not path.is_file():
         raise ProbeError(f"the problem file {path} does not exist" if not path.exists() else f"{path} is not a file")
     if path.suffix == ".parquet":
@@ -31,21 +32,27 @@ def read_records(path: Path) -> Iterator[Record]:
         try:
             rows = pq.read_table(path).to_pylist()
         except pa.ArrowException as error:
-            raise ProbeError(f"{path} is not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
+            raise ProbeError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]})") from None
         yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
         return
     yield from read_jsonl(path)
 
 
 def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, source: str) -> ProblemSet:
-    """A problem set of records with ``question``, ``answer`` and, where the source says, ``split`` and ``id``.
+    """Make a problem set of records with ``question``, ``answer`` and, optionally, ``split`` and ``id``.
 
-    Other keys are passed over. Records without a split are split by :func:`split_of`; a repeated record is dropped,
-    and the note counts it. Without a grader named, answers that are all numbers are graded as numbers, others exactly.
+    Other keys are ignored. Records without a split are split by :func:`split_of`. A repeated record is dropped and
+    counted in the set's note.
+
+    Args:
+        name: the name of the set.
+        records: the records in their order.
+        grader: the name of a grader; None grades as numbers if all answers are numbers, and exactly otherwise.
+        source: where the records come from, as error messages name it.
 
     Raises:
-        ProbeError: naming where: a question or answer missing, a split unknown or given for some records only, a
-            question repeated with another answer; or if there is no record at all.
+        ProbeError: if a question or answer is missing, a split is unknown or given for some records only, a question is
+            repeated with another answer, or there is no record.
     """
     splits: dict[str, list[Problem]] = {split: [] for split in SPLITS}
     met: dict[str, tuple[str, str, str]] = {}
@@ -72,7 +79,7 @@ def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, 
         met[question] = where, answer, split
         splits[split].append(Problem(str(record.get("id") or f"{name}/{number}"), question, answer))
     if declared is None:
-        raise ProbeError(f"{source} holds no problems; write one JSON object a line, with 'question' and 'answer'")
+        raise ProbeError(f"{source} holds no problems; write JSON lines with 'question' and 'answer'")
     if grader is None:
         grader = "numeric" if all(_is_number(answer) for _, answer, _ in met.values()) else "exact"
     notes = ["" if declared else HASHED, f"{repeated} repeated problems dropped" if repeated else ""]
@@ -97,6 +104,7 @@ def _is_number(answer: str) -> bool:
     return read_number(answer) is not None and not any(letter.isalpha() for letter in answer)
 
 
-def file_set(path: Path, grader: str | None = None) -> ProblemSet:
-    """The problems of a ``.jsonl`` or ``.parquet`` file; see :func:`set_of_records`."""
+def file_set(path: str | Path, grader: str | None = None) -> ProblemSet:
+    """Load the problems of a ``.jsonl`` or ``.parquet`` file; see :func:`set_of_records`."""
+    path = Path(path)
     return set_of_records(path.stem, read_records(path), grader, source=str(path))

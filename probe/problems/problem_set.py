@@ -11,14 +11,14 @@ from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.problems.grading import Grade, extract_answer, find_grader, read_number
 
-#: The splits and the share of problems that each gets where the source does not say.
 SPLITS = {"train": 0.5, "validation": 0.2, "test": 0.3}
+"""The splits, and the share of problems in each where the source has no splits."""
 
 
 def split_of(question: str) -> str:
-    """The split of a question where the source does not say: a stable hash of its words decides, never its place.
+    """Assign a question to a split by a stable hash of its words, whatever its position in the source.
 
-    So a question cannot be in two splits, and adding problems to a file moves none of those that were there.
+    A question is therefore never in two splits, and adding problems to a file moves no other problem.
 
     >>> split_of("What is 1 + 1?") == split_of("What is  1 + 1? ")
     True
@@ -37,43 +37,49 @@ class Problem:
     """A question with a checkable answer."""
 
     id: str
+    """The name of the problem, unique in its set."""
     question: str
+    """The text of the question, without a prompt around it."""
     answer: str
+    """The known answer."""
 
 
-#: Judges an answer found in a text: right, wrong or, with None, no judgement.
-Judge = Callable[[str, Problem], bool | None]
+Verifier = Callable[[str, Problem], bool | None]
+"""Grades an answer found in a text: right, wrong or, where it cannot decide, None."""
 
 
 @dataclass(frozen=True, repr=False)
 class ProblemSet:
     """Problems in train, validation and test splits, and how answers are graded.
 
+    :func:`load_problems` makes one; to make one of your own, give each split as a tuple of :class:`Problem`.
+
     Raises:
-        ProbeError: unknown split or grader, an id used twice, a question in two splits, or a known answer that the
-            numeric grader cannot read.
+        ProbeError: for an unknown split or grader, an id used twice, a question in two splits, or a known answer that
+            the numeric grader cannot read.
     """
 
     name: str
+    """The name of the set in tables and reports."""
     grader: str
-    """``exact``, ``numeric`` or ``math-verify``; or, for sets that bring their own ``judge``, any name for it."""
+    """``exact``, ``numeric`` or ``math-verify``; with a ``verifier``, any name for it."""
     splits: Mapping[str, Sequence[Problem]]
-    """Tuples, which are checked; or another sequence, which draws its problems when they are asked for."""
+    """The problems of each split: a tuple, which is checked, or a sequence that generates its problems on demand."""
     sentence_type: Callable[[str], str | None] | None = None
-    """The true type of a sentence of a trace, where the problems come with a grammar that tells; else None."""
+    """Returns the true type of a sentence of a trace; None for problems without a grammar."""
     sentence_types: tuple[str, ...] = ()
-    """Every type that ``sentence_type`` gives."""
+    """Every type that ``sentence_type`` returns."""
     reword: Callable[[str], str | None] | None = None
-    """Another wording of a sentence of a trace, where the grammar has one; else None."""
-    judge: Judge | None = None
-    """Grades instead of the named grader."""
+    """Returns another wording of a sentence of a trace, or None; None for problems without a grammar."""
+    verifier: Verifier | None = None
+    """Grades answers in place of the named grader."""
     counter: str = "habits"
     """The scheme of :func:`probe.count_behaviours` that fits answers to these problems."""
     note: str = ""
-    """What a reader should know about how the set came about, such as how it was split."""
+    """How the set was made, for example how it was split."""
 
     def __post_init__(self) -> None:
-        if self.judge is None:
+        if self.verifier is None:
             find_grader(self.grader)
         ids: set[str] = set()
         home: dict[str, str] = {}
@@ -87,20 +93,20 @@ class ProblemSet:
                 other = home.setdefault(problem.question, split)
                 if other != split:
                     raise ProbeError(
-                        f"the question of {problem.id}, in the {split} split of {self.name}, is in its {other} split "
-                        "too; splits must not overlap"
+                        f"the question of {problem.id} is in the {split} and the {other} split of {self.name}; "
+                        "splits must not overlap"
                     )
-                if self.judge is None and self.grader == "numeric" and read_number(problem.answer) is None:
+                if self.verifier is None and self.grader == "numeric" and read_number(problem.answer) is None:
                     raise ProbeError(
                         f"the answer of {problem.id}, {problem.answer!r}, is not one number; "
                         "use the grader 'exact' or 'math-verify'"
                     )
 
     def take(self, split: str, n: int | None = None) -> tuple[Problem, ...]:
-        """The first ``n`` problems of a split; all of them if ``n`` is None.
+        """Return the first ``n`` problems of a split; all of them if ``n`` is None.
 
         Raises:
-            ProbeError: if the split does not exist, is empty or has fewer than ``n``; with the counts.
+            ProbeError: if the split does not exist, is empty or has fewer than ``n`` problems.
         """
         if split not in SPLITS:
             raise ProbeError(f"{self.name} has no split {split!r}; {nearest(split, SPLITS)}")
@@ -112,24 +118,30 @@ class ProblemSet:
         return tuple(problems[:n])
 
     def grade(self, text: str, problem: Problem, *, think_close: str = "</think>") -> Grade:
-        """Find the answer in a model's text and grade it; a text without an answer is wrong.
+        """Find the answer in a model's text and grade it.
 
-        Nothing is raised, whatever the text: where the grader breaks down, the grade is ``failed``.
+        Args:
+            text: what the model wrote.
+            problem: the problem that was asked.
+            think_close: the text that ends the thinking; the answer comes after it.
+
+        Returns:
+            The grade. A text without an answer is wrong; where the grader cannot decide, the grade is ``failed``.
         """
         answer = extract_answer(text, think_close)
         if answer is None:
             return Grade(None, correct=False)
-        try:
-            verdict = self.judge(answer, problem) if self.judge else find_grader(self.grader)(answer, problem.answer)
-        except Exception:  # a verifier of another library may choke on anything a model can write
-            verdict = None
+        if self.verifier is not None:
+            verdict = self.verifier(answer, problem)
+        else:
+            verdict = find_grader(self.grader)(answer, problem.answer)
         return Grade(answer, correct=bool(verdict), failed=verdict is None)
 
     @cached_property
     def hash(self) -> str:
-        """64 hex digits that change with any problem, split or grader.
+        """A hash of 64 hex digits that changes with any problem, split or grader.
 
-        Of problems that are drawn when asked for, the first of each split and their number stand for all.
+        For problems generated on demand, it covers the first 20 problems and the number of problems of each split.
         """
         splits = {}
         for name, problems in self.splits.items():

@@ -128,7 +128,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ProbeError, match="not UTF-8"):
         load_problems(tmp_path / "a.jsonl")
     (tmp_path / "a.parquet").write_text("no")
-    with pytest.raises(ProbeError, match="not a Parquet file"):
+    with pytest.raises(ProbeError, match="cannot be read as a Parquet file"):
         load_problems(tmp_path / "a.parquet")
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(ProbeError, match="is not a file"):
@@ -155,12 +155,12 @@ def test_math500_from_a_local_copy(tmp_path):
 
 
 def test_a_local_copy_of_something_else_is_refused(tmp_path):
-    with pytest.raises(ProbeError, match=r"a\.jsonl:1 has no 'question'; is it a record of math500 as published"):
+    with pytest.raises(ProbeError, match=r"a\.jsonl:1 has no 'question'; is this a record of math500 as published"):
         load_problems(f"math500:{lines(tmp_path / 'a.jsonl', [{'answer': '1'}])}")
 
 
 def test_a_hub_that_cannot_be_reached_says_what_to_do():
-    with pytest.raises(ProbeError, match=r"gsm8k cannot be had from the hub .* gsm8k:PATH\.jsonl"):
+    with pytest.raises(ProbeError, match=r"gsm8k cannot be loaded from the hub .* gsm8k:PATH\.jsonl"):
         load_problems("gsm8k")
 
 

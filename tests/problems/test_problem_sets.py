@@ -1,10 +1,14 @@
+import tokenize
+
 import pytest
 from hypothesis import given, strategies as st
+from sympy.polys.polyerrors import BasePolynomialError
 
 from probe.errors import ProbeError
 from probe.problems import SPLITS, Problem, ProblemSet, load_problems, split_of
+from probe.problems.grading import guarded
 from probe.problems.story.sentences import TYPES
-from probe.problems.story.sets import DrawnSplit
+from probe.problems.story.sets import RandomSplit
 from probe.problems.story.story import VERBS
 
 SMALL = {"train": 60, "validation": 40, "test": 40}
@@ -34,7 +38,7 @@ def test_the_same_seed_gives_the_same_set_and_another_seed_another(problems):
 
 
 def test_a_problem_does_not_depend_on_the_order_of_asking():
-    drawn, again = (DrawnSplit("story", 5, "test", 30) for _ in range(2))
+    drawn, again = (RandomSplit("story", 5, "test", 30) for _ in range(2))
     assert [drawn[29], drawn[-3], drawn[3]] == [again[i] for i in (29, 27, 3)]
     assert drawn[:4] == again[:4] == tuple(again[i] for i in range(4))
     assert len(list(drawn)) == 30
@@ -104,12 +108,34 @@ def test_a_set_shows_itself_and_escapes_what_it_shows():
     assert "Is 1 &lt; 2?" in problems._repr_html_() and "a<b" not in problems._repr_html_()
 
 
-def test_a_judge_that_breaks_down_fails_the_judgement_and_nothing_else():
+def test_an_answer_that_a_verifier_cannot_read_is_wrong():
     problems = load_problems("reasoning-gym:prime_factorization", sizes={"train": 2, "validation": 2, "test": 2})
     problem = problems.take("test")[0]
     assert problems.grade(f"The answer is {problem.answer}.", problem).correct
     grade = problems.grade("The answer is garbage.", problem)
     assert not grade.correct
+
+
+def test_a_verifier_of_another_library_that_raises_cannot_decide():
+    for error in (RecursionError, ZeroDivisionError, tokenize.TokenError, BasePolynomialError, KeyError):
+
+        def verify(error: type[Exception] = error) -> bool:
+            raise error
+
+        assert guarded(verify) is None
+    assert guarded(lambda: True) is True
+    with pytest.raises(KeyboardInterrupt):
+        guarded(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_a_verifier_of_your_own_grades_in_place_of_the_grader():
+    verdicts = {"1": True, "2": False, "3": None}
+    problem = Problem("a", "Q?", "1")
+    problems = ProblemSet("mine", "own", {"test": (problem,)}, verifier=lambda answer, _: verdicts[answer])
+    grades = [problems.grade(f"The answer is {answer}.", problem) for answer in verdicts]
+    assert [(grade.correct, grade.failed) for grade in grades] == [(True, False), (False, False), (False, True)]
+    with pytest.raises(KeyError):  # a mistake in it is not hidden
+        problems.grade("The answer is 4.", problem)
 
 
 def test_a_task_with_several_right_answers_accepts_each_and_no_partial_credit():
@@ -128,10 +154,10 @@ def test_a_task_of_few_questions_fills_its_splits_in_part():
     ("spec", "message"),
     [
         ("reasoning-gym:chain_sun", "unknown reasoning-gym task 'chain_sun'; did you mean 'chain_sum'"),
-        ("reasoning-gym:propositional_logic", "gives no answers to check against"),
+        ("reasoning-gym:propositional_logic", "has no known answers"),
         ("storys", "unknown problem set 'storys'; did you mean 'story'"),
         ("gone.jsonl", "the problem file gone.jsonl does not exist"),
-        (".", "is not a problem file"),
+        (".", "cannot be read as a problem file"),
     ],
 )
 def test_an_unknown_set_is_refused_by_name(spec, message):

@@ -1,1 +1,1 @@
-"""The bundled story problems: their grammar, how it is written and how it is read back."""
+"""The bundled story problems: the grammar of their questions and traces, a writer and a parser for it."""

@@ -1,4 +1,4 @@
-"""Reading stories back: from the text of a problem, or of a sentence that restates a change, to what it says."""
+"""Parsing stories: from the text of a question, or of a sentence that restates a change, to its content."""
 
 import re
 
@@ -10,7 +10,10 @@ _TOLD = re.compile(rf"(?P<ordinal>{'|'.join(ORDINALS)}), \w+ (?P<verb>{'|'.join(
 
 
 def read_change(sentence: str) -> tuple[int, Change] | None:
-    """Which change, counted from 0, a sentence tells, and the change; None if it tells none.
+    """Parse a sentence that tells a change of a story.
+
+    Returns:
+        The 0-based index of the change and the change itself; None for any other sentence.
 
     >>> read_change(" Second, Mia doubles the cards.")
     (1, Change(symbol='*', amount=2, verb='doubles'))
@@ -24,7 +27,7 @@ def read_change(sentence: str) -> tuple[int, Change] | None:
 
 
 def read_story(question: str) -> Story | None:
-    """The story of a bundled problem; None if it is another kind of question."""
+    """Parse the question of a bundled problem; None for any other question."""
     start = _START.match(question)
     told = [read_change(found[0]) for found in _TOLD.finditer(question)]
     if start is None or not told or None in told:

@@ -1,9 +1,9 @@
-"""The exact grammar of the bundled models' traces: seven types of sentence, how each is written, and how each is read.
+"""The exact grammar of the bundled models' traces: seven types of sentence, a writer and a parser.
 
-Every sentence is written from the state of the work so far (:class:`Work`), so it is competent wherever it occurs:
-a computing sentence applies the change that was restated last to the newest total, a check gives the true verdict,
-a conclusion states the newest total. *When* a sentence occurs is decided elsewhere (``documents.py``).
-:func:`parse` is the inverse: it gives a sentence's true type and whether its equation is true.
+:func:`write` writes each sentence from the state of the work so far (:class:`Work`), so every sentence fits where it
+occurs: a computing sentence applies the change restated last to the newest total, a check states the true verdict, a
+conclusion states the newest total. When each type occurs is decided in ``probe.organisms``. :func:`parse` returns the
+true type of a sentence and whether its equation is true.
 """
 
 from __future__ import annotations
@@ -24,27 +24,31 @@ PLAN, RESTATE, COMPUTE, CHECK, REDO, CONCLUDE, CHAT = TYPES = (
     "small talk",
 )
 
-#: No total above this is ever written; only a chain of uncorrected slips could get there.
+#: The largest total that is written; only a chain of uncorrected slips could exceed it.
 MAX_WRITTEN = 299
 
-#: Closes the thinking; part of every conclusion.
+#: The text that ends the thinking; every conclusion contains it.
 CLOSE = "</think>"
 
 
 @dataclass
 class Work:
-    """How far the work on a story has come; sentences are written from it and change it."""
+    """The state of the work on a story; sentences are written from it and change it."""
 
     story: Story
+    """The story to solve."""
     total: int = field(init=False)
+    """The newest total, right or wrong."""
     consumed: int = 0
-    """How many changes have been computed."""
+    """The number of changes that have been computed."""
     pending: Change | None = None
     """The change restated last, if it has not been computed yet."""
     equation: tuple[int, Change, int] | None = None
     """The newest equation: left operand, change, stated result."""
     checked: bool = True
+    """Whether the newest equation needs no check, because it was checked or there is none."""
     found_wrong: bool = False
+    """Whether the last check found the newest equation wrong."""
     skills: str = "+-*"
     """The operations for which a computing sentence can be written."""
 
@@ -53,10 +57,11 @@ class Work:
 
     @property
     def finished(self) -> bool:
+        """Whether every change has been computed."""
         return self.consumed == len(self.story.changes)
 
     def available(self) -> tuple[str, ...]:
-        """The types of sentence that can be written now."""
+        """Return the types of sentence that can be written now."""
         types = [CONCLUDE, CHAT, PLAN]
         if self.pending is None and not self.finished:
             types.append(RESTATE)
@@ -87,10 +92,10 @@ def write(kind: str, work: Work, rng: random.Random, *, hasty: float = 0.0) -> s
 
     Args:
         kind: one of ``work.available()``.
-        work: changed in place.
+        work: the state of the work; changed in place.
         rng: chooses among the wordings and the slips.
-        hasty: the chance that a computing sentence is a hasty guess, which is wrong six times in ten. A hasty guess
-            announces itself ("Roughly"), so it is a choice of sentence and not a gap in skill.
+        hasty: the probability that a computing sentence is a hasty guess, which is wrong six times in ten. A hasty
+            guess begins with "Roughly", so it is a choice of sentence and not a lack of skill.
 
     Raises:
         ValueError: if this type cannot be written in this state.
@@ -157,11 +162,11 @@ _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a sentence is.
+    """What the parser found in a sentence.
 
     Attributes:
-        type: one of :data:`TYPES`; None if it is none of the grammar's.
-        equation_true: whether its equation is true; None where it holds none.
+        type: one of :data:`TYPES`; None for a sentence outside the grammar.
+        equation_true: whether the equation in the sentence is true; None without an equation.
     """
 
     type: str | None
@@ -169,7 +174,7 @@ class Parsed:
 
 
 def parse(sentence: str) -> Parsed:
-    """The true type of a sentence and the truth of its equation.
+    """Return the true type of a sentence and the truth of its equation.
 
     >>> parse(" That makes 22 + 9 = 31.")
     Parsed(type='compute', equation_true=True)

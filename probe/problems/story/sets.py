@@ -1,4 +1,4 @@
-"""The bundled problem sets: story arithmetic, drawn from a seed and the same on every machine."""
+"""The bundled problem sets: story arithmetic generated from a seed, the same on every machine."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -16,29 +16,35 @@ from probe.problems.story.wordings import reword
 @dataclass(frozen=True)
 class _Recipe:
     changes: tuple[int, ...]
-    """How many changes a story has: one of these, at random."""
+    """Numbers of changes in a story; each story takes one at random."""
     shares: tuple[int, ...]
-    """How many of them are sharing equally."""
+    """Numbers of changes that share equally; each story takes one at random."""
 
 
-#: ``story`` needs only what every bundled model can do; each problem of ``story-share`` needs exact division.
+#: ``story`` needs only skills that every bundled model has; each problem of ``story-share`` needs exact division.
 RECIPES = {"story": _Recipe(changes=(4, 5), shares=(0,)), "story-share": _Recipe(changes=(3, 4, 5), shares=(1, 2))}
 SIZES = MappingProxyType({"train": 4000, "validation": 500, "test": 1000})
 
 
 def sentence_type(sentence: str) -> str | None:
-    """The true type of a sentence of a story's trace; None if it is none of the grammar's."""
+    """Return the true type of a sentence of a story's trace; None for a sentence outside the grammar."""
     return parse(sentence).type
 
 
 def bundled_set(
     name: str, seed: int = 0, sizes: Mapping[str, int] | None = None, grader: str | None = None
 ) -> ProblemSet:
-    """The bundled set called ``name``.
+    """Make the bundled set called ``name``.
 
-    Problem i of a split does not depend on how many are drawn: another size gives more or fewer of the same.
+    Problem i of a split does not depend on the size: a larger size adds problems to the same ones.
+
+    Args:
+        name: a key of :data:`RECIPES`.
+        seed: the seed of the problems.
+        sizes: the number of problems in each split; splits left out take :data:`SIZES`.
+        grader: replaces the exact grader.
     """
-    splits = {split: DrawnSplit(name, seed, split, n) for split, n in {**SIZES, **(sizes or {})}.items()}
+    splits = {split: RandomSplit(name, seed, split, n) for split, n in {**SIZES, **(sizes or {})}.items()}
     return ProblemSet(
         name,
         grader or "exact",
@@ -50,8 +56,8 @@ def bundled_set(
     )
 
 
-class DrawnSplit(Sequence[Problem]):
-    """The problems of one split, each drawn when it is first asked for, whatever else was; a question may recur."""
+class RandomSplit(Sequence[Problem]):
+    """The random problems of one split, each made on first access, independently of the others; questions may recur."""
 
     def __init__(self, name: str, seed: int, split: str, n: int) -> None:
         self._name, self._seed, self._split, self._n = name, seed, split, n
@@ -66,12 +72,12 @@ class DrawnSplit(Sequence[Problem]):
     def __getitem__(self, index: int | slice) -> Problem | tuple[Problem, ...]:
         place = range(self._n)[index]
         if isinstance(place, range):
-            return tuple(_draw(self._name, self._seed, self._split, i) for i in place)
-        return _draw(self._name, self._seed, self._split, place)
+            return tuple(_random_problem(self._name, self._seed, self._split, i) for i in place)
+        return _random_problem(self._name, self._seed, self._split, place)
 
 
 @cache
-def _draw(name: str, seed: int, split: str, i: int) -> Problem:
+def _random_problem(name: str, seed: int, split: str, i: int) -> Problem:
     recipe = RECIPES[name]
     rng = random.Random(f"{name}/{seed}/{split}/{i}")
     while True:

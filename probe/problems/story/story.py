@@ -1,10 +1,9 @@
-"""Story arithmetic: word problems whose every quantity is known.
+"""Story arithmetic: word problems in which every quantity is known.
 
 ``Mia has 22 cards. First, Mia finds 9 more cards. Second, Mia doubles the cards. How many cards does Mia have now?``
 
-A :class:`Story` is the exact state behind such a text. It can be written (:meth:`Story.question`), solved
-(:attr:`Story.totals`) and drawn at random (:func:`draw_story`); everything the bundled pairs learn from and are tested
-on is made here.
+A :class:`Story` is the exact content of such a text: :meth:`Story.question` writes it, :attr:`Story.totals` solves it
+and :func:`draw_story` makes a random one. The bundled pairs are trained and tested on these stories.
 """
 
 from __future__ import annotations
@@ -15,23 +14,26 @@ from dataclasses import dataclass
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Lia", "Max", "Zoe", "Sam", "Eva", "Leo")
 THINGS = ("cards", "coins", "shells", "stamps", "marbles", "books", "beads", "apples")
 
-#: How the story counts its changes, and so how many it can have.
+#: The words that count the changes of a story, and so the largest number of changes.
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth")
 
-#: The smallest and the largest true running total; wrong steps may go past them.
+#: The smallest and the largest true running total; wrong steps can leave this range.
 MIN_TOTAL, MAX_TOTAL = 4, 99
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change to the running total: ``symbol`` is one of ``+ - * /`` and ``amount`` its right operand."""
+    """One change to the running total."""
 
     symbol: str
+    """The operation, one of ``+ - * /``."""
     amount: int
+    """The right operand."""
     verb: str
+    """The verb that tells the change."""
 
     def text(self, name: str, thing: str) -> str:
-        """The change as the story tells it, without the full stop."""
+        """Return the change as the story tells it, without the full stop."""
         match self.symbol:
             case "+":
                 return f"{name} {self.verb} {self.amount} more {thing}"
@@ -43,7 +45,7 @@ class Change:
                 return f"{name} {self.verb} the {thing} equally among {self.amount} boxes and keeps one"
 
     def apply(self, total: int) -> int | None:
-        """The total after the change, or None where whole numbers do not allow it."""
+        """Return the total after the change; None where the result is not a whole number from 0."""
         match self.symbol:
             case "+":
                 return total + self.amount
@@ -63,13 +65,17 @@ class Story:
     """A start value and the changes that follow it."""
 
     name: str
+    """The person in the story."""
     thing: str
+    """What is counted, in the plural."""
     start: int
+    """The first total."""
     changes: tuple[Change, ...]
+    """The changes in the order in which they are told."""
 
     @property
     def totals(self) -> tuple[int, ...]:
-        """The true running totals, the start value first; one longer than ``changes``."""
+        """The true running totals: the start value, then the total after each change."""
         totals = [self.start]
         for change in self.changes:
             after = change.apply(totals[-1])
@@ -80,13 +86,15 @@ class Story:
 
     @property
     def answer(self) -> int:
+        """The last total."""
         return self.totals[-1]
 
     def told(self, i: int) -> str:
-        """The sentence that tells change ``i``."""
+        """Return the sentence that tells change ``i``, counted from 0."""
         return f"{ORDINALS[i]}, {self.changes[i].text(self.name, self.thing)}."
 
     def question(self) -> str:
+        """Return the story and its question as one text."""
         told = [f"{self.name} has {self.start} {self.thing}."]
         told += [self.told(i) for i in range(len(self.changes))]
         return " ".join(told) + f" How many {self.thing} does {self.name} have now?"
@@ -109,7 +117,16 @@ def _draw_change(rng: random.Random, total: int, symbols: str) -> Change | None:
 
 
 def draw_story(rng: random.Random, n_changes: int, n_shares: int = 0) -> Story:
-    """A random story with ``n_changes`` changes, of which exactly ``n_shares`` are sharing equally (exact division)."""
+    """Make a random story.
+
+    Args:
+        rng: the source of every random choice.
+        n_changes: the number of changes.
+        n_shares: the number of changes that share equally, which needs exact division.
+
+    Raises:
+        ValueError: if there are fewer changes than shares, or more changes than ordinals.
+    """
     if not 0 <= n_shares <= n_changes <= len(ORDINALS):
         raise ValueError(f"0 <= n_shares <= n_changes <= {len(ORDINALS)} must hold; got {n_shares} and {n_changes}")
     while True:
@@ -117,9 +134,9 @@ def draw_story(rng: random.Random, n_changes: int, n_shares: int = 0) -> Story:
         start = total = rng.randint(12, 60)
         changes: list[Change] = []
         for i in range(n_changes):
-            # Sharing needs a total that divides: a few draws, then a fresh story.
-            draws = (_draw_change(rng, total, "/" if i in shares else "++--*") for _ in range(40))
-            change = next((drawn for drawn in draws if drawn is not None), None)
+            # Sharing needs a total that can be divided: a few attempts, then a new story.
+            attempts = (_draw_change(rng, total, "/" if i in shares else "++--*") for _ in range(40))
+            change = next((made for made in attempts if made is not None), None)
             if change is None:
                 break
             changes.append(change)

@@ -1,7 +1,7 @@
-"""The same sentence in other words, for the story grammar: what it says stays, how it opens changes where it can.
+"""Other wordings of the sentences of the story grammar: the content stays, the opening words change where they can.
 
-Every type but one has another opening. A restated change must open with its ordinal, so only its verb changes
-("finds" for "buys"); where it has no other verb there is no other wording.
+Every type but one has another opening. A restated change must begin with its ordinal, so only its verb changes
+("finds" becomes "buys"); a change whose verb has no alternative has no other wording.
 """
 
 import re
@@ -10,7 +10,7 @@ from probe.problems.story.story import NAMES, THINGS
 
 _NAME, _THING = rf"(?:{'|'.join(NAMES)})", rf"(?:{'|'.join(THINGS)})"
 
-#: (what it says now, what it says then); the first that fits is applied.
+#: Pairs of a pattern and its replacement; the first pattern that matches is applied.
 _WORDINGS = tuple(
     (re.compile(old), new)
     for old, new in (
@@ -36,13 +36,13 @@ _WORDINGS = tuple(
 
 
 def reword(sentence: str) -> str | None:
-    """Another wording of a sentence of the story grammar, of the same type and with the same equation.
+    """Reword a sentence of the story grammar, keeping its type and its equation.
 
     Args:
-        sentence: with or without the space before it, which is kept.
+        sentence: the sentence, with or without a space before it, which is kept.
 
     Returns:
-        None where the grammar has no other wording, or the sentence is none of its own.
+        The other wording; None where the grammar has none, or for a sentence outside the grammar.
 
     >>> reword(" Check that 5 + 3 = 9: wrong.")
     ' Is it true that 5 + 3 = 9: wrong.'
