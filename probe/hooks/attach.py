@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -75,27 +74,35 @@ def _hook(module: nn.Module, where: Place, act: Act, first: bool) -> Callable[[]
 
 
 _NAME = "probe"
-_patterns: WeakKeyDictionary[nn.Module, list[Act]] = WeakKeyDictionary()
-"""What to call with the pattern of each attention module."""
-_before: WeakKeyDictionary[nn.Module, tuple[Any, int]] = WeakKeyDictionary()
-"""Per model: the attention it had before patterns were asked for, and how often they are asked for."""
+"""Our attention in transformers' registry."""
+_PATTERN_ACTS = "_probe_pattern_acts"
+"""Attribute of an attention module while its pattern is attached to: what to call with the pattern."""
+_OWN_ATTENTION = "_probe_own_attention"
+"""Attribute of a model while patterns are attached to: the attention it had before, and the number of attachments."""
 
 
 def _attach_pattern(hf: PreTrainedModel, module: nn.Module, act: Act) -> Callable[[], None]:
-    """Fused attention never forms a pattern: while one is asked for, attention is computed step by step."""
-    was, count = _before.get(hf, (hf.config._attn_implementation, 0))
+    """Compute attention step by step while a pattern is attached to, because fused attention never forms one."""
+    own, count = getattr(hf, _OWN_ATTENTION, (hf.config._attn_implementation, 0))
     if not count:
+        AttentionInterface.register(_NAME, _attend)
+        AttentionMaskInterface.register(_NAME, eager_mask)
         hf.set_attn_implementation(_NAME)
-    _before[hf] = was, count + 1
-    _patterns.setdefault(module, []).append(act)
+    setattr(hf, _OWN_ATTENTION, (own, count + 1))
+    setattr(module, _PATTERN_ACTS, [*getattr(module, _PATTERN_ACTS, ()), act])
 
     def remove() -> None:
-        _patterns[module].remove(act)
-        was, count = _before.pop(hf)
-        if count > 1:
-            _before[hf] = was, count - 1
+        left = [each for each in getattr(module, _PATTERN_ACTS) if each is not act]
+        own, count = getattr(hf, _OWN_ATTENTION)
+        if left:
+            setattr(module, _PATTERN_ACTS, left)
         else:
-            hf.set_attn_implementation(was)
+            delattr(module, _PATTERN_ACTS)
+        if count > 1:
+            setattr(hf, _OWN_ATTENTION, (own, count - 1))
+        else:
+            delattr(hf, _OWN_ATTENTION)
+            hf.set_attn_implementation(own)
 
     return remove
 
@@ -122,12 +129,8 @@ def _attend(
     elif attention_mask is not None:
         scores = scores + attention_mask
     pattern = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    for act in _patterns.get(module, ()):
+    for act in getattr(module, _PATTERN_ACTS, ()):
         new = act(pattern)
         pattern = pattern if new is None else new
     pattern = nn.functional.dropout(pattern, dropout, module.training)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
-
-
-AttentionInterface.register(_NAME, _attend)
-AttentionMaskInterface.register(_NAME, eager_mask)

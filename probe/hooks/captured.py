@@ -63,13 +63,13 @@ class Captured(Mapping[str, Tensor]):
         self._ready: dict[str, Tensor] = {}
         self._past = 0
 
-    def _begin(self, past: int) -> None:
+    def begin(self, past: int) -> None:
         """A pass begins, on ``past`` columns that ran before; on none, a new text."""
         self._past = past
         if past == 0:
             self._parts, self._ready = {}, {}
 
-    def _take(self, site: Site, hidden: Tensor, now: Pass | None, rows: Tensor | None) -> None:
+    def take(self, site: Site, hidden: Tensor, now: Pass | None, rows: Tensor | None) -> None:
         """Note the state of a site in the pass under way; ``now`` is needed to select."""
         name = str(site)
         self._ready.pop(name, None)

@@ -174,7 +174,7 @@ class Passes:
         """Tell a listener of the passes inside the block."""
         if not self.listeners:
             self._undo = self._attach()
-            _all[self.hf] = self
+            setattr(self.hf, _ATTRIBUTE, self)
         self.listeners.append(listener)
         try:
             yield self
@@ -183,7 +183,7 @@ class Passes:
             if not self.listeners and self._undo is not None:
                 self._undo.close()
                 self._call, self._seen = None, {}  # they hold the caller's cache
-                del _all[self.hf]  # as long as it is there, the model is
+                delattr(self.hf, _ATTRIBUTE)
 
     def _attach(self) -> ExitStack:
         undo = ExitStack()
@@ -317,18 +317,18 @@ class Passes:
         return seen.sum(1) + ahead
 
 
-_all: dict[PreTrainedModel, Passes] = {}
-"""Of each model with an open block."""
+_ATTRIBUTE = "_probe_passes"
+"""Attribute of a model while a block is open: its `Passes`."""
 
 
 def passes_of(hf: PreTrainedModel) -> Passes:
-    """Who follows the passes of this model; one for all open blocks."""
-    return _all.get(hf) or Passes(hf)
+    """The `Passes` of this model, shared by all open blocks; new if none is open."""
+    return getattr(hf, _ATTRIBUTE, None) or Passes(hf)
 
 
 def followed(hf: PreTrainedModel) -> bool:
     """Whether an open block reads this model, or tells its tokens apart."""
-    return hf in _all and any(each.selects or each.reads for each in _all[hf].listeners)
+    return any(each.selects or each.reads for each in passes_of(hf).listeners)
 
 
 def check_reached(sites: Iterable[Site], reached: Container[Site], block: str) -> None:

@@ -98,7 +98,7 @@ class _Reader:
 
     def begin(self, past: int) -> None:
         self._pending = set(self._sites)
-        self.acts._begin(past)
+        self.acts.begin(past)
 
     def waits(self) -> bool:
         return bool(self._pending)
@@ -108,7 +108,7 @@ class _Reader:
 
         def read(hidden: Tensor) -> Tensor | None:
             now = None if self._selector is None else self.passes.now(self._prompt_width)
-            self.acts._take(site, hidden, now, self.passes.some_rows)
+            self.acts.take(site, hidden, now, self.passes.some_rows)
             self._reached.add(site)
             self._pending.discard(site)
             self.passes.reached()

@@ -1,6 +1,6 @@
-"""Decoding many prompts through a few places: one model or several on the same emitted tokens, rows that end replaced.
+"""The decoding loop: many prompts through a few slots, read by one model or several, with finished rows replaced.
 
-What is emitted is decided elsewhere (``choose``); this is the one loop that runs the models.
+What is emitted is decided by the caller's ``choose``; this loop only runs the models.
 """
 
 from collections import deque
@@ -8,24 +8,24 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.hooks.passes import followed
 from probe.hooks.runner import Runner, Step
 from probe.models import Model
 
-#: Places that have to be free before new rows are taken in: their prompts are run together.
-_AN_EIGHTH = 8
+_ADMIT_SHARE = 8
+"""New rows are taken in once one slot in this many is free, so that their prompts run together."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A model that reads what is emitted.
+    """A model that reads what is emitted, with its own prompt for each item.
 
     Attributes:
         model: the model.
-        prompts: token ids before the emitted ones, one list an item.
+        prompts: token ids of the prompt of each item.
         read, steer, remember: as in :class:`~probe.hooks.Runner`.
     """
 
@@ -36,29 +36,52 @@ class Lane:
     remember: bool = False
 
     def begin(self, items: Sequence[int], max_new_tokens: int) -> Runner:
-        """Start with these items."""
+        """Make a batch of these items.
+
+        Args:
+            items: indices into ``prompts``.
+            max_new_tokens: the most tokens that may be emitted for an item.
+        """
         prompts = [self.prompts[item] for item in items]
         return Runner(self.model, prompts, max_new_tokens, read=self.read, steer=self.steer, remember=self.remember)
 
 
-@dataclass
-class _Row:
-    """An item under way, and what is on record of each of its tokens."""
+class Pending:
+    """The columns chosen in the step before, while they are still on the device.
 
-    item: int
-    columns: list[list[float]] = field(default_factory=list)
+    Args:
+        columns: one row for each row of that step.
+    """
+
+    def __init__(self, columns: Int[Tensor, "before columns"]) -> None:
+        self._columns = columns
+        self._rows: list[list[int]] | None = None
+
+    def fetch(self, values: Int[Tensor, " rows"] | Bool[Tensor, " rows"]) -> list[int]:
+        """Copy values to the host, together with the columns."""
+        if self._rows is not None:
+            return values.tolist()
+        before = torch.nn.functional.pad(self._columns, (0, 0, 0, len(values) - len(self._columns)))
+        together = torch.cat([values[:, None].long(), before], 1).tolist()
+        self._rows = [row[1:] for row in together]
+        return [row[0] for row in together]
+
+    def rows(self) -> list[list[int]]:
+        """The columns on the host, one list for each row."""
+        return self._columns.tolist() if self._rows is None else self._rows
 
 
-@dataclass
+@dataclass(frozen=True)
 class Now:
-    """One decoding step of the rows under way.
+    """One decoding step of the rows in the batch.
 
     Attributes:
-        steps: what each lane's model gives.
-        runners: each lane's batch.
-        items: which item each row is.
-        counts: how many tokens each row has emitted.
-        last: the token that each row emitted last; −1 at its first.
+        steps: the output of each lane's model.
+        runners: the batch of each lane.
+        items: the item of each row.
+        counts: the number of tokens that each row has emitted.
+        last: the token that each row emitted last; −1 before its first.
+        pending: the columns of the step before that have not been copied to the host.
     """
 
     steps: Sequence[Step]
@@ -66,24 +89,27 @@ class Now:
     items: Int[Tensor, " rows"]
     counts: Int[Tensor, " rows"]
     last: Int[Tensor, " rows"]
-    _unread: Float[Tensor, "before columns"] | None = None
-    _read: list[list[float]] = field(default_factory=list)
+    pending: Pending
 
-    def fetch(self, values: Tensor) -> list[float]:
-        """A device's numbers, one a row, on the host.
+    def fetch(self, values: Int[Tensor, " rows"] | Bool[Tensor, " rows"]) -> list[int]:
+        """Copy one whole number (or boolean) for each row to the host.
 
-        What the step before has left on the device comes with them, so that a decoding step waits for the device once.
+        The columns of the step before are copied with it, so that a decoding step waits for the device only once.
         """
-        if self._unread is None:
-            return values.tolist()
-        before = torch.nn.functional.pad(self._unread, (0, 0, 0, len(values) - len(self._unread)))
-        there = torch.cat([values[:, None].float(), before], 1).tolist()
-        self._read, self._unread = [row[1:] for row in there], None
-        return [row[0] for row in there]
+        return self.pending.fetch(values)
 
 
-#: What is emitted now: a column of tokens and, beside it, whatever is to be kept on record.
-Choose = Callable[[Now], Float[Tensor, "rows columns"]]
+Column = Int[Tensor, " rows"] | Bool[Tensor, " rows"] | Float[Tensor, " rows"]
+Choose = Callable[[Now], Sequence[Column]]
+"""Chooses what each row emits: a column of token ids, then any columns to be recorded beside them."""
+
+
+@dataclass
+class _Row:
+    """An item in the batch, and its columns for each token so far."""
+
+    item: int
+    columns: list[list[int]] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -95,22 +121,22 @@ def stream(
     max_new_tokens: int,
     slots: int,
     late: bool | None = None,
-) -> Iterator[tuple[int, list[list[float]], bool]]:
+) -> Iterator[tuple[int, list[list], bool]]:
     """Decode every item, at most ``slots`` at a time.
 
     Args:
-        lanes: the models, with a prompt for each item; on the first one's device tokens are chosen.
-        choose: gives the tokens.
+        lanes: the models, each with a prompt for every item. Tokens are chosen on the device of the first.
+        choose: chooses the next token of each row.
         ends: token ids that end a row.
-        max_new_tokens: the limit of emitted tokens.
-        slots: how many rows are under way at once.
-        late: notice a step late that a row has ended, so that one step waits for the device once; the step that the row
-            then runs for nothing leaves no trace. None: on accelerators, where waiting is what costs, unless an open
-            block looks on.
+        max_new_tokens: the most tokens that are emitted for an item.
+        slots: how many items are decoded at once.
+        late: notice one step late that a row has ended, so that each step waits for the device only once; the extra
+            step leaves no trace. None: late on accelerators, where waiting is expensive, unless an open capture or edit
+            depends on tokens.
 
     Yields:
-        As soon as each is done: the item, its columns token by token (without the end), and whether the limit stopped
-        it.
+        Each item as soon as it is done: its index; one list for each column, with a value for each emitted token (the
+        end token is left out); and whether the limit on tokens stopped it.
     """
     device = lanes[0].model.device
     if late is None:
@@ -119,10 +145,10 @@ def stream(
     rows: list[_Row] = []
     runners: list[Runner] = []
     steps: list[Step] = []
-    before = torch.zeros(0, 1, device=device)
+    before = torch.zeros(0, 1, dtype=torch.long, device=device)
     while queue or rows:
         free = slots - len(rows)
-        if queue and (not rows or (free * _AN_EIGHTH >= slots and all(runner.may_admit for runner in runners))):
+        if queue and (not rows or (free * _ADMIT_SHARE >= slots and all(runner.may_admit for runner in runners))):
             new = [queue.popleft() for _ in range(min(free, len(queue)))]
             if rows:
                 more = [
@@ -134,7 +160,8 @@ def stream(
                 runners = [lane.begin(new, max_new_tokens) for lane in lanes]
                 steps, before = [runner.prefill() for runner in runners], before[:0]
             rows += [_Row(item) for item in new]
-        emitted = len(before)  # rows behind these have only just been taken in
+        emitted = len(before)  # the rows after these were admitted in this step
+        pending = Pending(before if late else before[:0])
         now = Now(
             steps,
             runners,
@@ -142,27 +169,27 @@ def stream(
             counts=torch.tensor(
                 [len(row.columns) + (late and at < emitted) for at, row in enumerate(rows)], device=device
             ),
-            last=torch.nn.functional.pad(before[:, 0].long(), (0, len(rows) - emitted), value=-1),
-            _unread=before if late and emitted else None,
+            last=torch.nn.functional.pad(before[:, 0], (0, len(rows) - emitted), value=-1),
+            pending=pending,
         )
-        columns = choose(now)
-        if not late:
-            known, emitted = columns.tolist(), len(rows)
+        chosen = choose(now)
+        kinds = [column.dtype for column in chosen]
+        columns = torch.stack([_as_integers(column) for column in chosen], 1)
+        if late:
+            known = pending.rows()
         else:
-            if now._unread is not None:
-                now.fetch(columns[:, 0])
-            known = now._read
+            known, emitted = columns.tolist(), len(rows)
         going = []
         for at, row in enumerate(rows):
             if at < emitted:
-                if int(known[at][0]) in ends:
-                    yield row.item, row.columns, False
+                if known[at][0] in ends:
+                    yield row.item, _by_column(row.columns, kinds), False
                     continue
                 row.columns.append(known[at])
             if len(row.columns) + late == max_new_tokens:
                 final = [columns[at].tolist()] if late else []
-                ended = late and int(final[0][0]) in ends
-                yield row.item, row.columns + ([] if ended else final), not ended
+                ended = late and final[0][0] in ends
+                yield row.item, _by_column(row.columns + ([] if ended else final), kinds), not ended
                 continue
             going.append(at)
         if len(going) < len(rows):
@@ -172,5 +199,19 @@ def stream(
             rows, columns = [rows[at] for at in going], columns[kept]
         before = columns
         if rows:
-            tokens = columns[:, 0].long()
+            tokens = columns[:, 0]
             steps = [runner.step(tokens.to(lane.model.device)) for lane, runner in zip(lanes, runners, strict=True)]
+
+
+def _as_integers(column: Tensor) -> Int[Tensor, " rows"]:
+    """A column as int64; floating-point numbers are kept exactly, as the bits of their float32."""
+    return (column.float().view(torch.int32) if column.is_floating_point() else column).long()
+
+
+def _by_column(rows: list[list[int]], kinds: Sequence[torch.dtype]) -> list[list]:
+    """Undo :func:`_as_integers`: one list for each column."""
+    whole = torch.tensor(rows, dtype=torch.long).reshape(len(rows), len(kinds)).T
+    return [
+        (column.int().view(torch.float32) if kind.is_floating_point else column.to(kind)).tolist()
+        for column, kind in zip(whole, kinds, strict=True)
+    ]

@@ -46,17 +46,8 @@ class HybridTrace:
     truncated: bool = True
 
 
-#: What is on record of each token, in the order of a row's columns, and as what.
-_RECORD = {
-    "tokens": int,
-    "steered": bool,
-    "behaviour": int,
-    "strength": float,
-    "choice": int,
-    "base_token": int,
-    "thinking_token": int,
-    "surprisal": float,
-}
+#: What is recorded for each token, in the order of the columns that are chosen.
+_RECORD = ("tokens", "steered", "behaviour", "strength", "choice", "base_token", "thinking_token", "surprisal")
 
 
 def draws(problem_id: str, seed: int, max_new_tokens: int) -> Float[Tensor, "tokens 3"]:
@@ -135,21 +126,17 @@ def stream_hybrid(
         ends |= set(thinking.eos_ids)
     choose = _Chooser(arm, lanes, problems, max_new_tokens, seed, pooled=any(need.pooled for need in needs))
 
-    def watched(now: Now) -> Float[Tensor, "rows columns"]:
+    def watched(now: Now) -> tuple[Tensor, ...]:
         columns = choose(now)
         if watch is not None:
-            watch(dict(zip(_RECORD, columns.T.tolist(), strict=True)))
+            watch({name: column.tolist() for name, column in zip(_RECORD, columns, strict=True)})
         return columns
 
     for item, columns, truncated in stream(
         lanes, watched, ends=ends, max_new_tokens=max_new_tokens, slots=batch_size, late=late
     ):
-        record = zip(*columns, strict=True) if columns else [()] * len(_RECORD)
-        filled = {
-            name: [kind(value) for value in column]
-            for (name, kind), column in zip(_RECORD.items(), record, strict=True)
-        }
-        yield item, HybridTrace(problems[item].id, **filled, truncated=truncated)
+        record = dict(zip(_RECORD, columns, strict=True))
+        yield item, HybridTrace(problems[item].id, **record, truncated=truncated)
 
 
 class _Chooser:
@@ -172,7 +159,7 @@ class _Chooser:
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
 
-    def __call__(self, now: Now) -> Float[Tensor, "rows columns"]:
+    def __call__(self, now: Now) -> tuple[Tensor, ...]:
         moment = self._moment(now)
         base_token = moment.base_token
         tokens = base_token.clone()
@@ -193,8 +180,7 @@ class _Chooser:
         thinking_token = torch.full_like(tokens, -1) if moment.thinking is None else moment.thinking_token
         logits = moment.base.logits
         surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens[:, None])[:, 0]) / math.log(2)
-        columns = (tokens, gate, behaviour, strength, choice, base_token, thinking_token, surprisal)
-        return torch.stack([column.float() for column in columns], 1)
+        return tokens, gate, behaviour, strength, choice, base_token, thinking_token, surprisal
 
     def _moment(self, now: Now) -> Moment:
         base, *others = now.steps

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Int
 from torch import Tensor
 
 from probe.engine import in_stream
@@ -36,11 +36,11 @@ def stream_greedy(
     ends = set(model.eos_ids)
     lane = Lane(model, prompts)
     for item, columns, truncated in stream([lane], _likeliest, ends=ends, max_new_tokens=max_new_tokens, slots=slots):
-        yield item, Emission(tuple(int(token) for (token,) in columns), truncated)
+        yield item, Emission(tuple(columns[0]), truncated)
 
 
-def _likeliest(now: Now) -> Float[Tensor, "rows 1"]:
-    return now.steps[0].logits.argmax(-1, keepdim=True).float()
+def _likeliest(now: Now) -> tuple[Int[Tensor, " rows"]]:
+    return (now.steps[0].logits.argmax(-1),)
 
 
 def generate_traces(

@@ -17,7 +17,7 @@ def model(arch, tiny_folder):
 
 def likeliest(now):
     """Greedy, and on record which item and which token in it."""
-    return torch.stack([now.steps[0].logits.argmax(-1), now.items, now.counts, now.last], 1).float()
+    return now.steps[0].logits.argmax(-1), now.items, now.counts, now.last, now.items / 3, now.items % 2 == 0
 
 
 def decode(model, *, ends=(), slots=3, late=False, prompts=PROMPTS, choose=likeliest, new=NEW):
@@ -51,10 +51,12 @@ def test_each_text_is_what_its_prompt_alone_gives(model, late):
     done = decode(model, ends=ends, late=late)
     lengths = set()
     for item, (columns, truncated) in done.items():
-        tokens = [int(row[0]) for row in columns]
+        tokens, items, counts, last, thirds, even = columns
         assert (tokens, truncated) == alone(model, PROMPTS[item], ends)
-        assert [row[1:3] for row in columns] == [[item, i] for i in range(len(tokens))]
-        assert [int(row[3]) for row in columns] == [-1, *tokens][: len(tokens)]
+        assert (items, counts) == ([item] * len(tokens), list(range(len(tokens))))
+        assert last == [-1, *tokens][: len(tokens)]
+        assert thirds == [float(torch.tensor(item) / 3)] * len(tokens), "floating-point columns are exact"
+        assert even == [item % 2 == 0] * len(tokens)
         lengths.add(len(tokens))
     assert len(lengths) > 3, "all texts are alike: the test says nothing"
 
@@ -73,7 +75,7 @@ def test_a_step_waits_for_the_device_once(tiny_folder):
 
     def choose(now):
         asked.append(now.fetch(now.items % 2))
-        assert asked[-1] == [float(item % 2) for item in now.items.tolist()]
+        assert asked[-1] == [item % 2 for item in now.items.tolist()]
         return likeliest(now)
 
     ends = some_ends(model)
@@ -84,7 +86,7 @@ def test_one_token_and_no_prompt_at_all(tiny_folder):
     model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     for late in (False, True):
         done = decode(model, new=1, late=late)
-        assert all(len(columns) == 1 and truncated for columns, truncated in done.values())
+        assert all(len(columns[0]) == 1 and truncated for columns, truncated in done.values())
     assert decode(model, prompts=[]) == {}
 
 
@@ -103,5 +105,5 @@ def test_tokens_are_told_apart_while_a_block_looks_on(tiny_folder):
         assert decode(model, ends=ends, late=None, choose=choose) == plain
     last = [plain[item][0] for item in (6, 7, 8)]
     assert len(acts["embed"]) == sum(
-        max(0, len(columns) - plain[item][1]) for item, columns in zip((6, 7, 8), last, strict=True)
+        max(0, len(columns[0]) - plain[item][1]) for item, columns in zip((6, 7, 8), last, strict=True)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.engine import in_stream
@@ -47,17 +47,17 @@ def run_majority(
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         uniform = torch.stack([_draws(*tasks[item], seed, max_new_tokens) for item in missing]).to(base.device)
 
-        def choose(now: Now) -> Float[Tensor, "rows 1"]:
+        def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
             chances = (now.steps[0].logits / temperature).softmax(-1).cumsum(-1)
             drawn = uniform[now.items, now.counts, None] * chances[:, -1:]
-            return torch.searchsorted(chances, drawn, right=True).clamp(max=chances.shape[-1] - 1).float()
+            return (torch.searchsorted(chances, drawn, right=True)[:, 0].clamp(max=chances.shape[-1] - 1),)
 
         lane = Lane(base, [base.prompt_ids(tasks[item][0].question) for item in missing])
         ends = set(base.eos_ids)
-        for at, columns, truncated in stream(
+        for at, (tokens,), truncated in stream(
             [lane], choose, ends=ends, max_new_tokens=max_new_tokens, slots=batch_size
         ):
-            yield missing[at], {"tokens": [int(token) for (token,) in columns], "truncated": truncated}
+            yield missing[at], {"tokens": tokens, "truncated": truncated}
 
     rows, seconds = in_stream(
         len(tasks), decode, part=batch_size, name=f"majority of {n}", folder=folder, progress=progress

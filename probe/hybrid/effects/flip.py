@@ -154,7 +154,7 @@ def _written(
     layer = None if mechanism is None else mechanism.layer
     read = () if layer is None else (layer,)
 
-    def choose(now: Now) -> Tensor:
+    def choose(now: Now) -> tuple[Tensor]:
         tokens = now.steps[0].logits.argmax(-1)
         first = [at for at, count in enumerate(now.fetch(now.counts)) if count == 0]
         if mechanism is not None and layer is not None and first:
@@ -163,14 +163,14 @@ def _written(
             kind = torch.full_like(rows, behaviour or 0)
             shift = mechanism.shift(resid, mechanism.strength(resid, kind), kind).to(resid.dtype)
             tokens[rows] = now.runners[0].rerun(resid + shift, rows, persistent=mechanism.persistent).argmax(-1)
-        return tokens[:, None].float()
+        return (tokens,)
 
     lane = Lane(base, [start.base for start in starts], read, layer)
     out: list[list[int]] = [[] for _ in starts]
-    for item, columns, _ in stream(
+    for item, (tokens,), _ in stream(
         [lane], choose, ends=set(base.eos_ids), max_new_tokens=_LONGEST, slots=min(batch_size, max(1, len(starts)))
     ):
-        out[item] = _first_sentence(base, [int(token) for (token,) in columns])
+        out[item] = _first_sentence(base, tokens)
     return out
 
 
