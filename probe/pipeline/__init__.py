@@ -32,6 +32,7 @@ from probe.pipeline.run.config import (
     RunConfig as RunConfig,
     SizesConfig as SizesConfig,
 )
+from probe.pipeline.run.inputs import prepare as prepare
 from probe.pipeline.run.own import (
     ask as ask,
     experiment_at as experiment_at,
@@ -39,4 +40,4 @@ from probe.pipeline.run.own import (
     own_arm as own_arm,
     try_arm as try_arm,
 )
-from probe.pipeline.run.run import prepare as prepare, run as run
+from probe.pipeline.run.run import run as run

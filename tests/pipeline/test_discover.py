@@ -36,7 +36,7 @@ SMALL = {
     "taxonomy": {"sites": ["resid_post.2"], "sizes": [4], "seeds": [0, 1], "steps": 20, "rivals": ["pca-kmeans"]},
     "falsify": {"sentences": 3, "prefixes": 1, "samples": 2, "max_new_tokens": 12},
 }
-EXPENSIVE = ("harvest", "fit_taxonomy", "falsify", "write_neuronpedia")
+EXPENSIVE = ("fit_taxonomy", "falsify", "write_neuronpedia")
 JUDGE = {"judge": {"model": "scripted", "sample": 5}, "falsify": {"sentences": 1, "prefixes": 0}}
 
 
@@ -68,6 +68,7 @@ def contents(folder):
 def forbid_work(monkeypatch):
     """Traces are read from their folder by the function that makes them; no model may run for it."""
     monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    monkeypatch.setattr("probe.pipeline.stages.harvest", lambda *_, **__: pytest.fail("harvest was called"))
     for name in EXPENSIVE:
         monkeypatch.setattr(MODULE, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
 
@@ -320,7 +321,7 @@ def test_a_judge_that_fails_halfway_loses_nothing(monkeypatch, tmp_path, good, r
     kept, grid = contents(out / "traces") | contents(out / "activations"), contents(out / "taxonomy" / "grid")
     answers = out / "judge" / "answers.jsonl"
     assert len(answers.read_text().splitlines() if answers.exists() else ()) == reused
-    monkeypatch.setattr(MODULE, "harvest", lambda *_, **__: pytest.fail("harvested again"))
+    monkeypatch.setattr("probe.pipeline.stages.harvest", lambda *_, **__: pytest.fail("harvested again"))
     monkeypatch.setattr("probe.taxonomy.search.search._explore_site", lambda *_: pytest.fail("fitted again"))
     again = script(monkeypatch, sensible)
     found = discover(config(**JUDGE), out)
@@ -401,7 +402,7 @@ def test_empty_traces(tmp_path, monkeypatch):
         traces = [make_trace(model, problem_set, problem, (), False) for problem in problems]
         return Traces(model.name, problem_set.name, traces, 0.0)
 
-    monkeypatch.setattr(MODULE, "generate_traces", emptied)
+    monkeypatch.setattr("probe.pipeline.stages.generate_traces", emptied)
     with pytest.raises(ProbeError, match="0 training sentences are too few for a taxonomy"):
         discover(config(), tmp_path)
 

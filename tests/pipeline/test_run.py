@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from probe.config import from_dict
+from probe.config import from_dict, to_dict
 from probe.errors import ProbeError
-from probe.hybrid.config import RIVALS
+from probe.files import object_hash
+from probe.hybrid.config import ARMS as KNOWN, RIVALS
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, prepare, run
+from probe.pipeline.run.arms import ARM_RECIPES, recipe
 from probe.pipeline.run.inputs import weights_hash
 from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
 from probe.traces import decode_greedy
@@ -240,6 +242,29 @@ def test_what_the_oracle_tells_is_counted_by_part(whole):
     assert found["tests"]["arms"]["base"]["p_holm"] >= found["tests"]["arms"]["base"]["p"]
     assert found["oracle"]["given_base"]["bits_per_token"] > 0
     assert set(found["effects"]) >= {"flip", "naming", "counters", "errors"}
+
+
+def test_every_arm_has_a_recipe_and_no_other():
+    assert set(ARM_RECIPES) == {"base", "thinking", *KNOWN}
+    with pytest.raises(ProbeError, match="there is no arm 'hybird'; did you mean 'hybrid'"):
+        recipe("hybird")
+
+
+def test_the_settings_on_record_are_those_that_an_arm_depends_on(tiny_folder):
+    """They are in the manifests of old runs, which must be found again."""
+    config = from_dict(RunConfig, settings(tiny_folder))
+    expected = {
+        "hybrid": {},
+        "hybrid-seed-1": {},
+        "rerank-only": {"rerank_among": 5},
+        "v1-rerank": {"v1_strengths": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0], "v1_windows": [0]},
+        "v2-random-both": {},
+        "majority": {"majority_temperature": 0.7},
+        "oracle-free": {"policy": to_dict(config.policy)},
+        "lora-rank-1": {"distil": to_dict(config.distil)},
+    }
+    for name, more in expected.items():
+        assert object_hash(recipe(name).settings(config)) == object_hash({"decoding": to_dict(config.decoding)} | more)
 
 
 @pytest.mark.slow

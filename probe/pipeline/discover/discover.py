@@ -13,6 +13,7 @@ from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.run.inputs import check_positions, weights_hash
+from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.reports import write_discovery_report
 from probe.taxonomy import (
@@ -32,7 +33,7 @@ from probe.taxonomy import (
     taxonomy_sites,
     write_neuronpedia,
 )
-from probe.traces import Traces, generate_traces
+from probe.traces import Traces
 
 #: How many sites are tried where none is given.
 SPREAD = 6
@@ -151,37 +152,32 @@ class DiscoverStages:
     def traces(self, folder: Path, finished: bool) -> tuple[Traces, Traces]:
         """Roll out the thinking model on train and validation."""
         inputs = self.inputs
-        train, validation = (
-            generate_traces(
-                inputs.model,
-                inputs.problem_set,
-                problems,
-                max_new_tokens=inputs.max_new_tokens,
-                think_close=inputs.think_close,
-                batch_size=self.config.decoding.batch_size,
-                folder=folder / name,
-                progress=self.progress and not finished,
-            )
-            for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+        made = roll_out_splits(
+            {"train": (inputs.model, inputs.train), "validation": (inputs.model, inputs.validation)},
+            inputs.problem_set,
+            max_new_tokens=inputs.max_new_tokens,
+            think_close=inputs.think_close,
+            batch_size=self.config.decoding.batch_size,
+            folder=folder,
+            progress=self.progress and not finished,
         )
-        return train, validation
+        return made["train"], made["validation"]
 
-    def activations(
-        self, splits: tuple[Traces, Traces], folder: Path, finished: bool
-    ) -> tuple[SentenceActivations, SentenceActivations]:
-        """Mean activation of every sentence, at all sites in one pass."""
-        train, validation = (
-            SentenceActivations.load(folder / name)
-            if finished
-            else harvest(self.inputs.model, traces, self.inputs.sites, folder=folder / name, progress=self.progress)
-            for name, traces in zip(("train", "validation"), splits, strict=True)
+    def activations(self, splits: tuple[Traces, Traces], folder: Path, finished: bool) -> Splits:
+        """Harvest the mean activation of every sentence, at all sites in one pass."""
+        return harvest_splits(
+            self.inputs.model,
+            *splits,
+            self.inputs.sites,
+            folder=folder,
+            finished=finished,
+            progress=self.progress,
         )
-        return train, validation
 
     def taxonomy(
         self,
         splits: tuple[Traces, Traces],
-        acts: tuple[SentenceActivations, SentenceActivations],
+        acts: Splits,
         folder: Path,
         finished: bool,
     ) -> Taxonomy:
@@ -244,7 +240,7 @@ class DiscoverStages:
     def cards(
         self,
         splits: tuple[Traces, Traces],
-        acts: tuple[SentenceActivations, SentenceActivations],
+        acts: Splits,
         taxonomy: Taxonomy,
         folder: Path,
         finished: bool,

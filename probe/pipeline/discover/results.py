@@ -9,6 +9,7 @@ from typing import Any
 from probe.activations import SentenceActivations
 from probe.counters import count_behaviours
 from probe.pipeline.discover.config import DiscoverConfig
+from probe.pipeline.stages import describe_behaviours
 from probe.problems import ProblemSet
 from probe.taxonomy import Card, JudgedScores, Taxonomy, Trial, annotate, behaviour_map
 from probe.traces import Traces
@@ -69,35 +70,25 @@ def _behaviours(
     problem_set: ProblemSet,
     taxonomy: Taxonomy,
     texts: Sequence[str],
-    at: Sequence[int | None],
+    assigned: Sequence[int | None],
     cards: Sequence[Card],
 ) -> list[dict[str, Any]]:
-    known = sum(each is not None for each in at)
     merged = taxonomy.edits.merged
-    rows = []
-    for k, (edit, card) in enumerate(zip(taxonomy.edits.behaviours, cards, strict=True)):
-        members = [text for text, each in zip(texts, at, strict=True) if each == k]
-        kind = problem_set.sentence_type
-        types = Counter(kind(text) or "none" for text in members) if kind else Counter()
-        true_type, count = types.most_common(1)[0] if types else (None, 0)
-        rows.append(
-            {
-                "behaviour": k,
-                "name": taxonomy.names[k],
-                "label": taxonomy.labels[k],
-                "description": edit.description or taxonomy.descriptions[k],
-                "note": edit.note,
-                "merged_into": merged[k] if merged[k] != k else None,
-                "share": len(members) / known if known else None,
-                "true_type": true_type,
-                "true_share": count / len(members) if types else None,
-                "examples": taxonomy.examples[k],
-                "terms": [cue.text for cue in card.cues],
-                **{name: (taxonomy.scores.get(name) or [None] * len(merged))[k] for name in _EACH},
-                "card": _card(card),
-            }
-        )
-    return rows
+    described = describe_behaviours(taxonomy, texts, assigned, problem_set.sentence_type)
+    return [
+        row
+        | {
+            "name": taxonomy.names[k],
+            "label": taxonomy.labels[k],
+            "description": edit.description or taxonomy.descriptions[k],
+            "note": edit.note,
+            "merged_into": merged[k] if merged[k] != k else None,
+            "terms": [cue.text for cue in card.cues],
+            **{name: (taxonomy.scores.get(name) or [None] * len(merged))[k] for name in _EACH},
+            "card": _card(card),
+        }
+        for k, (row, edit, card) in enumerate(zip(described, taxonomy.edits.behaviours, cards, strict=True))
+    ]
 
 
 def _card(card: Card) -> dict[str, Any]:

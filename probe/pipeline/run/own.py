@@ -44,9 +44,10 @@ from probe.hybrid import (
     stream_hybrid,
     summarise,
 )
+from probe.pipeline.run.arms import make_arm
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
-from probe.pipeline.run.run import experiment_of
+from probe.pipeline.run.learned import mechanism as learned_mechanism
 from probe.problems import Problem
 from probe.statistics import paired_permutation
 from probe.steering import Mechanism
@@ -122,7 +123,7 @@ def try_arm(
         The arm's entry as in ``results.json``, with ``gap_recovered``, ``p`` against the base model, and the accuracies
         of ``base`` and ``thinking``.
     """
-    stages, inputs = experiment.stages, experiment.stages.inputs
+    stages, inputs = experiment.stages, experiment.inputs
     config = stages.config
     some = inputs.problem_set.take(split, problems or len(getattr(inputs, split)))
     limits: dict[str, Any] = {
@@ -130,7 +131,7 @@ def try_arm(
         "batch_size": config.decoding.batch_size,
         "progress": stages.progress,
     }
-    base, thinking = experiment.arm("base"), experiment.arm("thinking")
+    base, thinking = make_arm(experiment, "base"), make_arm(experiment, "thinking")
     told, correct = {}, {}
     for each in (base, thinking, arm):
         told_apart = object_hash([described if each is arm else "", split, len(some)])[:10]
@@ -178,8 +179,8 @@ def ask(
         arm: its name, as in the run.
         watch: called with what goes on record of each token, as soon as it is emitted.
     """
-    inputs = experiment.stages.inputs
-    made = experiment.arm(arm)
+    inputs = experiment.inputs
+    made = make_arm(experiment, arm)
     problem = Problem("question", question, "")
     models = inputs.pair if made.asks else inputs.pair.base
     ((_, trace),) = stream_hybrid(
@@ -190,7 +191,7 @@ def ask(
 
 def experiment_at(out: Path, *, progress: bool = False) -> Experiment:
     """A run that is there, ready for further arms."""
-    return experiment_of(open_run(out), out, progress=progress)
+    return Experiment.open(open_run(out), out, progress=progress)
 
 
 def _split(part: str, said: str, known: tuple[str, ...], defaults: dict[str, float] | None = None) -> tuple[str, float]:
@@ -253,4 +254,4 @@ def _strength(said: str, mechanism: Mechanism | None) -> HowStrongly:
 def _mechanism(experiment: Experiment, name: str) -> Mechanism:
     if name == "hybrid":
         return experiment.vectors.seeds[0]
-    return experiment.vectors.single if name == "single-vector" else experiment.mechanism(name)
+    return experiment.vectors.single if name == "single-vector" else learned_mechanism(experiment, name)

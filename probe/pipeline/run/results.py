@@ -3,11 +3,11 @@
 ``results.json``, ``graded.json`` (which problems each arm solved), ``behaviours.json`` and ``shown.json``.
 """
 
-from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from probe.activations import SentenceActivations
 from probe.hybrid import (
     ArmResult,
     agreement,
@@ -22,22 +22,46 @@ from probe.hybrid import (
     summarise,
     surprisal,
 )
-from probe.pipeline.run.inputs import Inputs
-from probe.pipeline.run.stages import Rollouts, Stages, Vectors
-from probe.problems import ProblemSet
-from probe.taxonomy import Taxonomy
+from probe.pipeline.run.arms import SEED
+from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.stages import describe_behaviours
 
 SCHEMA = 1
 
 
-def results(
-    stages: Stages, rollouts: Rollouts, taxonomy: Taxonomy, vectors: Vectors, arms: dict[str, ArmResult]
-) -> dict:
-    """The result file, schema version 1."""
+@dataclass(frozen=True)
+class Finished:
+    """A run whose arms are done.
+
+    Attributes:
+        arms: the result of each arm, also of further seeds.
+    """
+
+    experiment: Experiment
+    arms: dict[str, ArmResult]
+
+    @cached_property
+    def texts(self) -> dict[str, list[str]]:
+        """The answers of both models and of every arm on the test problems."""
+        texts = {name: [trace.text for trace in of] for name, of in self.experiment.rollouts.of_test.items()}
+        return texts | {name: arm.texts for name, arm in self.arms.items()}
+
+    @cached_property
+    def correct(self) -> dict[str, list[bool | None]]:
+        """The grade of every answer; None for one that could not be graded."""
+        inputs = self.experiment.inputs
+        close = inputs.pair.config.think_close
+        return {
+            name: grade_answers(inputs.problem_set, inputs.test, texts, close) for name, texts in self.texts.items()
+        }
+
+
+def results(finished: Finished) -> dict:
+    """Collect what ``results.json`` holds, schema version 1."""
+    experiment, arms, correct = finished.experiment, finished.arms, finished.correct
+    stages, vectors, taxonomy = experiment.stages, experiment.vectors, experiment.taxonomy
     config, inputs = stages.config, stages.inputs
-    correct = judged(inputs, rollouts, arms)
-    rows = {"base": (rollouts.base, 0.0, rollouts.base.seconds)}
-    rows |= {"thinking": (rollouts.thinking, 0.0, rollouts.thinking.seconds)}
+    rows = {name: (found, 0.0, found.seconds) for name, found in experiment.rollouts.of_test.items()}
     rows |= {name: (arm.traces, arm.steered_fraction, arm.seconds) for name, arm in arms.items()}
     entries = {
         name: summarise(
@@ -60,7 +84,7 @@ def results(
     if "force-token" in arms:  # the same text: what it takes to write it down for the base model
         entries["thinking"]["bits_per_token"] = surprisal(arms["force-token"])
     gaps = {name: gap_recovered(correct[name], correct["base"], correct["thinking"], seed=config.seed) for name in arms}
-    per_seed = ["hybrid", *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
+    per_seed = ["hybrid", *(f"{SEED}{seed}" for seed in config.steering.seeds[1:])]
     values = [gaps[name]["value"] for name in per_seed]
     return {
         "schema": SCHEMA,
@@ -101,29 +125,24 @@ def results(
     }
 
 
-def graded(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict:
-    """Which test problems each arm solved; None where an answer could not be graded."""
-    correct = judged(inputs, rollouts, arms)
+def graded(finished: Finished) -> dict:
+    """Collect which test problems each arm solved; None where an answer could not be graded."""
     return {
-        "problems": [problem.id for problem in inputs.test],
-        "correct": {name: each for name, each in correct.items() if not _is_seed(name)},
+        "problems": [problem.id for problem in finished.experiment.inputs.test],
+        "correct": {name: each for name, each in finished.correct.items() if not _is_seed(name)},
     }
 
 
-def observed(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict:
-    """Behaviours counted in the texts of the main arms, and what went wrong in the wrong answers of all."""
-    correct = judged(inputs, rollouts, arms)
-    texts = _texts(rollouts, arms)
-    emitted = {
-        "base": [trace.tokens for trace in rollouts.base],
-        "thinking": [trace.tokens for trace in rollouts.thinking],
+def observed(finished: Finished) -> dict:
+    """Count behaviours in the texts of the main arms, and classify the wrong answers of all."""
+    inputs, arms = finished.experiment.inputs, finished.arms
+    main = finished.experiment.rollouts.of_test | {
+        name: arms[name].traces for name in ("hybrid", "oracle-free") if name in arms
     }
-    emitted |= {
-        name: [trace.tokens for trace in arms[name].traces] for name in ("hybrid", "oracle-free") if name in arms
-    }
+    emitted = {name: [trace.tokens for trace in traces] for name, traces in main.items()}
     errors = {
-        name: classify_errors(inputs.problem_set, inputs.test, some, correct[name])
-        for name, some in texts.items()
+        name: classify_errors(inputs.problem_set, inputs.test, texts, finished.correct[name])
+        for name, texts in finished.texts.items()
         if not _is_seed(name)
     }
     return {
@@ -132,74 +151,45 @@ def observed(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> 
     }
 
 
-def _texts(rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[str]]:
-    texts = {"base": [trace.text for trace in rollouts.base], "thinking": [trace.text for trace in rollouts.thinking]}
-    return texts | {name: arm.texts for name, arm in arms.items()}
-
-
 def _is_seed(name: str) -> bool:
-    return name.startswith("hybrid-seed-")
+    return name.startswith(SEED)
 
 
-def judged(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult]) -> dict[str, list[bool | None]]:
-    """Every arm's answers on the test problems, graded."""
-    close = inputs.pair.config.think_close
-    return {
-        name: grade_answers(inputs.problem_set, inputs.test, some, close)
-        for name, some in _texts(rollouts, arms).items()
-    }
-
-
-def behaviours(
-    taxonomy: Taxonomy,
-    vectors: Vectors,
-    hybrid: ArmResult,
-    validation: SentenceActivations,
-    problem_set: ProblemSet,
-) -> list[dict]:
-    """One card a behaviour: what its sentences are, and what its vector did on the test problems."""
-    assigned = taxonomy.behaviour(validation.vectors[taxonomy.site])
+def behaviours(finished: Finished) -> list[dict]:
+    """Describe each behaviour: what its sentences are, and what its vector did on the test problems."""
+    experiment = finished.experiment
+    taxonomy, validation = experiment.taxonomy, experiment.acts[1]
     gates: dict[int, list[float]] = {k: [] for k in range(taxonomy.n_behaviours)}
-    for trace in hybrid.traces:
+    for trace in finished.arms["hybrid"].traces:
         for behaviour, strength, steered in zip(trace.behaviour, trace.strength, trace.steered, strict=True):
             if steered:
                 gates[behaviour].append(strength)
-    cards = []
-    for k in range(taxonomy.n_behaviours):
-        members = [text for text, b in zip(validation.texts, assigned.tolist(), strict=True) if b == k]
-        types = (
-            Counter(problem_set.sentence_type(text) or "none" for text in members)
-            if problem_set.sentence_type
-            else Counter()
-        )
-        name, count = types.most_common(1)[0] if types else (None, 0)
-        cards.append(
-            {
-                "behaviour": k,
-                "label": taxonomy.names[k],
-                "share": len(members) / max(1, len(validation.texts)),
-                "true_type": name,
-                "true_share": count / len(members) if types else None,
-                "examples": taxonomy.examples[k],
-                "vector_norm": vectors.seeds[0].vectors[k].norm().item(),
-                "mean_strength": float(np.mean(gates[k])) if gates[k] else None,
-                "gates": len(gates[k]),
-            }
-        )
-    return cards
+    assigned = taxonomy.behaviour(validation.vectors[taxonomy.site]).tolist()
+    sentence_type = experiment.inputs.problem_set.sentence_type
+    return [
+        row
+        | {
+            "label": taxonomy.names[k],
+            "vector_norm": experiment.vectors.seeds[0].vectors[k].norm().item(),
+            "mean_strength": float(np.mean(gates[k])) if gates[k] else None,
+            "gates": len(gates[k]),
+        }
+        for k, row in enumerate(describe_behaviours(taxonomy, validation.texts, assigned, sentence_type))
+    ]
 
 
-def shown(inputs: Inputs, rollouts: Rollouts, arms: dict[str, ArmResult], n: int) -> list[dict]:
-    """The traces that the report shows: the first problems of the test split, every arm, token by token."""
-    tokenizer, correct = inputs.pair.base, judged(inputs, rollouts, arms)
+def shown(finished: Finished, n: int) -> list[dict]:
+    """Collect the traces that the report shows: the first ``n`` test problems, every arm, token by token."""
+    inputs, rollouts, arms = finished.experiment.inputs, finished.experiment.rollouts, finished.arms
+    tokenizer, correct = inputs.pair.base, finished.correct
     rows = []
     for i, problem in enumerate(inputs.test[:n]):
         row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
-        for name, traces in (("base", rollouts.base), ("thinking", rollouts.thinking)):
+        for name, traces in rollouts.of_test.items():
             row["arms"][name] = {"text": traces[i].text, "correct": correct[name][i]}
         for name, arm in arms.items():
             trace = arm.traces[i]
-            if not trace.steered:  # a model by itself
+            if not trace.steered:  # no hybrid: one model wrote it
                 row["arms"][name] = {"text": arm.texts[i], "correct": correct[name][i]}
                 continue
             tokens = [

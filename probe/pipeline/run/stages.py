@@ -1,15 +1,13 @@
 """The stages of a run: each makes one typed object from those before it, in its own folder, and can be broken off."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from probe.activations import SentenceActivations, harvest
 from probe.files import read_json, write_json
-from probe.models import Model
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
-from probe.problems import Problem
+from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits
 from probe.steering import (
     ComingReader,
     GateBatch,
@@ -20,7 +18,7 @@ from probe.steering import (
     load_mechanism,
 )
 from probe.taxonomy import Taxonomy, fit_taxonomy
-from probe.traces import Traces, generate_traces
+from probe.traces import Traces
 
 Gates = tuple[list[GateBatch], list[GateBatch]]
 """Of the train traces, and of the validation traces."""
@@ -36,6 +34,11 @@ class Rollouts:
     validation: Traces
     base: Traces
     thinking: Traces
+
+    @property
+    def of_test(self) -> dict[str, Traces]:
+        """The traces of both models on the test split, by arm."""
+        return {"base": self.base, "thinking": self.thinking}
 
 
 @dataclass(frozen=True)
@@ -62,46 +65,43 @@ class Stages:
 
     def traces(self, folder: Path, finished: bool) -> Rollouts:
         """Roll out the thinking model on all splits and the base model on the test split."""
-        pair, inputs = self.inputs.pair, self.inputs
-
-        def roll_out(name: str, model: Model, problems: Sequence[Problem]) -> Traces:
-            return generate_traces(
-                model,
+        inputs, pair = self.inputs, self.inputs.pair
+        splits = {
+            "train": (pair.thinking, inputs.train),
+            "validation": (pair.thinking, inputs.validation),
+            "base": (pair.base, inputs.test),
+            "thinking": (pair.thinking, inputs.test),
+        }
+        return Rollouts(
+            **roll_out_splits(
+                splits,
                 inputs.problem_set,
-                problems,
                 max_new_tokens=inputs.max_new_tokens,
                 think_close=pair.config.think_close,
                 batch_size=self.config.decoding.batch_size,
-                folder=folder / name,
+                folder=folder,
                 progress=self.progress and not finished,
             )
-
-        return Rollouts(
-            train=roll_out("train", pair.thinking, inputs.train),
-            validation=roll_out("validation", pair.thinking, inputs.validation),
-            base=roll_out("base", pair.base, inputs.test),
-            thinking=roll_out("thinking", pair.thinking, inputs.test),
         )
 
-    def activations(self, rollouts: Rollouts, folder: Path, finished: bool) -> tuple[SentenceActivations, ...]:
-        """Mean residual stream of every sentence of the thinking model, train and validation."""
-        return tuple(
-            SentenceActivations.load(folder / name)
-            if finished
-            else harvest(
-                self.inputs.pair.thinking, traces, self.inputs.sites, folder=folder / name, progress=self.progress
-            )
-            for name, traces in (("train", rollouts.train), ("validation", rollouts.validation))
+    def activations(self, rollouts: Rollouts, folder: Path, finished: bool) -> Splits:
+        """Harvest the mean residual stream of every sentence of the thinking model, train and validation."""
+        return harvest_splits(
+            self.inputs.pair.thinking,
+            rollouts.train,
+            rollouts.validation,
+            self.inputs.sites,
+            folder=folder,
+            finished=finished,
+            progress=self.progress,
         )
 
-    def taxonomy(self, acts: tuple[SentenceActivations, ...], folder: Path, finished: bool) -> Taxonomy:
+    def taxonomy(self, acts: Splits, folder: Path, finished: bool) -> Taxonomy:
         """Find the behaviours."""
         if finished:
             return Taxonomy.load(folder)
-        train, validation = acts
         return fit_taxonomy(
-            train,
-            validation,
+            *acts,
             self.config.taxonomy,
             sentence_type=self.inputs.problem_set.sentence_type,
             folder=folder,
@@ -111,7 +111,7 @@ class Stages:
     def steering(
         self,
         rollouts: Rollouts,
-        acts: tuple[SentenceActivations, ...],
+        acts: Splits,
         taxonomy: Taxonomy,
         folder: Path,
         finished: bool,
@@ -125,17 +125,19 @@ class Stages:
             learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts=acts[0], seed=seeds[0]).save(
                 folder / "reader"
             )
-        gates = self.gates(rollouts, taxonomy, acts) if missing else ([], [])
         if missing:
-            layer = self._layer(gates, taxonomy.n_behaviours, folder)
-            for name in missing:
-                n_behaviours, seed = wanted[name]
-                self._learn(gates, n_behaviours, layer, seed, folder / name)
+            gates = self.gates(rollouts, taxonomy, acts)
+            # The states below the steering layer do not depend on the vectors: they are computed once for all seeds.
+            with TemporaryDirectory() as cache:
+                layer = self._layer(gates, taxonomy.n_behaviours, folder, Path(cache))
+                for name in missing:
+                    n_behaviours, seed = wanted[name]
+                    self._learn(gates, n_behaviours, layer, seed, folder / name, Path(cache))
         made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
         reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
-    def _layer(self, gates: Gates, n_behaviours: int, folder: Path) -> int:
+    def _layer(self, gates: Gates, n_behaviours: int, folder: Path, cache: Path) -> int:
         """The steering layer: the only one, or the one whose vectors have the lowest loss on validation."""
         layers = self.inputs.layers
         if len(layers) == 1:
@@ -144,13 +146,13 @@ class Stages:
         for layer in layers:
             tried = folder / f"layer-{layer}"
             if not _learned(tried):
-                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
+                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried, cache)
             losses[layer] = min(epoch["loss"] for epoch in read_json(tried / _HISTORY))
         best = min(losses, key=lambda layer: losses[layer])
         write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})
         return best
 
-    def _learn(self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path) -> None:
+    def _learn(self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path, cache: Path) -> None:
         config, progress = self.config.steering, self.progress
         learned = learn_vectors(
             self.inputs.pair.base,
@@ -159,12 +161,13 @@ class Stages:
             layer=layer,
             config=config,
             seed=seed,
+            folder=cache,
             progress=progress,
         )
         learned.vectors.save(folder)
         write_json(folder / _HISTORY, learned.history)
 
-    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy, acts: tuple[SentenceActivations, ...] | None) -> Gates:
+    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy, acts: Splits | None) -> Gates:
         """Where the models disagree on the thinking model's train and validation traces.
 
         Args:

@@ -1,60 +1,64 @@
-"""Arms in several processes at once: small models on a CPU leave cores idle that a second process can use."""
+"""All arms of a run, one after the other or in several processes: small models on a CPU leave cores idle."""
 
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
 
+from probe.hybrid import ARMS, ArmResult
+from probe.pipeline.run.arms import SEED, arm_result, recipe
 from probe.pipeline.run.config import RunConfig
-
-if TYPE_CHECKING:
-    from probe.pipeline.run.experiment import Experiment
-
-_experiment: "Experiment | None" = None
-"""Of a worker process."""
+from probe.pipeline.run.experiment import Experiment
 
 
-def run_arms(config: RunConfig, out: Path, names: Sequence[str], *, progress: bool = False) -> None:
-    """Run arms of a run whose stages before them are finished; each leaves its result in its folder.
+def run_arms(experiment: Experiment) -> dict[str, ArmResult]:
+    """Run every arm that the settings name, and the hybrid with the vectors of every further seed.
 
-    Args:
-        names: arms whose order does not matter. Of one recipe the first goes ahead and learns what they share.
+    Arms that the folder already has are read and returned too.
     """
-    recipes: dict[str, list[str]] = {}
+    config, folder = experiment.config, experiment.folder
+    kept = [name for name in ARMS if folder.has(f"arms/{name}")]
+    seeds = [f"{SEED}{seed}" for seed in config.steering.seeds[1:]]
+    names = list(dict.fromkeys([*config.hybrid.names, *kept, *seeds]))
+    arm_result(experiment, "hybrid")  # controls are matched to it
+    missing = [name for name in names if not folder.has(f"arms/{name}")]
+    if config.workers > 1 and len(missing) > 1:
+        _run_in_processes(config, folder.path, missing, experiment.stages.progress)
+    return {name: arm_result(experiment, name) for name in names}
+
+
+def _run_in_processes(config: RunConfig, out: Path, names: Sequence[str], progress: bool) -> None:
+    """Run arms in worker processes; each leaves its result in its folder."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        recipes.setdefault(name[:2] if name.startswith(("v1", "v2")) else name, []).append(name)
+        groups.setdefault(recipe(name).shares or name, []).append(name)
     threads = max(1, (os.cpu_count() or 1) // config.workers)
-    with ProcessPoolExecutor(
-        config.workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(config, out, threads),
-    ) as pool:
-        # The longest recipes first, so that none is left alone at the end.
-        after: dict[Future[None], list[str]] = {
-            pool.submit(_do, first): rest for first, *rest in sorted(recipes.values(), key=len, reverse=True)
-        }
+    with ProcessPoolExecutor(config.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+
+        def submit(name: str) -> Future[None]:
+            return pool.submit(_run_one, config, out, threads, name)
+
+        # The first arm of a group learns what the others need. The largest groups begin, so that none is left alone
+        # at the end.
+        after = {submit(first): rest for first, *rest in sorted(groups.values(), key=len, reverse=True)}
         with tqdm(total=len(names), desc="arms", unit="arm", disable=not progress) as bar:
             while after:
                 for done in wait(after, return_when=FIRST_COMPLETED).done:
                     done.result()
                     bar.update()
-                    after |= {pool.submit(_do, name): [] for name in after.pop(done)}
+                    after |= {submit(name): [] for name in after.pop(done)}
 
 
-def _begin(config: RunConfig, out: Path, threads: int) -> None:
-    from probe.pipeline.run.run import experiment_of
+def _run_one(config: RunConfig, out: Path, threads: int, name: str) -> None:
+    arm_result(_opened(config, out, threads), name)
 
-    global _experiment
+
+@lru_cache(maxsize=1)  # only worker processes call it: each opens the run once for all its arms
+def _opened(config: RunConfig, out: Path, threads: int) -> Experiment:
     torch.set_num_threads(threads)
-    _experiment = experiment_of(config, out)
-
-
-def _do(name: str) -> None:
-    assert _experiment is not None
-    _experiment.result(name)
+    return Experiment.open(config, out)

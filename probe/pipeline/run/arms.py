@@ -1,0 +1,288 @@
+"""The table of arms: from each name to what makes the arm and the settings that its result depends on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probe.config import nearest, to_dict
+from probe.errors import ProbeError
+from probe.hybrid import (
+    ARMS,
+    AddVector,
+    Always,
+    Arm,
+    ArmResult,
+    FixedStrength,
+    ForceToken,
+    Never,
+    OneBehaviour,
+    control_arms,
+    evaluate_arm,
+    few_shot_prompt,
+    fusion_arm,
+    handbook_prompt,
+    hybrid_arm,
+    oracle_free_arm,
+    run_lora,
+    run_majority,
+    run_prompted,
+    speculative_arm,
+    v1_arms,
+    v2_arms,
+    with_mechanism,
+)
+from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.learned import RANKS, adapter, mechanism
+
+SEED = "hybrid-seed-"
+"""The name of an arm that uses the vectors of a further seed begins with this."""
+
+
+@dataclass(frozen=True)
+class ArmRecipe:
+    """How an arm is made.
+
+    Attributes:
+        decoded: makes the four parts of an arm that is decoded token by token; None for any other.
+        written: gives the result of an arm that is decoded otherwise, from the folder that keeps its traces.
+        options: settings of the section ``hybrid`` that the result depends on.
+        section: a further section of the settings that the result depends on.
+        shares: arms with the same value need a mechanism that the first of them learns.
+    """
+
+    decoded: Callable[[Experiment, str], Arm] | None = None
+    written: Callable[[Experiment, str, Path], ArmResult] | None = None
+    options: tuple[str, ...] = ()
+    section: str | None = None
+    shares: str | None = None
+
+    def settings(self, config: RunConfig) -> dict[str, Any]:
+        """Collect the settings that the result depends on."""
+        options = to_dict(config.hybrid)
+        return {
+            "decoding": to_dict(config.decoding),
+            **{option: options[option] for option in self.options},
+            **({self.section: to_dict(getattr(config, self.section))} if self.section else {}),
+        }
+
+
+def recipe(name: str) -> ArmRecipe:
+    """Find the recipe of an arm.
+
+    Raises:
+        ProbeError: for a name that is no arm.
+    """
+    if name.startswith(SEED):
+        return ArmRecipe(_seed)
+    if name not in ARM_RECIPES:
+        raise ProbeError(f"there is no arm {name!r}; {nearest(name, ARM_RECIPES)}")
+    return ARM_RECIPES[name]
+
+
+def make_arm(experiment: Experiment, name: str) -> Arm:
+    """Make the arm of this name; whatever it needs is learned if it is missing.
+
+    Raises:
+        ProbeError: for a name that is no arm, or an arm that is not decoded token by token.
+    """
+    decoded = recipe(name).decoded
+    if decoded is None:
+        names = [each for each, other in ARM_RECIPES.items() if other.decoded]
+        raise ProbeError(f"the arm {name} is not decoded token by token; name one of {', '.join(names)}")
+    return decoded(experiment, name)
+
+
+def arm_result(experiment: Experiment, name: str) -> ArmResult:
+    """Read the result of an arm on the test problems; the arm is run if that has not been done.
+
+    Raises:
+        ProbeError: for a name that is no arm.
+    """
+    if name not in experiment.done:
+        made, config = recipe(name), experiment.config
+
+        def make(folder: Path, finished: bool) -> ArmResult:
+            if made.written is not None:
+                return made.written(experiment, name, folder)
+            return _decode(experiment, make_arm(experiment, name), folder, finished)
+
+        experiment.done[name] = experiment.folder.branch(f"arms/{name}", make, made.settings(config), config.seed)
+    return experiment.done[name]
+
+
+def _decode(experiment: Experiment, arm: Arm, folder: Path, finished: bool) -> ArmResult:
+    stages, inputs = experiment.stages, experiment.inputs
+    return evaluate_arm(
+        inputs.pair if arm.asks else inputs.pair.base,
+        arm,
+        inputs.test,
+        max_new_tokens=inputs.max_new_tokens,
+        batch_size=stages.config.decoding.batch_size,
+        seed=stages.config.seed,
+        folder=folder,
+        progress=stages.progress and not finished,
+    )
+
+
+def _alone(experiment: Experiment, name: str) -> Arm:  # noqa: ARG001
+    """Each model alone, for single questions."""
+    where = Never() if name == "base" else Always()
+    return Arm(name, where, OneBehaviour(-1), FixedStrength(), ForceToken())
+
+
+def _hybrid(experiment: Experiment, name: str) -> Arm:
+    vectors = experiment.vectors
+    return hybrid_arm(vectors.reader, vectors.seeds[0], name)
+
+
+def _seed(experiment: Experiment, name: str) -> Arm:
+    seeds = [str(seed) for seed in experiment.config.steering.seeds]
+    seed = name.removeprefix(SEED)
+    if seed not in seeds:
+        raise ProbeError(f"there is no arm {name!r}: the vectors were learned with the seeds {', '.join(seeds)}")
+    return hybrid_arm(experiment.vectors.reader, experiment.vectors.seeds[seeds.index(seed)], name)
+
+
+def _oracle_free(experiment: Experiment, name: str) -> Arm:
+    return oracle_free_arm(experiment.policy, experiment.vectors.seeds[0], name)
+
+
+def _mechanism(experiment: Experiment, name: str) -> Arm:
+    """The hybrid that adds another mechanism, which has the name of the arm."""
+    return with_mechanism(_hybrid(experiment, "hybrid"), mechanism(experiment, name), name)
+
+
+def _bias(experiment: Experiment, name: str) -> Arm:
+    return Arm(name, Always(), OneBehaviour(), FixedStrength(), AddVector(mechanism(experiment, name)))
+
+
+def _speculative(experiment: Experiment, name: str) -> Arm:  # noqa: ARG001
+    return speculative_arm(experiment.config.hybrid.speculative_tokens)
+
+
+def _fusion(experiment: Experiment, name: str) -> Arm:  # noqa: ARG001
+    return fusion_arm(experiment.config.hybrid.fusion_weight)
+
+
+def _control(experiment: Experiment, name: str) -> Arm:
+    config, vectors = experiment.config, experiment.vectors
+    arms = control_arms(
+        _hybrid(experiment, "hybrid"),
+        vectors.seeds[0],
+        vectors.single,
+        rate=arm_result(experiment, "hybrid").steered_fraction,
+        seed=config.seed,
+        among=config.hybrid.rerank_among,
+    )
+    return _named(arms, name)
+
+
+def _v1(experiment: Experiment, name: str) -> Arm:
+    config, vectors = experiment.config, experiment.vectors
+    arms = v1_arms(
+        experiment.taxonomy,
+        vectors=mechanism(experiment, "v1"),
+        bias=mechanism(experiment, "v1-bias"),
+        learned=vectors.seeds[0],
+        reader=vectors.reader,
+        strengths=config.hybrid.v1_strengths,
+        windows=config.hybrid.v1_windows,
+        seed=config.seed,
+    )
+    return _named(arms, name)
+
+
+def _v2(experiment: Experiment, name: str) -> Arm:
+    rate = 0.0 if name == "v2" else arm_result(experiment, "v2").steered_fraction
+    learned, seed = mechanism(experiment, "v2"), experiment.config.seed
+    return _named(v2_arms(experiment.taxonomy, learned, rate=rate, seed=seed), name)
+
+
+def _named(arms: Sequence[Arm], name: str) -> Arm:
+    return next(arm for arm in arms if arm.name == name)
+
+
+def _limits(experiment: Experiment) -> dict[str, Any]:
+    stages = experiment.stages
+    return {
+        "max_new_tokens": stages.inputs.max_new_tokens,
+        "batch_size": stages.config.decoding.batch_size,
+        "progress": stages.progress,
+    }
+
+
+def _lora(experiment: Experiment, name: str, folder: Path) -> ArmResult:
+    inputs, trained = experiment.inputs, adapter(experiment, name)
+    return run_lora(inputs.pair.base, trained, name, inputs.test, folder=folder, **_limits(experiment))
+
+
+def _few_shot(experiment: Experiment, name: str, folder: Path) -> ArmResult:
+    inputs, shots = experiment.inputs, experiment.config.hybrid.shots
+    train = list(experiment.rollouts.train)
+    return _prompted(
+        experiment,
+        name,
+        folder,
+        lambda asked: few_shot_prompt(inputs.pair.base, train, inputs.train, asked, shots=shots),
+    )
+
+
+def _handbook(experiment: Experiment, name: str, folder: Path) -> ArmResult:
+    base, taxonomy = experiment.inputs.pair.base, experiment.taxonomy
+    return _prompted(experiment, name, folder, lambda question: handbook_prompt(base, taxonomy, question))
+
+
+def _prompted(experiment: Experiment, name: str, folder: Path, prompt: Callable[[str], str]) -> ArmResult:
+    inputs = experiment.inputs
+    prompts = [prompt(problem.question) for problem in inputs.test]
+    return run_prompted(inputs.pair.base, name, inputs.test, prompts, folder=folder, **_limits(experiment))
+
+
+def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # noqa: ARG001
+    config, inputs, base = experiment.config, experiment.inputs, experiment.rollouts.base
+    # As many answers as take the tokens that both models run for one answer of the hybrid.
+    hybrid = arm_result(experiment, "hybrid").traces
+    ratio = 2 * sum(len(trace.tokens) for trace in hybrid) / max(1, sum(len(trace.tokens) for trace in base))
+    return run_majority(
+        inputs.pair.base,
+        inputs.test,
+        n=max(1, round(ratio)),
+        temperature=config.hybrid.majority_temperature,
+        seed=config.seed,
+        think_close=inputs.pair.config.think_close,
+        folder=folder,
+        **_limits(experiment),
+    )
+
+
+_V1 = ArmRecipe(_v1, options=("v1_strengths", "v1_windows"), shares="v1")
+_V2 = ArmRecipe(_v2, shares="v2")
+
+ARM_RECIPES: Mapping[str, ArmRecipe] = {
+    "base": ArmRecipe(_alone),
+    "thinking": ArmRecipe(_alone),
+    "hybrid": ArmRecipe(_hybrid),
+    "oracle-free": ArmRecipe(_oracle_free, section="policy"),
+    "single-vector": ArmRecipe(_control),
+    "random-category": ArmRecipe(_control),
+    "min-cosine": ArmRecipe(_control),
+    "random-vectors": ArmRecipe(_control),
+    "random-positions": ArmRecipe(_control),
+    "rerank-only": ArmRecipe(_control, options=("rerank_among",)),
+    "force-token": ArmRecipe(_control),
+    "mean-difference": ArmRecipe(_mechanism),
+    "decoder-rows": ArmRecipe(_mechanism),
+    "rank-1": ArmRecipe(_mechanism),
+    "bias": ArmRecipe(_bias),
+    "speculative": ArmRecipe(_speculative, options=("speculative_tokens",)),
+    "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
+    **dict.fromkeys(RANKS, ArmRecipe(written=_lora, section="distil")),
+    "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
+    "few-shot": ArmRecipe(written=_few_shot, options=("shots",)),
+    "handbook": ArmRecipe(written=_handbook),
+    **{name: _V1 for name in ARMS if name.startswith("v1")},
+    **{name: _V2 for name in ARMS if name.startswith("v2")},
+}
+"""Every arm that can be named. A further seed of the hybrid is named ``hybrid-seed-SEED``."""

@@ -1,0 +1,155 @@
+"""What single arms need beside the hybrid's vectors: further mechanisms and adapters, each learned once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from probe.config import to_dict
+from probe.hybrid import distil_lora
+from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.stages import Gates
+from probe.steering import (
+    BehaviourVectors,
+    FixedVectors,
+    Mechanism,
+    RankOne,
+    SteeringConfig,
+    decoder_rows,
+    difference_of_means,
+    learn_mechanism,
+    learn_on_sentences,
+    load_mechanism,
+    sentence_batches,
+    typical_coordinate,
+)
+
+RANKS = {"lora": 8, "lora-rank-1": 1}
+"""Ranks of the adapters, by arm."""
+
+
+def mechanism(experiment: Experiment, name: str) -> Mechanism:
+    """Load a mechanism other than the hybrid's; it is learned if it is missing.
+
+    Args:
+        name: one of ``mean-difference``, ``decoder-rows``, ``rank-1``, ``v2``, ``bias``, ``v1`` and ``v1-bias``.
+    """
+    config, base = experiment.config, experiment.inputs.pair.base
+    kept = "v1" if name == "v1-bias" else name  # learning the vectors of version 1 gives its bias too
+
+    def make(folder: Path, finished: bool) -> Mechanism:
+        if not finished:
+            for part, learned in _LEARNED[kept](experiment).items():
+                learned.save(folder / part)
+        return load_mechanism(folder / name)
+
+    steering = _published(config.steering) if name == "v2" else config.steering
+    settings = {"steering": to_dict(steering)}
+    return experiment.folder.branch(f"mechanisms/{kept}", make, settings, config.seed).to(base.device)
+
+
+def adapter(experiment: Experiment, name: str) -> Path:
+    """Find the folder of a LoRA adapter; it is trained if it is missing."""
+    config, inputs, rollouts = experiment.config, experiment.inputs, experiment.rollouts
+
+    def make(folder: Path, finished: bool) -> Path:
+        if not finished:
+            distil_lora(
+                inputs.pair.base,
+                (list(rollouts.train), inputs.train),
+                (list(rollouts.validation), inputs.validation),
+                rank=RANKS[name],
+                folder=folder,
+                config=config.distil,
+                seed=config.seed,
+                progress=experiment.stages.progress,
+            )
+        return folder
+
+    return experiment.folder.branch(f"adapters/{name}", make, to_dict(config.distil), config.seed)
+
+
+def _mean_difference(experiment: Experiment) -> dict[str, Mechanism]:
+    base, vectors, (train, _) = experiment.inputs.pair.base, experiment.vectors, experiment.gates
+    k, persistent = experiment.taxonomy.n_behaviours, experiment.config.steering.persistent
+    return {"mean-difference": difference_of_means(base, train, k, vectors.layer, persistent=persistent)}
+
+
+def _decoder_rows(experiment: Experiment) -> dict[str, Mechanism]:
+    base, vectors = experiment.inputs.pair.base, experiment.vectors
+    norms, persistent = vectors.seeds[0].vectors.norm(dim=1), experiment.config.steering.persistent
+    return {"decoder-rows": decoder_rows(experiment.taxonomy, norms, base, vectors.layer, persistent=persistent)}
+
+
+def _rank_1(experiment: Experiment) -> dict[str, Mechanism]:
+    base, layer, config = (
+        experiment.inputs.pair.base,
+        experiment.vectors.layer,
+        experiment.config.steering,
+    )
+    unit = typical_coordinate(base, experiment.gates[0][:4], layer)
+    fresh = RankOne(experiment.taxonomy.n_behaviours, base.d_model, layer, unit=unit, persistent=config.persistent)
+    return {"rank-1": _at_gates(experiment, fresh, experiment.gates, config)}
+
+
+def _v2(experiment: Experiment) -> dict[str, Mechanism]:
+    base, layer, k = experiment.inputs.pair.base, experiment.vectors.layer, experiment.taxonomy.n_behaviours
+    config = _published(experiment.config.steering)
+    # Version 2 names a gate by what the taxonomy reads off the single token.
+    gates = experiment.stages.gates(experiment.rollouts, experiment.taxonomy, None)
+    unit = typical_coordinate(base, gates[0][:4], layer)
+    fresh = BehaviourVectors(k, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent)
+    return {"v2": _at_gates(experiment, fresh, gates, config)}
+
+
+def _at_gates(experiment: Experiment, fresh: Mechanism, gates: Gates, config: SteeringConfig) -> Mechanism:
+    base, progress = experiment.inputs.pair.base, experiment.stages.progress
+    return learn_mechanism(base, fresh, *gates, config=config, seed=config.seeds[0], progress=progress).vectors
+
+
+def _bias(experiment: Experiment) -> dict[str, Mechanism]:
+    _, bias = _on_sentences(experiment, 0)
+    return {"bias": FixedVectors.of(bias.vectors, experiment.vectors.layer, persistent=True)}
+
+
+def _v1(experiment: Experiment) -> dict[str, Mechanism]:
+    vectors, bias = _on_sentences(experiment, experiment.taxonomy.n_behaviours)
+    return {"v1": vectors, "v1-bias": bias}
+
+
+def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Mechanism, Mechanism]:
+    inputs, rollouts = experiment.inputs, experiment.rollouts
+    config, acts = experiment.config.steering, experiment.acts
+    train, validation = (
+        sentence_batches(inputs.pair, experiment.taxonomy, list(traces), problems, acts=each)
+        for traces, problems, each in (
+            (rollouts.train, inputs.train, acts[0]),
+            (rollouts.validation, inputs.validation, acts[1]),
+        )
+    )
+    vectors, bias, _ = learn_on_sentences(
+        inputs.pair.base,
+        train,
+        validation,
+        n_behaviours=n_behaviours,
+        layer=experiment.vectors.layer,
+        config=config,
+        seed=config.seeds[0],
+        progress=experiment.stages.progress,
+    )
+    return vectors, bias
+
+
+def _published(config: SteeringConfig) -> SteeringConfig:
+    """The settings of version 2 as published (2510.07364v4); its learning rate counts typical coordinates here."""
+    return replace(config, hidden=512, lr_vectors=0.01, lr_strength=1e-3, epochs=10, patience=5, balance=True)
+
+
+_LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism]]] = {
+    "mean-difference": _mean_difference,
+    "decoder-rows": _decoder_rows,
+    "rank-1": _rank_1,
+    "v2": _v2,
+    "bias": _bias,
+    "v1": _v1,
+}
+"""How the mechanisms of each folder below ``mechanisms/`` are made."""

@@ -1,0 +1,100 @@
+"""The work that the stages of ``probe run`` and ``probe discover`` have in common."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probe.activations import SentenceActivations, harvest
+from probe.models import Model
+from probe.problems import Problem, ProblemSet
+from probe.taxonomy import Taxonomy
+from probe.traces import Traces, generate_traces
+
+Splits = tuple[SentenceActivations, SentenceActivations]
+"""Activations of the train traces and of the validation traces."""
+
+
+def roll_out_splits(
+    splits: Mapping[str, tuple[Model, Sequence[Problem]]],
+    problem_set: ProblemSet,
+    *,
+    max_new_tokens: int,
+    think_close: str,
+    batch_size: int,
+    folder: Path,
+    progress: bool,
+) -> dict[str, Traces]:
+    """Roll out a model on the problems of each split; traces that are already in the folder are read.
+
+    Args:
+        splits: for each name the model and the problems. The traces are kept in the subfolder of that name.
+    """
+    return {
+        name: generate_traces(
+            model,
+            problem_set,
+            problems,
+            max_new_tokens=max_new_tokens,
+            think_close=think_close,
+            batch_size=batch_size,
+            folder=folder / name,
+            progress=progress,
+        )
+        for name, (model, problems) in splits.items()
+    }
+
+
+def harvest_splits(
+    model: Model,
+    train: Traces,
+    validation: Traces,
+    sites: Sequence[str],
+    *,
+    folder: Path,
+    finished: bool,
+    progress: bool,
+) -> Splits:
+    """Harvest the mean activation of every sentence at all sites, or load what a finished stage has kept."""
+    first, second = (
+        SentenceActivations.load(folder / name)
+        if finished
+        else harvest(model, traces, sites, folder=folder / name, progress=progress)
+        for name, traces in (("train", train), ("validation", validation))
+    )
+    return first, second
+
+
+def describe_behaviours(
+    taxonomy: Taxonomy,
+    texts: Sequence[str],
+    assigned: Sequence[int | None],
+    sentence_type: Callable[[str], str | None] | None,
+) -> list[dict[str, Any]]:
+    """Describe each behaviour by the sentences that are assigned to it.
+
+    Args:
+        texts: the sentences.
+        assigned: the behaviour of each sentence; None where it has none.
+        sentence_type: gives the true label of a sentence; None if the problem set has no labels.
+
+    Returns:
+        For each behaviour its number, its share of the assigned sentences, its most common true label with the share
+        of its sentences that have it, and its examples.
+    """
+    known = sum(each is not None for each in assigned)
+    rows = []
+    for k in range(taxonomy.n_behaviours):
+        members = [text for text, each in zip(texts, assigned, strict=True) if each == k]
+        types = Counter(sentence_type(text) or "none" for text in members) if sentence_type else Counter[str]()
+        true_type, count = types.most_common(1)[0] if types else (None, 0)
+        rows.append(
+            {
+                "behaviour": k,
+                "share": len(members) / known if known else None,
+                "true_type": true_type,
+                "true_share": count / len(members) if types else None,
+                "examples": taxonomy.examples[k],
+            }
+        )
+    return rows
