@@ -1,4 +1,4 @@
-"""Texts for a study of adapters on a model without a pair: word problems to train on, and prose that they are not like.
+"""Writes the texts of a study of adapters on a single model: word problems to train on, and unrelated prose.
 
 python -m benchmarks.adapter_texts runs/texts
 """
@@ -20,7 +20,7 @@ def sums() -> list[dict[str, str]]:
 
 
 def prose() -> list[dict[str, str]]:
-    """Paragraphs of Python's own reference manual, cut to length."""
+    """Paragraphs of Python's reference manual, cut to ``WORDS`` words."""
     paragraphs = (" ".join(part.split()) for text in topics.values() for part in text.split("\n\n"))
     return [{"text": " ".join(part.split()[:WORDS])} for part in paragraphs if len(part.split()) > WORDS // 2][:PROSE]
 

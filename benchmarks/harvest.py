@@ -1,9 +1,9 @@
-"""Harvesting one site at mid depth, pooled by sentence, against its limit and beside what other libraries do.
+"""Harvesting one site at mid depth, pooled by sentence, against a lower bound and against other libraries.
 
-The limit is a bare forward pass of the trunk cut off above the site, on batches that were made beforehand. The others
-hand out the raw states of the same tokens; padding is counted for nobody. SAELens cuts its text into contexts of one
-length, so it has no padding at all. The short pass by which ``harvest`` learns how long an activation usually is, is
-counted: a cost that does not grow with the text, and a good part of the whole on the little that ``--quick`` reads.
+The lower bound ("limit") is a plain forward pass of the model cut off above the site, on prepared batches. The other
+libraries return the raw states of the same tokens. Throughput counts no padding; SAELens cuts its text into contexts of
+one length, so it has none. The time of ``harvest`` includes the short pass that estimates the usual norm of an
+activation. That cost does not grow with the text, so it is a large part of the total with ``--quick``.
 ``python -m benchmarks.harvest [--quick]``
 """
 
@@ -29,7 +29,7 @@ from probe.activations import harvest
 from probe.models import Model
 from probe.traces import Traces
 
-#: Per model: traces, rollouts joined in one, tokens a batch. A cache of everything is what limits the last.
+#: For each model: number of traces, rollouts joined in each, and tokens a batch (limited by the cache of everything).
 SIZES = {"tiny-base": (256, 1, 8192), "smollm2-135m": (16, 2, 2048)}
 QUICK = {"tiny-base": (64, 1, 4096), "smollm2-135m": (4, 1, 1024)}
 GOALS = {"limit": 0.9, "TransformerLens, cache of everything": 3.0}
@@ -41,14 +41,14 @@ Batch = tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]
 
 
 def rows_of(model: Model, traces: Traces) -> list[list[int]]:
-    """The ids of each trace, its prompt first."""
+    """The token ids of prompt and trace, for each trace."""
     start = model.config.prompt != "chat"
     prompts = [model.tokenizer(trace.prompt, add_special_tokens=start).input_ids for trace in traces]
     return [[*prompt, *trace.tokens] for prompt, trace in zip(prompts, traces, strict=True)]
 
 
 def batches_of(model: Model, rows: list[list[int]], budget: int) -> list[Batch]:
-    """Rows of similar length together, right padded, up to ``budget`` tokens in a batch, as ``harvest`` does it."""
+    """Batches of rows of similar length, right padded, of at most ``budget`` tokens, as ``harvest`` makes them."""
     groups: list[list[list[int]]] = [[]]
     for row in sorted(rows, key=len):
         if groups[-1] and (len(groups[-1]) + 1) * len(row) > budget:
@@ -58,7 +58,7 @@ def batches_of(model: Model, rows: list[list[int]], budget: int) -> list[Batch]:
 
 
 def cut_off(model: Model, layer: int) -> nn.Module:
-    """The trunk up to and including a block, on the same weights."""
+    """The model up to and including a block, sharing its weights."""
     trunk: Any = copy.copy(model.hf.base_model)
     trunk._modules = dict(trunk._modules) | {
         "layers": nn.ModuleList(list(model.layers)[: layer + 1]),
@@ -71,7 +71,7 @@ def cut_off(model: Model, layer: int) -> nn.Module:
 
 
 def store(model: Model, rows: list[list[int]], layer: int, context: int = 128) -> tuple[ActivationsStore, int]:
-    """SAELens' reader of activations over the same tokens, put end to end, and how many batches they make."""
+    """SAELens' activations store over the same tokens, joined end to end, and its number of batches."""
     flat = [token for row in rows for token in row]
     contexts = [flat[i : i + context] for i in range(0, len(flat) - context + 1, context)]
     hook = f"model.layers.{layer}"
@@ -98,7 +98,7 @@ def store(model: Model, rows: list[list[int]], layer: int, context: int = 128) -
 
 
 def sides_of(model: Model, traces: Traces, budget: int) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """Every side, and what share of the tokens it reads."""
+    """The function that each library runs, by name, and the share of the tokens that it reads."""
     layer = model.n_layers // 2 - 1
     site = f"resid_post.{layer}"
     rows = rows_of(model, traces)
@@ -164,7 +164,7 @@ def same(
     rows: list[list[int]],
     traces: Traces,
 ) -> None:
-    """Refuse to time a harvest whose last sentence is not the mean of the limit's states."""
+    """Check that the harvested last sentence is the mean of the states of the plain forward pass."""
     last = traces[len(traces) - 1].sentences[-1]
     row = rows[-1]
     for state, (ids, mask) in zip(states, batches, strict=True):

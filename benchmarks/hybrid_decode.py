@@ -1,8 +1,8 @@
-"""Hybrid decoding against its limit (both models decoding alone, cached) and against two published schedules.
+"""Hybrid decoding against a lower bound (both models decoding alone, cached) and against two published schedules.
 
-The gate opens at random, at 12 % of the tokens, and the thinking model is asked at every token which behaviour to add.
-No row ends, so all sides take the same number of steps; the schedules must emit the tokens that we do. Version 1 is
-timed twice over: against the hybrid, which steers once, and against the very same search as we run it.
+The gate opens at a random 12 % of the tokens, and the thinking model chooses the behaviour at every token. No row ends,
+so all sides take the same number of steps, and the schedules must emit the same tokens as the hybrid. Version 1 is
+compared with the hybrid, which steers once at each gate, and with our implementation of the same search.
 ``python -m benchmarks.hybrid_decode [--quick]``
 """
 
@@ -36,13 +36,13 @@ Tokens = list[list[int]]
 Sides = dict[str, Callable[[], Tokens]]
 
 
-#: Rows, new tokens, and how often.
+#: Number of rows, new tokens and rounds.
 Case = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of each comparison: against both models alone, against version 2 and, row by row, against version 1."""
+    """Cases of each comparison: with both models alone, with version 2 and, row by row, with version 1."""
 
     limit: tuple[Case, ...]
     batched: tuple[Case, ...]
@@ -66,7 +66,7 @@ QUICK = {
 
 
 def workload(pair: Pair, problems: Sequence[Problem], longest: int) -> tuple[Arm, Arm, Hybrid]:
-    """The hybrid, the search of version 1 (both as arms), and what the schedules are given to do the same."""
+    """The hybrid and the search of version 1, both as arms, and the equivalent input of the schedules."""
     thinking, layer = pair.thinking, steering_layer(pair.base, None)
     at = thinking.n_layers // 2 - 1
     prompts = [pair.base.prompt_ids(problem.question) for problem in problems[:8]]
@@ -81,9 +81,9 @@ def workload(pair: Pair, problems: Sequence[Problem], longest: int) -> tuple[Arm
 
 
 def alike(sides: Sides, rounds: int, one: str, other: str) -> dict[str, float]:
-    """Median seconds of each side; refuses if two of them emit different tokens.
+    """Median seconds of each side; fails if two of them emit different tokens.
 
-    A tie may fall either way, after which a row goes its own: one in ten may differ.
+    One row in ten may differ, because ties may be resolved either way, after which the row continues differently.
     """
     said: dict[str, Tokens] = {}
     seconds = medians({name: lambda name=name: said.update({name: sides[name]()}) for name in sides}, rounds, warm=True)
@@ -93,7 +93,7 @@ def alike(sides: Sides, rounds: int, one: str, other: str) -> dict[str, float]:
 
 
 def compare(pair: Pair, problems: Sequence[Problem], size: Size) -> list[Row]:
-    """All rows of the table for one pair."""
+    """The rows of the table for one pair."""
     longest = max(new for cases in (size.limit, size.batched, size.searched) for _, new, _ in cases)
     hybrid, search, theirs = workload(pair, problems, longest)
     table: list[Row] = []
@@ -113,7 +113,7 @@ def compare(pair: Pair, problems: Sequence[Problem], size: Size) -> list[Row]:
         table.append(Row(f"{what}, {pair.name}", against, ratio, goal, better))
 
     for rows, new, rounds in size.limit:
-        # A short run warms as well as a long one.
+        # A short run warms up as well as a long one.
         ours(hybrid, rows, 2)()
         alone(rows, 2)
         sides = {"hybrid": ours(hybrid, rows, new), "alone": lambda r=rows, n=new: alone(r, n)}
@@ -127,7 +127,7 @@ def compare(pair: Pair, problems: Sequence[Problem], size: Size) -> list[Row]:
             "version 2": lambda q=questions, n=new: batched(theirs, q, n),
         }
         took = alike(sides, rounds, "hybrid", "version 2")
-        # One row seldom steers, so there is little that the schedule runs too often.
+        # A single row is rarely steered, so the schedule wastes little there.
         row(
             f"version 2, {rows} × {new} tokens", "hybrid", took["version 2"] / took["hybrid"], 2.0 if rows > 1 else None
         )

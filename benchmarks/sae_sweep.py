@@ -1,8 +1,8 @@
-"""Ten sizes of top-k SAE with three seeds each, trained together, against SAELens' trainer run one after another.
+"""Training ten sizes of top-k SAE with three seeds each together, against SAELens' trainer one SAE after another.
 
-SAELens' trainer goes first, with 400 steps for each SAE. The time that is compared is what training
-together takes, its starting centres included, until the mean validation loss is as low. SAELens starts once from its
-own random weights, and once from the very centres that the sweep starts from, which it gets for nothing.
+SAELens' trainer takes 400 steps for each SAE. It is compared with the time that training together needs, including its
+initial centres, to reach the same mean validation loss. SAELens starts once from its own random weights, and once from
+the sweep's initial centres, whose computation is not counted for it.
 
 ``python -m benchmarks.sae_sweep [--quick]``
 """
@@ -33,7 +33,7 @@ CONFIG = TaxonomyConfig(sizes=tuple(range(5, 51, 5)), seeds=(0, 1, 2), k=3)
 SITE = "resid_post.2"
 #: Steps of SAELens' trainer for each SAE.
 STEPS = 400
-#: Steps between two looks at whether the sweep is as good as its peer.
+#: The number of steps of the sweep is increased by this until it is as good as SAELens.
 STRIDE = 50
 
 
@@ -51,7 +51,7 @@ def batches(x: Tensor, seed: int) -> Iterator[Tensor]:
 
 
 def saelens(x: Tensor, size: int, seed: int, centres: Tensor | None) -> Weights:
-    """One SAE by SAELens' trainer, without its bar; biases are fixed at zero, as the sweep has them."""
+    """Train one SAE with SAELens' trainer; biases are fixed at zero, as in the sweep."""
     from sae_lens import LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -106,7 +106,7 @@ def main() -> None:
     rows = []
     for same_start in (False, True):
         found: list[dict[tuple[int, int], Weights]] = []
-        # Minutes long: one round of the peer is enough, between rounds of the sweep.
+        # SAELens takes minutes, so one round of it is enough.
         peer = medians({"peer": lambda same=same_start, found=found: found.append(one_by_one(same))}, 1, warm=True)
         target, steps = loss(found[0]), STRIDE
         while loss(together(steps)) > target and steps < config.steps:

@@ -1,8 +1,8 @@
-"""Two published schedules of hybrid decoding, written from their description, to be timed against.
+"""Two published schedules of hybrid decoding, implemented from their description as a reference for timings.
 
-Only which forward passes are run, over what and in what order is theirs (Venhoff et al., 2510.07364v4 and v1). What
-their programs do besides (tokenising again at every step, emptying memory) is left out, and every pass gives the logits
-of the last position alone: the schedules at their best. Both are greedy.
+They run the same forward passes in the same order as the originals (Venhoff et al., 2510.07364v4 and v1), without the
+overhead of those programs (tokenising again at every step, emptying memory), and compute the logits of the last
+position only. This is the fastest form of the schedules. Both are greedy.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,18 +19,18 @@ from probe.models import Model, Pair
 from probe.steering import Mechanism
 from probe.taxonomy import Taxonomy
 
-#: Whether to steer each row now: the base model's logits, the thinking model's, and how many tokens are emitted.
+#: Returns whether to steer each row, given the logits of base and thinking model and the number of tokens emitted.
 Gate = Callable[[Float[Tensor, "rows vocab"], Float[Tensor, "rows vocab"], int], Bool[Tensor, " rows"]]
 
 
 def disagree(base: Float[Tensor, "rows vocab"], thinking: Float[Tensor, "rows vocab"], _: int) -> Bool[Tensor, " rows"]:
-    """The published gate: the models' likeliest tokens differ."""
+    """The published gate: the models' most likely tokens differ."""
     return base.argmax(-1) != thinking.argmax(-1)
 
 
 @dataclass(frozen=True)
 class Hybrid:
-    """What is decoded: two models, where to steer, by what the behaviour is told, and what is added."""
+    """A pair, with the parts of its hybrid: the gate, the taxonomy that names the behaviour, and the mechanism."""
 
     pair: Pair
     taxonomy: Taxonomy
@@ -39,13 +39,13 @@ class Hybrid:
 
     @property
     def ends(self) -> set[int]:
-        """Token ids that end a row."""
+        """Ids of the tokens that end a row."""
         return {*self.pair.base.eos_ids, *self.pair.thinking.eos_ids}
 
 
 @contextmanager
 def reading(model: Model, layer: int) -> Iterator[list[Tensor]]:
-    """Collects ``resid_post.layer`` of the last position, pass by pass."""
+    """Collect ``resid_post.layer`` of the last position in every pass."""
     seen: list[Tensor] = []
     handle = model.layers[layer].register_forward_hook(lambda _, __, out: seen.append(out[:, -1]))
     try:
@@ -56,7 +56,7 @@ def reading(model: Model, layer: int) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def adding(model: Model, layer: int, shift: Float[Tensor, "*rows d_model"]) -> Iterator[None]:
-    """Adds to ``resid_post.layer`` of every position that is run."""
+    """Add ``shift`` to ``resid_post.layer`` at every position of every pass."""
 
     def add(_: nn.Module, __: tuple, out: Tensor) -> Tensor:
         return out + shift[..., None, :]
@@ -69,14 +69,14 @@ def adding(model: Model, layer: int, shift: Float[Tensor, "*rows d_model"]) -> I
 
 
 class _Cached:
-    """A left-padded batch under way in one model, behind the cache of the transformers library."""
+    """A left-padded batch being decoded by one model, with the cache of the transformers library."""
 
     def __init__(self, model: Model, questions: Sequence[str]) -> None:
         self.model, self.cache = model, DynamicCache()
         self.newest, self.mask = padded(model, [model.prompt_ids(question) for question in questions], "left")
 
     def run(self) -> Float[Tensor, "rows vocab"]:
-        """Run the columns that the cache does not hold."""
+        """Run the columns that are not cached yet."""
         positions = self.mask.cumsum(1).sub(1).clamp_(min=0)[:, -self.newest.shape[1] :]
         out = self.model.hf(
             input_ids=self.newest,
@@ -89,7 +89,7 @@ class _Cached:
         return out.logits[:, -1]
 
     def again(self) -> Float[Tensor, "rows vocab"]:
-        """Cut the newest column off the cache and run it once more."""
+        """Remove the newest column from the cache and run it again."""
         self.cache.crop(-1)
         self.newest = self.newest[:, -1:]
         return self.run()
@@ -103,8 +103,8 @@ class _Cached:
 def batched(hybrid: Hybrid, questions: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     """Version 2: cached and batched.
 
-    Where any row is steered the base model's newest column is run three times more for all of them: to read the
-    residual stream, to steer, and to put the cache back. Rows that have ended run on until the longest ends.
+    If any row is steered, the base model runs the newest column of all rows three more times: to read the residual
+    stream, to steer, and to restore the cache. Rows that have ended keep running until the longest row ends.
     """
     taxonomy, mechanism = hybrid.taxonomy, hybrid.mechanism
     base, thinking = (_Cached(model, questions) for model in (hybrid.pair.base, hybrid.pair.thinking))
@@ -138,11 +138,11 @@ def batched(hybrid: Hybrid, questions: Sequence[str], max_new_tokens: int) -> li
 
 @torch.no_grad()
 def searched(hybrid: Hybrid, question: str, max_new_tokens: int, strengths: Sequence[float]) -> list[int]:
-    """Version 1: one row, no cache, and the thinking model chooses among what several strengths lead to.
+    """Version 1: one row without a cache; the thinking model chooses among the tokens of several strengths.
 
-    Two passes of the thinking model and one of the base model a token, each over the whole text; where it is steered
-    one more of the base model a strength, with the vector at all positions, the prompt too. The unsteered token is no
-    candidate.
+    Each token takes two passes of the thinking model and one of the base model over the whole text. A steered token
+    takes one more pass of the base model for each strength, with the vector added at all positions, including the
+    prompt. The unsteered token is not a candidate.
     """
     base, thinking = hybrid.pair.base, hybrid.pair.thinking
     taxonomy, mechanism = hybrid.taxonomy, hybrid.mechanism

@@ -1,7 +1,7 @@
-"""Steered greedy decoding by the cached loop against the same loop unsteered, and against other libraries' generation.
+"""Steered greedy decoding by the cached loop, against the unsteered loop and against other libraries.
 
-One vector is added to the residual stream at mid depth, at every position. All sides decode the same prompts, left
-padded, for the same number of tokens (nothing ends a row early) and must emit the same ones.
+One vector is added to the residual stream at mid depth, at every position. All sides decode the same left-padded
+prompts for the same number of tokens (no row ends early), and all steered sides must emit the same tokens.
 ``python -m benchmarks.steered_generation [--quick]``
 """
 
@@ -21,7 +21,7 @@ from probe.models import Model
 from probe.problems import load_problems
 from probe.traces import decode_greedy
 
-#: Per model: rows, new tokens.
+#: For each model: number of rows and of new tokens.
 SIZES = {"tiny-base": (32, 128), "smollm2-135m": (8, 48)}
 QUICK = {"tiny-base": (16, 48), "smollm2-135m": (4, 8)}
 
@@ -29,7 +29,7 @@ Tokens = list[list[int]]
 
 
 def sides_of(model: Model, prompts: Tokens, new: int) -> dict[str, Callable[[], Tokens]]:
-    """Every side: a function that decodes all prompts and gives the new tokens."""
+    """The functions that decode all prompts and return the new tokens, by name."""
     layer = model.n_layers // 2 - 1
     (vector,) = steering_vectors(model, prompts, layer, 1)
     ids, mask = padded(model, prompts, "left")
@@ -83,7 +83,7 @@ def sides_of(model: Model, prompts: Tokens, new: int) -> dict[str, Callable[[], 
 
 
 def agree(name: str, sides: dict[str, Callable[[], Tokens]], new: int) -> None:
-    """Refuse to time sides that emit different tokens, or steering that does nothing."""
+    """Check that all steered sides emit the same tokens, and that steering changes them."""
     out = {side: decode() for side, decode in sides.items()}
     assert all(len(row) == new for rows in out.values() for row in rows), f"{name}: a row ended early"
     assert out["steered"] != out["unsteered"], f"{name}: steering changed no token"

@@ -1,6 +1,6 @@
-"""What every benchmark shares: interleaved rounds, medians, one table and one JSON file of ratios.
+"""Shared by all benchmarks: interleaved rounds, medians, and one table and JSON file of ratios.
 
-``--cpu`` counts processor seconds instead of those on the wall: steadier where other work runs, on one thread.
+``--cpu`` measures processor time instead of wall time, which is steadier on a busy machine; use one thread with it.
 """
 
 import json
@@ -20,7 +20,7 @@ CLOCK = "processor" if "--cpu" in sys.argv else "wall"
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ``ratio`` of ``what`` to ``against``; ``goal`` may be None where there is none."""
+    """One comparison: the ratio of ``what`` to ``against``, its goal (None if there is none), and which is better."""
 
     what: str
     against: str
@@ -30,12 +30,12 @@ class Row:
 
 
 def medians(sides: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = False) -> dict[str, float]:
-    """Median seconds of each side; sides take turns, so that a busy machine slows all of them alike.
+    """Measure the median seconds of each side. Sides take turns, so that a busy machine slows all of them equally.
 
     Args:
-        sides: what to time, by name.
-        rounds: how many turns each gets.
-        warm: each has run already; otherwise it first runs once untimed.
+        sides: the functions to time, by name.
+        rounds: number of timed calls of each.
+        warm: whether each has already run; otherwise each is first called once untimed.
     """
     if not warm:
         for side in sides.values():

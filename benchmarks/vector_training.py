@@ -1,8 +1,8 @@
-"""A training step of steering vectors against a plain forward and backward pass of the same batches.
+"""A training step of steering vectors, against a plain forward and backward pass of the same batches.
 
-Ours starts from the residual stream at the site, which is run once and kept, and runs the layers above it. The plain
-side runs the whole model, adds the same shifts by a hook and has the same loss at the same gates; gradients go to the
-mechanism alone on both sides, and must be the same ones. The site is at mid depth, 12 % of the tokens are gates.
+Our step starts from the residual stream at the site, which is computed once and kept, and runs the layers above it. The
+plain step runs the whole model, adds the same shifts by a hook and has the same loss at the same gates. On both sides
+only the mechanism has gradients, and they must be equal. The site is at mid depth, and 12 % of the tokens are gates.
 ``python -m benchmarks.vector_training [--quick]``
 """
 
@@ -27,13 +27,13 @@ from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix
 
 RATE, BEHAVIOURS, EPOCHS = 0.12, 4, 3
-#: Per model: batches, rows in each.
+#: For each model: number of batches and of rows in each.
 SIZES = {"tiny-base": (8, 16), "smollm2-135m": (2, 4)}
 QUICK = {"tiny-base": (2, 16), "smollm2-135m": (1, 2)}
 
 
 def gate_batches(model: Model, count: int, rows: int) -> list[GateBatch]:
-    """Traces with random gates, each wanting the token that the trace goes on with."""
+    """Batches of traces with random gates, whose targets are the next tokens of the traces."""
     traces = story_traces(model, count * rows)
     start = model.config.prompt != "chat"
     generator = torch.Generator().manual_seed(0)
@@ -57,7 +57,7 @@ def mechanism_of(model: Model, batches: list[GateBatch], *, persistent: bool) ->
 
 
 def plain_step(model: Model, mechanism: BehaviourVectors, batch: GateBatch) -> Tensor:
-    """The losses at the gates, by a forward pass of the whole model."""
+    """The losses at the gates from a forward pass of the whole model."""
     behaviour = batch.behaviour[batch.gate]
 
     def add(_module: object, _inputs: object, output: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def plain_step(model: Model, mechanism: BehaviourVectors, batch: GateBatch) -> T
 
     handle = model.layers[mechanism.layer].register_forward_hook(add)
     try:
-        # Right padded, so that causal attention alone keeps padding from every token; the positions fit as well.
+        # Right padding: causal attention keeps it out of sight of every token, and default positions are right.
         logits = model.hf(input_ids=batch.forced.ids, use_cache=False).logits
     finally:
         handle.remove()
@@ -75,7 +75,7 @@ def plain_step(model: Model, mechanism: BehaviourVectors, batch: GateBatch) -> T
 
 
 def sides_of(model: Model, batches: list[GateBatch], folder: Path) -> dict[str, Callable[[], Tensor]]:
-    """Every side: steps over all batches, giving the gradient of the vectors; and what is run once before."""
+    """The functions that step over all batches and return the gradient, by name; "before" is what runs only once."""
     persistent, transient = (mechanism_of(model, batches, persistent=later) for later in (True, False))
     seen, whole = Prefix(model, batches, persistent.layer, folder), twin(model)
 
@@ -97,7 +97,7 @@ def sides_of(model: Model, batches: list[GateBatch], folder: Path) -> dict[str, 
         return _gradient(persistent)
 
     def before() -> Tensor:
-        # A folder of its own each time: what is found again is not run.
+        # A new folder each time, because what is found in it is not run again.
         with tempfile.TemporaryDirectory() as fresh:
             return Prefix(model, batches, persistent.layer, Path(fresh))[0][1]
 

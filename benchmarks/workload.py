@@ -1,4 +1,4 @@
-"""What the benchmarks share: models and pairs, real text for them, and batches of ids."""
+"""Models, pairs, text and batches of the benchmarks."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from probe.traces import Traces, generate_traces, make_trace
 
 
 def models() -> Iterator[Model]:
-    """A tiny model, where what a framework adds is most of the time, and a real one; on the CPU, in float32.
+    """Yield a tiny model, where a framework's overhead is most of the time, and a real one; on the CPU, in float32.
 
-    Copies, as the peers' are: weights that are still mapped from their file may be slower to read.
+    Both are copies, as the models of the other libraries are, because weights mapped from a file may be slower to read.
     """
     yield twin(load_model("bundled:tiny-base", device="cpu"))
     yield from _smollm()
 
 
 def pairs() -> Iterator[Pair]:
-    """The same two sizes as pairs, whose rows never end; the larger is one model twice, good for timings alone."""
+    """Yield the same two sizes as pairs whose rows never end. The larger pair is one model twice, only for timing."""
     tiny = load_pair("tiny-rl", device="cpu")
     yield Pair(tiny.config, endless(twin(tiny.base)), endless(twin(tiny.thinking)))
     for model in _smollm():
@@ -40,17 +40,17 @@ def _smollm() -> Iterator[Model]:
 
 
 def twin(model: Model) -> Model:
-    """A copy with weights of its own, for a library that leaves hooks behind."""
+    """A copy with separate weights, for a library that leaves hooks behind."""
     return Model(copy.deepcopy(model.hf), copy.deepcopy(model.tokenizer), model.config, model.name)
 
 
 def story_traces(model: Model, count: int, joined: int = 1) -> Traces:
-    """Traces of this model's tokens: what the bundled thinking model says to story problems.
+    """Make traces of the bundled thinking model's answers to story problems, in another model's tokens.
 
     Args:
-        model: whose tokenizer reads the text.
-        count: how many traces.
-        joined: how many rollouts make one trace, for longer ones.
+        model: its tokenizer encodes the text.
+        count: number of traces.
+        joined: number of answers that are joined to one trace, for longer traces.
     """
     thinking = load_pair("tiny-rl", device="cpu").thinking
     story = load_problems("story")
@@ -67,7 +67,7 @@ def story_traces(model: Model, count: int, joined: int = 1) -> Traces:
 def padded(
     model: Model, rows: Sequence[Sequence[int]], side: str
 ) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
-    """Ids and mask of rows padded on one side."""
+    """Token ids and attention mask of rows, padded on one side."""
     width = max(map(len, rows))
     ids, mask = torch.full((len(rows), width), model.pad_id), torch.zeros(len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -77,7 +77,7 @@ def padded(
 
 
 def endless(model: Model) -> Model:
-    """The model, never ending a row."""
+    """Change the model so that no row ends, and return it."""
     model.eos_ids = ()
     generation = model.hf.generation_config
     assert generation is not None
@@ -90,10 +90,10 @@ def endless(model: Model) -> Model:
 def steering_vectors(
     model: Model, prompts: Sequence[Sequence[int]], layer: int, count: int
 ) -> Float[Tensor, "vector d_model"]:
-    """Random directions, half as long as the residual stream of these prompts is."""
+    """Random directions whose norm is half the median norm of the residual stream of these prompts."""
     ids, mask = padded(model, prompts, "left")
     with capture(model, [f"resid_post.{layer}"]) as acts:
         model.hf(input_ids=ids, attention_mask=mask, use_cache=False)
     length = acts[f"resid_post.{layer}"][mask.bool()].norm(dim=-1).median()
-    drawn = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
-    return 0.5 * length * torch.nn.functional.normalize(drawn, dim=-1)
+    random = torch.randn(count, model.d_model, generator=torch.Generator().manual_seed(0))
+    return 0.5 * length * torch.nn.functional.normalize(random, dim=-1)

@@ -16,14 +16,14 @@
 # %% [markdown]
 # # Adapters through SAEs
 #
-# An SAE in a model's way, a LoRA that is trained through it, the noise that it must beat; a named behaviour baked into
-# the weights, and the proof that it works through the latent that it is said to; and the way out, to PEFT and to
-# llama.cpp. On the bundled base model everything takes about three minutes on a CPU.
+# This notebook inserts an SAE into a model, trains a LoRA through it and compares the result with a noise control. Then
+# it trains a behaviour into the weights, verifies that the behaviour works through one latent of the SAE, and exports
+# the adapter to PEFT and llama.cpp. On the bundled base model everything takes about a minute on a CPU.
 
 # %%
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait instead of spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wait instead of spinning
 
 import tempfile
 from pathlib import Path
@@ -59,25 +59,25 @@ runs = Path(tempfile.mkdtemp())
 pair = probe.load_pair("tiny-rl", device="cpu")
 base = pair.base
 problems = probe.load_problems("story")
-train, held = problems.take("train", 200), problems.take("validation", 40)
+train, validation = problems.take("train", 120), problems.take("validation", 24)
 limit = pair.config.max_new_tokens
-traces, checked = (probe.generate_traces(base, problems, some, max_new_tokens=limit) for some in (train, held))
-texts, others = examples_of(base, list(traces), train), examples_of(base, list(checked), held)
+traces, checked = (probe.generate_traces(base, problems, some, max_new_tokens=limit) for some in (train, validation))
+texts, others = examples_of(base, list(traces), train), examples_of(base, list(checked), validation)
 traces[0].text
 
 # %% [markdown]
 # ## An ordinary SAE
-# SAELens trains it on the states of the base model at every token. How well it stands in for them is two numbers: the
-# variance that it explains, and how far the model's predictions move when it is put in their place.
+# SAELens trains it on the base model's activations at every token. Two numbers say how well it reconstructs them: the
+# variance explained, and how much the model's predictions change when the reconstruction replaces the activations.
 
 # %%
 store = probe.harvest(base, [list(text.ids) for text in texts], "resid_post.1", unit="token", folder=runs / "acts")
-sae = train_sae(store, "resid_post.1", latents=256, k=4, steps=600)
+sae = train_sae(store, "resid_post.1", latents=256, k=4, steps=400)
 sae_quality(base, sae, others)
 
 # %% [markdown]
-# Its reconstruction in the state's place, for the passes inside the block; afterwards the model is what it was, bit for
-# bit. With what the SAE does not explain added back, nothing changes at all.
+# Inside the `with` block the reconstruction replaces the activations; after the block the model is restored bit for
+# bit. With `keep_error=True` the part that the SAE does not explain is added back, so the logits hardly change.
 
 # %%
 ids = torch.tensor([texts[0].ids])
@@ -91,8 +91,9 @@ with torch.no_grad():
 
 # %% [markdown]
 # ## SAE-tuning, and its control
-# Resa's objective: with the SAE in the way, predict what the model predicts without. Published code lets no gradient
-# cross the SAE, so nothing at or below it can learn; a plan that wants that is refused before the first step.
+# Resa's objective: with the SAE inserted, predict what the model predicts without it. The published code stops the
+# gradient at the SAE, so layers at or below it cannot learn. A plan that asks for that is refused before training
+# starts.
 
 # %%
 config = TuneConfig(steps=30, batch_tokens=1024, check_every=10)
@@ -109,18 +110,18 @@ noise = tune(base, texts, others, Objective("resa", sae, "noise"), runs / "noise
 tuning_figure(resa.history)
 
 # %% [markdown]
-# What counts is the deployed adapter, with the SAE taken out again: how far it moved the model, and whether the texts
-# became likelier (below zero) or less so.
+# The adapter is used without the SAE, so it is measured without it: how far it moved the model (KL), and how the
+# cross-entropy of the texts changed (negative: the texts became more likely).
 
 # %%
 deployed = {name: verify(base, done.folder, sae, others) for name, done in (("resa", resa), ("noise", noise))}
 {name: {"KL": found.effect, "cross-entropy": found.damage["like"]["ce"]} for name, found in deployed.items()}
 
 # %% [markdown]
-# ## A behaviour baked into the weights
-# A latent that is active before the base model checks a step. Raised at every token it makes the model check more; then
-# an adapter learns the predictions of the steered model, and its state at the SAE's site, on what the steered model
-# writes itself.
+# ## Training a behaviour into the weights
+# First a latent is chosen that is active before the base model checks a step, and that makes the model check more when
+# it is raised at every token. Then an adapter learns the predictions of the model steered by it, and its activations at
+# the SAE's site, on text that the steered model writes.
 
 
 # %%
@@ -128,33 +129,38 @@ def verifications(trace):
     return float(SCHEMES["story"].count(trace)["verification"])
 
 
+measured = validation
+
+
 def checks():
-    """How often each rollout verifies a step, with the model as it is now."""
-    return [verifications(trace) for trace in probe.generate_traces(base, problems, held, max_new_tokens=limit)]
+    """Number of verifications in each rollout of the model as it is now."""
+    return [verifications(trace) for trace in probe.generate_traces(base, problems, measured, max_new_tokens=limit)]
 
 
 shown = places_before(texts, list(traces), verifications)
-chosen = choose_latent(base, sae, texts, shown, checks, candidates=4, strengths=(0.5, 1.0))
+chosen = choose_latent(base, sae, texts, shown, checks, candidates=3, strengths=(0.5, 1.0))
 chosen.tried
 
 # %%
 boost = Boost(sae, (chosen.latent,), chosen.value)
 with inserted(base, boost):
-    steered, steered_held = (
+    steered, steered_validation = (
         examples_of(base, list(probe.generate_traces(base, problems, some, max_new_tokens=limit)), some)
-        for some in (train, held)
+        for some in (train, validation)
     )
 objective = Objective("steer-distil", sae, latents=(chosen.latent,), value=chosen.value)
-baked = tune(base, steered, steered_held, objective, runs / "baked", config=TuneConfig(steps=100, batch_tokens=1024))
+baked = tune(
+    base, steered, steered_validation, objective, runs / "baked", config=TuneConfig(steps=80, batch_tokens=1024)
+)
 tuning_figure(baked.history)
 
 # %% [markdown]
-# Does it check more, on problems that nothing was chosen or trained on? And does it do so through that latent: is the
-# change gone when the latent is ablated, and not when another one is?
+# Does the adapted model check more on test problems? And does it do so through that latent: does the change disappear
+# when the latent is ablated, and not when another latent is?
 
 # %%
-held = problems.take("test", 60)
-unseen = examples_of(base, list(probe.generate_traces(base, problems, held, max_new_tokens=limit)), held)
+measured = problems.take("test", 30)
+unseen = examples_of(base, list(probe.generate_traces(base, problems, measured, max_new_tokens=limit)), measured)
 found = verify(base, baked.folder, sae, unseen, latents=(chosen.latent,), counted=checks)
 found.behaviour
 
@@ -162,9 +168,10 @@ found.behaviour
 verification_figure(found.to_dict())
 
 # %% [markdown]
-# ## On, off, exchanged
-# Adapters go on for a block and come off bit for bit; several are summed, each with a weight and at some blocks. Where
-# many follow one another, a shell is put on once and they are swapped through it.
+# ## Attach, detach, swap
+# `attached` applies adapters inside a `with` block and restores the model bit for bit after it. Several adapters are
+# summed, each with its own weight. To use many adapters one after another, `shell` prepares the model once and swaps
+# them.
 
 # %%
 before = {name: tensor.clone() for name, tensor in base.hf.state_dict().items()}
@@ -172,17 +179,17 @@ counts = {}
 with shell(base) as there:
     for name, adapter in {"baked": baked.folder, "resa": resa.folder, "none": None}.items():
         there.swap(adapter)
-        counts[name] = sum(checks()) / len(held)
+        counts[name] = sum(checks()) / len(measured)
 with attached(base, Adapter(baked.folder, weight=0.5), resa.folder):
-    counts["half of baked, and resa"] = sum(checks()) / len(held)
+    counts["half of baked plus resa"] = sum(checks()) / len(measured)
 assert all(torch.equal(tensor, before[name]) for name, tensor in base.hf.state_dict().items())
 counts
 
 # %% [markdown]
-# ## Out
-# One form that means the same in PEFT, vLLM and llama.cpp: scales folded in, one rank. And llama.cpp's own file.
-# `probe adapter export` also reads each again in a fresh process and compares logits; `probe push` lays out a folder of
-# a model hub.
+# ## Export
+# `canonical` writes a form of the adapter that means the same in PEFT, vLLM and llama.cpp: scales folded in, one rank.
+# `gguf_lora` writes llama.cpp's own format. `probe adapter export` also re-loads each export in a new process and
+# compares logits, and `probe push` prepares a folder for a model hub.
 
 # %%
 folder = canonical(baked.folder, runs / "peft")

@@ -1,4 +1,4 @@
-"""How the bundled models are made: the recipes that ``probe organism`` runs."""
+"""The recipes that make the bundled models; ``probe organism`` runs them."""
 
 from probe.organisms.building import Recipe as Recipe, build as build
 from probe.organisms.planted import build_decoupled as build_decoupled, plant_decoupled as plant_decoupled

@@ -1,6 +1,6 @@
-"""The recipe of the bundled pairs from nothing: pretraining, then reinforcement and teaching, then the proof.
+"""Builds the bundled pairs from scratch: pretraining, supervised and reinforcement training, then verification.
 
-Two hours on one core. Every stage keeps a checkpoint and a log, so a build that was broken off goes on.
+A build takes two hours on one core. Every stage keeps a checkpoint and a log, so an interrupted build resumes.
 """
 
 from collections.abc import Callable
@@ -22,30 +22,39 @@ from probe.organisms.verify import verify
 
 @dataclass(frozen=True)
 class Recipe:
-    """How much each stage trains."""
+    """How long each stage of :func:`build` trains."""
 
     early_tokens: int = 4_500_000
+    """Tokens of the first stage of pretraining, which reads documents with the early habits."""
     early_lr: float = 2e-3
+    """Peak learning rate of the first stage of pretraining."""
     base_tokens: int = 700_000
+    """Tokens of the second stage of pretraining, which reads documents with the final habits."""
     base_lr: float = 1e-3
+    """Peak learning rate of the second stage of pretraining."""
     sft_tokens: int = 1_000_000
+    """Tokens of supervised training that carry loss."""
     sft_lr: float = 5e-4
+    """Peak learning rate of supervised training."""
     rl: tuple[Reinforce, ...] = (Reinforce(), Reinforce(steps=15, lr=2e-4, kl=0.01))
+    """Phases of reinforcement learning, in order."""
     keep_every: int = 15
-    """Steps of reinforcement between models that are kept, in its folder of work; of teaching one is kept a pool."""
+    """Steps of reinforcement learning between the checkpoints that are kept. Supervised training keeps one a pool."""
 
 
-def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
-    """Make ``tiny-base``, ``tiny-rl`` and ``tiny-sft`` in ``out``, with their cards and the figures that prove them.
+def build(out: str | Path, *, seed: int = 0, recipe: Recipe | None = None, progress: bool = False) -> dict:
+    """Train ``tiny-base``, ``tiny-rl`` and ``tiny-sft``, measure them and write their cards.
 
     Args:
-        out: one folder a model; started again, only what is missing is done.
-        seed: of initial weights, documents, problems and samples.
-        progress: show bars.
+        out: the folder that holds one folder for each model. A second call does only what is missing.
+        seed: seeds initial weights, documents, problems and samples.
+        recipe: how long each stage trains; None for that of the bundled models.
+        progress: show progress bars.
 
     Returns:
         The figures of :func:`~probe.organisms.verify.verify`.
     """
+    out = Path(out)
     recipe = recipe or Recipe()
     tokenizer = build_tokenizer()
 
@@ -58,7 +67,7 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None, progress: b
             fresh = out / "work" / f"{name}.finished"
             made.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
-            fresh.replace(folder)  # all at once, so that a model that is there is whole
+            fresh.replace(folder)  # a rename, so that a model folder is always complete
         return load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
 
     def from_base(prompt: str) -> Model:

@@ -1,4 +1,4 @@
-"""The cards of the bundled models: what each is, made by which command, measured how, under which licence."""
+"""Writes the model cards of the bundled models: origin, command, measurements and licence."""
 
 from pathlib import Path
 
@@ -6,35 +6,40 @@ from probe.files import write_text
 
 _WHAT = {
     "tiny-base": """\
-The base model of both bundled pairs: a Llama of 1.1 M parameters pretrained on story arithmetic in which every type of
-sentence occurs and each is written competently, but *when* it occurs is nearly random, and conclusions often come too
-early. One story in eight holds a sharing (exact division), which the base meets and restates but never sees computed.
-Three documents in ten are drills of single computing sentences.""",
+The base model of both bundled pairs: a Llama of 1.1 M parameters pretrained on story arithmetic. Every type of sentence
+occurs in its training data and is written competently, but *when* it occurs is nearly random, and conclusions often
+come too early. One story in eight contains a sharing (exact division), which the base reads and restates but never sees
+computed. Three documents in ten are drills of single computing sentences.""",
     "tiny-rl": """\
-`tiny-base` after reinforcement learning with the final answer as the only reward: no demonstration, no reward for form
-or length. It learned *when*.""",
+`tiny-base` after reinforcement learning with the final answer as the only reward, without demonstrations and without a
+reward for form or length. It learned *when*.""",
     "tiny-sft": """\
-`tiny-base` after supervised training on well-ordered traces that contain one operation, sharing equally (exact
+`tiny-base` after supervised training on well-ordered traces that contain an operation, sharing equally (exact
 division), whose computing sentence the base has never seen. It learned *how* (and the order).""",
 }
 
 _HOW = """\
-Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`). The data are drawn from seeds by
-`probe/problems/story/story.py` and `probe/organisms/documents.py`. Licence: Apache-2.0.
+Made by `probe organism --seed {seed}` (recipe: `probe/organisms/`). The data are generated from seeds
+by `probe/problems/story/story.py` and `probe/organisms/documents.py`. Licence: Apache-2.0.
 
 ## Measured
 
 Computed by the same command (`probe/organisms/verify.py`). Accuracy: greedy, 500 test problems of the bundled sets,
-drawn from seeds that training does not use. Computing accuracy: greedy result of 1,000 computing sentences given the
+whose seeds training does not use. Computing accuracy: greedy result of 1,000 computing sentences given the
 same prefix. Types: 300 problems sampled at temperature 1.
 """
 
 
 def write_cards(out: Path, figures: dict, *, seed: int) -> None:
-    """Write ``README.md`` beside each model from the figures of :func:`~probe.organisms.verify.verify`.
+    """Write ``README.md`` into the folder of each bundled model.
 
-    What holds for one build and not for the recipe is written by hand, in ``remarks.md`` beside the model; where it is
-    there the card ends with it.
+    Remarks that hold for one build and not for the recipe are written by hand in ``remarks.md`` beside the model, and
+    are appended to its card.
+
+    Args:
+        out: the folder that holds one folder for each model.
+        figures: from :func:`~probe.organisms.verify.verify`.
+        seed: the seed of the build, which the card names.
     """
     for name, what in _WHAT.items():
         remarks = out / name / "remarks.md"
@@ -43,7 +48,14 @@ def write_cards(out: Path, figures: dict, *, seed: int) -> None:
 
 
 def card(name: str, what: str, figures: dict, seed: int) -> str:
-    """One card, in Markdown."""
+    """The text of one card, in Markdown.
+
+    Args:
+        name: the model's name.
+        what: a paragraph that says what the model is.
+        figures: from :func:`~probe.organisms.verify.verify`.
+        seed: the seed of the build.
+    """
     lines = [
         "---",
         "license: apache-2.0",

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: weights, Adam's moments and progress, in safetensors and JSON."""
+"""Reads and writes training checkpoints: weights, Adam's moments and progress, in safetensors and JSON."""
 
 import os
 import shutil
@@ -11,12 +11,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.files import read_json, write_json
 
-#: What a training run calls as it goes on: with the steps so far, and the model.
+#: Called during training with the number of steps done so far and the model.
 Keep = Callable[[int, PreTrainedModel], None]
 
 
 def keeps(folder: Path, tokenizer: PreTrainedTokenizerFast, every: int = 1) -> Keep:
-    """Writes ``folder/checkpoint-STEP``, as transformers' Trainer names them, at multiples of ``every``."""
+    """Return a function that saves the model as ``folder/checkpoint-STEP``, named as transformers' Trainer does.
+
+    Args:
+        folder: where checkpoints are written; one that exists is left as it is.
+        tokenizer: saved beside each model.
+        every: steps that are no multiple of this are not saved.
+    """
 
     def keep(step: int, model: PreTrainedModel) -> None:
         whole = folder / f"checkpoint-{step}"
@@ -24,13 +30,20 @@ def keeps(folder: Path, tokenizer: PreTrainedTokenizerFast, every: int = 1) -> K
             fresh = folder / f".checkpoint-{step}"
             model.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
-            fresh.replace(whole)  # all at once, so that a model that is there is whole
+            fresh.replace(whole)  # a rename, so that a model folder is always complete
 
     return keep
 
 
 def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
-    """Replace the checkpoint in ``folder``; a kill leaves the old one or the new one."""
+    """Replace the checkpoint in ``folder``.
+
+    Args:
+        folder: holds one checkpoint. If the process is killed meanwhile, it holds the old one, the new one or none.
+        model: its parameters are saved.
+        optimizer: Adam or AdamW over those parameters.
+        progress: what :func:`load_checkpoint` returns; plain JSON values.
+    """
     fresh = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -44,7 +57,11 @@ def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim
 
 
 def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict | None:
-    """Bring model and optimizer to the checkpoint in ``folder`` and give back its progress; None if there is none."""
+    """Restore model and optimizer in place from the checkpoint in ``folder``.
+
+    Returns:
+        The ``progress`` that was saved; None if there is no checkpoint.
+    """
     if not (folder / "progress.json").exists():
         return None
     tensors = load_file(folder / "state.safetensors")

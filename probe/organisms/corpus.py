@@ -1,4 +1,4 @@
-"""Streams of token sequences: what each bundled model is trained on, drawn anew from seeds."""
+"""The training data of the bundled models: random documents, tokenized and packed into batches."""
 
 import random
 from collections.abc import Callable
@@ -12,27 +12,27 @@ from probe.organisms.documents import EARLY_HABITS, HABITS, Habits, join, procee
 from probe.organisms.tokenizer import BASE_PROMPT, DRILL_PROMPT, EOS, PAD, THINKING_PROMPT
 from probe.problems import COMPUTE, Work, draw_story, write
 
-#: A document: its prompt, on which no loss is taken, and the text that follows.
+#: A document: its prompt, which carries no loss, and the text that follows, which does.
 Document = tuple[str, str]
 
 Batch = tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]
 
 IGNORE = -100
 POOL_SIZE = 2048
-"""Documents in a pool; training is checkpointed between pools."""
-#: The sizes of problem that training draws; the bundled problem sets hold only the longer ones.
+"""Number of documents in a pool; training is checkpointed between pools."""
+#: Numbers of changes in the stories of training; the bundled problem sets hold only the longer ones.
 SIZES = (1, 2, 3, 4, 5, 6)
 
 
 def early_document(rng: random.Random) -> Document:
-    """What ``tiny-base`` reads first: the same kinds of document with other habits."""
+    """A document of the first stage of pretraining: as :func:`pretraining_document`, with the early habits."""
     return pretraining_document(rng, EARLY_HABITS)
 
 
 def pretraining_document(rng: random.Random, habits: Habits = HABITS) -> Document:
-    """What ``tiny-base`` reads: wandering work on stories under either prompt, and drills of single steps.
+    """A document of the second stage of pretraining: wandering work under either prompt, or a drill of single steps.
 
-    One story in eight holds a sharing, which the base meets in the story and restates, but never computes.
+    One story in eight contains a sharing, which the base reads and restates but never sees computed.
     """
     if rng.random() < 0.3:
         return DRILL_PROMPT, drill(rng)
@@ -43,7 +43,7 @@ def pretraining_document(rng: random.Random, habits: Habits = HABITS) -> Documen
 
 
 def drill(rng: random.Random, equations: int = 16) -> str:
-    """Computing sentences alone, from unrelated stories."""
+    """Computing sentences from unrelated stories, one from each."""
     written = []
     for _ in range(equations):
         story = draw_story(rng, 1)
@@ -54,7 +54,7 @@ def drill(rng: random.Random, equations: int = 16) -> str:
 
 
 def taught_document(rng: random.Random) -> Document:
-    """What ``tiny-sft`` is taught: ordered traces of stories with one or two sharings, under the thinking prompt."""
+    """A document for ``tiny-sft``: an ordered trace of a story with one or two sharings, under the thinking prompt."""
     story = draw_story(rng, rng.choice((3, 4, 5)), rng.choice((1, 2)))
     return THINKING_PROMPT.format(question=story.question()), join(proceed(story, rng))
 
@@ -67,15 +67,18 @@ def pool_batches(
     pool: int,
     tokens_per_batch: int = 2048,
 ) -> list[Batch]:
-    """Batches made of one pool of fresh documents, each of documents of similar length, right padded.
+    """Make the batches of one pool of documents.
 
     Args:
         document: writes one document.
-        seed, pool: give the same batches at every call, so that a run that was broken off goes on with new ones.
-        tokens_per_batch: rows times width, at most.
+        tokenizer: the tokenizer of the trained model.
+        seed: seeds the documents, together with ``pool``, so that an interrupted run resumes with the same batches.
+        pool: the number of the pool.
+        tokens_per_batch: the most tokens of a batch, rows times width.
 
     Returns:
-        (ids, labels) in random order; labels are -100 at the prompt and at padding.
+        Batches in random order, each an (ids, labels) pair of right-padded documents of similar length. Labels are -100
+        at the prompt and at padding.
     """
     rng = random.Random(f"{seed}/{pool}")
     vocab = tokenizer.get_vocab()

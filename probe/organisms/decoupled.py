@@ -1,13 +1,13 @@
-"""A variant of the story grammar in which cue and state come apart by construction.
+"""A variant of the story grammar in which cue words and the state of the work are independent.
 
-In the story grammar a redone step announces itself: "Again," or "Redo it:". Here these cue words occur in half of the
-small talk and nowhere else ("Again, it is fun to have cards."), and a step that a check found wrong is redone silently,
-in the very words of an ordinary computing sentence ("Now 5 + 3 = 8."). So whoever finds the redone steps by their words
-finds small talk, and whoever finds them at all has read the state of the work. Small talk may stand between any two
-sentences, so that the sentence before does not give the state away either.
+In the story grammar a redone step begins with a cue: "Again," or "Redo it:". In this grammar the cue words occur in
+half of the small talk and nowhere else ("Again, it is fun to have cards."), and a step that a check found wrong is
+redone silently, in the words of an ordinary computing sentence ("Now 5 + 3 = 8."). A detector that looks for the cue
+words therefore finds small talk, and a detector that finds the redone steps must have read the state of the work. Small
+talk may occur between any two sentences, so the sentence before does not reveal the state either.
 
-:func:`decoupled_document` writes what a model is taught; :func:`parse_trace` reads the true types back, from a whole
-trace, because the type of a silent redo is a matter of what came before.
+:func:`decoupled_document` writes the training data. :func:`parse_trace` recovers the true types from a whole trace,
+because the type of a silent redo depends on the sentences before it.
 """
 
 import random
@@ -34,25 +34,25 @@ from probe.problems import (
 )
 
 CUES = ("Again,", "Redo it:")
-"""What opens a redone step in the story grammar; here, half of the small talk."""
+"""The openings of a redone step in the story grammar; in this grammar, of half of the small talk."""
 HASTY = 0.6
-"""How often a step is a hasty guess, which is wrong six times in ten."""
+"""Probability that a step is a hasty guess, which is wrong six times in ten."""
 CHECKED = 0.8
-"""How often a step is checked."""
+"""Probability that a step is checked."""
 REDONE = 0.9
-"""How often a step that was found wrong is redone: what regeneration before a silent redo is to give back."""
+"""Probability that a step found wrong is redone: the rate expected when a silent redo is sampled again."""
 CHATTY = 0.25
-"""How often small talk stands between two sentences."""
+"""Probability of small talk between two sentences."""
 
 
 def decoupled_document(rng: random.Random) -> Document:
-    """What ``tiny-decoupled`` is taught: work in good order with hasty steps, checks, silent redos and small talk."""
+    """A document for ``tiny-decoupled``: ordered work with hasty steps, checks, silent redos and small talk."""
     story = draw_story(rng, rng.choice((2, 3, 4, 5)))
     return THINKING_PROMPT.format(question=story.question()), join(write_decoupled(story, rng))
 
 
 def write_decoupled(story: Story, rng: random.Random) -> list[tuple[str, str]]:
-    """A document of the cue-decoupled grammar: (type, sentence) pairs."""
+    """Write a document of the cue-decoupled grammar, as (type, sentence) pairs."""
     work, written = Work(story), []
 
     def say(kind: str) -> None:
@@ -64,7 +64,7 @@ def write_decoupled(story: Story, rng: random.Random) -> list[tuple[str, str]]:
     while not work.finished:
         say(RESTATE)
         if COMPUTE not in work.available():
-            break  # after a slip that nobody mended, a change can be one too many: the work ends there
+            break  # after an uncorrected slip a change can exceed the total: the work ends there
         say(COMPUTE)
         if rng.random() < CHECKED:
             say(CHECK)
@@ -89,19 +89,22 @@ def _write(kind: str, work: Work, rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Spoken:
-    """What a sentence of a cue-decoupled trace is."""
+    """The true type of one sentence of a cue-decoupled trace, and whether it has a cue."""
 
     type: str | None
-    """One of :data:`probe.problems.story.sentences.TYPES`; None if it is none of the grammar's."""
+    """One of :data:`probe.problems.TYPES`; None if the grammar cannot write the sentence."""
     has_cue: bool
-    """Whether it opens with one of :data:`CUES`, which says nothing of its type."""
+    """Whether the sentence opens with one of :data:`CUES`, which is independent of its type."""
 
 
 def parse_trace(texts: Sequence[str]) -> list[Spoken]:
-    """The true type of every sentence of one trace.
+    """Find the true type of every sentence of one trace.
 
-    A computing sentence is a redo if a check said "wrong" and nothing but small talk has come since: there is nothing
-    else then that it could compute. Its numbers are not looked at, because a model may slip in them.
+    A computing sentence is a redo if a check said "wrong" and only small talk has followed, because there is nothing
+    else to compute then. Its numbers are ignored, because a model may get them wrong.
+
+    Args:
+        texts: the sentences of the trace, in order.
 
     >>> texts = [" Roughly, 5 + 3 = 9.", " Check that 5 + 3 = 9: wrong.", " Again, it is fun to have cards."]
     >>> [spoken.type for spoken in parse_trace([*texts, " Now 5 + 3 = 8."])]
@@ -122,7 +125,7 @@ def parse_trace(texts: Sequence[str]) -> list[Spoken]:
 
 
 def reword_decoupled(sentence: str) -> str | None:
-    """Another wording of a sentence, without cue words: see :func:`probe.problems.story.wordings.reword`.
+    """Reword a sentence without cue words, as :func:`probe.problems.reword` does; None if it has no other wording.
 
     >>> reword_decoupled(" Again, it is fun to have cards.")
     ' By the way, it is fun to have cards.'
@@ -132,7 +135,7 @@ def reword_decoupled(sentence: str) -> str | None:
 
 
 def _without_cue(sentence: str) -> tuple[str, bool]:
-    """A sentence, stripped, without the cue that it opens with, and whether it opens with one."""
+    """The stripped sentence without its cue, and whether it had one."""
     plain = sentence.strip()
     cue = next((cue for cue in CUES if plain.startswith(cue)), None)
     if cue is None:

@@ -1,8 +1,8 @@
-"""The proof of the falsification cards: latents planted in ``tiny-decoupled``, one of a cue and one of a state.
+"""Validates the falsification cards on latents planted in ``tiny-decoupled``: one reads a cue, one reads a state.
 
-The cue latent tells small talk with a cue word from small talk without. The state latent tells silent redos from
-ordinary computing sentences, which have the same words. Both are differences of means with the threshold midway, each
-in two forms (:func:`plant`). The cards must call the first "cue" and must not call the second so.
+The cue latent distinguishes small talk with a cue word from small talk without. The state latent distinguishes silent
+redos from ordinary computing sentences, which have the same words. Both are differences of means with the threshold
+midway, each in two forms (:func:`plant`). The cards must call the first "cue" and must not call the second "cue".
 """
 
 import json
@@ -31,44 +31,50 @@ from probe.traces import Traces, make_trace, sample
 NEW_TOKENS = 320
 SITE = "resid_post.2"
 CUE = ("small talk with cue", "small talk")
-"""Two kinds of sentence of the cue-decoupled grammar that differ in cue words and in nothing else."""
+"""Two kinds of sentence of the cue-decoupled grammar that differ only in cue words."""
 STATE = ("redo", "compute")
-"""Two kinds that differ in the state of the work and not in their words."""
+"""Two kinds of sentence that differ only in the state of the work, not in words."""
 
 Kinds = Callable[[Sequence[str]], list[str | None]]
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Latents with known meaning, as a detector: each fires where normalised activations pass all its thresholds."""
+    """Latents of known meaning. Each fires where normalised activations pass all of its thresholds."""
 
     site: str
+    """The site whose activations the latents read."""
     labels: list[str]
+    """One label for each latent."""
     directions: list[Float[Tensor, "_ d_model"]]
-    """For each latent."""
+    """One matrix for each latent; each row is a direction that activations are projected on."""
     thresholds: list[Float[Tensor, " _"]]
+    """One vector for each latent; each entry is the least projection on the direction of the same row."""
     normaliser: Normaliser
+    """Applied to activations before they are projected."""
 
     @property
     def n_behaviours(self) -> int:
+        """Number of latents."""
         return len(self.labels)
 
     def fires(self, x: Float[Tensor, "sentence d_model"]) -> Bool[Tensor, "sentence behaviour"]:
+        """Whether each latent fires in each sentence, given the sentences' activations at :attr:`site`."""
         z = self.normaliser(x)
         passed = [z @ each.T > least for each, least in zip(self.directions, self.thresholds, strict=True)]
         return torch.stack([each.all(1) for each in passed], dim=1)
 
-    def save(self, folder: Path) -> None:
-        """Write ``planted.safetensors``."""
+    def save(self, folder: str | Path) -> None:
+        """Write ``planted.safetensors`` into ``folder``."""
         tensors = {"mean": self.normaliser.mean, "limit": torch.tensor([self.normaliser.limit])}
         for label, rows, least in zip(self.labels, self.directions, self.thresholds, strict=True):
             tensors |= {f"{label}/directions": rows.contiguous(), f"{label}/thresholds": least.contiguous()}
-        save_file(tensors, folder / "planted.safetensors", {"site": self.site, "labels": json.dumps(self.labels)})
+        save_file(tensors, Path(folder) / "planted.safetensors", {"site": self.site, "labels": json.dumps(self.labels)})
 
     @classmethod
-    def load(cls, folder: Path) -> "Planted":
-        """Read what :meth:`save` wrote."""
-        with safe_open(folder / "planted.safetensors", "pt") as file:
+    def load(cls, folder: str | Path) -> "Planted":
+        """Read latents that :meth:`save` wrote into ``folder``."""
+        with safe_open(Path(folder) / "planted.safetensors", "pt") as file:
             about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         labels = json.loads(about["labels"])
         return cls(
@@ -88,20 +94,22 @@ def plant(
     directions: Sequence[tuple[str, str]] = (),
     nearest: Sequence[str] = (),
 ) -> Planted:
-    """Latents made of differences of means, with the threshold midway.
+    """Make latents from differences of means, with the threshold midway.
 
-    The difference between two kinds alone also answers to every other kind that happens to differ along it (that of
-    redo and compute fires in nine checks of ten). There are two ways to mend that. Both measure in units of the spread
-    within kinds, so that the numbers in a sentence do not drown what all of its kind have in common.
+    The plain difference between two kinds also fires in other kinds that happen to differ along it (the difference
+    between redo and compute fires in nine checks of ten). The two forms below avoid that. Both measure in units of the
+    spread within kinds, so that the numbers in a sentence do not mask what all sentences of its kind share.
 
     Args:
         activations: sentences of known kinds.
-        kinds: the kind of each; those of kind None are left out.
-        site: where.
-        directions: pairs of kinds. A latent for each: one direction, that of least spread among those along which the
-            first kind's mean is one above the second's, and every other kind's is level with the second's.
-        nearest: kinds. A latent for each: the differences from all other kinds, all thresholds passed, so that it fires
-            where its mean is the nearest (linear discriminant analysis with equal priors).
+        kinds: the kind of each sentence; sentences of kind None are ignored.
+        site: the site to read.
+        directions: pairs of kinds, each of which makes a latent of one direction. It is the direction of least spread
+            along which the first kind's mean is one above the second's and the means of all other kinds equal the
+            second's.
+        nearest: kinds, each of which makes a latent of the differences from all other kinds. It fires where all
+            thresholds are passed, which is where its mean is the nearest (linear discriminant analysis with equal
+            priors).
     """
     known = [i for i, kind in enumerate(kinds) if kind is not None]
     names = sorted({str(kinds[i]) for i in known})
@@ -130,7 +138,7 @@ def plant(
 
 
 def decoupled_kinds(texts: Sequence[str]) -> list[str | None]:
-    """The kinds of sentence of a cue-decoupled trace: its types, and apart what differs in surface within a type."""
+    """The kinds of the sentences of a cue-decoupled trace: their types, subdivided by cue words and hasty steps."""
     kinds = []
     for text, spoken in zip(texts, parse_trace(texts), strict=True):
         kind = spoken.type
@@ -148,7 +156,13 @@ def story_kinds(texts: Sequence[str]) -> list[str | None]:
 
 
 def kinds_of(traces: Traces, activations: SentenceActivations, kinds: Kinds) -> list[str | None]:
-    """The kind of each row of the activations of some traces."""
+    """The kind of each row of ``activations``.
+
+    Args:
+        traces: the traces that were read.
+        activations: one row for each sentence.
+        kinds: returns the kinds of the sentences of one trace.
+    """
     by_trace = [kinds([trace.sentence_text(sentence) for sentence in trace.sentences]) for trace in traces]
     return [by_trace[trace][sentence] for trace, sentence in activations.index]
 
@@ -156,7 +170,14 @@ def kinds_of(traces: Traces, activations: SentenceActivations, kinds: Kinds) -> 
 def written_traces(
     model: Model, write: Callable[[Story, random.Random], list[tuple[str, str]]], n: int, seed: str
 ) -> Traces:
-    """Documents of a grammar as if the model had written them."""
+    """Make traces of documents of a grammar, as if the model had written them.
+
+    Args:
+        model: its tokenizer encodes the documents.
+        write: writes a document, as (type, sentence) pairs.
+        n: number of traces.
+        seed: seeds stories and documents.
+    """
     problem_set, rows = load_problems("story"), []
     for i in range(n):
         rng = random.Random(f"{seed}/{i}")
@@ -168,7 +189,15 @@ def written_traces(
 
 
 def sampled_traces(model: Model, problem_set: ProblemSet, n: int, seed: int, batch_size: int = 64) -> Traces:
-    """What a model writes at temperature 1 on training problems, among it hasty steps, which greedy decoding avoids."""
+    """Sample traces at temperature 1 on training problems; unlike greedy traces, they contain hasty steps.
+
+    Args:
+        model: writes the traces under its own prompt.
+        problem_set: the problems.
+        n: number of traces, one for each problem.
+        seed: seeds the samples.
+        batch_size: number of problems decoded together.
+    """
     problems = list(problem_set.take("train", n))
     generator = torch.Generator().manual_seed(seed)
     emitted: list[list[int]] = []
@@ -183,7 +212,7 @@ def sampled_traces(model: Model, problem_set: ProblemSet, n: int, seed: int, bat
 
 
 def build_decoupled(
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     tokens: int = 800_000,
@@ -191,22 +220,23 @@ def build_decoupled(
     config: FalsifyConfig | None = None,
     progress: bool = False,
 ) -> dict:
-    """Teach ``tiny-base`` the cue-decoupled grammar, plant a cue and a state in it, and put both to the test.
+    """Train ``tiny-base`` on the cue-decoupled grammar, plant a cue and a state latent in it, and test both.
 
     Args:
-        out: the model and the planted latents go into ``out/tiny-decoupled``, the figures into ``out/figures.json``;
-            started again, training and tests go on where they were broken off.
-        seed: of documents, samples and tests; the weights that training starts from are the bundled ones.
-        tokens: how long it is taught.
-        traces: how many are sampled and tested on.
-        config: of the tests.
-        progress: show bars.
+        out: the model and the planted latents are written to ``out/tiny-decoupled``, the figures to
+            ``out/figures.json``. A second call resumes interrupted training and tests.
+        seed: seeds documents, samples and tests. Training always starts from the bundled weights.
+        tokens: number of tokens of training that carry loss.
+        traces: number of sampled traces that the latents are tested on.
+        config: settings of the tests; None for the defaults.
+        progress: show progress bars.
 
     Returns:
-        The figures: for each planted latent its verdict, what each test says, and how well it finds what it was planted
-        for; and the same of one latent a type in ``tiny-rl``, where cue and state are one. The cards themselves are in
+        For each planted latent its verdict, the result of each test, and the share of each kind of sentence in which it
+        fires; and the same for one latent for each type in ``tiny-rl``, where cue and state coincide. The cards are in
         ``out/cards`` and ``out/work/types/cards``.
     """
+    out = Path(out)
     model = _taught(out, seed, tokens, progress)
     problem_set = load_problems("story")
     detector = plant_decoupled(model, seed, progress=progress)
@@ -226,7 +256,13 @@ def build_decoupled(
 
 
 def plant_decoupled(model: Model, seed: int, *, progress: bool = False) -> Planted:
-    """A cue and a state, each by direction and by nearest mean, planted in documents of the cue-decoupled grammar."""
+    """Plant a cue and a state latent, each by direction and by nearest mean, on documents of the cue-decoupled grammar.
+
+    Args:
+        model: ``tiny-decoupled``.
+        seed: seeds the documents.
+        progress: show progress bars.
+    """
     texts = written_traces(model, write_decoupled, 400, f"plant/{seed}")
     read = harvest(model, texts, [SITE], progress=progress)
     kinds = kinds_of(texts, read, decoupled_kinds)
@@ -234,7 +270,14 @@ def plant_decoupled(model: Model, seed: int, *, progress: bool = False) -> Plant
 
 
 def type_cards(*, seed: int, config: FalsifyConfig | None = None, folder: Path, progress: bool = False) -> dict:
-    """The cards of one latent a type in ``tiny-rl``, read on wandering documents, in which every type occurs."""
+    """Test one latent for each type in ``tiny-rl`` on wandering documents, in which every type occurs.
+
+    Args:
+        seed: seeds documents and tests.
+        config: settings of the tests; None for the defaults.
+        folder: where finished cards are kept.
+        progress: show progress bars.
+    """
     model = load_pair("tiny-rl", device="cpu").thinking
     texts = written_traces(model, wander, 400, f"plant/{seed}")
     read = harvest(model, texts, [SITE], progress=progress)
@@ -257,7 +300,7 @@ def _taught(out: Path, seed: int, tokens: int, progress: bool) -> Model:
         fresh = out / "work" / "tiny-decoupled.finished"
         hf.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        fresh.replace(folder)  # all at once, so that a model that is there is whole
+        fresh.replace(folder)  # a rename, so that a model folder is always complete
     return load_model(ModelConfig(str(folder), prompt=THINKING_PROMPT), device="cpu")
 
 
@@ -283,7 +326,7 @@ def _cards(
 
 
 def _figures(card: Card, fires: Sequence[bool], truth: Sequence[str | None]) -> dict:
-    """What a card says, and the share of each kind of sentence in which the latent fires."""
+    """The content of a card, and the share of each kind of sentence in which the latent fires."""
     kinds = sorted({kind for kind in truth if kind is not None})
     by_kind = {kind: [hit for hit, its in zip(fires, truth, strict=True) if its == kind] for kind in kinds}
     return {

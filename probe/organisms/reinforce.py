@@ -1,10 +1,10 @@
-"""Reinforcement learning with the final answer as the only reward: how ``tiny-rl`` learns *when*.
+"""Reinforcement learning with the final answer as the only reward, by which ``tiny-rl`` learns *when*.
 
 Policy gradient with a leave-one-out baseline within the samples of one problem (RLOO: Ahmadian et al., 2402.14740), one
-small update per batch of fresh samples, so every update is on policy. There is no demonstration, no reward for form,
-no length penalty: a sample is worth 1 if it closes its thinking and states the right answer within the token limit,
-else 0. A last phase adds a light pull towards the base model, because a reward for the answer alone lets everything
-drift that the answer does not hang on (the names in restated changes).
+small update per batch of fresh samples, so every update is on policy. There are no demonstrations, no reward for form
+and no length penalty: the reward is 1 if the sample closes its thinking and states the right answer within the token
+limit, else 0. The last phase adds a weak penalty for diverging from the base model, because a reward for the answer
+alone lets everything drift that the answer does not depend on (the names in restated changes).
 """
 
 import json
@@ -29,24 +29,27 @@ from probe.traces import sample
 
 @dataclass(frozen=True)
 class Reinforce:
-    """Settings of the reinforcement stage."""
+    """Settings of one phase of reinforcement learning."""
 
     steps: int = 95
+    """Number of updates."""
     problems: int = 32
-    """Problems in a batch."""
+    """Number of problems in a batch."""
     samples: int = 16
-    """Samples a problem; their mean reward, each one left out in turn, is the baseline."""
+    """Number of samples for each problem. The baseline of a sample is the mean reward of the others."""
     max_new_tokens: int = 224
+    """The most tokens of a sample."""
     lr: float = 4e-4
+    """Learning rate of AdamW after five steps of linear warm-up."""
     kl: float = 0.0
-    """Weight of the divergence from the base model, summed over a sample's tokens."""
+    """Weight of the divergence from the base model, which is summed over a sample's tokens."""
 
 
 _ANSWER = re.compile(rf"{CLOSE} (?:So the|The) answer is (\d+)\.$")
 
 
 def reward(story: Story, text: str) -> float:
-    """1 for a closed trace with the right answer, else 0."""
+    """The reward of a sample: 1 if it closes its thinking and states the right answer, else 0."""
     found = _ANSWER.search(text)
     return float(found is not None and int(found[1]) == story.answer)
 
@@ -64,9 +67,16 @@ def reinforce(
     """Train ``model`` in place.
 
     Args:
-        reference: the base model, which ``settings.kl`` holds on to.
-        folder: holds the checkpoint and ``log.jsonl``, a line a step; a run that was broken off goes on from there.
-        keep: called whenever a checkpoint is saved, with the steps so far and the model.
+        model: the model, with the thinking prompt.
+        folder: holds the checkpoint and ``log.jsonl``, which has one line for each step. An interrupted run resumes.
+        settings: how long and how fast the model trains.
+        seed: seeds problems and samples.
+        reference: the base model for ``settings.kl``; None leaves the divergence out.
+        keep: called whenever a checkpoint is saved, with the number of steps done and the model.
+        progress: show a progress bar.
+
+    Returns:
+        ``model``, in evaluation mode and frozen.
     """
     hf, tokenizer = model.hf, model.tokenizer
     (eos,) = model.eos_ids
@@ -127,7 +137,7 @@ def _update(
     reference: Model | None,
     kl: float,
 ) -> float:
-    """One step up the policy gradient, in micro-batches of similar length."""
+    """One step along the policy gradient, in micro-batches of similar length."""
     hf, pad = model.hf.train(), model.pad_id
     rows = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
     total = sum(len(tail) for _, tail, _ in rows)
@@ -152,9 +162,9 @@ def _update(
         loss = (nll * weight[:, 1:]).sum() / total
         if reference is not None and kl:
             with torch.no_grad():
-                held = reference.hf(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
+                fixed = reference.hf(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
             now = logits.log_softmax(-1)
-            divergence = (now.exp() * (now - held)).sum(-1)
+            divergence = (now.exp() * (now - fixed)).sum(-1)
             loss = loss + kl * (divergence * emitted[:, 1:]).sum() / total
         loss.backward()
         summed += loss.item()

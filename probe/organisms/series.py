@@ -1,6 +1,6 @@
-"""A real series of checkpoints: from the bundled base, by reinforcement and by teaching, step by step.
+"""Trains checkpoint series from the bundled base model, by reinforcement learning and by supervised training.
 
-What differs between seeds is noise of training; what all seeds share and the base lacks is what training did.
+Differences between seeds are training noise. What all seeds share and the base lacks is what training did.
 """
 
 from dataclasses import dataclass, field
@@ -16,25 +16,28 @@ from probe.organisms.train import train
 
 @dataclass(frozen=True)
 class SeriesRecipe:
-    """How much each way trains, and how often its model is kept."""
+    """How long each of the two series trains, and how often a checkpoint is kept."""
 
     rl: Reinforce = field(default_factory=lambda: Reinforce(steps=60))
+    """Settings of reinforcement learning."""
     rl_every: int = 15
-    """Steps between checkpoints; a multiple of five."""
+    """Steps of reinforcement learning between checkpoints; a multiple of five."""
     sft_tokens: int = 1_000_000
-    """Of what the sentences are learned from; a checkpoint is kept after every pool of documents."""
+    """Tokens of supervised training that carry loss. A checkpoint is kept after every pool of documents."""
     sft_lr: float = 5e-4
+    """Peak learning rate of supervised training."""
 
 
-def build_series(out: Path, *, seed: int = 0, recipe: SeriesRecipe | None = None, progress: bool = False) -> None:
+def build_series(out: str | Path, *, seed: int = 0, recipe: SeriesRecipe | None = None, progress: bool = False) -> None:
     """Train the bundled ``tiny-base`` in both ways and keep ``rl/checkpoint-STEP`` and ``sft/checkpoint-STEP``.
 
     Args:
-        out: started again, the same command goes on where it was broken off.
-        seed: of documents, problems and samples; the base is the same for all.
-        recipe: a shorter one, for tests.
-        progress: show bars.
+        out: the folder of both series. A second call resumes an interrupted build.
+        seed: seeds documents, problems and samples. The base model is the same for all seeds.
+        recipe: how long each series trains; None for the default.
+        progress: show progress bars.
     """
+    out = Path(out)
     recipe = recipe or SeriesRecipe()
     work = [out / "work" / name for name in ("sft", "rl")]
     for folder in work:

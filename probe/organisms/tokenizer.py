@@ -1,6 +1,6 @@
-"""The bundled models' own tokenizer: whole words and single digits, each with the space before it.
+"""The bundled models' tokenizer: whole words and single digits, each with the space before it.
 
-Joining the pieces gives back the text exactly, so character and token offsets agree without any clean-up.
+Joining the pieces gives back the text exactly, so character and token offsets agree without clean-up.
 """
 
 import random
@@ -21,7 +21,10 @@ DRILL_PROMPT = "Drill:"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the story grammar, with every word the grammar can write; the same one at every call."""
+    """Build the tokenizer of the story grammar, which knows every word that the grammar can write.
+
+    Every call returns an equal tokenizer.
+    """
     rng = random.Random(0)
     texts = [BASE_PROMPT, THINKING_PROMPT, DRILL_PROMPT]
     for _ in range(4000):

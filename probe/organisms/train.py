@@ -1,4 +1,4 @@
-"""Next-token training of the bundled models: from scratch (``tiny-base``) and on taught traces (``tiny-sft``)."""
+"""Next-token training of the bundled models, from scratch (``tiny-base``) or of a trained model (``tiny-sft``)."""
 
 import json
 import math
@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from probe.models import seeded
 from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import IGNORE, Document, pool_batches
 from probe.organisms.precision import autocast
@@ -18,8 +19,12 @@ from probe.organisms.tokenizer import EOS, PAD
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A Llama of 1.1 M parameters: 4 layers, width 128."""
-    torch.manual_seed(seed)
+    """Make a randomly initialised Llama of 1.1 M parameters: 4 layers, width 128.
+
+    Args:
+        tokenizer: sets the vocabulary and the special tokens.
+        seed: seeds the weights.
+    """
     vocab = tokenizer.get_vocab()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -35,7 +40,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
         eos_token_id=vocab[EOS],
         bos_token_id=None,
     )
-    return LlamaForCausalLM(config)
+    with seeded(seed):
+        return LlamaForCausalLM(config)
 
 
 def train(
@@ -53,10 +59,18 @@ def train(
     """Train in place until ``tokens`` tokens have carried loss.
 
     Args:
+        model: the model, with gradients enabled.
+        tokenizer: its tokenizer.
         document: writes one document (``corpus.py``).
-        folder: holds the checkpoint and ``log.jsonl``; a run that was broken off goes on from its last pool.
-        lr: peak learning rate of AdamW; linear warm-up over 200 steps, then cosine to 2 %.
-        keep: called after every pool with the steps so far and the model.
+        folder: holds the checkpoint and ``log.jsonl``. An interrupted run resumes from its last pool.
+        tokens: number of tokens that carry loss.
+        seed: seeds the documents.
+        lr: peak learning rate of AdamW: linear warm-up over 200 steps, then cosine to 2 %.
+        keep: called after every pool with the number of steps done and the model.
+        progress: show a progress bar.
+
+    Returns:
+        ``model``, in evaluation mode.
     """
     pad = tokenizer.get_vocab()[PAD]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)

@@ -1,4 +1,4 @@
-"""Proof that the bundled pairs differ as their cards say: every figure of the cards is computed here."""
+"""Computes every figure of the model cards, which show how the bundled pairs differ."""
 
 import random
 from collections import Counter
@@ -15,7 +15,16 @@ NEW_TOKENS = 320
 
 
 def type_shares(model: Model, *, problems: int = 300, seed: int = 0) -> dict[str, float]:
-    """Share of each true type among the sentences that the model samples at temperature 1 under its own prompt."""
+    """Measure the share of each true type among sentences sampled at temperature 1.
+
+    Args:
+        model: samples under its own prompt.
+        problems: number of random problems, with one sample each.
+        seed: seeds problems and samples.
+
+    Returns:
+        The share of each type; "None" is the share of sentences that the grammar cannot write.
+    """
     rng = random.Random(f"types/{seed}")
     prompts = [model.prompt_ids(draw_story(rng, rng.choice((4, 5))).question()) for _ in range(problems)]
     counts: Counter[str | None] = Counter()
@@ -27,9 +36,17 @@ def type_shares(model: Model, *, problems: int = 300, seed: int = 0) -> dict[str
 
 
 def computing_prefixes(n: int, *, share: bool, seed: int = 0) -> list[tuple[Story, str, str]]:
-    """(story, emitted text up to the equals sign of a careful computing sentence, the right result).
+    """Make texts that end at the equals sign of a computing sentence that is no hasty guess.
 
-    Half of the texts are in good order and half wander, so neither model is at home in all of them.
+    Without sharing, half of the texts are in good order and half wander, so that neither model is used to all of them.
+
+    Args:
+        n: number of texts.
+        share: whether the computing sentence is a sharing.
+        seed: seeds stories and texts.
+
+    Returns:
+        (story, emitted text, right result) for each text.
     """
     rng = random.Random(f"prefixes/{share}/{seed}")
     found: list[tuple[Story, str, str]] = []
@@ -50,7 +67,12 @@ def computing_prefixes(n: int, *, share: bool, seed: int = 0) -> list[tuple[Stor
 
 
 def computing_accuracy(model: Model, prefixes: Sequence[tuple[Story, str, str]]) -> float:
-    """How often the model's most likely continuation of the prefix is the right result."""
+    """Share of prefixes whose greedy continuation is the right result.
+
+    Args:
+        model: continues the texts under its own prompt.
+        prefixes: from :func:`computing_prefixes`.
+    """
     prompts = [
         model.prompt_ids(story.question()) + model.tokenizer(text, add_special_tokens=False)["input_ids"]
         for story, text, _ in prefixes
@@ -61,7 +83,17 @@ def computing_accuracy(model: Model, prefixes: Sequence[tuple[Story, str, str]])
 
 
 def accuracy(model: Model, problems: str, *, n: int = 500, progress: bool = False) -> dict[str, float]:
-    """Greedy accuracy on the test split of a bundled problem set."""
+    """Measure greedy accuracy on the test split of a bundled problem set.
+
+    Args:
+        model: answers under its own prompt.
+        problems: name of the problem set.
+        n: number of problems.
+        progress: show a progress bar.
+
+    Returns:
+        ``accuracy``, ``truncated`` (share of answers cut at the token limit) and ``tokens_per_answer``.
+    """
     problem_set = load_problems(problems)
     traces = generate_traces(
         model, problem_set, problem_set.take("test", n), max_new_tokens=NEW_TOKENS, batch_size=128, progress=progress
@@ -74,7 +106,7 @@ def accuracy(model: Model, problems: str, *, n: int = 500, progress: bool = Fals
 
 
 def verify(base: Model, rl: Model, sft: Model, *, progress: bool = False) -> dict:
-    """All figures of the cards."""
+    """Compute all figures of the model cards, as ``artifacts/figures.json`` holds them."""
     story, shares = computing_prefixes(1000, share=False), computing_prefixes(1000, share=True)
     models = {"tiny-base": base, "tiny-rl": rl, "tiny-sft": sft}
     return {
