@@ -29,7 +29,7 @@ class AddVector(Emit):
 
     @property
     def fitted(self) -> tuple[nn.Module, ...]:
-        return () if self.mechanism.drawn else (self.mechanism,)
+        return () if self.mechanism.random else (self.mechanism,)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Judged(Emit):
 
     @property
     def fitted(self) -> tuple[nn.Module, ...]:
-        return () if self.mechanism.drawn else (self.mechanism,)
+        return () if self.mechanism.random else (self.mechanism,)
 
 
 @dataclass(frozen=True)

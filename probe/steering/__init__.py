@@ -1,4 +1,4 @@
-"""Mechanisms and policies, and how each is learned."""
+"""Mechanisms and policies: what is added to the base model and when, and how each is learned."""
 
 from probe.steering.base_policy import (
     BasePolicy as BasePolicy,

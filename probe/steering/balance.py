@@ -1,4 +1,4 @@
-"""How much each gate counts in a step: all alike, or all behaviours alike."""
+"""Weights of the gates in a training step: equal for all gates, or equal for all behaviours."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,20 @@ from probe.steering.gates import GateBatch
 def gate_weights(
     batches: Sequence[GateBatch], n_behaviours: int, config: SteeringConfig, generator: torch.Generator
 ) -> list[Float[Tensor, " gates"]]:
-    """The weight of each gate's loss, batch by batch; over all of them they sum to one.
+    """Compute the weight of each gate's loss; the weights of all batches together sum to one.
 
-    Balanced, the loss is averaged over the gates of a behaviour and then over the behaviours present, and at most
-    ``config.per_trace`` gates of a behaviour count in a trace (Venhoff et al., 2510.07364v4); which, is drawn.
+    With ``config.balance`` the loss is averaged over the gates of each behaviour and then over the behaviours present.
+    At most ``config.per_trace`` gates of a behaviour count in one trace, chosen at random (Venhoff et al.,
+    2510.07364v4).
 
     Args:
-        batches: all batches of a step, those of other processes included.
+        batches: all batches of a step, including those of other processes.
+        n_behaviours: K of the mechanism.
+        config: the settings ``balance`` and ``per_trace`` are used.
+        generator: a CPU generator for the random choice.
+
+    Returns:
+        For each batch, one weight for each of its gates.
     """
     weights = [torch.ones(int(batch.gate.sum()), device=batch.gate.device) for batch in batches]
     if not config.balance:
@@ -28,7 +35,7 @@ def gate_weights(
     behaviours = [batch.behaviours(n_behaviours) for batch in batches]
     if config.per_trace is not None:
         weights = [
-            _drawn(batch.places[0] * n_behaviours + behaviour, config.per_trace, generator).to(weight)
+            _random_subset(batch.places[0] * n_behaviours + behaviour, config.per_trace, generator).to(weight)
             for batch, behaviour, weight in zip(batches, behaviours, weights, strict=True)
         ]
     counts = torch.stack(
@@ -38,12 +45,12 @@ def gate_weights(
     return [weight * share[behaviour] for weight, behaviour in zip(weights, behaviours, strict=True)]
 
 
-def _drawn(kind: Tensor, most: int, generator: torch.Generator) -> Bool[Tensor, " gates"]:
-    """At most so many of each kind, at random."""
+def _random_subset(kind: Tensor, most: int, generator: torch.Generator) -> Bool[Tensor, " gates"]:
+    """Choose at most ``most`` gates of each kind at random."""
     kind = kind.cpu()
     order = torch.randperm(len(kind), generator=generator)
     kinds, within = kind[order].sort(stable=True)
     before = torch.arange(len(kind)) - torch.searchsorted(kinds, kinds)
-    drawn = torch.zeros(len(kind), dtype=torch.bool)
-    drawn[order[within]] = before < most
-    return drawn
+    chosen = torch.zeros(len(kind), dtype=torch.bool)
+    chosen[order[within]] = before < most
+    return chosen

@@ -1,4 +1,4 @@
-"""A policy that never asks: where to steer and which behaviour, read off the base model's own residual stream."""
+"""The oracle-free policy: it predicts where to steer, and with which behaviour, from the base model alone."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,24 @@ from probe.steering.gates import GateBatch
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """How the policy of the oracle-free hybrid is learned."""
+    """Settings for learning the policy of the oracle-free hybrid.
+
+    Raises:
+        ProbeError: if a setting is out of range.
+    """
 
     hidden: int = 256
-    """Width of its one hidden layer."""
+    """Width of the policy's one hidden layer."""
     epochs: int = 30
+    """Maximum number of passes over the tokens of the train traces."""
     patience: int = 6
-    """Epochs without a better validation loss after which training stops."""
+    """Training stops after this many epochs without a lower validation loss."""
     lr: float = 2e-3
+    """Learning rate of AdamW at the start of its cosine schedule."""
     batch_size: int = 1024
-    """Tokens a step."""
+    """Number of tokens in a training step."""
     dropout: float = 0.1
+    """Dropout rate of the hidden layer during training."""
 
     def __post_init__(self) -> None:
         check_least("policy", self, hidden=1, epochs=1, patience=1, batch_size=1)
@@ -38,14 +45,17 @@ class PolicyConfig:
 
 
 class BasePolicy(nn.Module):
-    """For each token: no steering, or which behaviour. One hidden layer on the residual stream of several layers.
+    """A network with one hidden layer that decides, for each token, whether to steer and with which behaviour.
+
+    It reads the base model's residual stream at several layers.
 
     Args:
-        layers: layers of the base model that are read, 0-based (``resid_post``).
-        d_model: their width.
+        layers: 0-based layers of the base model whose ``resid_post`` is read.
+        d_model: width of the base model.
         n_behaviours: K; the classes are "no steering" and the K behaviours.
         hidden: width of the hidden layer.
-        threshold: steer where the probability of steering is higher.
+        dropout: dropout rate of the hidden layer during training.
+        threshold: tokens are steered where the probability of steering is above this.
     """
 
     def __init__(
@@ -71,7 +81,7 @@ class BasePolicy(nn.Module):
         )
 
     def forward(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
-        """Log-odds of no steering and of each behaviour, from the states of all layers side by side."""
+        """Compute the logits of "no steering" and of each behaviour from the concatenated states of all layers."""
         return self.network((states.float() - self.mean) / self.spread)
 
     def _read(self, resid: Mapping[int, Float[Tensor, "rows d_model"]]) -> Float[Tensor, "rows classes"]:
@@ -79,18 +89,31 @@ class BasePolicy(nn.Module):
 
     @torch.no_grad()
     def gate(self, resid: Mapping[int, Float[Tensor, "rows d_model"]]) -> Bool[Tensor, " rows"]:
-        """Whether to steer, from the newest state at each of :attr:`layers`."""
+        """Decide whether to steer each row.
+
+        Args:
+            resid: the newest state of each row, for each of :attr:`layers`.
+        """
         return 1 - self._read(resid).softmax(-1)[:, 0] > self.threshold
 
     @torch.no_grad()
     def behaviour(self, resid: Mapping[int, Float[Tensor, "rows d_model"]]) -> Int[Tensor, " rows"]:
-        """The likeliest behaviour, given that there is one."""
+        """Predict the behaviour of each row, under the assumption that it is steered.
+
+        Args:
+            resid: the newest state of each row, for each of :attr:`layers`.
+        """
         return self._read(resid)[:, 1:].argmax(-1)
 
-    def save(self, folder: Path) -> None:
-        """Write ``policy.safetensors`` and, last, ``policy.json``."""
+    def __repr__(self) -> str:
+        layers = ", ".join(map(str, self.layers))
+        return f"BasePolicy({self.n_behaviours} behaviours, layers {layers}, hidden {self.hidden})"
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``policy.safetensors`` and then ``policy.json`` to a folder."""
         from safetensors.torch import save_file
 
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "policy.safetensors"
@@ -99,10 +122,15 @@ class BasePolicy(nn.Module):
         write_json(folder / "policy.json", {name: getattr(self, name) for name in fields})
 
     @classmethod
-    def load(cls, folder: Path) -> "BasePolicy":
-        """Read what :meth:`save` wrote."""
+    def load(cls, folder: str | Path) -> "BasePolicy":
+        """Load a policy that :meth:`save` wrote; it is frozen.
+
+        Raises:
+            ProbeError: if the folder holds no policy.
+        """
         from safetensors.torch import load_file
 
+        folder = Path(folder)
         made = cls(**read_json(folder / "policy.json"))
         made.load_state_dict(load_file(folder / "policy.safetensors"))
         return made.eval().requires_grad_(False)
@@ -110,11 +138,11 @@ class BasePolicy(nn.Module):
 
 @dataclass(frozen=True)
 class PolicyData:
-    """Tokens of texts, with what the base model's residual stream is where each is predicted and what is right there.
+    """The training data of a policy: one row for each emitted token.
 
     Attributes:
-        states: all layers side by side.
-        wanted: 0 for no steering, else 1 + the behaviour.
+        states: the base model's residual stream where the token is predicted, all layers concatenated.
+        wanted: the right class: 0 for no steering, otherwise 1 + the behaviour.
     """
 
     states: Float[Tensor, "tokens width"]
@@ -123,9 +151,18 @@ class PolicyData:
     def __add__(self, other: "PolicyData") -> "PolicyData":
         return PolicyData(torch.cat([self.states, other.states]), torch.cat([self.wanted, other.wanted]))
 
+    def __repr__(self) -> str:
+        return f"PolicyData({len(self.wanted)} tokens, {int((self.wanted > 0).sum())} steered)"
+
 
 def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]) -> PolicyData:
-    """What a policy learns from: every emitted token of the batches."""
+    """Collect the training data of a policy from every emitted token of some batches.
+
+    Args:
+        base: the base model.
+        batches: from :func:`~probe.steering.collect_gates`.
+        layers: 0-based layers whose ``resid_post`` the policy will read.
+    """
     states, wanted = [], []
     sites = [f"resid_post.{layer}" for layer in layers]
     for batch in batches:
@@ -146,13 +183,21 @@ def learn_policy(
     seed: int,
     progress: bool = False,
 ) -> BasePolicy:
-    """Learn a policy by cross-entropy; the best epoch is chosen on validation tokens.
+    """Learn a policy by cross-entropy, and keep the epoch with the lowest validation loss.
 
     Args:
-        train, validation: from :func:`policy_data`, at the same layers.
+        train, validation: from :func:`policy_data`.
+        layers: the layers given to :func:`policy_data`.
+        n_behaviours: K of the taxonomy.
+        config: the settings of the network and its training.
+        seed: seeds the weights, dropout and the order of tokens.
+        progress: show a bar.
+
+    Returns:
+        The frozen policy, on the device of the data.
     """
     device, width = train.states.device, train.states.shape[1]
-    with seeded(seed, device):  # layers and dropout draw from the global generators alone
+    with seeded(seed, device):  # layers and dropout accept no generator
         policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
         policy = policy.to(device)
         policy.mean.copy_(train.states.mean(0))
@@ -193,9 +238,15 @@ def _loss(policy: BasePolicy, data: PolicyData) -> float:
 
 @torch.no_grad()
 def residual_bits(policy: BasePolicy, data: PolicyData) -> dict[str, float]:
-    """How many bits a token the gate and the behaviour still hold for one who has seen the base model's own state.
+    """Measure the bits of gate and behaviour that a policy cannot predict and the thinking model would have to tell.
 
-    Cross-entropy under the policy, so an upper bound of what the thinking model alone could have told.
+    Args:
+        policy: a learned policy.
+        data: tokens that it was not learned from.
+
+    Returns:
+        ``bits_per_token``, the cross-entropy under the policy, which is an upper bound; ``gate_recall`` and
+        ``gate_precision``; and ``behaviour_accuracy`` at the tokens that should be steered.
     """
     bits = F.cross_entropy(policy(data.states), data.wanted, reduction="none") / torch.log(torch.tensor(2.0))
     chances = policy(data.states).softmax(-1)

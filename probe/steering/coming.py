@@ -1,9 +1,9 @@
-"""Which behaviour the thinking model is about to show, read off its own residual stream.
+"""A linear reader that predicts which behaviour the thinking model is about to show.
 
-A taxonomy names sentences that are written. At the token from which a new sentence is predicted, what it reads is
-still the sentence before: a vector learned and chosen by that name would bring about what *follows* its behaviour, and
-not the behaviour it is named for. So each gate is named by the sentence that its token is in, and a linear reader,
-fitted on the train traces, tells that name while the sentence is not yet written.
+A taxonomy classifies sentences that are already written. At the token that predicts the first token of a new sentence,
+the taxonomy still reads the previous sentence. A vector learned and chosen by that label would therefore cause what
+*follows* a behaviour, not the behaviour itself. So each gate is labelled with the sentence that its token belongs to,
+and a reader fitted on the train traces predicts that label before the sentence is written.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,16 @@ from probe.steering.gates import text_batches, token_behaviours
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
 
-#: Tokens that a reader is fitted on, at most.
-_TOKENS = 20_000
+_MAX_TOKENS = 20_000
 
 
 class ComingReader(nn.Module):
     """Multinomial logistic regression on ``resid_post.layer`` of the thinking model.
 
     Args:
-        layer: 0-based.
+        layer: the 0-based layer that is read.
         d_model: width of the thinking model.
-        n_behaviours: K.
+        n_behaviours: K of the taxonomy.
     """
 
     def __init__(self, layer: int, d_model: int, n_behaviours: int) -> None:
@@ -43,13 +42,17 @@ class ComingReader(nn.Module):
 
     @torch.no_grad()
     def forward(self, resid: Float[Tensor, "rows d_model"]) -> Int[Tensor, " rows"]:
-        """The behaviour of the sentence that the next token will be in."""
+        """Predict the behaviour of the sentence that the next token will belong to."""
         return self.linear(resid.float()).argmax(-1)
 
-    def save(self, folder: Path) -> None:
-        """Write ``reader.safetensors`` and, last, ``reader.json``."""
+    def __repr__(self) -> str:
+        return f"ComingReader({self.n_behaviours} behaviours, resid_post.{self.layer})"
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``reader.safetensors`` and then ``reader.json`` to a folder."""
         from safetensors.torch import save_file
 
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "reader.safetensors"
@@ -57,10 +60,15 @@ class ComingReader(nn.Module):
         write_json(folder / "reader.json", {name: getattr(self, name) for name in ("layer", "d_model", "n_behaviours")})
 
     @classmethod
-    def load(cls, folder: Path) -> "ComingReader":
-        """Read what :meth:`save` wrote."""
+    def load(cls, folder: str | Path) -> "ComingReader":
+        """Load a reader that :meth:`save` wrote; it is frozen.
+
+        Raises:
+            ProbeError: if the folder holds no reader.
+        """
         from safetensors.torch import load_file
 
+        folder = Path(folder)
         made = cls(**read_json(folder / "reader.json"))
         made.load_state_dict(load_file(folder / "reader.safetensors"))
         return made.eval().requires_grad_(False)
@@ -76,11 +84,20 @@ def learn_reader(
     seed: int = 0,
     batch_size: int = 16,
 ) -> ComingReader:
-    """Fit a reader on the thinking model's own text, at its last block: there its next token is decided.
+    """Fit a reader on the thinking model's own text.
+
+    It reads the output of the last block, where the next token is decided.
 
     Args:
-        traces, problems: of the train split, in the same order.
-        acts: the sentences of the traces.
+        pair: the thinking model of the pair is read.
+        taxonomy: gives the label of each sentence.
+        traces, problems: traces of the thinking model on the train split and their problems, in the same order.
+        acts: the harvested sentences of the traces.
+        seed: seeds the choice of tokens, if there are more than 20 000.
+        batch_size: number of traces in a forward pass.
+
+    Returns:
+        The frozen reader, on the thinking model's device.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -95,14 +112,14 @@ def learn_reader(
             states.append(resid[row, : len(label)][(label >= 0).to(resid.device)].float().cpu())
             wanted.append(label[label >= 0])
     x, y = torch.cat(states).numpy(), torch.cat(wanted).numpy()
-    some = np.random.default_rng(seed).permutation(len(y))[:_TOKENS]
+    some = np.random.default_rng(seed).permutation(len(y))[:_MAX_TOKENS]
     scaler = StandardScaler().fit(x[some])
     regression = LogisticRegression(max_iter=300).fit(scaler.transform(x[some]), y[some])
     reader = ComingReader(layer, x.shape[1], taxonomy.n_behaviours).requires_grad_(False)
     reader.linear.weight.zero_()
-    reader.linear.bias.fill_(-1e9)  # a behaviour that was never seen is never read
+    reader.linear.bias.fill_(-1e9)  # a behaviour without an example is never predicted
     coefficients, intercepts = regression.coef_, regression.intercept_
-    if len(regression.classes_) == 2:  # scikit-learn keeps one row for two classes
+    if len(regression.classes_) == 2:  # for two classes scikit-learn keeps one row
         coefficients, intercepts = np.stack([-coefficients[0], coefficients[0]]), np.r_[-intercepts, intercepts]
     means, scales = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
     weights = coefficients / scales
@@ -115,7 +132,15 @@ def learn_reader(
 def predicting_states(
     model: Model, problems: Sequence[Problem], part: Sequence[int], emitted: Sequence[Sequence[int]], layer: int
 ) -> Float[Tensor, "rows emitted d_model"]:
-    """``resid_post.layer`` from which each emitted token of some texts is predicted."""
+    """Read ``resid_post.layer`` at the tokens that predict each emitted token.
+
+    Args:
+        model: the model that reads the texts.
+        problems: the problems of all traces.
+        part: indices of the problems of this batch.
+        emitted: the emitted tokens of each problem in ``part``.
+        layer: 0-based.
+    """
     forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
     site = f"resid_post.{layer}"
     return forced_pass(model, forced, site, logits=False).predicting(site)

@@ -1,4 +1,4 @@
-"""Settings of how a mechanism is learned."""
+"""The settings for learning a mechanism."""
 
 from dataclasses import dataclass
 
@@ -8,40 +8,44 @@ from probe.errors import ProbeError
 
 @dataclass(frozen=True)
 class SteeringConfig:
-    """How mechanism and policy are learned.
+    """Settings for learning the vectors of the hybrid and the mechanisms of other arms.
 
     Raises:
-        ProbeError: if a setting makes no sense.
+        ProbeError: if a setting is out of range.
     """
 
     layer: int | None = None
-    """Steering layer of the base model, 0-based; None takes the block at 37 % of the depth (2510.07364)."""
+    """0-based steering layer of the base model; None takes the block at 37 % of the depth (2510.07364)."""
     layers: tuple[int, ...] = ()
-    """Layers to try: each gets vectors of the first seed, and the one with the lowest loss at the gates of validation
-    traces is taken. Without any, ``layer`` is."""
+    """Steering layers to choose from. Vectors are learned at each with the first seed, and the layer with the lowest
+    loss at the gates of the validation traces is kept. If empty, ``layer`` is used."""
     epochs: int = 3
+    """Maximum number of passes over the gates of the train traces."""
     patience: int = 3
-    """Epochs without a better validation loss after which training stops."""
+    """Training stops after this many epochs without a lower validation loss."""
     lr_vectors: float = 0.15
-    """Step of the vectors, in units of a typical residual coordinate."""
+    """Learning rate of the vectors, in units of a typical coordinate of the residual stream."""
     lr_strength: float = 5e-3
+    """Learning rate of the strength network and of every parameter that is not a vector."""
     hidden: int = 32
-    """Width of the strength network."""
+    """Width of the hidden layer of the strength network."""
     balance: bool = False
-    """Count every behaviour alike, however many gates it has, and of a trace not more than ``per_trace`` of each."""
+    """Give every behaviour the same weight in a step, however many gates it has; ``per_trace`` then applies too."""
     per_trace: int | None = 64
-    """With ``balance``: how many gates of a behaviour count in one trace, drawn anew each epoch; None for all."""
+    """With ``balance``, the maximum number of gates of a behaviour that count in one trace, chosen at random in each
+    epoch; None counts all."""
     batches_per_step: int = 1
-    """Batches whose gradients are added up before a step; several processes share them, so give each at least one."""
+    """Number of batches whose gradients are summed for a step. Several processes share them, and each needs at least
+    one."""
     persistent: bool = False
-    """Whether later tokens see the shifted states (in the layers above, through their keys and values), or only the
-    logits at a gate do. Training and decoding always do the same."""
+    """Whether later tokens attend to the shifted states; otherwise a shift changes only the logits at its own token.
+    Training and decoding always follow the same convention."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the vectors; each is trained and shown."""
+    """Seeds of the vectors; vectors are learned and reported for each seed."""
 
     def __post_init__(self) -> None:
         check_seeds("steering.seeds", self.seeds)
         if self.layers and self.layer is not None:
-            raise ProbeError("both steering.layer and steering.layers given: name one layer, or those to choose from")
+            raise ProbeError("both steering.layer and steering.layers are given; give one of them")
         check_least("steering", self, layer=0, epochs=1, patience=1, hidden=1, batches_per_step=1, per_trace=1)
         check_above_zero("steering", self, "lr_vectors", "lr_strength")

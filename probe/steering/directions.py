@@ -1,4 +1,4 @@
-"""Directions that nobody has to train: differences of means, and the rows of an SAE's decoder."""
+"""Directions that need no training: differences of means, and the decoder rows of an SAE."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,20 @@ from probe.taxonomy import Taxonomy
 def difference_of_means(
     base: Model, batches: Sequence[GateBatch], n_behaviours: int, layer: int, *, persistent: bool = False
 ) -> FixedVectors:
-    """Of each behaviour: the base model's mean state where it should come, minus that over all tokens of the text.
+    """Make one vector for each behaviour: the mean state at its gates minus the mean state over all emitted tokens.
 
-    What is steered towards is the *next* token's behaviour, so states are those that predict it (Venhoff et al.,
-    2506.18167; Ward et al., 2507.12638). A behaviour without a gate gets no push at all.
+    Steering changes the *next* token, so the states are those that predict each token (Venhoff et al., 2506.18167;
+    Ward et al., 2507.12638).
 
     Args:
-        batches: from :func:`~probe.steering.gates.collect_gates`.
+        base: the base model, whose states are averaged.
+        batches: from :func:`~probe.steering.collect_gates`.
+        n_behaviours: K of the taxonomy.
+        layer: the 0-based steering layer.
+        persistent: whether later tokens see the shifted states; see :class:`~probe.steering.Mechanism`.
+
+    Returns:
+        A mechanism of strength one. The vector of a behaviour without a gate is zero.
     """
     sums = torch.zeros(n_behaviours, base.d_model, device=base.device)
     counts = torch.zeros(n_behaviours, device=base.device)
@@ -43,10 +50,17 @@ def difference_of_means(
 def decoder_rows(
     taxonomy: Taxonomy, norms: Float[Tensor, " behaviours"], base: Model, layer: int, *, persistent: bool = False
 ) -> FixedVectors:
-    """The rows of the SAE's decoder as directions in the base model, each of a given norm.
+    """Use the rows of the SAE's decoder as directions in the base model, each with a given norm.
 
-    They were found in the thinking model's residual stream; that they mean the same in the base model is what the arm
-    tests (RISE, 2512.23988, steers with decoder rows in the model that they are from).
+    The rows come from the thinking model's residual stream; the arm tests whether they mean the same in the base model
+    (RISE, 2512.23988, steers with decoder rows in the model that they come from).
+
+    Args:
+        taxonomy: the taxonomy whose decoder rows are used.
+        norms: the norm of each vector.
+        base: the base model.
+        layer: the 0-based steering layer.
+        persistent: whether later tokens see the shifted states; see :class:`~probe.steering.Mechanism`.
 
     Raises:
         ProbeError: if the two models differ in width.
@@ -54,7 +68,7 @@ def decoder_rows(
     rows = taxonomy.directions
     if rows.shape[1] != base.d_model:
         raise ProbeError(
-            f"decoder rows are {rows.shape[1]} wide and {base.name} is {base.d_model}: leave the arm decoder-rows out"
+            f"decoder rows are {rows.shape[1]} wide, {base.name} is {base.d_model} wide; leave out the arm decoder-rows"
         )
     rows = nn.functional.normalize(rows.to(norms), dim=1) * norms[:, None]
     return FixedVectors.of(rows, layer, persistent=persistent)

@@ -1,4 +1,4 @@
-"""The positions that mechanisms are learned at: where the two models disagree on the thinking model's own text."""
+"""Gates, the positions at which mechanisms are learned: where the two models disagree on the thinking model's text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,17 @@ from probe.traces import Trace
 
 @dataclass(frozen=True)
 class GateBatch:
-    """A batch of traces under the base model's prompt, with everything that training needs.
+    """A batch of traces after the base model's prompt, with everything that training needs.
 
     Attributes:
         forced: the batch as the base model reads it.
-        gate: True where it is steered, ``[rows, emitted]``; for the hybrid, where the models' likeliest tokens differ.
-        behaviour: what the taxonomy reads off the thinking model there, ``[rows, emitted]``.
-        target: the token that is wanted, ``[rows, emitted]``: for the hybrid, the thinking model's most likely one.
-        group: which gates of a row are steered together, so that the later see the shifted states of the earlier,
-            ``[rows, emitted]``; None where the mechanism's own convention says it.
+        gate: whether each token is steered, ``[rows, emitted]``; for the hybrid, whether the models' most likely tokens
+            differ there.
+        behaviour: the behaviour at each token, ``[rows, emitted]``.
+        target: the token that steering should produce, ``[rows, emitted]``; for the hybrid, the thinking model's most
+            likely one.
+        group: a number for each token, ``[rows, emitted]``. Gates of a row with the same number are steered together,
+            and later ones see the shifted states of earlier ones. None follows ``persistent`` of the mechanism.
     """
 
     forced: Forced
@@ -36,18 +38,21 @@ class GateBatch:
 
     @property
     def places(self) -> tuple[Int[Tensor, " gates"], Int[Tensor, " gates"]]:
-        """Row and column of ``forced.ids`` at which each gate is steered: where its token is predicted from."""
+        """Row and column of ``forced.ids`` at which each gate is steered: the column that predicts its token."""
         rows, emitted = self.gate.nonzero(as_tuple=True)
         return rows, self.forced.predicts[rows, emitted]
 
     @property
     def slots(self) -> Int[Tensor, " gates"]:
-        """Of each gate, how many its row has before it."""
+        """The index of each gate among the gates of its row."""
         return (self.gate.cumsum(1) - 1)[self.gate]
 
     def behaviours(self, n: int) -> Int[Tensor, " gates"]:
-        """Of each gate its behaviour, for a mechanism of ``n``; one of a single vector takes them all for one."""
+        """The behaviour of each gate for a mechanism with ``n`` vectors; a single vector serves all behaviours."""
         return self.behaviour[self.gate].clamp(max=n - 1)
+
+    def __repr__(self) -> str:
+        return f"GateBatch({len(self.gate)} texts, {int(self.gate.sum())} gates)"
 
 
 def collect_gates(
@@ -59,20 +64,22 @@ def collect_gates(
     acts: SentenceActivations | None = None,
     batch_size: int = 16,
 ) -> Iterator[GateBatch]:
-    """Teacher-force both models on the traces, each behind its own prompt, and compare their most likely tokens.
+    """Find the gates of some traces: run both models over each trace and compare their most likely tokens.
 
     Args:
-        taxonomy: names the behaviour at each position.
-        traces: emitted tokens; those that ended get the end token as their last target.
-        problems: the problem of each trace, in the same order.
-        acts: the sentences of these traces, as they were harvested: a gate is named by the sentence that its token is
-            in. None, or a token in no sentence: by what the taxonomy reads off the thinking model at the token before.
+        pair: both models; each reads the traces after its own prompt.
+        taxonomy: gives the behaviour of each gate.
+        traces, problems: traces of the thinking model and their problems, in the same order.
+        acts: the harvested sentences of these traces. A gate gets the behaviour of the sentence that its token belongs
+            to. Without ``acts``, and for a token in no sentence, the taxonomy reads the thinking model's state that
+            predicts the token.
+        batch_size: number of traces in a batch.
 
     Yields:
         Batches of traces of similar length.
 
     Raises:
-        ValueError: if a trace is of another problem than the one beside it.
+        ValueError: if traces and problems are not in the same order.
     """
     named = None if acts is None else token_behaviours(taxonomy, traces, acts)
     for part, emitted in text_batches(pair, traces, problems, batch_size):
@@ -95,12 +102,16 @@ def collect_gates(
 
 
 def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> list[Int[Tensor, " _"]]:
-    """For each trace the behaviour of the sentence that each emitted token is in; −1 where that is not known.
-
-    The end token counts to the last sentence.
+    """Find the behaviour of the sentence that each emitted token belongs to.
 
     Args:
-        acts: the sentences of these traces, as they were harvested; those of further traces are left alone.
+        taxonomy: classifies the sentences.
+        traces: the traces whose tokens are labelled.
+        acts: the harvested sentences of these traces; sentences of further traces are ignored.
+
+    Returns:
+        For each trace one behaviour for each token and one for the end token, which belongs to the last sentence; −1
+        where the behaviour is unknown.
     """
     named = [torch.full((len(trace.tokens) + 1,), -1) for trace in traces]
     behaviours = taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist()
@@ -116,14 +127,24 @@ def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: Sentence
 def text_batches(
     pair: Pair, traces: Sequence[Trace], problems: Sequence[Problem], batch_size: int
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Which traces go together, and what each emitted, with the end token where it ended; empty ones are left out.
+    """Sort traces by length and divide them into batches; empty traces are left out.
+
+    Args:
+        pair: the thinking model's end token is appended to traces that were not truncated.
+        traces, problems: traces and their problems, in the same order.
+        batch_size: number of traces in a batch.
+
+    Yields:
+        For each batch the indices of its traces, and the emitted tokens of each.
 
     Raises:
-        ValueError: if a trace is of another problem than the one beside it.
+        ValueError: if traces and problems are not in the same order.
     """
     for trace, problem in zip(traces, problems, strict=True):
         if trace.problem_id != problem.id:
-            raise ValueError(f"a trace of {trace.problem_id} beside problem {problem.id}: give both in the same order")
+            raise ValueError(
+                f"a trace of {trace.problem_id} is paired with problem {problem.id}: give both in the same order"
+            )
     (eos, *_) = pair.thinking.eos_ids
     texts = [[*trace.tokens, *([] if trace.truncated else [eos])] for trace in traces]
     order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))

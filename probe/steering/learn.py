@@ -1,8 +1,8 @@
-"""Learning a mechanism: cross-entropy on the wanted token at the gates, through the layers above the site.
+"""Learning a mechanism by cross-entropy on the target token at the gates, through the layers above the site.
 
-After Venhoff et al. (2510.07364v4), with three mends: training and decoding steer the same way (at the output
-of one block, through the same code), the gate compares most likely tokens in both, and one best epoch,
-chosen on validation traces, holds for vectors and strengths alike.
+The method is that of Venhoff et al. (2510.07364v4) with three corrections: training and decoding steer in the same way
+(at the output of one block, through the same code), the gate compares most likely tokens in both, and vectors and
+strengths are of the same epoch, which is chosen on validation traces.
 """
 
 import math
@@ -32,23 +32,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Learned:
-    """A mechanism and how its training went."""
+    """A learned mechanism and the history of its training.
+
+    Attributes:
+        vectors: the mechanism of the best epoch, frozen.
+        history: for each epoch, ``loss`` (mean cross-entropy), ``accuracy`` and the number of ``gates`` on the
+            validation traces. The first entry is from before training.
+    """
 
     vectors: Mechanism
     history: list[dict[str, float]]
-    """Per epoch: mean cross-entropy and accuracy at the gates of the validation traces; epoch 0 is before training."""
 
 
 def steering_layer(model: Model, layer: int | None) -> int:
-    """The steering layer: the one given, or the block at 37 % of the depth.
+    """Check a steering layer, or choose the block at 37 % of the depth.
+
+    Args:
+        model: the base model.
+        layer: a 0-based layer, or None to choose.
 
     Raises:
-        ProbeError: if the model has no block above it to steer, or is of an architecture whose blocks are not known.
+        ProbeError: if no block lies above the layer, or the architecture is unknown.
     """
     last = model.n_layers - 2
     found = min(last, max(0, math.ceil(0.37 * model.n_layers) - 1)) if layer is None else layer
     if not 0 <= found <= last:
-        raise ProbeError(f"steering.layer is {found}; {model.name} can be steered at 0 to {last}, below its last block")
+        raise ProbeError(f"steering.layer is {found}; {model.name} can be steered at layers 0 to {last}")
     place(model.hf, f"resid_post.{found}")
     return found
 
@@ -66,17 +75,21 @@ def learn_vectors(
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
 ) -> Learned:
-    """Learn one vector a behaviour and the strength network together.
+    """Learn one vector for each behaviour together with the strength network.
 
     Args:
-        train, validation: from :func:`~probe.steering.gates.collect_gates`.
-        n_behaviours: 1 learns the single-vector arm, which ignores the behaviours.
-        layer: the steering layer.
-        cache: folder for the residual streams at the site, as large as the texts' hidden states of one layer; they are
-            found there again by the next training on the same batches. None takes a temporary one. Processes on several
-            machines must be given one that all of them see.
-        accelerator: shares the batches of each step among its processes. Each must be given the same, with the base
-            model on its device, and all get the same vectors, which are those that one process would get.
+        base: the base model, which stays frozen.
+        train, validation: from :func:`~probe.steering.collect_gates`.
+        n_behaviours: K of the taxonomy; 1 learns a single vector for all behaviours.
+        layer: the 0-based steering layer.
+        config: the settings of the training.
+        seed: seeds the initial values and the order of batches.
+        folder: keeps the residual streams below the steering layer, so that the next training on the same batches
+            reuses them; they take as much space as the hidden states of one layer. None uses a temporary folder.
+            Processes on several machines need a folder that all of them see.
+        accelerator: distributes the batches of each step over its processes. Every process makes the same call with
+            the base model on its own device, and all get the vectors that a single process would get.
+        progress: show a bar.
 
     Raises:
         ProbeError: if a step has fewer batches than there are processes.
@@ -112,12 +125,14 @@ def learn_mechanism(
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
 ) -> Learned:
-    """Learn any mechanism, from where it stands.
+    """Train any mechanism from its present state.
 
     Args:
-        mechanism: moved to the base model's device and trained in place; ``directions`` with ``lr_vectors``, everything
-            else with ``lr_strength``.
-        others: as of :func:`learn_vectors`.
+        base: the base model, which stays frozen.
+        mechanism: moved to the base model's device and trained in place. ``directions`` are trained with
+            ``lr_vectors``, all other parameters with ``lr_strength``.
+        train, validation, config, folder, accelerator, progress: see :func:`learn_vectors`.
+        seed: seeds the order of batches.
 
     Raises:
         ProbeError: if a step has fewer batches than there are processes.
@@ -127,7 +142,7 @@ def learn_mechanism(
     per_step = config.batches_per_step
     if per_step < processes:
         raise ProbeError(
-            f"steering.batches_per_step is {per_step}; give each of the {processes} processes at least one"
+            f"steering.batches_per_step is {per_step}, fewer than the {processes} processes; set it to {processes}"
         )
     rest = [parameter for name, parameter in mechanism.named_parameters() if name != "directions"]
     groups = [(config.lr_vectors, [mechanism.directions]), (config.lr_strength, rest)]
@@ -136,7 +151,7 @@ def learn_mechanism(
     steps = config.epochs * math.ceil(len(train) / per_step)
     schedule = one_cycle(optimizer, [lr for lr, _ in groups], steps)
     for parameter in mechanism.parameters():
-        parameter.grad = torch.zeros_like(parameter)  # a process without a gate has something to add all the same
+        parameter.grad = torch.zeros_like(parameter)  # a process without a gate still has a gradient to sum
     generator = torch.Generator().manual_seed(seed)
     gate_loss = GateLoss(base, mechanism)
     bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
@@ -159,7 +174,7 @@ def learn_mechanism(
                     assert parameter.grad is not None
                     parameter.grad = _sum(parameter.grad, accelerator)
                 torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
-                optimizer.step()  # where there is no gate there is no gradient, and nothing moves
+                optimizer.step()  # without gates the gradient is zero and nothing moves
                 schedule.step()
                 bar.update()
             history.append(_evaluate(gate_loss, validation_states, accelerator))
@@ -176,15 +191,21 @@ def learn_mechanism(
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, lr: Sequence[float], steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """A tenth of the steps up to ``lr`` of each group of parameters, the others down.
+    """Make a schedule that rises to ``lr`` during the first tenth of the steps and falls afterwards.
 
-    Fewer than eleven steps are the beginning of eleven: the way up of ten would have no length, by which torch divides.
+    Fewer than eleven steps are the first steps of an eleven-step schedule, because with ten steps torch divides by the
+    zero length of the rise.
+
+    Args:
+        optimizer: its parameter groups are scheduled.
+        lr: the highest learning rate of each group.
+        steps: the number of steps.
     """
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, list(lr), total_steps=max(steps, 11), pct_start=0.1)
 
 
 def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) -> float:
-    """The median size of a coordinate of the residual stream at a site: the unit that vectors are learned in."""
+    """Measure the median size of a coordinate of ``resid_post.layer``, the unit in which vectors are learned."""
     states = [resid_below(base, batch, layer)[batch.forced.valid] for batch in batches]
     return torch.cat(states).float().square().median().sqrt().item()
 
@@ -207,7 +228,7 @@ def _evaluate(gate_loss: GateLoss, batches: Prefix, accelerator: "Accelerator | 
 def _mean_strengths(
     mechanism: Mechanism, batches: Prefix, accelerator: "Accelerator | None"
 ) -> Float[Tensor, " behaviours"]:
-    """Per behaviour, at its own gates; one where it has none."""
+    """The mean strength of each behaviour at its own gates; one for a behaviour without a gate."""
     n = mechanism.n_behaviours
     sums = torch.zeros(2, n, device=batches.device)
     for batch, hidden in _mine(batches, accelerator):
@@ -224,6 +245,5 @@ def _mine(batches: Prefix, accelerator: "Accelerator | None") -> Iterator[tuple[
 
 
 def _sum(tensor: Tensor, accelerator: "Accelerator | None") -> Tensor:
-    """Over all processes."""
     reduced: Any = tensor if accelerator is None else accelerator.reduce(tensor, "sum")
     return reduced

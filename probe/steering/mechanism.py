@@ -1,4 +1,4 @@
-"""What is added to the base model's residual stream: the contract of every mechanism, and vectors as they are."""
+"""The contract of every mechanism (what is added to the base model's residual stream), and fixed vectors."""
 
 import copy
 from pathlib import Path
@@ -13,24 +13,26 @@ from probe.files import read_json, write_json
 
 
 class Mechanism(nn.Module):
-    """``shift(resid, strength(resid, k), k)`` is added to ``resid_post.layer`` of the base model for behaviour ``k``.
+    """What is added to the base model's residual stream to cause a behaviour.
+
+    For behaviour ``k``, ``shift(resid, strength(resid, k), k)`` is added to ``resid_post.layer``. A subclass overrides
+    ``strength`` or ``shift``.
 
     Args:
-        n_behaviours: K; its shift points along one of K vectors.
+        n_behaviours: K, the number of vectors.
         d_model: width of the base model.
-        layer: the steering layer, 0-based.
-        unit: the size of a typical coordinate of the residual stream at the site. Vectors are learned in units of it
+        layer: the 0-based steering layer.
+        unit: the size of a typical coordinate of the residual stream at the site. Vectors are learned in this unit
             (``directions``), so that one learning rate serves models of any scale.
-        persistent: whether later tokens see the shifted states, or only the logits of the steered token do. A mechanism
-            is learned for one convention, and decoding follows it.
+        persistent: whether later tokens attend to the shifted states; otherwise a shift changes only the logits at its
+            own token. A mechanism is learned for one convention, and decoding follows it.
     """
 
-    kinds: ClassVar[dict[str, type["Mechanism"]]] = {}
-    #: What :meth:`save` writes beside the tensors: the arguments that make the same mechanism again.
     fields: ClassVar[tuple[str, ...]] = ("n_behaviours", "d_model", "layer", "unit", "persistent")
+    """The constructor arguments that :meth:`save` writes beside the tensors."""
 
-    drawn = False
-    """Whether its directions were drawn, for a control, and not fitted."""
+    random = False
+    """Whether the directions are random, for a control, and not fitted."""
 
     def __init__(
         self, n_behaviours: int, d_model: int, layer: int, *, unit: float = 1.0, persistent: bool = False
@@ -40,41 +42,53 @@ class Mechanism(nn.Module):
         self.unit, self.persistent = unit, persistent
         self.directions: nn.Parameter = nn.Parameter(torch.zeros(n_behaviours, d_model))
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        Mechanism.kinds[cls.__name__] = cls
+    def __repr__(self) -> str:
+        kept = ", persistent" if self.persistent else ""
+        return f"{type(self).__name__}({self.n_behaviours} behaviours, resid_post.{self.layer}{kept})"
 
     @property
     def vectors(self) -> Float[Tensor, "behaviours d_model"]:
-        """The direction that each behaviour is pushed in, in the units of the residual stream."""
+        """The vector of each behaviour, in units of the residual stream."""
         return self.directions * self.unit
 
-    def turned(self, vectors: Float[Tensor, "behaviours d_model"]) -> "Mechanism":
-        """A copy that pushes in other directions; everything else stays."""
+    def with_vectors(self, vectors: Float[Tensor, "behaviours d_model"]) -> "Mechanism":
+        """Copy the mechanism with other vectors; the strengths stay the same."""
         other = copy.deepcopy(self)
         other.directions.data = vectors.detach().to(self.directions) / self.unit
         return other
 
     @property
     def n_parameters(self) -> int:
-        """How many fitted numbers it has."""
+        """The number of fitted parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def strength(self, resid: Float[Tensor, "rows d_model"], behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """How strongly each row's behaviour is added."""
+        """Compute how strongly the behaviour of each row is added; here always one.
+
+        Args:
+            resid: the unshifted state of each row.
+            behaviour: the behaviour of each row.
+        """
         return torch.ones(behaviour.shape, device=resid.device)
 
     def shift(
         self, resid: Float[Tensor, "rows d_model"], strength: Float[Tensor, " rows"], behaviour: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows d_model"]:
-        """What is added to the residual stream of each row, whose state before it is ``resid``."""
+        """Compute what is added to the residual stream of each row.
+
+        Args:
+            resid: the unshifted state of each row.
+            strength: from :meth:`strength`, or any other strength.
+            behaviour: the behaviour of each row.
+        """
         del resid
         return strength[:, None] * self.vectors[behaviour]
 
-    def save(self, folder: Path) -> None:
-        """Write ``mechanism.safetensors`` and, last, ``mechanism.json``."""
+    def save(self, folder: str | Path) -> None:
+        """Write ``mechanism.safetensors`` and then ``mechanism.json`` to a folder."""
         from safetensors.torch import save_file
 
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / "mechanism.safetensors")
@@ -82,32 +96,41 @@ class Mechanism(nn.Module):
         write_json(folder / "mechanism.json", {"kind": type(self).__name__, **said, "site": f"resid_post.{self.layer}"})
 
 
-def load_mechanism(folder: Path) -> Mechanism:
-    """Read what :meth:`Mechanism.save` wrote, of whatever kind, frozen.
+def load_mechanism(folder: str | Path) -> Mechanism:
+    """Load a mechanism of any class that :meth:`Mechanism.save` wrote; it is frozen.
 
     Raises:
-        ProbeError: if it is not there, or of a kind that is not known.
+        ProbeError: if the folder holds no mechanism, or its class is unknown.
     """
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     said = read_json(folder / "mechanism.json")
     kind = said.pop("kind", None)
     said.pop("site", None)
-    if kind not in Mechanism.kinds:
-        raise ProbeError(f"{folder / 'mechanism.json'} is of the kind {kind!r}, which is not known; learn it again")
-    made = Mechanism.kinds[kind](**said)
+    kinds = _subclasses(Mechanism)
+    if kind not in kinds:
+        raise ProbeError(f"{folder / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
+    made = kinds[kind](**said)
     made.load_state_dict(load_file(folder / "mechanism.safetensors"))
     return made.eval().requires_grad_(False)
 
 
+def _subclasses(kind: type[Mechanism]) -> dict[str, type[Mechanism]]:
+    found: dict[str, type[Mechanism]] = {}
+    for child in kind.__subclasses__():
+        found |= {child.__name__: child, **_subclasses(child)}
+    return found
+
+
 class FixedVectors(Mechanism):
-    """One vector a behaviour, added as it is: strength one."""
+    """One vector for each behaviour, added with strength one."""
 
     @classmethod
     def of(
         cls, vectors: Float[Tensor, "behaviours d_model"], layer: int, *, persistent: bool = False
     ) -> "FixedVectors":
-        """With these vectors."""
+        """Make a frozen mechanism of given vectors, in units of the residual stream."""
         n_behaviours, d_model = vectors.shape
         made = cls(n_behaviours, d_model, layer, persistent=persistent).to(vectors.device)
         made.directions.data = vectors.detach().float().clone()
@@ -115,10 +138,15 @@ class FixedVectors(Mechanism):
 
 
 def random_like(mechanism: Mechanism, seed: int) -> Mechanism:
-    """The norm-matched control: each vector replaced by a random direction of the same norm, the strengths kept."""
+    """Make the norm-matched control: each vector becomes a random direction of the same norm, and strengths stay.
+
+    Args:
+        mechanism: the mechanism that is copied.
+        seed: seeds the directions.
+    """
     vectors = mechanism.vectors.detach()
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(vectors.shape, generator=generator).to(vectors)
-    made = mechanism.turned(nn.functional.normalize(drawn, dim=1) * vectors.norm(dim=1, keepdim=True))
-    made.drawn = True
+    directions = torch.randn(vectors.shape, generator=generator).to(vectors)
+    made = mechanism.with_vectors(nn.functional.normalize(directions, dim=1) * vectors.norm(dim=1, keepdim=True))
+    made.random = True
     return made

@@ -1,4 +1,4 @@
-"""What mechanisms are learned on: cross-entropy at the gates, steered as decoding steers."""
+"""The training loss of mechanisms: cross-entropy at the gates, with the same steering as in decoding."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +18,11 @@ from probe.steering.mechanism import Mechanism
 
 @dataclass(frozen=True)
 class Scored:
-    """The gates of a batch under a mechanism.
+    """The gates of a batch, scored under a mechanism.
 
     Attributes:
-        losses: cross-entropy at each, in nats.
-        right: whether the likeliest token is the wanted one.
+        losses: cross-entropy at each gate, in nats.
+        right: whether the most likely token at each gate is its target.
     """
 
     losses: Float[Tensor, " gates"]
@@ -30,11 +30,13 @@ class Scored:
 
 
 class GateLoss:
-    """Scores batches under a mechanism; only the layers above its site are run, and logits are formed at gates only.
+    """Scores batches under a mechanism.
+
+    Only the layers above the steering layer are run, and logits are computed at the gates only.
 
     Args:
         base: the base model.
-        mechanism: it says which convention holds (``mechanism.persistent``), where the batch does not (``group``).
+        mechanism: the mechanism. Its ``persistent`` decides what later tokens see, unless the batch has ``group``.
     """
 
     def __init__(self, base: Model, mechanism: Mechanism) -> None:
@@ -42,21 +44,26 @@ class GateLoss:
         self.upper = UpperLayers(base, mechanism.layer)
 
     def __call__(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> Scored:
-        """Score a batch whose residual stream at the site is ``hidden``."""
+        """Score a batch.
+
+        Args:
+            batch: the texts and their gates.
+            hidden: the unshifted residual stream at the steering layer, one row for each text.
+        """
         mechanism, target = self.mechanism, batch.target[batch.gate]
         if not len(target):
             nothing = hidden.new_zeros(0, dtype=torch.float32)
             return Scored(nothing, nothing.bool())
         resid, behaviour = hidden[batch.places], batch.behaviours(mechanism.n_behaviours)
         shift = mechanism.shift(resid, mechanism.strength(resid, behaviour), behaviour).to(resid.dtype)
-        run = self._at_once if batch.group is None and mechanism.persistent else self._in_groups
+        run = self._together if batch.group is None and mechanism.persistent else self._in_groups
         logits = run(batch, hidden, shift)[batch.places[0], batch.slots].float()
         return Scored(F.cross_entropy(logits, target, reduction="none"), logits.argmax(-1) == target)
 
-    def _at_once(
+    def _together(
         self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
     ) -> Float[Tensor, "rows slots vocab"]:
-        """All shifts of a text together; later tokens see them."""
+        """Run all shifts of a text in one pass, in which later tokens see them."""
         rows, at = batch.places
         columns = _in_slots(batch, at, 0)
         with _read_only(self.base, columns):
@@ -69,11 +76,11 @@ class GateLoss:
     def _in_groups(
         self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
     ) -> Float[Tensor, "rows slots vocab"]:
-        """Every group of gates by itself: shifted copies of its positions, behind the text, that nothing else sees.
+        """Run each group of gates separately, as shifted copies of its positions that are appended to the text.
 
-        A copy looks at the unshifted text before its group, at the earlier copies of its group and at itself. For a
-        group of one that is what re-running one cached step does. The text itself does not hang on the shifts: it runs
-        without gradients, and only its keys and values stay.
+        A copy attends to the unshifted text before its group, to the earlier copies of its group and to itself. For a
+        group of one this equals rerunning one cached step. The text does not depend on the shifts, so it runs without
+        gradients and only its keys and values are kept.
         """
         forced, (rows, at), width = batch.forced, batch.places, hidden.shape[1]
         cache = _TextCache()
@@ -82,7 +89,7 @@ class GateLoss:
             self.upper(hidden, attention_mask=masks, position_ids=forced.positions, cache=cache, logits_to_keep=1)
         cache.written = width
 
-        column = _in_slots(batch, at, width)  # a slot without a gate looks at all of the text, and is not read
+        column = _in_slots(batch, at, width)  # a slot without a gate attends to the whole text and is never read
         label = _in_slots(batch, at if batch.group is None else batch.group[batch.gate], -1)
         together = (label[:, :, None] == label[:, None, :]) & (column[:, None, :] <= column[:, :, None])
         begins = torch.where(together, column[:, None, :], width).amin(-1)
@@ -98,12 +105,12 @@ class GateLoss:
 
 
 class _TextCache(Cache):
-    """Keys and values of a text; once it is written, what is run on it sees it and leaves nothing behind."""
+    """The keys and values of a text. Once they are written, later passes read them and add nothing."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
         self.written = 0
-        """How many columns the text has; none while it is being written."""
+        """The number of columns of the text; 0 while it is being written."""
         self.states: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(
@@ -120,7 +127,7 @@ class _TextCache(Cache):
 
 
 def _in_slots(batch: GateBatch, values: Int[Tensor, " gates"], empty: int) -> Int[Tensor, "rows slots"]:
-    """What is said of each gate, one row a text, its gates side by side."""
+    """Arrange one value for each gate in one row for each text."""
     slots = batch.slots
     out = values.new_full((len(batch.gate), int(slots.max()) + 1), empty)
     return out.index_put((batch.places[0], slots), values)
@@ -128,7 +135,7 @@ def _in_slots(batch: GateBatch, values: Int[Tensor, " gates"], empty: int) -> In
 
 @contextmanager
 def _read_only(base: Model, columns: Int[Tensor, "rows slots"]) -> Iterator[None]:
-    """Form logits at these columns of each row alone: most of a step's time, where the vocabulary is large."""
+    """Compute logits only at these columns; with a large vocabulary they would take most of the time of a step."""
 
     def chosen(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (args[0].gather(1, columns[:, :, None].expand(-1, -1, args[0].shape[-1])), *args[1:])

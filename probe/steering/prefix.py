@@ -1,4 +1,7 @@
-"""What lies below the steering layer: it does not hang on what is learned above, so it is run once and kept on disk."""
+"""Activations at the steering layer, which do not depend on the vectors.
+
+They are computed once and kept on disk.
+"""
 
 import hashlib
 import os
@@ -25,19 +28,32 @@ if TYPE_CHECKING:
 
 
 def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "rows pos d_model"]:
-    """``resid_post.layer`` of the texts of a batch; nothing above it is run."""
+    """Read ``resid_post.layer`` of the texts of a batch; no layer above it is run.
+
+    Args:
+        base: the base model.
+        batch: the texts.
+        layer: 0-based.
+    """
     site = f"resid_post.{layer}"
     return forced_pass(base, batch.forced, site, logits=False).whole[site]
 
 
 class Prefix(Sequence[tuple[GateBatch, Tensor]]):
-    """Batches, each with the residual stream at the site: a memory-mapped file a batch, read when its turn comes.
+    """A sequence of batches, each with its residual stream at the steering layer.
 
-    A file is named by what is in it (texts, layer, model), so that another training on the same texts finds it again.
+    Each batch has a memory-mapped file that is read when the batch is used. The name of a file is a hash of the texts,
+    the layer and the model, so that another training on the same texts reuses it.
 
     Args:
-        folder: where the files go; several processes must see the same one.
-        accelerator: its processes share the work, and wait for one another.
+        base: the base model.
+        batches: the batches.
+        layer: the 0-based steering layer.
+        folder: holds the files; all processes must see it.
+        accelerator: its processes share the work and wait for each other.
+
+    Raises:
+        ProbeError: if a file of another process is missing.
     """
 
     def __init__(
@@ -62,7 +78,7 @@ class Prefix(Sequence[tuple[GateBatch, Tensor]]):
         if accelerator is not None:
             accelerator.wait_for_everyone()
         if missing := [file for file in self._files if not file.exists()]:
-            raise ProbeError(f"{missing[0]} is not there: give a cache folder that every process sees")
+            raise ProbeError(f"{missing[0]} is missing; give a folder that every process sees")
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -73,13 +89,13 @@ class Prefix(Sequence[tuple[GateBatch, Tensor]]):
 
 
 def share(accelerator: "Accelerator | None") -> tuple[int, int]:
-    """Which process this is, and of how many."""
+    """The rank of this process and the number of processes."""
     return (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
 
 
 @contextmanager
 def cache_folder(given: str | Path | None, accelerator: "Accelerator | None") -> Iterator[Path]:
-    """The folder given; else a temporary one, the same for every process, gone afterwards."""
+    """Use the given folder, or a temporary one that all processes share and that is removed afterwards."""
     if given is not None or accelerator is None:
         with tempfile.TemporaryDirectory() as made:
             yield Path(made if given is None else given)
@@ -98,7 +114,7 @@ def cache_folder(given: str | Path | None, accelerator: "Accelerator | None") ->
 
 
 def _name(base: Model, layer: int) -> str:
-    """Tells models apart that are called alike: with the sum of all weights of the block below the site."""
+    # The sum of the weights of the steered block distinguishes models with the same name.
     with torch.no_grad():
         weights = sum(parameter.float().sum().item() for parameter in base.layers[layer].parameters())
     return f"{base.name} {base.dtype} {layer} {weights!r}"

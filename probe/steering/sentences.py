@@ -1,10 +1,10 @@
-"""Vectors learned on whole sentences, as the first version of the method did (Venhoff et al., 2510.07364v1).
+"""Vectors learned on whole sentences, as in the first version of the method (Venhoff et al., 2510.07364v1).
 
-One vector for all of the thinking model's text first (the bias), then one a behaviour on top of it, each trained to
-make the base model write the thinking model's sentences of that behaviour, of those the ones it finds least likely.
-Mended: the shift is at the output of the site's block and at the token that predicts (published: one block off and one
-token late), sentences are found by token and not by a search for their text, categories without a
-sentence keep the bias alone, and the best epoch is chosen on validation sentences.
+First one vector is learned for all text of the thinking model (the bias), then one vector for each behaviour on top of
+it. Each is trained to make the base model write the thinking model's sentences of that behaviour, using the sentences
+that the base model finds least likely. Corrected: the shift is added at the output of the site's block and at the token
+that predicts (published: one block off and one token late), sentences are located by token and not by searching for
+their text, categories without a sentence keep the bias alone, and the best epoch is chosen on validation sentences.
 """
 
 from collections.abc import Sequence
@@ -36,15 +36,18 @@ def sentence_batches(
     per_behaviour: int = 2048,
     batch_size: int = 16,
 ) -> list[GateBatch]:
-    """For each behaviour the sentences of the thinking model that the base model finds least likely.
+    """Find, for each behaviour, the sentences of the thinking model that the base model finds least likely.
 
     Args:
-        traces, problems: the thinking model's, in the same order.
-        acts: their sentences, as they were harvested.
-        per_behaviour: how many sentences of each behaviour are kept at most.
+        pair: both models.
+        taxonomy: classifies the sentences.
+        traces, problems: traces of the thinking model and their problems, in the same order.
+        acts: the harvested sentences of the traces.
+        per_behaviour: the maximum number of sentences for each behaviour.
+        batch_size: number of traces in a batch.
 
     Returns:
-        Batches in which every token of such a sentence is a gate, and each sentence a group.
+        Batches in which every token of these sentences is a gate, and each sentence is a group.
     """
     named = dict(zip(acts.index, taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist(), strict=True))
     found: list[tuple[Forced, list[tuple[int, int, int, float]]]] = []
@@ -85,28 +88,35 @@ def learn_on_sentences(
     seed: int,
     progress: bool = False,
 ) -> tuple[FixedVectors, FixedVectors, list[dict[str, float]]]:
-    """The vectors of the first version.
+    """Learn the vectors of the first version.
 
     Args:
+        base: the base model, which stays frozen.
         train, validation: from :func:`sentence_batches`.
-        n_behaviours: 0 for the bias alone.
+        n_behaviours: K of the taxonomy; 0 learns the bias alone.
+        layer: the 0-based steering layer.
+        config: the settings of the training; gates are always balanced.
+        seed: seeds the initial values and the order of batches.
+        progress: show a bar.
 
     Returns:
-        One vector a behaviour, the bias in each of them; the bias alone; and how the training of the former went.
+        One vector for each behaviour, which includes the bias; the bias alone; and the history of the training of the
+        behaviours' vectors, as in :class:`~probe.steering.Learned`.
     """
     unit = typical_coordinate(base, train[:4], layer)
 
     def learn(
-        start: Float[Tensor, "behaviours d_model"], seen: Sequence[GateBatch], held: Sequence[GateBatch]
+        start: Float[Tensor, "behaviours d_model"], seen: Sequence[GateBatch], unseen: Sequence[GateBatch]
     ) -> Learned:
         vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
         vectors.directions.data = start.clone()
-        return learn_mechanism(base, vectors, seen, held, config=alike, seed=seed, progress=progress)
+        return learn_mechanism(base, vectors, seen, unseen, config=alike, seed=seed, progress=progress)
 
     alike = replace(config, balance=True, per_trace=None)
-    whole, held = ([_whole(batch) for batch in some] for some in (train, validation))
+    whole_train, whole_validation = ([_whole(batch) for batch in some] for some in (train, validation))
     generator = torch.Generator().manual_seed(seed)
-    bias = learn(0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device), whole, held).vectors
+    start = 0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device)
+    bias = learn(start, whole_train, whole_validation).vectors
     if not n_behaviours:
         fixed = FixedVectors.of(bias.vectors, layer)
         return fixed, fixed, []
@@ -120,12 +130,12 @@ def learn_on_sentences(
 
 
 def _whole(batch: GateBatch) -> GateBatch:
-    """The same texts, steered from end to end."""
+    """Steer every emitted token of the texts."""
     return replace(batch, gate=batch.forced.emitted, behaviour=torch.zeros_like(batch.behaviour), group=None)
 
 
 @torch.no_grad()
 def _losses(base: Model, forced: Forced) -> Float[Tensor, "rows emitted"]:
     logits = forced_pass(base, forced).logits
-    rows = zip(logits, forced.tokens, strict=True)  # one at a time: logits are the largest thing there is
+    rows = zip(logits, forced.tokens, strict=True)  # row by row, because the logits take the most memory
     return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])

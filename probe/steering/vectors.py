@@ -1,4 +1,4 @@
-"""What is learned: one vector a behaviour and how strongly each is added, or a rank-1 adapter for each."""
+"""Mechanisms with learned strengths: vectors with a strength network, and rank-1 adapters."""
 
 from typing import ClassVar
 
@@ -10,16 +10,16 @@ from probe.steering.mechanism import Mechanism
 
 
 class BehaviourVectors(Mechanism):
-    """One vector a behaviour, and a small network that says how strongly each is added.
+    """One vector for each behaviour, and a small network that computes how strongly each is added.
 
-    The network reads the base model's own residual stream at the same site: one hidden layer shared by all behaviours,
-    one softplus head a behaviour (Venhoff et al., 2510.07364v4). A longer vector with a smaller strength would be the
-    same mechanism; :meth:`fold` takes that freedom away.
+    The network reads the base model's residual stream at the same site. It has one hidden layer shared by all
+    behaviours and one softplus head for each (Venhoff et al., 2510.07364v4). A longer vector with a smaller strength
+    would be the same mechanism; :meth:`fold` removes that freedom.
 
     Args:
-        n_behaviours, d_model, layer, unit, persistent: as of every mechanism; with one behaviour this is the
-            single-vector arm.
-        hidden: width of the strength network.
+        n_behaviours, d_model, layer, unit, persistent: see :class:`Mechanism`. With one behaviour this is the mechanism
+            of the single-vector arm.
+        hidden: width of the hidden layer of the strength network.
     """
 
     fields: ClassVar[tuple[str, ...]] = (*Mechanism.fields, "hidden")
@@ -44,23 +44,35 @@ class BehaviourVectors(Mechanism):
         nn.init.constant_(self.strength_out.bias, 0.54)  # softplus(0.54) = 1: every behaviour starts at strength one
 
     def strength(self, resid: Float[Tensor, "rows d_model"], behaviour: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """How strongly each row's behaviour is added; positive."""
+        """Compute how strongly the behaviour of each row is added; always positive.
+
+        Args:
+            resid: the unshifted state of each row.
+            behaviour: the behaviour of each row.
+        """
         hidden = nn.functional.gelu(self.strength_in(resid.to(self.directions.dtype) / self.unit))
         return (nn.functional.softplus(self.strength_out(hidden)) * self.scale).gather(-1, behaviour[:, None])[:, 0]
 
     @torch.no_grad()
     def fold(self, mean_strength: Float[Tensor, " behaviours"]) -> None:
-        """Make the mean strength of each behaviour one, and its vector longer by as much; the shifts stay."""
+        """Rescale strengths and vectors so that the mean strength of each behaviour is one; the shifts stay the same.
+
+        Args:
+            mean_strength: the present mean strength of each behaviour.
+        """
         mean_strength = mean_strength.to(self.scale)
         self.scale /= mean_strength
         self.directions.mul_(mean_strength[:, None])
 
 
 class RankOne(Mechanism):
-    """A rank-1 adapter a behaviour: the vector is added as far as the state points along a second one, the reader.
+    """A rank-1 adapter for each behaviour: the vector is scaled by the state's projection on a second vector.
 
-    ``shift = strength * (resid · reader / unit + bias) * vector``, with strength one: the "residual LoRA" of
-    Venhoff et al. (2510.07364v1), with a bias, so that it can also be a plain vector.
+    ``shift = strength * (resid · reader / unit + bias) * vector``, with strength one. This is the "residual LoRA" of
+    Venhoff et al. (2510.07364v1) with a bias, so that it can also be a plain vector.
+
+    Args:
+        n_behaviours, d_model, layer, unit, persistent: see :class:`Mechanism`.
     """
 
     def __init__(

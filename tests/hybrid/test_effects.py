@@ -8,7 +8,6 @@ import torch
 from probe import harvest
 from probe.hooks import force, forced_pass
 from probe.hybrid.effects import flip_rates, naming_agreement, two_by_two
-from probe.hybrid.effects.flip import sentence_starts
 from probe.models import Pair, PairConfig
 from probe.problems import load_problems
 from probe.steering import (
@@ -19,6 +18,7 @@ from probe.steering import (
     difference_of_means,
     token_behaviours,
 )
+from probe.taxonomy import Behaviour
 from probe.traces import generate_traces
 from tests.hybrid.conftest import random_taxonomy
 
@@ -104,7 +104,6 @@ def test_ways_of_naming_are_counted_at_gates(llamas, taxonomy, traces, some, act
 
 def test_a_vector_of_nothing_flips_nothing(llamas, taxonomy, problems, some):
     base = list(generate_traces(llamas.base, problems, some, max_new_tokens=60))
-    assert sentence_starts(llamas, base, some, 9, 0) == sentence_starts(llamas, base, some, 9, 0)
     nothing = FixedVectors.of(torch.zeros(K, llamas.base.d_model), LAYER)
     rates = flip_rates(llamas, taxonomy, base, some, mechanism=nothing, starts=9)
     assert rates.starts > 0 and {each.rate for each in rates.per_behaviour if each.n} == {0.0}
@@ -115,14 +114,16 @@ def test_a_vector_of_nothing_flips_nothing(llamas, taxonomy, problems, some):
 def test_a_pair_of_one_model_has_one_direction(llamas, taxonomy, traces, problems, some, acts):
     model = llamas.thinking
     same = Pair(PairConfig("same", model.config, model.config), model, model)
-    behaviour = int(taxonomy.behaviour(acts.vectors[taxonomy.site])[0])
+    number = int(taxonomy.behaviour(acts.vectors[taxonomy.site])[0])
+    behaviour = Behaviour.of_category(taxonomy, number, model)
     found = two_by_two(
         same,
-        taxonomy,
-        behaviour,
-        (traces, some, acts),
-        problems.take("validation", 2),
-        some[:2],
+        problems,
+        traces,
+        some,
+        behaviour=behaviour,
+        chosen_on=problems.take("validation", 2),
+        reported_on=some[:2],
         layer=LAYER,
         max_new_tokens=20,
         doses=(0.0, 8.0),
@@ -131,11 +132,12 @@ def test_a_pair_of_one_model_has_one_direction(llamas, taxonomy, traces, problem
     assert len(found["cells"]) == 4 and len(rates) == 1
     still = two_by_two(
         same,
-        taxonomy,
-        behaviour,
-        (traces, some, acts),
-        some[:1],
-        some[:2],
+        problems,
+        traces,
+        some,
+        behaviour=behaviour,
+        chosen_on=some[:1],
+        reported_on=some[:2],
         layer=LAYER,
         max_new_tokens=20,
         doses=(0.0,),

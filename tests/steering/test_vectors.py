@@ -60,7 +60,7 @@ def test_loaded_equals_saved_whatever_the_kind(tmp_path, kind):
     torch.testing.assert_close(control.vectors.norm(dim=1), again.vectors.norm(dim=1))
 
     write_json(tmp_path / "mechanism.json", read_json(tmp_path / "mechanism.json") | {"kind": "Wishes"})
-    with pytest.raises(ProbeError, match="'Wishes', which is not known"):
+    with pytest.raises(ProbeError, match="unknown kind 'Wishes'"):
         load_mechanism(tmp_path)
 
 

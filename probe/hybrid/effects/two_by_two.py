@@ -1,12 +1,13 @@
-"""Whose direction works in whom? A behaviour's direction from either model, added to either (Ward et al., 2507.12638).
+"""Whose direction works in which model: a behaviour's direction from either model, added to either of them.
 
-They found that the base model's own direction brings backtracking about in the thinking model and not in the base.
+Ward et al. (2507.12638) found that the base model's own direction causes backtracking in the thinking model but not in
+the base model.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,85 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.activations import SentenceActivations
 from probe.errors import ProbeError
 from probe.hooks import Add, edit, force, forced_pass
-from probe.hybrid.effects.flip import Start, sentence_behaviours
 from probe.models import Model, Pair
-from probe.problems import Problem
+from probe.problems import Problem, ProblemSet
 from probe.statistics import mean_interval
-from probe.steering import text_batches, token_behaviours
-from probe.taxonomy import Taxonomy
-from probe.traces import Trace, decode_greedy, split_sentences, token_starts
+from probe.steering import text_batches
+from probe.taxonomy import Behaviour
+from probe.traces import Trace, decode_greedy, make_trace
+
+
+def two_by_two(
+    pair: Pair,
+    problem_set: ProblemSet,
+    traces: Sequence[Trace],
+    problems: Sequence[Problem],
+    *,
+    behaviour: Behaviour,
+    chosen_on: Sequence[Problem],
+    reported_on: Sequence[Problem],
+    layer: int,
+    max_new_tokens: int,
+    doses: Sequence[float] = (0.25, 0.5, 1.0),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure how often a behaviour occurs with and without its direction added at every token.
+
+    The direction is a difference of means: the mean state that predicts the first token of the behaviour's sentences,
+    minus the mean state that predicts any token. The dose with the highest rate on ``chosen_on`` is reported.
+
+    Args:
+        pair: both models; each gives a direction, and each is steered with both directions.
+        problem_set: the set that all problems are from.
+        traces, problems: traces of the thinking model on the train split and their problems, in the same order.
+        behaviour: any behaviour, from :func:`~probe.taxonomy.find_behaviour`.
+        chosen_on: problems on which the dose is chosen.
+        reported_on: other problems, on which the rates are measured.
+        layer: 0-based; the direction is read and added at ``resid_post.layer`` of both models.
+        max_new_tokens: limit of emitted tokens.
+        doses: multiples of the direction to choose from.
+        seed: seeds the resampling of the intervals.
+
+    Returns:
+        ``behaviour``, ``layer`` and ``cells``. Each cell has ``vector_from``, ``applied_to``, ``dose``, ``rate`` (the
+        behaviour's share of all sentences) with ``ci`` over problems, and ``before``, the rate without steering.
+
+    Raises:
+        ProbeError: if the two models differ in width, or no sentence of the traces shows the behaviour.
+    """
+    models = {"base": pair.base, "thinking": pair.thinking}
+    if pair.base.d_model != pair.thinking.d_model:
+        raise ProbeError(
+            f"{pair.base.name} is {pair.base.d_model} wide and {pair.thinking.name} {pair.thinking.d_model}: "
+            "a direction of one cannot be added to the other"
+        )
+    measure = _Measure(pair, problem_set, behaviour, f"resid_post.{layer}", max_new_tokens)
+    directions = {name: measure.direction(model, traces, problems) for name, model in models.items()}
+    cells = []
+    for source, target in product(models, models):
+        model, vector = models[target], directions[source]
+        tried = [measure.counts(model, chosen_on, dose * vector).rate for dose in doses]
+        dose = doses[max(range(len(doses)), key=lambda i: tried[i])]
+        after = measure.counts(model, reported_on, dose * vector)
+        interval = mean_interval(np.asarray(after.hits, float), np.asarray(after.sentences, float), seed=seed)
+        cells.append(
+            {
+                "vector_from": source,
+                "applied_to": target,
+                "dose": dose,
+                "rate": after.rate,
+                "ci": interval.to_dict()["ci"],
+                "before": measure.counts(model, reported_on, None).rate,
+            }
+        )
+    return {"behaviour": behaviour.name, "layer": layer, "cells": cells}
 
 
 @dataclass(frozen=True)
-class _Rates:
-    """Sentences of the behaviour over all sentences, and their number, for each text."""
+class _Counts:
+    """For each text, the number of sentences that show the behaviour and the number of all sentences."""
 
     hits: list[int]
     sentences: list[int]
@@ -38,128 +103,42 @@ class _Rates:
         return sum(self.hits) / max(1, sum(self.sentences))
 
 
-def two_by_two(
-    pair: Pair,
-    taxonomy: Taxonomy,
-    behaviour: int,
-    traces: tuple[Sequence[Trace], Sequence[Problem], SentenceActivations],
-    chosen_on: Sequence[Problem],
-    reported_on: Sequence[Problem],
-    *,
-    layer: int,
-    max_new_tokens: int,
-    doses: Sequence[float] = (0.25, 0.5, 1.0),
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The rate of a behaviour's sentences with and without its direction added at every token.
+@dataclass(frozen=True)
+class _Measure:
+    pair: Pair
+    problem_set: ProblemSet
+    behaviour: Behaviour
+    site: str
+    max_new_tokens: int
 
-    The direction is the difference of means: the state from which the behaviour's sentences are begun, minus that from
-    which any token is. Its dose is chosen where the rate is highest, on other problems than those reported on.
+    def direction(
+        self, model: Model, traces: Sequence[Trace], problems: Sequence[Problem]
+    ) -> Float[Tensor, " d_model"]:
+        marks = self.behaviour.marks(traces, required=True)
+        at_start, whole, n_start, n_whole = 0.0, 0.0, 0, 0
+        for part, emitted in text_batches(self.pair, traces, problems, 16):
+            forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
+            hidden = forced_pass(model, forced, self.site, logits=False).predicting(self.site).float()
+            for row, i in enumerate(part):
+                states = hidden[row, : len(emitted[row])]
+                begins = [
+                    sentence.token_start
+                    for sentence, shows in zip(traces[i].sentences, marks[i], strict=True)
+                    if shows and sentence.token_start < sentence.token_end
+                ]
+                at_start, n_start = at_start + states[begins].sum(0), n_start + len(begins)
+                whole, n_whole = whole + states.sum(0), n_whole + len(states)
+        return torch.as_tensor(at_start / max(n_start, 1) - whole / n_whole)
 
-    Args:
-        behaviour: of the taxonomy; which behaviour a sentence shows is read off the thinking model.
-        traces: the thinking model's on the train split, their problems, and their sentences.
-        layer: 0-based; read and written in both models.
-        max_new_tokens: how far answers are followed.
-
-    Returns:
-        ``behaviour``, ``layer``, and ``cells``: ``vector_from``, ``applied_to``, ``dose``, ``rate`` with ``ci`` over
-        problems, and ``before``.
-
-    Raises:
-        ProbeError: if the two models differ in width.
-    """
-    models = {"base": pair.base, "thinking": pair.thinking}
-    if pair.base.d_model != pair.thinking.d_model:
-        raise ProbeError("the two models differ in width: a direction of one cannot be added to the other")
-    directions = {name: _direction(pair, model, taxonomy, behaviour, *traces, layer) for name, model in models.items()}
-    cells = []
-    for source, target in product(models, models):
-        model, vector = models[target], directions[source]
-        before = _rates(pair, taxonomy, behaviour, model, reported_on, None, layer, max_new_tokens)
-        tried = [
-            _rates(pair, taxonomy, behaviour, model, chosen_on, dose * vector, layer, max_new_tokens).rate
-            for dose in doses
+    def counts(self, model: Model, problems: Sequence[Problem], vector: Tensor | None) -> _Counts:
+        prompts = [model.prompt_ids(problem.question) for problem in problems]
+        steered = nullcontext() if vector is None else edit(model, {self.site: Add(vector.to(model.dtype))})
+        with steered:
+            emissions = decode_greedy(model, prompts, self.max_new_tokens)
+        # The thinking model's prompt stands before every text, because it is the thinking model that taxonomies read.
+        traces = [
+            make_trace(self.pair.thinking, self.problem_set, problem, emission.tokens, emission.truncated)
+            for problem, emission in zip(problems, emissions, strict=True)
         ]
-        dose = doses[max(range(len(doses)), key=lambda i: tried[i])]
-        after = _rates(pair, taxonomy, behaviour, model, reported_on, dose * vector, layer, max_new_tokens)
-        cells.append(
-            {
-                "vector_from": source,
-                "applied_to": target,
-                "dose": dose,
-                "rate": after.rate,
-                "ci": _interval(after, seed),
-                "before": before.rate,
-            }
-        )
-    return {"behaviour": behaviour, "layer": layer, "cells": cells}
-
-
-def _interval(rates: _Rates, seed: int) -> list[float]:
-    return mean_interval(np.asarray(rates.hits, float), np.asarray(rates.sentences, float), seed=seed).to_dict()["ci"]
-
-
-def _direction(
-    pair: Pair,
-    model: Model,
-    taxonomy: Taxonomy,
-    behaviour: int,
-    traces: Sequence[Trace],
-    problems: Sequence[Problem],
-    acts: SentenceActivations,
-    layer: int,
-) -> Float[Tensor, " d_model"]:
-    named = token_behaviours(taxonomy, traces, acts)
-    starts = [{sentence.token_start for sentence in trace.sentences} for trace in traces]
-    at_start, whole, n_start, n_whole = 0.0, 0.0, 0, 0
-    for part, emitted in text_batches(pair, traces, problems, 16):
-        forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-        site = f"resid_post.{layer}"
-        hidden = forced_pass(model, forced, site, logits=False).predicting(site).float()
-        for row, i in enumerate(part):
-            states = hidden[row, : len(emitted[row])]
-            begins = [j for j in range(len(emitted[row])) if j in starts[i] and int(named[i][j]) == behaviour]
-            at_start, n_start = at_start + states[begins].sum(0), n_start + len(begins)
-            whole, n_whole = whole + states.sum(0), n_whole + len(states)
-    if not n_start:
-        raise ProbeError(f"behaviour {behaviour} begins no sentence of these traces; name another")
-    return torch.as_tensor(at_start / n_start - whole / n_whole)
-
-
-def _rates(
-    pair: Pair,
-    taxonomy: Taxonomy,
-    behaviour: int,
-    model: Model,
-    problems: Sequence[Problem],
-    vector: Tensor | None,
-    layer: int,
-    max_new_tokens: int,
-) -> _Rates:
-    prompts = [model.prompt_ids(problem.question) for problem in problems]
-    if vector is None:
-        emissions = decode_greedy(model, prompts, max_new_tokens)
-    else:
-        with edit(model, {f"resid_post.{layer}": Add(vector.to(model.dtype))}):
-            emissions = decode_greedy(model, prompts, max_new_tokens)
-    hits, sentences = [0] * len(problems), [0] * len(problems)
-    starts, texts, whose = [], [], []
-    for i, (problem, emission) in enumerate(zip(problems, emissions, strict=True)):
-        prompt = tuple(pair.thinking.prompt_ids(problem.question))
-        for begin, end in _spans(model, emission.tokens):
-            starts.append(Start((), prompt + emission.tokens[:begin]))
-            texts.append(list(emission.tokens[begin:end]))
-            whose.append(i)
-    for i, shown in zip(whose, sentence_behaviours(pair.thinking, taxonomy, starts, texts), strict=True):
-        sentences[i] += 1
-        hits[i] += shown == behaviour
-    return _Rates(hits, sentences)
-
-
-def _spans(model: Model, tokens: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Token spans of the sentences of an emitted text."""
-    text = model.decode(tokens)
-    starts = token_starts(model.tokenizer, tokens, text, model.decode)
-    edges = [bisect_left(starts, start) for start, _ in split_sentences(text)]
-    return [(a, b) for a, b in pairwise([*edges, len(tokens)]) if a < b]
+        marks = self.behaviour.marks(traces)
+        return _Counts([sum(row) for row in marks], [len(row) for row in marks])
