@@ -1,6 +1,6 @@
-"""Models and pairs: loading, prompts, tokenizer alignment, and the one table of sites.
+"""Models and pairs: loading, prompts, tokenizer alignment, and the table of sites.
 
-Names are imported when they are first used: to list the pairs, no library that runs models is needed.
+Names are imported when they are first used, so that listing the pairs needs no library that runs models.
 """
 
 import lazy_loader

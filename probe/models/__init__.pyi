@@ -1,4 +1,4 @@
-# The public names of `probe.models`: read by editors, and by `__init__.py` at run time.
+# The public names of `probe.models`, read by editors and, at run time, by `__init__.py`.
 from .architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
 from .bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
 from .config import ModelConfig as ModelConfig, PairConfig as PairConfig

@@ -1,15 +1,16 @@
-"""Where each kind of site is in each architecture: the table that everything about sites is derived from.
+"""The table of sites: the place of each kind of site in each architecture.
 
-A kind of site is a line in `KINDS`; where an architecture has it is a line in `ARCHITECTURES`.
+A kind of site is a line in `KINDS`; its place in an architecture is a line in `ARCHITECTURES`.
 
-``resid_post.i`` is the output of block ``i``, which Hugging Face calls ``hidden_states[i + 1]`` (but for the last
-block, whose entry there has gone through the final norm). ``attn_out.i`` and ``mlp_out.i`` are what is *added to the
-residual stream*: where a norm follows the attention or the MLP (Gemma 2 and 3, OLMo 2), its output. So everywhere::
+``resid_post.i`` is the output of block ``i``, which Hugging Face calls ``hidden_states[i + 1]`` (except for the last
+block, where that entry is the output of the final norm). ``attn_out.i`` and ``mlp_out.i`` are the vectors *added to the
+residual stream*: where a norm follows the attention or the MLP (Gemma 2 and 3, OLMo 2), the output of that norm. So in
+every architecture::
 
     resid_mid.i  = resid_pre.i + attn_out.i
     resid_post.i = resid_mid.i + mlp_out.i
 
-``q``, ``k`` and ``v`` are what the projections give, before any norm of their own and before rotation.
+``q``, ``k`` and ``v`` are the outputs of the projections, before any norm of their own and before rotation.
 """
 
 import re
@@ -25,22 +26,22 @@ class Kind:
     """A kind of site."""
 
     lens: str
-    """Its hook in TransformerLens; ``{i}`` stands for the layer."""
+    """Name of its hook in TransformerLens; ``{i}`` is the layer."""
 
     shape: str
-    """Its axes."""
+    """Names of its axes, separated by spaces."""
 
     meaning: str
-    """One line for people."""
+    """Description in one line."""
 
     @property
     def layered(self) -> bool:
-        """Whether every block has one."""
+        """Whether every block has this site."""
         return "{i}" in self.lens
 
     @property
     def by_token(self) -> bool:
-        """Whether it has one state a token (a pattern has one a pair of tokens)."""
+        """Whether it has one vector for each token; an attention pattern has a weight for each pair of tokens."""
         return self.shape.startswith("batch pos")
 
 
@@ -61,27 +62,30 @@ KINDS = {
     "final_norm": Kind("ln_final.hook_out", "batch pos d_model", "output of the last norm, read by the unembedding"),
     "logits": Kind("unembed.hook_out", "batch pos vocab", "output of the unembedding, before any soft cap"),
 }
-"""Every kind of site, in the order in which a forward pass meets them."""
+"""Every kind of site, in the order in which a forward pass computes them."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """How many heads there are and how wide each is; what a `View` needs to find its part."""
+    """The attention heads of a model; a `View` needs them to find its part of a tensor."""
 
     n_heads: int
+    """Number of query heads."""
     n_kv_heads: int
+    """Number of key and value heads."""
     d_head: int
+    """Width of each head."""
 
     @classmethod
     def of(cls, config: Any) -> "Heads":
-        """Read off a Hugging Face config."""
+        """Read the heads from a Hugging Face config."""
         n_heads = config.num_attention_heads
         n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
         return cls(n_heads, n_kv_heads, getattr(config, "head_dim", None) or config.hidden_size // n_heads)
 
 
 View = Callable[[Tensor, Heads], Tensor]
-"""The site as a view of the tensor that the module has, so that what is written to it is written to the tensor."""
+"""Returns the site as a view of the module's tensor, so that writing to the site writes to the tensor."""
 
 
 def _by_head(whole: Tensor, heads: Heads) -> Tensor:
@@ -89,17 +93,17 @@ def _by_head(whole: Tensor, heads: Heads) -> Tensor:
 
 
 def _third(number: int) -> View:
-    """Queries, keys and values one after the other, as many of each."""
+    """Part ``number`` of queries, keys and values, stored one after the other with as many heads each."""
     return lambda whole, heads: whole.unflatten(-1, (3, -1, heads.d_head))[..., number, :, :]
 
 
 def _third_of_each_head(number: int) -> View:
-    """Head by head, each its query, key and value."""
+    """Part ``number`` of queries, keys and values, stored head by head."""
     return lambda whole, heads: whole.unflatten(-1, (-1, 3, heads.d_head))[..., number, :]
 
 
 def _grouped(number: int) -> View:
-    """All queries, then the fewer keys, then as many values."""
+    """Part ``number`` of all queries, the fewer keys and as many values, stored in this order."""
 
     def view(whole: Tensor, heads: Heads) -> Tensor:
         sizes = (heads.n_heads, heads.n_kv_heads, heads.n_kv_heads)
@@ -114,30 +118,30 @@ def _first_half(whole: Tensor, _: Heads) -> Tensor:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a site is in a Hugging Face model: going into or coming out of a module."""
+    """The place of a site in a Hugging Face model: the input or the output of a module."""
 
     module: str
-    """Dotted path from the model; ``{i}`` stands for the layer until the place is that of one site."""
+    """Dotted path from the model; ``{i}`` is the layer, filled in for the place of a single site."""
 
     side: Literal["input", "output", "pattern"] = "output"
-    """``input``: the module's first argument. ``output``: what it returns; of a tuple, the first. ``pattern``: what
-    the attention in it makes of queries and keys."""
+    """``input`` is the module's first argument, ``output`` what it returns (the first item of a tuple), ``pattern`` the
+    attention weights computed in it."""
 
     view: View | None = None
-    """Which part of that tensor, and in which shape; None for all of it as it is."""
+    """Selects and reshapes the part of the tensor that is the site; None for the whole tensor."""
 
     heads: Heads | None = None
-    """Filled in when the place is that of one site in one model."""
+    """The heads of the model, filled in for the place of a single site."""
 
     def read(self, whole: Tensor) -> Tensor:
-        """The site, as a view of the module's tensor."""
+        """Return the site as a view of the module's tensor."""
         if self.view is None:
             return whole
         assert self.heads is not None
         return self.view(whole, self.heads)
 
     def write(self, whole: Tensor, new: Tensor) -> Tensor:
-        """The module's tensor with the site exchanged; the one given is left alone."""
+        """Return the module's tensor with the site replaced by ``new``; ``whole`` itself is not changed."""
         if self.view is None:
             return new
         changed = whole.clone()
@@ -146,12 +150,12 @@ class Place:
 
     @property
     def is_part(self) -> bool:
-        """Whether the module's tensor holds more than this site."""
+        """Whether the module's tensor contains more than this site."""
         return self.view is not None and self.view is not _by_head
 
     @property
     def nnsight(self) -> str:
-        """How nnsight writes the module's tensor: ``model.layers[2].output``; add ``[0]`` where it returns a tuple."""
+        """The module's tensor in nnsight: ``model.layers[2].output``; add ``[0]`` where the module returns a tuple."""
         module = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", self.module)
         return f"{module}.output[1]" if self.side == "pattern" else f"{module}.{self.side}"
 
@@ -235,11 +239,11 @@ ARCHITECTURES: dict[str, dict[str, Place]] = {
     "phi3": _PHI3,
     "olmo2": _OLMO2,
 }
-"""Hugging Face ``model_type`` to the place of each kind."""
+"""The place of each kind of site, by Hugging Face ``model_type``."""
 
 
 def lacks(config: Any) -> dict[str, str]:
-    """The kinds that a model of this config has no place for though its architecture is in the table, and why."""
+    """Return the kinds of site that a model of this config lacks although its architecture has them, and why."""
     if config.model_type == "gpt_neox" and config.use_parallel_residual:
         return {"resid_mid": "attention and MLP read the same residual stream, so there is none between them"}
     return {}

@@ -1,4 +1,4 @@
-"""Where the models and pairs that ship with probe lie: ``artifacts/`` in a clone, ``probe/_bundled/`` in a wheel."""
+"""The models and pairs that ship with probe: in ``artifacts/`` of a clone, in ``probe/_bundled/`` of a wheel."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ _ROOTS = (_PACKAGE.parent / "artifacts", _PACKAGE / "_bundled")
 
 
 def bundled_folders() -> dict[str, Path]:
-    """Every bundled folder by name, sorted; a clone's comes before a wheel's of the same name."""
+    """Return every bundled folder by name, sorted; a clone's folder wins over a wheel's of the same name."""
     folders = [folder for root in reversed(_ROOTS) if root.is_dir() for folder in root.iterdir() if folder.is_dir()]
     return dict(sorted((folder.name, folder) for folder in folders))
 
 
 def bundled_folder(name: str) -> Path:
-    """The folder of the bundled model or pair called ``name``.
+    """Return the folder of the bundled model or pair called ``name``.
 
     Raises:
-        ProbeError: if nothing of that name is bundled; the nearest name is given.
+        ProbeError: if nothing of that name is bundled; the message suggests the nearest name.
     """
     folders = bundled_folders()
     if name not in folders:
@@ -28,12 +28,16 @@ def bundled_folder(name: str) -> Path:
     return folders[name]
 
 
-def find_pair(name: str) -> PairConfig:
-    """The settings of a bundled pair, or those in a YAML file.
+def find_pair(name: str | Path) -> PairConfig:
+    """Read the settings of a pair.
+
+    Args:
+        name: the name of a bundled pair, or the path of a YAML file.
 
     Raises:
         ProbeError: if there is no such pair, or its YAML is wrong.
     """
+    name = str(name)
     if name.endswith((".yaml", ".yml")):
         return _read_pair(Path(name).expanduser())
     pairs = {pair.name: pair for pair in list_pairs()}
@@ -43,7 +47,7 @@ def find_pair(name: str) -> PairConfig:
 
 
 def list_pairs() -> list[PairConfig]:
-    """The pairs that ship with probe, by name."""
+    """Return the settings of the pairs that ship with probe, sorted by name."""
     files = [folder / "pair.yaml" for folder in bundled_folders().values()]
     return [_read_pair(file) for file in files if file.is_file()]
 

@@ -1,4 +1,4 @@
-"""What a model and a pair are, as plain settings: the YAML of a pair, and nothing that needs torch."""
+"""The settings of a model and of a pair, as in a pair's YAML file; this file needs no torch."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ from probe.models.packaged import default_prompt
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: where it is, and how a question is put to it.
+    """Where a model is, and the prompt with which it is asked a question.
 
     Raises:
-        ProbeError: if ``prompt`` has no place for the question.
+        ProbeError: if ``prompt`` does not contain ``{question}``.
     """
 
     path: str
-    """A folder, a hub id (``org/name``), a GGUF file, ``bundled:tiny-base``, or a packaged model: ``smollm2-135m``."""
+    """Folder, hub id (``org/name``), GGUF file, bundled model (``bundled:tiny-base``) or ``smollm2-135m``."""
 
     revision: str | None = None
-    """Branch, tag or commit on the hub; only for hub ids."""
+    """Branch, tag or commit of a hub id; None takes the default branch."""
 
     prompt: str = ""
-    """Template with ``{question}``; or ``chat``: the tokenizer's chat template, one user turn, ready to be answered.
-    Left out, it is the question alone, and for a packaged model ``chat``."""
+    """Template with ``{question}``, or ``chat`` for the tokenizer's chat template with one user turn. Empty, it is the
+    question alone, and ``chat`` for ``smollm2-135m``."""
 
     trust_remote_code: bool = False
-    """Run code that comes with the model. Off unless you ask."""
+    """Whether code that comes with the model may run."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -39,32 +39,32 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PairConfig:
-    """A base model and a thinking model trained from it, or from its family.
+    """A base model and a thinking model trained from it or from a model of its family.
 
     Raises:
         ProbeError: if ``think_close`` is empty or ``max_new_tokens`` is not positive.
     """
 
     name: str
-    """What the pair is called in tables and reports."""
+    """Name of the pair in tables and reports."""
 
     base: ModelConfig
     """The model before training."""
 
     thinking: ModelConfig
-    """The model after it."""
+    """The model after training."""
 
     description: str = ""
-    """What the two models differ in, in a line."""
+    """The difference between the two models, in one line."""
 
     problems: str | None = None
-    """The problem set that the pair is judged on, unless another is asked for."""
+    """Problem set on which the pair is evaluated unless another is named; None has no default."""
 
     think_close: str = "</think>"
-    """The text that ends the thinking; the answer comes after it."""
+    """Text that ends the thinking; the answer comes after it."""
 
     max_new_tokens: int = 512
-    """Longest answer, in tokens; one that reaches it is truncated."""
+    """Largest number of tokens in a trace; a longer trace is truncated."""
 
     def __post_init__(self) -> None:
         if not self.think_close:

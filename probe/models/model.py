@@ -1,4 +1,4 @@
-"""One model, ready to be read and written: weights, tokenizer, prompt, and the same model in other libraries."""
+"""A loaded model: its weights, tokenizer and prompt, and the same model in other libraries."""
 
 import html
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A decoder-only language model with its tokenizer and its prompt. The weights are frozen and in evaluation mode.
+    """A decoder-only language model with its tokenizer and prompt; the weights are frozen, in evaluation mode.
 
-    ``load_model`` makes one from disk or from the hub. To wrap a model you built yourself: ``Model(hf, tokenizer)``
-    (this freezes ``hf`` in place).
+    ``load_model`` loads one from disk or from the hub. ``Model(hf, tokenizer)`` wraps a model that you built yourself,
+    and freezes ``hf`` in place.
 
     Attributes:
         name: Short name for tables.
-        hf: The Hugging Face model; use it as you always do.
+        hf: The Hugging Face model.
         tokenizer: The fast tokenizer.
-        config: Where it came from and its prompt.
+        config: Where the model comes from, and its prompt.
         eos_ids: Every token id that ends an answer.
-        pad_id: The id that fills batches (always masked).
+        pad_id: The token id that pads batches; padding is always masked.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.hf.device
 
     @property
@@ -61,12 +61,12 @@ class Model:
 
     @property
     def n_layers(self) -> int:
-        """How many blocks there are; layers are counted from 0."""
+        """The number of blocks; layers are counted from 0."""
         return int(self.hf.config.get_text_config().num_hidden_layers)
 
     @property
     def d_model(self) -> int:
-        """Width of the residual stream."""
+        """The width of the residual stream."""
         return int(self.hf.config.get_text_config().hidden_size)
 
     @property
@@ -75,31 +75,37 @@ class Model:
         return blocks(self.hf)
 
     def prompt_text(self, question: str) -> str:
-        """The text put before the answer for this question."""
+        """Return the prompt for a question: the text that precedes the answer."""
         if self.config.prompt != "chat":
             return self.config.prompt.replace("{question}", question)
         turn = [{"role": "user", "content": question}]
         return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
     def prompt_ids(self, question: str) -> list[int]:
-        """The token ids of ``prompt_text(question)``.
+        """Return the token ids of ``prompt_text(question)``.
 
-        A template gets the tokenizer's own start token, if it has one; a chat template has written it already.
+        A template gets the tokenizer's start token, if there is one; a chat template already contains it.
         """
         text, start = self.prompt_text(question), self.config.prompt != "chat"
         return list(self.tokenizer(text, add_special_tokens=start).input_ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of these ids, special tokens included, nothing cleaned up."""
+        """Return the exact text of token ids, special tokens included."""
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
     @torch.no_grad()
     def unembed(self, resid: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes vocab"]:
-        """Logits of a residual stream by the model's own last norm and unembedding: the logit lens.
+        """Apply the model's final norm and unembedding to a residual stream: the logit lens.
 
-        What ``resid_post`` of the last block gives is the model's output. At other layers it is what the model would
-        say if it ended there (nostalgebraist, *interpreting GPT: the logit lens*, 2020).
+        At ``resid_post`` of the last block this gives the model's logits; at other layers, the logits of a model that
+        ended there (nostalgebraist, *interpreting GPT: the logit lens*, 2020).
+
+        Args:
+            resid: Residual-stream vectors on the last axis.
+
+        Returns:
+            Logits over the vocabulary on the last axis.
 
         Raises:
             ProbeError: if the architecture is not in the table of sites.
@@ -110,9 +116,9 @@ class Model:
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def nnsight(self) -> "TransformersModel":
-        """An nnsight ``TransformersModel`` on the same weights, at about the speed of a plain hook.
+        """Return an nnsight ``TransformersModel`` on the same weights; it runs at about the speed of a plain hook.
 
-        Its tokenizer is a copy, because nnsight sets it to pad on the left. ``nnsight_value`` reads a site in a trace::
+        The tokenizer is copied, because nnsight sets it to pad on the left. ``nnsight_value`` reads a site in a trace::
 
             lm = model.nnsight()
             with lm.trace("Once upon a time"):
@@ -121,12 +127,11 @@ class Model:
         return to_nnsight(self.hf, self.tokenizer)
 
     def lens(self) -> "TransformerBridge":
-        """A TransformerLens ``TransformerBridge`` on a copy of the weights (the bridge rewires its model in place).
+        """Return a TransformerLens ``TransformerBridge`` on a copy of the weights, which the bridge changes in place.
 
-        ``Site("resid_post", 2).lens`` is the name of a site's hook. It decodes at about half the speed of the model
-        itself. Two things to know: the attention is computed the plain ("eager") way, so states differ from the
-        original's in the last digits; and a padded batch needs its ``attention_mask`` passed. No start token is put
-        before text, because prompts have theirs.
+        ``Site("resid_post", 2).lens`` is the name of a site's hook. The bridge decodes at about half the speed of the
+        model itself. It computes attention in the eager way, so activations differ from the original's by rounding, and
+        a padded batch needs its ``attention_mask``. It adds no start token to a text, because prompts contain theirs.
 
         Raises:
             ProbeError: if TransformerLens does not know the architecture.
@@ -134,7 +139,7 @@ class Model:
         return to_transformer_lens(self.hf, self.tokenizer, self.name)
 
     def _facts(self) -> dict[str, str]:
-        """What the two reprs show."""
+        """Facts that both reprs show."""
         return {
             "from": self.config.path + (f"@{self.config.revision}" if self.config.revision else ""),
             "architecture": type(self.hf).__name__,
@@ -153,7 +158,7 @@ class Model:
 
 
 def _eos_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """Token ids that end an answer: what the generation config says, and the tokenizer's own; each once."""
+    """Token ids that end an answer, from the generation config and the tokenizer, each once."""
     said = getattr(hf.generation_config, "eos_token_id", None)
     ids = [*(said if isinstance(said, (list, tuple)) else [said]), tokenizer.eos_token_id]
     return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))

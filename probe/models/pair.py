@@ -1,6 +1,7 @@
-"""A base model and a thinking model that read the same emitted text, each with its own prompt."""
+"""A base model and a thinking model that read the same emitted text, each after its own prompt."""
 
 import html
+from pathlib import Path
 
 import torch
 
@@ -12,14 +13,14 @@ from probe.models.tokenizers import check_tokenizers
 
 
 class Pair:
-    """Two models to compare. ``load_pair`` makes one; from models of your own: ``Pair(config, base, thinking)``.
+    """A base and a thinking model; ``load_pair`` loads one, ``Pair(config, base, thinking)`` wraps loaded models.
 
     Attributes:
-        name: What it is called in tables.
-        config: Its settings.
+        name: The name of the pair in tables.
+        config: The settings of the pair.
         base: The model before training.
-        thinking: The model after it.
-        differing_tokens: Added tokens (as ``<think>``) that are not the same in both tokenizers.
+        thinking: The model after training.
+        differing_tokens: Added tokens, such as ``<think>``, that differ between the two tokenizers.
 
     Raises:
         ProbeError: if the two tokenizers give different ids for the same text.
@@ -45,19 +46,19 @@ class Pair:
 
 
 def load_pair(
-    pair: str | PairConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+    pair: str | Path | PairConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
 ) -> Pair:
     """Load both models of a pair.
 
-    Both models are found and their tokenizers compared before the weights of either are read.
+    Both models are found and their tokenizers compared before any weights are read.
 
     Args:
-        pair: The name of a bundled pair (`list_pairs`), the path of a ``pair.yaml`` of your own, or a `PairConfig`.
-        device: ``auto`` takes a GPU if there is one.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        pair: The name of a bundled pair (see `list_pairs`), the path of a ``pair.yaml`` file, or a `PairConfig`.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU if there is one.
+        dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ProbeError: for an unknown name, a model that is not there or not whole, or tokenizers that differ.
+        ProbeError: for an unknown name, a missing or incomplete model, or tokenizers that differ.
 
     >>> pair = load_pair("tiny-rl")  # doctest: +SKIP
     >>> own = PairConfig("mine", base=ModelConfig("./base"), thinking=ModelConfig("org/name"))  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Random numbers for libraries that take them from torch's global generator and from nowhere else."""
+"""Seeding for libraries that can only draw from torch's global generator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,19 @@ import torch
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global generators for a block, and restore the caller's state after it.
 
-    For layers, dropout and other libraries' trainers, which accept no generator of their own. Code that can be handed a
-    ``torch.Generator`` gets one instead.
+    This serves layers, dropout and trainers of other libraries, which accept no generator. Code that accepts a
+    ``torch.Generator`` is given one instead.
 
     Args:
-        seed: of every generator in the block.
-        device: whose generator is seeded and restored beside the CPU's.
+        seed: seeds every generator in the block.
+        device: the generator of this device is seeded and restored as well as the CPU's.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.rand(1)
+        >>> with seeded(0):
+        ...     bool(torch.rand(1) == first)
+        True
     """
     device = torch.device(device)
     cuda = [device] if device.type == "cuda" else []

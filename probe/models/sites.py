@@ -1,11 +1,11 @@
-"""A site: the name of a place in the network, and where that place is in a given model.
+"""Sites: the names of places in the network, and the place of a site in a given model.
 
-Names are those of `KINDS` with a layer, ``resid_post.2``, or without one, ``embed``. Whatever has no such name is
-reached by its module's dotted path: ``model.layers.2.self_attn.q_norm`` is what that module returns,
-``model.layers.2.self_attn.q_norm:input`` what it is given.
+A name is a kind of `KINDS`, with a layer (``resid_post.2``) or without (``embed``). Any other module is a site by its
+dotted path: ``model.layers.2.self_attn.q_norm`` is its output, ``model.layers.2.self_attn.q_norm:input`` its input.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,14 @@ _SIDES = ("input", "output")
 
 @dataclass(frozen=True)
 class Site:
-    """A named place in the network: a kind, and a 0-based layer where the kind has one; or a module's path.
+    """A named place in the network.
+
+    Attributes:
+        kind: a kind of `KINDS`, or the dotted path of a module.
+        layer: the 0-based layer; None for a kind without layers and for a module's path.
 
     Raises:
-        ProbeError: for an unknown kind, or a layer where none belongs or none where one does.
+        ProbeError: for an unknown kind, a missing layer, or a layer where the kind has none.
 
     >>> Site.parse("resid_post.2")
     Site(kind='resid_post', layer=2)
@@ -41,21 +45,25 @@ class Site:
         if self.is_module:
             path, _, side = self.kind.partition(":")
             if self.layer is not None or not path or side not in ("", *_SIDES):
-                raise ProbeError(f"'{self}' is no module path; write model.layers.2.mlp, or model.layers.2.mlp:input")
+                raise ProbeError(f"'{self}' is not a module path; write model.layers.2.mlp or model.layers.2.mlp:input")
             return
         if self.kind not in KINDS:
             raise ProbeError(f"unknown kind of site '{self.kind}'; {nearest(self.kind, KINDS)}")
         if KINDS[self.kind].layered and (self.layer is None or self.layer < 0):
-            raise ProbeError(f"site '{self.kind}' needs a layer, counted from 0: {self.kind}.0")
+            raise ProbeError(f"site '{self.kind}' needs a layer, counted from 0; write {self.kind}.0")
         if not KINDS[self.kind].layered and self.layer is not None:
             raise ProbeError(f"site '{self.kind}' has no layer; write just {self.kind}")
 
     @classmethod
     def parse(cls, text: "str | Site") -> "Site":
-        """The site that ``resid_post.2``, ``embed``, ``blocks.2.hook_resid_post`` or a module's path names.
+        """Return the site that a text names.
+
+        Args:
+            text: such as ``resid_post.2``, ``embed``, ``blocks.2.hook_resid_post`` or a module's path; a site is
+                returned as it is.
 
         Raises:
-            ProbeError: if the text names none.
+            ProbeError: if the text is not the name of a site.
         """
         if isinstance(text, Site):
             return text
@@ -66,17 +74,17 @@ class Site:
         if ":" in text or (dot and kind not in KINDS and not number):
             return cls(text)
         if dot and not number:
-            raise ProbeError(f"'{text}' is no site; write a kind and a layer, as resid_post.2, or a module's path")
+            raise ProbeError(f"'{text}' is not a site; write a kind and a layer, as in resid_post.2, or a module path")
         return cls(kind, int(layer) if dot else None)
 
     @property
     def is_module(self) -> bool:
-        """Whether it is a module's path rather than a name of the table."""
+        """Whether the site is a module's path and not a kind of the table."""
         return "." in self.kind or ":" in self.kind
 
     @property
     def by_token(self) -> bool:
-        """Whether it has one state a token, on the second axis; of a module's path that is taken for granted."""
+        """Whether the site has one vector for each token, on its second axis; a module's path is assumed to."""
         return self.is_module or KINDS[self.kind].by_token
 
     def __str__(self) -> str:
@@ -84,18 +92,18 @@ class Site:
 
     @property
     def lens(self) -> str:
-        """The hook of this site in TransformerLens.
+        """The name of the site's hook in TransformerLens.
 
         Raises:
             ProbeError: if the site is a module's path.
         """
         if self.is_module:
-            raise ProbeError(f"TransformerLens has no hook of its own for {self}; use a named site (probe sites)")
+            raise ProbeError(f"TransformerLens has no hook for the module {self}; use a site that `probe sites` lists")
         return KINDS[self.kind].lens.replace("{i}", str(self.layer))
 
 
 def _of_lens(text: str) -> Site | None:
-    """The site that TransformerLens calls so."""
+    """The site with this name in TransformerLens."""
     for kind, about in KINDS.items():
         if found := re.fullmatch(re.escape(about.lens).replace(re.escape("{i}"), r"(\d+)"), text):
             return Site(kind, int(found[1]) if about.layered else None)
@@ -103,31 +111,34 @@ def _of_lens(text: str) -> Site | None:
 
 
 def place(hf: PreTrainedModel, site: str | Site) -> Place:
-    """Where a site is in this model.
+    """Return the place of a site in a model.
 
     Raises:
-        ProbeError: if the model has no such layer or module, or its architecture is not in the table or lacks such a
-            site.
+        ProbeError: if the model has no such layer or module, or its architecture is not in the table or lacks the site.
     """
     site = Site.parse(site)
-    return _module_place(hf, site) if site.is_module else named_place(hf.config, site)
+    return module_place(hf.named_modules(), site) if site.is_module else named_place(hf.config, site)
 
 
 def named_place(config: Any, site: Site) -> Place:
-    """As `place`, for a named site of a model of which only the Hugging Face config is there."""
+    """Return the place of a named site, from the Hugging Face config of a model alone."""
     places, config = _places(config), config.get_text_config()
     if why := lacks(config).get(site.kind):
         raise ProbeError(f"this {config.model_type} model has no site '{site}': {why}")
     if site.kind not in places:
         raise ProbeError(f"{config.model_type} models have no site '{site.kind}'; they have {', '.join(places)}")
     if site.layer is not None and site.layer >= config.num_hidden_layers:
-        raise ProbeError(f"there is no {site}: this model has layers 0 to {config.num_hidden_layers - 1}")
+        raise ProbeError(f"this model has no site {site}; it has layers 0 to {config.num_hidden_layers - 1}")
     found = places[site.kind]
     return replace(found, module=found.module.replace("{i}", str(site.layer)), heads=Heads.of(config))
 
 
 def all_sites(hf: PreTrainedModel, *kinds: str) -> list[Site]:
-    """Every site of this model, or those of these kinds, kind by kind.
+    """Return the sites of a model, kind by kind.
+
+    Args:
+        hf: the Hugging Face model.
+        kinds: the kinds of site to return; all if none is given.
 
     Raises:
         ProbeError: if its architecture is not in the table.
@@ -140,7 +151,7 @@ def all_sites(hf: PreTrainedModel, *kinds: str) -> list[Site]:
 
 
 def blocks(hf: PreTrainedModel) -> nn.ModuleList:
-    """The blocks of this model, in order.
+    """Return the blocks of a model, in order.
 
     Raises:
         ProbeError: if its architecture is not in the table.
@@ -154,15 +165,16 @@ def _places(config: Any) -> dict[str, Place]:
     architecture = config.model_type
     if architecture not in ARCHITECTURES:
         raise ProbeError(
-            f"the sites of '{architecture}' models are not known; those of {', '.join(ARCHITECTURES)} are. "
-            "Any model's modules can be read and written by their path, as model.layers.2.mlp"
+            f"the sites of '{architecture}' models are not known, only those of {', '.join(ARCHITECTURES)}; "
+            "name a module by its path instead, such as model.layers.2.mlp"
         )
     return ARCHITECTURES[architecture]
 
 
-def _module_place(hf: PreTrainedModel, site: Site) -> Place:
+def module_place(named_modules: Iterable[tuple[str, Any]], site: Site) -> Place:
+    """Return the place of a module's path, from the named modules of a model."""
     path, _, side = site.kind.partition(":")
-    modules = [name for name, _ in hf.named_modules() if name]
+    modules = [name for name, _ in named_modules if name]
     if path not in modules:
-        raise ProbeError(f"there is no module '{path}' in this model; {nearest(path, modules)}")
+        raise ProbeError(f"this model has no module '{path}'; {nearest(path, modules)}")
     return Place(path, "input" if side == "input" else "output")

@@ -1,4 +1,4 @@
-"""Do two tokenizers read the same text as the same ids? The hybrid hands one model's tokens to the other."""
+"""The check that two tokenizers give the same ids for the same text, as the models of a pair exchange token ids."""
 
 from transformers import PreTrainedTokenizerFast
 
@@ -16,19 +16,19 @@ _PROBES = (
 def check_tokenizers(base: PreTrainedTokenizerFast, thinking: PreTrainedTokenizerFast) -> tuple[str, ...]:
     """Refuse two tokenizers that give different ids for the same text.
 
-    The pieces of ordinary text must have the same ids on both sides, and some awkward strings must be cut alike.
-    Added tokens may differ, because training often renames reserved ids (``<think>``, end of turn); they are
-    returned so that they can be shown. How many rows the embedding is padded to does not matter.
+    The pieces of ordinary text must have the same ids on both sides, and some unusual strings must be split alike.
+    Added tokens may differ, because training often renames reserved ids (``<think>``, end of turn). The padding of the
+    embedding matrix is not compared.
 
     Args:
         base: The base model's tokenizer.
         thinking: The thinking model's tokenizer.
 
     Returns:
-        The added tokens that only one side has, or that have another id on the other side; sorted.
+        The added tokens that only one side has, or that have different ids, sorted.
 
     Raises:
-        ProbeError: naming the first difference.
+        ProbeError: if the tokenizers differ; the message names the first difference.
     """
     of_base, of_thinking = base.get_vocab(), thinking.get_vocab()
     added = set(base.get_added_vocab()) | set(thinking.get_added_vocab())
@@ -46,8 +46,8 @@ def check_tokenizers(base: PreTrainedTokenizerFast, thinking: PreTrainedTokenize
         theirs = thinking(text, add_special_tokens=False).input_ids
         if ours != theirs:
             raise ProbeError(
-                f"the tokenizers of the pair cut the same text differently: {text!r} is {len(ours)} tokens in the base "
-                f"model and {len(theirs)} in the thinking model; a pair must share its tokenizer"
+                f"the tokenizers of the pair split the same text differently: {text!r} is {len(ours)} tokens in the "
+                f"base model and {len(theirs)} in the thinking model; a pair must share its tokenizer"
             )
     return tuple(sorted(differing))
 

@@ -1,8 +1,8 @@
-"""The same model as nnsight and TransformerLens know it, for people who know those libraries.
+"""The same model in nnsight and in TransformerLens.
 
-What it costs: nnsight shares the weights and runs at about the speed of a plain hook. TransformerLens takes a copy of
-the weights and about twice the time per decoded token, because every place has a hook whether it is read or not; it
-is for circuits, not for generation. All three agree at every site to rounding; the tests hold them to it.
+nnsight shares the weights and runs at about the speed of a plain hook. TransformerLens copies the weights and takes
+about twice the time for each decoded token, because every site has a hook whether it is read or not, so it suits
+circuits and not generation. At every site both agree with the original model up to rounding.
 """
 
 import copy
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
-from probe.models.sites import Site, place
+from probe.models.sites import Site, module_place, named_place
 
 if TYPE_CHECKING:
     from nnsight import TransformersModel
@@ -20,44 +20,52 @@ if TYPE_CHECKING:
 
 
 OPEN_BLOCK = "_of_open_block"
-"""The mark of a ``forward`` that a capture or edit has put in a model's place; a copy of it would call the original."""
+"""Attribute of a ``forward`` that an open capture or edit has replaced; a copy of it would call the original model."""
 
 
 def to_nnsight(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> "TransformersModel":
-    """See `Model.nnsight`."""
+    """Make the nnsight view that `Model.nnsight` returns."""
     from nnsight import TransformersModel
 
     return TransformersModel(hf, task="text-generation", tokenizer=copy.deepcopy(tokenizer))
 
 
 def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
-    """What an nnsight model has at a site, in the shape that ``capture`` gives; only inside a trace, sites in order.
+    """Return the value at a site of an nnsight model, inside a trace and in the order of the forward pass.
 
-    The part of a fused projection (queries in GPT-2) is a view, so that ``value[:] = new`` writes to the model.
+    Args:
+        lm: the view that `Model.nnsight` returns.
+        site: the site, or its name.
+
+    Returns:
+        The value, in the shape that ``capture`` gives. A part of a fused projection (queries in GPT-2) is a view, so
+        ``value[:] = new`` writes to the model.
 
     Raises:
-        ProbeError: if the model lacks the site, or for a ``pattern``, unless its attention is computed step by step
-            (``model.hf.set_attn_implementation("eager")``).
+        ProbeError: if the model lacks the site, or for a ``pattern`` while the attention is fused; call
+            ``model.hf.set_attn_implementation("eager")`` first.
     """
-    where = place(lm._module, Site.parse(site))
+    site = Site.parse(site)
+    modules = ((name.removeprefix("model."), envoy) for name, envoy in lm.named_modules())
+    where = module_place(modules, site) if site.is_module else named_place(lm.config, site)
     envoy: Any = lm.get(where.module)
     if where.side == "pattern":
-        if lm._module.config._attn_implementation != "eager":
-            raise ProbeError(f'fused attention forms no {site}; call model.hf.set_attn_implementation("eager") first')
+        if lm.config._attn_implementation != "eager":
+            raise ProbeError(f'fused attention has no {site}; call model.hf.set_attn_implementation("eager") first')
         return envoy.output[1]
     value = envoy.input if where.side == "input" else envoy.output
     return where.read(value[0] if isinstance(value, tuple) else value)
 
 
 def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> "TransformerBridge":
-    """See `Model.lens`."""
+    """Make the TransformerLens view that `Model.lens` returns."""
     from transformer_lens.model_bridge import TransformerBridge
 
     if hasattr(vars(hf).get("forward"), OPEN_BLOCK):
-        raise ProbeError("close the capture or edit block first: a copy made inside it would keep its hooks")
+        raise ProbeError("a copy made inside a capture or edit block would keep its hooks; leave the block first")
     twin = copy.deepcopy(hf)
     twin.set_attn_implementation("eager")
-    # How the bridge knows what it has; unset in a model that was never saved.
+    # The bridge reads the architecture from here; it is unset in a model that was never saved.
     twin.config.architectures = [type(hf).__name__]
     try:
         bridge = TransformerBridge.boot_transformers(
@@ -68,6 +76,6 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             dtype=hf.dtype,
         )
     except ValueError as error:
-        raise ProbeError(f"TransformerLens cannot show {name}: {str(error).splitlines()[0]}") from error
+        raise ProbeError(f"TransformerLens does not support {name}: {str(error).splitlines()[0]}") from error
     bridge.cfg.default_prepend_bos = False
     return bridge

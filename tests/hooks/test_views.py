@@ -57,7 +57,7 @@ def test_nnsight_leaves_our_tokenizer_alone(tiny_folder):
 
 def test_nnsight_says_that_fused_attention_forms_no_pattern(tiny_folder):
     model = load_model(tiny_folder("llama", "letters"))
-    with pytest.raises(ProbeError, match=r"fused attention forms no pattern\.1"):
+    with pytest.raises(ProbeError, match=r"fused attention has no pattern\.1"):
         nnsight_value(model.nnsight(), "pattern.1")
 
 

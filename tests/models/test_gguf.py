@@ -75,5 +75,5 @@ def test_a_gguf_file_gives_the_same_model(tiny_folder, tmp_path):
 
 def test_a_file_that_is_no_gguf(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"not a model")
-    with pytest.raises(ProbeError, match="no tokenizer that can be read"):
+    with pytest.raises(ProbeError, match=r"tokenizer of model .* cannot be read"):
         load_model(tmp_path / "x.gguf")

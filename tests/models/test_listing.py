@@ -1,4 +1,4 @@
-"""The sites of a model to look at."""
+"""The table of the sites of a model."""
 
 import pytest
 
@@ -16,7 +16,8 @@ def test_a_line_a_kind_with_its_names(tiny_folder):
         "transformer.h[i].attn.c_attn.output, a part of it",
         "blocks.i.attn.hook_q",
     )
-    assert "transformer.h[i].attn.c_attn.output, a part of it" in repr(table)
+    assert "transformer.h[i].attn.c_attn.output, a part of it" in str(table)
+    assert repr(table).count("\n") == 0 and "15 kinds of site" in repr(table)
     assert rows["resid_pre.i"][2] == "transformer.h[i].input"
     assert "(gpt2): layers 0 to 3, d_model 32, 4 heads of 8, 4 of keys and values, vocab 260" in table.about
 
@@ -30,5 +31,5 @@ def test_what_is_lacking_says_why(tiny_folder):
 
 def test_an_unknown_architecture_is_refused(tiny_folder, monkeypatch):
     monkeypatch.delitem(ARCHITECTURES, "llama")
-    with pytest.raises(ProbeError, match="Any model's modules can be read and written by their path"):
+    with pytest.raises(ProbeError, match="name a module by its path instead"):
         site_table(str(tiny_folder("llama", "letters")))

@@ -97,7 +97,7 @@ def test_a_hub_id_and_its_revision_are_read_from_the_cache(tiny_folder, monkeypa
     [
         ("./nowhere", "no model folder nowhere"),
         ("/no/such/folder", "no model folder /no/such/folder"),
-        ("org/nothing", "no model folder 'org/nothing', nothing bundled of that name, and no such model"),
+        ("org/nothing", "no model folder 'org/nothing', no bundled model of that name, and no such model"),
         ("weights.gguf", "no GGUF file weights.gguf"),
     ],
 )
@@ -168,7 +168,7 @@ def test_devices_and_dtypes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert as_device("auto").type == "cpu"
-    with pytest.raises(ProbeError, match="device 'cuda' asked for, none is there; use --device cpu"):
+    with pytest.raises(ProbeError, match="no device 'cuda' on this machine; use cpu"):
         load_model("anything", device="cuda")
     with pytest.raises(ProbeError, match="unknown device 'gpu'"):
         load_model("anything", device="gpu")
@@ -176,7 +176,7 @@ def test_devices_and_dtypes(monkeypatch):
         load_model("anything", dtype="int8")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert as_device("cuda:1").index == 1
-    with pytest.raises(ProbeError, match="'cuda:2' asked for, only cuda:0 to cuda:1"):
+    with pytest.raises(ProbeError, match="no device 'cuda:2' on this machine; use cuda:0 to cuda:1"):
         as_device("cuda:2")
 
 

@@ -104,7 +104,7 @@ def test_another_way_of_cutting_is_refused(folders):
     def lower(settings):
         settings["normalizer"] = {"type": "Lowercase"}
 
-    with pytest.raises(ProbeError, match="cut the same text differently: 'So 12"):
+    with pytest.raises(ProbeError, match="split the same text differently: 'So 12"):
         load_pair(describe(folders[0], retokenize(folders[1], lower)))
 
 

@@ -25,10 +25,10 @@ def test_names_in_other_libraries(tiny_folder):
     [
         ("resid_psot.2", "did you mean 'resid_post'"),
         ("resid_post", "needs a layer"),
-        ("resid_post.", "is no site"),
-        ("resid_post.two", "is no site"),
-        ("resid_post.2:middle", "is no module path"),
-        (":input", "is no module path"),
+        ("resid_post.", "is not a site"),
+        ("resid_post.two", "is not a site"),
+        ("resid_post.2:middle", "is not a module path"),
+        (":input", "is not a module path"),
         ("resid_post.-1", "needs a layer, counted from 0"),
         ("embed.0", "has no layer"),
     ],
@@ -56,22 +56,22 @@ def test_module_paths(tiny_folder):
     site = Site.parse("model.layers.2.mlp.act_fn:input")
     assert site.is_module and place(hf, site).module == "model.layers.2.mlp.act_fn" and place(hf, site).side == "input"
     assert place(hf, "lm_head:output").side == "output"
-    with pytest.raises(ProbeError, match=r"no module 'model\.layers\.2\.mpl' in this model; did you mean"):
+    with pytest.raises(ProbeError, match=r"this model has no module 'model\.layers\.2\.mpl'; did you mean"):
         place(hf, "model.layers.2.mpl")
-    with pytest.raises(ProbeError, match="TransformerLens has no hook of its own"):
+    with pytest.raises(ProbeError, match="TransformerLens has no hook for the module"):
         _ = site.lens
 
 
 def test_layers_beyond_the_last_are_refused_with_the_range(tiny_folder):
     model = load_model(tiny_folder("llama", "letters"))
-    with pytest.raises(ProbeError, match=r"no resid_post\.4: this model has layers 0 to 3"):
+    with pytest.raises(ProbeError, match=r"no site resid_post\.4; it has layers 0 to 3"):
         place(model.hf, "resid_post.4")
 
 
 def test_an_architecture_that_is_not_in_the_table(tiny_folder, monkeypatch):
     model = load_model(tiny_folder("llama", "letters"))
     monkeypatch.delitem(ARCHITECTURES, "llama")
-    with pytest.raises(ProbeError, match="sites of 'llama' models are not known; those of mistral"):
+    with pytest.raises(ProbeError, match="sites of 'llama' models are not known, only those of mistral"):
         _ = model.layers
 
 

