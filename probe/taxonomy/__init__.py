@@ -1,4 +1,4 @@
-"""The behaviours of a thinking model, found without labels."""
+"""Taxonomies: the behaviours of a thinking model, found without labels by a small SAE."""
 
 from probe.taxonomy.annotated import (
     AnnotatedTraces as AnnotatedTraces,

@@ -1,4 +1,4 @@
-"""Traces with a behaviour for each sentence: how behaviours follow on each other, and which traces use them."""
+"""Traces with a behaviour for each sentence: transitions, usage, positions and example sentences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ from probe.statistics import bootstrap
 from probe.taxonomy.taxonomy import Taxonomy
 from probe.traces import Trace, Traces
 
+#: The most traces that a notebook shows.
 _SHOWN = 20
-"""Traces that a notebook shows."""
 
 
 @dataclass(frozen=True)
 class GroupUsage:
-    """How much of some traces each behaviour takes."""
+    """How often each behaviour occurs in a group of traces."""
 
     traces: int
-    """How many traces the group has."""
+    """The number of traces in the group."""
     sentences: int
-    """How many of their sentences have a behaviour."""
+    """The number of their sentences that have a behaviour."""
     share: tuple[float | None, ...]
-    """For each behaviour its share of those sentences; None if there are none."""
+    """The share of each behaviour among those sentences; None if there are none."""
     ci: tuple[tuple[float, float] | None, ...]
-    """Its 95 % bootstrap interval over traces; None with fewer than two traces that have such a sentence."""
+    """The 95 % bootstrap interval of each share over traces; None if fewer than two traces have such a sentence."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How much each behaviour is used; traces that could not be graded are in ``all`` alone."""
+    """How often each behaviour occurs; traces that could not be graded are only in ``all``."""
 
     all: GroupUsage
     correct: GroupUsage
@@ -46,35 +46,35 @@ class Usage:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A sentence between its neighbours."""
+    """A sentence with its neighbours."""
 
     trace: int
-    """The number of its trace."""
+    """The index of its trace."""
     sentence: int
-    """Its number in the trace."""
+    """Its index in the trace."""
     problem_id: str
     correct: bool | None
-    """Whether its trace is correct; None if that could not be graded."""
+    """Whether its trace is correct; None if the trace could not be graded."""
     before: str | None
-    """The sentence before; None for the first."""
+    """The sentence before it; None for the first."""
     text: str
     after: str | None
-    """The sentence after; None for the last."""
+    """The sentence after it; None for the last."""
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedTraces:
-    """Traces with a behaviour for each sentence; :func:`annotate` makes one from a taxonomy.
+    """Traces with a behaviour for each sentence. :func:`annotate` makes them with a taxonomy.
 
     Raises:
-        ProbeError: if there is not one entry a sentence, or a behaviour has no name.
+        ProbeError: if there is not one entry for each sentence, or a behaviour has no name.
     """
 
     traces: Traces
     behaviours: tuple[tuple[int | None, ...], ...]
-    """For each trace the behaviours of its sentences; None for a sentence that has none."""
+    """For each trace, the behaviour of each sentence; None for a sentence that has none."""
     names: tuple[str, ...]
-    """What the behaviours are called."""
+    """The name of each behaviour."""
 
     def __post_init__(self) -> None:
         counts = [len(trace.sentences) for trace in self.traces]
@@ -82,16 +82,16 @@ class AnnotatedTraces:
             raise ProbeError("behaviours and traces do not fit together; give one entry (or None) for each sentence")
         used = {behaviour for row in self.behaviours for behaviour in row if behaviour is not None}
         if used and not 0 <= min(used) <= max(used) < len(self.names):
-            raise ProbeError(f"behaviours must be 0 to {len(self.names) - 1}, for which there are names, or None")
+            raise ProbeError(f"behaviours must be None or 0 to {len(self.names) - 1}, which have names")
 
     def __len__(self) -> int:
         """The number of traces."""
         return len(self.traces)
 
     def transitions(self) -> Int[np.ndarray, "behaviour behaviour"]:
-        """How often a sentence of one behaviour (row) is followed by one of another (column).
+        """Count how often a sentence of one behaviour (row) is followed by one of another (column).
 
-        A sentence without a behaviour breaks the chain: its neighbours do not count as following on each other.
+        A sentence without a behaviour breaks the chain: its neighbours are not a transition.
         """
         counts = np.zeros((len(self.names), len(self.names)), dtype=int)
         for row in self.behaviours:
@@ -101,27 +101,28 @@ class AnnotatedTraces:
         return counts
 
     def starts(self) -> Int[np.ndarray, " behaviour"]:
-        """How many traces begin with each behaviour."""
+        """Count the traces that begin with each behaviour."""
         return self._count(row[0] for row in self.behaviours if row)
 
     def ends(self) -> Int[np.ndarray, " behaviour"]:
-        """How many traces end with each behaviour."""
+        """Count the traces that end with each behaviour."""
         return self._count(row[-1] for row in self.behaviours if row)
 
     def usage(self, *, seed: int = 0) -> Usage:
-        """The share of sentences that each behaviour takes, over all, correct and incorrect traces.
+        """Measure the share of each behaviour among sentences, in all, correct and incorrect traces.
 
         Args:
-            seed: of the resampling of traces.
+            seed: seeds the resampling of traces.
         """
         grades = [_grade(trace) for trace in self.traces]
         groups = (range(len(self)), *([i for i, grade in enumerate(grades) if grade is good] for good in (True, False)))
         return Usage(*(self._group(list(group), seed) for group in groups))
 
     def positions(self) -> list[Float[np.ndarray, " sentence"]]:
-        """Where in its trace each sentence of each behaviour lies: the middle of its place, from 0 to 1.
+        """Return, for each behaviour, where its sentences lie in their traces, from 0 to 1.
 
-        The only sentence of a trace lies at 0.5, the first of two at 0.25.
+        A sentence counts at the middle of its place: the only sentence of a trace lies at 0.5, the first of two at
+        0.25.
         """
         found: list[list[float]] = [[] for _ in self.names]
         for row in self.behaviours:
@@ -131,13 +132,13 @@ class AnnotatedTraces:
         return [np.asarray(places, dtype=float) for places in found]
 
     def sentences(self, behaviour: int, n: int = 10, correct: bool | None = None, *, seed: int = 0) -> list[Excerpt]:
-        """Sentences of a behaviour drawn at random, each with its neighbours, in the order of the traces.
+        """Return random sentences of a behaviour with their neighbours, in the order of the traces.
 
         Args:
-            behaviour: which.
-            n: how many at most.
-            correct: only those of correct or of incorrect traces; None for those of any.
-            seed: of the draw.
+            behaviour: the number of the behaviour.
+            n: the most sentences.
+            correct: take them from correct (True) or incorrect (False) traces only; None for all traces.
+            seed: seeds the choice.
 
         Raises:
             ProbeError: if there is no such behaviour.
@@ -152,18 +153,18 @@ class AnnotatedTraces:
             if each == behaviour
         ]
         if len(places) > n:
-            drawn = np.random.default_rng(seed).choice(len(places), n, replace=False)
-            places = [places[i] for i in sorted(drawn)]
+            chosen = np.random.default_rng(seed).choice(len(places), n, replace=False)
+            places = [places[i] for i in sorted(chosen)]
         return [self._excerpt(*place) for place in places]
 
     def records(
         self, n: int | None = None, sentence_type: Callable[[str], str | None] | None = None
     ) -> list[dict[str, Any]]:
-        """The first ``n`` traces as JSON-able records, as ``timeline_figure`` and the page of a discovery read them.
+        """Return the first ``n`` traces as JSON-able records, the input of ``timeline_figure`` and the discovery page.
 
         Args:
-            n: how many; None for all.
-            sentence_type: the true type of a sentence, where the problem set knows it.
+            n: how many traces; None for all.
+            sentence_type: gives the true type of a sentence, where the problem set knows it.
         """
         return [
             {
@@ -197,8 +198,8 @@ class AnnotatedTraces:
             return GroupUsage(len(traces), total, share, (None,) * len(self.names))
 
         def shares(items: np.ndarray) -> np.ndarray:
-            drawn = counts[items].sum(1)
-            return (drawn / drawn.sum(1, keepdims=True)).T
+            totals = counts[items].sum(1)
+            return (totals / totals.sum(1, keepdims=True)).T
 
         low, high = bootstrap(shares, len(counts), width=len(self.names), seed=seed)
         return GroupUsage(len(traces), total, share, tuple(zip(low.tolist(), high.tolist(), strict=True)))
@@ -228,27 +229,33 @@ class AnnotatedTraces:
         return f"<div><b>{escape(repr(self))}</b><div>{legend}</div><table>{rows}</table></div>"
 
     def _strip(self, trace: Trace, row: Sequence[int | None]) -> str:
-        said = (("no behaviour" if each is None else self.names[each]) for each in row)
-        cells = zip(trace.sentence_texts, row, said, strict=True)
+        names = ("no behaviour" if each is None else self.names[each] for each in row)
+        cells = zip(trace.sentence_texts, row, names, strict=True)
         return "".join(_cell(each, f"{name}: {text.strip()}") for text, each, name in cells)
 
 
 def annotate(taxonomy: Taxonomy, traces: Traces, activations: SentenceActivations) -> AnnotatedTraces:
-    """Give each sentence of some traces its behaviour.
+    """Assign a behaviour to each sentence of some traces.
 
-    A sentence that was not harvested has none, and neither has an outlier or one whose activation is not finite.
+    A sentence that was not harvested has no behaviour, and neither has an outlier or one whose activation is not
+    finite.
 
     Args:
-        taxonomy: what assigns the behaviours; those that people merged are one, and names are theirs.
+        taxonomy: assigns the behaviours; the names and merges of its ``behaviours.yaml`` apply.
         traces: the traces.
-        activations: harvested from these very traces, at the taxonomy's site.
+        activations: what was harvested from these traces at the taxonomy's site.
+
+    Returns:
+        The traces with their behaviours.
 
     Raises:
         ProbeError: if the taxonomy's site was not harvested, or the activations are of other traces.
     """
     if taxonomy.site not in activations.vectors:
-        harvested = ", ".join(activations.sites) or "nothing"
-        raise ProbeError(f"the taxonomy reads {taxonomy.site}, but harvested was {harvested}; harvest the traces there")
+        harvested = ", ".join(activations.sites) or "no site"
+        raise ProbeError(
+            f"the taxonomy reads {taxonomy.site}, but the traces were harvested at {harvested}; harvest them there"
+        )
     x = activations.vectors[taxonomy.site]
     usable = taxonomy.normaliser.keep(x) & x.isfinite().all(-1)
     found = iter(taxonomy.behaviour(x[usable]).tolist())

@@ -1,4 +1,4 @@
-"""Settings of a taxonomy."""
+"""Settings of a taxonomy, and where a thinking model is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from probe.models import Model, Site, place
 from probe.taxonomy.families import FAMILIES
 from probe.taxonomy.sae.config import SAEConfig
 
-#: Models narrower than this are tiny, and get the smaller sizes.
+#: Models narrower than this get the smaller default sizes.
 _TINY = 512
 TINY_SIZES = tuple(range(2, 17, 2))
 SIZES = tuple(range(5, 51, 5))
@@ -18,32 +18,33 @@ SIZES = tuple(range(5, 51, 5))
 
 @dataclass(frozen=True)
 class TaxonomyConfig(SAEConfig):
-    """How behaviours are found.
+    """How the taxonomy is searched for and chosen.
 
     Raises:
-        ProbeError: if a setting makes no sense, alone or beside another.
+        ProbeError: if a setting is invalid, or contradicts another.
     """
 
     sites: tuple[str, ...] = ()
-    """Where the thinking model is read; the best of them is chosen. Empty: the output of its middle block."""
+    """Sites of the thinking model to try, for example resid_post.2. Empty tries the output of the middle block."""
     sizes: tuple[int, ...] = ()
-    """Numbers of behaviours to try. Empty: 5 to 50 in steps of 5; for models narrower than 512, 2 to 16 by twos."""
+    """Numbers of behaviours to try. Empty tries 5 to 50 in steps of 5, or 2 to 16 in steps of 2 for models narrower
+    than 512."""
     family: Literal["topk", "spherical-kmeans"] = "topk"
-    """What the taxonomy is made of: a top-k SAE, or the centres of spherical k-means, which are a top-1 SAE."""
+    """The taxonomy is a top-k SAE, or the centres of spherical k-means, which are a top-1 SAE."""
     rivals: tuple[str, ...] = ()
-    """Other families that are fitted and scored at the same sites and sizes, to be compared with."""
+    """Baselines: other families that are fitted and scored at the same sites and sizes, for comparison only."""
     outlier_multiple: float = 10.0
-    """Sentences whose norm is this many times the median take no part (attention sinks)."""
+    """A sentence whose activation norm is more than this many times the median is left out as an outlier."""
     stable: float = 0.75
-    """The least stability and agreement between seeds that the rule accepts, if any candidate has it."""
+    """The least stability and agreement between seeds that a candidate needs, if any candidate reaches it."""
     margin: float = 0.02
-    """Scores that differ by no more count as equal, since other seeds give as much; then fewer behaviours win."""
+    """Scores that differ by at most this count as equal; among equal candidates, fewer behaviours win."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least("taxonomy", self, outlier_multiple=1, stable=0, margin=0)
         if any(size < 2 for size in self.sizes):
-            raise ProbeError(f"taxonomy.sizes has {min(self.sizes)}; a taxonomy has at least 2 behaviours")
+            raise ProbeError(f"taxonomy.sizes has {min(self.sizes)}; a taxonomy needs at least 2 behaviours")
         if self.sizes and self.k > max(self.sizes):
             most = max(self.sizes)
             raise ProbeError(f"taxonomy.k is {self.k} active latents among at most {most} behaviours; choose fewer")
@@ -53,7 +54,7 @@ class TaxonomyConfig(SAEConfig):
 
     @property
     def rule(self) -> str:
-        """How site and size are chosen, in words; true types of sentences have no part in it."""
+        """The rule, in words, by which site and size are chosen; it ignores true types of sentences."""
         return (
             "a site and size is scored by the mean of five scores on validation sentences: variance explained, "
             "silhouette, stability of directions between seeds, agreement of assignments between seeds, and "
@@ -64,14 +65,19 @@ class TaxonomyConfig(SAEConfig):
 
 
 def sizes_for(config: TaxonomyConfig, width: int, sentences: int) -> tuple[int, ...]:
-    """The sizes to try on so many training sentences of activations that are ``width`` wide.
+    """Return the sizes to try.
+
+    Args:
+        config: its ``sizes``, if it names any.
+        width: the width of the activations.
+        sentences: the number of training sentences.
 
     Raises:
         ProbeError: if there are fewer sentences than behaviours.
     """
     sizes = tuple(sorted(set(config.sizes)))
     if not sizes:
-        # Ten sentences for each behaviour, or it would be made of chance.
+        # With fewer than ten sentences, a behaviour would be noise.
         sizes = tuple(size for size in (TINY_SIZES if width < _TINY else SIZES) if 10 * size <= sentences)
     if not sizes or max(sizes) > sentences:
         least = max(sizes) if sizes else 10 * (TINY_SIZES if width < _TINY else SIZES)[0]
@@ -83,19 +89,22 @@ def sizes_for(config: TaxonomyConfig, width: int, sentences: int) -> tuple[int, 
 
 
 def taxonomy_sites(model: Model, sites: Sequence[str], *, spread: int = 1, decoded: bool = False) -> tuple[str, ...]:
-    """Where a thinking model is read: the sites given, or the outputs of ``spread`` blocks, evenly apart.
+    """Return the sites at which a thinking model is read: those given, or evenly spaced blocks.
 
-    The first and the last sixth of the blocks are left out: early on, the mean over a sentence is little more than its
-    words, whose behaviours are easily told apart for that very reason; late, it is what comes next.
+    Evenly spaced blocks leave out the first and the last sixth: early on, the mean over a sentence is little more than
+    its words, which makes behaviours easy to distinguish for the wrong reason; late, it predicts what comes next.
 
     Args:
         model: the thinking model.
-        sites: as ``"resid_post.2"``; empty for blocks evenly apart, the middle one for a ``spread`` of 1.
-        spread: how many blocks, at most.
-        decoded: whether a hybrid is to be decoded with the taxonomy, which reads ``resid_post`` only.
+        sites: for example ``"resid_post.2"``; empty for evenly spaced blocks, the middle one for a ``spread`` of 1.
+        spread: the most blocks.
+        decoded: whether a hybrid will be decoded with the taxonomy, which needs ``resid_post`` sites.
+
+    Returns:
+        The names of the sites.
 
     Raises:
-        ProbeError: if the model has no such site, decoding does not read it, or it is given twice.
+        ProbeError: if the model has no such site, decoding cannot read it, or it is given twice.
     """
     n = model.n_layers
     inner = range(-(-n // 6), max(n - n // 6, 1)) or range(n)

@@ -1,4 +1,4 @@
-"""What people say about behaviours: a YAML file beside the taxonomy that renames, describes, annotates and merges.
+"""Edits of behaviours: a YAML file beside the taxonomy in which people rename, describe, annotate and merge them.
 
     3:
       name: checks a result
@@ -6,7 +6,7 @@
     5:
       merge_into: 3
 
-Edits concern how behaviours are shown and counted. They change neither the SAE nor anything computed with it.
+Edits change how behaviours are shown and counted. They change neither the SAE nor anything computed with it.
 """
 
 from collections.abc import Hashable, Sequence
@@ -26,16 +26,16 @@ from probe.files import write_text
 
 @dataclass(frozen=True)
 class BehaviourEdit:
-    """What is said about one behaviour; None for what is left as it is."""
+    """The edits of one behaviour; None leaves a property as it is."""
 
     name: str | None = None
-    """What it is called instead of its label."""
+    """The name that replaces its label."""
     description: str | None = None
     """What its sentences do."""
     note: str | None = None
     """Anything else worth knowing."""
     merge_into: int | None = None
-    """The behaviour that it is shown and counted as."""
+    """The number of the behaviour that it is shown and counted as."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Edits:
 
     @classmethod
     def none(cls, n_behaviours: int) -> "Edits":
-        """No edits: every behaviour is shown as it is."""
+        """Return edits that change nothing."""
         return cls((BehaviourEdit(),) * n_behaviours)
 
     @classmethod
@@ -55,11 +55,11 @@ class Edits:
 
         Args:
             path: the file, ``behaviours.yaml``.
-            n_behaviours: of the taxonomy that it is about.
+            n_behaviours: the number of behaviours of the taxonomy.
 
         Raises:
-            ProbeError: if the file cannot be read; an unknown key, one given twice, a value of the wrong type or a
-                behaviour that the taxonomy does not have; a behaviour merged into itself, directly or in a circle.
+            ProbeError: if the file cannot be read; if a key is unknown or given twice, a value has the wrong type, or
+                the taxonomy has no such behaviour; or if a behaviour is merged into itself, directly or in a circle.
         """
         path = Path(path)
         edits = [BehaviourEdit()] * n_behaviours
@@ -70,18 +70,18 @@ class Edits:
             if edits[at].merge_into is not None:
                 target = _checked(f"{where}.merge_into", edits[at].merge_into, n_behaviours)
                 if target == at:
-                    raise ProbeError(f"{where}.merge_into merges behaviour {at} into itself; leave that line out")
+                    raise ProbeError(f"{where}.merge_into merges behaviour {at} into itself; delete that line")
         found = cls(tuple(edits))
         for number in range(n_behaviours):
             way = found._way(number)
             if len(set(way)) < len(way):
                 circle = " → ".join(map(str, way))
-                raise ProbeError(f"{path}: {number}.merge_into leads in a circle ({circle}); leave one of them out")
+                raise ProbeError(f"{path}: {number}.merge_into leads in a circle ({circle}); delete one of these lines")
         return found
 
     @property
     def merged(self) -> list[int]:
-        """For each behaviour the one that it is shown as, itself if it is not merged."""
+        """For each behaviour, the number of the one that it is shown as: itself if it is not merged."""
         return [self._way(number)[-1] for number in range(len(self.behaviours))]
 
     @overload
@@ -91,18 +91,26 @@ class Edits:
     def apply(
         self, behaviours: Int[Tensor, "*batch"] | Sequence[int | None]
     ) -> Int[Tensor, "*batch"] | list[int | None]:
-        """The behaviours as they are shown: those merged into another are that one; None stays None."""
+        """Replace merged behaviours by those that they are shown as.
+
+        Args:
+            behaviours: numbers of behaviours; None stays None.
+        """
         merged = self.merged
         if isinstance(behaviours, Tensor):
             return torch.tensor(merged, device=behaviours.device)[behaviours.long()]
         return [None if behaviour is None else merged[behaviour] for behaviour in behaviours]
 
     def names(self, labels: Sequence[str]) -> list[str]:
-        """What each behaviour is called: its own name if it was given one, otherwise its label."""
+        """Return the name of each behaviour: the edited one, otherwise its label.
+
+        Args:
+            labels: one for each behaviour.
+        """
         return [edit.name or label for edit, label in zip(self.behaviours, labels, strict=True)]
 
     def _way(self, number: int) -> list[int]:
-        """From a behaviour over what it is merged into to the last; one that comes twice ends it."""
+        """The chain of merges from a behaviour; it ends at the first behaviour that comes twice."""
         way = [number]
         while (target := self.behaviours[way[-1]].merge_into) is not None:
             way.append(target)
@@ -112,11 +120,11 @@ class Edits:
 
 
 def write_template(path: str | Path, labels: Sequence[str]) -> Path:
-    """Write a file of comments that says how to edit these behaviours; a file that is there is left as it is.
+    """Write a file of comments that explains how to edit these behaviours; an existing file is kept.
 
     Args:
         path: the file, ``behaviours.yaml`` beside a taxonomy.
-        labels: one a behaviour.
+        labels: one for each behaviour.
 
     Returns:
         The path.
@@ -125,8 +133,8 @@ def write_template(path: str | Path, labels: Sequence[str]) -> Path:
     if path.exists():
         return path
     lines = [
-        "# What you say about the behaviours of this taxonomy, by number: take out the '# ' of a number and its keys.",
-        "# Only how they are shown and counted is changed. Keys, each optional:",
+        "# Edit the behaviours of this taxonomy by number: remove the '# ' before a number and its keys.",
+        "# Edits change only how behaviours are shown and counted. Keys, all optional:",
         "#",
         "# 0:",
         "#   name: what to call it instead of its label",
@@ -138,7 +146,7 @@ def write_template(path: str | Path, labels: Sequence[str]) -> Path:
         "",
     ]
     for number, label in enumerate(labels):
-        # In one line and printable: nothing of a label may end its comment, or be refused by a YAML reader.
+        # One printable line: a label must neither end its comment nor be invalid YAML.
         shown = " ".join("".join(c if c.isprintable() else " " for c in label).split())
         lines += [f"# {number}:  # {shown}", "#   name:", ""]
     return write_text(path, "\n".join(lines))
@@ -147,22 +155,22 @@ def write_template(path: str | Path, labels: Sequence[str]) -> Path:
 def _checked(where: str, number: object, n_behaviours: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         known = nearest(str(number), map(str, range(n_behaviours)))
-        raise ProbeError(f"{where}: a behaviour is named by its number; {known}")
+        raise ProbeError(f"{where}: name a behaviour by its number; {known}")
     if not 0 <= number < n_behaviours:
         raise ProbeError(f"{where}: there is no behaviour {number}; give 0 to {n_behaviours - 1}")
     return number
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML readers silently keep the last."""
+    """Refuses a duplicate key, of which YAML loaders silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: list[object] = []
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                said = f"{key!r} comes a second time; put both together under one"
-                raise yaml.MarkedYAMLError(problem=said, problem_mark=key_node.start_mark)
+                problem = f"{key!r} is given twice; merge both into one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen.append(key)
         return super().construct_mapping(node, deep)
 
@@ -174,8 +182,8 @@ def _read(path: Path) -> dict[Any, Any]:
         raise ProbeError(f"{path} cannot be read; is it a file?") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        said = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise ProbeError(f"{path}{f':{mark.line + 1}' if mark else ''} cannot be read ({said})") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ProbeError(f"{path}{f':{mark.line + 1}' if mark else ''} cannot be read ({problem})") from None
     if data is not None and not isinstance(data, dict):
         raise ProbeError(f"{path} must hold a number and its keys for each behaviour, not {type(data).__name__}")
     return data or {}

@@ -1,4 +1,4 @@
-"""What tells the sentences of one behaviour from those of the others, in words, without a judge."""
+"""Labels of behaviours without a judge: the words that distinguish their sentences from the others."""
 
 import math
 import re
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-#: A term: a tag, a masked number, a word, or a sign.
+#: A term is a tag, a masked number, a word or a sign.
 TERM = re.compile(r"</?\w+>|#|[^\W\d_]+(?:['’]\w+)?|[^\w\s]")
 PUNCTUATION = frozenset(".,:;!?\"'’“”()")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
-#: Weight of the prior, in sentences: a term must stand out against this much of the average to count as distinctive.
+#: The weight of the prior, in sentences: a term must stand out against this many average ones to be distinctive.
 _PRIOR = 50.0
 
 
 def mask(text: str) -> str:
-    """The text with numbers written as #, so that sentences that differ in nothing else are one.
+    """Replace numbers by #, so that sentences that differ only in numbers become equal.
 
     >>> mask(" Now 22 + 9 = 31.")
     'Now # + # = #.'
@@ -27,13 +27,18 @@ def mask(text: str) -> str:
 
 
 def label_behaviours(texts: Sequence[str], behaviours: Int[Tensor, " sentence"], n_behaviours: int) -> list[str]:
-    """For each behaviour, how its sentences open and which other words are theirs, most distinctive first.
+    """Label each behaviour by the openings and other words that distinguish its sentences, most distinctive first.
 
-    Terms are ranked by the log-odds ratio of a behaviour against all others with an informative Dirichlet prior
-    (Monroe, Colaresi and Quinn 2008, "Fightin' Words"), counted once a sentence.
+    Terms are counted once a sentence and ranked by the log-odds ratio of a behaviour against all others with an
+    informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, "Fightin' Words").
+
+    Args:
+        texts: sentences.
+        behaviours: the behaviour of each sentence.
+        n_behaviours: the number of behaviours.
 
     Returns:
-        One label a behaviour, such as ``“That makes # …” / “Now # …”: + =``.
+        A label for each behaviour, such as ``“That makes # …” / “Now # …”: + =``.
     """
     opens: list[Counter[str]] = [Counter() for _ in range(n_behaviours)]
     words: list[Counter[str]] = [Counter() for _ in range(n_behaviours)]
@@ -48,7 +53,7 @@ def label_behaviours(texts: Sequence[str], behaviours: Int[Tensor, " sentence"],
 
 
 def terms_of(text: str) -> tuple[set[str], set[str]]:
-    """How a sentence opens (its first, first two, first three terms) and the terms in it, in lower case.
+    """Return the openings of a sentence (its first one, two and three terms), and its terms in lower case.
 
     >>> opens, words = terms_of(" Now 2 = 2.")
     >>> sorted(opens), sorted(words)
@@ -59,11 +64,14 @@ def terms_of(text: str) -> tuple[set[str], set[str]]:
 
 
 def log_odds(counts: Sequence[Counter[str]], sizes: Sequence[int]) -> list[dict[str, float]]:
-    """The z-score of each term in each group of sentences against the other groups.
+    """Compute the z-score of the log-odds of each term in each group of sentences against the other groups.
 
     Args:
-        counts: for each group, in how many of its sentences each term is.
-        sizes: how many sentences each group has.
+        counts: for each group, the number of its sentences that contain each term.
+        sizes: the number of sentences of each group.
+
+    Returns:
+        For each group, the z-score of each of its terms.
     """
     everywhere = sum(counts, Counter())
     total = sum(sizes)
@@ -73,7 +81,7 @@ def log_odds(counts: Sequence[Counter[str]], sizes: Sequence[int]) -> list[dict[
         for term, here in count.items():
             prior = _PRIOR * everywhere[term] / total
             there = everywhere[term] - here
-            # A term is in a sentence or not: odds of the term against the sentences without it.
+            # A term is in a sentence or not: these are odds of sentences with it against sentences without it.
             ours = (here + prior) / (size - here + _PRIOR - prior + 1e-9)
             theirs = (there + prior) / (total - size - there + _PRIOR - prior + 1e-9)
             scores[term] = math.log(ours / theirs) / math.sqrt(1 / (here + prior) + 1 / (there + prior))
@@ -82,9 +90,15 @@ def log_odds(counts: Sequence[Counter[str]], sizes: Sequence[int]) -> list[dict[
 
 
 def own_openings(scores: dict[str, float], counts: Counter[str], size: int, most: int) -> list[str]:
-    """Distinctive openings, of different first words, that a fair share (a tenth) of a group's sentences have.
+    """Return distinctive openings with different first words that at least a tenth of a group's sentences have.
 
-    Each is as much of the opening as nearly all sentences that begin so have in common.
+    Each is extended as far as nearly all sentences that open with it agree.
+
+    Args:
+        scores: the z-score of each opening.
+        counts: the number of the group's sentences that have each opening.
+        size: the number of the group's sentences.
+        most: the most openings.
     """
     own = [opening for opening in standing_out(scores) if counts[opening] >= 0.1 * size]
     chosen: list[str] = []
@@ -96,7 +110,7 @@ def own_openings(scores: dict[str, float], counts: Counter[str], size: int, most
 
 
 def standing_out(scores: dict[str, float]) -> list[str]:
-    """The terms that stand out (z above 2), most distinctive first; ties in alphabetical order."""
+    """Return the terms with a z-score above 2, most distinctive first; ties are in alphabetical order."""
     return sorted((term for term, z in scores.items() if z > 2), key=lambda term: (-scores[term], term))
 
 
@@ -104,8 +118,8 @@ def _label(opens: dict[str, float], words: dict[str, float], counts: Counter[str
     if not size:
         return "(no sentences)"
     chosen = own_openings(opens, counts, size, most=2)
-    said = {term.lower() for opening in chosen for term in opening.split()}
-    other = [word for word in standing_out(words) if word not in said and word not in PUNCTUATION][:3]
+    used = {term.lower() for opening in chosen for term in opening.split()}
+    other = [word for word in standing_out(words) if word not in used and word not in PUNCTUATION][:3]
     quoted = " / ".join(f"“{opening} …”" for opening in chosen)
     return ": ".join(part for part in (quoted, " ".join(other)) if part) or "(nothing distinctive)"
 
@@ -116,7 +130,14 @@ def nearest_sentences(
     behaviours: Int[Tensor, " sentence"],
     n: int = 5,
 ) -> list[list[str]]:
-    """For each behaviour, its ``n`` sentences with the highest activation that differ in more than numbers."""
+    """Return, for each behaviour, its ``n`` sentences with the highest activation that differ in more than numbers.
+
+    Args:
+        texts: sentences.
+        activations: the pre-activation of each behaviour in each sentence.
+        behaviours: the behaviour of each sentence.
+        n: the most sentences for each behaviour.
+    """
     examples: list[list[str]] = []
     for behaviour in range(activations.shape[1]):
         own = (behaviours == behaviour).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""A map of sentences: their vectors in two dimensions, for the eye alone. Nothing is decided by it."""
+"""A map of sentences: their vectors in two dimensions, for display only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,27 @@ from probe.errors import ProbeError
 
 MapMethod: TypeAlias = Literal["pca", "umap"]
 
+#: The fewest sentences for which the neighbourhoods of umap mean something.
+_LEAST = 10
+
 
 @dataclass(frozen=True, eq=False)
 class BehaviourMap:
-    """Sentences in two dimensions; :func:`behaviour_map` makes one."""
+    """Sentences in two dimensions, made by :func:`behaviour_map`."""
 
     method: MapMethod
     rows: Int[np.ndarray, " point"]
-    """Which sentences these are, in ascending order."""
+    """The indices of the sentences, in ascending order."""
     points: Float[np.ndarray, "point 2"]
     behaviours: Int[np.ndarray, " point"]
     explained: float | None
-    """The share of the sentences' variance that the two dimensions hold; None where the method has no such share."""
+    """The share of the sentences' variance in the two dimensions; None for ``umap``, which has no such share."""
 
     def record(self, texts: Sequence[str]) -> dict[str, Any]:
-        """The map as a JSON-able record, as ``map_figure`` and the page of a discovery read it.
+        """Return the map as a JSON-able record, the input of ``map_figure`` and the discovery page.
 
         Args:
-            texts: of all the sentences that the map was drawn from.
+            texts: the texts of all the sentences given to :func:`behaviour_map`.
         """
         rows = zip(self.points.round(4).tolist(), self.behaviours.tolist(), self.rows.tolist(), strict=True)
         points = [[*point, behaviour, texts[row]] for point, behaviour, row in rows]
@@ -45,24 +48,29 @@ def behaviour_map(
     seed: int = 0,
     sample: int = 2000,
 ) -> BehaviourMap:
-    """Put sentences on a map.
+    """Place sentences on a two-dimensional map.
 
     Args:
-        vectors: what the taxonomy tells sentences apart by: activations that went through its normaliser.
-        behaviours: one a sentence; sentences without one (None) are left out.
-        method: ``"pca"`` (principal components; distances are honest, but only those two dimensions are seen) or
-            ``"umap"`` (McInnes et al. 2018, arXiv 1802.03426; by cosine; neighbourhoods are kept, distances are not).
-        seed: of the sample and of the method.
-        sample: how many sentences to draw at most.
+        vectors: activations that went through the taxonomy's normaliser.
+        behaviours: the behaviour of each sentence; sentences without one (None) are left out.
+        method: ``"pca"`` (principal components: faithful distances in the two dimensions shown) or ``"umap"``
+            (McInnes et al. 2018, arXiv 1802.03426, by cosine: it keeps neighbourhoods but not distances).
+        seed: seeds the sample and the method.
+        sample: the most sentences on the map; more are sampled at random.
+
+    Returns:
+        The map.
 
     Raises:
-        ProbeError: if vectors and behaviours differ in number, a vector to be drawn is not finite, the method is
-            unknown or ``umap-learn`` is not installed.
+        ProbeError: if vectors and behaviours differ in number, a vector on the map is not finite, the method is
+            unknown, or ``umap-learn`` is not installed.
     """
     if method not in ("pca", "umap"):
-        raise ProbeError(f"a map by '{method}' is not known; use pca or umap")
+        raise ProbeError(f"there is no map by '{method}'; use pca or umap")
     if len(vectors) != len(behaviours):
-        raise ProbeError(f"{len(vectors)} vectors and {len(behaviours)} behaviours do not fit together; give as many")
+        raise ProbeError(
+            f"{len(vectors)} vectors and {len(behaviours)} behaviours do not match; give one behaviour for each vector"
+        )
     rows = np.asarray([i for i, behaviour in enumerate(behaviours) if behaviour is not None], dtype=int)
     if len(rows) > sample:
         rows = np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
@@ -77,7 +85,7 @@ def _pca(x: Float[np.ndarray, "point d_model"], seed: int) -> tuple[Float[np.nda
     from sklearn.decomposition import PCA
 
     points = np.zeros((len(x), 2))
-    # Without any variance (one sentence, or all alike) every point lies in the middle.
+    # Without variance (one sentence, or identical ones) every point lies in the middle.
     if len(x) < 2 or not np.ptp(x, axis=0).any():
         return points, None
     pca = PCA(n_components=min(2, *x.shape), random_state=seed).fit(x)
@@ -92,10 +100,6 @@ def _umap(x: Float[np.ndarray, "point d_model"], seed: int) -> Float[np.ndarray,
         raise ProbeError("a map by umap needs umap-learn; run `pip install probe-interp[map]`, or use pca") from None
     if len(x) < _LEAST:
         raise ProbeError(f"{len(x)} sentences are too few for a map by umap, which needs {_LEAST}; use pca")
-    # One job: more would make the map depend on the order in which threads end, and umap would warn of it.
+    # One job: with more, the map would depend on the order in which threads finish, and umap would warn.
     umap = UMAP(n_neighbors=min(15, len(x) - 1), metric="cosine", random_state=seed, n_jobs=1)
     return np.asarray(umap.fit_transform(x), dtype=float)
-
-
-_LEAST = 10
-"""Sentences for which umap has neighbours to speak of."""

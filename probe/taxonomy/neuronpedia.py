@@ -1,11 +1,11 @@
-"""A taxonomy in the records of Neuronpedia: one feature a behaviour, its top sentences token by token, its name.
+"""A taxonomy as records of Neuronpedia: one feature for each behaviour, with its top sentences and its name.
 
-Three files of JSON lines, with the field names of Neuronpedia's database (``Neuron``, ``Activation``, ``Explanation``):
-``features.jsonl``, ``activations.jsonl`` and ``explanations.jsonl``. What identifies an account there (``creatorId``,
-``authorId``) is left for whoever imports them.
+The three files of JSON lines have the field names of Neuronpedia's database (``Neuron``, ``Activation``,
+``Explanation``): ``features.jsonl``, ``activations.jsonl`` and ``explanations.jsonl``. Fields that identify an account
+there (``creatorId``, ``authorId``) are left to whoever imports them.
 
-All values are latents of ``taxonomy.sae``, the SAE that ``taxonomy.save`` exports, on raw activations: what Neuronpedia
-computes from that SAE is what these files say. Outlier tokens, to which the taxonomy does not apply, have value zero.
+All values are latents of ``taxonomy.sae``, the SAE that ``taxonomy.save`` exports, on raw activations, so they equal
+what Neuronpedia computes from that SAE. Outlier tokens, to which the taxonomy does not apply, have value zero.
 """
 
 import json
@@ -46,27 +46,26 @@ def write_neuronpedia(
 ) -> Path:
     """Write a taxonomy's features, top activations and explanations for Neuronpedia.
 
-    The top sentences of a behaviour are those of ``activations`` with its largest latents. Their traces are read once
-    more, because the values that are shown belong to tokens, not to sentences: those of the sentence and of 32 tokens
-    on each side.
+    The top sentences of a behaviour are those of ``activations`` with its largest latents. The model runs over their
+    traces again, because the values in the files belong to tokens: those of the sentence and 32 tokens on each side.
 
     Args:
-        folder: the three files are written there.
+        folder: where the three files are written.
         taxonomy: the behaviours.
-        model: who reads the traces, and whose unembedding says which tokens a direction speaks for: the largest and the
-            smallest logits of the decoder's row by :meth:`Model.unembed`, less those of no direction at all.
-        traces: what the activations were harvested from.
-        activations: sentence vectors at the taxonomy's site; they give the top sentences and, as the share of sentences
-            with a latent above zero, ``frac_nonzero``.
-        examples: how many sentences to show for each behaviour; fewer where fewer have a latent above zero.
-        names: what the behaviours are called; by default the taxonomy's labels.
-        progress: show a bar.
+        model: reads the traces. Its unembedding gives the tokens that a direction promotes and suppresses: the largest
+            and smallest logits of the decoder's row by :meth:`Model.unembed`, minus the logits of a zero vector.
+        traces: the traces that the activations were harvested from.
+        activations: sentence vectors at the taxonomy's site. They give the top sentences and ``frac_nonzero``, the
+            share of sentences with a latent above zero.
+        examples: the number of sentences for each behaviour; fewer if fewer have a latent above zero.
+        names: the names of the behaviours; None takes the taxonomy's labels.
+        progress: show a progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        ProbeError: if the arguments do not belong together or the vectors are not finite; nothing is written then.
+        ProbeError: if the arguments do not belong together or the vectors are not finite. Nothing is written then.
     """
     folder = Path(folder)
     names = taxonomy.labels if names is None else list(names)
@@ -79,7 +78,7 @@ def write_neuronpedia(
     common = [{"modelId": model_id, "layer": layer, "index": str(i)} for i in range(taxonomy.n_behaviours)]
     shown: list[dict[str, Any]] = []
     top = [_top(latents[:, i], examples) for i in range(taxonomy.n_behaviours)]
-    documents = _Reader(taxonomy, model, traces)
+    documents = _TokenLatents(taxonomy, model, traces)
     with tqdm(total=sum(map(len, top)), desc="tokens for Neuronpedia", unit="sentence", disable=not progress) as bar:
         for behaviour, rows in enumerate(top):
             for rank, row in enumerate(rows):
@@ -120,7 +119,7 @@ def write_neuronpedia(
         }
         for i, name in enumerate(names)
     ]
-    # The features last: a folder that has them is whole.
+    # The features last: a folder that has them is complete.
     for kind, records in (("activations", shown), ("explanations", explanations), ("features", features)):
         lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
         write_text(folder / f"{kind}.jsonl", "".join(lines))
@@ -128,10 +127,10 @@ def write_neuronpedia(
 
 
 def _source(taxonomy: Taxonomy) -> str:
-    """What Neuronpedia calls a layer: the number of the layer, who made it, the kind of site, how many features."""
+    """What Neuronpedia calls a layer: its number, who made the SAE, the kind of site and the number of features."""
     site = Site.parse(taxonomy.site)
     if site.layer is None:
-        raise ProbeError(f"Neuronpedia's features belong to layers, and {site} to none; fit a taxonomy at resid_post")
+        raise ProbeError(f"Neuronpedia's features belong to layers, but {site} to none; fit a taxonomy at resid_post")
     kind = _KINDS.get(site.kind, site.kind.replace("_", "-"))
     return f"{site.layer}-probe-{kind}-{taxonomy.n_behaviours}"
 
@@ -145,9 +144,9 @@ def _check(
     names: Sequence[str],
 ) -> None:
     if taxonomy.site not in activations.vectors:
-        harvested = ", ".join(activations.sites) or "none"
+        harvested = ", ".join(activations.sites) or "no site"
         raise ProbeError(
-            f"the activations are not of {taxonomy.site}, where the taxonomy reads; harvested: {harvested}"
+            f"the taxonomy reads {taxonomy.site}, but the traces were harvested at {harvested}; harvest them there"
         )
     if len(names) != taxonomy.n_behaviours:
         raise ProbeError(f"{len(names)} names were given for {taxonomy.n_behaviours} behaviours; give one for each")
@@ -158,7 +157,9 @@ def _check(
     for row, ((trace, sentence), text) in enumerate(zip(activations.index, activations.texts, strict=True)):
         there = trace < len(traces) and sentence < len(traces[trace].sentences)
         if not there or traces[trace].sentence_text(traces[trace].sentences[sentence]) != text:
-            raise ProbeError(f"row {row} of the activations is no sentence of these traces; give those that were read")
+            raise ProbeError(
+                f"row {row} of the activations is not a sentence of these traces; give the traces that were harvested"
+            )
     vectors = activations.vectors[taxonomy.site]
     bad = int((~vectors.isfinite()).any(1).sum())
     if bad:
@@ -182,8 +183,8 @@ def _top(latents: Float[Tensor, " row"], examples: int) -> list[int]:
     return rows[: min(examples, int((values > 0).sum()))].tolist()
 
 
-class _Reader:
-    """Tokens around a sentence, with a behaviour's latent at each; a trace is run once."""
+class _TokenLatents:
+    """Tokens around a sentence, with a behaviour's latent at each; the model runs over each trace once."""
 
     def __init__(self, taxonomy: Taxonomy, model: Model, traces: Traces) -> None:
         self.taxonomy, self.model, self.traces = taxonomy, model, traces
@@ -210,14 +211,14 @@ class _Reader:
 
 @torch.no_grad()
 def _logits(model: Model, directions: Float[Tensor, "behaviour d_model"]) -> Float[Tensor, "behaviour vocab"]:
-    """What each direction adds to the logits through the last norm, whose bias is none of the direction's doing."""
+    """What each direction adds to the logits through the last norm, without the effect of the norm's bias."""
     directions = directions.to(model.device, model.dtype)
     logits = model.unembed(directions) - model.unembed(torch.zeros_like(directions[:1]))
     return logits[:, : len(model.tokenizer)].float().cpu()
 
 
 def _extremes(model: Model, logits: Float[Tensor, " vocab"]) -> dict[str, list[Any]]:
-    """The tokens that a direction speaks for and against, most so first."""
+    """The tokens that a direction promotes and suppresses most, strongest first."""
     found: dict[str, list[Any]] = {}
     for name, largest in (("pos", True), ("neg", False)):
         values, tokens = logits.topk(min(_TOP_LOGITS, len(logits)), largest=largest)

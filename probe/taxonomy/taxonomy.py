@@ -1,4 +1,4 @@
-"""A taxonomy: an SAE and the normaliser it cannot be used without, with labels, examples and scores."""
+"""A taxonomy: an SAE with its normaliser, labels, examples and scores."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,7 +22,7 @@ from probe.taxonomy.sae.weights import Weights
 if TYPE_CHECKING:
     from sae_lens import TopKSAE
 
-#: What people write beside a taxonomy.
+#: The file in which people rename, describe and merge behaviours.
 EDITS = "behaviours.yaml"
 
 
@@ -33,16 +33,17 @@ class Taxonomy:
 
     Attributes:
         site: where the activations come from, as ``"resid_post.2"``.
-        model_name: whose activations they are.
-        normaliser: what they go through.
+        normaliser: centres and scales the activations.
+        model_name: the model whose activations they are.
         labels: a few words for each behaviour.
-        examples: for each behaviour, the sentences nearest to it.
-        scores: how good it is and how it was chosen: ``rule``, ``family``, ``size``, ``seed``, ``score``; on validation
-            data ``variance_explained``, ``silhouette``, ``ami`` (None without true types), ``type_f1``, the ``shares``
-            of the behaviours and, for each behaviour, ``decodability``, ``centroid_f1`` and ``text_f1``; between seeds
-            ``stability`` and ``agreement``; ``candidates``, everything else that was tried; counts of sentences.
-        titles, descriptions: what a judge calls the behaviours and says of them; None where it was not asked.
-        edits: what people say about the behaviours; see :class:`~probe.taxonomy.Edits`.
+        examples: for each behaviour, its nearest sentences.
+        titles, descriptions: a judge's title and description of each behaviour; None where no judge was asked.
+        edits: the names, notes and merges that people gave; see :class:`~probe.taxonomy.Edits`.
+        scores: the quality of the taxonomy and how it was chosen: ``rule``, ``family``, ``size``, ``seed`` and
+            ``score``; on validation data ``variance_explained``, ``silhouette``, ``ami`` (None without true types),
+            ``type_f1``, the ``shares`` of the behaviours and, for each behaviour, ``decodability``, ``centroid_f1``
+            and ``text_f1``; between seeds ``stability`` and ``agreement``; ``candidates``, all that was tried; and
+            counts of sentences.
     """
 
     def __init__(
@@ -73,14 +74,14 @@ class Taxonomy:
 
     @property
     def layer(self) -> int:
-        """The 0-based layer whose output :attr:`site` is: where a thinking model is read token by token.
+        """The 0-based layer whose output :attr:`site` is, where decoding reads the thinking model.
 
         Raises:
-            ProbeError: if the site is no ``resid_post``.
+            ProbeError: if the site is not a ``resid_post``.
         """
         site = Site.parse(self.site)
         if site.kind != "resid_post" or site.layer is None:
-            raise ProbeError(f"this taxonomy was fitted at {site}; decoding reads resid_post only, fit one there")
+            raise ProbeError(f"this taxonomy was fitted at {site}, but decoding reads only resid_post; fit one there")
         return site.layer
 
     @property
@@ -90,37 +91,38 @@ class Taxonomy:
 
     @property
     def n_behaviours(self) -> int:
+        """The number of behaviours."""
         return len(self._weights.decoder)
 
     @property
     def names(self) -> list[str]:
-        """What each behaviour is called: the name that people gave it, or else a judge's title, or else its label."""
+        """The name of each behaviour: the one that people gave, otherwise a judge's title, otherwise the label."""
         return self.edits.names([title or label for title, label in zip(self.titles, self.labels, strict=True)])
 
     @property
     def directions(self) -> Float[Tensor, "behaviour d_model"]:
-        """The decoder's rows: for each behaviour a direction of length one in the thinking model's residual stream."""
+        """The decoder's rows: for each behaviour, a unit direction in the thinking model's residual stream."""
         return self._weights.decoder
 
     def behaviour(self, x: Float[Tensor, "*batch d_model"]) -> Int[Tensor, "*batch"]:
-        """The behaviour of each raw activation, on its device: the latent with the largest pre-activation."""
+        """Assign each raw activation the behaviour with the largest pre-activation; the result stays on its device."""
         return self.pre_activations(x).argmax(-1)
 
     def fires(self, x: Float[Tensor, "sentence d_model"]) -> Bool[Tensor, "sentence behaviour"]:
-        """Which behaviour each raw activation shows; none for outliers."""
+        """Mark the behaviour that each raw activation shows; an outlier shows none."""
         shown = torch.nn.functional.one_hot(self.behaviour(x), self.n_behaviours).bool()
         return shown & self.normaliser.keep(x)[:, None]
 
     def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
-        """How strongly each behaviour answers to each raw activation, before the ``k_active`` largest are kept."""
+        """Compute the pre-activation of each behaviour for raw activations."""
         return self._weights_on(x).pre_activations(self.normaliser(x))
 
     def latents(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
-        """The SAE's latents for raw activations: at most ``k_active`` are not zero."""
+        """Compute the SAE's latents for raw activations; at most ``k_active`` of each are not zero."""
         return self._weights_on(x).latents(self.normaliser(x))
 
     def variance_explained(self, x: Float[Tensor, "sentence d_model"]) -> float:
-        """The share of the variance of the normalised activations that the SAE reconstructs; outliers are left out."""
+        """Measure the share of the variance of normalised activations that the SAE reconstructs, without outliers."""
         z = self.normaliser(x[self.normaliser.keep(x)])
         return self._weights_on(z).explained(z)
 
@@ -132,11 +134,11 @@ class Taxonomy:
 
     @cached_property
     def sae(self) -> "TopKSAE":
-        """The same SAE as SAELens has it, the normaliser folded in: it eats raw activations and gives back raw ones.
+        """The SAE as an object of SAELens with the normaliser folded in: it reads and reconstructs raw activations.
 
-        The SAE has no biases of its own, so scaling its input scales its latents and its output and changes nothing
-        else. Folding is therefore exact: the same latents are active, the reconstruction is the normalised one scaled
-        and shifted back, and the latents are those of :meth:`latents` times the length of the centred activation.
+        The trained SAE has no biases, so scaling its input only scales its latents and its output. Folding is therefore
+        exact: the same latents are active, the reconstruction is the normalised one scaled and shifted back, and the
+        latents are those of :meth:`latents` times the length of the centred activation.
         """
         from sae_lens import TopKSAE, TopKSAEConfig
         from sae_lens.saes.sae import SAEMetadata
@@ -164,11 +166,17 @@ class Taxonomy:
         return sae.requires_grad_(False)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the folder of a taxonomy, and give it back.
+        """Save the taxonomy.
 
-        ``cfg.json`` and ``sae_weights.safetensors`` are :attr:`sae`, as ``SAE.load_from_disk`` reads it.
-        ``behaviours.yaml`` is for people to rename, describe and merge behaviours in; one that is there is not written
-        over. ``scores.json``, and ``taxonomy.json``, which is written last: a folder that has one is whole.
+        ``cfg.json`` and ``sae_weights.safetensors`` hold :attr:`sae` as ``SAE.load_from_disk`` reads it.
+        ``behaviours.yaml`` is a template in which people rename, describe and merge behaviours; an existing one is
+        kept. ``scores.json`` holds the scores. ``taxonomy.json`` is written last, so a folder that has it is complete.
+
+        Args:
+            folder: where the files are written.
+
+        Returns:
+            The folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,10 +190,13 @@ class Taxonomy:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Taxonomy":
-        """Read what :meth:`save` wrote, with what people have written into ``behaviours.yaml`` since.
+        """Load a saved taxonomy, with the edits that people have made in ``behaviours.yaml`` since.
+
+        Args:
+            folder: the folder that :meth:`save` wrote.
 
         Raises:
-            ProbeError: if it is not there or not whole, or ``behaviours.yaml`` makes no sense.
+            ProbeError: if a file is missing or damaged, or ``behaviours.yaml`` is invalid.
         """
         folder = Path(folder)
         about = read_json(folder / "taxonomy.json")

@@ -72,7 +72,7 @@ def test_edits_rename_and_merge(harvested):
 
 def test_other_site_or_other_traces_are_refused(harvested):
     traces, activations = harvested
-    with pytest.raises(ProbeError, match=r"reads resid_post\.1, but harvested was resid_post\.0"):
+    with pytest.raises(ProbeError, match=r"reads resid_post\.1, but the traces were harvested at resid_post\.0"):
         annotate(Planted(), traces, SentenceActivations({"resid_post.0": torch.zeros(0, 3)}, [], []))
     for others in (Traces("m", "p", traces.traces[::-1]), traces[:1]):
         with pytest.raises(ProbeError, match="other traces"):
@@ -199,7 +199,7 @@ def test_html_escapes():
     assert shown.count(behaviour_colour(0)) == 2, "a cell and its legend"
 
 
-def test_chance_is_left_alone():
+def test_the_global_generator_is_left_alone():
     before = np.random.get_state()[1].copy()  # type: ignore[union-attr,index]
     found = annotated(6)
     found.usage()

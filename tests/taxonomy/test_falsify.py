@@ -18,10 +18,10 @@ from probe.problems import Problem, load_problems
 from probe.problems.story.story import draw_story
 from probe.problems.story.wordings import reword
 from probe.taxonomy.falsify import Detector, FalsifyConfig, falsify, read_cards
-from probe.taxonomy.falsify.content import dealt, without_content
+from probe.taxonomy.falsify.content import shuffled, without_content
 from probe.taxonomy.falsify.paraphrase import by_judge
 from probe.taxonomy.falsify.regenerate import nucleus, sample_sentences
-from probe.taxonomy.falsify.reread import Reader
+from probe.taxonomy.falsify.reread import ContextReader
 from probe.taxonomy.judge.judge import ScriptedJudge
 from probe.traces import Traces, make_trace
 
@@ -81,7 +81,7 @@ def read(model, traces):
 
 
 def unchanged(model, traces, activations):
-    reader = Reader.of(model, traces, activations, SITE, 4096)
+    reader = ContextReader.of(model, traces, activations, SITE, 4096)
     rows = list(range(len(activations)))
     ids = [reader.encode(row, reader.text(row)) for row in rows]
     assert None not in ids
@@ -101,7 +101,7 @@ def test_so_it_is_with_words_and_in_long_traces(model, traces, read):
 
 
 def test_a_changed_sentence_changes_and_its_context_does_not(model, traces, read):
-    reader = Reader.of(model, traces, read, SITE, 4096)
+    reader = ContextReader.of(model, traces, read, SITE, 4096)
     row = 3
     ids = reader.encode(row, f" Again,{reader.text(row)}")
     assert model.decode(ids) == f" Again,{reader.text(row)}"
@@ -109,7 +109,7 @@ def test_a_changed_sentence_changes_and_its_context_does_not(model, traces, read
 
 
 def test_text_that_the_tokenizer_cannot_write_is_refused(model, traces, read):
-    reader = Reader.of(model, traces, read, SITE, 4096)
+    reader = ContextReader.of(model, traces, read, SITE, 4096)
     assert reader.encode(0, " Hippopotamus.") is None
 
 
@@ -126,13 +126,13 @@ def test_a_tokenizer_that_begins_every_text_with_a_space(tiny_folder):
     model = Model(hf, tokenizer)
     traces = traces_of(model, ["Now no. Now yes. Now no."])
     activations = harvest(model, traces, [SITE])
-    reader = Reader.of(model, traces, activations, SITE, 4096)
+    reader = ContextReader.of(model, traces, activations, SITE, 4096)
     assert reader.text(1) and reader.encode(1, " Now wait.") == (1, 2, 6)
 
 
 def test_activations_of_another_model_are_refused(model, traces, read, tiny_folder):
     other = load_model(str(tiny_folder("llama", seed=1)), device="cpu")
-    with pytest.raises(ProbeError, match="otherwise than the activations say"):
+    with pytest.raises(ProbeError, match=r"are not those of .* on these traces"):
         falsify(other, Directions(read.vectors[SITE]), traces, read)
     with pytest.raises(ProbeError, match="which the 2 traces do not hold"):
         falsify(model, Directions(read.vectors[SITE]), traces[:2], read)
@@ -185,7 +185,7 @@ def test_cards_say_how_much_was_tried(model, traces, read):
 
 
 def test_a_behaviour_without_sentences_and_one_with_all(model, traces, read):
-    for share, reason in ((0.0, "fires in no sentence"), (1.01, "no cue word")):
+    for share, reason in ((0.0, "fires in no sentence"), (1.01, "there is no cue word")):
         detector = Directions(read.vectors[SITE], share=min(share, 1.0))
         if share > 1:
             detector.fires = lambda x: torch.ones(len(x), 2, dtype=torch.bool)
@@ -233,7 +233,7 @@ def test_the_nucleus_is_that_of_transformers():
 
 
 def test_one_sentence_is_sampled_and_the_seed_decides(model, traces, read):
-    reader = Reader.of(model, traces, read, SITE, 4096)
+    reader = ContextReader.of(model, traces, read, SITE, 4096)
     prefixes = [reader.prefix(row) for row in (2, 7, 4)]
     config = FalsifyConfig(samples=4, max_new_tokens=20)
     found = sample_sentences(model, prefixes, config, 0)
@@ -254,6 +254,6 @@ def test_content_is_projected_out_and_what_is_not_content_stays():
     assert torch.allclose(left.mean(0), x.mean(0), atol=1e-4)
     assert left[:, :3].var(0).max() < 0.2
     assert torch.nn.functional.cosine_similarity(left[:, 3:] - 2, own[:, 3:]).min() > 0.8
-    shuffled = dealt(question, 0)
-    assert sorted(shuffled) == question != shuffled
+    other = shuffled(question, 0)
+    assert sorted(other) == question != other
     assert torch.equal(without_content(x, [0] * 400, 3), x)

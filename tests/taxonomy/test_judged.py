@@ -137,10 +137,10 @@ def test_empty_and_small_behaviours_are_left_out_or_said():
     found = judge_scores(ScriptedJudge(answer), TITLES, DESCRIPTIONS, texts, behaviours, sample=40)
     alpha, beta, gamma, delta = found.by_behaviour
     # 22 others allow five members of Alpha at four to one.
-    assert alpha.note == "judged on 5 of its sentences, 8 were wanted" and alpha.consistency == 1
-    assert beta.note == "judged on 2 of its sentences, 8 were wanted" and gamma.note == ""
+    assert alpha.note == "judged on only 5 of its sentences instead of 8" and alpha.consistency == 1
+    assert beta.note == "judged on only 2 of its sentences instead of 8" and gamma.note == ""
     assert (delta.sentences, delta.consistency, delta.completeness) == (0, None, None)
-    assert delta.note == "no held-out sentences"
+    assert delta.note == "no validation sentences"
     assert not any("Delta" in prompt for prompt in asked)
     assert sum("Second kind" in prompt for prompt in asked) == 3
     assert found.consistency == found.independence == 1
@@ -149,7 +149,7 @@ def test_empty_and_small_behaviours_are_left_out_or_said():
 def test_one_behaviour_has_nothing_to_be_told_from():
     found = judge_scores(ScriptedJudge(perfect), ["Alpha"], [""], [" Alpha."] * 9, [0] * 9)
     assert found.consistency is None and found.independence is None and found.completeness == 1
-    assert found.by_behaviour[0].note == "only 0 sentences of other behaviours to tell it from"
+    assert found.by_behaviour[0].note == "only 0 sentences of other behaviours for contrast"
 
 
 def test_the_seed_decides_what_is_asked():
@@ -172,10 +172,10 @@ def test_the_result_is_plain_and_whole():
     ("change", "message"),
     [
         ({"titles": TITLES[:3]}, "3 titles but 4 descriptions"),
-        ({"titles": TITLES[:1], "descriptions": [""]}, "behaviour 1, but there are titles for 1"),
+        ({"titles": TITLES[:1], "descriptions": [""]}, "behaviour 1, but only 0 to 0 have a title"),
         ({"behaviours": [0]}, "2 sentences but 1 behaviours"),
         ({"behaviours": [0, -1]}, "behaviour -1"),
-        ({"texts": [], "behaviours": []}, "no held-out sentences"),
+        ({"texts": [], "behaviours": []}, "no validation sentences"),
         ({"sample": 4}, "sample is 4; it must be at least 5"),
     ],
 )

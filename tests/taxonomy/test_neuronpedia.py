@@ -161,9 +161,9 @@ def test_refuses_what_does_not_belong_together(written: Written, tmp_path: Path)
     holed = SentenceActivations({SITE: bad}, activations.index, activations.texts)
     empty = SentenceActivations({SITE: x[:0]}, [], [])
     for args, options, message in (
-        ((traces, elsewhere), {}, r"not of resid_post\.2.*harvested: resid_post\.1"),
-        ((traces[:2], activations), {}, "is no sentence of these traces"),
-        ((Traces("m", "story", traces.traces[::-1]), activations), {}, "row 0 of the activations is no sentence"),
+        ((traces, elsewhere), {}, r"reads resid_post\.2, but .* harvested at resid_post\.1"),
+        ((traces[:2], activations), {}, "is not a sentence of these traces"),
+        ((Traces("m", "story", traces.traces[::-1]), activations), {}, "row 0 of the activations is not a sentence"),
         ((traces, holed), {}, "1 of .* are not finite"),
         ((traces, empty), {}, "no sentences to show"),
         ((traces, activations), {"names": ["a"]}, "1 names were given for 4 behaviours"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score, f1_score, silhouette_score
 
-from probe.taxonomy.search.scores import Yardstick, agreement, mean, stability
+from probe.taxonomy.search.scores import AssignmentScores, agreement, mean, stability
 from probe.taxonomy.search.search import Split
 
 
@@ -13,9 +13,9 @@ def split(planted) -> Split:
 
 
 @pytest.fixture(scope="module")
-def yardstick(split: Split) -> Yardstick:
+def yardstick(split: Split) -> AssignmentScores:
     texts = (split.texts, split.texts_validation)
-    return Yardstick(split.x, split.x_validation, *texts, sentence_type=lambda text: text.split()[0])
+    return AssignmentScores(split.x, split.x_validation, *texts, sentence_type=lambda text: text.split()[0])
 
 
 def kinds(texts: list[str]) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_agreement_is_of_assignments_not_of_their_numbers() -> None:
     assert agreement([a]) is None
 
 
-def test_scores_against_scikit_learn(split: Split, yardstick: Yardstick) -> None:
+def test_scores_against_scikit_learn(split: Split, yardstick: AssignmentScores) -> None:
     truth, held_out = kinds(split.texts), kinds(split.texts_validation)
     spoilt = np.where(np.arange(len(held_out)) % 4 == 0, 0, held_out)
     expected = silhouette_score(split.x_validation.numpy(), spoilt, metric="cosine")
@@ -52,13 +52,13 @@ def test_scores_against_scikit_learn(split: Split, yardstick: Yardstick) -> None
 
 
 def test_words_tell_nothing_where_they_are_the_same_everywhere(split: Split) -> None:
-    same = Yardstick(split.x, split.x_validation, ["alike"] * len(split.x), ["alike"] * len(split.x_validation))
+    same = AssignmentScores(split.x, split.x_validation, ["alike"] * len(split.x), ["alike"] * len(split.x_validation))
     told = same.text_f1(kinds(split.texts), kinds(split.texts_validation), 6)
     assert mean(told) < 0.1
     assert min(same.decodability(kinds(split.texts), kinds(split.texts_validation), 6)) > 0.98
 
 
-def test_true_types(yardstick: Yardstick, split: Split) -> None:
+def test_true_types(yardstick: AssignmentScores, split: Split) -> None:
     held_out = kinds(split.texts_validation)
     assert yardstick.ami(held_out) == pytest.approx(1)
     assert yardstick.type_f1(held_out) == dict.fromkeys(("Alpha", "Beta", "Delta", "Epsilon", "Gamma", "Zeta"), 1.0)
@@ -69,7 +69,7 @@ def test_true_types(yardstick: Yardstick, split: Split) -> None:
     assert f1["Zeta"] == 1.0
 
 
-def test_behaviours_that_are_not_there(yardstick: Yardstick, split: Split) -> None:
+def test_behaviours_that_are_not_there(yardstick: AssignmentScores, split: Split) -> None:
     one = np.zeros(len(split.x_validation), dtype=int)
     assert yardstick.silhouette(one) is None
     told = yardstick.centroid_f1(np.zeros(len(split.x), dtype=int), one, 3)

@@ -1,4 +1,4 @@
-"""Falsification cards: is a behaviour about the state of the reasoning, or about its cue words?"""
+"""Falsification cards: does a behaviour follow the state of the reasoning, or its cue words?"""
 
 from probe.taxonomy.falsify.card import Card as Card, Trial as Trial
 from probe.taxonomy.falsify.config import FalsifyConfig as FalsifyConfig

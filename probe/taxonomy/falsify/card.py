@@ -1,4 +1,4 @@
-"""The card of a behaviour: what each test found, and the verdict by the written rule."""
+"""The card of a behaviour: the result of each test, and the verdict by the written rule."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,52 +15,55 @@ Verdict = Literal["state", "cue", "undecided"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One test of one behaviour: in how many changed sentences it fires, and in how many under the control."""
+    """One test of one behaviour: the share of changed sentences in which it fires, and the same for the control."""
 
     fired: Interval
+    """The share of changed sentences in which the behaviour fires."""
     control: Interval
+    """The same share under the control."""
     effect: Interval
-    """``fired`` minus ``control``, over the sentences that have both; none where the control is of other sentences."""
+    """``fired`` minus ``control`` over sentences that have both; without a value if the control has other sentences."""
     excluded: int = 0
-    """Sentences that could not be changed so that something is left, or not be written with the tokenizer."""
+    """The number of sentences that the change leaves empty, or that the tokenizer cannot write."""
     examples: tuple[str, ...] = ()
     """Some of the changed sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known of one behaviour."""
+    """The tests of one behaviour and their verdict."""
 
     behaviour: int
     label: str
     sentences: int
-    """How many sentences it fires in."""
+    """The number of sentences in which it fires."""
     share: float
-    """Of all sentences."""
+    """Their share of all sentences."""
     cues: tuple[Cue, ...]
     injection: Trial
-    """Its cues, in sentences of others that have none of them; control: as many words of other sentences."""
+    """Its cues in other sentences that have none of them; control: as many words of other sentences."""
     removal: Trial
     """Its own sentences without their cues; control: without as many other words."""
     paraphrase: Trial | None
-    """Its own sentences in another wording; control: others' sentences in another wording. None if not tried."""
+    """Its own sentences in another wording; control: other sentences in another wording. None if not tried."""
     content: Trial
-    """Its own sentences without what questions differ in; control: without as many directions of anything."""
+    """Its own sentences without the directions in which questions differ; control: without as many others."""
     stability: Stability
+    """Its own sentences sampled again from the text before them."""
     verdict: Verdict
     reasons: tuple[str, ...]
-    """What each test says, the deciding ones first."""
+    """The result of each test in words, the deciding ones first."""
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary that JSON can hold."""
+        """Return a dictionary for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Card":
-        """What :meth:`to_dict` gave.
+        """Rebuild a card from the result of :meth:`to_dict`.
 
         Raises:
-            ProbeError: if it is not that.
+            ProbeError: if ``data`` is not such a result.
         """
         return from_dict(cls, data, "card")
 
@@ -95,18 +98,18 @@ class Card:
 def decide(
     injection: Trial, removal: Trial, paraphrase: Trial | None, content: Trial, config: FalsifyConfig
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict that :attr:`FalsifyConfig.rule` names, and what each test says.
+    """Decide by :attr:`FalsifyConfig.rule`.
 
     Returns:
-        The verdict, and the reasons: those that decided first.
+        The verdict, and the result of each test in words, the deciding ones first.
     """
-    said = [_injection(injection, config), _removal(removal, config), _content(content, config)]
+    findings = [_injection(injection, config), _removal(removal, config), _content(content, config)]
     if paraphrase is not None:
-        said.insert(2, _paraphrase(paraphrase, config))
-    found: set[str | None] = {finding for finding, _ in said}
+        findings.insert(2, _paraphrase(paraphrase, config))
+    found: set[str | None] = {finding for finding, _ in findings}
     verdict: Verdict = "cue" if "cue" in found else "undecided" if "undecided" in found else "state"
-    decided = [reason for finding, reason in said if finding == verdict]
-    return verdict, (*decided, *(reason for finding, reason in said if finding != verdict))
+    decided = [reason for finding, reason in findings if finding == verdict]
+    return verdict, (*decided, *(reason for finding, reason in findings if finding != verdict))
 
 
 def _share(interval: Interval) -> str:
@@ -118,13 +121,13 @@ def _signed(interval: Interval) -> str:
 
 
 Finding = tuple[Verdict | None, str]
-"""What a test says for itself; None: nothing, and it stands in nobody's way."""
+"""The verdict of one test (None if it has none) and its result in words."""
 
 
 def _injection(trial: Trial, config: FalsifyConfig) -> Finding:
     effect = trial.effect
     if effect.low is None or effect.high is None:
-        return "undecided", "injection: there was no cue word, or no other sentence, to try it with"
+        return "undecided", "injection: not tried, there is no cue word or no other sentence"
     fired, control = _share(trial.fired), _share(trial.control)
     numbers = f"fires in {fired} other sentences given its cue words, in {control} given other words"
     if effect.low > config.max_effect:
@@ -137,7 +140,7 @@ def _injection(trial: Trial, config: FalsifyConfig) -> Finding:
 def _removal(trial: Trial, config: FalsifyConfig) -> Finding:
     fired, effect = trial.fired, trial.effect
     if fired.low is None or fired.high is None:
-        return "undecided", "removal: none of its sentences has cue words without which anything is left"
+        return "undecided", "removal: not tried, none of its sentences has cue words and other words too"
     numbers = (
         f"{_share(fired)} of its sentences fire without their cue words, {_share(trial.control)} without as many "
         "other words"
@@ -147,7 +150,7 @@ def _removal(trial: Trial, config: FalsifyConfig) -> Finding:
     if fired.high < config.min_retention:
         if effect.high is not None and effect.high < -config.max_effect:
             return "cue", f"removal: {numbers}; it needs them"
-        return "undecided", f"removal: {numbers}; taking anything out may break so short a sentence"
+        return "undecided", f"removal: {numbers}; removing any words may have this effect in short sentences"
     return "undecided", f"removal: {numbers}, which straddles {config.min_retention:.0%}"
 
 
@@ -157,7 +160,7 @@ def _paraphrase(trial: Trial, config: FalsifyConfig) -> Finding:
         return None, f"paraphrase: not tried, none of {trial.excluded} sentences has a wording with fewer of its cues"
     numbers = f"{_share(fired)} of its sentences fire in another wording, {_share(control)} of others'"
     if fired.high < config.min_retention:
-        return "cue", f"paraphrase: {numbers}; it hangs on the wording"
+        return "cue", f"paraphrase: {numbers}; it depends on the wording"
     if fired.low >= config.min_retention and (control.high is None or fired.low > control.high):
         return "state", f"paraphrase: {numbers}; it survives another wording"
     return "undecided", f"paraphrase: {numbers}, which does not decide"
@@ -168,9 +171,8 @@ def _content(trial: Trial, config: FalsifyConfig) -> Finding:
         return None, "content: not tried, all sentences are of one question"
     numbers = (
         f"{_share(trial.fired)} of its sentences fire without the directions in which questions differ, "
-        f"{_share(trial.control)} "
-        "without as many others"
+        f"{_share(trial.control)} without as many others"
     )
     if trial.fired.high < config.min_retention:
-        return "undecided", f"content: {numbers}; it leans on what the questions are about"
+        return "undecided", f"content: {numbers}; it depends on what the questions are about"
     return None, f"content: {numbers}"

@@ -1,4 +1,4 @@
-"""Settings of the falsification cards, and the written rule of their verdict."""
+"""Settings of the falsification tests, and the written rule of the verdict."""
 
 from dataclasses import dataclass
 
@@ -8,34 +8,37 @@ from probe.errors import ProbeError
 
 @dataclass(frozen=True)
 class FalsifyConfig:
-    """How behaviours are put to the test.
+    """How behaviours are tested.
 
     Raises:
-        ProbeError: if a setting makes no sense, alone or beside another.
+        ProbeError: if a setting is invalid.
     """
 
     sentences: int = 60
-    """The most sentences a test."""
+    """The most sentences in each test."""
     cue_words: int = 3
-    """The most openings, and the most other words, that count as a behaviour's cues."""
+    """The most openings, and the most other words, that count as cues of a behaviour."""
     max_effect: float = 0.25
-    """What a cue may do: the share of unrelated sentences in which it fires with the cue, beyond other words."""
+    """The verdict is "cue" if cue words make the behaviour fire in more than this share of unrelated sentences, beyond
+    what other words do."""
     min_retention: float = 0.5
     """The share of the behaviour's sentences that must still fire without their cues."""
     prefixes: int = 20
-    """The most sentences that are written anew from the text before them."""
+    """The most sentences that are sampled again from the text before them; 0 skips this test."""
     samples: int = 10
-    """How often each is written anew."""
+    """The number of samples for each of these sentences."""
     stable: float = 0.8
-    """It is stable if at least this share of its samples shows the behaviour again."""
+    """A sentence is stable if at least this share of its samples shows the behaviour again."""
     temperature: float = 0.7
+    """The sampling temperature."""
     top_p: float = 0.95
+    """The probability mass of nucleus sampling."""
     max_new_tokens: int = 128
-    """The most tokens of a sentence that is written anew."""
+    """The most tokens of a sampled sentence."""
     content_directions: int = 4
-    """How many directions in which questions differ are projected out."""
+    """The number of directions in which questions differ that are projected out."""
     batch_tokens: int = 8192
-    """How many tokens, padding included, the model is given at once."""
+    """The most tokens, padding included, that the model reads at once."""
 
     def __post_init__(self) -> None:
         check_least("falsify", self, sentences=1, cue_words=1, prefixes=0, samples=1, max_new_tokens=1)
@@ -43,11 +46,11 @@ class FalsifyConfig:
         check_above_zero("falsify", self, "temperature", "top_p", "stable", "max_effect", "min_retention")
         for name in ("top_p", "stable", "max_effect", "min_retention"):
             if getattr(self, name) > 1:
-                raise ProbeError(f"falsify.{name} is {getattr(self, name)}; it is a share, so choose at most 1")
+                raise ProbeError(f"falsify.{name} is {getattr(self, name)}; it is a share; choose at most 1")
 
     @property
     def rule(self) -> str:
-        """How the verdict is reached, in words; every comparison is made with the end of a 95 % interval."""
+        """The rule of the verdict, in words; every comparison uses the end of a 95 % interval."""
         effect, kept = f"{self.max_effect:.0%}", f"{self.min_retention:.0%}"
         return (
             f"cue: its cue words make it fire in more than {effect} of unrelated sentences beyond what other words do; "

@@ -1,8 +1,8 @@
-"""Content projection: what is left of a behaviour without the directions in which the questions differ.
+"""Content projection: activations without the directions in which the questions differ.
 
-After Reliable control points (2604.02113): the leading singular directions of the centred means of each question are
-taken out of the activations. These means differ also because questions get different sentences, so the control takes
-out as many directions of means over the same sentences dealt to the questions at random.
+After *Reliable control points* (arXiv 2604.02113), the leading singular directions of the centred mean of each question
+are projected out. These means also differ because questions have different sentences, so the control projects out as
+many directions of means over sentences that are assigned to the questions at random.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ from torch import Tensor
 def without_content(
     x: Float[Tensor, "sentence d_model"], question: Sequence[int], directions: int
 ) -> Float[Tensor, "sentence d_model"]:
-    """Activations without the first ``directions`` directions in which the means of the questions differ.
+    """Project out the first ``directions`` directions in which the means of the questions differ.
 
     Args:
         x: raw activations.
-        question: which question each sentence belongs to, counted from 0.
+        question: the number of each sentence's question, from 0.
+        directions: how many directions.
 
     Returns:
-        Activations with the same overall mean; ``x`` itself where there is one question only.
+        Activations with the same overall mean; ``x`` itself if there is only one question.
     """
     groups = torch.tensor(question, dtype=torch.long)
     means = _means(x, groups)
@@ -30,8 +31,13 @@ def without_content(
     return x - (x - x.mean(0)) @ basis.T @ basis
 
 
-def dealt(question: Sequence[int], seed: int) -> list[int]:
-    """The same questions, dealt to the sentences at random."""
+def shuffled(question: Sequence[int], seed: int) -> list[int]:
+    """Assign the same questions to the sentences at random.
+
+    Args:
+        question: the number of each sentence's question.
+        seed: seeds the permutation.
+    """
     order = torch.randperm(len(question), generator=torch.Generator().manual_seed(seed))
     return [question[i] for i in order.tolist()]
 

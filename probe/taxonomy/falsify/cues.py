@@ -1,4 +1,4 @@
-"""Cue words: what the sentences of a behaviour have and others lack; putting them into a sentence, taking them out."""
+"""Cue words of a behaviour: finding them, and putting them into or taking them out of a sentence."""
 
 import random
 import re
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 from probe.taxonomy.labels import PUNCTUATION, TERM, log_odds, own_openings, standing_out, terms_of
 
-#: A cue is in a tenth of the behaviour's sentences at least, and twice as often as in the others.
+#: A cue is in at least a tenth of the behaviour's sentences, and at least twice as often as in the others.
 _SHARE, _LIFT = 0.1, 2.0
-#: How many sentences are looked at for a control word.
+#: The most sentences that are searched for a control word.
 _TRIES = 50
 
 
 @dataclass(frozen=True)
 class Cue:
-    """A word, or how a sentence opens, that is a behaviour's own."""
+    """A word or an opening that is typical of a behaviour's sentences."""
 
     text: str
-    """As it is written."""
+    """The cue as most sentences write it."""
     opening: bool
-    """Whether it stands at the beginning of a sentence."""
+    """Whether it opens a sentence."""
     z: float
-    """How distinctive it is: the z-score of its log-odds (:func:`probe.taxonomy.labels.log_odds`)."""
+    """The z-score of its log-odds (:func:`probe.taxonomy.labels.log_odds`)."""
     share: float
     """The share of the behaviour's sentences that have it."""
     elsewhere: float
@@ -31,20 +31,21 @@ class Cue:
 
     @property
     def terms(self) -> list[str]:
+        """Its words and signs."""
         return TERM.findall(self.text)
 
 
 def find_cues(texts: Sequence[str], own: Sequence[bool], most: int) -> list[Cue]:
-    """The cue words of the sentences that are ``own`` against all others.
+    """Find the cue words that distinguish a behaviour's sentences from all others.
 
     Args:
-        texts: every sentence.
-        own: which of them are the behaviour's.
-        most: how many openings at most, and how many other words.
+        texts: all sentences.
+        own: for each sentence, whether it is the behaviour's.
+        most: the most openings, and the most other words.
 
     Returns:
-        Openings first, then words that are in none of the openings; each kind most distinctive first. Numbers and
-        signs are no cues.
+        Openings first, then words that are in no opening; each kind most distinctive first. Numbers and signs are not
+        cues.
     """
     opens, words = [Counter[str](), Counter[str]()], [Counter[str](), Counter[str]()]
     sizes = [0, 0]
@@ -70,22 +71,22 @@ def find_cues(texts: Sequence[str], own: Sequence[bool], most: int) -> list[Cue]
         before_number = opening.split("#")[0].strip()
         if any(map(_is_word, before_number.split())):
             add(before_number, before_number, opens, z_opens[before_number], opening=True)
-    said = {term.lower() for cue in found.values() for term in cue.terms}
+    used = {term.lower() for cue in found.values() for term in cue.terms}
     for word in standing_out(z_words):
-        if len(found) - len([cue for cue in found.values() if cue.opening]) == most:
+        if sum(not cue.opening for cue in found.values()) == most:
             break
-        if _is_word(word) and word not in said:
+        if _is_word(word) and word not in used:
             add(word, word, words, z_words[word], opening=False)
     return list(found.values())
 
 
 def _is_word(term: str) -> bool:
-    """Whether a term has letters: a formula's signs are what a sentence says, not how it says it."""
+    """Whether a term has letters: the signs of a formula are content, not wording."""
     return any(char.isalpha() for char in term)
 
 
 def _as_written(terms: Sequence[str], texts: Sequence[str], opening: bool) -> str:
-    """The terms as most of the texts write them, with their capitals and the spaces between them."""
+    """The terms as most of the texts write them, with capitals and spaces."""
     pattern = _pattern(terms, opening)
     written = Counter(match.group().strip() for text in texts if (match := pattern.search(text)))
     return max(sorted(written), key=lambda each: written[each])
@@ -101,7 +102,7 @@ def _pattern(terms: Sequence[str], opening: bool) -> re.Pattern[str]:
 
 
 def has_cue(text: str, cues: Sequence[Cue]) -> bool:
-    """Whether a sentence has one of the cues."""
+    """Say whether a sentence has one of the cues."""
     return any(_pattern(cue.terms, cue.opening).search(text) for cue in cues)
 
 
@@ -109,7 +110,10 @@ def insert(text: str, opening: str | None, words: Sequence[str], places: Sequenc
     """Put an opening before a sentence, and words between its words.
 
     Args:
-        places: for each word a number from 0 to 1: how far into the sentence it goes.
+        text: the sentence, with the white space before it.
+        opening: what to put before it; None for nothing.
+        words: what to put between its words.
+        places: for each of the words, how far into the sentence it goes, from 0 to 1.
 
     >>> insert(" It is fun.", "Again,", ["redo"], [0.9])
     ' Again, It is redo fun.'
@@ -123,7 +127,10 @@ def insert(text: str, opening: str | None, words: Sequence[str], places: Sequenc
 
 
 def without_cues(text: str, cues: Sequence[Cue]) -> tuple[str | None, int]:
-    """A sentence without its cue words, and how many terms that took away; None if nothing is left to say.
+    """Remove the cue words from a sentence.
+
+    Returns:
+        The sentence, or None if no word is left; and the number of terms removed.
 
     >>> cue = Cue("Again,", True, 9.0, 1.0, 0.0)
     >>> without_cues(" Again, it is fun.", [cue])
@@ -137,9 +144,12 @@ def without_cues(text: str, cues: Sequence[Cue]) -> tuple[str | None, int]:
 
 
 def without_others(text: str, cues: Sequence[Cue], count: int, rng: random.Random) -> str | None:
-    """A sentence without ``count`` terms that are no cue, drawn at random; None if it has too few.
+    """Remove ``count`` random terms that are not cues from a sentence.
 
     Numbers count as terms; punctuation does not.
+
+    Returns:
+        The sentence; None if it has too few such terms.
     """
     taken = set()
     for cue in cues:
@@ -151,7 +161,7 @@ def without_others(text: str, cues: Sequence[Cue], count: int, rng: random.Rando
 
 
 def _terms(text: str) -> list[tuple[int, int]]:
-    """Where the words, signs and numbers of a text lie; not its punctuation."""
+    """The spans of the words, signs and numbers of a text, without its punctuation."""
     found = re.finditer(rf"\d+(?:[.,]\d+)*|{TERM.pattern}", text)
     return [match.span() for match in found if match.group() not in PUNCTUATION]
 
@@ -171,9 +181,12 @@ def _cut(text: str, spans: Sequence[tuple[int, int]]) -> tuple[str | None, int]:
 
 
 def control_opening(cue: Cue, others: Sequence[str], cues: Sequence[Cue], rng: random.Random) -> str | None:
-    """How another sentence opens, with as many words as a cue has, and its punctuation; None if none is fit.
+    """Take the opening of another sentence, with as many words as the cue and the cue's punctuation.
 
-    Numbers are no words here, and what has a cue in it is no control.
+    Openings with numbers or cues are skipped.
+
+    Returns:
+        The opening; None if none of the sentences tried has one.
     """
     words = [term for term in cue.terms if term not in PUNCTUATION]
     end = cue.text[max(cue.text.rfind(words[-1]) + len(words[-1]), 0) :]
@@ -187,11 +200,15 @@ def control_opening(cue: Cue, others: Sequence[str], cues: Sequence[Cue], rng: r
 
 
 def control_word(others: Sequence[str], cues: Sequence[Cue], rng: random.Random) -> str | None:
-    """A word or sign of another sentence that is no cue, in small letters or large as it stands there."""
-    said = {term.lower() for cue in cues for term in cue.terms}
+    """Take a random word or sign of another sentence that is not a cue, with its capitals.
+
+    Returns:
+        The word; None if none of the sentences tried has one.
+    """
+    used = {term.lower() for cue in cues for term in cue.terms}
     for text in rng.sample(others, min(_TRIES, len(others))):
         words = [text[start:end] for start, end in _terms(text)[1:]]
-        fit = [word for word in words if not any(char.isdigit() for char in word) and word.lower() not in said]
+        fit = [word for word in words if not any(char.isdigit() for char in word) and word.lower() not in used]
         if fit:
             return rng.choice(fit)
     return None

@@ -1,4 +1,4 @@
-"""What the falsification tests put to the test: anything that says which behaviours fire in a raw activation."""
+"""What the falsification tests need: an object that says which behaviours fire in a raw activation."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @runtime_checkable
 class Detector(Protocol):
-    """A taxonomy, or a direction and a threshold."""
+    """Says which behaviours fire in a raw activation, for example a taxonomy, or a direction with a threshold."""
 
     @property
     def site(self) -> str:
-        """Where the activations come from, as ``"resid_post.2"``."""
+        """The site of the activations, for example ``"resid_post.2"``."""
         ...
 
     @property
@@ -23,9 +23,9 @@ class Detector(Protocol):
 
     @property
     def n_behaviours(self) -> int:
-        """How many behaviours there are."""
+        """The number of behaviours."""
         ...
 
     def fires(self, x: Float[Tensor, "sentence d_model"]) -> Bool[Tensor, "sentence behaviour"]:
-        """Which behaviours fire in each raw activation: none, one or several."""
+        """Mark the behaviours that fire in each raw activation: none, one or several."""
         ...

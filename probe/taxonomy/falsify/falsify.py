@@ -1,4 +1,4 @@
-"""Putting every behaviour to the test, each test kept as soon as it is done."""
+"""Running the falsification tests of every behaviour, and saving each test as soon as it is done."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from probe.taxonomy.falsify.cues import find_cues
 from probe.taxonomy.falsify.detector import Detector
 from probe.taxonomy.falsify.paraphrase import Paraphrase, by_judge, by_rule
 from probe.taxonomy.falsify.regenerate import Stability
-from probe.taxonomy.falsify.reread import Reader
+from probe.taxonomy.falsify.reread import ContextReader
 from probe.taxonomy.judge.judge import Judge
 from probe.traces import Traces
 
@@ -41,35 +41,35 @@ def falsify(
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> list[Card]:
-    """Test whether each behaviour is about the state of the reasoning or about its cue words.
+    """Test whether each behaviour follows the state of the reasoning or its cue words.
 
-    A changed sentence is read where it stood, after the prompt and the trace before it. The tests: cue words injected
-    into other sentences, cue words removed, another wording (after *Falsification of reasoning features*, 2601.05679),
-    stability by re-generation and content projection (after *Reliable control points*, 2604.02113), each against a
-    control of its own. The verdict is that of
-    :attr:`FalsifyConfig.rule`.
+    A changed sentence is read in its context, after the prompt and the trace before it. The tests are: cue words
+    injected into other sentences, cue words removed, another wording (after *Falsification of reasoning features*,
+    arXiv 2601.05679), sampling the sentence again, and content projection (after *Reliable control points*,
+    arXiv 2604.02113). Each has its own control. :attr:`FalsifyConfig.rule` gives the verdict.
 
-    A verdict is about the sentences it was tried on: "state" says that the behaviour survived these tests, which look
-    for words; it does not say that no other surface cue could explain it.
+    A verdict holds for the sentences it was tried on. "state" means that the behaviour survived these tests of words,
+    not that no other surface cue could explain it.
 
     Args:
-        model: whose activations they are.
-        detector: what fires; a taxonomy, or anything with ``site``, ``labels``, ``n_behaviours`` and ``fires``.
+        model: the model whose activations they are.
+        detector: a taxonomy, or any object with ``site``, ``labels``, ``n_behaviours`` and ``fires``.
         traces: the traces that were harvested.
-        activations: what was harvested of them at the detector's site.
-        paraphrase: another wording of a sentence, or None where it has none.
-        judge: asked for other wordings where no ``paraphrase`` is given; failures are excluded and counted.
-        config: how many sentences, which thresholds.
-        seed: of everything that is drawn.
-        folder: each test is kept here as soon as it is done; a later call with the same arguments does what is missing.
-        progress: show a bar.
+        activations: what was harvested from them at the detector's site.
+        paraphrase: gives another wording of a sentence, or None if it has none.
+        judge: asked for other wordings if no ``paraphrase`` is given; failures are excluded and counted.
+        config: the numbers of sentences and the thresholds.
+        seed: seeds every random choice.
+        folder: each test is saved here as soon as it is done; a later call with the same arguments runs only what is
+            missing.
+        progress: show a progress bar.
 
     Returns:
         A card for each behaviour.
 
     Raises:
-        ProbeError: if the detector is none, the activations lack its site, are not finite, or are not this model's on
-            these traces; or if the folder holds the tests of something else.
+        ProbeError: if ``detector`` lacks an attribute; if the activations lack its site, are not finite or are not
+            this model's on these traces; or if the folder holds other tests.
     """
     config = config or FalsifyConfig()
     bench = _bench(model, detector, traces, activations, config, seed)
@@ -127,10 +127,10 @@ def falsify(
 
 
 def read_cards(folder: str | Path) -> list[Card]:
-    """The cards that :func:`falsify` left in ``folder``.
+    """Read the cards that :func:`falsify` saved in ``folder``.
 
     Raises:
-        ProbeError: if they are not there.
+        ProbeError: if the file is missing or damaged.
     """
     return [Card.from_dict(card) for card in read_json(Path(folder) / "cards.json")["cards"]]
 
@@ -143,14 +143,14 @@ def _bench(
     config: FalsifyConfig,
     seed: int,
 ) -> trials.Bench:
-    """Everything checked, and what fires in the sentences as they are."""
+    """Check the arguments, and mark what fires in the unchanged sentences."""
     if not isinstance(detector, Detector):
         raise ProbeError(
             f"{type(detector).__name__} cannot be falsified; give a taxonomy, or an object with site, labels, "
             "n_behaviours and fires(activations)"
         )
     if detector.site not in activations.vectors:
-        raise ProbeError(f"{detector.site} was not harvested; harvested: {', '.join(activations.sites) or 'nothing'}")
+        raise ProbeError(f"{detector.site} was not harvested; harvested: {', '.join(activations.sites) or 'no site'}")
     x = activations.vectors[detector.site].float().cpu()
     bad = int((~x.isfinite().all(1)).sum())
     if bad:
@@ -158,7 +158,7 @@ def _bench(
             f"{bad} of {len(x)} sentence vectors at {detector.site} are not finite; leave these traces out, or "
             "harvest with another dtype"
         )
-    reader = Reader.of(model, traces, activations, detector.site, config.batch_tokens)
+    reader = ContextReader.of(model, traces, activations, detector.site, config.batch_tokens)
     names = [traces[trace].problem_id for trace, _ in activations.index]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return trials.Bench(

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from probe.taxonomy.judge.judge import Judge
 
 Paraphrase = Callable[[str], str | None]
-"""Another wording of a sentence; None where it has none."""
+"""Gives another wording of a sentence, or None if it has none."""
 Rewrite = Callable[[Sequence[str], Sequence[str]], list[str | None]]
-"""Other wordings of sentences that are to do without some words."""
+"""Gives other wordings of some sentences that avoid some words."""
 
 _PROMPT = (
     "Say the following sentence of a worked solution in other words. Keep its meaning, and keep every number and "
@@ -16,12 +16,12 @@ _PROMPT = (
 
 
 def by_rule(paraphrase: Paraphrase) -> Rewrite:
-    """Rewrites one sentence after the other, whatever words it is to do without."""
+    """Rewrite each sentence with a function, which ignores the words to avoid."""
     return lambda texts, _: [paraphrase(text) for text in texts]
 
 
 def by_judge(judge: Judge) -> Rewrite:
-    """Asks a judge; an answer that is no single line of a fair length counts as none."""
+    """Ask a judge to rewrite each sentence; an answer that is not one line of a plausible length is dropped."""
 
     def rewrite(texts: Sequence[str], avoid: Sequence[str]) -> list[str | None]:
         words = f" Do not use: {', '.join(avoid)}." if avoid else ""
@@ -33,5 +33,5 @@ def by_judge(judge: Judge) -> Rewrite:
 
 def _line(answer: str | None, text: str) -> str | None:
     line = (answer or "").strip().removeprefix("Sentence:").strip().strip('"')
-    fair = line and "\n" not in line and len(line) <= 4 * len(text.strip()) + 40
-    return line if fair else None
+    plausible = line and "\n" not in line and len(line) <= 4 * len(text.strip()) + 40
+    return line if plausible else None

@@ -1,7 +1,7 @@
-"""Stability by re-generation: does the text before a sentence of a behaviour bring the behaviour about again?
+"""Stability by re-generation: does the text before a behaviour's sentence produce the behaviour again?
 
-After Reliable control points (2604.02113): from the same prefix the sentence is sampled anew several times, and it is
-stable if nearly all samples show the behaviour.
+After *Reliable control points* (arXiv 2604.02113): the sentence is sampled several times from the same prefix, and it
+is stable if nearly all samples show the behaviour.
 """
 
 from bisect import bisect_left
@@ -20,29 +20,39 @@ from probe.statistics import Interval, mean_interval, share_interval
 from probe.taxonomy.falsify.config import FalsifyConfig
 from probe.traces import split_sentences, token_starts
 
-#: Steps between looks at which rows have ended their sentence.
+#: Steps between checks of which rows have finished their sentence.
 _LOOK = 8
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What became of a behaviour's sentences that were written anew from the text before them."""
+    """How often a behaviour's sentences show it again when they are sampled from the text before them."""
 
     prefixes: int
+    """The number of sentences."""
     samples: int
+    """The number of samples of each sentence."""
     mean: float | None
-    """The mean share of samples that show the behaviour again."""
+    """The mean share of samples that show the behaviour."""
     low: float | None
-    """Its bootstrap interval at 95 %, over prefixes."""
+    """The lower end of its 95 % bootstrap interval over prefixes."""
     high: float | None
+    """The upper end of that interval."""
     stable: Interval
-    """The prefixes of which at least the share of samples that the settings ask for show it."""
+    """The share of prefixes that are stable: enough of their samples show the behaviour."""
     expected: float
-    """The share that chance would give: that of the behaviour among all sentences."""
+    """The share to expect by chance: that of the behaviour among all sentences."""
 
     @classmethod
     def of(cls, shown: Bool[np.ndarray, "prefix sample"], stable: float, expected: float, seed: int) -> "Stability":
-        """Sum up which samples of which prefixes show the behaviour."""
+        """Summarise which samples of which prefixes show the behaviour.
+
+        Args:
+            shown: whether each sample shows the behaviour.
+            stable: the share of samples that makes a prefix stable.
+            expected: the share to expect by chance.
+            seed: seeds the bootstrap.
+        """
         shares = shown.mean(1) if shown.size else np.empty(0)
         mean = mean_interval(shares, seed=seed)
         often = share_interval([bool(share >= stable - 1e-9) for share in shares])
@@ -52,10 +62,18 @@ class Stability:
 def sample_sentences(
     model: Model, prefixes: Sequence[Sequence[int]], config: FalsifyConfig, seed: int
 ) -> list[list[tuple[int, ...]]]:
-    """For each prefix, ``config.samples`` samples of the sentence that comes next, as token ids.
+    """Sample the sentence that follows each prefix ``config.samples`` times.
 
-    A token belongs to the sentence in which its first character is, as in traces. Where the model ends there, the
-    sentence is empty.
+    A token belongs to the sentence that has its first character, as in traces.
+
+    Args:
+        model: the model that samples.
+        prefixes: token ids, the prompt included.
+        config: the number of samples, temperature, top_p and limits.
+        seed: seeds the sampling.
+
+    Returns:
+        For each prefix, the token ids of each sample; empty where the model ends its text at once.
     """
     generator = torch.Generator().manual_seed(seed)
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
@@ -74,14 +92,14 @@ def sample_sentences(
 def _continue(
     model: Model, prefixes: Sequence[Sequence[int]], config: FalsifyConfig, generator: torch.Generator
 ) -> list[list[int]]:
-    """Samples of each prefix, next to each other, at least up to the end of their first sentence."""
+    """Samples of each prefix, next to each other, at least up to the end of the first sentence."""
     out: list[list[int]] = [[] for _ in range(len(prefixes) * config.samples)]
     alive = list(range(len(out)))
     runner = Runner(model, prefixes, config.max_new_tokens)
     logits = runner.prefill().logits.repeat_interleave(config.samples, 0)
     runner.repeat(config.samples)
     if not logits.isfinite().all():
-        raise ProbeError(f"{model.name} gives logits that are no numbers; load it in float32, or mend its weights")
+        raise ProbeError(f"{model.name} gives logits that are not finite; load it in float32, or check its weights")
     for i in range(config.max_new_tokens):
         chances = nucleus(logits.cpu(), config.temperature, config.top_p)
         tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
@@ -105,7 +123,7 @@ def _continue(
 
 
 def nucleus(logits: Float[Tensor, "row vocab"], temperature: float, top_p: float) -> Float[Tensor, "row vocab"]:
-    """The chances of each token, of which only the likeliest that together reach ``top_p`` are kept."""
+    """The probabilities of the likeliest tokens that together reach ``top_p``; the others are zero."""
     chances, order = (logits.float() / temperature).softmax(-1).sort(-1, descending=True)
     chances[chances.cumsum(-1) - chances >= top_p] = 0
     kept = torch.zeros_like(chances).scatter_(-1, order, chances)

@@ -1,8 +1,8 @@
-"""Reading a changed sentence where it stood: the prompt, the trace before it as it was, then the new words.
+"""Reading a changed sentence in its context: the prompt, the trace before it, then the new words.
 
-The text before keeps the trace's own token ids, and a sentence's vector is the mean over its tokens, by the harvest
-that made the activations. What is changed is the text of the sentence's own tokens, so that the white space that a
-tokenizer glues to a full stop stays where it was.
+The text before keeps the trace's own token ids, and a sentence's vector is the mean over its tokens, as in the harvest.
+The text of the sentence's own tokens is what changes, so white space that a tokenizer joins to a full stop stays in
+place.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,29 +17,36 @@ from probe.errors import ProbeError
 from probe.models import Model
 from probe.traces import Traces
 
-#: Tokens of context that a new sentence is encoded with where it cannot be encoded alone.
+#: Tokens of context that a new sentence is encoded with if it cannot be encoded alone.
 _TAIL = 8
-#: How far a vector may be from the one that was harvested, relative to its length; number formats differ by less.
+#: The largest distance between a vector and the harvested one, relative to its length; dtypes differ by less.
 _SAME = 0.05
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads sentences of some traces, changed or not, in their places."""
+class ContextReader:
+    """Reads the sentences of some traces, changed or not, in their context."""
 
     model: Model
     site: str
     documents: Sequence[Document]
-    """One a trace."""
+    """One for each trace."""
     index: Sequence[tuple[int, int]]
-    """The trace and the sentence of each row."""
+    """The trace and the sentence of each row of the activations."""
     batch_tokens: int
 
     @classmethod
     def of(
         cls, model: Model, traces: Traces, activations: SentenceActivations, site: str, batch_tokens: int
-    ) -> "Reader":
-        """A reader of these traces, once it is sure that the activations are this model's on them.
+    ) -> "ContextReader":
+        """Make a reader, and check on a few rows that the activations are this model's on these traces.
+
+        Args:
+            model: the model that reads.
+            traces: the traces that were harvested.
+            activations: what was harvested from them.
+            site: the site to read.
+            batch_tokens: the most tokens that the model reads at once.
 
         Raises:
             ProbeError: if they are not.
@@ -59,26 +66,27 @@ class Reader:
             off = ((now - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-9)).max().item()
             if not off <= _SAME:
                 raise ProbeError(
-                    f"{model.name} reads these traces at {site} otherwise than the activations say (vectors differ by "
+                    f"the activations at {site} are not those of {model.name} on these traces (vectors differ by "
                     f"{off:.0%}); harvest these traces with this model"
                 )
         return reader
 
     def prefix(self, row: int) -> tuple[int, ...]:
-        """The token ids before a sentence, the prompt included."""
+        """Return the token ids before a sentence, the prompt included."""
         trace, sentence = self.index[row]
         return self.documents[trace].ids[: self.documents[trace].spans[sentence][0]]
 
     def own_ids(self, row: int) -> tuple[int, ...]:
+        """Return the token ids of a sentence."""
         trace, sentence = self.index[row]
         return self.documents[trace].ids[slice(*self.documents[trace].spans[sentence])]
 
     def text(self, row: int) -> str:
-        """What a sentence's own tokens say."""
+        """Decode the tokens of a sentence."""
         return self.model.decode(self.own_ids(row))
 
     def encode(self, row: int, text: str) -> tuple[int, ...] | None:
-        """The ids that say ``text`` in a sentence's place; None if the tokenizer has none that do exactly that."""
+        """Encode ``text`` for a sentence's place; None if no token ids decode to exactly this text there."""
         tail = self.prefix(row)[-_TAIL:]
         before = self.model.decode(tail)
         for ids in _encodings(self.model, before, text):
@@ -91,7 +99,12 @@ class Reader:
         return unknown is not None and unknown in ids and unknown not in self.own_ids(row)
 
     def read(self, rows: Sequence[int], ids: Sequence[tuple[int, ...]]) -> Float[Tensor, "sentence d_model"]:
-        """The vector of each sentence with other tokens in its place."""
+        """Compute the vector of each sentence with other tokens in its place.
+
+        Args:
+            rows: rows of the activations.
+            ids: the token ids that replace each sentence.
+        """
         return self._read([self._document(row, own) for row, own in zip(rows, ids, strict=True)])
 
     def _document(self, row: int, ids: tuple[int, ...]) -> Document:
@@ -99,7 +112,7 @@ class Reader:
         return Document((*prefix, *ids), ((len(prefix), len(prefix) + len(ids)),))
 
     def _read(self, documents: list[Document]) -> Float[Tensor, "sentence d_model"]:
-        # Equal sentences in equal places are read once.
+        # Equal sentences in the same place are read once.
         unique = list(dict.fromkeys(documents))
         read = harvest(self.model, unique, [self.site], batch_tokens=self.batch_tokens).vectors[self.site].float()
         where = {document: i for i, document in enumerate(unique)}
@@ -107,7 +120,7 @@ class Reader:
 
 
 def _encodings(model: Model, before: str, text: str) -> Iterator[list[int]]:
-    """The text alone, and then as it is after what comes before, for tokenizers that begin a text otherwise."""
+    """Encode the text alone, then after what precedes it, for tokenizers that treat the start of a text specially."""
     tokenizer = model.tokenizer
     yield list(tokenizer(text, add_special_tokens=False).input_ids)
     head = list(tokenizer(before, add_special_tokens=False).input_ids)

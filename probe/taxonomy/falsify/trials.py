@@ -1,4 +1,4 @@
-"""The tests of one behaviour: cues injected, cues removed, another wording, content projected out, written anew."""
+"""The tests of one behaviour: cues injected, cues removed, another wording, content projected out, sampled again."""
 
 import random
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from probe.statistics import share_difference, share_interval
 from probe.taxonomy.falsify.card import Trial
 from probe.taxonomy.falsify.config import FalsifyConfig
-from probe.taxonomy.falsify.content import dealt, without_content
+from probe.taxonomy.falsify.content import shuffled, without_content
 from probe.taxonomy.falsify.cues import (
     Cue,
     control_opening,
@@ -24,39 +24,41 @@ from probe.taxonomy.falsify.cues import (
 from probe.taxonomy.falsify.detector import Detector
 from probe.taxonomy.falsify.paraphrase import Rewrite
 from probe.taxonomy.falsify.regenerate import Stability, sample_sentences
-from probe.taxonomy.falsify.reread import Reader
+from probe.taxonomy.falsify.reread import ContextReader
 
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that the tests of all behaviours work on."""
+    """What the tests of all behaviours share."""
 
-    reader: Reader
+    reader: ContextReader
     detector: Detector
     x: Float[Tensor, "sentence d_model"]
     """Raw activations, in float32."""
     fires: Bool[Tensor, "sentence behaviour"]
     texts: Sequence[str]
-    """What each sentence's own tokens say."""
+    """The decoded tokens of each sentence."""
     questions: Sequence[int]
-    """Which question each sentence belongs to."""
+    """The number of each sentence's question."""
     config: FalsifyConfig
     seed: int
 
     def own(self, behaviour: int) -> list[bool]:
+        """Say in which sentences the behaviour fires."""
         return self.fires[:, behaviour].tolist()
 
     def rng(self, behaviour: int, test: str) -> random.Random:
-        """Each test draws for itself, so that none depends on which were done before."""
+        """Return the generator of one test, so that no test depends on those before it."""
         return random.Random(f"{self.seed}/{behaviour}/{test}")
 
     def pick(self, rows: Sequence[int], rng: random.Random) -> list[int]:
+        """Choose at most ``config.sentences`` random rows, in order."""
         return sorted(rng.sample(rows, min(self.config.sentences, len(rows))))
 
     def firing(self, behaviour: int, rows: Sequence[int], texts: Sequence[str | None]) -> list[bool | None]:
-        """Whether the behaviour fires in each sentence with other words in its place; None where there are none."""
+        """Say whether the behaviour fires in each row with another text in its place; None where that has no text."""
         ids = [None if text is None else self.reader.encode(row, text) for row, text in zip(rows, texts, strict=True)]
         some = [(i, row, own) for i, (row, own) in enumerate(zip(rows, ids, strict=True)) if own is not None]
         result: list[bool | None] = [None] * len(rows)
@@ -70,8 +72,8 @@ class Bench:
 def injection(bench: Bench, behaviour: int, cues: Sequence[Cue]) -> Trial:
     """Put cue words into sentences that have none and in which the behaviour does not fire.
 
-    A sentence gets one of the openings, drawn by how often the behaviour's sentences have it, and one of the words; its
-    control gets as many words that open other sentences, or occur in them, and are no cue.
+    A sentence gets one of the openings and one of the words, chosen in proportion to how often the behaviour's
+    sentences have them. Its control gets as many words that open other sentences or occur in them, and are not cues.
     """
     rng, own = bench.rng(behaviour, "injection"), bench.own(behaviour)
     others = [text for text, mine in zip(bench.texts, own, strict=True) if not mine]
@@ -86,8 +88,8 @@ def injection(bench: Bench, behaviour: int, cues: Sequence[Cue]) -> Trial:
     openings, words = [cue for cue in cues if cue.opening], [cue for cue in cues if not cue.opening]
     changed, control = [], []
     for row in rows:
-        opening = _draw(openings, rng)
-        word = _draw(words, rng)
+        opening = _choose(openings, rng)
+        word = _choose(words, rng)
         places = [rng.random()] if word else []
         other_opening = control_opening(opening, others, cues, rng) if opening else None
         other_word = control_word(others, cues, rng) if word else None
@@ -99,7 +101,7 @@ def injection(bench: Bench, behaviour: int, cues: Sequence[Cue]) -> Trial:
 
 
 def removal(bench: Bench, behaviour: int, cues: Sequence[Cue]) -> Trial:
-    """Take the cue words out of the behaviour's sentences; the control loses as many other words."""
+    """Remove the cue words from the behaviour's sentences; the control loses as many other words."""
     rng = bench.rng(behaviour, "removal")
     having = [row for row, mine in enumerate(bench.own(behaviour)) if mine and has_cue(bench.texts[row], cues)]
     rows = bench.pick(having, rng)
@@ -112,9 +114,9 @@ def removal(bench: Bench, behaviour: int, cues: Sequence[Cue]) -> Trial:
 
 
 def paraphrase(bench: Bench, behaviour: int, cues: Sequence[Cue], rewrite: Rewrite) -> Trial:
-    """The behaviour's sentences in another wording; the control is other sentences in another wording.
+    """Reword the behaviour's sentences; the control is other sentences in another wording.
 
-    A wording that keeps every cue that the sentence has is no test, and is excluded.
+    A wording that keeps every cue of the sentence tests nothing and is excluded.
     """
     rng, own = bench.rng(behaviour, "paraphrase"), bench.own(behaviour)
     rows = bench.pick([row for row, mine in enumerate(own) if mine], rng)
@@ -138,20 +140,20 @@ def paraphrase(bench: Bench, behaviour: int, cues: Sequence[Cue], rewrite: Rewri
 
 
 def content(bench: Bench, behaviour: int) -> Trial:
-    """The behaviour's sentences without what questions differ in; the control without as many other directions."""
+    """Project the directions in which questions differ out of the behaviour's sentences; the control loses others."""
     own = bench.fires[:, behaviour]
     if len(set(bench.questions)) < 2 or not own.any():
         return pairs_trial([], [], [])
     seed = bench.rng(behaviour, "content").getrandbits(31)
     hits = [
         bench.detector.fires(without_content(bench.x, questions, bench.config.content_directions)[own])[:, behaviour]
-        for questions in (bench.questions, dealt(bench.questions, seed))
+        for questions in (bench.questions, shuffled(bench.questions, seed))
     ]
     return pairs_trial([], hits[0].tolist(), hits[1].tolist())
 
 
 def stability(bench: Bench, behaviour: int) -> Stability:
-    """Write some of the behaviour's sentences anew from the text before them."""
+    """Sample some of the behaviour's sentences again from the text before them."""
     config, reader = bench.config, bench.reader
     rng = bench.rng(behaviour, "stability")
     rows = [row for row, mine in enumerate(bench.own(behaviour)) if mine and reader.prefix(row)]
@@ -169,7 +171,13 @@ def stability(bench: Bench, behaviour: int) -> Stability:
 
 
 def pairs_trial(texts: Sequence[str | None], fired: Sequence[bool | None], control: Sequence[bool | None]) -> Trial:
-    """Sum up a test and its control on the same sentences."""
+    """Summarise a test and its control on the same sentences.
+
+    Args:
+        texts: the changed sentences.
+        fired: whether the behaviour fires in each; None for an excluded one.
+        control: the same under the control.
+    """
     both = [(a, b) for a, b in zip(fired, control, strict=True) if a is not None and b is not None]
     return Trial(
         fired=share_interval(_known(fired)),
@@ -189,12 +197,12 @@ def _known(hits: Sequence[bool | None]) -> list[bool]:
     return [hit for hit in hits if hit is not None]
 
 
-def _draw(cues: Sequence[Cue], rng: random.Random) -> Cue | None:
+def _choose(cues: Sequence[Cue], rng: random.Random) -> Cue | None:
     return rng.choices(cues, [cue.share for cue in cues])[0] if cues else None
 
 
 def _proper(text: str, new: str | None, cues: Sequence[Cue]) -> str | None:
-    """A new wording that is a test: one that says something else and has lost a cue, if there was one to lose."""
+    """The new wording if it differs and has lost at least one of the cues, where there was one; otherwise None."""
     if new is None or new.strip() == text.strip() or not new.strip():
         return None
     had = [cue for cue in cues if has_cue(text, [cue])]

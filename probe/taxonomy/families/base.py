@@ -125,10 +125,10 @@ def check_distinct(x: Float[np.ndarray, "sentence d_model"], n_behaviours: int) 
     )
 
 
-def draw(n: int, most: int, seed: int) -> Int[np.ndarray, " row"]:
+def subsample(n: int, most: int, seed: int) -> Int[np.ndarray, " row"]:
     """At most ``most`` of the numbers below ``n``, in ascending order.
 
-    >>> draw(3, 5, seed=0).tolist()
+    >>> subsample(3, 5, seed=0).tolist()
     [0, 1, 2]
     """
     chosen = np.random.default_rng(seed).permutation(n)[:most]

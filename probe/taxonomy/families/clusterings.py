@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probe.taxonomy.families.base import Family, VectorsError, check_distinct, draw, unit
+from probe.taxonomy.families.base import Family, VectorsError, check_distinct, subsample, unit
 from probe.taxonomy.sae.starts import spherical_centres
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Agglomerative(Family):
         from sklearn.cluster import AgglomerativeClustering
         from sklearn.metrics.pairwise import cosine_distances
 
-        own = x[draw(len(x), self.sample, self.random_state)]
+        own = x[subsample(len(x), self.sample, self.random_state)]
         check_distinct(own, self.n_behaviours)
         if self.n_behaviours == 1:
             labels = np.zeros(len(own), dtype=np.int64)

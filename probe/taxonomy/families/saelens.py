@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.models import seeded
-from probe.taxonomy.families.base import Family, Vectors, VectorsError, draw
+from probe.taxonomy.families.base import Family, Vectors, VectorsError, subsample
 from probe.taxonomy.families.clusterings import SphericalKMeans
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SAEFamily(Family):
             raise VectorsError(f"steps is {self.steps}; at least one is needed")
 
     def _learn(self, x: Float[np.ndarray, "sentence d_model"]) -> None:
-        start = x[draw(len(x), 8192, self.random_state)]
+        start = x[subsample(len(x), 8192, self.random_state)]
         centres = SphericalKMeans(self.n_behaviours, random_state=self.random_state).fit(start).directions_
         vectors = torch.tensor(x)
         with seeded(self.random_state):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probe.taxonomy.families.base import Family, Vectors, VectorsError, draw
+from probe.taxonomy.families.base import Family, Vectors, VectorsError, subsample
 from probe.taxonomy.sae.config import SAEConfig
 from probe.taxonomy.sae.train import train_saes
 from probe.taxonomy.sae.weights import Weights
@@ -48,7 +48,7 @@ class TopKSAE(Family):
 
     def _learn(self, x: Float[np.ndarray, "sentence d_model"]) -> None:
         apart = np.zeros(len(x), dtype=bool)
-        apart[draw(len(x), len(x) // 5, self.random_state)] = True
+        apart[subsample(len(x), len(x) // 5, self.random_state)] = True
         if not apart.any() or (~apart).sum() < self.n_behaviours:
             apart[:] = True  # too few to keep any apart: they are what is trained on as well
         own, other = torch.tensor(x[~apart] if not apart.all() else x), torch.tensor(x[apart])

@@ -1,1 +1,1 @@
-"""Judges: language models that name behaviours and score the names."""
+"""Judges: LLMs that name behaviours and score the names."""

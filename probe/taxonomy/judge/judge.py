@@ -1,8 +1,8 @@
-"""What a judge is: something that answers prompts, and may fail to.
+"""The interface of a judge: an LLM that answers prompts and may fail at some.
 
-A judge is anything with a ``name`` and ``complete(prompts)``. An answer is text, or None where that one failed; what
-cannot be understood is for the asker to find out, and counts as failed too. :class:`CachedJudge` keeps the answers of
-any judge on disk; those that run a model are in ``judges.py``.
+A judge is any object with a ``name`` and ``complete(prompts)``. An answer is text, or None where it failed; the caller
+parses it and counts an answer that it cannot parse as failed. :class:`CachedJudge` keeps the answers of any judge on
+disk; the judges in ``language_models.py`` run a model.
 """
 
 import json
@@ -15,24 +15,24 @@ from tqdm.auto import tqdm
 from probe.errors import ProbeError
 from probe.files import object_hash
 
-#: Prompts handed over at once: what a kill can lose, and how often a bar moves.
+#: Prompts handed over at once: the most answers that an interruption can lose.
 _AT_ONCE = 32
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Answers prompts; the same prompt is to get the same answer."""
+    """An LLM that answers prompts; the same prompt should always get the same answer."""
 
     name: str
-    """Which judge it is, with every setting that its answers depend on: cached answers are found by it."""
+    """Identifies the judge and every setting that its answers depend on; cached answers are found by it."""
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
-        """One answer a prompt, in order; None for each that failed."""
+        """Answer each prompt, in order; None for each that failed."""
         ...
 
 
 class ScriptedJudge:
-    """A judge that is a function: a rule, or a known answer in a test.
+    """A function in place of a judge, for rules and for tests.
 
     >>> ScriptedJudge(lambda prompt: "yes" if "wait" in prompt else None).complete(["wait!", "so"])
     ['yes', None]
@@ -43,22 +43,22 @@ class ScriptedJudge:
         self.name = name
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
-        """The function's answer to each prompt."""
+        """Return the function's answer to each prompt."""
         return [self.answer(prompt) for prompt in prompts]
 
 
 class CachedJudge:
-    """A judge whose answers are kept in ``answers.jsonl``, found again by judge and prompt, and asked for only once.
+    """A judge whose answers are kept in ``answers.jsonl``, by judge and prompt, so that each is asked for only once.
 
-    Answers are written as they come, some prompts at a time, so a process that is killed pays for few of them twice.
-    Failures are not kept. A line that cannot be read, such as one cut by a kill, is an answer to be asked for again.
+    Answers are written as they come, 32 prompts at a time, so a process that is killed loses few of them. Failures are
+    not kept. A line that cannot be read, for example one cut by a kill, is asked for again.
 
     Args:
-        judge: who is asked.
+        judge: answers what is not in the cache.
         folder: where the answers are kept; several judges may share it.
 
     Attributes:
-        hits: how many answers came without asking.
+        hits: the number of answers that came from the cache.
     """
 
     def __init__(self, judge: Judge, folder: str | Path) -> None:
@@ -69,7 +69,7 @@ class CachedJudge:
         self._answers = _read_answers(self.path)
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
-        """One answer a prompt, in order; the judge is asked for those that are not there, each once."""
+        """Answer each prompt, in order; the judge is asked once for each answer that is not in the cache."""
         keys = [object_hash([self.name, prompt]) for prompt in prompts]
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
         self.hits += len(prompts) - len(missing)
@@ -93,16 +93,19 @@ class CachedJudge:
 
 
 def ask(judge: Judge, prompts: Sequence[str], *, name: str = "judge", progress: bool = False) -> list[str | None]:
-    """Every answer of a judge, asked for some prompts at a time.
+    """Ask a judge all prompts, 32 at a time.
 
     Args:
-        judge: who is asked.
-        prompts: what.
-        name: what the bar says.
-        progress: show a bar.
+        judge: the judge.
+        prompts: the prompts.
+        name: the label of the progress bar.
+        progress: show a progress bar.
+
+    Returns:
+        The answers, in order; None for each that failed.
 
     Raises:
-        ProbeError: if the judge does not give one answer a prompt.
+        ProbeError: if the judge does not give one answer for each prompt.
     """
     answers: list[str | None] = []
     with tqdm(total=len(prompts), desc=name, unit="prompt", disable=not progress) as bar:
@@ -113,15 +116,15 @@ def ask(judge: Judge, prompts: Sequence[str], *, name: str = "judge", progress: 
 
 
 def without_thinking(answer: str | None) -> str | None:
-    """What a thinking model says after its thinking; None if it never came to that.
+    """Return what a thinking model says after its thinking; None if its thinking never ends.
 
     >>> without_thinking("<think>no, or yes?</think> yes"), without_thinking("<think>no, or"), without_thinking("no")
     ('yes', None, 'no')
     """
     if answer is None:
         return None
-    said = answer.rpartition("</think>")[2]
-    return None if "<think>" in said else said.strip()
+    after = answer.rpartition("</think>")[2]
+    return None if "<think>" in after else after.strip()
 
 
 def _complete(judge: Judge, prompts: Sequence[str]) -> list[str | None]:

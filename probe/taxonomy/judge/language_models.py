@@ -1,4 +1,8 @@
-"""Judges that run a language model: one loaded here, or one behind an OpenAI-compatible endpoint."""
+"""Judges that run a language model: one loaded here, or one behind an OpenAI-compatible endpoint.
+
+The endpoint is called with urllib: ``huggingface_hub.InferenceClient`` refuses even a local server when
+``HF_HUB_OFFLINE`` is set, and sends the user's Hugging Face token to whatever server is named without a key.
+"""
 
 import http.client
 import json
@@ -24,18 +28,18 @@ _LONGEST_WAIT = 60.0
 
 
 class LocalJudge:
-    """A chat model on this machine, as ``load_model`` gives it, decoded greedily.
+    """A chat model loaded by ``load_model``, decoded greedily.
 
-    Prompts go through the tokenizer's chat template if there is one, and through the model's own prompt otherwise. A
-    prompt that leaves no room for the answer fails, and so does an answer that has not ended at the limit.
+    Prompts go through the tokenizer's chat template, or through the model's own prompt if it has none. A prompt fails
+    if it leaves no room for the answer, or if the answer does not end within the limit.
 
     Args:
-        model: the judge.
-        max_new_tokens: the longest answer; a thinking model needs room for its thinking too.
-        batch_size: prompts decoded together.
+        model: the chat model.
+        max_new_tokens: the most tokens of an answer; a thinking model needs room for its thinking too.
+        batch_size: the number of prompts decoded together.
 
     Raises:
-        ProbeError: if a limit is below one, or the answer alone would fill what the model can read.
+        ProbeError: if a limit is below one, or the answer alone could fill the model's context.
     """
 
     def __init__(self, model: Model, *, max_new_tokens: int = 256, batch_size: int = 16) -> None:
@@ -46,7 +50,7 @@ class LocalJudge:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         check_least("judge", self, max_new_tokens=1, batch_size=1)
-        # None where the architecture has no limit to its positions.
+        # None where the architecture does not limit positions.
         self._context = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
         if self._context is not None and max_new_tokens >= self._context:
             raise ProbeError(
@@ -60,10 +64,10 @@ class LocalJudge:
         self.name = f"{model.name} ({model.config.path}{revision}, {prompt}, at most {max_new_tokens} tokens)"
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
-        """One answer a prompt, in order; None for each that failed."""
+        """Answer each prompt, in order; None for each that failed."""
         ids = [self.model.prompt_ids(prompt) for prompt in prompts]
         room = float("inf") if self._context is None else self._context - self.max_new_tokens
-        # Prompts of one length together: less padding to run.
+        # Prompts of similar length together need less padding.
         fit = sorted((i for i, row in enumerate(ids) if 0 < len(row) <= room), key=lambda i: len(ids[i]))
         answers: list[str | None] = [None] * len(prompts)
         for start in range(0, len(fit), self.batch_size):
@@ -75,23 +79,24 @@ class LocalJudge:
 
 
 class EndpointJudge:
-    """A model behind an OpenAI-compatible ``/chat/completions``, asked at temperature zero, some prompts at once.
+    """A model behind an OpenAI-compatible ``/chat/completions``, asked at temperature zero, 8 prompts at once.
 
-    What a server may get over (timeouts, broken connections, statuses 408, 409, 429 and from 500) is tried again, after
-    the time it asks for; an answer that still does not come, is refused, is cut or is no chat completion is None.
+    Temporary failures (time-outs, broken connections, statuses 408, 409, 429 and from 500) are tried again after the
+    time that the server asks for. The answer is None if it still fails, is refused, is cut at the server's limit or is
+    not a chat completion.
 
     Args:
-        url: the base of the interface, such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``.
-        model: what the server calls the model.
-        key_env: the environment variable that holds the key; servers that want none are asked without.
-        timeout: seconds for one try.
-        retries: further tries for a prompt.
+        url: the base address, such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``.
+        model: the server's name of the model.
+        key_env: the environment variable that holds the key; if it is not set, no key is sent.
+        timeout: seconds before one try is given up.
+        retries: the number of further tries for a prompt.
 
     Attributes:
-        last_error: why the latest of the failed prompts failed, in words; None if none has.
+        last_error: why the last failed prompt failed; None if none has.
 
     Raises:
-        ProbeError: if the address is no http address, or a limit makes no sense.
+        ProbeError: if the address is not an http address, or a limit is invalid.
     """
 
     def __init__(
@@ -112,11 +117,10 @@ class EndpointJudge:
         self._reached = False
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
-        """One answer a prompt, in order; None for each that failed.
+        """Answer each prompt, in order; None for each that failed.
 
         Raises:
-            ProbeError: if the server wants a key or refuses it, knows no such model or address, or cannot be reached
-                at all from the first.
+            ProbeError: if the server needs a key or refuses it, has no such model or address, or was never reached.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(self._answer, prompts))
@@ -148,7 +152,7 @@ class EndpointJudge:
         turn = {"role": "user", "content": prompt}
         body = json.dumps({"model": self.model, "messages": [turn], "temperature": 0}).encode()
         request = Request(self.url, body, {"Content-Type": "application/json"})
-        # No white space: a line end would be refused in words that quote the key.
+        # Without white space: a line end would raise an error whose message quotes the key.
         if key := "".join(os.environ.get(self.key_env, "").split()):
             request.add_unredirected_header("Authorization", f"Bearer {key}")
         with urlopen(request, timeout=self.timeout) as response:
@@ -168,22 +172,22 @@ class EndpointJudge:
         return content.strip()
 
     def _refuse(self, error: HTTPError) -> None:
-        """Raise for what no other prompt could do better at; otherwise note it."""
+        """Raise what every other prompt would meet as well; otherwise record it."""
         try:
-            said = " ".join(error.read(500).decode("utf-8", "replace").split())
+            message = " ".join(error.read(500).decode("utf-8", "replace").split())
         except (OSError, http.client.HTTPException):
-            said = "nothing more"
-        self.last_error = f"HTTP {error.code}: {said}"
+            message = "no message"
+        self.last_error = f"HTTP {error.code}: {message}"
         if error.code == 401:
             if os.environ.get(self.key_env):
                 raise ProbeError(f"the judge at {self.url} refuses the key in {self.key_env}; correct it")
-            raise ProbeError(f"the judge at {self.url} wants a key; put one into the variable {self.key_env}")
+            raise ProbeError(f"the judge at {self.url} needs a key; set the environment variable {self.key_env}")
         if error.code == 404:
-            raise ProbeError(f"the judge at {self.url} knows no such address or model {self.model!r}; it says: {said}")
+            raise ProbeError(f"the judge at {self.url} has no such address or model {self.model!r}: {message}")
 
 
 def _asked_wait(error: HTTPError, otherwise: float) -> float:
-    """The seconds that the server asks to be left alone, if it says so, within reason."""
+    """The seconds that the server asks to wait, at most a minute; ``otherwise`` if it does not say."""
     try:
         return min(max(0.0, float(error.headers["Retry-After"])), _LONGEST_WAIT)
     except (TypeError, ValueError):

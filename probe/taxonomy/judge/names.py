@@ -1,6 +1,6 @@
-"""A title and a description for each behaviour, given by a judge that is shown its sentences.
+"""Titles and descriptions of behaviours by a judge that is shown their sentences.
 
-Without a judge, a taxonomy's own labels serve: see ``labels.py``.
+Labels without a judge are in ``labels.py``.
 """
 
 import re
@@ -23,14 +23,14 @@ _HEADS = re.compile(r"^[\s*_#]*(title|description)[*_]*:", re.IGNORECASE | re.MU
 
 @dataclass(frozen=True)
 class Name:
-    """What a judge calls a behaviour."""
+    """A judge's name for a behaviour."""
 
     title: str | None = None
-    """A few words; None where the judge was not asked or gave no name."""
+    """A few words; None if the judge was not asked or gave no name."""
     description: str | None = None
-    """What its sentences do, so precisely that new ones could be sorted by it."""
+    """What its sentences do, precise enough to sort new sentences by it."""
     failed: bool = False
-    """The judge was asked, and its answer failed or was no title and description."""
+    """Whether the judge was asked, but its answer failed or was not a title and a description."""
 
 
 def name_behaviours(
@@ -44,20 +44,20 @@ def name_behaviours(
 ) -> list[Name]:
     """Ask a judge for a title and a description of each behaviour (after Venhoff et al. 2025, arXiv 2510.07364).
 
-    It is shown the behaviour's strongest sentences, random ones, and, which the paper does not do, some of the other
-    behaviours to tell it from. Sentences that differ in nothing but numbers are shown once. A behaviour without
-    sentences is not asked about.
+    The judge is shown the behaviour's strongest sentences, random ones and, unlike in the paper, sentences of other
+    behaviours for contrast. Sentences that differ only in numbers are shown once. Behaviours without sentences are
+    skipped.
 
     Args:
-        judge: who is asked, one prompt a behaviour.
+        judge: answers one prompt for each behaviour.
         texts: sentences.
-        behaviours: for each the behaviour that the taxonomy assigns.
-        strengths: how strongly each behaviour answers to each sentence: the taxonomy's ``pre_activations``.
-        seed: of the random sentences.
-        progress: show a bar.
+        behaviours: the behaviour that the taxonomy assigns to each sentence.
+        strengths: the taxonomy's ``pre_activations`` of each sentence.
+        seed: seeds the choice of random sentences.
+        progress: show a progress bar.
 
     Returns:
-        One name a behaviour; those that failed say so.
+        A name for each behaviour.
 
     Raises:
         ProbeError: if sentences, behaviours and strengths do not fit together, or strengths are not numbers.

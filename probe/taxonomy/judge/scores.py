@@ -1,8 +1,7 @@
-"""How good a taxonomy's names are, as a judge sees it: consistency, completeness, independence.
+"""How good a judge finds a taxonomy's names: consistency, completeness and independence.
 
-The three scores of Venhoff et al. 2025 (arXiv 2510.07364), on held-out sentences, one prompt a decision. A failed
-answer, or one that is neither the JSON nor the plain word or number asked for, is left out and counted; it never
-scores.
+These are the three scores of Venhoff et al. 2025 (arXiv 2510.07364), on validation sentences, with one prompt for each
+decision. An answer that failed, or is neither the JSON nor the plain word or number asked for, is excluded and counted.
 """
 
 import json
@@ -21,7 +20,8 @@ from probe.errors import ProbeError
 from probe.statistics import mean_interval, share_interval
 from probe.taxonomy.judge.judge import Judge, ask, without_thinking
 
-_OTHERS = 4  # sentences of other behaviours for each of its own in a consistency sample
+#: Sentences of other behaviours for each of the behaviour's own in a consistency sample.
+_OTHERS = 4
 
 _ABOUT = "Below is a kind of step that occurs in a model's written reasoning"
 _TOPIC = "Leave aside what is being reasoned about; look only at the job done in the reasoning."
@@ -29,48 +29,49 @@ _TOPIC = "Leave aside what is being reasoned about; look only at the job done in
 
 @dataclass(frozen=True)
 class JudgedBehaviour:
-    """What the judge made of one behaviour."""
+    """The judge's scores of one behaviour."""
 
     behaviour: int
     sentences: int
-    """How many held-out sentences it has."""
+    """The number of its validation sentences."""
     consistency: float | None
-    """F1 of the judge's decisions which of some sentences belong to it."""
+    """F1 of the judge's decisions about which sentences belong to it."""
     completeness: float | None
     """How well its sentences fit it, from 0 to 1."""
     failed: int
-    """How many of those decisions could not be understood."""
+    """The number of those decisions that could not be understood."""
     note: str = ""
-    """What a reader must know about these numbers: too few sentences, no answers."""
+    """A caveat about these numbers: too few sentences, or no answers."""
 
 
 @dataclass(frozen=True)
 class JudgedScores:
-    """The three scores of a taxonomy, from 0 to 1; None where there was nothing to ask, or no answer was understood."""
+    """The three scores of a taxonomy, from 0 to 1; None if nothing was asked or no answer was understood."""
 
     consistency: float | None
-    """Mean over behaviours of the F1 of yes/no decisions."""
+    """The mean over behaviours of the F1 of yes/no decisions."""
     completeness: float | None
-    """Mean fit of random sentences to their behaviour."""
+    """The mean fit of random sentences to their behaviour."""
     independence: float | None
-    """Share of pairs of behaviours that the judge finds more different than alike."""
+    """The share of pairs of behaviours that the judge finds more different than alike."""
     intervals: dict[str, tuple[float, float] | None]
-    """95 % interval of each score: over behaviours, over sentences, over pairs."""
+    """The 95 % interval of each score: over behaviours, over sentences, over pairs."""
     by_behaviour: tuple[JudgedBehaviour, ...]
     asked: int
-    """Prompts put to the judge."""
+    """The number of prompts."""
     failed: int
-    """Prompts without an answer that could be understood; they count in no score."""
+    """The number of prompts without an answer that could be understood; no score includes them."""
     judge: str
+    """The name of the judge."""
 
     @property
     def score(self) -> float | None:
-        """The mean of the three; None if one is missing."""
+        """The mean of the three scores; None if one is missing."""
         three = [each for each in (self.consistency, self.completeness, self.independence) if each is not None]
         return fmean(three) if len(three) == 3 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return a dictionary for JSON."""
         return {
             "name": self.judge,
             "score": self.score,
@@ -95,26 +96,29 @@ def judge_scores(
     sample: int = 200,
     progress: bool = False,
 ) -> JudgedScores:
-    """Score a taxonomy's titles and descriptions against held-out sentences (Venhoff et al. 2025, arXiv 2510.07364).
+    """Score a taxonomy's titles and descriptions on validation sentences (Venhoff et al. 2025, arXiv 2510.07364).
 
-    *Consistency*: for each behaviour, is this sentence one of it, yes or no? A fifth of the sentences are, in every
-    sample, because F1 depends on that share: a behaviour with few sentences has a smaller sample. A judge that always
-    says yes gets 1/3. *Completeness*: how well do random sentences fit the behaviour they were given, 0 to 10?
-    *Independence*: how alike are two behaviours, 0 to 10? It is the share of pairs below 5.
-    A behaviour that has no held-out sentence takes part in none of the three.
+    *Consistency*: does this sentence belong to this behaviour, yes or no? In every sample a fifth of the sentences do,
+    because F1 depends on that share; a behaviour with few sentences gets a smaller sample. A judge that always says
+    yes gets 1/3. *Completeness*: how well do random sentences fit their behaviour, from 0 to 10? *Independence*: how
+    alike are two behaviours, from 0 to 10? The score is the share of pairs below 5. A behaviour without validation
+    sentences is in none of the three.
 
     Args:
-        judge: who is asked: at most ``sample`` prompts a behaviour, ``sample`` more, and one a pair.
-        titles: one a behaviour.
-        descriptions: one a behaviour; "" where there is none.
-        texts: held-out sentences.
-        behaviours: for each of them the behaviour that the taxonomy assigns, from 0.
-        seed: of the samples.
-        sample: sentences a behaviour for consistency, and sentences for completeness.
-        progress: show a bar.
+        judge: answers at most ``sample`` prompts for each behaviour, ``sample`` more, and one for each pair.
+        titles: one for each behaviour.
+        descriptions: one for each behaviour; "" where there is none.
+        texts: validation sentences.
+        behaviours: the behaviour that the taxonomy assigns to each sentence, from 0.
+        seed: seeds the samples.
+        sample: the number of sentences for each behaviour's consistency, and for completeness.
+        progress: show a progress bar.
+
+    Returns:
+        The scores.
 
     Raises:
-        ProbeError: if titles, descriptions, sentences and behaviours do not fit together, or the sample is below five.
+        ProbeError: if titles, descriptions, sentences and behaviours do not fit together, or ``sample`` is below 5.
     """
     assigned = np.asarray(behaviours.cpu() if isinstance(behaviours, Tensor) else behaviours, dtype=int)
     _check(titles, descriptions, texts, assigned, sample)
@@ -163,7 +167,7 @@ def judge_scores(
 
 
 def parse_yes_no(answer: str | None) -> bool | None:
-    """Yes or no, as that word alone or as ``{"answer": "yes"}``; None for anything else.
+    """Parse an answer that is the word yes or no alone, or ``{"answer": "yes"}``; None for anything else.
 
     >>> [parse_yes_no(said) for said in ("Yes.", '{"answer": "no"}', "yes and no", "No doubt it is", None)]
     [True, False, None, None, None]
@@ -176,7 +180,7 @@ def parse_yes_no(answer: str | None) -> bool | None:
 
 
 def parse_rating(answer: str | None) -> float | None:
-    """A number from 0 to 10, alone, as ``7/10`` or as ``{"answer": 7}``; None for anything else.
+    """Parse a number from 0 to 10 that stands alone, as ``7/10`` or as ``{"answer": 7}``; None for anything else.
 
     >>> [parse_rating(said) for said in ("7", "**8/10**", '{"answer": 2.5}', "11", "7 or 8", "true")]
     [7.0, 8.0, 2.5, None, None, None]
@@ -191,7 +195,7 @@ def parse_rating(answer: str | None) -> float | None:
 
 
 def _plain_or_json(answer: str | None) -> Any:
-    """The value under "answer" of the one JSON object in the text; the text itself if it holds none."""
+    """The value of "answer" in the JSON object in the text; the text itself if it has none."""
     text = without_thinking(answer)
     found = re.search(r"\{.*\}", text, re.DOTALL) if text else None
     if found is None:
@@ -206,30 +210,32 @@ def _check(
     titles: Sequence[str], descriptions: Sequence[str], texts: Sequence[str], assigned: np.ndarray, sample: int
 ) -> None:
     if len(titles) != len(descriptions):
-        raise ProbeError(f"{len(titles)} titles but {len(descriptions)} descriptions; give one of each a behaviour")
+        raise ProbeError(
+            f"{len(titles)} titles but {len(descriptions)} descriptions; give one of each for each behaviour"
+        )
     if len(texts) != len(assigned):
-        raise ProbeError(f"{len(texts)} sentences but {len(assigned)} behaviours; give one behaviour a sentence")
+        raise ProbeError(f"{len(texts)} sentences but {len(assigned)} behaviours; give one behaviour for each sentence")
     if not len(texts):
-        raise ProbeError("there are no held-out sentences to judge by; give some")
+        raise ProbeError("there are no validation sentences to judge; give some")
     if assigned.min() < 0 or assigned.max() >= len(titles):
         wrong = assigned.min() if assigned.min() < 0 else assigned.max()
-        raise ProbeError(f"a sentence has behaviour {wrong}, but there are titles for {len(titles)}; give one to each")
+        raise ProbeError(f"a sentence has behaviour {wrong}, but only 0 to {len(titles) - 1} have a title; add one")
     if sample < 5:
         raise ProbeError(f"sample is {sample}; it must be at least 5, because a fifth of the sentences are members")
 
 
 def _consistency_sample(assigned: np.ndarray, behaviour: int, sample: int, rng: np.random.Generator) -> list[int]:
-    """Sentences of which one in five has this behaviour."""
+    """A sample of sentences, one in five of which has this behaviour."""
     members, others = np.flatnonzero(assigned == behaviour), np.flatnonzero(assigned != behaviour)
     n = min(sample // (1 + _OTHERS), len(members), len(others) // _OTHERS)
     return [*rng.choice(members, n, replace=False).tolist(), *rng.choice(others, _OTHERS * n, replace=False).tolist()]
 
 
 def _f1(decisions: Sequence[tuple[bool, bool | None]]) -> float | None:
-    """F1 of (is one, judged to be one), at four others for each member even where some decisions failed.
+    """F1 of pairs (member, judged a member), weighted to four others for each member.
 
-    Failures that fall on one side only would otherwise change the share of members, and F1 with it. None if no decision
-    on members, or none on others, is left.
+    Without the weights, decisions that failed would change the share of members and so F1. None if no decision on
+    members, or none on others, is left.
     """
     members = [yes for member, yes in decisions if member and yes is not None]
     others = [yes for member, yes in decisions if not member and yes is not None]
@@ -242,12 +248,12 @@ def _f1(decisions: Sequence[tuple[bool, bool | None]]) -> float | None:
 def _note(size: int, others: int, own: Sequence[tuple[bool, bool | None]], f1: float | None, wanted: int) -> str:
     members = sum(member for member, _ in own)
     if not size:
-        return "no held-out sentences"
+        return "no validation sentences"
     if not own:
-        return f"only {others} sentences of other behaviours to tell it from"
+        return f"only {others} sentences of other behaviours for contrast"
     if f1 is None:
         return "no answer about its sentences, or none about others, could be understood"
-    return f"judged on {members} of its sentences, {wanted} were wanted" if members < wanted else ""
+    return f"judged on only {members} of its sentences instead of {wanted}" if members < wanted else ""
 
 
 def _shown(title: str, description: str) -> str:

@@ -1,1 +1,1 @@
-"""The search for a taxonomy: every site, family, size and seed, scored, and the rule that chooses."""
+"""The search over sites and sizes: fitting, scoring and choosing."""

@@ -1,4 +1,4 @@
-"""Finding behaviours: every site, size and seed is tried, and a written rule chooses among them."""
+"""Fitting a taxonomy: search every site, size and seed, and choose by a written rule."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from probe.activations import SentenceActivations
 from probe.taxonomy.config import TaxonomyConfig
 from probe.taxonomy.labels import label_behaviours, nearest_sentences
 from probe.taxonomy.search.grid import Grid
-from probe.taxonomy.search.scores import SentenceType, Yardstick
+from probe.taxonomy.search.scores import SentenceType
 from probe.taxonomy.search.search import Split, explore
 from probe.taxonomy.taxonomy import Taxonomy
 
@@ -28,23 +28,27 @@ def fit_taxonomy(
 
     The method is that of Venhoff et al. 2025 (arXiv 2510.07364), with biases fixed at zero and a written rule for site
     and size. A top-k SAE is trained for each site, size and seed, on sentence vectors that are centred and scaled to
-    length one. Site and size are chosen on validation data by :attr:`TaxonomyConfig.rule`, which is kept in
-    ``scores["rule"]``; true types are never looked at for it.
+    length one. :attr:`TaxonomyConfig.rule` chooses site and size on validation data and is recorded in
+    ``scores["rule"]``; it never uses true types.
 
     Args:
-        train: what the SAEs are trained on.
-        validation: what they are scored on; of other problems.
-        config: sites (empty: all that were harvested), sizes, seeds, training, rivals.
-        sentence_type: the true type of a sentence, where the problem set knows it. Only reported: ``scores["ami"]`` is
-            the adjusted mutual information of true types and behaviours on those validation sentences that have a type.
-        delimiters: what the rival called ``delimiter`` reads; see :func:`explore`.
-        folder: the taxonomy is saved there. What is finished of the search is kept in ``grid/``, and a later call with
-            the same arguments does only what is missing.
-        progress: show bars.
+        train: the sentences that the SAEs are trained on.
+        validation: the sentences that they are scored on, of other problems.
+        config: sites (empty: all that were harvested), sizes, seeds, training and baselines.
+        sentence_type: gives the true type of a sentence, where the problem set knows it. It is only reported:
+            ``scores["ami"]`` is the adjusted mutual information of types and behaviours on the validation sentences
+            that have a type.
+        delimiters: what the baseline ``delimiter`` reads; see :func:`explore`.
+        folder: the taxonomy is saved here, and the finished parts of the search in ``grid/``. A later call with the
+            same arguments computes only what is missing.
+        progress: show progress bars.
+
+    Returns:
+        The taxonomy.
 
     Raises:
         ProbeError: if a site was not harvested, an activation is not finite, or there are fewer sentences than
-            behaviours; before anything is trained.
+            behaviours. All this is checked before training.
     """
     config = config or TaxonomyConfig()
     grid = explore(
@@ -71,12 +75,16 @@ def from_grid(
     site: str | None = None,
     size: int | None = None,
 ) -> Taxonomy:
-    """The taxonomy that the grid's rule chooses, or the one at ``site`` of ``size`` if you know better.
+    """Make the taxonomy that the grid's rule chooses, or the best one of a given site and size.
 
     Args:
-        grid: what :func:`explore` found.
-        train, validation, sentence_type: as they were given to it.
-        site, size: only candidates that have these are chosen among.
+        grid: the result of :func:`explore`.
+        train, validation, sentence_type: what :func:`explore` was given.
+        site: choose only among candidates at this site; None for all.
+        size: choose only among candidates with this many behaviours; None for all.
+
+    Returns:
+        The taxonomy.
 
     Raises:
         ProbeError: if the grid has no such candidate.
@@ -85,7 +93,7 @@ def from_grid(
     best = int(np.argmax(chosen.variance_explained))
     weights = grid.weights[chosen.site, chosen.size, chosen.seeds[best]]
     split = Split.of(train, validation, chosen.site, grid.config.outlier_multiple)
-    scale = Yardstick(split.x, split.x_validation, split.texts, split.texts_validation, sentence_type)
+    on = split.scores(sentence_type)
     activations = weights.pre_activations(split.x)
     behaviours, own = activations.argmax(-1), weights.pre_activations(split.x_validation).argmax(-1)
     pair = (behaviours.numpy(), own.numpy(), chosen.size)
@@ -98,13 +106,13 @@ def from_grid(
         "variance_explained": chosen.variance_explained[best],
         "stability": chosen.stability,
         "agreement": chosen.agreement,
-        "silhouette": scale.silhouette(own.numpy()),
-        "decodability": scale.decodability(*pair),
-        "centroid_f1": scale.centroid_f1(*pair),
-        "text_f1": scale.text_f1(*pair),
-        "ami": scale.ami(own.numpy()),
+        "silhouette": on.silhouette(own.numpy()),
+        "decodability": on.decodability(*pair),
+        "centroid_f1": on.centroid_f1(*pair),
+        "text_f1": on.text_f1(*pair),
+        "ami": on.ami(own.numpy()),
         "ami_by_seed": list(chosen.ami),
-        "type_f1": scale.type_f1(own.numpy()),
+        "type_f1": on.type_f1(own.numpy()),
         "shares": (torch.bincount(own, minlength=chosen.size) / len(own)).tolist(),
         "candidates": grid.to_dicts(),
         "train_sentences": len(split.x),

@@ -1,4 +1,4 @@
-"""Every site, family and size that a taxonomy could have, with its scores, and the rule that chooses."""
+"""The candidates of a taxonomy (site, family, size) with their scores, and the rule that chooses one."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,14 +12,14 @@ from probe.taxonomy.search.scores import mean
 
 @dataclass(frozen=True)
 class Candidate:
-    """One family of one size at one site: scores on validation sentences, means over seeds."""
+    """One family with one number of behaviours at one site: scores on validation sentences, as means over seeds."""
 
     site: str
     family: str
     size: int
     seeds: tuple[int, ...]
     variance_explained: tuple[float, ...]
-    """Of each seed; where a family reconstructs nothing, the mean of a sentence's behaviour stands for it."""
+    """One value for each seed. A family without a reconstruction predicts the mean of a sentence's behaviour."""
     stability: float | None
     """Mean cosine of directions matched one to one between seeds; None for one seed."""
     agreement: float | None
@@ -31,20 +31,20 @@ class Candidate:
     centroid_f1: float | None
     """Macro F1 of the nearest mean."""
     text_f1: float | None
-    """Macro F1 of a reader of words. No part of the choice: what words alone tell may be no more than a cue."""
+    """Macro F1 of a classifier on words. The choice ignores it: what words alone predict may be a surface cue."""
     ami: tuple[float | None, ...]
-    """Adjusted mutual information with the true types, of each seed; no part of any choice."""
+    """Adjusted mutual information with the true types, for each seed; the choice ignores it."""
     used: tuple[int, ...]
-    """How many behaviours occur among validation sentences, of each seed."""
+    """How many behaviours occur among validation sentences, for each seed."""
 
     @property
     def score(self) -> float:
-        """What :attr:`TaxonomyConfig.rule` compares: the mean of five scores, of those that are there."""
+        """The mean of the five scores that :attr:`TaxonomyConfig.rule` names, leaving out those that are None."""
         five = (mean(self.variance_explained), self.silhouette, self.stability, self.agreement, self.centroid_f1)
         return mean(five) or 0.0
 
     def stable(self, least: float) -> bool:
-        """Whether stability and agreement are at least that; one seed alone has none, and none is asked of it."""
+        """Whether stability and agreement are both at least ``least``; a single seed has neither and passes."""
         return all(score is None or score >= least for score in (self.stability, self.agreement))
 
 
@@ -53,9 +53,9 @@ class Grid:
     """All candidates, and the SAEs of the taxonomy's own family.
 
     Attributes:
-        candidates: the taxonomy's own family and its rivals.
-        weights: of the own family, by site, size and seed.
-        config: what they were made with.
+        candidates: those of the taxonomy's own family and of the baselines.
+        weights: the SAEs of the taxonomy's own family, by site, size and seed.
+        config: the settings of the search.
     """
 
     candidates: tuple[Candidate, ...]
@@ -64,14 +64,18 @@ class Grid:
 
     @property
     def own(self) -> list[Candidate]:
-        """The candidates of the taxonomy's own family: rivals are compared with, and not chosen."""
+        """The candidates of the taxonomy's own family. Baselines are only compared with and never chosen."""
         return [each for each in self.candidates if each.family == self.config.family]
 
     def choose(self, site: str | None = None, size: int | None = None) -> Candidate:
-        """The candidate that :attr:`TaxonomyConfig.rule` names, among all or among those of one site or size.
+        """Choose a candidate by :attr:`TaxonomyConfig.rule`.
+
+        Args:
+            site: choose only among candidates at this site; None for all.
+            size: choose only among candidates with this many behaviours; None for all.
 
         Raises:
-            ProbeError: if there is none of that site and size.
+            ProbeError: if no candidate has that site and size.
         """
         own = [each for each in self.own if site in (None, each.site) and size in (None, each.size)]
         if not own:
@@ -83,7 +87,7 @@ class Grid:
         return min((each for each in stable if each.score >= least), key=lambda each: (each.size, -each.score))
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary a candidate, for a table or a figure; scores of seeds are averaged and kept beside it."""
+        """Return a dictionary for each candidate: the scores as means over seeds, and ``…_by_seed`` beside them."""
         chosen = self.choose()
         return [
             asdict(each)

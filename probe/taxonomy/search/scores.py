@@ -1,7 +1,7 @@
-"""How good a set of behaviours is, without a judge: scores on validation sentences.
+"""Scores of a set of behaviours that need no judge.
 
-Where a score needs something to be learned (a linear probe, centres, a reader of words), it is learned on training
-sentences and scored on validation sentences.
+A score that needs a fitted predictor (a linear probe, centres, a classifier on words) fits it on training sentences
+and is measured on validation sentences.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,19 @@ from probe.taxonomy.labels import mask
 
 SentenceType = Callable[[str], str | None]
 
-#: Sentences that a silhouette is computed on, and words that the reader of words knows.
+#: The most sentences that a silhouette is computed on, and the vocabulary of the classifier on words.
 _SILHOUETTE, _WORDS = 2000, 1000
 
 
 def stability(directions: Sequence[Float[Tensor, "behaviour d_model"]]) -> float | None:
-    """The mean cosine of directions matched one to one (Hungarian), over all pairs of seeds; None for one seed."""
+    """The mean cosine of directions matched one to one (Hungarian algorithm) over all pairs of seeds.
+
+    Args:
+        directions: the unit directions of each seed.
+
+    Returns:
+        The mean; None for one seed.
+    """
     from scipy.optimize import linear_sum_assignment
 
     means = []
@@ -33,21 +40,28 @@ def stability(directions: Sequence[Float[Tensor, "behaviour d_model"]]) -> float
 
 
 def agreement(assigned: Sequence[np.ndarray]) -> float | None:
-    """The mean adjusted mutual information of assignments, over all pairs of seeds; None for one seed."""
+    """The mean adjusted mutual information of assignments over all pairs of seeds.
+
+    Args:
+        assigned: for each seed, the behaviour of each sentence.
+
+    Returns:
+        The mean; None for one seed.
+    """
     from sklearn.metrics import adjusted_mutual_info_score
 
     scores = [adjusted_mutual_info_score(a, b) for a, b in combinations(assigned, 2)]
     return float(np.mean(scores)) if scores else None
 
 
-class Yardstick:
-    """Scores of assignments of one set of sentences; what all assignments share is computed once.
+class AssignmentScores:
+    """Scores of any assignments of one set of sentences; what all assignments share is computed once.
 
     Args:
         x: normalised training sentences.
-        x_validation: likewise, of other problems.
+        x_validation: normalised validation sentences, of other problems.
         texts, texts_validation: their texts.
-        sentence_type: the true type of a sentence, where it is known.
+        sentence_type: gives the true type of a sentence, where it is known.
     """
 
     def __init__(
@@ -63,7 +77,7 @@ class Yardstick:
         self.types = None if sentence_type is None else [sentence_type(text) for text in texts_validation]
 
     def silhouette(self, validation: np.ndarray) -> float | None:
-        """Mean silhouette by cosine distance, on at most 2,000 sentences; None if only one behaviour occurs there."""
+        """The mean silhouette by cosine distance on at most 2,000 sentences; None if only one behaviour occurs."""
         from sklearn.metrics import silhouette_score
 
         sample, distances = self._distances
@@ -73,11 +87,11 @@ class Yardstick:
         return float(silhouette_score(distances, groups, metric="precomputed"))
 
     def decodability(self, train: np.ndarray, validation: np.ndarray, size: int) -> list[float | None]:
-        """F1 of each behaviour when a linear probe (ridge regression) tells it from a sentence's activation."""
+        """F1 of each behaviour when a linear probe (ridge regression) predicts it from a sentence's activation."""
         return _f1(validation, _probe(self.x.numpy(), self.x_validation.numpy(), train, size), size)
 
     def centroid_f1(self, train: np.ndarray, validation: np.ndarray, size: int) -> list[float | None]:
-        """F1 of each behaviour when a sentence is given the behaviour whose mean is nearest by cosine."""
+        """F1 of each behaviour when the nearest mean by cosine predicts it."""
         labels = torch.as_tensor(train)
         sums = torch.zeros(size, self.x.shape[1]).index_add_(0, labels, self.x)
         cosine = self.x_validation @ torch.nn.functional.normalize(sums, dim=1).T
@@ -85,16 +99,16 @@ class Yardstick:
         return _f1(validation, cosine.argmax(1).numpy(), size)
 
     def text_f1(self, train: np.ndarray, validation: np.ndarray, size: int) -> list[float | None]:
-        """F1 of each behaviour when a reader of words (ridge regression on 1- to 3-grams) tells it from the text.
+        """F1 of each behaviour when a classifier (ridge regression on 1- to 3-grams) predicts it from the text.
 
-        The judge-free counterpart of consistency: whether the sentences of a behaviour have something in common that
-        can be learned from some and recognised in others. Numbers are masked.
+        This is consistency without a judge: do the sentences of a behaviour share something that can be learned from
+        some and recognised in others? Numbers are masked.
         """
         words, words_validation = self._words
         return _f1(validation, _probe(words, words_validation, train, size), size)
 
     def ami(self, validation: np.ndarray) -> float | None:
-        """Adjusted mutual information with the true types, on the sentences that have one; None where none has."""
+        """Adjusted mutual information with the true types over sentences that have one; None if none has."""
         from sklearn.metrics import adjusted_mutual_info_score
 
         typed = [i for i, kind in enumerate(self.types or ()) if kind is not None]
@@ -103,7 +117,7 @@ class Yardstick:
         return float(adjusted_mutual_info_score([self.types[i] for i in typed], validation[typed]))
 
     def type_f1(self, validation: np.ndarray) -> dict[str, float] | None:
-        """For each true type, the F1 of the behaviours in which it is the most frequent type, taken together."""
+        """For each true type, the F1 of the union of the behaviours in which it is the most frequent type."""
         if self.types is None or not any(self.types):
             return None
         types = np.array([kind or "" for kind in self.types])
@@ -128,22 +142,22 @@ class Yardstick:
         from sklearn.feature_extraction.text import CountVectorizer
 
         pattern = r"</?\w+>|#|[^\W\d_]+|[^\w\s]"
-        reader = CountVectorizer(
+        vectorizer = CountVectorizer(
             ngram_range=(1, 3), binary=True, max_features=_WORDS, token_pattern=pattern, preprocessor=_lower
         )
         seen = [mask(text) or "#" for text in self.texts]
-        reader.fit(seen)
+        vectorizer.fit(seen)
         words, words_validation = (
-            np.asarray(reader.transform([mask(text) for text in texts]).todense(), dtype=np.float32)
+            np.asarray(vectorizer.transform([mask(text) for text in texts]).todense(), dtype=np.float32)
             for texts in (self.texts, self.texts_validation)
         )
         return words, words_validation
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of those that are there."""
-    there = [value for value in values if value is not None]
-    return float(np.mean(there)) if there else None
+    """The mean of the values that are not None; None if all are."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _lower(text: str) -> str:
@@ -156,15 +170,15 @@ def _most_common(types: np.ndarray) -> str:
 
 
 def _probe(x: np.ndarray, x_validation: np.ndarray, train: np.ndarray, size: int) -> Int[np.ndarray, " validation"]:
-    """What a linear probe, fitted to one-hot targets, says of the validation sentences."""
+    """The predictions of a linear probe with one-hot targets on the validation sentences."""
     from sklearn.linear_model import Ridge
 
     targets = np.eye(size, dtype=np.float32)[train]
     return Ridge(alpha=1.0).fit(x, targets).predict(x_validation).reshape(len(x_validation), size).argmax(1)
 
 
-def _f1(truth: np.ndarray, told: np.ndarray, size: int) -> list[float | None]:
-    """F1 of each behaviour; None for one that is neither there nor told."""
-    both = np.bincount(truth[truth == told], minlength=size)
-    either = np.bincount(truth, minlength=size) + np.bincount(told, minlength=size)
+def _f1(truth: np.ndarray, predicted: np.ndarray, size: int) -> list[float | None]:
+    """F1 of each behaviour; None for one that neither occurs nor is predicted."""
+    both = np.bincount(truth[truth == predicted], minlength=size)
+    either = np.bincount(truth, minlength=size) + np.bincount(predicted, minlength=size)
     return [float(2 * b / e) if e else None for b, e in zip(both, either, strict=True)]

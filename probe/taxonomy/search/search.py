@@ -22,12 +22,12 @@ from probe.taxonomy.sae.normaliser import Normaliser
 from probe.taxonomy.sae.train import train_saes
 from probe.taxonomy.sae.weights import Weights
 from probe.taxonomy.search.grid import Candidate, Grid
-from probe.taxonomy.search.scores import SentenceType, Yardstick, agreement, mean, stability
+from probe.taxonomy.search.scores import AssignmentScores, SentenceType, agreement, mean, stability
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training and validation sentences of one site, normalised; outliers are left out."""
+    """The normalised training and validation sentences of one site, without outliers."""
 
     normaliser: Normaliser
     x: Float[Tensor, "sentence d_model"]
@@ -38,17 +38,22 @@ class Split:
 
     @classmethod
     def of(cls, train: SentenceActivations, validation: SentenceActivations, site: str, multiple: float) -> "Split":
-        """Raises:
-        ProbeError: if the site was not harvested, there is nothing to learn from, or a number is not finite.
+        """Normalise what was harvested at one site.
+
+        Args:
+            train, validation: the harvested sentences.
+            site: which site.
+            multiple: a sentence whose norm is this many times the median is an outlier.
+
+        Raises:
+            ProbeError: if the site was not harvested, there are too few sentences, or a number is not finite.
         """
         parts = []
-        for name, part, least in (("training", train, 2), ("validation", validation, 2)):
+        for name, part in (("training", train), ("validation", validation)):
             if site not in part.vectors:
                 raise ProbeError(f"site {site} was not harvested for {name}; harvested: {', '.join(part.sites)}")
-            if len(part) < least:
-                raise ProbeError(
-                    f"{len(part)} {name} sentences are too few for a taxonomy; at least {least} are needed"
-                )
+            if len(part) < 2:
+                raise ProbeError(f"{len(part)} {name} sentences are too few for a taxonomy; give at least 2")
             x = part.vectors[site].float()
             broken = (~x.isfinite()).any(1)
             if broken.any():
@@ -67,6 +72,10 @@ class Split:
         ]
         return cls(normaliser, z[0], z[1], texts[0], texts[1], sum(int((~keep).sum()) for keep in kept))
 
+    def scores(self, sentence_type: SentenceType | None) -> AssignmentScores:
+        """Return the scores of assignments of these sentences."""
+        return AssignmentScores(self.x, self.x_validation, self.texts, self.texts_validation, sentence_type)
+
 
 def explore(
     train: SentenceActivations,
@@ -78,25 +87,30 @@ def explore(
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Grid:
-    """Fit and score every candidate.
+    """Fit and score every candidate: each site, family and size.
 
     Args:
-        train, validation: as :func:`probe.taxonomy.fit_taxonomy` has them; ``config.sites``, or all sites harvested.
-        config: sites, sizes, family, rivals, seeds.
-        sentence_type: the true type of a sentence, where it is known. Only reported.
-        delimiters: what was harvested of :func:`probe.taxonomy.delimiter_documents`, train and validation: what the
-            rival called ``delimiter`` reads.
-        folder: each finished site is kept here, and a later call with the same arguments does only what is missing.
-        progress: show bars.
+        train: the training sentences, harvested at ``config.sites``.
+        validation: the validation sentences, of other problems.
+        config: sites (empty: all that were harvested), sizes, family, baselines and seeds.
+        sentence_type: gives the true type of a sentence, where it is known. It is only reported.
+        delimiters: training and validation activations of :func:`probe.taxonomy.delimiter_documents`, which the
+            ``delimiter`` family reads.
+        folder: each finished site is saved here; a later call with the same arguments computes only what is missing.
+        progress: show progress bars.
+
+    Returns:
+        The grid of candidates.
 
     Raises:
         ProbeError: if a site was not harvested, a number is not finite, there are fewer sentences than behaviours, the
-            delimiter family has nothing to read, or ``folder`` holds another search; before anything is trained.
+            delimiter family has nothing to read, or ``folder`` holds another search. All this is checked before
+            training.
     """
     if "delimiter" in config.rivals and delimiters is None:
         raise ProbeError(
-            "the delimiter family reads each sentence's last token: harvest probe.taxonomy.delimiter_documents of the "
-            "traces and give that as delimiters, or leave it out of taxonomy.rivals"
+            "the delimiter family reads each sentence's last token; harvest probe.taxonomy.delimiter_documents of the "
+            "traces and pass it as delimiters, or leave delimiter out of taxonomy.rivals"
         )
     sites = config.sites or train.sites
     splits = {site: Split.of(train, validation, site, config.outlier_multiple) for site in sites}
@@ -109,7 +123,7 @@ def explore(
         found = None if kept is None else _load(kept, key)
         if found is None:
             ends = None if delimiters is None else Split.of(*delimiters, site, config.outlier_multiple)
-            found = _explore_site(site, sizes[site], split, ends, config, sentence_type, progress)
+            found = _explore_site(site, sizes[site], split, ends, config, sentence_type, progress=progress)
             if kept is not None:
                 _save(kept, key, *found)
         candidates += found[0]
@@ -117,7 +131,8 @@ def explore(
     return Grid(tuple(candidates), weights, config)
 
 
-Found = tuple[list[Candidate], dict[tuple[int, int], Weights]]
+SiteSearch = tuple[list[Candidate], dict[tuple[int, int], Weights]]
+"""The candidates of one site, and the weights of each size and seed of the taxonomy's own family."""
 
 
 def _explore_site(
@@ -127,23 +142,23 @@ def _explore_site(
     ends: Split | None,
     config: TaxonomyConfig,
     sentence_type: SentenceType | None,
+    *,
     progress: bool,
-) -> Found:
+) -> SiteSearch:
     names = dict.fromkeys((config.family, *config.rivals))
-    yardstick = Yardstick(split.x, split.x_validation, split.texts, split.texts_validation, sentence_type)
+    sentence_scores = split.scores(sentence_type)
     candidates, own = [], {}
     total = len(names) * len(sizes)
     with tqdm(total=total, desc=f"taxonomies at {site}", unit="candidate", disable=not progress) as bar:
         for name in names:
-            read, scale = split, yardstick
+            read, scores = split, sentence_scores
             if name == "delimiter":
                 assert ends is not None
-                read = ends
-                scale = Yardstick(ends.x, ends.x_validation, ends.texts, ends.texts_validation, sentence_type)
+                read, scores = ends, ends.scores(sentence_type)
             trained = train_saes(read.x, read.x_validation, sizes, config) if name == "topk" else {}
             for size in sizes:
                 fitted = [trained.get((size, seed)) or _fit(name, size, seed, read.x) for seed in config.seeds]
-                candidates.append(_score(scale, site, name, size, config.seeds, fitted))
+                candidates.append(_score(scores, fitted, site=site, family=name, size=size, seeds=config.seeds))
                 if name == config.family:
                     own |= {(size, seed): each for seed, each in zip(config.seeds, fitted, strict=True)}
                 bar.update()
@@ -161,12 +176,14 @@ def _as_weights(each: Any) -> Weights:
     return Weights(each.directions_.T.contiguous(), each.directions_, 1)
 
 
-def _score(scale: Yardstick, site: str, name: str, size: int, seeds: Sequence[int], fitted: Sequence[Any]) -> Candidate:
+def _score(
+    scores: AssignmentScores, fitted: Sequence[Any], *, site: str, family: str, size: int, seeds: Sequence[int]
+) -> Candidate:
     def assigned(each: Any, x: Tensor) -> np.ndarray:
         return each.pre_activations(x).argmax(-1).numpy() if isinstance(each, Weights) else each.predict(x)
 
-    train = [assigned(each, scale.x) for each in fitted]
-    validation = [assigned(each, scale.x_validation) for each in fitted]
+    train = [assigned(each, scores.x) for each in fitted]
+    validation = [assigned(each, scores.x_validation) for each in fitted]
     pairs = list(zip(train, validation, strict=True))
 
     def by(metric: Any) -> float | None:
@@ -174,35 +191,35 @@ def _score(scale: Yardstick, site: str, name: str, size: int, seeds: Sequence[in
 
     return Candidate(
         site=site,
-        family=name,
+        family=family,
         size=size,
         seeds=tuple(seeds),
         variance_explained=tuple(
-            _explained(each, scale, *pair, size) for each, pair in zip(fitted, pairs, strict=True)
+            _explained(each, scores, *pair, size) for each, pair in zip(fitted, pairs, strict=True)
         ),
         stability=stability([each.decoder if isinstance(each, Weights) else each.directions_ for each in fitted]),
         agreement=agreement(validation),
-        silhouette=mean([scale.silhouette(each) for each in validation]),
-        decodability=by(scale.decodability),
-        centroid_f1=by(scale.centroid_f1),
-        text_f1=by(scale.text_f1),
-        ami=tuple(scale.ami(each) for each in validation),
+        silhouette=mean([scores.silhouette(each) for each in validation]),
+        decodability=by(scores.decodability),
+        centroid_f1=by(scores.centroid_f1),
+        text_f1=by(scores.text_f1),
+        ami=tuple(scores.ami(each) for each in validation),
         used=tuple(len(np.unique(each)) for each in validation),
     )
 
 
-def _explained(each: Any, scale: Yardstick, train: np.ndarray, validation: np.ndarray, size: int) -> float:
-    """Of validation sentences; where a family reconstructs nothing, its behaviour's mean stands for a sentence."""
-    x = scale.x_validation
+def _explained(each: Any, scores: AssignmentScores, train: np.ndarray, validation: np.ndarray, size: int) -> float:
+    """Variance explained of validation sentences; a family without a reconstruction uses the behaviour's mean."""
+    x = scores.x_validation
     if isinstance(each, Weights):
         return each.explained(x)
     if hasattr(each, "reconstruct"):
-        told = torch.as_tensor(each.reconstruct(x))
+        rebuilt = torch.as_tensor(each.reconstruct(x))
     else:
         labels = torch.as_tensor(train)
-        sums = torch.zeros(size, x.shape[1]).index_add_(0, labels, scale.x)
-        told = (sums / torch.bincount(labels, minlength=size).clamp(min=1)[:, None])[torch.as_tensor(validation)]
-    return 1 - ((told - x).square().sum() / (x - x.mean(0)).square().sum()).item()
+        sums = torch.zeros(size, x.shape[1]).index_add_(0, labels, scores.x)
+        rebuilt = (sums / torch.bincount(labels, minlength=size).clamp(min=1)[:, None])[torch.as_tensor(validation)]
+    return 1 - ((rebuilt - x).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
 def _save(kept: Path, key: str, candidates: Sequence[Candidate], weights: dict[tuple[int, int], Weights]) -> None:
@@ -213,23 +230,23 @@ def _save(kept: Path, key: str, candidates: Sequence[Candidate], weights: dict[t
         tensors[f"decoder.{size}.{seed}"] = each.decoder.contiguous()
     save_file(tensors, f"{kept}.safetensors")
     active = {f"{size}.{seed}": each.k for (size, seed), each in weights.items()}
-    # Written last: a site that has one is whole.
+    # Written last: a site that has this file is complete.
     write_json(f"{kept}.json", {"key": key, "candidates": [asdict(each) for each in candidates], "active": active})
 
 
-def _load(kept: Path, key: str) -> Found | None:
+def _load(kept: Path, key: str) -> SiteSearch | None:
     path = Path(f"{kept}.json")
     if not path.exists():
         return None
     about = read_json(path)
     if about.get("key") != key:
         raise ProbeError(
-            f"{kept.parent} holds a search with other settings or sentences: remove it, or name another folder"
+            f"{kept.parent} holds a search with other settings or sentences; remove it, or choose another folder"
         )
     try:
         tensors = load_file(f"{kept}.safetensors")
     except (OSError, SafetensorError):
-        return None  # a damaged file is made anew
+        return None  # a damaged file is computed again
     weights = {}
     for name, k in about["active"].items():
         size, seed = map(int, name.split("."))
