@@ -42,14 +42,14 @@ from probe.reports.diff.figures import (
     transfer_figure as transfer_figure,
 )
 from probe.reports.diff.page import diff_table as diff_table, write_diff_report as write_diff_report
+from probe.reports.discovery.cards_figure import cards_figure as cards_figure
 from probe.reports.discovery.figures import (
-    cards_figure as cards_figure,
-    grid_figure as grid_figure,
     map_figure as map_figure,
     timeline_figure as timeline_figure,
     transition_figure as transition_figure,
     usage_figure as usage_figure,
 )
+from probe.reports.discovery.grid_figure import grid_figure as grid_figure
 from probe.reports.discovery.page import (
     discovery_table as discovery_table,
     write_discovery_report as write_discovery_report,

@@ -176,6 +176,12 @@ def behaviours() -> list[dict[str, Any]]:
     return [*cards, {**dead, "vector_norm": 1.9, "mean_strength": None, "gates": 0}]
 
 
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    """Pages without the plotting library, which is 4.8 MB and takes seconds to parse; one test of each page has it."""
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "plotting")
+
+
 WriteRun = Callable[..., Path]
 
 

@@ -7,7 +7,7 @@ import pytest
 from discovered import annotated, found
 
 from probe.html import behaviour_colour
-from probe.reports.discovery.figures import (
+from probe.reports import (
     cards_figure,
     grid_figure,
     map_figure,

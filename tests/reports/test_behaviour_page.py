@@ -57,12 +57,6 @@ def contents(example):
     return deepcopy(example)
 
 
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """The plotting library takes 4.8 MB, and seconds to read; one test looks at pages that have it."""
-    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "plotting")
-
-
 @pytest.fixture
 def page(tmp_path):
     def make(contents) -> Page:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.discovery.look import GREY, dot, key, nothing, rows_of, styled
+from probe.reports.html.look import GREY, dot, key, nothing, rows_of, styled
 from probe.reports.html.numbers import interval, number, percent
 
 if TYPE_CHECKING:

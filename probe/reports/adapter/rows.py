@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from probe.reports.html.numbers import number, percent
+from probe.reports.html.numbers import estimate, interval, number, percent, value_and_interval
 
 
 def verification_rows(
@@ -71,8 +71,8 @@ def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
     if measure not in values:
         return "", ""
     write = partial(percent, digits=1) if measure == "solved" else partial(number, digits=3)
-    value, (low, high) = values[measure]["value"], values[measure]["ci"]
-    return write(value), f"[{write(low)}, {write(high)}]"
+    value, ci = value_and_interval(values[measure])
+    return write(value), interval(ci, write)
 
 
 def _both(what: str, by_latents: Mapping[str, Any], write: Callable[[Any], str]) -> dict[str, str]:
@@ -81,10 +81,8 @@ def _both(what: str, by_latents: Mapping[str, Any], write: Callable[[Any], str])
 
 
 def _nats(measured: Mapping[str, Any], digits: int = 4) -> str:
-    low, high = measured["ci"]
-    return f"{number(measured['value'], digits)} [{number(low, digits)}, {number(high, digits)}]"
+    return estimate(measured, partial(number, digits=digits))
 
 
 def _share(measured: Mapping[str, Any]) -> str:
-    low, high = measured["ci"]
-    return f"{percent(measured['value'], 1)} [{percent(low, 1)}, {percent(high, 1)}]"
+    return estimate(measured, partial(percent, digits=1))

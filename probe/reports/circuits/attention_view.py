@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from probe.circuits import Attention, Receivers
 from probe.errors import ProbeError
 from probe.files import write_text
-from probe.reports.discovery.look import short, styled
+from probe.reports.html.look import RISING, heatmap, short, styled
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from torch import Tensor
 
+    from probe.circuits import Attention, Receivers
+
 _HERE = Path(__file__).parent
-_BLUE = [[0, "rgba(47,127,193,0.03)"], [1, "#2f7fc1"]]
 _MOST = 4_000_000
 """Numbers that a view may hold; a page of more is slow to open."""
 
@@ -45,7 +45,7 @@ def attention_patterns(
     return HTML(_view(tokens, attention, names))
 
 
-def write_attention(attention: Attention, path: str | Path) -> Path:
+def write_attention(attention: "Attention", path: str | Path) -> Path:
     """All heads of an :class:`~probe.circuits.Attention` as a page of its own."""
     heads = attention.patterns.flatten(0, 1)
     n_heads = attention.patterns.shape[1]
@@ -70,50 +70,37 @@ def _view(tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", 
     return f'<div id="{name}"></div><script>{script}\nprobeAttention("{name}", {told});</script>'
 
 
-def sentence_figure(attention: Attention, layer: int, head: int) -> "Figure":
+def sentence_figure(attention: "Attention", layer: int, head: int) -> "Figure":
     """How much each sentence looks at each earlier one, for one head."""
-    from plotly.graph_objects import Figure, Heatmap
-
     pattern = attention.head(layer, head)
     n = len(attention.names)
     rows = [[float(pattern[i, j]) if j < i else None for j in range(n)] for i in range(n)]
     labels = [f"{i} {short(name, 34)}" for i, name in enumerate(attention.names)]
-    figure = Figure(
-        Heatmap(
-            z=rows,
-            x=[str(i) for i in range(n)],
-            y=labels,
-            colorscale=_BLUE,
-            zmin=0,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            hovertemplate="%{y}<br>looks at sentence %{x}: %{z:.3f}<extra></extra>",
-        )
+    figure = heatmap(
+        rows,
+        x=[str(i) for i in range(n)],
+        y=labels,
+        colorscale=RISING,
+        zmin=0,
+        hovertemplate="%{y}<br>looks at sentence %{x}: %{z:.3f}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(side="bottom", title="earlier sentence")
     return styled(figure, f"a{layer}.h{head}: mean attention between sentences", 130 + 24 * n)
 
 
-def receivers_figure(receivers: Receivers) -> "Figure":
+def receivers_figure(receivers: "Receivers") -> "Figure":
     """Kurtosis of every head: the darker, the fewer sentences it narrows attention to."""
-    from plotly.graph_objects import Figure, Heatmap
-
     values = receivers.kurtosis
-    figure = Figure(
-        Heatmap(
-            z=values.tolist(),
-            x=[f"h{i}" for i in range(values.shape[1])],
-            y=[f"block {i}" for i in receivers.layers],
-            colorscale=_BLUE,
-            text=[[f"{float(each):.1f}" for each in row] for row in values],
-            texttemplate="%{text}" if values.numel() <= 128 else None,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertemplate="%{y}, %{x}: %{z:.2f}<extra></extra>",
-        )
+    figure = heatmap(
+        values.tolist(),
+        x=[f"h{i}" for i in range(values.shape[1])],
+        y=[f"block {i}" for i in receivers.layers],
+        colorscale=RISING,
+        text=[[f"{float(each):.1f}" for each in row] for row in values],
+        written=values.numel() <= 128,
+        gap=2,
+        hovertemplate="%{y}, %{x}: %{z:.2f}<extra></extra>",
     )
     return styled(
         figure, "Receiver heads: kurtosis of what sentences get", 120 + min(44, 900 // len(values)) * len(values)

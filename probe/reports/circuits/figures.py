@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.circuits import Circuit
-from probe.reports.discovery.look import GREY, styled
+from probe.reports.html.look import BLUE, GREY, ORANGE, RISING, heatmap, styled
 from probe.reports.html.numbers import number, percent
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_CARRIES, _HOLDS_BACK = "#2f7fc1", "#c8641e"
+    from probe.circuits import Circuit
+
 _DRAWN = 60
 """Edges that are drawn, at most."""
 _WIDEST = 6.0
 
 
-def circuit_figure(circuit: Circuit, most: int = _DRAWN) -> "Figure":
+def circuit_figure(circuit: "Circuit", most: int = _DRAWN) -> "Figure":
     """The circuit's strongest edges, from the embedding below to the logits on top.
 
     Blue edges carry the metric (without them it falls), orange ones hold it back; the wider, the more.
@@ -31,7 +31,7 @@ def circuit_figure(circuit: Circuit, most: int = _DRAWN) -> "Figure":
     for name, score in reversed(edges):
         row, column = graph.edge(name)
         reader = graph.readers[column]
-        colour = _CARRIES if score < 0 else _HOLDS_BACK
+        colour = BLUE if score < 0 else ORANGE
         for target in graph.written_by(reader):
             used |= {graph.writers[row], target}
             ends = [_place(each, graph.n_heads, graph.n_layers) for each in (graph.writers[row], target)]
@@ -73,25 +73,18 @@ def circuit_figure(circuit: Circuit, most: int = _DRAWN) -> "Figure":
     return styled(figure, title, 130 + 110 * (graph.n_layers + 2)).update_yaxes(zeroline=False)
 
 
-def heads_figure(circuit: Circuit) -> "Figure":
+def heads_figure(circuit: "Circuit") -> "Figure":
     """How much of all scores leaves each head, along the circuit's edges."""
-    from plotly.graph_objects import Figure, Heatmap
-
     share = circuit.heads()
-    figure = Figure(
-        Heatmap(
-            z=share.tolist(),
-            x=[f"h{head}" for head in range(share.shape[1])],
-            y=[f"block {layer}" for layer in range(share.shape[0])],
-            colorscale=[[0, "rgba(47,127,193,0.04)"], [1, _CARRIES]],
-            zmin=0,
-            text=[[percent(float(each)) for each in row] for row in share],
-            texttemplate="%{text}",
-            hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
-            showscale=False,
-            xgap=2,
-            ygap=2,
-        )
+    figure = heatmap(
+        share.tolist(),
+        x=[f"h{head}" for head in range(share.shape[1])],
+        y=[f"block {layer}" for layer in range(share.shape[0])],
+        colorscale=RISING,
+        zmin=0,
+        text=[[percent(float(each)) for each in row] for row in share],
+        gap=2,
+        hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
     )
     return styled(figure, "Share of the scores that leaves each head", 120 + 44 * share.shape[0])
 
@@ -112,7 +105,7 @@ def faithfulness_figure(results: Mapping[str, Any]) -> "Figure":
             y=curve["values"],
             mode="lines+markers",
             name="strongest edges",
-            line={"color": _CARRIES, "width": 2},
+            line={"color": BLUE, "width": 2},
             marker={"size": 7},
         )
     )
@@ -122,7 +115,7 @@ def faithfulness_figure(results: Mapping[str, Any]) -> "Figure":
             y=[results["kept"]],
             mode="markers",
             name="the circuit",
-            marker={"color": _HOLDS_BACK, "size": 12, "symbol": "diamond"},
+            marker={"color": ORANGE, "size": 12, "symbol": "diamond"},
         )
     )
     ticks = {"tickvals": curve["shares"], "ticktext": [percent(share, 0) for share in curve["shares"]]}

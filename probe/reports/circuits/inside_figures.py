@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from probe.reports.discovery.look import GREY, short, styled
+from probe.reports.html.look import BLUE, DIVERGING, GREY, ORANGE, RISING, heatmap, short, styled
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -14,34 +14,24 @@ if TYPE_CHECKING:
     from probe.circuits import LogitLens, PatchMap
     from probe.diff import TokenTrace
 
-_BLUE, _ORANGE = "#2f7fc1", "#c8641e"
-_SCALE = [[0, _ORANGE], [0.5, "rgba(128,128,128,0.04)"], [1, _BLUE]]
 _WORDS = 40
 """Columns of a map that have their words written in."""
 
 
 def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     """What the model would say after each block, at the last tokens of a text; the darker, the surer."""
-    from plotly.graph_objects import Figure, Heatmap
-
     first = max(0, len(lens.tokens) - last)
     layers = len(lens.said)
     sure = lens.log_prob.exp()[:, first:]
-    figure = Figure(
-        Heatmap(
-            z=sure.tolist(),
-            x=list(range(first, len(lens.tokens))),
-            y=[f"block {i}" for i in range(layers)],
-            text=[[short(word, 8) for word in row[first:]] for row in lens.said],
-            texttemplate="%{text}",
-            colorscale=[[0, "rgba(47,127,193,0.03)"], [1, _BLUE]],
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            hovertemplate="%{y}, token %{x}: %{text} (%{z:.0%})<extra></extra>",
-        )
+    figure = heatmap(
+        sure.tolist(),
+        x=list(range(first, len(lens.tokens))),
+        y=[f"block {i}" for i in range(layers)],
+        text=[[short(word, 8) for word in row[first:]] for row in lens.said],
+        colorscale=RISING,
+        zmin=0,
+        zmax=1,
+        hovertemplate="%{y}, token %{x}: %{text} (%{z:.0%})<extra></extra>",
     )
     ticks = list(range(first, len(lens.tokens)))
     figure.update_xaxes(
@@ -61,7 +51,7 @@ def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16
             x=[means[name] for name in shown],
             y=shown,
             orientation="h",
-            marker={"color": [_BLUE if means[name] > 0 else _ORANGE for name in shown]},
+            marker={"color": [BLUE if means[name] > 0 else ORANGE for name in shown]},
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
     )
@@ -76,8 +66,6 @@ def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Fig
     Args:
         tokens: of one of the texts, for the axis; the map's last column is its last token.
     """
-    from plotly.graph_objects import Figure, Heatmap
-
     layers, places = found.values.shape
     if found.by == "position":
         names = [str(i - places) for i in range(places)]
@@ -86,22 +74,16 @@ def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Fig
     else:
         names = [f"h{i}" for i in range(places)] if found.by == "head" else ["all tokens"]
     large = max(1.0, float(found.values.abs().max()))
-    figure = Figure(
-        Heatmap(
-            z=found.values.tolist(),
-            x=list(range(places)),
-            y=[f"block {i}" for i in range(layers)],
-            customdata=[names] * layers,
-            colorscale=_SCALE,
-            zmin=-large,
-            zmax=large,
-            text=[[f"{float(each):.2f}" for each in row] for row in found.values] if places <= 16 else None,
-            texttemplate="%{text}" if places <= 16 else None,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            hovertemplate="%{y}, %{customdata}: %{z:.2f}<extra></extra>",
-        )
+    figure = heatmap(
+        found.values.tolist(),
+        x=list(range(places)),
+        y=[f"block {i}" for i in range(layers)],
+        customdata=[names] * layers,
+        colorscale=DIVERGING,
+        zmin=-large,
+        zmax=large,
+        text=[[f"{float(each):.2f}" for each in row] for row in found.values] if places <= 16 else None,
+        hovertemplate="%{y}, %{customdata}: %{z:.2f}<extra></extra>",
     )
     every = 1 if places <= _WORDS else max(1, places // _WORDS + 1)
     ticks = list(range(places - 1, -1, -every))
@@ -124,7 +106,7 @@ def anchors_figure(anchors: "Anchors") -> "Figure":
             y=labels,
             orientation="h",
             name="importance",
-            marker={"color": [_BLUE if value > 0 else _ORANGE for value in anchors.importance]},
+            marker={"color": [BLUE if value > 0 else ORANGE for value in anchors.importance]},
             hovertemplate="%{y}<br>%{x:+.2f}<extra></extra>",
         )
     )
@@ -152,7 +134,7 @@ def forced_figure(forced: "ForcedAnswers") -> "Figure":
             x=list(forced.accuracy),
             y=labels[: len(forced.accuracy)],
             mode="lines+markers",
-            line={"color": _BLUE, "width": 2},
+            line={"color": BLUE, "width": 2},
             text=[short(answer, 20) for answer in forced.answers],
             hovertemplate="%{y}<br>right %{x:.0%}, commonest %{text}<extra></extra>",
         )
@@ -172,9 +154,9 @@ def token_trace_figure(trace: "TokenTrace", decay: float = 0.9) -> "Figure":
     words = [short(token, 14) for token in trace.tokens]
     figure = Figure()
     for name, values, colour, width in (
-        ("KL, thinking from base", trace.kl, _ORANGE, 1.5),
+        ("KL, thinking from base", trace.kl, ORANGE, 1.5),
         ("entropy, thinking", trace.thinking_entropy, "rgba(47,127,193,0.45)", 1.0),
-        ("its running mean", running_mean(trace.thinking_entropy, decay), _BLUE, 2.5),
+        ("its running mean", running_mean(trace.thinking_entropy, decay), BLUE, 2.5),
     ):
         figure.add_trace(
             Scatter(

@@ -4,20 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.circuits import Circuit
 from probe.files import write_text
 from probe.reports.circuits.figures import circuit_figure, faithfulness_figure, heads_figure
 from probe.reports.html.filling import fill, markup
-from probe.reports.html.numbers import number, percent
+from probe.reports.html.numbers import estimate, number, percent
+from probe.reports.html.terminal import listing
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from probe.circuits import Circuit
 
 _LISTED = 20
 """Edges in the page's table."""
 
 
-def write_circuit_report(results: Mapping[str, Any], circuit: Circuit, path: str | Path) -> Path:
+def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: str | Path) -> Path:
     """Write the page.
 
     Args:
@@ -59,17 +61,10 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
             ("others", "without as many others of their layers"),
             ("more than others", "more than others do"),
         ):
-            each = heads[name][side]
-            rows[f"{what}, {said}"] = f"{number(each['value'])} [{number(each['ci'][0])}, {number(each['ci'][1])}]"
+            rows[f"{what}, {said}"] = estimate(heads[name][side], number)
     return rows
 
 
 def circuit_table(results: Mapping[str, Any]) -> "Table":
     """The same for the terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table("", "", box=box.SIMPLE, show_header=False)
-    for name, value in circuit_rows(results).items():
-        table.add_row(name, value)
-    return table
+    return listing(circuit_rows(results).items())

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.discovery.look import GREY, styled
+from probe.reports.html.look import BLUE, DIVERGING, GREY, ORANGE, RISING, heatmap, styled
 from probe.reports.html.numbers import number, percent
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_BLUE, _ORANGE = "#2f7fc1", "#c8641e"
-_SCALE = [[0, _ORANGE], [0.5, "rgba(128,128,128,0.04)"], [1, _BLUE]]
 _NAMED = 10
 """Heads that have a line of their own in a series."""
 
@@ -21,31 +19,25 @@ def shift_figure(heads: Mapping[str, Any]) -> "Figure":
     Args:
         heads: ``heads`` of the ``results.json`` of ``probe diff``.
     """
-    from plotly.graph_objects import Figure, Heatmap
-
     before, after, p = heads["before"], heads["after"], heads["p"]
     change = [[b - a for a, b in zip(*rows, strict=True)] for rows in zip(before, after, strict=True)]
     large = max((abs(each) for row in change for each in row), default=1.0) or 1.0
     small = len(before[0]) * len(before) <= 128
-    figure = Figure(
-        Heatmap(
-            z=change,
-            x=[f"h{i}" for i in range(len(before[0]))],
-            y=[f"block {i}" for i in range(len(before))],
-            colorscale=_SCALE,
-            zmin=-large,
-            zmax=large,
-            text=[
-                [f"{percent(a)}→{percent(b)}" for a, b in zip(*rows, strict=True)]
-                for rows in zip(before, after, strict=True)
-            ],
-            texttemplate="%{text}" if small else None,
-            customdata=p,
-            showscale=False,
-            xgap=3,
-            ygap=3,
-            hovertemplate="%{y}, %{x}: %{text} (p %{customdata:.3f})<extra></extra>",
-        )
+    figure = heatmap(
+        change,
+        x=[f"h{i}" for i in range(len(before[0]))],
+        y=[f"block {i}" for i in range(len(before))],
+        colorscale=DIVERGING,
+        zmin=-large,
+        zmax=large,
+        text=[
+            [f"{percent(a)}→{percent(b)}" for a, b in zip(*rows, strict=True)]
+            for rows in zip(before, after, strict=True)
+        ],
+        written=small,
+        customdata=p,
+        gap=3,
+        hovertemplate="%{y}, %{x}: %{text} (p %{customdata:.3f})<extra></extra>",
     )
     for layer, row in enumerate(p):
         for head, value in enumerate(row):
@@ -120,8 +112,6 @@ def transfer_figure(found: Mapping[str, Any], title: str) -> "Figure":
     Args:
         found: ``direction`` or ``truth`` of the ``results.json`` of ``probe diff``.
     """
-    from plotly.graph_objects import Figure, Heatmap
-
     models = ("base", "thinking")
     values = [[found["accuracy"][of][on] for on in models] for of in models]
     steered = [[found["steered"][of][on] for on in models] for of in models]
@@ -129,21 +119,16 @@ def transfer_figure(found: Mapping[str, Any], title: str) -> "Figure":
         [f"probe {percent(a)}" + ("" if s is None else f"<br>steering {number(s)}") for a, s in zip(*rows, strict=True)]
         for rows in zip(values, steered, strict=True)
     ]
-    figure = Figure(
-        Heatmap(
-            z=values,
-            x=[f"on {on}" for on in models],
-            y=[f"of {of}" for of in models],
-            text=text,
-            texttemplate="%{text}",
-            colorscale=[[0, "rgba(47,127,193,0.02)"], [1, _BLUE]],
-            zmin=0.5,
-            zmax=1,
-            showscale=False,
-            xgap=3,
-            ygap=3,
-            hoverinfo="skip",
-        )
+    figure = heatmap(
+        values,
+        x=[f"on {on}" for on in models],
+        y=[f"of {of}" for of in models],
+        text=text,
+        colorscale=RISING,
+        zmin=0.5,
+        zmax=1,
+        gap=3,
+        hoverinfo="skip",
     )
     figure.update_yaxes(autorange="reversed")
     return styled(figure, title, 250)
@@ -165,7 +150,7 @@ def latents_figure(found: Mapping[str, Any]) -> "Figure":
             mode="markers",
             text=[f"latent {i}" for i in active],
             marker={
-                "color": [_ORANGE if i in set(found["thinking_only"]) else _BLUE for i in active],
+                "color": [ORANGE if i in set(found["thinking_only"]) else BLUE for i in active],
                 "size": 7,
                 "opacity": 0.7,
             },

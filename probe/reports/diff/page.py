@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from probe.files import write_text
 from probe.reports.diff.figures import latents_figure, series_figure, shift_figure, transfer_figure
 from probe.reports.html.filling import fill, markup, whole
-from probe.reports.html.numbers import number, percent
+from probe.reports.html.numbers import estimate, interval, number, percent
+from probe.reports.html.terminal import listing
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_FIGURES = ("heads", "series", "direction", "truth", "latents")
 _FIGURES = ("heads", "series", "direction", "truth", "latents")
 _KEYS = ("heads", "direction", "truth", "knowledge", "latents", "effects", "series", "agreement", "chance")
 
@@ -50,15 +50,11 @@ def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
     """What the heads that grew do when they are changed: way, measure, whole, changed, others, difference."""
     if not effects:
         return []
-
-    def said(each: Mapping[str, Any]) -> str:
-        return f"{number(each['value'])} [{number(each['ci'][0])}, {number(each['ci'][1])}]"
-
     return [
         (
             "ablated (resample)" if way == "resample" else f"× {way}",
             measure,
-            *(said(sides[side]) for side in ("whole", "changed", "others", "more than others")),
+            *(estimate(sides[side], number) for side in ("whole", "changed", "others", "more than others")),
         )
         for way, measures in effects["ways"].items()
         for measure, sides in measures.items()
@@ -73,7 +69,7 @@ def agreement_rows(
         (
             f"{' and '.join(each['runs'])}: correlation of heads' changes",
             number(each["value"]),
-            f"[{number(each['null'][0])}, {number(each['null'][1])}], p {number(each['p'], 3)}",
+            f"{interval(each['null'], number)}, p {number(each['p'], 3)}",
         )
         for each in agreements or ()
     ]
@@ -90,22 +86,18 @@ def agreement_rows(
 
 def diff_table(results: Mapping[str, Any]) -> "Table":
     """The findings for the terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table("", "", "", box=box.SIMPLE, show_header=False)
-    for each in results["findings"]:
-        table.add_row(each["part"], "differs" if each["differs"] else "same", each["said"])
-    for part, why in results["missing"].items():
-        table.add_row(part, "–", why)
-    for what, value, null in agreement_rows(results.get("agreement"), results.get("chance")):
-        table.add_row("series", value, f"{what}; by chance {null}")
+    rows = [(each["part"], "differs" if each["differs"] else "same", each["said"]) for each in results["findings"]]
+    rows += [(part, "–", why) for part, why in results["missing"].items()]
+    rows += [
+        ("series", value, f"{what}; by chance {null}")
+        for what, value, null in agreement_rows(results.get("agreement"), results.get("chance"))
+    ]
     effects = results.get("effects")
     for way, measure, *sides in effect_rows(effects):
         if measure != "count":
             names = ", ".join(effects["heads"]) if effects else ""
-            table.add_row("effect", way, f"{names}: {measure} {sides[0]} → {sides[1]}, with others {sides[2]}")
+            rows.append(("effect", way, f"{names}: {measure} {sides[0]} → {sides[1]}, with others {sides[2]}"))
     if "latents" in results:
         share = percent(results["latents"]["variance_explained"])
-        table.add_row("latents", share, "of the variance of both models' states explained by the shared SAE")
-    return table
+        rows.append(("latents", share, "of the variance of both models' states explained by the shared SAE"))
+    return listing(rows)

@@ -1,4 +1,4 @@
-"""Figures of a discovery, for Jupyter and for its page: the grid, behaviours over traces, the map, falsification.
+"""Figures of behaviours over sentences and traces, for Jupyter and for the page of a discovery.
 
 They read what ``discover.json`` holds. A behaviour has one colour and one number in all of them.
 """
@@ -12,11 +12,15 @@ import numpy as np
 from jaxtyping import Int
 
 from probe.html import behaviour_colour
-from probe.reports.discovery.look import (
+from probe.reports.html.look import (
+    BLUE,
     GREY,
     NAME,
+    ORANGE,
+    SYMBOLS,
     dot,
     heading,
+    heatmap,
     key,
     label,
     mark,
@@ -26,86 +30,15 @@ from probe.reports.discovery.look import (
     styled,
     wrapped,
 )
-from probe.reports.html.numbers import interval, number, percent
-from probe.taxonomy import Usage
+from probe.reports.html.numbers import interval, percent
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-#: The scores of a candidate, and what they are called.
-METRICS = {
-    "score": "score",
-    "variance_explained": "variance explained",
-    "stability": "stability",
-    "agreement": "seed agreement",
-    "silhouette": "silhouette",
-    "decodability": "decodability",
-    "centroid_f1": "nearest-centroid F1",
-    "text_f1": "F1 by words alone",
-    "ami": "true types (AMI)",
-}
-#: The tests of a falsification card: what was done, what a state does then, and where value and control are.
-TESTS = {
-    "injection": ("cue put in", "a state stays silent", "rate", "control"),
-    "removal": ("cue taken out", "a state still fires", "rate", "control"),
-    "paraphrase": ("paraphrased", "a state still fires", "rate", "control"),
-    "stability": ("written again", "a state comes back", "mean", "expected"),
-    "content": ("content out", "a state still fires", "rate", "control"),
-}
-# Each has a contrast of at least 3 on white and on near black.
-_BLUE, _ORANGE = "#2f7fc1", "#c8641e"
+    from probe.taxonomy import Usage
+
 _NONE = "rgba(128,128,128,0.28)"
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "triangle-down", "pentagon")
-
-
-def grid_figure(
-    grid: Sequence[Mapping[str, Any]],
-    metrics: Sequence[str] = ("score", "variance_explained", "stability", "agreement"),
-) -> "Figure":
-    """Every candidate: a column a site, a row a score, a line a family over sizes; the chosen one is ringed.
-
-    Filled candidates are as stable as the rule asks. Rows that nothing was measured for are left out.
-
-    Args:
-        grid: ``grid`` of ``discover.json``.
-        metrics: the rows, among :data:`METRICS`.
-    """
-    from plotly.subplots import make_subplots
-
-    rows = [metric for metric in metrics if any(each.get(metric) is not None for each in grid)]
-    if not rows:
-        return nothing("no candidate was scored")
-    sites = list(dict.fromkeys(each["site"] for each in grid))
-    families = list(dict.fromkeys(each["family"] for each in grid))
-    sizes = sorted({each["size"] for each in grid})
-    figure = make_subplots(
-        len(rows),
-        len(sites),
-        shared_xaxes=True,
-        shared_yaxes=True,
-        column_titles=[escape(site) for site in sites],
-        horizontal_spacing=0.02,
-        vertical_spacing=0.045,
-    )
-    for row, metric in enumerate(rows, 1):
-        scored = sorted((each for each in grid if each.get(metric) is not None), key=lambda each: each["size"])
-        for column, site in enumerate(sites, 1):
-            for i, family in enumerate(families):
-                own = [each for each in scored if (each["site"], each["family"]) == (site, family)]
-                _add_line(figure, row, column, i, [sizes.index(each["size"]) for each in own], own, metric)
-        values = [each[metric] for each in scored]
-        room = 0.12 * (max(values) - min(values)) or 0.05
-        figure.update_yaxes(range=[min(values) - room, max(values) + room], row=row)
-        figure.update_yaxes(title={"text": METRICS[metric], "font": {"size": 12}}, row=row, col=1)
-    for i, family in enumerate(families):
-        key(figure, family, behaviour_colour(i), _SYMBOLS[i % len(_SYMBOLS)])
-    key(figure, "stable enough", GREY, "circle")
-    key(figure, "not", GREY, "circle-open")
-    key(figure, "chosen", GREY, "circle-open", 15)
-    ticks = {"tickvals": list(range(len(sizes))), "ticktext": [str(size) for size in sizes]}
-    figure.update_xaxes(range=[-0.5, len(sizes) - 0.5], **ticks)
-    figure.update_xaxes(title={"text": "behaviours", "font": {"size": 12}}, row=len(rows))
-    return styled(figure, "Every candidate", 160 * len(rows) + 150, legend=56)
+"""Colour of a sentence without a behaviour."""
 
 
 def transition_figure(
@@ -122,7 +55,7 @@ def transition_figure(
         start: how many traces begin with each behaviour, for one more row.
         end: how many end with it, for one more column.
     """
-    from plotly.graph_objects import Figure, Heatmap, Scatter
+    from plotly.graph_objects import Scatter
 
     table = np.asarray(counts, dtype=int).reshape(len(names), len(names))
     below, across = [label(i, name) for i, name in enumerate(names)], [f"<b>{i}</b>" for i in range(len(names))]
@@ -148,19 +81,7 @@ def transition_figure(
     ]
     # Up to half opaque: what is written on it can be read in the page's own ink, on light and on dark.
     scale = [[0, "rgba(47,127,193,0)"], [1, "rgba(47,127,193,0.55)"]]
-    figure = Figure(
-        Heatmap(
-            z=share,
-            zmin=0,
-            zmax=1,
-            colorscale=scale,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertext=hover,
-            hoverinfo="text",
-        )
-    )
+    figure = heatmap(share, zmin=0, zmax=1, colorscale=scale, gap=2, hovertext=hover, hoverinfo="text")
     shown = [(i, j) for i, j in np.argwhere(share >= 0.005).tolist()] if len(names) <= 14 else []
     figure.add_trace(
         Scatter(
@@ -186,8 +107,6 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         traces: ``traces`` of ``discover.json``; ``AnnotatedTraces.records`` makes them.
         names: of the behaviours.
     """
-    from plotly.graph_objects import Figure, Heatmap
-
     longest = max((len(trace["sentences"]) for trace in traces), default=0)
     if not longest:
         return nothing("no trace has a sentence")
@@ -203,25 +122,20 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         hover.append([_said(sentence, names) for sentence in trace["sentences"]] + [""] * empty)
     colours = [*(behaviour_colour(i) for i in range(known)), _NONE]
     scale = [[(i + side) / len(colours), colour] for i, colour in enumerate(colours) for side in (0, 1)]
-    few = longest <= 40
-    figure = Figure(
-        Heatmap(
-            x=list(range(1, longest + 1)),
-            y=list(range(len(traces))),
-            z=z,
-            zmin=-0.5,
-            zmax=known + 0.5,
-            colorscale=scale,
-            showscale=False,
-            xgap=1,
-            ygap=3,
-            hovertext=hover,
-            hoverinfo="text",
-            hoverongaps=False,
-            text=text,
-            texttemplate="%{text}" if few else None,
-            textfont={"color": "#fff", "size": 11},
-        )
+    figure = heatmap(
+        z,
+        x=list(range(1, longest + 1)),
+        y=list(range(len(traces))),
+        zmin=-0.5,
+        zmax=known + 0.5,
+        colorscale=scale,
+        ygap=3,
+        hovertext=hover,
+        hoverinfo="text",
+        hoverongaps=False,
+        text=text,
+        written=longest <= 40,
+        textfont={"color": "#fff", "size": 11},
     )
     for i, name in enumerate(names):
         key(figure, f"{i} {name}", behaviour_colour(i), "square", 11)
@@ -235,7 +149,7 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     return styled(figure, "Traces, sentence by sentence", 22 * len(traces) + 150, legend=10)
 
 
-def usage_figure(usage: Usage | Mapping[str, Any], names: Sequence[str]) -> "Figure":
+def usage_figure(usage: "Usage | Mapping[str, Any]", names: Sequence[str]) -> "Figure":
     """The share of sentences that each behaviour takes in correct and in incorrect traces, with 95 % intervals.
 
     Without graded traces it is the share in all traces.
@@ -246,8 +160,8 @@ def usage_figure(usage: Usage | Mapping[str, Any], names: Sequence[str]) -> "Fig
     """
     from plotly.graph_objects import Figure
 
-    groups: Mapping[str, Any] = asdict(usage) if isinstance(usage, Usage) else usage
-    looks = {"correct": (_BLUE, "circle"), "incorrect": (_ORANGE, "diamond-open"), "all": (GREY, "circle")}
+    groups: Mapping[str, Any] = usage if isinstance(usage, Mapping) else asdict(usage)
+    looks = {"correct": (BLUE, "circle"), "incorrect": (ORANGE, "diamond-open"), "all": (GREY, "circle")}
     graded = [name for name in ("correct", "incorrect") if (groups.get(name) or {}).get("sentences")]
     shown = graded or [name for name in ("all",) if (groups.get(name) or {}).get("sentences")]
     if not shown:
@@ -291,7 +205,7 @@ def map_figure(found: Mapping[str, Any], names: Sequence[str]) -> "Figure":
                 y=y,
                 mode="markers",
                 name=short(f"{i} {name}", NAME),
-                marker={"color": behaviour_colour(i), "symbol": _SYMBOLS[i % len(_SYMBOLS)], "size": 6, "opacity": 0.8},
+                marker={"color": behaviour_colour(i), "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 6, "opacity": 0.8},
                 hovertext=[f"{heading(i, names)}<br>{wrapped(point[3])}" for point in own],
                 hoverinfo="text",
             )
@@ -314,104 +228,13 @@ def map_figure(found: Mapping[str, Any], names: Sequence[str]) -> "Figure":
     return styled(figure, f"{method}{said}", 520, legend=8).update_layout(legend_itemclick="toggle")
 
 
-def cards_figure(behaviours: Sequence[Mapping[str, Any]]) -> "Figure":
-    """How each behaviour stood its falsification: a column a test, dots with intervals, bars for the controls.
-
-    Args:
-        behaviours: ``behaviours`` of ``discover.json``; those without a card are left out.
-    """
-    from plotly.subplots import make_subplots
-
-    rows = [each for each in behaviours if each.get("card")]
-    tests = [name for name in TESTS if any(each["card"].get(name) for each in rows)]
-    if not tests:
-        return nothing("no behaviour was put to the test")
-    titles = [f"<b>{TESTS[name][0]}</b><br>{TESTS[name][1]}" for name in tests]
-    figure = make_subplots(1, len(tests), shared_yaxes=True, column_titles=titles, horizontal_spacing=0.045)
-    for column, name in enumerate(tests, 1):
-        what, _, value, control = TESTS[name]
-        for place, each in enumerate(rows):
-            test = each["card"].get(name) or {}
-            number_of = each.get("behaviour", place)
-            against = test.get(control)
-            note = (
-                f"<b>{number_of}</b> {short(_name(each), NAME)}<br>{what}: {percent(test.get(value), 1)} "
-                f"{interval(test.get('ci'))}, {test.get('n', '?')} sentences"
-                + ("" if against is None else f"<br>control: {percent(against, 1)}")
-            )
-            if against is not None:
-                dot(figure, place, against, None, GREY, "line-ns", note, cell=(1, column))
-            colour = behaviour_colour(number_of)
-            dot(figure, place, test.get(value), test.get("ci"), colour, "circle", note, cell=(1, column))
-    for place, each in enumerate(rows):
-        figure.add_annotation(
-            x=1.01,
-            xref="paper",
-            xanchor="left",
-            y=place,
-            yref="y",
-            text=f"<b>{escape(str(each['card'].get('verdict') or ''))}</b>",
-            showarrow=False,
-        )
-    figure.update_annotations(font_size=12)
-    figure.update_xaxes(tickformat=".0%", range=[-0.06, 1.06], tickvals=[0, 0.5, 1], ticktext=["0", "50%", "100"])
-    rows_of(figure, [label(each.get("behaviour", place), _name(each)) for place, each in enumerate(rows)])
-    key(figure, "control", GREY, "line-ns", 13)
-    figure = styled(figure, "Falsification", 34 * max(len(rows), 2) + 150, legend=34)
-    return figure.update_layout(margin={"r": 92, "t": 90})
-
-
 def _tail(problem_id: object, most: int = 22) -> str:
     """The end of a name, by which problems of one set are told apart."""
     text = str(problem_id)
     return escape(text if len(text) <= most else f"…{text[1 - most :]}")
 
 
-def _name(behaviour: Mapping[str, Any]) -> str:
-    return behaviour.get("name") or behaviour.get("label") or "no name"
-
-
 def _said(sentence: Mapping[str, Any], names: Sequence[str]) -> str:
     behaviour, kind = sentence.get("behaviour"), sentence.get("type")
     head = "<b>no behaviour</b>" if behaviour is None else heading(behaviour, names)
     return f"{head}{'' if kind is None else f' · truly {escape(str(kind))}'}<br>{wrapped(sentence.get('text'))}"
-
-
-def _add_line(
-    figure: "Figure", row: int, column: int, family: int, x: list[int], members: list[Mapping[str, Any]], metric: str
-) -> None:
-    """One family at one site over sizes; filled where it is stable enough, ringed where the choice fell."""
-    from plotly.graph_objects import Scatter
-
-    colour, symbol = behaviour_colour(family), _SYMBOLS[family % len(_SYMBOLS)]
-    y = [each[metric] for each in members]
-    figure.add_trace(
-        Scatter(
-            x=x,
-            y=y,
-            mode="lines+markers",
-            showlegend=False,
-            line={"color": colour, "width": 1.8},
-            marker={
-                "symbol": [symbol if each.get("passes") else f"{symbol}-open" for each in members],
-                "size": 8,
-                "color": colour,
-                "line": {"color": colour, "width": 1.8},
-            },
-            hovertext=[_candidate(each) for each in members],
-            hoverinfo="text",
-        ),
-        row,
-        column,
-    )
-    chosen = [n for n, each in enumerate(members) if each.get("chosen")]
-    ring = {"symbol": "circle-open", "size": 19, "color": colour, "line": {"width": 3}}
-    if chosen:
-        at = {"x": [x[n] for n in chosen], "y": [y[n] for n in chosen]}
-        figure.add_trace(Scatter(**at, mode="markers", showlegend=False, hoverinfo="skip", marker=ring), row, column)
-
-
-def _candidate(each: Mapping[str, Any]) -> str:
-    lines = [f"<b>{escape(each['family'])}, {each['size']} behaviours</b> at {escape(each['site'])}"]
-    lines += [f"{said}: {number(each[metric])}" for metric, said in METRICS.items() if each.get(metric) is not None]
-    return "<br>".join(lines + (["<b>chosen</b>"] if each.get("chosen") else []))

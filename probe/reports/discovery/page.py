@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 from probe.errors import ProbeError
 from probe.files import read_json, write_text
 from probe.html import behaviour_colour
-from probe.reports.discovery.figures import (
-    METRICS,
-    TESTS,
-    cards_figure,
-    grid_figure,
-    map_figure,
-    timeline_figure,
-    transition_figure,
-    usage_figure,
-)
+from probe.reports.discovery.cards_figure import TESTS, cards_figure
+from probe.reports.discovery.figures import map_figure, timeline_figure, transition_figure, usage_figure
+from probe.reports.discovery.grid_figure import METRICS, grid_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import number, percent
 

@@ -1,33 +1,78 @@
-"""How numbers are written, the same on the page, in the figures and on the terminal."""
+"""How numbers and intervals are written: the same on pages, in figures and on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 MISSING = "–"
 
+Write = Callable[[float | None], str]
+"""Writes one number."""
+
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """
+    """Write a share in percent.
+
     >>> percent(0.784), percent(-0.28), percent(0.0471, 1), percent(None)
     ('78%', '−28%', '4.7%', '–')
     """
     return MISSING if share is None else f"{_signed(100 * share, digits)}%"
 
 
-def interval(low_high: Sequence[float] | None) -> str:
-    """An interval of shares, in percent.
-
-    >>> interval([0.716, 0.84]), interval([-0.05, 0.1]), interval(None)
-    ('[72, 84]', '[−5, 10]', '')
-    """
-    return "" if low_high is None else f"[{_signed(100 * low_high[0], 0)}, {_signed(100 * low_high[1], 0)}]"
-
-
 def number(value: float | None, digits: int = 2) -> str:
-    """
+    """Write a number with a fixed number of decimal places.
+
     >>> number(3.14159), number(12345, 0), number(None)
     ('3.14', '12,345', '–')
     """
     return MISSING if value is None else _signed(value, digits)
+
+
+def points(share: float | None, digits: int = 0) -> str:
+    """Write a share in percent without the sign, as in the interval beside a percentage.
+
+    >>> points(0.784)
+    '78'
+    """
+    return percent(share, digits).removesuffix("%")
+
+
+def interval(ci: Sequence[float] | None, write: Write = points) -> str:
+    """Write an interval; nothing where there is none.
+
+    Args:
+        ci: both ends.
+        write: how each end is written: in percent unless given.
+
+    >>> interval([0.716, 0.84]), interval([0.716, 0.84], number), interval(None)
+    ('[72, 84]', '[0.72, 0.84]', '')
+    """
+    return "" if ci is None or None in ci else f"[{write(ci[0])}, {write(ci[1])}]"
+
+
+def value_and_interval(entry: Any) -> tuple[float | None, tuple[float, float] | None]:
+    """Read an estimate as the files of a run hold it: ``{"value": 0.8, "ci": [0.7, 0.9]}``, a bare number, or None.
+
+    >>> value_and_interval({"value": 0.8, "ci": None}), value_and_interval(0.5)
+    ((0.8, None), (0.5, None))
+    """
+    if not isinstance(entry, Mapping):
+        return entry, None
+    ci = entry.get("ci")
+    return entry.get("value"), (ci[0], ci[1]) if ci and None not in ci else None
+
+
+def estimate(entry: Any, write: Write = percent) -> str:
+    """Write an estimate with its interval, if there is one.
+
+    Args:
+        entry: see :func:`value_and_interval`.
+        write: how each number is written. In percent, the ends of the interval have no sign of their own.
+
+    >>> estimate({"value": 0.8, "ci": [0.716, 0.84]}), estimate({"value": 0.8, "ci": None}, number)
+    ('80% [72, 84]', '0.80')
+    """
+    value, ci = value_and_interval(entry)
+    return f"{write(value)} {interval(ci, points if write is percent else write)}".rstrip()
 
 
 def _signed(value: float, digits: int) -> str:

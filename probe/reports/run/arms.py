@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from probe.reports.html.numbers import value_and_interval
+
 #: What each arm is, by family. The order is the one in which arms are shown.
 FAMILIES = {
     "main": {
@@ -85,14 +87,6 @@ def _kind(name: str) -> str:
 def gap_of(results: Mapping[str, Any], arm: str) -> tuple[float | None, tuple[float, float] | None]:
     """The gap recovered by an arm as (value, interval); None where there is no gap or no figure."""
     return value_and_interval((results.get("gap_recovered") or {}).get(arm))
-
-
-def value_and_interval(entry: Any) -> tuple[float | None, tuple[float, float] | None]:
-    """Read ``{"value": 0.8, "ci": [0.7, 0.9]}``, or a bare number, or None."""
-    if not isinstance(entry, Mapping):
-        return entry, None
-    low_high = entry.get("ci")
-    return entry.get("value"), (low_high[0], low_high[1]) if low_high else None
 
 
 def seeds_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.discovery.look import styled
+from probe.reports.html.look import styled
 from probe.reports.html.numbers import interval, number, percent
 from probe.reports.run.arms import FAMILIES, OTHER, family_of, in_order
 from probe.reports.run.figures import arm_hover

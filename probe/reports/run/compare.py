@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.files import write_text
-from probe.reports.discovery.look import dot, key, nothing, rows_of, styled
 from probe.reports.html.filling import fill, markup
-from probe.reports.html.numbers import interval, number, percent
+from probe.reports.html.look import dot, key, nothing, rows_of, styled
+from probe.reports.html.numbers import estimate, interval, number, percent
+from probe.reports.html.terminal import terminal_table
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap
 
 if TYPE_CHECKING:
@@ -34,45 +35,24 @@ def comparison_table(found: Mapping[str, Any]) -> "Table":
     Args:
         found: what :func:`probe.pipeline.compare_runs` gives.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("gap recovered", no_wrap=True)
-    for run in found["runs"]:
-        table.add_column(Text(run["name"]), justify="right")
-    for row in comparison_rows(found):
-        table.add_row(Text(row["arm"]), *row["cells"])
-    return table
+    rows = [(row["arm"], *row["cells"]) for row in comparison_rows(found)]
+    return terminal_table(["gap recovered", *(run["name"] for run in found["runs"])], rows)
 
 
 def differences_table(found: Mapping[str, Any]) -> "Table":
     """Differences in accuracy to the first run, over the problems that both answered."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(f"accuracy, minus that in {found['runs'][0]['name']}"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
-    for name in ("run", "arm"):
-        table.add_column(name, no_wrap=True)
-    for name in ("difference", "p, Holm", "problems"):
-        table.add_column(name, justify="right")
-    for test in found["tests"]:
-        table.add_row(
-            Text(test["run"]),
-            Text(test["arm"]),
-            f"{percent(test['difference'], 1)} {interval(test['ci'])}",
+    rows = [
+        (
+            test["run"],
+            test["arm"],
+            f"{percent(test['difference'], 1)} {interval(test['ci'])}".rstrip(),
             number(test["p_holm"], 4),
             number(test["n"], 0),
         )
-    return table
+        for test in found["tests"]
+    ]
+    title = f"accuracy minus that of {found['runs'][0]['name']}"
+    return terminal_table(("run", "arm", "difference", "p, Holm", "problems"), rows, title=title, left=2)
 
 
 def comparison_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -91,8 +71,7 @@ def comparison_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             elif no_gap(run["results"]):
                 cells.append("no gap")
             else:
-                value, low_high = gap_of(run["results"], arm)
-                cells.append(f"{percent(value)} {interval(low_high)}".strip())
+                cells.append(estimate((run["results"].get("gap_recovered") or {}).get(arm)))
         rows.append({"arm": arm, "meaning": MEANING.get(arm, ""), "cells": cells})
     return rows
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.numbers import interval, number, percent
+from probe.reports.html.numbers import estimate, number, percent
+from probe.reports.html.terminal import add_row, listing, terminal_table
 from probe.reports.run.arms import gap_of, in_order, no_gap, seeds_of
 
 if TYPE_CHECKING:
@@ -19,44 +20,33 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
     Args:
         results: the contents of ``results.json``.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     arms, problems = results.get("arms") or {}, results.get("problems") or {}
     where = (
         f"{problems.get('n', '?')} {problems.get('split', '')} problems of {problems.get('name', '?')}, 95% intervals"
     )
-    # Text, not str: names come from files, and rich would read [bold] in them. The whole fits into 80 columns.
-    title = Text(f"{results.get('pair', 'run')} · {where}")
-    table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True
-    )
-    table.add_column("arm", no_wrap=True)
-    for name in ("correct", "gap recovered", "steered", "tokens", "cut", "s"):
-        table.add_column(name, justify="right", no_wrap=True)
-
+    columns = ("arm", "correct", "gap recovered", "steered", "tokens", "cut", "s")  # fits into 80 columns
+    table = terminal_table(columns, title=f"{results.get('pair', 'run')} · {where}")
     without_gap = no_gap(results)
     for name in in_order(arms):
         arm = arms[name]
-        table.add_row(
-            Text(name),
+        cells = (
+            name,
             _with(arm.get("accuracy"), arm.get("ci")),
             "" if name in ("base", "thinking") else "no gap" if without_gap else _with(*gap_of(results, name)),
             percent(arm.get("steered_fraction"), 1),
             number(arm.get("tokens_per_answer"), 0),
             percent(arm.get("truncated")),
             number(arm.get("seconds"), 0),
-            style="bold" if name == "hybrid" else None,
         )
+        add_row(table, cells, "bold" if name == "hybrid" else None)
         for seed in seeds_of(results) if name == "hybrid" else []:
             gap = "no gap" if without_gap else _with(seed["gap"], seed["ci"])
-            table.add_row(Text(f"  seed {seed['seed']}"), _with(seed["accuracy"], None), gap, style="dim")
+            add_row(table, (f"  seed {seed['seed']}", percent(seed["accuracy"]), gap), "dim")
     return table
 
 
-def _with(value: float | None, low_high: Sequence[float] | None) -> str:
-    return f"{percent(value)} {interval(low_high)}".strip()
+def _with(value: float | None, ci: Sequence[float] | None) -> str:
+    return estimate({"value": value, "ci": ci})
 
 
 def own_table(found: Mapping[str, Any]) -> "Table":
@@ -65,17 +55,10 @@ def own_table(found: Mapping[str, Any]) -> "Table":
     Args:
         found: what ``probe.pipeline.run.own.try_arm`` gives.
     """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        "", "", box=box.SIMPLE, show_header=False, title=f"{found['name']} · {found['n']} {found['split']} problems"
-    )
-    gap = found["gap_recovered"]
     rows = {
-        "correct": f"{percent(found['accuracy'])} {interval(found['ci'])}",
+        "correct": _with(found["accuracy"], found["ci"]),
         "base, thinking": f"{percent(found['base'])}, {percent(found['thinking'])}",
-        "gap recovered": f"{percent(gap['value'])} {interval(gap['ci'])}",
+        "gap recovered": estimate(found["gap_recovered"]),
         "p against base": number(found["p"], 4),
         "tokens steered": percent(found["steered_fraction"], 1),
         "bits a token from the thinking model": number(found["bits_per_token"]),
@@ -83,6 +66,4 @@ def own_table(found: Mapping[str, Any]) -> "Table":
         "fitted parameters": number(found["fitted_parameters"], 0),
         "tokens an answer": number(found["tokens_per_answer"], 0),
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return listing(rows.items(), f"{found['name']} · {found['n']} {found['split']} problems")

@@ -1,4 +1,4 @@
-"""The look that the figures of a discovery share, and the marks that they are made of."""
+"""The look that all figures share, and the marks that they are made of."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,21 +10,26 @@ from probe.html import behaviour_colour
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-#: Has a contrast of at least 3 on white and on near black.
-GREY = "#7d8590"
+# Each has a contrast of at least 3 on white and on near black; blue and orange differ in every common colour blindness.
+BLUE, ORANGE, GREY = "#2f7fc1", "#c8641e", "#7d8590"
+FAINT = "rgba(128,128,128,0.22)"
+RISING = [[0, "rgba(47,127,193,0.03)"], [1, BLUE]]
+"""Colours from nothing to much."""
+DIVERGING = [[0, ORANGE], [0.5, "rgba(128,128,128,0.04)"], [1, BLUE]]
+"""Colours from negative over zero to positive."""
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "triangle-down", "pentagon")
 NAME, TEXT = 30, 160
 """Characters of a name beside an axis, and of a sentence in a hover label."""
-FAINT = "rgba(128,128,128,0.22)"
 
 
 def styled(figure: "Figure", title: str, height: int, legend: int | None = None) -> "Figure":
-    """The look of all figures: transparent, so that light and dark pages shine through, and nothing to drag.
+    """Give a figure the look of all figures: transparent for light and dark pages, and without dragging.
 
     Args:
-        figure: what is given its look.
-        title: its title.
-        height: its height, in pixels, at which its legend takes one or two lines.
-        legend: how far below the plot the legend begins, in pixels; None for none.
+        figure: changed in place and returned.
+        title: text above the figure.
+        height: in pixels, with room for a legend of one or two lines.
+        legend: distance of the legend below the plot, in pixels; None for no legend.
     """
     axis = {
         "gridcolor": FAINT,
@@ -65,7 +70,25 @@ def styled(figure: "Figure", title: str, height: int, legend: int | None = None)
     )
 
 
+def heatmap(z: Any, *, gap: int = 1, text: Any = None, written: bool = True, **given: Any) -> "Figure":
+    """Make a map of values without a colour bar.
+
+    Args:
+        z: the values, one row after the other; None leaves a cell empty.
+        gap: pixels between cells.
+        text: a text for each cell, for hover labels too.
+        written: whether the texts are written into the cells.
+        given: everything else that ``plotly.graph_objects.Heatmap`` takes.
+    """
+    from plotly.graph_objects import Figure, Heatmap
+
+    shape: dict[str, Any] = {"showscale": False, "xgap": gap, "ygap": gap, "text": text}
+    shape["texttemplate"] = "%{text}" if text is not None and written else None
+    return Figure(Heatmap(z=z, **(shape | given)))
+
+
 def nothing(said: str) -> "Figure":
+    """Make a figure that only says why it is empty."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
@@ -74,7 +97,7 @@ def nothing(said: str) -> "Figure":
 
 
 def key(figure: "Figure", name: str, colour: str, symbol: str, size: int = 9) -> None:
-    """An entry of the legend that stands for no trace of its own."""
+    """Add an entry to the legend that belongs to no trace of its own."""
     from plotly.graph_objects import Scatter
 
     marker = {"color": colour, "symbol": symbol, "size": size, "line": {"color": colour, "width": 2}}
@@ -93,7 +116,11 @@ def dot(
     note: str,
     cell: tuple[int, int] | None = None,
 ) -> None:
-    """A dot with its interval in the row ``place``, in a cell of subplots if there are any; nothing without a value."""
+    """Add a dot with its interval in the row ``place``; nothing without a value.
+
+    Args:
+        cell: row and column of the subplot, 1-based; None if there are none.
+    """
     from plotly.graph_objects import Scatter
 
     if value is None:
@@ -122,28 +149,32 @@ def dot(
 
 
 def rows_of(figure: "Figure", labels: Sequence[str]) -> None:
-    """One row a label, the first on top."""
+    """Label the rows, the first on top."""
     figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=list(labels), zeroline=False)
     figure.update_yaxes(range=[max(len(labels), 2) - 0.5, -0.6])
 
 
 def label(behaviour: int, name: str) -> str:
+    """Write a behaviour beside an axis: its colour, number and name."""
     return f'<span style="color:{behaviour_colour(behaviour)}">■</span> <b>{behaviour}</b> {short(name, NAME)}'
 
 
 def heading(behaviour: int, names: Sequence[str]) -> str:
+    """Write a behaviour on top of a hover label."""
     return f"<b>{behaviour} {short(names[behaviour], NAME)}</b>"
 
 
 def mark(correct: bool | None) -> str:
+    """Write a grade as one character."""
     return "–" if correct is None else "✓" if correct else "✗"
 
 
 def short(text: object, most: int) -> str:
-    """A text in one line and cut, as markup that shows it."""
+    """Write a text in one line, cut to ``most`` characters and escaped."""
     line = " ".join(str(text).split())
     return escape(line if len(line) <= most else f"{line[: most - 1]}…")
 
 
 def wrapped(text: object, width: int = 44) -> str:
+    """Write a text in lines for a hover label, cut and escaped."""
     return "<br>".join(escape(line) for line in wrap(" ".join(str(text).split())[:TEXT], width))
