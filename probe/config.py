@@ -1,7 +1,7 @@
-"""Settings: plain dictionaries, as YAML gives them, to frozen dataclasses and back, strictly.
+"""Strict conversion of plain dictionaries, as read from YAML, to frozen dataclasses and back.
 
-A stage's dataclass is at once its section in the YAML file and its options on the command line, so this file is the
-only place where a setting is checked: an unknown key, a missing one or a value of the wrong type is refused by name.
+The dataclass of a stage is its section in the YAML file and its options on the command line. An unknown key, a missing
+key and a value of the wrong type are refused by name.
 """
 
 import ast
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known name closest to ``word`` or, if none is close, the first dozen of all.
+    """Return the end of an error message: the known name closest to ``word``, or else the first dozen known names.
 
     >>> nearest("layr", ["layer", "k"])
     "did you mean 'layer'?"
@@ -43,17 +43,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Make the dataclass ``cls`` from a plain dictionary.
 
-    Understood annotations: bool, int, float, str, Path, Literal, Optional and other unions, tuple, list, dict and
-    nested dataclasses. A list becomes a tuple where a tuple is asked for; whole numbers, and strings such as "1e-3"
-    (which YAML does not read as a number), become floats where a float is asked for. Nothing else is converted.
+    Annotations may be bool, int, float, str, Path, Literal, unions, tuple, list, dict and nested dataclasses. A list
+    becomes a tuple where the annotation is a tuple. Whole numbers, and strings such as "1e-3" (which YAML does not read
+    as a number), become floats where the annotation is float. Nothing else is converted.
 
     Args:
         cls: a dataclass.
         data: a dictionary whose keys are field names; fields with a default may be left out.
-        where: how error messages name this dictionary, for example ``"steering"`` or ``"run.yaml"``.
+        where: the name of this dictionary in error messages, for example ``"steering"`` or ``"run.yaml"``.
 
     Raises:
-        ProbeError: unknown key (naming the nearest known one), missing key, or a value of the wrong type.
+        ProbeError: for an unknown key (the message suggests the nearest known one), a missing key, or a value of the
+            wrong type.
+
+    Example:
+        >>> from probe.models import ModelConfig
+        >>> from_dict(ModelConfig, {"path": "org/name"}).path
+        'org/name'
     """
     if not isinstance(data, Mapping):
         raise ProbeError(f"{where or cls.__name__} must be a set of 'key: value' lines, not {data!r}")
@@ -70,15 +76,15 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
 
 
 def check_least(section: str, config: Any, **least: float) -> None:
-    """Refuse a setting below the least value it may have; None, where a setting may be that, is let through.
+    """Refuse settings below their smallest allowed value; None is accepted.
 
     Args:
-        section: how error messages name ``config``; "" for settings that are in no section.
+        section: the name of ``config`` in error messages; "" for settings outside a section.
         config: a dataclass.
-        least: for each field to be checked, the least value.
+        least: the smallest allowed value of each field to check.
 
     Raises:
-        ProbeError: for the first that is below it, infinite or not a number.
+        ProbeError: for the first value that is too small, infinite or NaN.
 
     >>> check_least("decoding", types.SimpleNamespace(batch_size=0), batch_size=1)
     Traceback (most recent call last):
@@ -91,7 +97,7 @@ def check_least(section: str, config: Any, **least: float) -> None:
 
 
 def check_above_zero(section: str, config: Any, *names: str) -> None:
-    """Refuse a setting that is zero, negative, infinite or not a number, as :func:`check_least` does."""
+    """Refuse settings that are zero, negative, infinite or NaN; the arguments are those of :func:`check_least`."""
     for name in names:
         value = getattr(config, name)
         if not 0 < value < math.inf:
@@ -99,18 +105,22 @@ def check_above_zero(section: str, config: Any, *names: str) -> None:
 
 
 def check_seeds(where: str, seeds: Sequence[int]) -> None:
-    """Refuse seeds that some library would not take, none at all, and the same one twice.
+    """Refuse an empty list of seeds, a repeated seed, and a seed that some library does not accept.
+
+    Args:
+        where: the name of the setting in error messages.
+        seeds: the seeds to check.
 
     Raises:
-        ProbeError: naming the setting ``where``.
+        ProbeError: for the first mistake.
     """
     if not seeds:
         raise ProbeError(f"{where} is empty: give at least one seed")
     for seed in seeds:
         if not 0 <= seed < 2**32:
-            raise ProbeError(f"{where}: {seed} is no seed; give whole numbers from 0 to {2**32 - 1}")
+            raise ProbeError(f"{where}: {seed} is not a seed; give whole numbers from 0 to {2**32 - 1}")
     if len(set(seeds)) < len(seeds):
-        raise ProbeError(f"{where} names a seed twice: {list(seeds)}; give each once")
+        raise ProbeError(f"{where} names a seed twice: {list(seeds)}; give each seed once")
 
 
 def _inside(section: str, name: str) -> str:
@@ -118,11 +128,11 @@ def _inside(section: str, name: str) -> str:
 
 
 class _Mismatch(ProbeError):
-    """A value does not fit an annotation; a union tries its next member."""
+    """A value does not match an annotation, so a union tries its next member."""
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotation ``hint`` wants it."""
+    """Convert ``value`` to the annotation ``hint``."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -159,7 +169,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             pass
     if hint is Path and isinstance(value, str):
         return Path(value)
-    # A bool is an int to Python and a mistake to the user.
+    # Python counts a bool as an int, but here it is a mistake.
     if (
         isinstance(hint, type)
         and origin is None
@@ -174,7 +184,7 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and types.NoneType in members:
         return None
     members = tuple(member for member in members if member is not types.NoneType)
-    # A value that already has one member's exact type keeps it: "3" stays text in `float | str`.
+    # A value that has exactly the type of one member keeps it: "3" stays text in `float | str`.
     members = tuple(sorted(members, key=lambda member: member is not type(value)))
     refusals = []
     for member in members:
@@ -195,7 +205,7 @@ def _name(hint: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as a plain dictionary that JSON and YAML can hold; :func:`from_dict` gives the dataclass back."""
+    """Convert a dataclass to a plain dictionary for JSON or YAML; :func:`from_dict` is the inverse."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
 
 
@@ -210,10 +220,10 @@ def _plain(value: Any) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds ``key: value`` lines; an empty file is an empty dictionary.
+    """Read a YAML file of ``key: value`` lines; an empty file is an empty dictionary.
 
     Raises:
-        ProbeError: if the file is missing, is not YAML or holds something else, naming the file and the line.
+        ProbeError: if the file is missing, is not YAML or has other content; the message names the file and the line.
     """
     path = Path(path)
     try:
@@ -232,7 +242,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def describe(cls: type) -> dict[str, str]:
-    """The string literal under each field of a dataclass, white space joined; "" for a field that has none."""
+    """Return the docstring under each field of a dataclass as one line; "" for a field without one."""
     text = dict.fromkeys((field.name for field in dataclasses.fields(cls)), "")
     for ancestor in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(ancestor):

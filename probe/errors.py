@@ -1,9 +1,9 @@
-"""The one exception for a user's mistake."""
+"""The exception for a mistake of the user."""
 
 
 class ProbeError(Exception):
-    """Something the user asked for cannot be done.
+    """A request that cannot be fulfilled, because of a mistake of the user or a missing file, package or device.
 
-    The message is one line: what is wrong, where, and what to do. The command line prints it and exits with code 2;
-    anything else that is raised is a fault of the toolkit.
+    The message is one line: what is wrong, where, and what to do. The command line prints it and exits with code 2. Any
+    other exception is a bug in probe.
     """

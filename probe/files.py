@@ -1,4 +1,4 @@
-"""Small files, written whole or not at all, and the hashes that tie results to their inputs."""
+"""Files that are written completely or not at all, and hashes that identify the inputs of a result."""
 
 import hashlib
 import json
@@ -15,19 +15,25 @@ if TYPE_CHECKING:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path``: whoever reads it, even after a kill, sees the old file or the new one whole.
+    """Write ``text`` to ``path`` atomically: a reader sees the old file or the complete new one, even after a kill.
 
-    Missing folders are made. Gives back the path.
+    Missing folders are made.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> write_text("runs/note.txt", "three seeds")  # doctest: +SKIP
     """
-    # newline="": what is written is what is hashed, on every system.
+    # newline="" writes the same bytes, which may be hashed, on every system.
     return _write_whole(path, lambda part: part.write_text(text, encoding="utf-8", newline=""))
 
 
 def _write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Have ``write`` fill a temporary file, then rename it to ``path``."""
+    """Let ``write`` fill a temporary file, then rename it to ``path``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same folder, so that the replacement is a rename within one file system.
+    # In the same folder, so that the replacement is a rename within one file system.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(part)
@@ -38,11 +44,14 @@ def _write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON, whole or not at all; see :func:`write_text`.
+    """Write ``value`` as indented JSON, atomically as :func:`write_text` does.
+
+    Returns:
+        The path.
 
     Raises:
-        ValueError: if a number is not finite, because JSON has no name for it; write None instead.
-        TypeError: if ``value`` holds something that JSON cannot.
+        ValueError: if a number is not finite, which JSON cannot store; write None instead.
+        TypeError: if ``value`` contains an object that JSON cannot store.
     """
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -51,7 +60,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ProbeError: if the file is missing or is not JSON, naming the file and, for bad JSON, the line.
+        ProbeError: if the file is missing or is not JSON; the message names the file and the line.
     """
     path = Path(path)
     try:
@@ -60,15 +69,18 @@ def read_json(path: str | Path) -> Any:
         raise ProbeError(f"{path} does not exist") from None
     except json.JSONDecodeError as error:
         raise ProbeError(
-            f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it anew"
+            f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it again"
         ) from None
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSONL file, each with where it stands (``file:line``); empty lines are passed over.
+    """Read the objects of a JSONL file; empty lines are skipped.
+
+    Yields:
+        The place of each object (``file:line``) and the object.
 
     Raises:
-        ProbeError: if the file is missing or not UTF-8, or naming the line that is no JSON object.
+        ProbeError: if the file is missing or not UTF-8, or a line is not a JSON object; the message names the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,14 +96,14 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object a line") from None
+            raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object on each line") from None
         if not isinstance(record, dict):
-            raise ProbeError(f"{where} is not a JSON object; write one JSON object a line")
+            raise ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
         yield where, record
 
 
 def write_table(path: str | Path, table: "pa.Table") -> Path:
-    """Write a table as Parquet, whole or not at all; see :func:`write_text`."""
+    """Write a table as a Parquet file, atomically as :func:`write_text` does, and return the path."""
     import pyarrow.parquet as pq
 
     return _write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
@@ -111,17 +123,17 @@ def read_table(path: str | Path) -> "pa.Table":
     except FileNotFoundError:
         raise ProbeError(f"{path} does not exist") from None
     except pa.ArrowInvalid as error:
-        raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete it to make it anew") from None
+        raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete it to make it again") from None
 
 
 def file_hash(path: str | Path) -> str:
-    """The sha256 of a file's bytes, as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def object_hash(value: Any) -> str:
-    """The sha256, as 64 hex digits, of a JSON-able value; the order of a dictionary's keys does not matter.
+    """Return the SHA-256 of a value that JSON can store as 64 hex digits; the order of dictionary keys does not matter.
 
     >>> object_hash({"a": 1, "b": [2]}) == object_hash({"b": (2,), "a": 1})
     True

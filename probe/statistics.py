@@ -1,7 +1,7 @@
-"""Intervals and tests: one confidence level, one bootstrap, one type of interval for the whole toolkit.
+"""Confidence intervals and tests: one confidence level, one bootstrap and one type of interval for the whole package.
 
-Everything here works on plain numbers, one value for each item (a problem, a text, a trace), so that comparisons stay
-paired by item. What is particular to the gap between two models is in ``probe.hybrid``.
+All functions take one value for each item (a problem, a text, a trace), so that comparisons stay paired by item. The
+statistics of the gap between two models are in ``probe.hybrid``.
 """
 
 import math
@@ -17,9 +17,9 @@ from scipy import stats
 LEVEL = 0.95
 """Confidence level of every interval."""
 RESAMPLES = 10_000
-"""Resamples of every bootstrap."""
+"""Number of resamples of every bootstrap."""
 _CELLS = 20_000_000
-"""Values that are resampled at once: 160 MB of float64."""
+"""Number of values that are resampled at once: 160 MB of float64."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Interval:
     """An estimate and its 95 % confidence interval.
 
     Attributes:
-        n: how many items it was estimated from.
-        value: the estimate; None where there was nothing to estimate it from.
-        low, high: the ends of the interval; None where there is none, for example with fewer than two items.
+        n: the number of items.
+        value: the estimate; None without items.
+        low, high: the ends of the interval; None where there is no interval, for example with fewer than two items.
     """
 
     n: int
@@ -39,7 +39,7 @@ class Interval:
 
     @classmethod
     def of(cls, n: int, value: float, low: float, high: float) -> "Interval":
-        """An interval of numbers that may be NaN or infinite; such a number is None."""
+        """Make an interval from numbers that may be NaN or infinite, which become None."""
         known = math.isfinite(low) and math.isfinite(high)
         return cls(
             n,
@@ -50,15 +50,15 @@ class Interval:
 
     @property
     def ci(self) -> tuple[float, float] | None:
-        """Both ends of the interval; None if there is none."""
+        """Both ends of the interval; None if there is no interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     def to_dict(self) -> dict[str, Any]:
-        """``value`` and ``ci``, for JSON."""
+        """Return ``value`` and ``ci`` as a dictionary for JSON."""
         return {"value": self.value, "ci": None if self.ci is None else list(self.ci)}
 
     def write(self, number: Callable[[float], str] = "{:.3g}".format) -> str:
-        """The estimate and its interval as text, each number written by ``number``; "" without an estimate.
+        """Return the estimate and its interval as text, each number formatted by ``number``; "" without an estimate.
 
         >>> Interval(9, 0.5, 0.25, 0.75).write("{:.0%}".format)
         '50% [25%, 75%]'
@@ -76,23 +76,23 @@ _NOTHING = Interval(0, None, None, None)
 
 
 Statistic = Callable[[Int[np.ndarray, "resamples items"]], Float[np.ndarray, "*values resamples"]]
-"""Is given the items of each resample, as indices, and gives one value, or several, for each resample."""
+"""Takes the indices of the items of each resample and returns one or more values for each resample."""
 
 
 def bootstrap(
     statistic: Statistic, n: int, *, width: int = 1, seed: int = 0
 ) -> tuple[Float[np.ndarray, "*values"], Float[np.ndarray, "*values"]]:
-    """The percentile bootstrap over items (``scipy.stats.bootstrap``).
+    """Compute a percentile bootstrap interval over items with ``scipy.stats.bootstrap``.
 
     Args:
         statistic: computed for each resample; several statistics of the same resample stay paired.
         n: the number of items.
-        width: how many numbers the statistic looks up for each item; the memory of a batch follows from it.
-        seed: of the resampling.
+        width: the number of values that the statistic reads for each item, which bounds the memory of a batch.
+        seed: seeds the resampling.
 
     Returns:
-        The lower and the upper end. Resamples in which the statistic is NaN are left out; both ends are NaN with fewer
-        than two items or where no resample has a value.
+        The lower and the upper ends. Resamples in which the statistic is NaN are left out; both ends are NaN with fewer
+        than two items or if no resample has a value.
     """
     if n < 2:
         shape = np.shape(statistic(np.zeros((1, n), dtype=int)))[:-1] if n else ()
@@ -103,7 +103,7 @@ def bootstrap(
             return statistic(items)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of resamples without a value; handled below
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # resamples without a value are handled below
         values = stats.bootstrap(
             (np.arange(n),),
             of,
@@ -116,7 +116,7 @@ def bootstrap(
         ).bootstrap_distribution
     finite = np.isfinite(values)
     tail = 100 * (1 - LEVEL) / 2
-    # Where no resample has a value, any number does: it is not used.
+    # Where no resample has a value, zeros avoid a warning; they are not used.
     known = np.asarray(finite.any(axis=-1))
     low, high = np.nanpercentile(
         np.where(finite, values, np.where(known[..., np.newaxis], np.nan, 0.0)), [tail, 100 - tail], axis=-1
@@ -127,15 +127,15 @@ def bootstrap(
 def mean_interval(
     values: Float[np.ndarray, "*seeds items"], whole: Float[np.ndarray, "*seeds items"] | None = None, *, seed: int = 0
 ) -> Interval:
-    """A mean over items, and over training seeds where there are several; or the ratio of two such means.
+    """Estimate a mean over items and training seeds, or the ratio of two such means.
 
     Args:
-        values: one value an item; one row for each training seed if there is more than one.
-        whole: the denominator, of the same items and seeds. Without it the mean itself is estimated.
-        seed: of the resampling. Items are resampled together for all rows, and rows are resampled too.
+        values: one value for each item; with several training seeds, one row for each seed.
+        whole: the denominators, of the same shape; None estimates the mean itself.
+        seed: seeds the resampling. Rows are resampled, and items are resampled together for all rows.
 
     Returns:
-        The value is None for no items, and where the denominator's mean is 0.
+        The interval; its value is None without items, and where the mean of the denominators is 0.
     """
     top = np.atleast_2d(np.asarray(values, dtype=float))
     bottom = np.ones_like(top) if whole is None else np.atleast_2d(np.asarray(whole, dtype=float))
@@ -156,7 +156,15 @@ def mean_interval(
 
 
 def column_intervals(rows: Float[np.ndarray, "items columns"], *, seed: int = 0) -> list[Interval]:
-    """The mean of each column; all columns of a resample are of the same items."""
+    """Estimate the mean of each column, from the same resamples of items for all columns.
+
+    Args:
+        rows: one row for each item.
+        seed: seeds the resampling.
+
+    Returns:
+        One interval for each column.
+    """
     n, columns = rows.shape
     if not n:
         return [_NOTHING] * columns
@@ -166,7 +174,7 @@ def column_intervals(rows: Float[np.ndarray, "items columns"], *, seed: int = 0)
 
 
 def share_interval(hits: Sequence[bool]) -> Interval:
-    """The share of items that are true, with Wilson's interval.
+    """Estimate the share of true items, with Wilson's interval.
 
     >>> str(share_interval([True, True, False, True]))
     '0.75 [0.301, 0.954]'
@@ -182,13 +190,16 @@ def _wilson(hits: Sequence[bool]) -> tuple[float, float, float]:
 
 
 def share_difference(pairs: Sequence[tuple[bool, bool]]) -> Interval:
-    """The difference of two shares of the same items.
+    """Estimate the difference of two shares of the same items.
 
-    The interval is Newcombe's method 10 for paired proportions (Statistics in Medicine 17, 2635, 1998): Wilson's limits
-    of the two shares, combined with their correlation.
+    The interval is Newcombe's method 10 for paired proportions (Statistics in Medicine 17, 2635, 1998), which combines
+    Wilson's limits of the two shares with their correlation.
 
     Args:
         pairs: for each item, whether it is true and whether it is true under the control.
+
+    Returns:
+        The share under the first condition minus the share under the control.
     """
     n = len(pairs)
     if not n:
@@ -203,7 +214,7 @@ def share_difference(pairs: Sequence[tuple[bool, bool]]) -> Interval:
 
 
 def _phi(both: int, first: int, second: int, neither: int) -> float:
-    """Phi of a 2 x 2 table, with Newcombe's continuity correction where it is positive; 0 where it is undefined."""
+    """Phi of a 2 x 2 table, with Newcombe's continuity correction if it is positive; 0 if it is undefined."""
     n = both + first + second + neither
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     if not margins:
@@ -217,13 +228,16 @@ def _combined(a: float, b: float, phi: float) -> float:
 
 
 def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> float:
-    """Two-sided p of the difference between two shares of the same items.
+    """Compute the two-sided p value of the difference between two shares of the same items (McNemar's exact test).
 
-    With right-or-wrong values the permutation test is exact: only items that are true on one side alone count, and
-    under the null each is a fair coin (McNemar's exact test).
+    With values that are right or wrong, the permutation test is exact: only items that are true on one side alone
+    count, and under the null each of them is a fair coin.
 
     Args:
         a, b: true or false for the same items in the same order; an item that is None on either side is left out.
+
+    Returns:
+        The p value; 1 if no item differs.
     """
     pairs = [(one, other) for one, other in zip(a, b, strict=True) if one is not None and other is not None]
     only_a, only_b = sum(one and not other for one, other in pairs), sum(other and not one for one, other in pairs)
@@ -231,7 +245,13 @@ def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> fl
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p values adjusted for asking several questions at once (Holm, 1979).
+    """Adjust p values for multiple comparisons (Holm, 1979).
+
+    Args:
+        p_values: the p value of each test by its name.
+
+    Returns:
+        The adjusted p values in the order given.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'b': 0.06, 'c': 0.06}
@@ -244,7 +264,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def entropy_bits(counts: Sequence[float]) -> float:
-    """The entropy, in bits, of the distribution that some counts give."""
+    """Compute the entropy, in bits, of the distribution that is proportional to some counts."""
     p = np.asarray(counts, dtype=float)
     p = p[p > 0] / p.sum() if p.sum() else p[:0]
     return float(-(p * np.log2(p)).sum()) or 0.0  # no minus before a zero

@@ -112,7 +112,8 @@ def test_numbers_in_range_and_none_are_let_through():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [([], "seeds is empty"), ([0, 1, 0], "twice"), ([-1], "-1 is no seed"), ([2**32], "no seed")]
+    ("seeds", "said"),
+    [([], "seeds is empty"), ([0, 1, 0], "twice"), ([-1], "-1 is not a seed"), ([2**32], "not a seed")],
 )
 def test_seeds_that_cannot_be_drawn_from_are_refused(seeds, said):
     with pytest.raises(ProbeError, match=said):

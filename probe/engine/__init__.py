@@ -1,3 +1,3 @@
-"""Shards of work and where they are kept: what is finished stays finished, whoever runs it."""
+"""Running work on many items and keeping finished parts on disk, so that an interrupted run resumes."""
 
 from probe.engine.batches import in_batches as in_batches, in_stream as in_stream

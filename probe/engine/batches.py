@@ -1,4 +1,4 @@
-"""Work on many items, kept on disk part by part as it gets done: a process that is killed loses one part at most."""
+"""Work on many items, saved to disk part by part, so that a killed process loses at most one part."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,21 +18,24 @@ def in_stream(
     *,
     part: int,
     name: str,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[list[dict[str, Any]], float]:
-    """Have ``n`` items worked on, in whatever order they get done.
+    """Compute one row for each of ``n`` items that may finish in any order.
 
     Args:
-        work: is given the items that are missing; yields each with its row, which JSON can hold, as soon as it is done.
-        part: how many rows are kept together.
-        name: what the bar says.
-        folder: finished parts are kept here, and a later call with the same arguments does only what is missing.
-        progress: show a bar.
+        n: the number of items, which are numbered from 0.
+        work: takes the missing items and yields each with its row, which JSON can store, as soon as it is done.
+        part: the number of rows in a file.
+        name: the label of the progress bar.
+        folder: keeps the finished parts, so that a later call with the same arguments computes only missing items; None
+            keeps nothing.
+        progress: whether a progress bar is shown.
 
     Returns:
-        The rows in the order of the items, and the seconds that the work took, whichever process did it.
+        The rows in the order of the items, and the seconds that the work took in all calls together.
     """
+    folder = None if folder is None else Path(folder)
     rows: dict[int, dict[str, Any]] = {}
     seconds = 0.0
     for kept in sorted(folder.glob("part-*.json")) if folder is not None else ():
@@ -48,7 +51,7 @@ def in_stream(
         bar.update()
         if len(fresh) == part or len(rows) + len(fresh) == n:
             took = time.perf_counter() - began
-            if folder is not None:  # named by an item that no other part holds
+            if folder is not None:  # named by an item that no other part contains
                 write_json(folder / f"part-{min(fresh):06d}.json", {"seconds": took, "rows": fresh})
             rows, fresh, seconds, began = rows | fresh, {}, seconds + took, time.perf_counter()
     bar.close()
@@ -61,10 +64,22 @@ def in_batches(
     batch_size: int,
     *,
     name: str,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[list[dict[str, Any]], float]:
-    """The same for work that takes a batch at a time; ``work`` is given some items and gives a row for each."""
+    """Compute one row for each item in batches, as :func:`in_stream` does.
+
+    Args:
+        items: the items.
+        work: takes a batch of items and returns a row, which JSON can store, for each.
+        batch_size: the number of items in a batch, and of rows in a file.
+        name: the label of the progress bar.
+        folder: keeps the finished batches; None keeps nothing.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        The rows in the order of the items, and the seconds that the work took in all calls together.
+    """
 
     def flow(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         for start in range(0, len(missing), batch_size):

@@ -1,4 +1,4 @@
-"""Work that is broken off goes on, and its seconds are those of the work."""
+"""Interrupted work resumes, and its seconds add up over all calls."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_rows_are_kept_as_they_get_done_and_given_in_order(tmp_path):
-    """Broken off after five of seven, of which two parts of two are on disk; then the rest is done, and no more."""
+    """Interrupted after five of seven, with two parts of two on disk; then the rest is done, and no more."""
     order, done = [3, 0, 4, 6, 1, 2, 5], []
 
     def work(missing, until=7):

@@ -175,7 +175,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"device": "cuda:7"}, "there is no device"),
         ({"sizes": {"test": 0}}, r"sizes\.test is 0; it must be at least 1"),
         ({"shown": -1}, "shown is -1"),
-        ({"seed": -1}, "seed: -1 is no seed"),
+        ({"seed": -1}, "seed: -1 is not a seed"),
         ({"decoding": {"batch_size": 0}}, r"decoding\.batch_size is 0; it must be at least 1"),
         ({"decoding": {"max_new_tokens": 0}}, r"decoding\.max_new_tokens is 0"),
         (
@@ -190,7 +190,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"taxonomy": {"outlier_multiple": 0.5}}, r"taxonomy\.outlier_multiple is 0\.5"),
         ({"taxonomy": {"seeds": [1, 1]}}, r"taxonomy\.seeds names a seed twice"),
         ({"steering": {"seeds": []}}, "seeds is empty"),
-        ({"steering": {"seeds": [-1]}}, r"steering\.seeds: -1 is no seed"),
+        ({"steering": {"seeds": [-1]}}, r"steering\.seeds: -1 is not a seed"),
         ({"steering": {"layer": 3}}, r"steering\.layer is 3"),
         ({"steering": {"layer": -1}}, r"steering\.layer is -1"),
         ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
