@@ -7,3 +7,4 @@ from probe.activations.passes import batches as batches, read as read
 from probe.activations.rows import Rows as Rows
 from probe.activations.sentences import SentenceActivations as SentenceActivations
 from probe.activations.store import ActivationStore as ActivationStore
+from probe.activations.training import whole_batches as whole_batches

@@ -1,6 +1,6 @@
-"""Rows as those who train on them want them: a torch Dataset, and an iterator of shuffled batches."""
+"""Rows to train on: a torch Dataset, and endless iterators of shuffled batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -11,11 +11,11 @@ from probe.activations.rows import Rows
 
 
 class RowDataset(Dataset[Float[Tensor, " width"]]):
-    """Some of the rows, each ``[width]`` in float32; of a DataLoader, ``[batch, width]``.
+    """A torch Dataset of chosen rows, each ``[width]`` in float32.
 
     Args:
-        rows: where they lie.
-        chosen: which of them, and in which order.
+        rows: the rows of a site.
+        chosen: which rows to use, in this order.
     """
 
     def __init__(self, rows: Rows, chosen: Int[Tensor, " chosen"]) -> None:
@@ -29,16 +29,23 @@ class RowDataset(Dataset[Float[Tensor, " width"]]):
         return self.rows[int(self.chosen[index])].float()
 
     def __getitems__(self, indices: Sequence[int]) -> list[Float[Tensor, " width"]]:
-        """What a DataLoader asks for when it makes a batch."""
+        """Read several rows at once; a DataLoader calls this for each batch."""
         return list(self.rows[self.chosen[torch.as_tensor(indices)]].float())
 
 
 def endless(
     rows: Rows, chosen: Int[Tensor, " chosen"], batch_size: int, seed: int
 ) -> Iterator[Float[Tensor, "batch width"]]:
-    """Batches without end, in float32: all chosen rows in one order, then all in another, and so on.
+    """Yield shuffled batches in float32 without end: each round goes through all chosen rows in a new order.
 
-    A batch may hold the end of one round and the beginning of the next, so that each is full and no row is left out.
+    A batch may hold the end of one round and the beginning of the next, so that every batch is full and no row is left
+    out.
+
+    Args:
+        rows: the rows of a site.
+        chosen: which rows to use.
+        batch_size: rows in a batch.
+        seed: seeds the order.
     """
     generator = torch.Generator().manual_seed(seed)
     left = torch.empty(0, dtype=torch.long)
@@ -47,3 +54,16 @@ def endless(
             left = torch.cat([left, chosen[torch.randperm(len(chosen), generator=generator)]])
         yield rows[left[:batch_size]].float()
         left = left[batch_size:]
+
+
+def whole_batches(x: Tensor, batch_size: int, permutation: Callable[[int], Tensor]) -> Iterator[Tensor]:
+    """Yield full batches of the rows of a tensor without end, in a new order each round; what is left over is dropped.
+
+    Args:
+        x: ``[rows, ...]``.
+        batch_size: rows in a batch, at most the rows of ``x``.
+        permutation: gives a random order of ``n`` rows.
+    """
+    while True:
+        for chosen in permutation(len(x))[: len(x) // batch_size * batch_size].split(batch_size):
+            yield x[chosen.to(x.device)]

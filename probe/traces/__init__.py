@@ -7,6 +7,13 @@ from probe.traces.generate import (
     stream_greedy as stream_greedy,
 )
 from probe.traces.offsets import token_starts as token_starts
-from probe.traces.sampling import sample as sample, sample_texts as sample_texts
+from probe.traces.sampling import nucleus as nucleus, sample as sample, sample_texts as sample_texts
 from probe.traces.sentences import split_sentences as split_sentences
-from probe.traces.trace import Sentence as Sentence, Trace as Trace, Traces as Traces, make_trace as make_trace
+from probe.traces.trace import (
+    Sentence as Sentence,
+    Trace as Trace,
+    Traces as Traces,
+    first_sentence as first_sentence,
+    make_trace as make_trace,
+    sentences_of as sentences_of,
+)

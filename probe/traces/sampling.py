@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import TopPLogitsWarper
 
 from probe.hooks import Runner
 from probe.models import Model
@@ -39,8 +42,7 @@ def sample(
     logits = runner.prefill().logits.repeat_interleave(samples, 0)
     runner.repeat(samples)
     for i in range(max_new_tokens):
-        shares = _nucleus(torch.softmax(logits / temperature, -1), top_p)
-        tokens = torch.multinomial(shares.cpu(), 1, generator=generator)[:, 0]
+        tokens = torch.multinomial(nucleus(logits, temperature, top_p).cpu(), 1, generator=generator)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             out[row].append(token)
         tokens = tokens.to(model.device)
@@ -96,9 +98,18 @@ def sample_texts(
     return found
 
 
-def _nucleus(shares: torch.Tensor, top_p: float) -> torch.Tensor:
-    if top_p >= 1.0:
-        return shares
-    ordered, places = shares.sort(-1, descending=True)
-    ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered > top_p, 0.0)
-    return torch.zeros_like(shares).scatter(-1, places, ordered)
+def nucleus(logits: Float[Tensor, "row vocab"], temperature: float, top_p: float) -> Float[Tensor, "row vocab"]:
+    """The probabilities to sample from in nucleus sampling (Holtzman et al., arXiv 1904.09751).
+
+    Args:
+        logits: one row for each sequence.
+        temperature: divides the logits; above 0.
+        top_p: keep the fewest most likely tokens whose probabilities add up to this; 1 keeps all.
+
+    Returns:
+        Probabilities that add up to 1 in each row; 0 outside the nucleus.
+    """
+    scores = logits.float() / temperature
+    if top_p < 1.0:
+        scores = TopPLogitsWarper(top_p)(torch.empty(0, dtype=torch.long), scores)  # pyright: ignore[reportArgumentType]
+    return scores.softmax(-1)

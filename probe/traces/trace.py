@@ -63,6 +63,34 @@ class Trace:
         return [self.sentence_text(sentence) for sentence in self.sentences]
 
 
+def sentences_of(model: Model, tokens: Sequence[int], think_close: str = "</think>") -> tuple[Sentence, ...]:
+    """The sentences of emitted tokens.
+
+    Args:
+        model: its tokenizer decodes the tokens.
+        tokens: emitted ids, without the end token.
+        think_close: the tag that closes the thinking.
+    """
+    text = model.decode(list(tokens))
+    spans = split_sentences(text, think_close)
+    starts = token_starts(model.tokenizer, tokens, text, model.decode)
+    edges = [0, *(bisect_left(starts, start) for start, _ in spans[1:]), len(tokens)]
+    return tuple(
+        Sentence(start, end, first, last) for (start, end), (first, last) in zip(spans, pairwise(edges), strict=False)
+    )
+
+
+def first_sentence(model: Model, tokens: Sequence[int]) -> tuple[int, ...]:
+    """The tokens of the first sentence of emitted tokens; all of them if it does not end.
+
+    Args:
+        model: its tokenizer decodes the tokens.
+        tokens: emitted ids, without the end token.
+    """
+    sentences = sentences_of(model, tokens)
+    return tuple(tokens[: sentences[0].token_end] if sentences else tokens)
+
+
 def make_trace(
     model: Model,
     problem_set: ProblemSet,
@@ -82,9 +110,6 @@ def make_trace(
         think_close: the tag that closes the thinking.
     """
     text = model.decode(list(tokens))
-    spans = split_sentences(text, think_close)
-    starts = token_starts(model.tokenizer, tokens, text, model.decode)
-    edges = [0, *(bisect_left(starts, start) for start, _ in spans[1:]), len(tokens)]
     closed = text.rfind(think_close) if think_close else -1
     grade = problem_set.grade(text, problem)
     return Trace(
@@ -92,10 +117,7 @@ def make_trace(
         prompt=model.prompt_text(problem.question),
         tokens=tuple(tokens),
         text=text,
-        sentences=tuple(
-            Sentence(start, end, first, last)
-            for (start, end), (first, last) in zip(spans, pairwise(edges), strict=False)
-        ),
+        sentences=sentences_of(model, tokens, think_close),
         think_end=None if closed < 0 else closed + len(think_close),
         answer=grade.answer,
         correct=grade.correct,

@@ -20,7 +20,7 @@ from probe.problems.story.wordings import reword
 from probe.taxonomy.falsify import Detector, FalsifyConfig, falsify, read_cards
 from probe.taxonomy.falsify.content import shuffled, without_content
 from probe.taxonomy.falsify.paraphrase import by_judge
-from probe.taxonomy.falsify.regenerate import nucleus, sample_sentences
+from probe.taxonomy.falsify.regenerate import sample_sentences
 from probe.taxonomy.falsify.reread import ContextReader
 from probe.taxonomy.judge.judge import ScriptedJudge
 from probe.traces import Traces, make_trace
@@ -222,14 +222,6 @@ def test_a_judge_is_asked_to_do_without_the_cues():
     assert asked[0].endswith("Sentence: Wait, no.")
     rewrite([" Now."], [])
     assert "Do not use" not in asked[-1]
-
-
-def test_the_nucleus_is_that_of_transformers():
-    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
-    logits = 3 * torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
-    theirs = TopPLogitsWarper(0.9)(None, TemperatureLogitsWarper(0.7)(None, logits)).softmax(-1)
-    assert torch.allclose(nucleus(logits, 0.7, 0.9), theirs, atol=1e-6)
 
 
 def test_one_sentence_is_sampled_and_the_seed_decides(model, traces, read):

@@ -17,7 +17,7 @@ from probe.problems import Problem
 from probe.statistics import share_interval
 from probe.steering import Mechanism, random_like
 from probe.taxonomy import Taxonomy
-from probe.traces import Trace, split_sentences
+from probe.traces import Trace, first_sentence
 
 #: A sentence that is longer is cut there.
 _LONGEST = 48
@@ -170,16 +170,8 @@ def _written(
     for item, (tokens,), _ in stream(
         [lane], choose, ends=set(base.eos_ids), max_new_tokens=_LONGEST, slots=min(batch_size, max(1, len(starts)))
     ):
-        out[item] = _first_sentence(base, tokens)
+        out[item] = [*first_sentence(base, tokens)]
     return out
-
-
-def _first_sentence(model: Model, tokens: list[int]) -> list[int]:
-    for end in range(1, len(tokens)):
-        text = model.decode(tokens[: end + 1])
-        if len(split_sentences(text)) > 1:
-            return tokens[:end]
-    return tokens
 
 
 @torch.no_grad()

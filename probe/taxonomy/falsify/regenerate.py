@@ -4,21 +4,19 @@ After *Reliable control points* (arXiv 2604.02113): the sentence is sampled seve
 is stable if nearly all samples show the behaviour.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool
 
 from probe.errors import ProbeError
 from probe.hooks import Runner
 from probe.models import Model
 from probe.statistics import Interval, mean_interval, share_interval
 from probe.taxonomy.falsify.config import FalsifyConfig
-from probe.traces import split_sentences, token_starts
+from probe.traces import first_sentence, nucleus, split_sentences
 
 #: Steps between checks of which rows have finished their sentence.
 _LOOK = 8
@@ -85,7 +83,7 @@ def sample_sentences(
         batch = order[start : start + size]
         rows = _continue(model, [prefixes[i] for i in batch], config, generator)
         for at, i in enumerate(batch):
-            found[i] = [_first_sentence(model, row) for row in rows[at * config.samples : (at + 1) * config.samples]]
+            found[i] = [first_sentence(model, row) for row in rows[at * config.samples : (at + 1) * config.samples]]
     return found
 
 
@@ -120,20 +118,3 @@ def _continue(
             alive, tokens = [alive[at] for at in going], tokens[kept]
         logits = runner.step(tokens).logits
     return out
-
-
-def nucleus(logits: Float[Tensor, "row vocab"], temperature: float, top_p: float) -> Float[Tensor, "row vocab"]:
-    """The probabilities of the likeliest tokens that together reach ``top_p``; the others are zero."""
-    chances, order = (logits.float() / temperature).softmax(-1).sort(-1, descending=True)
-    chances[chances.cumsum(-1) - chances >= top_p] = 0
-    kept = torch.zeros_like(chances).scatter_(-1, order, chances)
-    return kept / kept.sum(-1, keepdim=True)
-
-
-def _first_sentence(model: Model, tokens: list[int]) -> tuple[int, ...]:
-    text = model.decode(tokens)
-    spans = split_sentences(text)
-    if len(spans) < 2:
-        return tuple(tokens)
-    starts = token_starts(model.tokenizer, tokens, text, model.decode)
-    return tuple(tokens[: bisect_left(starts, spans[1][0])])

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from probe.activations import whole_batches
 from probe.models import seeded
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, subsample
 from probe.taxonomy.families.clusterings import SphericalKMeans
@@ -78,7 +79,9 @@ class SAEFamily(Family):
             sae.W_enc.copy_(centres.T)
         sae.b_dec.requires_grad_(False)
         batch_size = min(_BATCH, len(x))
-        train_with_saelens(sae, _batches(vectors, batch_size, self.random_state), self.steps, batch_size)
+        order = np.random.default_rng(self.random_state)
+        batches = whole_batches(vectors, batch_size, lambda n: torch.from_numpy(order.permutation(n)))
+        train_with_saelens(sae, batches, self.steps, batch_size)
         with torch.no_grad():
             self._finish(sae, vectors)
         self.sae_ = for_inference(sae)
@@ -200,15 +203,6 @@ def train_with_saelens(
     for _ in tqdm(range(steps), desc=progress, unit="step", disable=progress is None):
         trainer.step(next(trainer.data_provider))
         trainer.n_training_steps += 1
-
-
-def _batches(x: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Whole batches without end, in a new order at each round."""
-    generator = np.random.default_rng(seed)
-    while True:
-        order = torch.from_numpy(generator.permutation(len(x)))
-        for chosen in order[: len(x) // batch_size * batch_size].split(batch_size):
-            yield x[chosen]
 
 
 def for_inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":

@@ -12,11 +12,12 @@ which also lets the normaliser be folded into it exactly (:attr:`probe.taxonomy.
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
+from probe.activations import whole_batches
 from probe.taxonomy.sae.config import SAEConfig
 from probe.taxonomy.sae.segments import Segments
 from probe.taxonomy.sae.starts import spherical_centres
@@ -193,10 +194,5 @@ class _Best:
 
 
 def _batches(x: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Whole batches without end, in a new order at each round."""
     generator = torch.Generator().manual_seed(seed)
-    size = min(batch_size, len(x))
-    while True:
-        order: Int[Tensor, " sentence"] = torch.randperm(len(x), generator=generator)
-        for chosen in order[: len(x) // size * size].split(size):
-            yield x[chosen.to(x.device)]
+    return whole_batches(x, min(batch_size, len(x)), lambda n: torch.randperm(n, generator=generator))
