@@ -109,33 +109,29 @@ receivers_figure(receivers)
 sentence_figure(by_sentence[0], *receivers.strongest(1)[0])
 
 # %% [markdown]
-# ## Where the choice is held
+# ## Where the choice is represented
 #
 # Pairs of prefixes of one length: after the clean one a check follows, after the corrupt one something else. A state of
 # the clean run is put into the corrupt run, and we see how much of the choice it brings back.
 
-
 # %%
-def checks(sentence):
-    return problems.sentence_type(sentence) == "check"
-
-
-pairs = behaviour_pairs(model, traces, train, checks, n=32)
-found, held = pairs.split()
-few = behaviour_pairs(model, traces, train, checks, n=6)
+check = probe.find_behaviour("check", problem_set=problems)
+pairs = behaviour_pairs(model, traces, train, check, n_pairs=32)
+found, test = pairs.split()
+few = behaviour_pairs(model, traces, train, check, n_pairs=6)
 patch_figure(patch(model, few), [model.decode([token]) for token in few.clean[0][0].tolist()])
 
 # %%
-patch_figure(patch(model, held, "z"))
+patch_figure(patch(model, test, "z"))
 
 # %% [markdown]
-# Below, the choice is held by the word " makes" of the sentence before: that it was a computing sentence. One head of
+# Below, the choice is carried by the word " makes" of the sentence before: that it was a computing sentence. One head of
 # block 2 brings it to the last token. What each writer adds to the logit by itself is another matter: the last MLPs
 # turn what the head has moved into a word.
 
 # %%
 lens = EdgeLens(model)
-clean, _, right, wrong = next(iter(held))
+clean, _, right, wrong = next(iter(test))
 direct_figure(direct_attribution(lens, clean, right, wrong))
 
 # %% [markdown]
@@ -147,8 +143,8 @@ direct_figure(direct_attribution(lens, clean, right, wrong))
 # %%
 scored = attribute(lens, found, "eap-ig-inputs", steps=5)
 circuit = scored.top(len(scored.graph) // 16)
-curve = faithfulness(lens, scored, held, (0.02, 0.05, 0.1, 0.2, 1.0))
-{"edges": len(circuit), "kept": kept_by(lens, circuit, held), "CPR": curve.cpr, "CMD": curve.cmd}
+curve = faithfulness(lens, scored, test, (0.02, 0.05, 0.1, 0.2, 1.0))
+{"edges": len(circuit), "kept": kept_by(lens, circuit, test), "CPR": curve.cpr, "CMD": curve.cmd}
 
 # %%
 circuit_figure(circuit)
@@ -163,7 +159,7 @@ heads_figure(circuit)
 edge = next(name for name, _ in circuit.listed() if name.startswith("a2."))
 reader = edge.partition("->")[2]
 path = [edge] if reader == "logits" else [edge, f"{reader.partition('<')[0]}->logits"]
-path, path_effect(lens, held, path).mean().item()
+path, path_effect(lens, test, path).mean().item()
 
 # %% [markdown]
 # ## Cause
@@ -174,8 +170,8 @@ path, path_effect(lens, held, path).mean().item()
 # %%
 heads, starts = strongest_heads(circuit, 3), start_tokens(traces)
 others = reference(model, traces, tokens=starts)
-look = behaviour_look(model, problems, problems.take("test", 24), "check", max_new_tokens=200)
-effect = effect_of_heads(model, heads, look, "resample", others, tokens=starts, draws=2)
+look = behaviour_look(model, problems, problems.take("test", 24), check, max_new_tokens=200)
+effect = effect_of_heads(model, heads, look, reference=others, tokens=starts, n_controls=2)
 heads, effect["share"]
 
 # %% [markdown]

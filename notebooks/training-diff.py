@@ -43,14 +43,14 @@ rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
 # ## Everything at once
 
 # %%
-found = diff_models(rl, n=20, pairs=16)
+found = diff_models(rl, n_problems=20, n_pairs=16)
 found
 
 # %% [markdown]
 # A model compared with itself differs in nothing: what is told above is not noise of the measures.
 
 # %%
-diff_models(Pair(rl.config, rl.thinking, rl.thinking), n=8, parts=["tokens", "neurons", "massive"])
+diff_models(Pair(rl.config, rl.thinking, rl.thinking), n_problems=8, parts=["tokens", "neurons", "massive"])
 
 # %% [markdown]
 # ## Where they part, token by token
@@ -75,7 +75,7 @@ told = found.to_dict()
 shift_figure(told["heads"])
 
 # %%
-taught = diff_models(sft, n=20, pairs=16, parts=["heads", "tokens"]).to_dict()
+taught = diff_models(sft, n_problems=20, n_pairs=16, parts=["heads", "tokens"]).to_dict()
 shift_figure(taught["heads"])
 
 # %%
@@ -111,12 +111,12 @@ latents_figure(told["latents"])
 problems = probe.load_problems("story")
 train = problems.take("train", 16)
 traces = probe.generate_traces(rl.thinking, problems, train, max_new_tokens=200)
-pairs = behaviour_pairs(rl.thinking, traces, train, lambda text: problems.sentence_type(text) == "check", n=6, group=1)
+pairs = behaviour_pairs(rl.thinking, traces, train, "check", problem_set=problems, n_pairs=6, min_group=1)
 runs, changes = [], {}
 for way in ("rl", "sft"):
     series = load_series(bundled_folder("tiny-series") / way, rl.config.thinking.prompt)
     models = [rl.base, *(model for _, model in series)]
-    importance, inside = importance_series(models, pairs, steps=2)
+    importance = importance_series(models, pairs, steps=2).share
     runs.append({"name": way, "steps": [0, *series.steps], "importance": importance.tolist()})
     changes[way] = importance[-1] - importance[0]
 series_figure(runs)
@@ -125,7 +125,7 @@ series_figure(runs)
 # Do the two ways change the same heads? The null exchanges heads within their blocks.
 
 # %%
-agreement([changes["rl"]], [changes["sft"]], draws=300)
+agreement([changes["rl"]], [changes["sft"]], n_permutations=300)
 
 # %% [markdown]
 # ## A guard

@@ -7,3 +7,7 @@ class ProbeError(Exception):
     The message is one line: what is wrong, where, and what to do. The command line prints it and exits with code 2. Any
     other exception is a bug in probe.
     """
+
+
+class NotApplicable(ProbeError):
+    """This measurement cannot be made on this model or these texts, though other measurements may be."""

@@ -1,4 +1,4 @@
-"""Inside a model: which edges, heads and states carry a behaviour, by gradients and exactly, and what they look at."""
+"""Inside a model: the edges, heads and states that carry a behaviour, and what heads attend to."""
 
 from probe.circuits.attention import (
     Attention as Attention,
@@ -14,7 +14,11 @@ from probe.circuits.direct import (
     direct_attribution as direct_attribution,
     logit_lens as logit_lens,
 )
-from probe.circuits.effect import behaviour_look as behaviour_look, effect_of_heads as effect_of_heads
+from probe.circuits.effect import (
+    HeadEffect as HeadEffect,
+    behaviour_look as behaviour_look,
+    effect_of_heads as effect_of_heads,
+)
 from probe.circuits.equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
 from probe.circuits.faithful import Faithfulness as Faithfulness, faithfulness as faithfulness, kept_by as kept_by
 from probe.circuits.graph import Graph as Graph, Reader as Reader
@@ -35,7 +39,6 @@ from probe.circuits.pairs import (
     divergence as divergence,
     logit_difference as logit_difference,
     read_pairs as read_pairs,
-    shows_behaviour as shows_behaviour,
 )
 from probe.circuits.patching import PatchMap as PatchMap, patch as patch
 from probe.circuits.paths import path_effect as path_effect

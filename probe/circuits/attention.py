@@ -1,4 +1,4 @@
-"""What heads look at: patterns by token and by sentence, and the heads that narrow attention to few sentences."""
+"""Attention patterns by token and by sentence, and the heads that narrow attention to few sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from probe.hooks import capture
 from probe.models import Model
 
 _NEAR = 4
-"""Sentences as near as this are left out of a sentence's vertical score: every head looks at its neighbours."""
+"""Sentences nearer than this do not count towards a vertical score, because every head attends to its neighbours."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention within one text.
+    """The attention patterns of some blocks within one text.
 
     Attributes:
-        names: what the rows and columns are: tokens, or sentences.
-        layers: which blocks.
-        patterns: how much each query (row) looks at each key (column). By token the rows sum to 1; by sentence they are
-            means over the pairs of tokens, and zero for sentences that come later.
+        names: the tokens or sentences that the rows and columns stand for.
+        layers: the blocks, counted from 0.
+        patterns: how much each query (row) attends to each key (column). By token each row sums to 1; by sentence each
+            entry is a mean over pairs of tokens, and zero for later sentences.
     """
 
     names: tuple[str, ...]
@@ -32,20 +32,33 @@ class Attention:
     patterns: Float[Tensor, "layers heads query key"]
 
     def head(self, layer: int, head: int) -> Float[Tensor, "query key"]:
-        """One head's pattern."""
+        """The pattern of one head.
+
+        Args:
+            layer: the block, counted from 0; one of ``layers``.
+            head: the head in that block, counted from 0.
+        """
         return self.patterns[self.layers.index(layer), head]
 
+    def __repr__(self) -> str:
+        n_layers, n_heads, n, _ = self.patterns.shape
+        return f"Attention({n_layers} blocks × {n_heads} heads, {n} × {n} positions)"
+
     def _repr_html_(self) -> str:
-        n = self.patterns.shape
-        return (
-            f"<p>attention of {n[0]} × {n[1]} heads over {n[2]} places; see it with "
-            "<code>probe.reports.attention_patterns</code></p>"
-        )
+        return f"<p>{self!r}; show it with <code>probe.reports.attention_patterns</code></p>"
 
 
 @torch.no_grad()
 def attention(model: Model, ids: Int[Tensor, " pos"], layers: Sequence[int] | None = None) -> Attention:
-    """Every head's pattern over one text, by token; it takes heads × tokens² numbers a block."""
+    """Compute the attention pattern of every head over one text, by token.
+
+    The result holds heads × tokens² numbers for each block.
+
+    Args:
+        model: the model that reads the text.
+        ids: token ids of the text.
+        layers: blocks to read, counted from 0; None for all.
+    """
     asked = tuple(range(model.n_layers) if layers is None else layers)
     with capture(model, [f"pattern.{layer}" for layer in asked]) as acts:
         model.hf(ids.to(model.device)[None])
@@ -60,17 +73,20 @@ def sentence_attention(
     spans: Sequence[tuple[int, int]],
     layers: Sequence[int] | None = None,
 ) -> Attention:
-    """The mean attention of each sentence's tokens to each earlier one's, block by block.
+    """Compute the mean attention between the tokens of each two sentences, one block at a time.
 
     Args:
-        spans: of each sentence its first token and the one after its last, counted in ``ids``.
+        model: the model that reads the text.
+        ids: token ids of the text.
+        spans: for each sentence, the index in ``ids`` of its first token and of the one after its last.
+        layers: blocks to read, counted from 0; None for all.
 
     Raises:
-        ProbeError: if a sentence has no tokens in the text.
+        ProbeError: if a span is empty or lies outside the text.
     """
     for start, end in spans:
         if not 0 <= start < end <= len(ids):
-            raise ProbeError(f"there is no sentence at tokens {start} to {end} of a text of {len(ids)}")
+            raise ProbeError(f"tokens {start} to {end} are no sentence of a text of {len(ids)} tokens")
     asked = tuple(range(model.n_layers) if layers is None else layers)
     member = torch.zeros(len(spans), len(ids))
     for i, (start, end) in enumerate(spans):
@@ -86,12 +102,13 @@ def sentence_attention(
 
 @dataclass(frozen=True)
 class Receivers:
-    """How much each head narrows what later sentences look at to few earlier ones.
+    """How strongly each head narrows the attention of later sentences to a few earlier ones.
 
     Attributes:
-        kurtosis: of the vertical scores of a text's sentences, the mean over texts; the higher, the narrower.
-        vertical: of each text, how much its later sentences look at each sentence, ``[layers, heads, sentences]``; NaN
-            where none is late enough.
+        kurtosis: kurtosis over sentences of the vertical scores, averaged over texts; higher is narrower.
+        vertical: for each text, the mean attention that each sentence gets from later sentences,
+            ``[layers, heads, sentences]``; NaN where no later sentence is far enough away.
+        layers: the blocks, counted from 0.
     """
 
     kurtosis: Float[Tensor, "layers heads"]
@@ -99,21 +116,25 @@ class Receivers:
     layers: tuple[int, ...]
 
     def strongest(self, n: int = 20) -> list[Head]:
-        """The receiver heads: those of the highest kurtosis."""
+        """The ``n`` heads of the highest kurtosis, which are the receiver heads, as ``(layer, head)``."""
         n_heads = self.kurtosis.shape[1]
         order = self.kurtosis.flatten().nan_to_num(-torch.inf).argsort(descending=True)[:n].tolist()
         return [(self.layers[at // n_heads], at % n_heads) for at in order]
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"a{layer}.h{head}" for layer, head in self.strongest(3))
+        return f"Receivers({len(self.vertical)} texts, strongest heads: {best})"
+
 
 def receiver_heads(attentions: Sequence[Attention], near: int = _NEAR) -> Receivers:
-    """Find receiver heads by the attention between sentences (Bogdan et al., *Thought Anchors*, 2506.19143).
+    """Find receiver heads from the attention between sentences (Bogdan et al., *Thought Anchors*, 2506.19143).
 
     Args:
-        attentions: by sentence, of several texts.
-        near: sentences nearer than this to the one that looks do not count.
+        attentions: attention by sentence, one for each text.
+        near: attention from sentences nearer than this does not count.
 
     Raises:
-        ProbeError: if no text is long enough for three sentences to have later ones.
+        ProbeError: if no text is long enough to have three sentences with later ones that far away.
     """
     vertical, peaked = [], []
     for each in attentions:
@@ -125,12 +146,14 @@ def receiver_heads(attentions: Sequence[Attention], near: int = _NEAR) -> Receiv
         if known.sum() >= 3:
             peaked.append(_kurtosis(summed[..., known].double()))
     if not peaked:
-        raise ProbeError(f"no text has three sentences that are looked at from {near} sentences on: give longer ones")
+        raise ProbeError(
+            f"no text has three sentences that are {near} or more sentences before another: use longer ones"
+        )
     return Receivers(torch.stack(peaked).mean(0).float(), tuple(vertical), attentions[0].layers)
 
 
 def _kurtosis(values: Float[Tensor, "*axes sentences"]) -> Float[Tensor, "*axes"]:
-    """Excess kurtosis as scipy has it; that of values all alike, which has none, is the least there is."""
+    """Excess kurtosis as scipy defines it; equal values, which have none, get the lowest possible, -2."""
     apart = values - values.mean(-1, keepdim=True)
     spread = apart.square().mean(-1)
     return torch.where(spread > 1e-18, apart.pow(4).mean(-1) / spread.square() - 3, -2.0)

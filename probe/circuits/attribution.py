@@ -1,9 +1,9 @@
-"""How much each edge carries: by gradients (edge attribution patching, with integrated gradients), or exactly.
+"""Scores of edges: from gradients (edge attribution patching, with or without integrated gradients), or exact.
 
-The score of an edge is the change of the metric when the edge alone brings what it brings for the corrupt text.
-Attribution (Nanda, 2023; Syed et al., 2310.10348) takes it from one gradient; integrated gradients (Hanna et al.,
-2403.17806) from several on the way from the corrupt to the clean run, of the inputs or of the writers' own activations,
-which saturated gradients do not fool. Patching every edge in a pass of its own is exact, and dear.
+The score of an edge is the change of the metric when that edge alone carries what it carries for the corrupt text.
+Attribution patching (Nanda, 2023; Syed et al., 2310.10348) estimates it from one gradient. Integrated gradients (Hanna
+et al., 2403.17806) average gradients along the way from the corrupt to the clean run, of the inputs or of the writers'
+own activations, so that saturation does not mislead them. Patching each edge in its own pass is exact but expensive.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,17 @@ from probe.circuits.pairs import Pairs, divergence, logit_difference
 from probe.config import nearest
 from probe.errors import ProbeError
 
-#: How edges can be scored.
+#: Ways to score edges.
 METHODS = {
     "eap": "one gradient, at the clean run",
-    "eap-ig-inputs": "gradients on the way from the corrupt to the clean embeddings",
-    "eap-ig-activations": "gradients on the way of each block's writers, block by block",
-    "exact": "every edge patched in a pass of its own",
+    "eap-ig-inputs": "gradients between the corrupt and the clean embeddings",
+    "eap-ig-activations": "gradients between the corrupt and the clean activations of each block's writers",
+    "exact": "each edge patched in its own pass",
 }
+#: Ways to compare the next token of two texts.
 METRICS = ("logit-difference", "divergence")
 _PATCHED = 64
-"""Rows of a pass in which edges are patched."""
+"""Rows in one pass of exact patching."""
 
 
 def attribute(
@@ -45,17 +46,19 @@ def attribute(
     """Score every edge of a model on pairs of texts.
 
     Args:
+        lens: the model.
+        pairs: clean and corrupt texts.
         method: one of :data:`METHODS`.
-        metric: ``logit-difference`` of the right next token over the wrong one, or ``divergence`` from the clean run,
-            which a single gradient cannot see: its slope is zero there.
-        steps: of integrated gradients.
-        window: of a long text, the tokens at which edges count: ``(-64, None)`` is the last 64. What is kept of a pass
-            grows with them and not with the text; scores of windows side by side add up to those of the whole.
-        progress: show a bar.
+        metric: ``logit-difference``, the logit of the right next token minus that of the wrong one; or ``divergence``
+            from the clean run, whose gradient at the clean run is zero, so that ``eap`` cannot use it.
+        steps: number of points at which integrated gradients are evaluated.
+        window: tokens at which edges count, as the ends of a slice: ``(-64, None)`` is the last 64. Memory grows with
+            the window and not with the text, and the scores of adjacent windows add up to those of their union.
+        progress: show a progress bar.
 
     Returns:
-        All edges with their scores, the mean over pairs; a negative one carries the metric, for without it the metric
-        falls.
+        All edges with their scores, averaged over pairs. An edge with a negative score carries the metric: without it
+        the metric falls.
 
     Raises:
         ProbeError: for an unknown method or metric.
@@ -74,10 +77,20 @@ def edge_scores(
     window: Window = ALL,
     progress: bool = False,
 ) -> Float[Tensor, "pairs writers readers"]:
-    """What :func:`attribute` gives the mean of: the scores of every pair by itself, in the order of the pairs."""
+    """Score every edge on each pair separately; :func:`attribute` returns the mean of these scores.
+
+    Args:
+        lens, pairs, method, metric, steps, window, progress: as in :func:`attribute`.
+
+    Returns:
+        One table of scores for each pair, in the order of the pairs.
+
+    Raises:
+        ProbeError: for an unknown method or metric.
+    """
     for what, said, known in (("method", method, METHODS), ("metric", metric, METRICS)):
         if said not in known:
-            raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (of: {', '.join(known)})")
+            raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (choose from {', '.join(known)})")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
     found = []
     for clean, corrupt, right, wrong in tqdm(list(pairs), desc=method, unit="length", disable=not progress):
@@ -87,7 +100,14 @@ def edge_scores(
 
 
 def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Tensor) -> Metric:
-    """A metric for one group of rows."""
+    """The metric of one group of pairs.
+
+    Args:
+        lens: the model, which gives the clean run that ``divergence`` is measured from.
+        metric: ``logit-difference`` or ``divergence``.
+        clean: token ids of the clean texts.
+        right, wrong: next token of each clean and each corrupt text, ``[batch]``.
+    """
     if metric == "divergence":
         with torch.no_grad():
             return divergence(lens.logits(clean))
@@ -101,7 +121,7 @@ def _products(
 
 
 def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window) -> Tensor:
-    """The first step alone, at the clean run, is plain attribution patching."""
+    """With one step, the gradient is taken at the clean run: plain attribution patching."""
     apart = lens.written(corrupt, window) - lens.written(clean, window)
     if steps == 1:
         return _products(lens, apart, lens.gradients(clean, metric, window=window)[1])
@@ -116,7 +136,7 @@ def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, st
 def _through_activations(
     lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window
 ) -> Tensor:
-    """For the writers of each step of the stream, gradients while these alone move from corrupt to clean."""
+    """Gradients while the writers of one hook alone move from corrupt to clean, one hook after the other."""
     graph = lens.graph
     apart = lens.written(corrupt, window) - lens.written(clean, window)
     scores = torch.zeros(len(clean), *graph.edges.shape, device=apart.device)
@@ -134,10 +154,10 @@ def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int
     with torch.no_grad():
         before = metric(lens.logits(clean))
     scores = torch.zeros(len(clean), *edges.shape, device=clean.device)
-    places = edges.nonzero().tolist()
+    all_edges = edges.nonzero().tolist()
     several = max(1, _PATCHED // len(clean))
-    for first in range(0, len(places), several):
-        some = places[first : first + several]
+    for first in range(0, len(all_edges), several):
+        some = all_edges[first : first + several]
         keep = edges.repeat(len(some), 1, 1)
         for i, (row, column) in enumerate(some):
             keep[i, row, column] = False
@@ -150,7 +170,7 @@ def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int
 
 
 def _midpoints(steps: int) -> list[float]:
-    """Where gradients are taken: the midpoint rule, whose error falls with the square of the steps."""
+    """Midpoint rule, whose error falls with the square of the number of steps."""
     return [(step + 0.5) / steps for step in range(steps)]
 
 
@@ -162,7 +182,7 @@ def _put(value: Tensor) -> Callable[..., Tensor]:
 
 
 def _steps_of_stream(lens: EdgeLens) -> list[tuple[list[str], slice]]:
-    """The hooks at which the embedding, a block's heads and its MLP can be set, and their rows among the writers."""
+    """The hooks that set the embedding, each block's heads and its MLP, with their rows among the writers."""
     graph, found, row = lens.graph, [(["blocks.0.hook_resid_pre"], slice(0, 1))], 1
     for layer in range(graph.n_layers):
         found.append(([f"blocks.{layer}.attn.hook_z"], slice(row, row + graph.n_heads)))

@@ -1,7 +1,6 @@
-"""Edges with scores: the strongest of them, how much of the model's behaviour they keep, and where they are written."""
+"""A circuit: edges with scores, of which the strongest are kept, and its file."""
 
 from dataclasses import dataclass, field, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,18 @@ from torch import Tensor
 from probe.circuits.graph import EMBED, LOGITS, Graph
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
+from probe.html import html_table
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """A graph whose edges are scored, and of which some are kept.
+    """A graph with a score for each edge, some of whose edges are kept.
 
     Attributes:
-        scores: change of the metric when the edge is cut, zero where there is no edge.
-        about: how it was found: method, metric, pairs.
-        kept: the circuit's edges; of a fresh attribution all.
+        graph: the model's writers, readers and edges.
+        scores: change of the metric when the edge is cut; zero where there is no edge.
+        about: how the circuit was found: method, metric, number of pairs.
+        kept: True for the edges of the circuit; None keeps all edges, as after attribution.
     """
 
     graph: Graph
@@ -34,21 +35,22 @@ class Circuit:
 
     @property
     def edges(self) -> Bool[Tensor, "writers readers"]:
-        """Those that are kept."""
+        """The edges that are kept."""
         return self.graph.edges if self.kept is None else self.kept
 
     def top(self, n: int, *, whole_paths: bool = True) -> "Circuit":
-        """The ``n`` edges of the largest scores, either sign.
+        """Keep the ``n`` edges with the largest absolute scores.
 
         Args:
-            whole_paths: leave out those that lead from nothing the embedding reaches, or to nothing that reaches the
-                logits; they change nothing. Fewer than ``n`` may be left.
+            n: number of edges.
+            whole_paths: drop edges that are on no path from the embedding to the logits, because they change nothing.
+                Fewer than ``n`` edges may remain.
 
         Raises:
             ProbeError: if ``n`` is not between 1 and the number of edges.
         """
         if not 1 <= n <= len(self.graph):
-            raise ProbeError(f"a circuit of {n} edges was asked for; the graph has {len(self.graph)}")
+            raise ProbeError(f"cannot keep {n} edges: the graph has {len(self.graph)}; give a number from 1 to that")
         size = self.scores.abs().masked_fill(~self.graph.edges, -1.0).flatten()
         kept = torch.zeros_like(size, dtype=torch.bool)
         kept[size.topk(n).indices] = True
@@ -56,7 +58,10 @@ class Circuit:
         return replace(self, kept=_on_paths(self.graph, kept) if whole_paths else kept)
 
     def heads(self) -> Float[Tensor, "layers heads"]:
-        """How much of all scores leaves each head along the circuit's edges; sums to at most 1 (embedding and MLPs)."""
+        """Each head's share of the absolute scores of the circuit's edges, by the head that writes.
+
+        The shares sum to at most 1; the rest belongs to the embedding and the MLPs.
+        """
         out = (self.scores.abs() * self.edges).sum(1)
         names = self.graph.writers
         total = out.sum().clamp(min=1e-12)
@@ -67,12 +72,19 @@ class Circuit:
         return torch.tensor(rows) / total
 
     def listed(self, n: int | None = None) -> list[tuple[str, float]]:
-        """The circuit's edges by name, the strongest first."""
+        """The names and scores of the circuit's edges, the strongest first; at most ``n`` unless it is None."""
         found = [(name, float(self.scores[i, j])) for name, i, j in self.graph.named() if self.edges[i, j]]
         return sorted(found, key=lambda each: -abs(each[1]))[:n]
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON: ``metadata``, ``nodes`` and ``links``, as circuit-tracer's graph files name them."""
+        """Write the circuit as JSON with ``metadata``, ``nodes`` and ``links``, keys of circuit-tracer's graph files.
+
+        Args:
+            path: the file to write.
+
+        Returns:
+            The path.
+        """
         nodes = [
             {"node_id": name, "layer": _layer(name, self.graph), "feature_type": _kind(name)}
             for name in (*self.graph.writers, LOGITS)
@@ -91,35 +103,38 @@ class Circuit:
 
     @classmethod
     def load(cls, path: str | Path) -> "Circuit":
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
+
+        Args:
+            path: the file.
 
         Raises:
-            ProbeError: if the file is no circuit.
+            ProbeError: if the file is missing or is not a circuit.
         """
         data = read_json(path)
         try:
-            told = dict(data["metadata"])
-            about = told.pop("about")
-            graph = Graph(**told)
+            metadata = dict(data["metadata"])
+            about = metadata.pop("about")
+            graph = Graph(**metadata)
             scores, kept = torch.zeros(graph.edges.shape), torch.zeros_like(graph.edges)
             for link in data["links"]:
                 at = graph.edge(f"{link['source']}->{link['target']}")
                 scores[at], kept[at] = link["weight"], link["kept"]
         except (KeyError, TypeError) as error:
-            raise ProbeError(f"{path} is no circuit of probe's ({error} is missing)") from error
+            raise ProbeError(f"{path} is not a circuit file: {error} is missing") from error
         return cls(graph, scores, about, kept)
 
+    def __repr__(self) -> str:
+        about = ", ".join(f"{key} {value}" for key, value in self.about.items())
+        return f"Circuit({len(self):,} of {len(self.graph):,} edges{about and f', {about}'})"
+
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{escape(name)}</td><td>{score:+.4f}</td></tr>" for name, score in self.listed(12))
-        told = ", ".join(f"{key} {value}" for key, value in self.about.items())
-        return (
-            f"<p>{len(self):,} of {len(self.graph):,} edges ({escape(told)})</p>"
-            f"<table><tr><th>edge</th><th>score</th></tr>{rows}</table>"
-        )
+        rows = [(name, f"{score:+.4f}") for name, score in self.listed(12)]
+        return html_table(("edge", "score"), rows, repr(self))
 
 
 def _on_paths(graph: Graph, kept: Bool[Tensor, "writers readers"]) -> Bool[Tensor, "writers readers"]:
-    """Without edges that lead from nothing or to nothing."""
+    """Keep only edges on a path from the embedding to the logits."""
     kept = kept.clone()
     targets = [graph.written_by(reader) for reader in graph.readers]
     while True:

@@ -1,7 +1,6 @@
-"""What the residual stream says by itself: the logit lens, and what each head and MLP adds to a logit directly."""
+"""What can be read off the residual stream: the logit lens, and the direct contribution of each writer to a logit."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -9,25 +8,26 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.circuits.lens import EdgeLens, Ids
-from probe.errors import ProbeError
+from probe.errors import NotApplicable
 from probe.hooks import capture
+from probe.html import html_table
 from probe.models import Model, place
 
 _CLOSE = 1e-2
-"""Of a logit difference: what the parts may miss of the whole before they are refused."""
+"""Relative tolerance for the linearised norm against the norm itself."""
 
 
 @dataclass(frozen=True)
 class LogitLens:
-    """What a model would say after each block, were it the last (nostalgebraist, 2020).
+    """The next token that a model would predict if each block were its last (nostalgebraist, 2020).
 
     Attributes:
-        tokens: the text.
-        top: the likeliest next token after each block, ``[layers, pos]``.
-        said: the same as text.
-        log_prob: its log-probability in nats.
-        target: log-probability of the token that the text goes on with, ``[layers, pos - 1]``.
-        entropy: of the whole distribution, in nats.
+        tokens: the tokens of the text.
+        top: id of the likeliest next token after each block, ``[layers, pos]``.
+        said: the same tokens as text.
+        log_prob: their log-probability in nats.
+        target: log-probability in nats of the token that follows in the text, ``[layers, pos - 1]``.
+        entropy: entropy of the predicted distribution in nats.
     """
 
     tokens: tuple[str, ...]
@@ -37,18 +37,22 @@ class LogitLens:
     target: Float[Tensor, "layers rest"]
     entropy: Float[Tensor, "layers pos"]
 
+    def __repr__(self) -> str:
+        return f"LogitLens({len(self.said)} blocks, {len(self.tokens)} tokens)"
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(token)}</th>" for token in self.tokens)
-        rows = "".join(
-            f"<tr><th>block {i}</th>" + "".join(f"<td>{escape(word)}</td>" for word in self.said[i]) + "</tr>"
-            for i in reversed(range(len(self.said)))
-        )
-        return f"<table><tr><th></th>{head}</tr>{rows}</table>"
+        rows = [(f"block {i}", *self.said[i]) for i in reversed(range(len(self.said)))]
+        return html_table(("", *self.tokens), rows)
 
 
 @torch.no_grad()
 def logit_lens(model: Model, ids: Int[Tensor, " pos"]) -> LogitLens:
-    """Read every block's output by the model's own last norm and unembedding, for one text."""
+    """Decode every block's output with the model's own last norm and unembedding.
+
+    Args:
+        model: the model that reads the text.
+        ids: token ids of one text.
+    """
     sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
     with capture(model, sites) as acts:
         model.hf(ids.to(model.device)[None])
@@ -68,16 +72,22 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"]) -> LogitLens:
 def direct_attribution(
     lens: EdgeLens, ids: Ids, right: Int[Tensor, " batch"], wrong: Int[Tensor, " batch"]
 ) -> dict[str, Float[Tensor, " batch"]]:
-    """How much each writer adds by itself to the logit of ``right`` over that of ``wrong``, at the last token.
+    """Compute what each writer adds directly to the logit of ``right`` minus that of ``wrong``, at the last token.
 
-    The last norm is taken at the scale that it has for the whole stream, so that the parts add up (Elhage et al., *A
-    Mathematical Framework for Transformer Circuits*, 2021); logits are taken before any soft cap.
+    The scale of the last norm is fixed to its value for the whole stream, so that the contributions add up (Elhage et
+    al., *A Mathematical Framework for Transformer Circuits*, 2021). Logits are taken before any soft cap.
+
+    Args:
+        lens: the model.
+        ids: token ids of the texts.
+        right, wrong: the two tokens that are compared, for each text.
 
     Returns:
-        By the names of the graph's writers; ``constant`` is what comes from biases.
+        One entry for each writer of the graph, under its name, and ``constant`` for what biases add; one value in
+        logits for each text.
 
     Raises:
-        ProbeError: if the parts do not add up to the logit difference: a norm of a kind that is not known.
+        NotApplicable: if the last norm is of an unknown kind, so that the contributions do not add up.
     """
     hf = lens.model.hf
     norm: Any = hf.get_submodule(place(hf, "final_norm").module)
@@ -91,21 +101,23 @@ def direct_attribution(
     through = _Frozen(norm, stream, after)
     parts = through(lens.written(ids, (-1, None))[:, :, 0].float())
     found = torch.einsum("sbd,bd->sb", parts, towards)
-    told = (after * towards).sum(-1)
+    total = (after * towards).sum(-1)
     if (through(stream) + through.constant - after).abs().max() > _CLOSE * after.abs().max():
-        raise ProbeError(f"the last norm of {lens.model.name} is of a kind whose scale cannot be held")
-    return dict(zip(lens.graph.writers, found, strict=True)) | {"constant": told - found.sum(0)}
+        raise NotApplicable(
+            f"the last norm of {lens.model.name} is not linear for a fixed scale, so contributions do not add up"
+        )
+    return dict(zip(lens.graph.writers, found, strict=True)) | {"constant": total - found.sum(0)}
 
 
 class _Frozen:
-    """A norm as the linear map that it is for one state: its weights over that state's own scale."""
+    """A norm as a linear map, with its scale fixed to that of one state."""
 
     def __init__(
         self, norm: Any, stream: Float[Tensor, "batch d_model"], after: Float[Tensor, "batch d_model"]
     ) -> None:
         self._centred = isinstance(norm, nn.LayerNorm)
         ones = torch.ones(1, stream.shape[-1], device=stream.device, dtype=next(norm.parameters()).dtype)
-        # Up to a factor, which the scale takes up: whether a weight is one plus what is stored is the module's affair.
+        # The module itself is called because some norms store their weight minus one; the scale absorbs any factor.
         weight = norm.weight.detach() if self._centred else norm(ones)[0]
         bias = norm.bias.detach() if self._centred else torch.zeros_like(weight)
         self._weight, self.constant = weight.float(), bias.float()

@@ -1,6 +1,8 @@
-"""What a model does when some of its heads are changed, beside what it does when as many others are."""
+"""The effect on a model's rollouts of changing some heads, compared with changing random heads of the same layers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,32 +10,70 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.heads import Head, Reference, heads_changed, matched_heads
-from probe.circuits.pairs import shows_behaviour
 from probe.hooks import Selection, Tokens
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Interval, mean_interval
+from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import generate_traces
 
 Look = Callable[[], Mapping[str, Float[Tensor, " problems"]]]
-"""Something that is measured on each problem, under several names."""
+"""Measures something on each problem; returns one tensor for each thing that is measured."""
+
+
+@dataclass(frozen=True)
+class HeadEffect:
+    """One measure, with and without changed heads.
+
+    Attributes:
+        whole: the mean over problems for the unchanged model.
+        changed: the same with the heads changed.
+        others: the same with random heads of the same layers changed, over problems and sets of heads.
+        more_than_others: others minus changed.
+    """
+
+    whole: Interval
+    changed: Interval
+    others: Interval
+    more_than_others: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """The four intervals for JSON, under ``whole``, ``changed``, ``others`` and ``more than others``."""
+        return {name.replace("_", " "): interval.to_dict() for name, interval in vars(self).items()}
 
 
 def behaviour_look(
-    model: Model, problem_set: ProblemSet, problems: Sequence[Problem], behaviour: str, *, max_new_tokens: int
+    model: Model,
+    problem_set: ProblemSet,
+    problems: Sequence[Problem],
+    behaviour: Behaviour | str,
+    *,
+    max_new_tokens: int,
 ) -> Look:
-    """How often a behaviour shows in each rollout, how large a share of its sentences that is, and what is solved.
+    """Make a function that lets the model solve problems and measures a behaviour in its rollouts.
 
-    A model that goes round in circles shows more of everything, so the share is told beside the count.
+    It measures ``count`` (how many sentences of each rollout show the behaviour), ``share`` (of all its sentences) and
+    ``solved`` (1 if the answer is right). A model that repeats itself shows every behaviour more often, so the share is
+    given beside the count.
+
+    Args:
+        model: the model that writes the rollouts.
+        problem_set: grades the answers.
+        problems: the problems to solve.
+        behaviour: the behaviour, or its name as :func:`~probe.find_behaviour` reads it.
+        max_new_tokens: the largest number of tokens of a rollout.
+
+    Returns:
+        A function without arguments, for :func:`effect_of_heads`.
 
     Raises:
-        ProbeError: if sentences of these problems have no types.
+        ProbeError: if nothing has that name.
     """
-    shows = shows_behaviour(problem_set, behaviour)
+    wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
 
     def look() -> dict[str, Tensor]:
         rollouts = generate_traces(model, problem_set, problems, max_new_tokens=max_new_tokens)
-        shown = [[shows(trace.sentence_text(each)) for each in trace.sentences] for trace in rollouts]
+        shown = wanted.marks(rollouts)
         counts = torch.tensor([sum(each) for each in shown]).double()
         return {
             "count": counts,
@@ -49,46 +89,44 @@ def effect_of_heads(
     heads: Sequence[Head],
     look: Look,
     by: str | float = "resample",
-    of: Reference | None = None,
     *,
+    reference: Reference | None = None,
     tokens: Tokens | Selection | None = None,
-    draws: int = 5,
+    n_controls: int = 5,
     seed: int = 0,
     progress: bool = False,
-) -> dict[str, dict[str, Interval]]:
-    """Ablate or scale heads in the model itself and look; then the same with others of the same layers.
+) -> dict[str, HeadEffect]:
+    """Ablate or scale heads in the model itself and measure, then do the same with random heads of the same layers.
 
     Args:
-        by: one of ``ABLATIONS``, or a factor to scale what they write.
-        of: what mean and resample draw from.
-        tokens: where heads are changed; everywhere unless given.
-        draws: sets of others.
-        seed: draws them.
-        progress: show a bar.
+        model: the model whose heads are changed.
+        heads: the heads, as ``(layer, head)``.
+        look: what is measured, for example by :func:`behaviour_look`.
+        by: one of :data:`ABLATIONS`, or a factor that the heads' output is multiplied by.
+        reference: head outputs that the ablations ``mean`` and ``resample`` use.
+        tokens: the tokens at which heads are changed; None for all.
+        n_controls: number of random sets of other heads.
+        seed: seeds the choice of these sets and the resampling.
+        progress: show a progress bar.
 
     Returns:
-        Of each thing looked at, over problems (and sets): ``whole``, ``changed``, ``others`` and ``more than others``,
-        which is others − changed.
+        One entry for each thing that ``look`` measures.
 
     Raises:
-        ProbeError: if there are not as many other heads in a layer.
+        ProbeError: if a layer does not have as many other heads.
     """
     n_heads = model.hf.config.get_text_config().num_attention_heads
-    drawn = [matched_heads(heads, n_heads, seed + draw) for draw in range(draws)]
+    controls = [matched_heads(heads, n_heads, seed + i) for i in range(n_controls)]
     whole = look()
-    with heads_changed(model, heads, by, of, tokens=tokens, seed=seed):
+    with heads_changed(model, heads, by, reference=reference, tokens=tokens, seed=seed):
         changed = look()
     others = []
-    for some in tqdm(drawn, desc="other heads", unit="set", disable=not progress):
-        with heads_changed(model, some, by, of, tokens=tokens, seed=seed):
+    for some in tqdm(controls, desc="other heads", unit="set", disable=not progress):
+        with heads_changed(model, some, by, reference=reference, tokens=tokens, seed=seed):
             others.append(look())
     found = {}
     for name in whole:
         stacked = torch.stack([each[name] for each in others])
-        found[name] = {
-            "whole": mean_interval(whole[name].numpy()),
-            "changed": mean_interval(changed[name].numpy()),
-            "others": mean_interval(stacked.numpy()),
-            "more than others": mean_interval((stacked - changed[name]).numpy()),
-        }
+        sides = (whole[name], changed[name], stacked, stacked - changed[name])
+        found[name] = HeadEffect(*(mean_interval(side.numpy()) for side in sides))
     return found

@@ -1,4 +1,4 @@
-"""Pairs of texts that differ in one digit of an equation: what a model computes, and what it takes for true."""
+"""Pairs of texts that differ in one digit of an equation: what a model computes, and what it takes to be true."""
 
 import re
 from collections import defaultdict
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from probe.circuits.pairs import Pairs, grouped
+from probe.circuits.pairs import Pairs, Row, grouped
 from probe.counters import read_sum
-from probe.errors import ProbeError
+from probe.errors import NotApplicable
 from probe.models import Model
 from probe.problems import Problem
 from probe.traces import Trace
@@ -17,36 +17,49 @@ _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 
 
 def operand_pairs(
-    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
+    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n_pairs: int = 48, seed: int = 0
 ) -> Pairs:
-    """Texts up to an equals sign; the corrupt one has another last digit in the right operand, and where it was told.
+    """Make pairs of texts that end in an equals sign and differ in the last digit of the right operand.
 
-    That is where the number was written last before the equation, if it was.
+    The digit also differs where the operand was mentioned last before the equation, if it was. The right and the wrong
+    next token are the model's own predictions; pairs for which these are equal are left out.
 
-    What comes next is what the model itself says to each; where that is the same, the pair is left out.
+    Args:
+        model: reads the texts, with its own prompt before them.
+        traces: traces that contain equations.
+        problems: the problem of each trace.
+        n_pairs: the largest number of pairs.
+        seed: seeds the choice of pairs.
 
     Raises:
-        ProbeError: if no equation of the traces gives a pair.
+        NotApplicable: if no equation of the traces gives a pair.
     """
 
     def edits(trace: Trace) -> Iterator[tuple[str, str]]:
         for found in _EQUATION.finditer(trace.text):
             end = found.end(3)
-            told = [each.end() for each in re.finditer(rf"\b{found[3]}\b", trace.text[: found.start()])][-1:]
-            yield trace.text[: end + 2], _edited(trace.text[: end + 2], [each - 1 for each in (*told, end)])
+            before = [each.end() for each in re.finditer(rf"\b{found[3]}\b", trace.text[: found.start()])][-1:]
+            yield trace.text[: end + 2], _edited(trace.text[: end + 2], [each - 1 for each in (*before, end)])
 
-    return _paired(model, traces, problems, edits, n, seed)
+    return _paired(model, traces, problems, edits, n_pairs=n_pairs, seed=seed, differ=True)
 
 
 def statement_pairs(
-    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n: int = 48, seed: int = 0
+    model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n_pairs: int = 48, seed: int = 0
 ) -> Pairs:
-    """Texts up to the end of a sentence with a true equation; in the corrupt one its result is wrong by a digit.
+    """Make pairs of texts that end after a true equation, whose result has a wrong digit in the corrupt text.
 
-    The model need not say anything about it: what it says next may be the same.
+    The next token may be the same for both texts, because the model need not comment on the equation.
+
+    Args:
+        model: reads the texts, with its own prompt before them.
+        traces: traces that contain equations.
+        problems: the problem of each trace.
+        n_pairs: the largest number of pairs.
+        seed: seeds the choice of pairs.
 
     Raises:
-        ProbeError: if the traces hold no true equation.
+        NotApplicable: if the traces contain no true equation.
     """
 
     def edits(trace: Trace) -> Iterator[tuple[str, str]]:
@@ -56,7 +69,7 @@ def statement_pairs(
                 text = trace.text[: sentence.end]
                 yield text, _edited(text, [found.end() - 1])
 
-    return _paired(model, traces, problems, edits, n, seed, told=False)
+    return _paired(model, traces, problems, edits, n_pairs=n_pairs, seed=seed, differ=False)
 
 
 def _true(found: re.Match[str]) -> bool:
@@ -65,14 +78,14 @@ def _true(found: re.Match[str]) -> bool:
 
 
 def _edited(text: str, places: Sequence[int]) -> str:
-    """Each digit two higher (after 9 comes 0), which no slip of one or of ten gives."""
+    """Raise each digit by two, modulo ten, which no slip by one or by ten does."""
     for at in places:
         text = f"{text[:at]}{(int(text[at]) + 2) % 10}{text[at + 1 :]}"
     return text
 
 
 def _encoded(model: Model, problem: Problem, *texts: str) -> list[list[int]] | None:
-    """Prompt and text of each; None unless all have as many tokens."""
+    """Prompt and text as token ids; None unless all texts have equally many tokens."""
     prompt = model.prompt_ids(problem.question)
     ids = [[*prompt, *model.tokenizer(text, add_special_tokens=False).input_ids] for text in texts]
     return ids if len({len(each) for each in ids}) == 1 else None
@@ -84,9 +97,10 @@ def _paired(
     traces: Sequence[Trace],
     problems: Sequence[Problem],
     edits: Callable[[Trace], Iterator[tuple[str, str]]],
-    n: int,
+    *,
+    n_pairs: int,
     seed: int,
-    told: bool = True,
+    differ: bool,
 ) -> Pairs:
     found = []
     for trace, problem in zip(traces, problems, strict=True):
@@ -95,16 +109,16 @@ def _paired(
             if ids is not None:
                 found.append(ids)
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
-    by_length: dict[int, list[tuple[list[int], list[int], int, int]]] = defaultdict(list)
+    by_length: dict[int, list[Row]] = defaultdict(list)
     size = 0
     for at in order:
-        if size == n:
+        if size == n_pairs:
             break
         clean, corrupt = found[at]
         right, wrong = model.hf(torch.tensor(found[at], device=model.device)).logits[:, -1].argmax(-1).tolist()
-        if right != wrong or not told:
+        if right != wrong or not differ:
             by_length[len(clean)].append((clean, corrupt, right, wrong))
             size += 1
     if not size:
-        raise ProbeError("no equation of the traces gives a pair whose next tokens differ: give other traces")
+        raise NotApplicable("no equation of the traces gives a usable pair of texts: give more or other traces")
     return grouped(model, by_length)

@@ -1,4 +1,4 @@
-"""How much of a behaviour a circuit keeps when everything outside of it is corrupt: the measures of MIB."""
+"""Faithfulness: how much of the metric a circuit keeps when every other edge is corrupt, measured as in MIB."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,18 @@ from probe.circuits.circuit import Circuit
 from probe.circuits.lens import EdgeLens
 from probe.circuits.pairs import Pairs
 
-#: Shares of all edges at which circuits are measured, as in MIB (Mueller et al., 2504.13151).
+#: Shares of all edges at which circuits are measured; those of MIB (Mueller et al., 2504.13151).
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Faithfulness by size of the circuit: 1 where it keeps the metric of the whole model, 0 where it keeps nothing.
+    """Faithfulness of circuits of several sizes: 1 keeps the metric of the whole model, 0 keeps nothing.
 
     Attributes:
-        shares: of all edges.
-        values: (metric of the circuit − metric of the corrupt run) / (metric of the clean run − the same).
-        cpr: area under the curve: more is better, 1 for a model that is kept whole at once.
-        cmd: area between the curve and 1: less is better, also for circuits that overshoot.
+        shares: size of each circuit, as a share of all edges.
+        values: (metric of the circuit − metric of the corrupt run) / (metric of the clean run − metric of the corrupt
+            run).
     """
 
     shares: tuple[float, ...]
@@ -32,14 +31,16 @@ class Faithfulness:
 
     @property
     def cpr(self) -> float:
+        """Circuit performance ratio: the area under the curve. Higher is better."""
         return self._area(np.asarray(self.values))
 
     @property
     def cmd(self) -> float:
+        """Circuit-model distance: the area between the curve and 1. Lower is better, also for circuits above 1."""
         return self._area(np.abs(1 - np.asarray(self.values)))
 
     def at(self, share: float) -> float:
-        """The value at a share, by straight lines between those measured."""
+        """Faithfulness at any share, interpolated linearly between those measured."""
         return float(np.interp(share, self.shares, self.values))
 
     def _area(self, values: np.ndarray) -> float:
@@ -57,12 +58,15 @@ def faithfulness(
     metric: str = "logit-difference",
     progress: bool = False,
 ) -> Faithfulness:
-    """Measure circuits of the strongest edges, size by size; give pairs that the scores were not found on.
+    """Measure the faithfulness of circuits made of the strongest edges, for several sizes.
 
     Args:
-        circuit: whose scores order the edges.
-        shares: of all edges, ascending.
-        progress: show a bar.
+        lens: the model.
+        circuit: its scores order the edges.
+        pairs: texts other than those that the scores were computed on.
+        shares: sizes of the circuits as shares of all edges, ascending.
+        metric: ``logit-difference`` or ``divergence``.
+        progress: show a progress bar.
     """
     sizes = [max(1, round(share * len(circuit.graph))) for share in shares]
     found = [
@@ -74,7 +78,14 @@ def faithfulness(
 
 @torch.no_grad()
 def kept_by(lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "logit-difference") -> float:
-    """Faithfulness of one circuit: the share of the metric's fall from clean to corrupt text that it prevents."""
+    """Measure the faithfulness of one circuit: the share of the metric's fall from clean to corrupt that it prevents.
+
+    Args:
+        lens: the model.
+        circuit: the circuit whose edges are kept.
+        pairs: texts other than those that the circuit was chosen on.
+        metric: ``logit-difference`` or ``divergence``.
+    """
     sums = torch.zeros(3, dtype=torch.float64)
     for clean, corrupt, right, wrong in pairs:
         measure = measure_of(lens, metric, clean, right, wrong)

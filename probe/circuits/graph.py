@@ -1,8 +1,8 @@
-"""A model as a graph: what writes to the residual stream, what reads it, and which writer comes before which reader.
+"""A model as a graph of writers to and readers of the residual stream.
 
 Writers are the embedding, every attention head and every MLP. Readers are the queries, keys and values of every head
-(keys and values of every group of heads, where they are shared), every MLP, and the logits. An edge is what one writer
-adds to what one reader sees.
+(one reader for each group of heads that share keys and values), every MLP, and the logits. An edge is what one writer
+contributes to the input of one later reader.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ EMBED, LOGITS = "embed", "logits"
 
 @dataclass(frozen=True)
 class Reader:
-    """Where the residual stream is read.
+    """A place that reads the residual stream.
 
     Attributes:
-        layer: 0-based; the number of layers for the logits.
+        layer: the block, counted from 0; the number of blocks for the logits.
         slot: ``q``, ``k``, ``v``, ``mlp`` or ``logits``.
-        head: of q, k and v; of shared keys and values, the group.
+        head: the head of a query, key or value; the group where heads share keys and values.
     """
 
     layer: int
@@ -36,11 +36,12 @@ class Reader:
 
 @dataclass(frozen=True)
 class Graph:
-    """Writers and readers of a decoder in which each block's attention comes before its MLP.
+    """The writers and readers of a decoder in which each block's attention comes before its MLP.
 
     Attributes:
-        n_layers, n_heads: of the model.
-        n_groups: key and value heads.
+        n_layers: number of blocks.
+        n_heads: number of attention heads of a block.
+        n_groups: number of key and value heads of a block.
     """
 
     n_layers: int
@@ -49,12 +50,12 @@ class Graph:
 
     @cached_property
     def writers(self) -> tuple[str, ...]:
-        """``embed``, ``a0.h0`` …, ``m0``, … in the order in which they write."""
+        """The names of the writers in the order in which they write: ``embed``, ``a0.h0`` …, ``m0``, …"""
         return (EMBED, *(name for layer in range(self.n_layers) for name in self._of_block(layer)))
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
-        """In the order in which they read."""
+        """The readers in the order in which they read."""
         found: list[Reader] = []
         for layer in range(self.n_layers):
             found += [Reader(layer, "q", head) for head in range(self.n_heads)]
@@ -64,23 +65,28 @@ class Graph:
 
     @cached_property
     def edges(self) -> Bool[Tensor, "writers readers"]:
-        """Which writer comes before which reader."""
+        """True where the writer comes before the reader."""
         there = torch.zeros(len(self.writers), len(self.readers), dtype=torch.bool)
         for column, reader in enumerate(self.readers):
             there[: self.seen_by(reader), column] = True
         return there
 
     def __len__(self) -> int:
-        """How many edges there are."""
+        """The number of edges."""
         return int(self.edges.sum())
 
     def seen_by(self, reader: Reader) -> int:
-        """How many writers, counted from the first, come before a reader."""
+        """The number of writers that come before a reader; these are the first ones."""
         before = 1 + reader.layer * (self.n_heads + 1)
         return before + self.n_heads if reader.slot == "mlp" else before
 
     def columns(self, layer: int, slot: str) -> slice:
-        """Where the readers of a block and slot stand among all."""
+        """The columns of the readers of one block and slot.
+
+        Args:
+            layer: the block, counted from 0; the number of blocks for the logits.
+            slot: ``q``, ``k``, ``v``, ``mlp`` or ``logits``.
+        """
         size = self.n_heads + 2 * self.n_groups + 1
         first = layer * size
         start, n = {
@@ -93,7 +99,7 @@ class Graph:
         return slice(start, start + n)
 
     def name(self, reader: Reader) -> str:
-        """``a2.h3<q>``, ``a2.g0<k>`` for keys that several heads share, ``m1``, ``logits``."""
+        """The name of a reader: ``a2.h3<q>``, ``a2.g0<k>`` for keys that several heads share, ``m1`` or ``logits``."""
         if reader.slot == LOGITS:
             return LOGITS
         if reader.slot == "mlp":
@@ -102,14 +108,14 @@ class Graph:
         return f"a{reader.layer}.{'g' if shared else 'h'}{reader.head}<{reader.slot}>"
 
     def heads_of(self, reader: Reader) -> Sequence[int]:
-        """The heads that a reader of queries, keys or values feeds."""
+        """The heads that use a reader of queries, keys or values."""
         if reader.slot == "q":
             return [reader.head]
         each = self.n_heads // self.n_groups
         return range(reader.head * each, (reader.head + 1) * each)
 
     def written_by(self, reader: Reader) -> list[str]:
-        """The writers that a reader feeds: what an edge leads to, seen as a node."""
+        """The names of the writers whose output depends on a reader; ``logits`` for the logits."""
         if reader.slot == LOGITS:
             return [LOGITS]
         if reader.slot == "mlp":
@@ -117,10 +123,10 @@ class Graph:
         return [f"a{reader.layer}.h{head}" for head in self.heads_of(reader)]
 
     def edge(self, name: str) -> tuple[int, int]:
-        """The place of an edge, by its name ``a0.h1->a2.h3<q>``.
+        """The row and column of an edge, given its name, such as ``a0.h1->a2.h3<q>``.
 
         Raises:
-            ProbeError: naming the nearest there is.
+            ProbeError: if there is no such writer or reader, naming the nearest; or the writer does not come first.
         """
         writer, _, reader = name.partition("->")
         readers = {self.name(each): column for column, each in enumerate(self.readers)}
@@ -133,7 +139,7 @@ class Graph:
         return row, column
 
     def named(self) -> Iterator[tuple[str, int, int]]:
-        """Every edge with its name and place."""
+        """The name, row and column of every edge."""
         for row, column in self.edges.nonzero().tolist():
             yield f"{self.writers[row]}->{self.name(self.readers[column])}", row, column
 

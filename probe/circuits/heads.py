@@ -1,4 +1,4 @@
-"""Do the heads of a circuit matter? They are switched off in the model itself, beside others of the same layers."""
+"""Ablating and scaling attention heads in the model itself, and random heads of the same layers as controls."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ from probe.hooks import Apply, Selection, Tokens, capture, edit
 from probe.models import Model
 from probe.traces import Trace, Traces
 
-#: What is put in a head's place.
+#: What replaces a head's output.
 ABLATIONS = {
-    "zero": "nothing",
-    "mean": "what it writes on average",
-    "resample": "what it wrote at a token drawn from other texts",
+    "zero": "zeros",
+    "mean": "the head's mean output over reference texts",
+    "resample": "the head's output at a random token of reference texts",
 }
 
 Head = tuple[int, int]
@@ -28,17 +28,27 @@ Head = tuple[int, int]
 
 
 def strongest_heads(circuit: Circuit, n: int) -> list[Head]:
-    """The heads that most of the scores leave, the strongest first."""
+    """The heads with the largest shares of a circuit's scores, the strongest first.
+
+    Args:
+        circuit: the circuit.
+        n: the largest number of heads; heads without an edge in the circuit are left out.
+    """
     share = circuit.heads()
     order = share.flatten().argsort(descending=True).tolist()
     return [divmod(at, circuit.graph.n_heads) for at in order if share.flatten()[at] > 0][:n]
 
 
 def matched_heads(heads: Sequence[Head], n_heads: int, seed: int) -> list[Head]:
-    """A control: as many heads of the same layers, drawn from the others there.
+    """Choose a control: for each head, a random other head of the same layer.
+
+    Args:
+        heads: the heads, as ``(layer, head)``.
+        n_heads: number of heads of a layer.
+        seed: seeds the choice.
 
     Raises:
-        ProbeError: if a layer has not so many others.
+        ProbeError: if a layer does not have as many other heads.
     """
     generator, found = torch.Generator().manual_seed(seed), []
     for layer in sorted({layer for layer, _ in heads}):
@@ -46,7 +56,8 @@ def matched_heads(heads: Sequence[Head], n_heads: int, seed: int) -> list[Head]:
         free = [head for head in range(n_heads) if head not in taken]
         if len(free) < len(taken):
             raise ProbeError(
-                f"{len(taken)} of {n_heads} heads of layer {layer} are in the circuit: there are not as many others"
+                f"{len(taken)} of the {n_heads} heads of layer {layer} are changed, so there are too few others to "
+                "compare with: change fewer heads of that layer"
             )
         found += [(layer, free[i]) for i in torch.randperm(len(free), generator=generator)[: len(taken)].tolist()]
     return found
@@ -54,13 +65,17 @@ def matched_heads(heads: Sequence[Head], n_heads: int, seed: int) -> list[Head]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What heads write otherwise: their mixes of values at the tokens of some texts, for ablation by it.
+    """Head outputs at the tokens of some texts, which replace those of ablated heads.
 
     Attributes:
-        z: of each block ``[tokens, n_heads, d_head]``.
+        z: for each block, the output of each head before the output projection, ``[tokens, n_heads, d_head]``.
     """
 
     z: dict[int, Float[Tensor, "tokens n_heads d_head"]]
+
+    def __repr__(self) -> str:
+        tokens = next((len(each) for each in self.z.values()), 0)
+        return f"Reference({len(self.z)} blocks, {tokens} tokens)"
 
 
 @torch.no_grad()
@@ -71,11 +86,13 @@ def reference(
     *,
     tokens: Tokens | Selection | None = None,
 ) -> Reference:
-    """Read the heads over traces (with their prompts), texts or token ids, one a pass.
+    """Record what heads write over some texts, one text in a pass.
 
     Args:
-        layers: blocks; all unless given.
-        tokens: only these tokens, as those at which heads will be ablated.
+        model: the model.
+        texts: traces (read with their prompts), texts, token ids or documents.
+        layers: blocks to read, counted from 0; None for all.
+        tokens: the tokens to read, normally those at which heads will be ablated; None for all.
     """
     asked = list(range(model.n_layers)) if layers is None else sorted(set(layers))
     parts: dict[int, list[Tensor]] = {layer: [] for layer in asked}
@@ -89,7 +106,11 @@ def reference(
 
 
 def start_tokens(traces: Sequence[Trace]) -> Tokens:
-    """The tokens that the first token of a sentence is predicted from, by what they are: full stops, line breaks."""
+    """Select the tokens after which a sentence of some traces begins, such as full stops and line breaks.
+
+    Args:
+        traces: traces with sentences.
+    """
     return Tokens(
         ids=sorted(
             {trace.tokens[each.token_start - 1] for trace in traces for each in trace.sentences if each.token_start}
@@ -102,38 +123,41 @@ def heads_changed(
     model: Model,
     heads: Sequence[Head],
     by: str | float = "zero",
-    of: Reference | None = None,
     *,
+    reference: Reference | None = None,
     tokens: Tokens | Selection | None = None,
     seed: int = 0,
 ) -> Iterator[None]:
-    """Ablate or scale what some heads write, in every pass inside the block.
+    """Ablate or scale the output of some heads in every forward pass inside the ``with`` block.
 
-    Zero takes it out of the range that later blocks know, which can break a model that did not need it; the mean over
-    texts keeps what is always there; resampling puts in what the heads of a block wrote at a token drawn anew for each
-    token, which keeps its spread too (Chan et al., *Causal Scrubbing*, 2022).
+    Zero ablation can take a state out of the range that later blocks are used to, which can break a model that did not
+    need the head. The mean over texts keeps what is always present. Resampling replaces the output at each token by
+    that of the same heads at a random token of the reference, which keeps the spread too (Chan et al., *Causal
+    Scrubbing*, 2022).
 
     Args:
-        by: one of :data:`ABLATIONS`, or a factor.
-        of: what mean and resample draw from.
-        tokens: where; everywhere unless given.
-        seed: of the draws.
+        model: the model whose heads are changed.
+        heads: the heads, as ``(layer, head)``.
+        by: one of :data:`ABLATIONS`, or a factor that the heads' output is multiplied by.
+        reference: head outputs for ``mean`` and ``resample``, from :func:`reference`.
+        tokens: the tokens at which heads are changed; None for all.
+        seed: seeds the resampling.
 
     Raises:
-        ProbeError: for an unknown way, or one that lacks its reference.
+        ProbeError: for an unknown ablation, or one without the reference that it needs.
     """
     if isinstance(by, str) and by not in ABLATIONS:
-        raise ProbeError(f"there is no ablation {by!r}; {nearest(by, ABLATIONS)} (of: {', '.join(ABLATIONS)})")
+        raise ProbeError(f"there is no ablation {by!r}; {nearest(by, ABLATIONS)} (choose from {', '.join(ABLATIONS)})")
     layers = sorted({layer for layer, _ in heads})
-    if by in ("mean", "resample") and (of is None or not set(layers) <= set(of.z)):
-        raise ProbeError(f"ablation by {by} needs a reference of its blocks: give reference(model, texts)")
+    if by in ("mean", "resample") and (reference is None or not set(layers) <= set(reference.z)):
+        raise ProbeError(f"ablation by {by} needs a reference of the heads' blocks: give reference(model, texts)")
     generator = torch.Generator().manual_seed(seed)
 
     def instead(z: Tensor, layer: int, some: list[int]) -> Tensor:
         if by not in ("mean", "resample"):
             return z[:, :, some] * (0.0 if by == "zero" else float(by))
-        assert of is not None
-        known = of.z[layer][:, some]
+        assert reference is not None
+        known = reference.z[layer][:, some]
         if by == "mean":
             return known.mean(0)
         return known[torch.randint(len(known), z.shape[:2], generator=generator).to(known.device)]

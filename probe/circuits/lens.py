@@ -1,4 +1,4 @@
-"""A model whose edges can be read and cut: TransformerLens' bridge, and the passes that the methods are made of."""
+"""A model whose edges can be read, differentiated and cut, on top of TransformerLens' bridge."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.circuits.graph import LOGITS, Graph
-from probe.errors import ProbeError
+from probe.errors import NotApplicable
 from probe.models import Model
 
 if TYPE_CHECKING:
@@ -16,28 +16,34 @@ if TYPE_CHECKING:
 
 Ids = Int[Tensor, "batch pos"]
 Written = Float[Tensor, "writers batch some d_model"]
-"""At all tokens, or those of a window."""
+"""What each writer adds to the residual stream, at all tokens or those of a window."""
 Metric = Callable[[Float[Tensor, "batch pos vocab"]], Float[Tensor, " batch"]]
-"""One number for each row, from its logits."""
+"""Computes one number for each row from its logits."""
 
 Window = tuple[int, int | None]
-"""Tokens from the first to before the second, negative ones counted from the end; ``(0, None)`` is all of them."""
+"""Some tokens of a text, as the ends of a slice: ``(0, None)`` is all of them, ``(-64, None)`` the last 64."""
 ALL: Window = (0, None)
 
 _SLOTS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input", "mlp": "hook_mlp_in"}
-#: Of the residual stream: what the writers' sum may miss of it, a token, beside a constant.
-_ROUNDING = 1e-3
+_ROUNDINGS = 8
+"""Relative tolerance for the sum of the writers against the residual stream, up to a constant, in units of the dtype's
+machine epsilon. It is relative to the sum of the writers' absolute values, which bounds their rounding errors."""
 
 
 class EdgeLens:
-    """A model of which each edge can be read, differentiated and cut; it has a copy of the weights.
+    """A model whose edges can each be read, differentiated and cut. It holds a copy of the weights.
+
+    Attributes:
+        model: the model that it was made from.
+        bridge: TransformerLens' ``TransformerBridge`` on the copied weights.
+        graph: the model's writers, readers and edges.
 
     Args:
-        model: any decoder that TransformerLens' bridge knows, in which blocks add attention and MLP to the stream.
+        model: a decoder that TransformerLens supports and whose blocks add attention and then MLP to the stream.
 
     Raises:
-        ProbeError: if the bridge does not know it, or its writers do not add up to the stream: where a norm comes after
-            attention or MLP (Gemma 2 and 3) or both read the same stream (GPT-NeoX), edges are others.
+        NotApplicable: if TransformerLens does not support the model, or its writers do not add up to the stream,
+            because a norm comes after attention or MLP (Gemma 2 and 3) or both read the same stream (GPT-NeoX).
     """
 
     def __init__(self, model: Model) -> None:
@@ -48,7 +54,7 @@ class EdgeLens:
             bridge.set_use_attn_result(True)
             bridge.set_use_hook_mlp_in(True)
         except (ValueError, NotImplementedError, AttributeError) as error:
-            raise ProbeError(f"TransformerLens cannot part the heads of {model.name}: {error}") from error
+            raise NotApplicable(f"TransformerLens cannot separate the heads of {model.name}: {error}") from error
         self.bridge: TransformerBridge = bridge.eval().requires_grad_(False)
         cfg: Any = bridge.cfg
         groups = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
@@ -56,12 +62,21 @@ class EdgeLens:
         self._check()
 
     def logits(self, ids: Ids) -> Float[Tensor, "batch pos vocab"]:
-        """As the model gives them."""
+        """The logits of the model itself.
+
+        Args:
+            ids: token ids.
+        """
         return self.bridge(ids, return_type="logits")
 
     @torch.no_grad()
     def written(self, ids: Ids, window: Window = ALL) -> Written:
-        """What every writer adds to the residual stream, at the tokens of a window."""
+        """What every writer adds to the residual stream.
+
+        Args:
+            ids: token ids.
+            window: the tokens that are returned.
+        """
         return self._streams(ids, window)[0]
 
     def gradients(
@@ -71,10 +86,12 @@ class EdgeLens:
         change: "dict[str, Callable[..., Tensor]] | None" = None,
         window: Window = ALL,
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "readers batch some d_model"]]:
-        """The metric of each row, and its derivative by what each reader sees.
+        """The metric of each row, and its derivative with respect to the input of each reader.
 
         Args:
-            change: hooks, by their names in TransformerLens, that change the run.
+            ids: token ids.
+            metric: what is differentiated.
+            change: hooks that change the run, by their TransformerLens names.
             window: the tokens at which derivatives are taken.
         """
         leaves: dict[tuple[int, str], Tensor] = {}
@@ -103,25 +120,28 @@ class EdgeLens:
         keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
         window: Window = ALL,
     ) -> Float[Tensor, "batch pos vocab"]:
-        """Logits of a run in which every edge that is not kept brings what it brings for another text.
+        """The logits of a run in which every edge that is not kept carries what it carries for another text.
 
-        What is cut early changes what later writers write, as it would in the model.
+        Cutting an edge changes what later writers write, as it would in the model.
 
         Args:
-            other: of the same shape; where nothing is kept, these are its logits.
-            keep: for all rows alike, or for each its own.
-            window: the tokens at which edges are cut; at the others all of them are kept.
+            ids: token ids.
+            other: token ids of the other texts, of the same shape. If no edge is kept, the result is their logits.
+            keep: the edges that are kept, for all rows together or for each row.
+            window: the tokens at which edges are cut; at the others all edges are kept.
         """
         return self.mixed(ids, *self._streams(other), keep, window)[0]
 
     @torch.no_grad()
     def along(self, ids: Ids, other: Ids, path: Sequence[tuple[int, int]]) -> Float[Tensor, "batch pos vocab"]:
-        """Path patching (Wang et al., 2211.00593): logits of a run that another text reaches along one path alone.
+        """The logits of a run that another text affects along one path only (path patching, Wang et al., 2211.00593).
 
-        Each edge brings on what the writer before it made of the edge before; everything else is as for ``ids``.
+        Each edge carries what its writer makes of the edge before it; everything else is as for ``ids``.
 
         Args:
-            path: edges, each as the place of its writer and its reader; each reader feeds the next writer.
+            ids: token ids.
+            other: token ids of the other texts, of the same shape.
+            path: the row and column of each edge; each reader is an input of the next writer.
         """
         own, seen = self._streams(ids)
         theirs = self.written(other)
@@ -147,11 +167,17 @@ class EdgeLens:
         keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
         window: Window = ALL,
     ) -> tuple[Float[Tensor, "batch pos vocab"], Written]:
-        """A run in which every edge that is not kept brings what ``theirs`` says, and what the writers write in it.
+        """A run in which every edge that is not kept carries given values.
 
         Args:
-            theirs: what writers bring along edges that are not kept.
-            seen: what every slot would read if they all brought that.
+            ids: token ids.
+            theirs: what each writer contributes along edges that are not kept.
+            seen: what each slot would read if no edge were kept.
+            keep: the edges that are kept, for all rows together or for each row.
+            window: the tokens at which edges are cut; at the others all edges are kept.
+
+        Returns:
+            The logits, and what each writer writes in this run.
         """
         keep = (keep if keep.dim() == 3 else keep.expand(len(ids), -1, -1)).to(self.model.dtype)
         keep = keep.to(ids.device)
@@ -179,7 +205,7 @@ class EdgeLens:
         return logits, torch.stack(apart) + theirs
 
     def _streams(self, ids: Ids, window: Window = ALL) -> tuple[Written, dict[tuple[int, str], Tensor]]:
-        """What each writer writes, and what each slot of a block reads, which is the same for all its heads."""
+        """What each writer writes, and what each slot of a block reads (the same for all heads of the block)."""
         written: list[Tensor] = []
         seen: dict[tuple[int, str], Tensor] = {}
 
@@ -199,7 +225,7 @@ class EdgeLens:
         return torch.stack(written), seen
 
     def _before(self, at: tuple[int, str]) -> int:
-        """How many writers come before a slot of a block."""
+        """The number of writers that come before a slot of a block."""
         return self.graph.seen_by(self.graph.readers[self.graph.columns(*at).start])
 
     def _writers(self) -> list[str]:
@@ -219,10 +245,12 @@ class EdgeLens:
     def _check(self) -> None:
         some = torch.arange(12, device=self.model.device).view(2, 6) % self.model.hf.config.get_text_config().vocab_size
         written, seen = self._streams(some)
+        allowed = _ROUNDINGS * torch.finfo(written.dtype).eps
         for at, stream in seen.items():
-            left = stream - written[: self._before(at)].sum(0)
-            if (left - left[:1, :1]).abs().max() > _ROUNDING * stream.abs().max():
-                raise ProbeError(
-                    f"what attention and MLPs of {self.model.name} write does not add up to what layer {at[0]} reads: "
-                    "a norm after them, or both at once; edges of such a model are others"
+            before = written[: self._before(at)].float()
+            left = stream.float() - before.sum(0)
+            if (left - left[:1, :1]).abs().max() > allowed * before.abs().sum(0).max():
+                raise NotApplicable(
+                    f"what attention and MLPs of {self.model.name} write does not add up to what layer {at[0]} reads, "
+                    "because a norm follows them or both read the same stream; its edges cannot be separated"
                 )

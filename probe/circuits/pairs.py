@@ -1,7 +1,7 @@
-"""Pairs of texts that differ in what comes next, of one length; and what tells the two by the logits."""
+"""Pairs of clean and corrupt texts of equal length, and the metrics that compare their next tokens."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,21 +10,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.circuits.lens import Metric
-from probe.config import nearest
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.files import read_jsonl
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.traces import Trace, Traces
+from probe.taxonomy import Behaviour, find_behaviour
+from probe.traces import Trace
+
+Side = tuple[list[int], int]
+"""The token ids of a text, and its next token."""
+Row = tuple[list[int], list[int], int, int]
+"""Token ids of a clean and of a corrupt text of equal length, and the next token of each."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Clean texts and corrupt ones, row by row of one length (left aligned, no padding), in groups of equal length.
+    """Pairs of a clean and a corrupt text of equal length, grouped by length, without padding.
 
     Attributes:
-        clean, corrupt: token ids ``[rows, pos]``, a tensor for each length.
-        right, wrong: the next token of each row in the clean and in the corrupt text, ``[rows]``.
+        clean: token ids of the clean texts, one tensor ``[rows, pos]`` for each length.
+        corrupt: token ids of the corrupt texts, in the same shape.
+        right: the next token of each clean text, one tensor ``[rows]`` for each length.
+        wrong: the next token of each corrupt text.
     """
 
     clean: tuple[Tensor, ...]
@@ -38,31 +45,47 @@ class Pairs:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         return iter(zip(self.clean, self.corrupt, self.right, self.wrong, strict=True))
 
+    def __repr__(self) -> str:
+        return f"Pairs({len(self)} pairs in {len(self.clean)} lengths)"
+
     def split(self, every: int = 2) -> tuple["Pairs", "Pairs"]:
-        """Those to find a circuit on, and every n-th row, to measure it by."""
+        """Divide the pairs into those to find a circuit on and those to measure it on.
+
+        Args:
+            every: every ``every``-th pair goes to the second part.
+        """
         parts: list[list[tuple[Tensor, ...]]] = [[], []]
         before = 0
         for group in self:
-            held = (before + torch.arange(len(group[0]))) % every == every - 1
+            second = (before + torch.arange(len(group[0]))) % every == every - 1
             before += len(group[0])
-            for part, mask in zip(parts, (~held, held), strict=True):
+            for part, mask in zip(parts, (~second, second), strict=True):
                 if mask.any():
                     part.append(tuple(tensor[mask.to(tensor.device)] for tensor in group))
         return _pairs(parts[0]), _pairs(parts[1])
 
 
 def logit_difference(right: Int[Tensor, " rows"], wrong: Int[Tensor, " rows"]) -> Metric:
-    """At the last token: the logit of the right next token over that of the wrong one."""
+    """The metric that takes the logit of the right next token minus that of the wrong one, at the last token.
+
+    Args:
+        right: the right next token of each row.
+        wrong: the wrong next token of each row.
+    """
 
     def metric(logits: Float[Tensor, "rows pos vocab"]) -> Float[Tensor, " rows"]:
         rows = torch.arange(len(logits), device=logits.device)
-        return logits[rows, -1, right] - logits[rows, -1, wrong]
+        return logits[rows, -1, right].float() - logits[rows, -1, wrong].float()
 
     return metric
 
 
 def divergence(clean: Float[Tensor, "rows pos vocab"]) -> Metric:
-    """At the last token: minus the KL divergence from a clean run's distribution, in nats; zero is the clean run."""
+    """The metric that takes minus the KL divergence from a clean run in nats, at the last token; 0 is the clean run.
+
+    Args:
+        clean: logits of the clean run.
+    """
     log_p = clean[:, -1].detach().float().log_softmax(-1)
 
     def metric(logits: Float[Tensor, "rows pos vocab"]) -> Float[Tensor, " rows"]:
@@ -71,93 +94,81 @@ def divergence(clean: Float[Tensor, "rows pos vocab"]) -> Metric:
     return metric
 
 
-def shows_behaviour(problem_set: ProblemSet, behaviour: str, traces: Traces | None = None) -> Callable[[str], bool]:
-    """Whether the text of a sentence is of a type that the problem set's grammar tells.
-
-    Args:
-        traces: of which a sentence has to be of the type.
-
-    Raises:
-        ProbeError: if sentences of these problems have no types, or none of the traces' is of this one.
-    """
-    kind = problem_set.sentence_type
-    if kind is None:
-        raise ProbeError(f"sentences of {problem_set.name} have no types: name a pair whose problem set has them")
-    if traces is not None:
-        there = {kind(trace.sentence_text(each)) or "none" for trace in traces for each in trace.sentences}
-        if behaviour not in there:
-            raise ProbeError(
-                f"no sentence of {traces.model_name} is of the type {behaviour!r}; {nearest(behaviour, there)}"
-            )
-    return lambda text: kind(text) == behaviour
-
-
 def behaviour_pairs(
     model: Model,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
-    shows: Callable[[str], bool],
+    behaviour: Behaviour | str,
     *,
-    n: int = 64,
-    group: int = 4,
+    problem_set: ProblemSet | None = None,
+    n_pairs: int = 64,
+    min_group: int = 4,
     seed: int = 0,
 ) -> Pairs:
-    """What a model has read before a sentence of a behaviour, and before another sentence, in traces of its own.
+    """Make pairs of prefixes of traces: the clean one is followed by a sentence of a behaviour, the corrupt one is not.
 
-    A pair is two prefixes of one length, of any two traces; the texts differ otherwise, so that what is found is what
-    tells the model that the behaviour is due, whatever else there is.
+    Both prefixes of a pair have the same number of tokens, but come from any two traces. Their texts differ in other
+    ways too, so what is common to all pairs is what makes the model begin the behaviour.
 
     Args:
-        model: whose prompt comes before the traces.
-        shows: whether the text of a sentence is the behaviour.
-        n: how many pairs at most.
-        group: how many of one length there have to be, at least.
-        seed: draws them.
+        model: reads the prefixes, with its own prompt before them.
+        traces: the model's own traces.
+        problems: the problem of each trace.
+        behaviour: the behaviour, or its name as :func:`~probe.find_behaviour` reads it.
+        problem_set: the problem set whose sentence types a name may mean.
+        n_pairs: the largest number of pairs.
+        min_group: lengths with fewer prefixes than this of either kind are left out.
+        seed: seeds the choice of pairs.
 
     Raises:
-        ProbeError: if there are no two prefixes of one length that differ in this.
+        ProbeError: if nothing has that name.
+        NotApplicable: if no two prefixes of one length differ in the behaviour and in the next token.
     """
-    before: dict[int, tuple[list[tuple[list[int], int]], list[tuple[list[int], int]]]] = defaultdict(lambda: ([], []))
-    for trace, problem in zip(traces, problems, strict=True):
+    wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
+    before: dict[int, tuple[list[Side], list[Side]]] = defaultdict(lambda: ([], []))
+    for trace, problem, shown in zip(traces, problems, wanted.marks(traces), strict=True):
         prompt = model.prompt_ids(problem.question)
-        for sentence in trace.sentences:
+        for sentence, shows in zip(trace.sentences, shown, strict=True):
             start = sentence.token_start
             if 0 < start < len(trace.tokens):
                 ids = [*prompt, *trace.tokens[:start]]
-                side = 0 if shows(trace.sentence_text(sentence)) else 1
-                before[len(ids)][side].append((ids, trace.tokens[start]))
+                before[len(ids)][0 if shows else 1].append((ids, trace.tokens[start]))
     generator = torch.Generator().manual_seed(seed)
-    groups = []
-    for yes, no in (before[length] for length in sorted(before)):
-        some = min(len(yes), len(no))
-        if some >= group:
-            mine, theirs = (
-                [side[i] for i in torch.randperm(len(side), generator=generator)[:some]] for side in (yes, no)
-            )
-            told = [(a, b) for a, b in zip(mine, theirs, strict=True) if a[1] != b[1]]
-            if told:
-                groups.append(told)
+    groups: list[list[tuple[Side, Side]]] = []
+    for sides in (before[length] for length in sorted(before)):
+        size = min(map(len, sides))
+        if size >= min_group:
+            mine, theirs = ([side[i] for i in torch.randperm(len(side), generator=generator)[:size]] for side in sides)
+            differ = [(a, b) for a, b in zip(mine, theirs, strict=True) if a[1] != b[1]]
+            if differ:
+                groups.append(differ)
     order = torch.randperm(len(groups), generator=generator).tolist()
     made, size = [], 0
     for at in order:
-        some = groups[at][: n - size]
+        some = groups[at][: n_pairs - size]
         if some:
             made.append(_group(model, [a for a, _ in some], [b for _, b in some]))
             size += len(some)
     if not made:
-        raise ProbeError(
-            "no two prefixes of one length differ in what comes next: give more traces, or another behaviour"
+        raise NotApplicable(
+            f"no two prefixes of one length differ in {wanted.name!r} and in the next token: "
+            "give more traces, or another behaviour"
         )
     return _pairs(made)
 
 
 def read_pairs(model: Model, path: str | Path) -> Pairs:
-    """Pairs of one's own: JSONL with ``clean``, ``corrupt``, ``right`` and ``wrong``, the last two the next tokens.
+    """Read pairs from a JSONL file of objects with the texts ``clean``, ``corrupt``, ``right`` and ``wrong``.
+
+    Args:
+        model: its tokenizer reads the texts.
+        path: the file. The first tokens of ``right`` and ``wrong`` are the next tokens.
 
     Raises:
-        ProbeError: naming the line of which a text has another number of tokens than its partner, or that lacks one.
+        ProbeError: if a line lacks a text, its clean and corrupt texts are equal or differ in their number of tokens,
+            or its next tokens are equal.
     """
-    by_length: dict[int, list[tuple[list[int], list[int], int, int]]] = defaultdict(list)
+    by_length: dict[int, list[Row]] = defaultdict(list)
     for where, row in read_jsonl(path):
         missing = [key for key in ("clean", "corrupt", "right", "wrong") if not isinstance(row.get(key), str)]
         if missing:
@@ -165,19 +176,26 @@ def read_pairs(model: Model, path: str | Path) -> Pairs:
         clean, corrupt = (list(model.tokenizer(row[key]).input_ids) for key in ("clean", "corrupt"))
         nexts = [model.tokenizer(row[key], add_special_tokens=False).input_ids[:1] for key in ("right", "wrong")]
         if len(clean) != len(corrupt):
-            raise ProbeError(f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them alike")
+            raise ProbeError(
+                f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them equally long"
+            )
         if not all(nexts) or nexts[0] == nexts[1]:
-            raise ProbeError(f"{where}: right and wrong begin with the same token, or with none")
+            raise ProbeError(f"{where}: right and wrong begin with the same token, or are empty; make them differ")
         if clean == corrupt:
-            raise ProbeError(f"{where}: clean and corrupt are the same text")
+            raise ProbeError(f"{where}: clean and corrupt are the same text; make them differ")
         by_length[len(clean)].append((clean, corrupt, nexts[0][0], nexts[1][0]))
     if not by_length:
-        raise ProbeError(f"{path} has no pairs: give one on every line")
+        raise ProbeError(f"{path} has no pairs: write one JSON object on each line")
     return grouped(model, by_length)
 
 
-def grouped(model: Model, by_length: Mapping[int, Sequence[tuple[list[int], list[int], int, int]]]) -> Pairs:
-    """Pairs from rows of clean ids, corrupt ids, right and wrong next token, by their length."""
+def grouped(model: Model, by_length: Mapping[int, Sequence[Row]]) -> Pairs:
+    """Make pairs from rows of token ids.
+
+    Args:
+        model: gives the device.
+        by_length: for each number of tokens, the clean ids, corrupt ids, right and wrong next token of each pair.
+    """
     return _pairs(
         [
             _group(model, [(a, right) for a, _, right, _ in rows], [(b, wrong) for _, b, _, wrong in rows])
@@ -186,9 +204,7 @@ def grouped(model: Model, by_length: Mapping[int, Sequence[tuple[list[int], list
     )
 
 
-def _group(
-    model: Model, clean: list[tuple[list[int], int]], corrupt: list[tuple[list[int], int]]
-) -> tuple[Tensor, ...]:
+def _group(model: Model, clean: list[Side], corrupt: list[Side]) -> tuple[Tensor, ...]:
     sides = [torch.tensor([ids for ids, _ in side], device=model.device) for side in (clean, corrupt)]
     nexts = [torch.tensor([after for _, after in side], device=model.device) for side in (clean, corrupt)]
     return sides[0], sides[1], nexts[0], nexts[1]

@@ -1,6 +1,7 @@
-"""Activation patching: what a state of the clean run brings back when it alone is put into the corrupt run.
+"""Activation patching: how much of the metric one state of the clean run restores in the corrupt run.
 
-By block and token, by block as a whole, or by head: where what tells the texts apart is held, and where it is moved.
+States are patched by block and token, by whole block, or by head. The map shows where the information that
+distinguishes the texts is, and where it is moved.
 """
 
 from dataclasses import dataclass, field
@@ -14,31 +15,34 @@ from tqdm.auto import tqdm
 from probe.circuits.lens import Ids, Metric
 from probe.circuits.pairs import Pairs, divergence, logit_difference
 from probe.config import nearest
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, capture, edit
+from probe.html import html_table
 from probe.models import Model
 
-#: What can be patched.
+#: Sites that can be patched.
 PATCHED = {
     "resid_pre": "the residual stream that enters a block",
     "resid_post": "the residual stream that leaves a block",
     "attn_out": "what a block's attention adds",
     "mlp_out": "what a block's MLP adds",
-    "z": "what each head mixes of the values",
+    "z": "the output of each head before the output projection",
 }
-_BY = {"position": "every token by itself", "head": "every head, at all tokens", "block": "all tokens at once"}
+_BY = {"position": "one token", "head": "one head, at all tokens", "block": "all tokens"}
 _ROWS = 64
-"""Rows of a pass."""
+"""Rows in one pass."""
 
 
 @dataclass(frozen=True)
 class PatchMap:
-    """How much of the metric each place brings back, 0 for the corrupt run and 1 for the clean one.
+    """The share of the metric that each patched state restores: 0 for the corrupt run, 1 for the clean one.
 
     Attributes:
-        values: by block and place: tokens (counted from the end: the last column is the last token), heads, or one.
-        site, by: what was patched, and how it is parted.
-        about: metric, direction, pairs.
+        values: one row for each block; one column for each token (the last column is the last token), for each head,
+            or one column for the whole block.
+        site: the site that was patched, without its layer.
+        by: what each column is: ``position``, ``head`` or ``block``.
+        about: metric, direction, number of pairs, and the models' names.
     """
 
     values: Float[Tensor, "layers places"]
@@ -47,17 +51,18 @@ class PatchMap:
     about: dict[str, Any] = field(default_factory=dict)
 
     def strongest(self, n: int = 5) -> list[tuple[int, int, float]]:
-        """The places that bring most, as block, place and value."""
+        """The ``n`` entries of the largest absolute value, as row, column and value."""
         order = self.values.flatten().abs().argsort(descending=True)[:n].tolist()
         places = (divmod(at, self.values.shape[1]) for at in order)
         return [(layer, place, float(self.values[layer, place])) for layer, place in places]
 
+    def __repr__(self) -> str:
+        layers, places = self.values.shape
+        return f"PatchMap({self.site} by {self.by}, {layers} × {places}, largest {float(self.values.max()):.2f})"
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{self.site}.{i}</th>" + "".join(f"<td>{value:.2f}</td>" for value in row) + "</tr>"
-            for i, row in reversed(list(enumerate(self.values.tolist())))
-        )
-        return f"<p>{self.site} by {self.by}: share of the metric that is brought back</p><table>{rows}</table>"
+        rows = [(f"{self.site}.{i}", *(f"{value:.2f}" for value in row)) for i, row in enumerate(self.values.tolist())]
+        return html_table((), rows[::-1], f"{self.site} by {self.by}: share of the metric that is restored")
 
 
 @torch.no_grad()
@@ -73,36 +78,38 @@ def patch(
     last: int | None = None,
     progress: bool = False,
 ) -> PatchMap:
-    """Put each state of one run into the other, one at a time.
+    """Put each state of one run into the other, one at a time, and measure the metric.
 
-    Meng et al. (2202.05262); Heimersheim and Nanda (2404.15255) on what either direction tells.
+    Meng et al. (2202.05262); Heimersheim and Nanda (2404.15255) explain what either direction shows.
 
     Args:
-        site: a kind of :data:`PATCHED`, without a layer.
-        by: ``position``, ``head`` (of z alone) or ``block``; heads for z and tokens for the others, unless said.
+        model: the model that is patched.
+        pairs: clean and corrupt texts.
+        site: a key of :data:`PATCHED`, which is a kind of site without a layer.
+        by: ``position``, ``head`` (only for ``z``) or ``block``. None is ``head`` for ``z`` and ``position`` otherwise.
         metric: ``logit-difference`` or ``divergence`` from the clean run.
-        noising: put corrupt states into the clean run instead, and tell what they take away.
-        source: whose states are put in, if it is another model of the same width: its run of the same text.
-        last: by position, only so many tokens from the end.
-        progress: show a bar.
+        noising: put corrupt states into the clean run instead, and measure what that destroys.
+        source: the model whose run of the same text gives the states, if not ``model``; it must have the same shape.
+        last: patch only this many tokens at the end, by position; None for all.
+        progress: show a progress bar.
 
     Returns:
-        Of the sums over all pairs. By position, as many tokens as the shortest pair has; those before the first at
-        which any of its texts differ hold nothing that tells them apart, and are left at zero.
+        The shares of the metric summed over all pairs. By position there are as many columns as the shortest pair has
+        tokens. Tokens before the first at which the texts differ are not patched; their entries are zero.
 
     Raises:
-        ProbeError: for an unknown site or way to part it, a source of another shape, or pairs that the metric does not
-            tell apart.
+        ProbeError: for an unknown ``site`` or ``by``.
+        NotApplicable: if the source has another shape, or the texts do not differ in the metric.
     """
     by = by or ("head" if site == "z" else "position")
-    for what, said, known in (("site to patch", site, PATCHED), ("way to part a site", by, _BY)):
+    for what, said, known in (("site to patch", site, PATCHED), ("way to divide a site", by, _BY)):
         if said not in known:
-            raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (of: {', '.join(known)})")
+            raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (choose from {', '.join(known)})")
     if by == "head" and site != "z":
-        raise ProbeError(f"{site} has no heads: patch z by head")
+        raise ProbeError(f"{site} has no heads; patch z by head")
     source = source or model
     if (source.d_model, source.n_layers) != (model.d_model, model.n_layers):
-        raise ProbeError(f"{source.name} has another shape than {model.name}: its states do not fit")
+        raise NotApplicable(f"{source.name} and {model.name} differ in width or depth, so states cannot be exchanged")
     n_heads = model.hf.config.get_text_config().num_attention_heads
     shortest = min(rows.shape[1] for rows in pairs.clean)
     places = {"position": min(shortest, last or shortest), "head": n_heads, "block": 1}[by]
@@ -115,7 +122,7 @@ def patch(
         measured.append((clean, corrupt, measure))
     lost, whole = ends.tolist()
     if lost == whole:
-        raise ProbeError("the clean and the corrupt texts do not differ in the metric: there is nothing to bring back")
+        raise NotApplicable("the clean and the corrupt texts do not differ in the metric: give other pairs")
     for clean, corrupt, measure in tqdm(measured, desc=f"patching {site}", unit="length", disable=not progress):
         into, of = (clean, corrupt) if noising else (corrupt, clean)
         width = clean.shape[1]
@@ -134,7 +141,7 @@ def patch(
 
 
 def _choice(by: str, place: int) -> tuple[Any, ...]:
-    """Of a state ``[pos, ...]`` the part that is exchanged; places are counted from the last."""
+    """The index of the exchanged part of a state ``[pos, ...]``; places are counted from the end."""
     if by == "block":
         return (slice(None),)
     return (slice(None), place) if by == "head" else (place,)
@@ -143,7 +150,7 @@ def _choice(by: str, place: int) -> tuple[Any, ...]:
 def _patched(
     model: Model, source: Model, site: str, into: Ids, of: Ids, choices: list[tuple[Any, ...]], measure: Metric
 ) -> Tensor:
-    """The metric's sum for each part that is exchanged, many of them in a pass."""
+    """The summed metric for each exchanged part, many of them in one pass."""
     with capture(source, site) as acts:
         source.hf(of)
     theirs, n, found = acts[site], len(into), []
@@ -165,5 +172,5 @@ def _patched(
 
 
 def _logits(model: Model, ids: Ids) -> Float[Tensor, "batch last vocab"]:
-    """Of the last token alone, which is what metrics look at."""
+    """The logits of the last token, the only ones that metrics use."""
     return model.hf(ids, logits_to_keep=1).logits

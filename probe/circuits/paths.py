@@ -1,4 +1,4 @@
-"""Path patching: what reaches the logits along one path of edges, and no other way."""
+"""Path patching: the effect that reaches the logits along one path of edges only."""
 
 from collections.abc import Sequence
 
@@ -15,24 +15,30 @@ from probe.errors import ProbeError
 def path_effect(
     lens: EdgeLens, pairs: Pairs, path: Sequence[str], *, metric: str = "logit-difference"
 ) -> Float[Tensor, " pairs"]:
-    """By how much the metric of each pair changes if the corrupt text comes in along one path alone.
+    """Compute how the metric of each pair changes if the corrupt text acts along one path of edges only.
 
-    Wang et al. (2211.00593). A path of one edge to the logits is a direct effect; the path
-    ``["embed->a0.h1<v>", "a0.h1->a2.h3<q>", "a2.h3->logits"]`` asks how much goes just that way.
+    This is path patching (Wang et al., 2211.00593). A path of one edge to the logits gives a direct effect; the path
+    ``["embed->a0.h1<v>", "a0.h1->a2.h3<q>", "a2.h3->logits"]`` gives the effect along these three edges in sequence.
 
     Args:
-        path: names of edges, each of which ends where the next begins; the last one at the logits.
+        lens: the model.
+        pairs: clean and corrupt texts.
+        path: names of edges; each begins where the one before it ends, and the last ends at the logits.
+        metric: ``logit-difference`` or ``divergence``.
+
+    Returns:
+        The change for each pair, in the unit of the metric.
 
     Raises:
-        ProbeError: for an edge that is not there, or that does not begin where the one before it ends.
+        ProbeError: if an edge does not exist, or the edges do not form a path to the logits.
     """
     places = [lens.graph.edge(name) for name in path]
     if not path or not path[-1].endswith("->logits"):
-        raise ProbeError("a path ends at the logits: name its edges from the first to the last")
+        raise ProbeError("the path does not end at the logits: name its edges in order, the last one X->logits")
     for (_, column), name, after in zip(places, path, path[1:], strict=False):
         ends = lens.graph.written_by(lens.graph.readers[column])
         if after.partition("->")[0] not in ends:
-            raise ProbeError(f"{after} does not begin where {name} ends: at {' or '.join(ends)}")
+            raise ProbeError(f"{after} does not begin where {name} ends; begin it at {' or '.join(ends)}")
     found = []
     for clean, corrupt, right, wrong in pairs:
         measure = measure_of(lens, metric, clean, right, wrong)

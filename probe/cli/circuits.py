@@ -11,7 +11,13 @@ from probe.cli.common import Config, Device, Pair, Seed, settings, show
 def circuits(
     pair: Pair = None,
     behaviour: Annotated[
-        str | None, typer.Option(help="Behaviour to explain: a sentence type of the problem set, such as check.")
+        str | None,
+        typer.Option(
+            help="Behaviour to explain: a sentence type such as check, a counter SCHEME:NAME, or with --run a category."
+        ),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Folder of a run; --behaviour may name a category of its taxonomy.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model whose circuit is found: thinking or base; thinking by default.")
@@ -43,6 +49,7 @@ def circuits(
     given = {
         "pair": pair,
         "behaviour": behaviour,
+        "run": run,
         "model": model,
         "method": method,
         "pairs": pairs,
@@ -52,6 +59,6 @@ def circuits(
         "seed": seed,
     }
     chosen = settings(CircuitConfig, config, given)
-    out = out or Path("runs") / f"circuit-{chosen.behaviour}"
+    out = out or Path("runs") / f"circuit-{chosen.behaviour.replace(':', '-')}"
     found = find_circuit(chosen, out, progress=True)
     show(circuit_table(found), f"Report: {out / 'report.html'}")

@@ -13,8 +13,12 @@ def diff(
     behaviour: Annotated[
         str | None,
         typer.Option(
-            help="Behaviour to follow: a sentence type such as check; the one that rose most in training by default."
+            help="Behaviour to follow: a sentence type such as check, a counter SCHEME:NAME, or with --run a category; "
+            "the sentence type that rose most in training by default."
         ),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Folder of a run; --behaviour may name a category of its taxonomy.")
     ] = None,
     part: Annotated[
         list[str] | None,
@@ -49,6 +53,7 @@ def diff(
     given = {
         "pair": pair,
         "behaviour": behaviour,
+        "run": run,
         "parts": part or None,
         "series": series or None,
         "device": device,

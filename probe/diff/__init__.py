@@ -1,4 +1,4 @@
-"""What training changed: a base and a thinking model, or a series of checkpoints, each figure beside its null."""
+"""What training changed between two models or along a checkpoint series, with a null for each figure."""
 
 from probe.diff.directions import (
     Direction as Direction,
@@ -9,6 +9,7 @@ from probe.diff.directions import (
 from probe.diff.findings import PARTS as PARTS, Finding as Finding, PairDiff as PairDiff
 from probe.diff.heads import (
     Agreement as Agreement,
+    HeadImportance as HeadImportance,
     HeadShift as HeadShift,
     SharedHeads as SharedHeads,
     agreement as agreement,

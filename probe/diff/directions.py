@@ -1,7 +1,7 @@
-"""A direction that tells two kinds of text apart, in both models of a pair: by probes and by steering, two by two.
+"""Directions that distinguish two kinds of text, and whether they transfer between the two models of a pair.
 
-Truth (Marks and Tegmark, 2310.06824) is one such; Du et al. (2504.02904) carry it from a base to a post-trained model,
-Ward et al. (2507.12638) the direction of a behaviour.
+Truth (Marks and Tegmark, 2310.06824) is one such direction. Du et al. (2504.02904) transfer it from a base to a
+post-trained model; Ward et al. (2507.12638) transfer the direction of a behaviour.
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,30 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from probe.circuits import Pairs, logit_difference
-from probe.errors import ProbeError
+from probe.errors import NotApplicable
 from probe.hooks import Apply, capture, edit
+from probe.html import html_table
 from probe.models import Model, Pair
 
 MODELS = ("base", "thinking")
 _LAST = 2
-"""Tokens that are steered: the last ones."""
+"""Number of tokens that are steered, at the end of a text."""
 _LEAST = 4
-"""Pairs, of which half are for choosing the layer."""
+"""The smallest number of pairs; half of them choose the layer."""
 _APART = 0.1
-"""Of a logit difference a pair: what steering could bring about must be as much, or there is nothing to share."""
+"""The smallest mean logit difference between clean and corrupt texts of which steering can restore a share."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction, and where along it the clean texts begin.
+    """A direction, with a threshold along it that separates clean from corrupt texts.
 
     Attributes:
-        vector: mean state of clean minus mean state of corrupt texts.
+        vector: mean state of the clean texts minus mean state of the corrupt texts.
         centre: mean of all states.
-        layer: of ``resid_post``.
+        layer: the layer of ``resid_post``, counted from 0.
+        slope: slope of the logistic regression; :meth:`predict` uses its sign.
+        threshold: position along the direction, from the centre, at which both kinds are equally likely.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -44,24 +47,34 @@ class Direction:
     threshold: float
 
     def predict(self, states: Float[Tensor, "rows d_model"]) -> Bool[Tensor, " rows"]:
-        """Which texts are of the clean kind."""
+        """Predict for each text whether it is clean.
+
+        Args:
+            states: the state of each text.
+        """
         along = (states - self.centre) @ self.vector / self.vector.norm()
         return self.slope * (along - self.threshold) > 0
+
+    def __repr__(self) -> str:
+        return f"Direction(resid_post.{self.layer}, norm {float(self.vector.norm()):.3g})"
 
 
 @dataclass(frozen=True)
 class DirectionTransfer:
-    """Probes and steering of each model, on each model; all on texts that nothing was fitted on.
+    """Each model's direction as a probe and for steering, in both models, on texts that were not used for fitting.
+
+    The keys of the nested tables are ``base`` and ``thinking``: first the model that the direction comes from, then
+    the model that it is used in.
 
     Attributes:
-        layer: chosen by the probes' accuracy on a part of the texts that were fitted on.
-        accuracy: of the probe of one model (first) on states of the other (second).
-        p: share of probes that are as accurate on their own model when all labels are shuffled.
-        cosine: of the two directions.
-        steered: of the difference in what comes next, the share that adding the direction of one model (first) at the
-            last tokens of corrupt texts brings back in the other (second). None where both kinds of text go on alike.
-        random: the same of a drawn direction of the same length.
-        texts: fitted on, tested on.
+        layer: the layer of ``resid_post``, chosen by accuracy on a part of the texts used for fitting.
+        accuracy: accuracy of the probe.
+        p: for each model, the p-value of its own probe's accuracy against shuffled labels.
+        cosine: cosine of the two directions.
+        steered: share of the logit difference between clean and corrupt texts that adding the direction at the last
+            tokens of corrupt texts restores; None if both kinds of text have the same continuation.
+        random: for each model, the same for a random direction of the same norm.
+        texts: number of texts for fitting, and for testing.
     """
 
     layer: int
@@ -72,27 +85,32 @@ class DirectionTransfer:
     random: dict[str, float | None]
     texts: tuple[int, int]
 
+    def __repr__(self) -> str:
+        return f"DirectionTransfer(resid_post.{self.layer}, cosine {self.cosine:.2f})"
+
     def _repr_html_(self) -> str:
         def cell(value: float | None) -> str:
             return "–" if value is None else f"{value:.2f}"
 
-        rows = "".join(
-            f"<tr><td>{of}</td>"
-            + "".join(f"<td>{cell(table[of][on])}</td>" for table in (self.accuracy, self.steered) for on in MODELS)
-            + "</tr>"
-            for of in MODELS
-        )
-        return (
-            f"<p>resid_post.{self.layer}, cosine {self.cosine:.2f}, "
-            + ", ".join(f"p {value:.3f} in the {name}" for name, value in self.p.items())
-            + "</p><table><tr><th>direction of</th><th>accuracy: base</th><th>thinking</th>"
-            f"<th>steered: base</th><th>thinking</th></tr>{rows}</table>"
-        )
+        tables = (self.accuracy, self.steered)
+        rows = [(of, *(cell(table[of][on]) for table in tables for on in MODELS)) for of in MODELS]
+        head = ("direction of", "accuracy: base", "thinking", "steered: base", "thinking")
+        p = ", ".join(f"p {value:.3f} in the {name}" for name, value in self.p.items())
+        return html_table(head, rows, f"resid_post.{self.layer}, cosine {self.cosine:.2f}, {p}")
 
 
 @torch.no_grad()
 def last_states(model: Model, pairs: Pairs, layers: Sequence[int]) -> Float[Tensor, "layers 2 pairs d_model"]:
-    """``resid_post`` of each layer at the last token of the clean and of the corrupt text of each pair."""
+    """Read ``resid_post`` at the last token of the clean and the corrupt text of each pair.
+
+    Args:
+        model: the model that reads the texts.
+        pairs: clean and corrupt texts.
+        layers: layers to read, counted from 0.
+
+    Returns:
+        For each layer the states of the clean texts, then those of the corrupt texts.
+    """
     sites = [f"resid_post.{layer}" for layer in layers]
     sides: list[list[Tensor]] = [[], []]
     for clean, corrupt, *_ in pairs:
@@ -110,7 +128,13 @@ def _labelled(
 
 
 def fit_direction(states: Float[Tensor, "rows d_model"], labels: Bool[Tensor, " rows"], layer: int) -> Direction:
-    """The difference of means, and a logistic regression along it."""
+    """Fit the difference of means, and a logistic regression along it.
+
+    Args:
+        states: the state of each text.
+        labels: True for clean texts.
+        layer: the layer that the states come from.
+    """
     vector = states[labels].mean(0) - states[~labels].mean(0)
     centre = states.mean(0)
     along = (states - centre) @ vector / vector.norm()
@@ -121,49 +145,56 @@ def fit_direction(states: Float[Tensor, "rows d_model"], labels: Bool[Tensor, " 
 
 
 def direction_transfer(
-    pair: Pair, fitted: Pairs, held: Pairs, *, layers: tuple[int, ...] | None = None, draws: int = 200, seed: int = 0
+    pair: Pair,
+    fitted: Pairs,
+    test: Pairs,
+    *,
+    layers: tuple[int, ...] | None = None,
+    n_permutations: int = 200,
+    seed: int = 0,
 ) -> DirectionTransfer:
-    """Find the direction in each model and try it on both.
+    """Fit a direction in each model, then use it as a probe and for steering in both models.
 
     Args:
-        fitted, held: of ``statement_pairs`` for truth, of ``behaviour_pairs`` for a behaviour; made from other traces,
-            so that no text of the second is known.
-        layers: to choose from; all unless given.
-        draws: of shuffled labels.
-        seed: of shuffling and of the drawn direction.
+        pair: the two models.
+        fitted: pairs to fit on: of ``statement_pairs`` for truth, of ``behaviour_pairs`` for a behaviour.
+        test: pairs to test on, made from other traces.
+        layers: layers to choose from, counted from 0; None for all.
+        n_permutations: number of shuffles of the labels for the p-value.
+        seed: seeds the shuffles and the random direction.
 
     Raises:
-        ProbeError: if there are too few pairs.
+        NotApplicable: if there are too few pairs.
     """
-    for what, some in (("fit on", fitted), ("test on", held)):
+    for what, some in (("fit on", fitted), ("test on", test)):
         if len(some) < _LEAST:
-            raise ProbeError(f"{len(some)} pairs of texts to {what}: a direction needs {_LEAST} at least")
+            raise NotApplicable(f"{len(some)} pairs of texts to {what}: a direction needs at least {_LEAST}")
     models = {"base": pair.base, "thinking": pair.thinking}
     layers = layers or tuple(range(min(each.n_layers for each in models.values())))
     seen = {name: last_states(model, fitted, layers) for name, model in models.items()}
     at = _best_layer(list(seen.values()))
     layer = layers[at]
     train = {name: _labelled(states[at]) for name, states in seen.items()}
-    test = {name: _labelled(last_states(model, held, [layer])[0]) for name, model in models.items()}
+    tested = {name: _labelled(last_states(model, test, [layer])[0]) for name, model in models.items()}
     found = {name: fit_direction(*train[name], layer) for name in MODELS}
-    # Means differ between models, and are no part of the direction: each model's states are centred by its own.
+    # The mean is no part of the direction and differs between models, so each model's states are centred by its own.
     centres = {name: states.mean(0) for name, (states, _) in train.items()}
-    accuracy = {of: {on: _accuracy(found[of], *test[on], centres[on]) for on in MODELS} for of in MODELS}
+    accuracy = {of: {on: _accuracy(found[of], *tested[on], centres[on]) for on in MODELS} for of in MODELS}
     generator = torch.Generator().manual_seed(seed)
     p = {}
     for name in MODELS:
-        (states, labels), (others, truth) = train[name], test[name]
-        drawn = np.zeros(draws)
-        for i in range(draws):
-            # All labels are shuffled: a direction of much variance would else be right, or wrong, about all of them.
+        (states, labels), (others, truth) = train[name], tested[name]
+        shuffled = np.zeros(n_permutations)
+        for i in range(n_permutations):
+            # Test labels are shuffled too; otherwise a direction of high variance is right, or wrong, about all texts.
             mine, theirs = (each[torch.randperm(len(each), generator=generator)] for each in (labels, truth))
-            drawn[i] = _accuracy(fit_direction(states, mine, layer), others, theirs)
-        p[name] = float((1 + (drawn >= accuracy[name][name]).sum()) / (1 + draws))
+            shuffled[i] = _accuracy(fit_direction(states, mine, layer), others, theirs)
+        p[name] = float((1 + (shuffled >= accuracy[name][name]).sum()) / (1 + n_permutations))
     noise = torch.randn(pair.base.d_model, generator=generator)
     vectors = {name: found[name].vector for name in MODELS}
 
     def pushed(vector: Tensor, on: str) -> float | None:
-        return _brought(models[on], held, layer, vector / vector.norm() * vectors[on].norm())
+        return _restored(models[on], test, layer, vector / vector.norm() * vectors[on].norm())
 
     return DirectionTransfer(
         layer,
@@ -172,7 +203,7 @@ def direction_transfer(
         float(torch.cosine_similarity(vectors["base"], vectors["thinking"], dim=0)),
         {of: {on: pushed(vectors[of], on) for on in MODELS} for of in MODELS},
         {on: pushed(noise, on) for on in MODELS},
-        (2 * len(fitted), 2 * len(held)),
+        (2 * len(fitted), 2 * len(test)),
     )
 
 
@@ -187,7 +218,7 @@ def _accuracy(
 
 
 def _best_layer(seen: Sequence[Float[Tensor, "layers 2 pairs d_model"]]) -> int:
-    """By accuracy on every other pair of a probe on the rest; the first of the best."""
+    """The layer whose probe, fitted on every other pair, is most accurate on the rest; the first of equal ones."""
     found = []
     for layer in range(len(seen[0])):
         each = [
@@ -199,8 +230,8 @@ def _best_layer(seen: Sequence[Float[Tensor, "layers 2 pairs d_model"]]) -> int:
 
 
 @torch.no_grad()
-def _brought(model: Model, pairs: Pairs, layer: int, push: Float[Tensor, " d_model"]) -> float | None:
-    """Share of what tells clean from corrupt that a push at the last tokens of corrupt texts brings about."""
+def _restored(model: Model, pairs: Pairs, layer: int, push: Float[Tensor, " d_model"]) -> float | None:
+    """Share of the logit difference that a push at the last tokens of corrupt texts restores."""
 
     def shift(state: Tensor) -> Tensor:
         state = state.clone()

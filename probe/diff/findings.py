@@ -1,26 +1,27 @@
-"""What a comparison found, each part in a sentence and beside what chance would give."""
+"""The results of comparing two models: one sentence for each part, with its null."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from probe.diff.directions import DirectionTransfer
-from probe.diff.heads import HeadShift
+from probe.diff.heads import HeadShift, head_names
 from probe.diff.knowledge import KnowledgeMaps
 from probe.diff.massive import MassiveActivations
 from probe.diff.neurons import NeuronOverlap
 from probe.diff.shared import SharedLatents
 from probe.diff.tokens import TokenTrace
+from probe.html import html_table
 
-#: What is looked at.
+#: The parts of a comparison.
 PARTS = {
     "tokens": "divergence and entropy, token by token",
-    "heads": "which heads a behaviour hangs on",
-    "direction": "a behaviour's direction, by probes and by steering",
-    "truth": "the direction of true equations, the same way",
-    "knowledge": "where an operand is held",
+    "heads": "the heads that a behaviour depends on",
+    "direction": "the direction of a behaviour, by probes and by steering",
+    "truth": "the direction of true equations, by probes and by steering",
+    "knowledge": "where an operand is represented",
     "neurons": "entropy neurons",
     "latents": "an SAE over both models",
     "massive": "massive activations",
@@ -29,11 +30,11 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one part in a sentence.
 
     Attributes:
-        part: of :data:`PARTS`.
-        said: what was found, in words and figures.
+        part: key of :data:`PARTS`.
+        said: the result in words and numbers.
         differs: whether the two models differ in it beyond chance.
     """
 
@@ -44,11 +45,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class PairDiff:
-    """What training changed.
+    """What training changed; the result of a part that was not asked for, or does not apply, is None.
 
     Attributes:
-        behaviour: that heads and a direction were compared for.
-        missing: parts that could not be looked at, and why.
+        pair: name of the pair.
+        behaviour: name of the behaviour that heads and a direction were compared for.
+        tokens: divergence and entropy of each trace.
+        heads: importance of heads before and after.
+        direction: transfer of the behaviour's direction.
+        truth: transfer of the direction of true equations.
+        knowledge: causal tracing maps.
+        neurons: overlap of entropy neurons.
+        latents: an SAE over both models.
+        massive: massive activations of the base and of the thinking model.
+        missing: parts that do not apply to these models or texts, each with the reason.
     """
 
     pair: str
@@ -65,19 +75,25 @@ class PairDiff:
 
     @property
     def findings(self) -> list[Finding]:
-        """One of each part that was looked at."""
-        return [_FINDINGS[part](self) for part in PARTS if getattr(self, part) is not None]
+        """One finding for each part that has a result."""
+        found = []
+        for part in PARTS:
+            result = getattr(self, part)
+            if result is not None:
+                said, differs = _FINDINGS[part](result)
+                found.append(Finding(part, f"for {self.behaviour}: {said}" if part == "heads" else said, differs))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``results.json``."""
-        told: dict[str, Any] = {
+        """The content of ``results.json``."""
+        results: dict[str, Any] = {
             "pair": self.pair,
             "behaviour": self.behaviour,
             "findings": [asdict(each) for each in self.findings],
             "missing": self.missing,
         }
         if self.heads is not None:
-            told["heads"] = {
+            results["heads"] = {
                 "before": self.heads.before.mean(0).tolist(),
                 "after": self.heads.after.mean(0).tolist(),
                 "p": self.heads.p.tolist(),
@@ -85,81 +101,60 @@ class PairDiff:
             }
         for name in ("direction", "truth"):
             if (transfer := getattr(self, name)) is not None:
-                told[name] = asdict(transfer)
+                results[name] = asdict(transfer)
         if self.knowledge is not None:
             maps = self.knowledge
-            told["knowledge"] = {name: getattr(maps, name) for name in ("correlation", "within", "largest")} | {
+            results["knowledge"] = {name: getattr(maps, name) for name in ("correlation", "within", "largest")} | {
                 name: getattr(maps, name).values.tolist() for name in ("base", "thinking", "into_thinking", "into_base")
             }
         if self.latents is not None:
             latents = self.latents
-            told["latents"] = {name: getattr(latents, name).tolist() for name in ("ratio", "back", "active")} | {
+            results["latents"] = {name: getattr(latents, name).tolist() for name in ("ratio", "back", "active")} | {
                 name: getattr(latents, name) for name in ("thinking_only", "base_only", "variance_explained")
             }
-        return told
+        return results
+
+    def __repr__(self) -> str:
+        findings = self.findings
+        return f"PairDiff({self.pair}: {sum(each.differs for each in findings)} of {len(findings)} parts differ)"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{each.part}</td><td>{'differs' if each.differs else 'same'}</td><td>{escape(each.said)}</td></tr>"
-            for each in self.findings
-        )
-        rows += "".join(
-            f"<tr><td>{part}</td><td>–</td><td>{escape(why)}</td></tr>" for part, why in self.missing.items()
-        )
-        return f"<p>what training changed in {escape(self.pair)}</p><table>{rows}</table>"
+        rows = [(each.part, "differs" if each.differs else "same", each.said) for each in self.findings]
+        rows += [(part, "–", why) for part, why in self.missing.items()]
+        return html_table((), rows, f"what training changed in {self.pair}")
 
 
-def _tokens_said(diff: PairDiff) -> Finding:
-    assert diff.tokens is not None
-    kl = np.concatenate([each.kl.numpy() for each in diff.tokens])
-    agree = np.concatenate([each.agree.numpy() for each in diff.tokens])
+def _tokens(tokens: list[TokenTrace]) -> tuple[str, bool]:
+    kl = np.concatenate([each.kl.numpy() for each in tokens])
+    agree = np.concatenate([each.agree.numpy() for each in tokens])
     entropy = [
-        np.concatenate([getattr(each, f"{side}_entropy").numpy() for each in diff.tokens]).mean()
+        np.concatenate([getattr(each, f"{side}_entropy").numpy() for each in tokens]).mean()
         for side in ("base", "thinking")
     ]
     said = (
-        f"KL {kl.mean():.3f} nats a token, the same likeliest token at {agree.mean():.0%}; "
+        f"KL {kl.mean():.3f} nats per token, the same likeliest token at {agree.mean():.0%}; "
         f"entropy {entropy[0]:.2f} in the base, {entropy[1]:.2f} in the thinking model"
     )
-    return Finding("tokens", said, bool(kl.max() > 1e-5))
+    return said, bool(kl.max() > 1e-5)
 
 
-def _heads_said(diff: PairDiff) -> Finding:
-    heads = diff.heads
-    assert heads is not None
-
-    def named(some: list[tuple[int, int]]) -> str:
-        return ", ".join(f"a{layer}.h{head}" for layer, head in some) or "none"
-
-    said = (
-        f"for {diff.behaviour}: grown {named(heads.grown)}; shrunk {named(heads.shrunk)}; "
-        f"emergent {named(heads.emergent)}; lost {named(heads.lost)}"
-    )
-    return Finding("heads", said, bool(heads.grown or heads.shrunk))
+def _heads(heads: HeadShift) -> tuple[str, bool]:
+    kinds = ("grown", "shrunk", "emergent", "lost")
+    said = "; ".join(f"{kind} {head_names(getattr(heads, kind))}" for kind in kinds)
+    return said, bool(heads.grown or heads.shrunk)
 
 
-def _knowledge_said(diff: PairDiff) -> Finding:
-    maps = diff.knowledge
-    assert maps is not None
+def _knowledge(maps: KnowledgeMaps) -> tuple[str, bool]:
     said = (
         f"maps correlate {maps.correlation:.2f} (two halves of the texts in the base: {maps.within:.2f}), "
-        f"largest difference {maps.largest:.2f}; base states bring back up to "
-        f"{float(maps.into_thinking.values.max()):.2f} in the thinking model, its own up to "
+        f"largest difference {maps.largest:.2f}; states of the base restore up to "
+        f"{float(maps.into_thinking.values.max()):.2f} in the thinking model, states of the thinking model up to "
         f"{float(maps.into_base.values.max()):.2f} in the base"
     )
-    return Finding("knowledge", said, maps.correlation < min(maps.within, 0.999))
+    return said, maps.correlation < min(maps.within, 0.999)
 
 
-def _direction_said(diff: PairDiff) -> Finding:
-    return _transfer_said("direction", diff.direction)
-
-
-def _truth_said(diff: PairDiff) -> Finding:
-    return _transfer_said("truth", diff.truth)
-
-
-def _transfer_said(part: str, found: DirectionTransfer | None) -> Finding:
-    assert found is not None
+def _transfer(found: DirectionTransfer) -> tuple[str, bool]:
     a, s = found.accuracy, found.steered
     said = (
         f"at resid_post.{found.layer}: base probe {a['base']['base']:.2f} on the base and "
@@ -168,50 +163,46 @@ def _transfer_said(part: str, found: DirectionTransfer | None) -> Finding:
     )
     if s["base"]["thinking"] is not None and s["thinking"]["base"] is not None:
         said += (
-            f"; steered: base's in thinking {s['base']['thinking']:.2f}, thinking's in base {s['thinking']['base']:.2f}"
+            f"; steering with the base's in the thinking model {s['base']['thinking']:.2f}, "
+            f"with the thinking model's in the base {s['thinking']['base']:.2f}"
         )
-    # Either probe loses more than two standard errors of a difference of two shares where it is carried over.
+    # A probe transfers unless it loses more than two standard errors of a difference of two shares.
     least = min(a["base"]["thinking"] - a["thinking"]["thinking"], a["thinking"]["base"] - a["base"]["base"])
-    return Finding(part, said, bool(least < -2 * (0.5 / found.texts[1]) ** 0.5))
+    return said, bool(least < -2 * (0.5 / found.texts[1]) ** 0.5)
 
 
-def _neurons_said(diff: PairDiff) -> Finding:
-    found = diff.neurons
-    assert found is not None
+def _neurons(found: NeuronOverlap) -> tuple[str, bool]:
     said = (
         f"{len(found.shared)} of {len(found.base.neurons)} entropy neurons are the same "
         f"(IoU {found.iou:.2f}, p {found.p:.3f})"
     )
-    return Finding("neurons", said, found.p > 0.05)
+    return said, found.p > 0.05
 
 
-def _latents_said(diff: PairDiff) -> Finding:
-    found = diff.latents
-    assert found is not None
+def _latents(found: SharedLatents) -> tuple[str, bool]:
     said = (
-        f"{len(found.thinking_only)} latents of the thinking model alone, {len(found.base_only)} of the base alone, "
+        f"{len(found.thinking_only)} latents only in the thinking model, {len(found.base_only)} only in the base, "
         f"of {int((found.active.sum(0) > 0).sum())} in use ({found.variance_explained:.0%} of the variance explained)"
     )
-    return Finding("latents", said, bool(found.thinking_only or found.base_only))
+    return said, bool(found.thinking_only or found.base_only)
 
 
-def _massive_said(diff: PairDiff) -> Finding:
-    assert diff.massive is not None
-    base, thinking = diff.massive
+def _massive(found: tuple[MassiveActivations, MassiveActivations]) -> tuple[str, bool]:
+    base, thinking = found
     said = (
         f"largest over median {float(base.ratio.max()):.0f} in the base, {float(thinking.ratio.max()):.0f} in the "
         f"thinking model; massive: {'yes' if base.found else 'no'}, {'yes' if thinking.found else 'no'}"
     )
-    return Finding("massive", said, base.dims != thinking.dims)
+    return said, base.dims != thinking.dims
 
 
-_FINDINGS = {
-    "tokens": _tokens_said,
-    "heads": _heads_said,
-    "direction": _direction_said,
-    "truth": _truth_said,
-    "knowledge": _knowledge_said,
-    "neurons": _neurons_said,
-    "latents": _latents_said,
-    "massive": _massive_said,
+_FINDINGS: Mapping[str, Callable[..., tuple[str, bool]]] = {
+    "tokens": _tokens,
+    "heads": _heads,
+    "direction": _transfer,
+    "truth": _transfer,
+    "knowledge": _knowledge,
+    "neurons": _neurons,
+    "latents": _latents,
+    "massive": _massive,
 }

@@ -1,7 +1,7 @@
-"""Which heads a behaviour came to hang on in training, and which it left: importance before and after, with a null.
+"""The heads that a behaviour depends on before and after training, with a test of each head's change.
 
-Thinking Sparks (2509.25758) takes the heads of one circuit that are not in the other. Two circuits of one model, found
-on other pairs, differ too; so what counts here is a difference that pairs agree on.
+Thinking Sparks (2509.25758) takes the heads that are in one circuit and not in the other. Circuits of one model differ
+too when they are found on different pairs, so a change counts here only if the pairs agree on it.
 """
 
 from collections import Counter
@@ -18,24 +18,27 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits import Circuit, EdgeLens, Head, Pairs, edge_scores
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
+from probe.html import html_table
 from probe.models import Model
 
 Importance = Float[Tensor, "layers heads"]
-_LEVEL = 0.05
+_ALPHA = 0.05
 _FLIPS = 1024
-"""Signs that are tried, of all there are, at most."""
+"""The largest number of sign flips in the test; with at most ten parts all of them are tried."""
 
 
 @dataclass(frozen=True)
 class HeadShift:
-    """How much each head carries before and after training.
+    """The importance of each head before and after training.
 
     Attributes:
-        before, after: share of all scores that leaves the head, ``[parts, layers, heads]``: by parts of the pairs.
-        in_before, in_after: whether an edge of the head is among the strongest.
-        p: of no difference: signs of the parts' differences flipped, the largest of all heads counted each time, so
-            that it holds for all of them together.
+        before: each head's share of all edge scores before training, one table for each part of the pairs.
+        after: the same after training.
+        in_before: True if the circuit before training contains an edge from the head.
+        in_after: the same after training.
+        p: p-value for no change, by flipping the signs of the parts' differences and comparing with the largest
+            statistic of all heads, so that it is corrected for the number of heads.
     """
 
     before: Float[Tensor, "parts layers heads"]
@@ -46,100 +49,126 @@ class HeadShift:
 
     @property
     def contrast(self) -> Importance:
-        """(after − before) / (after + before), from −1 for a head that is lost to 1 for a new one."""
+        """(after − before) / (after + before): −1 for a head that lost all importance, 1 for a new one."""
         before, after = self.before.mean(0), self.after.mean(0)
         return (after - before) / (after + before + 1e-6)
 
     @property
     def grown(self) -> list[Head]:
-        """Heads that carry more than before, beyond what pairs differ in; the largest growth first."""
+        """Heads that are significantly more important than before, the largest growth first."""
         return self._where(1.0)
 
     @property
     def shrunk(self) -> list[Head]:
-        """Heads that carry less than before."""
+        """Heads that are significantly less important than before, the largest loss first."""
         return self._where(-1.0)
 
     @property
     def emergent(self) -> list[Head]:
-        """Those that have grown and were in no edge of the circuit before."""
+        """Grown heads that were not in the circuit before."""
         return [at for at in self.grown if self.in_after[at] and not self.in_before[at]]
 
     @property
     def lost(self) -> list[Head]:
-        """Those that have shrunk and are in no edge of the circuit any more."""
+        """Shrunk heads that are no longer in the circuit."""
         return [at for at in self.shrunk if self.in_before[at] and not self.in_after[at]]
 
     def _where(self, sign: float) -> list[Head]:
         change = sign * (self.after - self.before).mean(0)
-        places = ((self.p < _LEVEL) & (change > 0)).nonzero().tolist()
+        places = ((self.p < _ALPHA) & (change > 0)).nonzero().tolist()
         return sorted(((layer, head) for layer, head in places), key=lambda at: -float(change[at]))
 
+    def __repr__(self) -> str:
+        return f"HeadShift({len(self.grown)} heads grown, {len(self.shrunk)} shrunk, of {self.p.numel()})"
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{what}</td><td>{', '.join(f'a{layer}.h{head}' for layer, head in heads) or 'none'}</td></tr>"
-            for what, heads in (
-                ("grown", self.grown),
-                ("shrunk", self.shrunk),
-                ("emergent", self.emergent),
-                ("lost", self.lost),
-            )
-        )
-        return f"<table>{rows}</table>"
+        kinds = ("grown", "shrunk", "emergent", "lost")
+        return html_table((), [(kind, head_names(getattr(self, kind))) for kind in kinds])
+
+
+def head_names(heads: Sequence[Head]) -> str:
+    """Heads as text, for example ``a2.h1, a3.h0``; ``none`` if there are none.
+
+    Args:
+        heads: heads as ``(layer, head)``.
+    """
+    return ", ".join(f"a{layer}.h{head}" for layer, head in heads) or "none"
+
+
+@dataclass(frozen=True)
+class HeadImportance:
+    """The importance of each head, for several parts of the pairs or several checkpoints.
+
+    Attributes:
+        share: each head's share of all edge scores, one table for each part or checkpoint.
+        in_circuit: True if the circuit contains an edge from the head: one table for all parts, or one for each
+            checkpoint.
+    """
+
+    share: Float[Tensor, "parts layers heads"]
+    in_circuit: Bool[Tensor, "*checkpoints layers heads"]
+
+    def __repr__(self) -> str:
+        return f"HeadImportance({' × '.join(map(str, self.share.shape))} values)"
 
 
 def head_importance(
-    model: Model,
-    pairs: Pairs,
-    *,
-    parts: int = 8,
-    edges: float = 0.1,
-    steps: int = 5,
-) -> tuple[Float[Tensor, "parts layers heads"], Bool[Tensor, "layers heads"]]:
-    """The share of all edge scores that leaves each head, by parts of the pairs; and whether it is in the circuit.
+    model: Model, pairs: Pairs, *, n_parts: int = 8, edges: float = 0.1, steps: int = 5
+) -> HeadImportance:
+    """Compute each head's share of all edge scores, separately for several parts of the pairs.
 
     Edges are scored by integrated gradients of the inputs, on the logit difference.
 
     Args:
-        parts: every so-many-th pair together.
-        edges: the circuit is the strongest share of edges, scored on all pairs.
+        model: the model.
+        pairs: clean and corrupt texts.
+        n_parts: number of parts; pair i belongs to part i modulo this number.
+        edges: size of the circuit, as a share of all edges; it is found on all pairs.
+        steps: number of points of the integrated gradients.
 
     Raises:
-        ProbeError: if there are fewer pairs than parts.
+        NotApplicable: if there are fewer pairs than parts, or the model's edges cannot be separated.
     """
-    if len(pairs) < parts:
-        raise ProbeError(f"{len(pairs)} pairs cannot be parted into {parts}: give more pairs")
+    if len(pairs) < n_parts:
+        raise NotApplicable(f"{len(pairs)} pairs cannot be divided into {n_parts} parts: give more pairs")
     lens = EdgeLens(model)
     scores = edge_scores(lens, pairs, steps=steps)
-    found = [Circuit(lens.graph, scores[part::parts].mean(0)).heads() for part in range(parts)]
+    found = [Circuit(lens.graph, scores[part::n_parts].mean(0)).heads() for part in range(n_parts)]
     circuit = Circuit(lens.graph, scores.mean(0)).top(max(1, round(edges * len(lens.graph))))
-    return torch.stack(found), circuit.heads() > 0
+    return HeadImportance(torch.stack(found), circuit.heads() > 0)
 
 
 def head_shift(
-    before: Model,
-    after: Model,
-    pairs: Pairs,
-    *,
-    parts: int = 8,
-    edges: float = 0.1,
-    steps: int = 5,
+    before: Model, after: Model, pairs: Pairs, *, n_parts: int = 8, edges: float = 0.1, steps: int = 5
 ) -> HeadShift:
-    """Attribute the same pairs in two models, part by part, and test each head's difference.
+    """Compute the importance of each head in two models on the same pairs, and test each head's change.
+
+    Args:
+        before: the model before training.
+        after: the model after training.
+        pairs: clean and corrupt texts that both models read.
+        n_parts, edges, steps: as in :func:`head_importance`.
 
     Raises:
-        ProbeError: if the two differ in their heads, or there are fewer pairs than parts.
+        NotApplicable: if the models differ in their numbers of blocks or heads, there are fewer pairs than parts, or
+            a model's edges cannot be separated.
     """
-    (first, in_first), (second, in_second) = (
-        head_importance(model, pairs, parts=parts, edges=edges, steps=steps) for model in (before, after)
+    first, second = (
+        head_importance(model, pairs, n_parts=n_parts, edges=edges, steps=steps) for model in (before, after)
     )
-    if first.shape != second.shape:
-        raise ProbeError(f"{before.name} and {after.name} have other numbers of blocks or heads")
-    return HeadShift(first, second, in_first, in_second, flipped_p(second - first))
+    if first.share.shape != second.share.shape:
+        raise NotApplicable(f"{before.name} and {after.name} differ in their numbers of blocks or heads")
+    p = flipped_p(second.share - first.share)
+    return HeadShift(first.share, second.share, first.in_circuit, second.in_circuit, p)
 
 
 def flipped_p(differences: Float[Tensor, "parts layers heads"], seed: int = 0) -> Importance:
-    """Two-sided p of a mean of zero by flipping the signs of whole parts, the largest statistic of all heads kept."""
+    """Two-sided p-values for a mean of zero, by flipping the signs of whole parts, corrected for all heads together.
+
+    Args:
+        differences: one table for each part.
+        seed: seeds the choice of flips if there are too many to try all.
+    """
     values = differences.flatten(1).double().numpy()
     n = len(values)
     if 2**n <= _FLIPS:
@@ -157,23 +186,36 @@ def flipped_p(differences: Float[Tensor, "parts layers heads"], seed: int = 0) -
 
 def importance_series(
     models: Iterable[Model], pairs: Pairs, *, edges: float = 0.1, steps: int = 5, progress: bool = False
-) -> tuple[Float[Tensor, "models layers heads"], Bool[Tensor, "models layers heads"]]:
-    """Importance of every head in each checkpoint of a series, on the same pairs, and who is in its circuit."""
+) -> HeadImportance:
+    """Compute the importance of each head in each checkpoint of a series, on the same pairs.
+
+    Args:
+        models: the checkpoints, in order; each may be loaded when it is reached.
+        pairs: clean and corrupt texts that all of them read.
+        edges, steps: as in :func:`head_importance`.
+        progress: show a progress bar.
+
+    Returns:
+        One table for each checkpoint.
+    """
     found = [
-        head_importance(model, pairs, parts=1, edges=edges, steps=steps)
+        head_importance(model, pairs, n_parts=1, edges=edges, steps=steps)
         for model in tqdm(models, desc="checkpoints", unit="model", disable=not progress)
     ]
-    return torch.stack([each[0][0] for each in found]), torch.stack([each[1] for each in found])
+    shares, members = (
+        torch.stack(part) for part in zip(*((each.share[0], each.in_circuit) for each in found), strict=True)
+    )
+    return HeadImportance(shares, members)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Do several runs of training change the same heads?
+    """Whether several training runs change the same heads.
 
     Attributes:
-        value: Spearman correlation of the runs' changes over heads, the mean over pairs of runs.
-        null: its 95 % range if heads are exchanged within their blocks, each run by itself.
-        p: share of such exchanges that agree as well.
+        value: Spearman correlation over heads of the changes of two runs, averaged over pairs of runs.
+        null: its 95 % range when heads are permuted within their blocks, independently for each run.
+        p: p-value: the share of permutations that agree at least as well.
     """
 
     value: float
@@ -182,13 +224,19 @@ class Agreement:
 
 
 def agreement(
-    changes: Sequence[Importance], others: Sequence[Importance] | None = None, *, draws: int = 1000, seed: int = 0
+    changes: Sequence[Importance],
+    others: Sequence[Importance] | None = None,
+    *,
+    n_permutations: int = 1000,
+    seed: int = 0,
 ) -> Agreement:
-    """Compare changes of importance between runs, or between the runs of two ways of training.
+    """Measure how well the changes of importance agree between runs, or between the runs of two training methods.
 
     Args:
-        changes: of each run, after − before.
-        others: of the other way; None compares the first with each other.
+        changes: importance after minus before, one table for each run.
+        others: the same for the runs of another method; None compares the first runs with each other.
+        n_permutations: number of permutations of the null.
+        seed: seeds the permutations.
 
     Raises:
         ProbeError: if there are not two runs to compare.
@@ -196,32 +244,34 @@ def agreement(
     arrays = [change.double().numpy() for change in changes]
     others_ = None if others is None else [change.double().numpy() for change in others]
     if len(arrays) < 2 and others_ is None:
-        raise ProbeError("one run of training agrees with itself: give the changes of two or more")
+        raise ProbeError("one run always agrees with itself: give the changes of two or more runs")
 
     def mean(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray] | None) -> float:
-        places = list(combinations(ours, 2)) if theirs is None else list(product(ours, theirs))
-        found: list[Any] = [spearmanr(a.ravel(), b.ravel()) for a, b in places]
+        pairs = combinations(ours, 2) if theirs is None else product(ours, theirs)
+        found: list[Any] = [spearmanr(a.ravel(), b.ravel()) for a, b in pairs]
         return float(np.mean([each.statistic for each in found]))
 
     rng = np.random.default_rng(seed)
 
-    def exchanged(some: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def permuted(some: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [rng.permuted(each, axis=1) for each in some]
 
     value = mean(arrays, others_)
-    drawn = np.array([mean(exchanged(arrays), None if others_ is None else exchanged(others_)) for _ in range(draws)])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Agreement(value, (float(low), float(high)), float((1 + (drawn >= value).sum()) / (1 + draws)))
+    null = np.array(
+        [mean(permuted(arrays), None if others_ is None else permuted(others_)) for _ in range(n_permutations)]
+    )
+    low, high = np.percentile(null, [2.5, 97.5])
+    return Agreement(value, (float(low), float(high)), float((1 + (null >= value).sum()) / (1 + n_permutations)))
 
 
 @dataclass(frozen=True)
 class SharedHeads:
-    """Heads that each of several runs has as new.
+    """Heads that emerge in each of several runs.
 
     Attributes:
-        heads: in all of them.
-        by_chance: how many there would be on average if each run had as many of the same blocks, drawn.
-        p: share of such draws with as many.
+        heads: the heads that are common to all runs.
+        by_chance: their expected number if each run had random heads, as many in each block as it has.
+        p: p-value: the share of random choices with at least as many common heads.
     """
 
     heads: tuple[Head, ...]
@@ -229,22 +279,24 @@ class SharedHeads:
     p: float
 
 
-def shared_heads(runs: Sequence[Sequence[Head]], n_heads: int, *, draws: int = 2000, seed: int = 0) -> SharedHeads:
-    """Compare what several runs of training have in common with what chance would give them.
+def shared_heads(runs: Sequence[Sequence[Head]], n_heads: int, *, n_random: int = 2000, seed: int = 0) -> SharedHeads:
+    """Find the heads that several runs have in common, and compare their number with random heads.
 
     Args:
-        runs: the heads of each.
-        n_heads: of a block.
+        runs: the heads of each run, as ``(layer, head)``.
+        n_heads: number of heads of a block.
+        n_random: number of random choices.
+        seed: seeds these choices.
     """
     shared = set.intersection(*map(set, runs))
     rng = np.random.default_rng(seed)
 
-    def drawn(run: Sequence[Head]) -> set[Head]:
+    def random(run: Sequence[Head]) -> set[Head]:
         counts = Counter(layer for layer, _ in run)
         return {
             (layer, int(head)) for layer, count in counts.items() for head in rng.choice(n_heads, count, replace=False)
         }
 
-    sizes = np.array([len(set.intersection(*map(drawn, runs))) for _ in range(draws)])
-    p = float((1 + (sizes >= len(shared)).sum()) / (1 + draws))
+    sizes = np.array([len(set.intersection(*map(random, runs))) for _ in range(n_random)])
+    p = float((1 + (sizes >= len(shared)).sum()) / (1 + n_random))
     return SharedHeads(tuple(sorted(shared)), float(sizes.mean()), p)

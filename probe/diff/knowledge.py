@@ -1,4 +1,4 @@
-"""Where what is known is held: causal tracing maps of two models, how alike they are, and patches across models."""
+"""Where information is represented: causal tracing maps of two models, and patching across the models."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,21 @@ from probe.circuits import Pairs, PatchMap, patch
 from probe.models import Pair
 
 _LAST = 24
-"""Tokens that are traced, counted from the end."""
+"""Number of tokens that are traced, at the end of a text."""
 
 
 @dataclass(frozen=True)
 class KnowledgeMaps:
-    """The same pairs of texts traced in two models.
+    """Causal tracing maps of the same pairs of texts in two models.
 
     Attributes:
-        base, thinking: share of what tells the texts apart that each state brings back, by block and token.
-        into_thinking, into_base: the same with states of the other model's run put in.
-        correlation: Pearson's, of the two models' maps over all places.
-        within: of the maps of two halves of the pairs in the base: what noise allows.
-        largest: the largest absolute difference of the two maps.
+        base: share of the logit difference that each state restores in the base, by block and token.
+        thinking: the same in the thinking model.
+        into_thinking: the same in the thinking model with states of the base's run.
+        into_base: the same in the base with states of the thinking model's run.
+        correlation: Pearson correlation of ``base`` and ``thinking`` over all entries.
+        within: Pearson correlation of the maps of two halves of the pairs in the base, which shows the noise.
+        largest: largest absolute difference of ``base`` and ``thinking``.
     """
 
     base: PatchMap
@@ -34,18 +36,19 @@ class KnowledgeMaps:
 
 
 def knowledge_maps(pair: Pair, pairs: Pairs, *, site: str = "resid_pre", progress: bool = False) -> KnowledgeMaps:
-    """Trace what tells pairs of texts apart through both models, and across them.
+    """Trace pairs of texts in both models by activation patching, and across the models.
 
-    Du et al. (2504.02904) find locations nearly unchanged by post-training, and base states that work in the
-    post-trained model better than the other way round.
+    Du et al. (2504.02904) find that post-training hardly changes locations, and that states of the base work better in
+    the post-trained model than the other way round.
 
     Args:
-        pairs: both models read the same ids; of ``operand_pairs`` a number is traced to where it is used.
-        site: what is patched, token by token.
-        progress: show a bar.
+        pair: the two models; they read the same token ids.
+        pairs: clean and corrupt texts; those of ``operand_pairs`` trace a number to where it is used.
+        site: the kind of site that is patched, token by token.
+        progress: show progress bars.
 
     Raises:
-        ProbeError: if the two models differ in width or depth.
+        NotApplicable: if the two models differ in width or depth, or the texts do not differ in the metric.
     """
     base, thinking = pair.base, pair.thinking
     first, second = (patch(model, pairs, site, last=_LAST, progress=progress) for model in (base, thinking))
@@ -59,7 +62,11 @@ def knowledge_maps(pair: Pair, pairs: Pairs, *, site: str = "resid_pre", progres
 
 
 def map_correlation(first: PatchMap, second: PatchMap) -> float:
-    """Pearson's, over the blocks and tokens that both have; tokens count from the last."""
+    """Pearson correlation of two maps over the blocks and the last tokens that both have.
+
+    Args:
+        first, second: maps of models with equally many blocks.
+    """
     n = min(first.values.shape[1], second.values.shape[1])
     pair = torch.stack([each.values[:, -n:].flatten() for each in (first, second)])
     return float(np.corrcoef(pair.numpy())[0, 1])

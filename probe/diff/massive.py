@@ -1,4 +1,4 @@
-"""Massive activations: a guard to look at before any mean, cosine or SAE, and their curve over training.
+"""Massive activations, which distort means, cosines and SAEs, and their curve over training.
 
 *Hidden Dynamics of Massive Activations* (2508.03616) fits ``f(t) = A·exp(−λx)·log x + K`` with ``x = γt + t0`` to the
 ratio of the largest to the median activation over checkpoints.
@@ -19,24 +19,25 @@ from torch import Tensor
 
 from probe.activations import read
 from probe.errors import ProbeError
+from probe.html import html_table
 from probe.models import Model
 
 _MASSIVE = 100.0
-"""Largest over median absolute value from which a state is called massive; Sun et al. (2402.17762) ask for 1,000."""
+"""Ratio to the median absolute value from which an activation is massive; Sun et al. (2402.17762) use 1,000."""
 LEAST = 6
-"""Points that five parameters are fitted to, at least."""
+"""The smallest number of points to which the five parameters are fitted."""
 _FEW, _MANY = 60, 4000
-"""Evaluations from every start, and from where the best of them came to."""
+"""Evaluations for each start, and for the final fit from the best of them."""
 
 
 @dataclass(frozen=True)
 class MassiveActivations:
-    """How much the largest number of a block's output stands out.
+    """How far the largest activation of each block's output stands out.
 
     Attributes:
-        ratio: of the largest to the median absolute value, the mean over texts; by block.
-        dims: the dimensions that are massive at some token of some text, by block.
-        tokens: share of tokens with one, by block.
+        ratio: largest over median absolute value, averaged over texts, for each block.
+        dims: for each block, the dimensions that are massive at some token of some text.
+        tokens: for each block, the share of tokens that have a massive activation.
     """
 
     ratio: Float[Tensor, " layers"]
@@ -45,27 +46,29 @@ class MassiveActivations:
 
     @property
     def found(self) -> bool:
-        """Whether any block has some: then leave such tokens out, or set such dimensions to their mean."""
+        """Whether any block has massive activations; if so, leave out those tokens or set those dimensions to 0."""
         return any(self.dims)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>resid_post.{i}</td><td>{self.ratio[i]:.1f}</td><td>{list(dims) or 'none'}</td>"
-            f"<td>{self.tokens[i]:.1%}</td></tr>"
+        rows = [
+            (f"resid_post.{i}", f"{self.ratio[i]:.1f}", list(dims) or "none", f"{self.tokens[i]:.1%}")
             for i, dims in enumerate(self.dims)
-        )
-        head = "<tr><th>site</th><th>largest / median</th><th>massive dimensions</th><th>tokens</th></tr>"
-        return f"<table>{head}{rows}</table>"
+        ]
+        return html_table(("site", "largest / median", "massive dimensions", "tokens"), rows)
+
+    def __repr__(self) -> str:
+        return f"MassiveActivations({len(self.dims)} blocks, largest ratio {float(self.ratio.max()):.1f})"
 
 
 def massive_activations(
     model: Model, texts: Sequence[Sequence[int]], threshold: float = _MASSIVE
 ) -> MassiveActivations:
-    """Look for them in every block's output.
+    """Find massive activations in every block's output.
 
     Args:
-        texts: token ids, each text in a pass of its own.
-        threshold: of the ratio to the text's median.
+        model: the model that reads the texts.
+        texts: token ids of each text; every text is read in its own pass.
+        threshold: ratio to the text's median absolute value from which an activation is massive.
     """
     sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
     ratios, counts, n = torch.zeros(len(sites)), torch.zeros(len(sites)), 0
@@ -85,11 +88,11 @@ def massive_activations(
 
 @dataclass(frozen=True)
 class Rise:
-    """The curve of five parameters.
+    """A fitted curve with five parameters.
 
     Attributes:
         amplitude, decay, rate, start, level: A, λ, γ, t0 and K.
-        r2: share of the variance that it explains.
+        r2: share of the variance that the curve explains.
     """
 
     amplitude: float
@@ -104,28 +107,37 @@ class Rise:
 
     @property
     def peak(self) -> float | None:
-        """The step of its peak, ``(exp(W(1/λ)) − t0)/γ`` with Lambert's W; None where that is before the first."""
+        """The step of the peak, ``(exp(W(1/λ)) − t0)/γ`` with Lambert's W; None if it lies before step 0."""
         at = (float(np.exp(lambertw(1 / self.decay).real)) - self.start) / self.rate
         return at if at >= 0 else None
 
 
 def rise(t: ndarray, amplitude: float, decay: float, rate: float, start: float, level: float) -> ndarray:
-    """``A·exp(−λx)·log x + K`` with ``x = γt + t0``."""
+    """The curve ``A·exp(−λx)·log x + K`` with ``x = γt + t0``.
+
+    Args:
+        t: steps of training.
+        amplitude, decay, rate, start, level: A, λ, γ, t0 and K.
+    """
     x = rate * t + start
     return amplitude * np.exp(-decay * x) * np.log(x) + level
 
 
 def fit_rise(steps: Sequence[float] | ndarray, values: Sequence[float] | ndarray) -> Rise:
-    """Fit the curve by least squares, from several starts, with steps and values scaled to one.
+    """Fit the curve by least squares from several starts, after scaling steps and values to one.
+
+    Args:
+        steps: steps of training.
+        values: the value at each step.
 
     Raises:
         ProbeError: for fewer than :data:`LEAST` points, or values that are not finite.
     """
     t, y = np.asarray(steps, float), np.asarray(values, float)
     if len(t) < LEAST or len(t) != len(y):
-        raise ProbeError(f"{len(t)} steps and {len(y)} values: give {LEAST} points at least, a value for each step")
+        raise ProbeError(f"{len(t)} steps and {len(y)} values: give at least {LEAST} points, one value for each step")
     if not (np.isfinite(t).all() and np.isfinite(y).all()):
-        raise ProbeError("a curve cannot be fitted to steps or values that are not finite")
+        raise ProbeError("some steps or values are not finite: leave them out")
     width, height = float(np.ptp(t)) or 1.0, float(np.ptp(y)) or 1.0
     u, v = t / width, (y - y.min()) / height
 
@@ -148,7 +160,7 @@ def fit_rise(steps: Sequence[float] | ndarray, values: Sequence[float] | ndarray
 
 
 def _slopes(t: ndarray, amplitude: float, decay: float, rate: float, start: float, _level: float) -> ndarray:
-    """Derivatives of the curve by its five parameters, ``[point, 5]``."""
+    """Derivatives of the curve with respect to its five parameters, ``[point, 5]``."""
     x = rate * t + start
     fall, rising = np.exp(-decay * x), np.log(x)
     by_x = amplitude * fall * (1 / x - decay * rising)

@@ -1,35 +1,41 @@
-"""Everything that training may have changed, looked at in turn, each beside what chance would give."""
+"""Comparing the two models of a pair: every part of the comparison, each beside its null."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from probe.activations import documents_of
-from probe.circuits import Pairs, behaviour_pairs, operand_pairs, shows_behaviour, statement_pairs
+from probe.circuits import Pairs, behaviour_pairs, operand_pairs, statement_pairs
 from probe.config import nearest
 from probe.diff.directions import DirectionTransfer, direction_transfer
 from probe.diff.findings import PARTS, PairDiff
-from probe.diff.heads import HeadShift, head_shift
-from probe.diff.knowledge import KnowledgeMaps, knowledge_maps
-from probe.diff.massive import MassiveActivations, massive_activations
-from probe.diff.neurons import NeuronOverlap, entropy_overlap
-from probe.diff.shared import SharedLatents, shared_latents
-from probe.diff.tokens import TokenTrace, token_trace
-from probe.errors import ProbeError
+from probe.diff.heads import head_shift
+from probe.diff.knowledge import knowledge_maps
+from probe.diff.massive import massive_activations
+from probe.diff.neurons import entropy_overlap
+from probe.diff.shared import shared_latents
+from probe.diff.tokens import token_trace
+from probe.errors import NotApplicable, ProbeError
 from probe.models import Pair
 from probe.problems import Problem, ProblemSet, load_problems
+from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Trace, Traces, generate_traces
+
+_MASSIVE_TEXTS = 10
+"""Texts in which massive activations are looked for."""
 
 
 def diff_models(
     pair: Pair,
     *,
-    problems: ProblemSet | None = None,
+    problem_set: ProblemSet | None = None,
     traces: Traces | None = None,
-    behaviour: str | None = None,
+    behaviour: Behaviour | str | None = None,
     parts: Sequence[str] | None = None,
-    n: int = 80,
-    pairs: int = 48,
+    n_problems: int = 80,
+    n_pairs: int = 48,
     layer: int | None = None,
     max_new_tokens: int | None = None,
     seed: int = 0,
@@ -38,136 +44,149 @@ def diff_models(
     """Compare the two models of a pair on texts of the thinking model.
 
     Args:
-        problems: whose train split is written on; the pair's own unless given.
-        traces: the thinking model's on the first ``n`` of them, if they are there already.
-        behaviour: a type of sentence that heads are compared for; the one whose share rose most unless given.
-        parts: of :data:`PARTS`; all unless given.
-        n: problems.
-        pairs: of texts, for heads and tracing, at most.
-        layer: of the SAE over both models; the middle unless given.
-        max_new_tokens: of a trace; the pair's own limit unless given.
-        seed: of everything that is drawn.
-        progress: show bars.
+        pair: the two models.
+        problem_set: its train split gives the problems; None for the pair's own problem set.
+        traces: traces of the thinking model on the first ``n_problems`` of them; None to generate them.
+        behaviour: the behaviour that heads and directions are compared for, or its name as
+            :func:`~probe.find_behaviour` reads it; None for the sentence type whose share rose most in training.
+        parts: keys of :data:`PARTS`; None for all.
+        n_problems: number of problems.
+        n_pairs: the largest number of pairs of texts, for heads, directions and tracing.
+        layer: layer of the SAE over both models, counted from 0; None for the middle layer.
+        max_new_tokens: the largest number of tokens of a trace; None for the pair's own limit.
+        seed: seeds everything that is random.
+        progress: show progress bars.
 
     Returns:
-        What could be looked at; what could not is named with its reason.
+        The result of each part. A part that does not apply to these models or texts is named with the reason.
 
     Raises:
-        ProbeError: for an unknown part or behaviour, or a pair without problems.
+        ProbeError: for an unknown part or behaviour, one that no trace shows, or a pair without problems.
     """
     asked = check_parts(PARTS if parts is None else parts)
-    if problems is None:
+    if problem_set is None:
         if pair.config.problems is None:
-            raise ProbeError(f"the pair {pair.name} names no problems: give problems=load_problems(...)")
-        problems = load_problems(pair.config.problems)
-    some = problems.take("train", n)
+            raise ProbeError(f"the pair {pair.name} names no problems: give problem_set=load_problems(...)")
+        problem_set = load_problems(pair.config.problems)
+    if isinstance(behaviour, str):
+        behaviour = find_behaviour(behaviour, problem_set=problem_set)
+    problems = problem_set.take("train", n_problems)
     limit = max_new_tokens or pair.config.max_new_tokens
     if traces is None:
-        traces = generate_traces(pair.thinking, problems, some, max_new_tokens=limit, progress=progress)
+        traces = generate_traces(pair.thinking, problem_set, problems, max_new_tokens=limit, progress=progress)
     if behaviour is not None:
-        shows_behaviour(problems, behaviour, traces)
-    looking = _Looking(pair, problems, some, traces, behaviour, pairs, layer, limit, seed, progress)
+        behaviour.marks(traces, required=True)
+    texts = _Texts(pair, problem_set, problems, traces, behaviour, n_pairs, layer, limit, seed, progress)
     found, missing = {}, {}
     for part in asked:
         try:
-            found[part] = getattr(looking, part)()
-        except ProbeError as error:
+            found[part] = _PARTS[part](texts)
+        except NotApplicable as error:
             missing[part] = str(error)
-    return PairDiff(pair.name, looking.behaviour, **found, missing=missing)
+    used = behaviour or texts.known
+    return PairDiff(pair.name, used and used.name, **found, missing=missing)
 
 
 def check_parts(parts: Iterable[str]) -> tuple[str, ...]:
-    """The parts as they were named.
+    """Return the parts as a tuple if all of them exist.
+
+    Args:
+        parts: keys of :data:`PARTS`.
 
     Raises:
-        ProbeError: for one that is not of :data:`PARTS`.
+        ProbeError: for an unknown part.
     """
     for part in (named := tuple(parts)):
         if part not in PARTS:
-            raise ProbeError(f"there is no part {part!r}; {nearest(part, PARTS)} (of: {', '.join(PARTS)})")
+            raise ProbeError(f"there is no part {part!r}; {nearest(part, PARTS)} (choose from {', '.join(PARTS)})")
     return named
 
 
 @dataclass
-class _Looking:
-    """What all parts share: the texts and their pairs."""
+class _Texts:
+    """The models, the traces and the pairs of texts that the parts share."""
 
     pair: Pair
     problem_set: ProblemSet
     problems: tuple[Problem, ...]
     traces: Traces
-    behaviour: str | None
+    asked: Behaviour | None
     n_pairs: int
     layer: int | None
-    limit: int
+    max_new_tokens: int
     seed: int
     progress: bool
 
-    def tokens(self) -> list[TokenTrace]:
-        told = zip(self.problems, self.traces, strict=True)
-        return [token_trace(self.pair, problem, trace) for problem, trace in told]
+    @cached_property
+    def behaviour(self) -> Behaviour:
+        return self.asked or self._risen()
 
-    def heads(self) -> HeadShift:
-        return head_shift(self.pair.base, self.pair.thinking, self._behaviour_pairs(slice(None), self.n_pairs))
+    @property
+    def known(self) -> Behaviour | None:
+        """The behaviour, if a part has needed it."""
+        return self.__dict__.get("behaviour")
 
-    def direction(self) -> DirectionTransfer:
-        fitted, held = (self._behaviour_pairs(half, self.n_pairs) for half in self._halves())
-        return direction_transfer(self.pair, fitted, held, seed=self.seed)
+    @cached_property
+    def documents(self) -> list[tuple[int, ...]]:
+        return [document.ids for document in documents_of(self.pair.thinking, self.traces)]
 
-    def truth(self) -> DirectionTransfer:
-        fitted, held = (self._equation_pairs(statement_pairs, half, self.n_pairs) for half in self._halves())
-        return direction_transfer(self.pair, fitted, held, seed=self.seed)
-
-    def knowledge(self) -> KnowledgeMaps:
-        found = self._equation_pairs(operand_pairs, slice(None), max(4, self.n_pairs // 3))
-        return knowledge_maps(self.pair, found, progress=self.progress)
-
-    def neurons(self) -> NeuronOverlap:
-        return entropy_overlap(self.pair)
-
-    def latents(self) -> SharedLatents:
-        layer = (self.pair.base.n_layers - 1) // 2 if self.layer is None else self.layer
-        return shared_latents(self.pair, self._texts(), layer=layer, seed=self.seed, progress=self.progress)
-
-    def massive(self) -> tuple[MassiveActivations, MassiveActivations]:
-        texts = self._texts()[:10]
-        return massive_activations(self.pair.base, texts), massive_activations(self.pair.thinking, texts)
-
-    def _halves(self) -> tuple[slice, slice]:
-        """Problems to fit on and others to test on."""
+    @property
+    def halves(self) -> tuple[slice, slice]:
+        """Problems to fit on, and others to test on."""
         half = len(self.problems) // 2
         return slice(0, half), slice(half, None)
 
-    def _equation_pairs(self, build: Callable[..., Pairs], some: slice, n: int) -> Pairs:
-        return build(self.pair.thinking, self.traces.traces[some], self.problems[some], n=n, seed=self.seed)
+    def equations(self, build: Callable[..., Pairs], some: slice, n_pairs: int) -> Pairs:
+        return build(self.pair.thinking, self.traces[some], self.problems[some], n_pairs=n_pairs, seed=self.seed)
 
-    def _behaviour_pairs(self, some: slice, n: int) -> Pairs:
-        self.behaviour = self.behaviour or self._risen()
-        shows = shows_behaviour(self.problem_set, self.behaviour)
-        traces, problems = self.traces.traces[some], self.problems[some]
+    def behaviours(self, some: slice) -> Pairs:
         return behaviour_pairs(
-            self.pair.thinking,
-            traces,
-            problems,
-            shows,
-            n=n,
-            group=1,
-            seed=self.seed,
-        )
+            self.pair.thinking, self.traces[some], self.problems[some], self.behaviour,
+            n_pairs=self.n_pairs, min_group=1, seed=self.seed,
+        )  # fmt: skip
 
-    def _texts(self) -> list[tuple[int, ...]]:
-        return [document.ids for document in documents_of(self.pair.thinking, self.traces)]
-
-    def _risen(self) -> str:
-        """The type of sentence whose share rose most from base to thinking; of equal ones the first by name."""
+    def _risen(self) -> Behaviour:
+        """The sentence type whose share rose most from base to thinking; of equal ones the first by name."""
         kind = self.problem_set.sentence_type
         if kind is None:
-            raise ProbeError(
-                f"sentences of {self.problem_set.name} have no types: give pairs of your own to probe.diff.head_shift"
-            )
-        base = generate_traces(self.pair.base, self.problem_set, self.problems, max_new_tokens=self.limit)
+            raise NotApplicable(f"sentences of {self.problem_set.name} have no types: name a behaviour")
+        base = generate_traces(self.pair.base, self.problem_set, self.problems, max_new_tokens=self.max_new_tokens)
         shares = [_shares(traces, kind) for traces in (base, self.traces)]
-        return max(sorted(shares[1]), key=lambda name: shares[1][name] - shares[0].get(name, 0.0))
+        names = sorted(shares[1].keys() - {"none"})
+        if not names:
+            raise NotApplicable(f"no sentence of {self.pair.thinking.name} has a type: name a behaviour")
+        name = max(names, key=lambda name: shares[1][name] - shares[0].get(name, 0.0))
+        return Behaviour.of_type(self.problem_set, name)
+
+
+def _transfer(texts: _Texts, fitted: Pairs, test: Pairs) -> DirectionTransfer:
+    return direction_transfer(texts.pair, fitted, test, seed=texts.seed)
+
+
+def _knowledge(texts: _Texts) -> Any:
+    pairs = texts.equations(operand_pairs, slice(None), max(4, texts.n_pairs // 3))
+    return knowledge_maps(texts.pair, pairs, progress=texts.progress)
+
+
+def _latents(texts: _Texts) -> Any:
+    layer = (texts.pair.base.n_layers - 1) // 2 if texts.layer is None else texts.layer
+    return shared_latents(texts.pair, texts.documents, layer=layer, seed=texts.seed, progress=texts.progress)
+
+
+_PARTS: Mapping[str, Callable[[_Texts], Any]] = {
+    "tokens": lambda texts: [token_trace(texts.pair, *each) for each in zip(texts.problems, texts.traces, strict=True)],
+    "heads": lambda texts: head_shift(texts.pair.base, texts.pair.thinking, texts.behaviours(slice(None))),
+    "direction": lambda texts: _transfer(texts, *(texts.behaviours(half) for half in texts.halves)),
+    "truth": lambda texts: _transfer(
+        texts, *(texts.equations(statement_pairs, half, texts.n_pairs) for half in texts.halves)
+    ),
+    "knowledge": _knowledge,
+    "neurons": lambda texts: entropy_overlap(texts.pair),
+    "latents": _latents,
+    "massive": lambda texts: tuple(
+        massive_activations(model, texts.documents[:_MASSIVE_TEXTS]) for model in (texts.pair.base, texts.pair.thinking)
+    ),
+}
 
 
 def _shares(traces: Sequence[Trace], kind: Callable[[str], str | None]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Entropy neurons: those that move all logits alike, and so the model's confidence through the last norm's scale.
+"""Entropy neurons, which move all logits equally and so set the model's confidence through the last norm's scale.
 
 Stolfo et al. (2406.16254). Du et al. (2504.02904) find nearly the same ones before and after post-training.
 """
@@ -14,32 +14,38 @@ from torch import Tensor, nn
 from probe.models import Model, Pair, place
 
 _HEAVY = 0.25
-"""Only this share of neurons is looked at: those that write most."""
+"""Share of neurons that are candidates: those that write the longest vectors."""
 
 
 @dataclass(frozen=True)
 class EntropyNeurons:
-    """Of the last block's MLP.
+    """The entropy neurons of the last block's MLP.
 
     Attributes:
-        neurons: the chosen, the most even first.
-        spread: log variance over the vocabulary of the cosine between what each neuron writes and the unembedding.
-        norm: length of what each writes.
+        neurons: their indices, the lowest spread first.
+        spread: for each neuron, the log variance over the vocabulary of the cosine of its output vector with the
+            unembedding.
+        norm: norm of each neuron's output vector.
     """
 
     neurons: tuple[int, ...]
     spread: Float[Tensor, " d_mlp"]
     norm: Float[Tensor, " d_mlp"]
 
+    def __repr__(self) -> str:
+        return f"EntropyNeurons({len(self.neurons)} of {len(self.norm)})"
+
 
 @dataclass(frozen=True)
 class NeuronOverlap:
-    """The same in two models.
+    """The entropy neurons of two models, and their overlap.
 
     Attributes:
-        shared: in both sets.
-        iou: those over those in either.
-        p: of as many shared by chance, hypergeometric.
+        base: those of the base.
+        thinking: those of the thinking model.
+        shared: indices of the neurons in both sets.
+        iou: number of neurons in both sets over the number in either.
+        p: hypergeometric p-value for at least as many shared neurons by chance.
     """
 
     base: EntropyNeurons
@@ -48,13 +54,20 @@ class NeuronOverlap:
     iou: float
     p: float
 
+    def __repr__(self) -> str:
+        return f"NeuronOverlap({len(self.shared)} of {len(self.base.neurons)} shared, p {self.p:.3g})"
+
 
 @torch.no_grad()
 def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
-    """The neurons of the last MLP that write much and move logits evenly.
+    """Find the neurons of the last MLP that write long vectors and move all logits equally (Stolfo et al., 2406.16254).
 
     Args:
-        n: how many; 1 % of them unless given, at least five.
+        model: the model.
+        n: number of neurons; None for 1 %, but at least five.
+
+    Raises:
+        NotApplicable: if the model has no such site.
     """
     writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module))
     readout: Any = model.hf.get_submodule(place(model.hf, "logits").module)
@@ -69,7 +82,12 @@ def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
 
 
 def entropy_overlap(pair: Pair, n: int | None = None) -> NeuronOverlap:
-    """The entropy neurons of both models; the null takes as many of the heaviest neurons by chance."""
+    """Compare the entropy neurons of both models; the null chooses equally many of the candidates at random.
+
+    Args:
+        pair: the two models.
+        n: number of neurons in each model; None for 1 %, but at least five.
+    """
     base, thinking = entropy_neurons(pair.base, n), entropy_neurons(pair.thinking, n)
     shared = tuple(sorted({*base.neurons} & {*thinking.neurons}))
     either = {*base.neurons} | {*thinking.neurons}
@@ -79,7 +97,7 @@ def entropy_overlap(pair: Pair, n: int | None = None) -> NeuronOverlap:
 
 
 def _written(module: nn.Module) -> Float[Tensor, "d_mlp d_model"]:
-    """What each neuron writes; GPT-2's Conv1D keeps its weight the other way round."""
+    """The output vector of each neuron; GPT-2's Conv1D stores its weight transposed."""
     assert isinstance(module.weight, Tensor)
     weight = module.weight.detach().float()
     return weight.T if isinstance(module, nn.Linear) else weight

@@ -1,4 +1,4 @@
-"""A series of checkpoints of one training run, as transformers' Trainer and `probe organism --series` leave them."""
+"""Checkpoint series of one training run, in the layout of transformers' Trainer and ``probe organism --series``."""
 
 import re
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ _STEP = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class Series:
-    """Checkpoints in the order of their steps; each is loaded when it is asked for.
+    """The checkpoints of one run in the order of their steps; each is loaded when it is needed.
 
     Attributes:
-        name: of the run.
-        steps: of training.
-        folders: one a step.
-        prompt: of all of them.
+        name: name of the run.
+        steps: training step of each checkpoint.
+        folders: folder of each checkpoint.
+        prompt: the prompt of all checkpoints.
     """
 
     name: str
@@ -31,16 +31,26 @@ class Series:
         return len(self.steps)
 
     def load(self, at: int, device: str = "auto", dtype: str = "float32") -> Model:
-        """The model of the checkpoint in place ``at``."""
+        """Load one checkpoint.
+
+        Args:
+            at: its index in ``steps``.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            dtype: data type of the weights.
+        """
         return load_model(ModelConfig(str(self.folders[at]), prompt=self.prompt), device=device, dtype=dtype)
 
     def __iter__(self) -> Iterator[tuple[int, Model]]:
-        """Step and model, one at a time."""
+        """The step and the model of each checkpoint; one model is loaded at a time."""
         return ((step, self.load(at)) for at, step in enumerate(self.steps))
 
 
 def load_series(folder: str | Path, prompt: str) -> Series:
-    """Find ``checkpoint-STEP`` folders.
+    """Find the ``checkpoint-STEP`` folders of a run.
+
+    Args:
+        folder: the folder of the run.
+        prompt: the prompt of all checkpoints, as in :class:`~probe.ModelConfig`.
 
     Raises:
         ProbeError: if there are none.

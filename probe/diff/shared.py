@@ -1,8 +1,8 @@
-"""One SAE over both models: which latents only one of them uses, told by how much each has to be scaled.
+"""One SAE over both models, and the latents that only one of them uses, found by scaling each latent to each model.
 
-A crosscoder with an L1 penalty makes most of its "only here" latents up (Minder et al., 2504.02922). An SAE trained on
-the states of both models together, with latents scaled to each, is cheaper and makes up fewer (the fixed-SAE track of
-2609.15064).
+Most model-specific latents of a crosscoder with an L1 penalty are artefacts (Minder et al., 2504.02922). An SAE trained
+on the states of both models together, with latents scaled to each, is cheaper and has fewer artefacts (the fixed-SAE
+track of 2609.15064).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from probe.activations import batches, read
 from probe.adapters import train_sae
-from probe.errors import ProbeError
+from probe.errors import NotApplicable
 from probe.models import Model, Pair
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _BATCH_TOKENS = 4096
 _ONLY = 0.5
-"""A latent is one model's own if the other needs it less than this share as much."""
+"""A latent belongs to one model only if its scale in the other is below this share of its scale in that model."""
 _SELDOM = 20
-"""Tokens at which a latent must be active to be told anything about."""
+"""The smallest number of active tokens for a latent to be judged."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class SharedLatents:
     """The latents of an SAE over both models.
 
     Attributes:
-        sae: SAELens' own object.
-        ratio: how much of the latent the base's states hold over how much the thinking model's do, where it is active
-            in the thinking model: β base / β thinking.
-        back: the same the other way, where it is active in the base.
-        active: tokens at which each is active, in base and thinking, ``[2, latents]``.
-        variance_explained: of both models' states.
+        sae: the SAE, a SAELens object.
+        ratio: scale of each latent in the base over its scale in the thinking model (β base / β thinking), at tokens
+            where it is active in the thinking model.
+        back: β thinking / β base, at tokens where the latent is active in the base.
+        active: number of tokens at which each latent is active, in the base and in the thinking model.
+        variance_explained: share of the variance of both models' states that the SAE explains.
     """
 
     sae: "SAE[Any]"
@@ -47,14 +47,20 @@ class SharedLatents:
     active: Float[Tensor, "2 latents"]
     variance_explained: float
 
+    def __repr__(self) -> str:
+        return (
+            f"SharedLatents({len(self.ratio)} latents, {len(self.thinking_only)} only in thinking, "
+            f"{len(self.base_only)} only in base)"
+        )
+
     @property
     def thinking_only(self) -> list[int]:
-        """Latents that the thinking model has and the base lacks."""
+        """Latents that the thinking model uses and the base does not."""
         return self._only(self.ratio, self.active[1])
 
     @property
     def base_only(self) -> list[int]:
-        """Latents that training took away."""
+        """Latents that the base uses and the thinking model does not."""
         return self._only(self.back, self.active[0])
 
     def _only(self, ratio: Tensor, active: Tensor) -> list[int]:
@@ -63,7 +69,13 @@ class SharedLatents:
 
 @torch.no_grad()
 def states_of(model: Model, texts: Sequence[Sequence[int]], site: str) -> Float[Tensor, "tokens d_model"]:
-    """A site at every token of some texts, text by text, but for the first token of each, which is often a sink."""
+    """Read a site at every token of some texts except the first of each, which is often an attention sink.
+
+    Args:
+        model: the model that reads the texts.
+        texts: token ids of each text.
+        site: the site, such as ``resid_post.2``.
+    """
     found: dict[int, Tensor] = {}
     for batch in batches([len(text) for text in texts], _BATCH_TOKENS):
         states, real = read(model, [texts[i] for i in batch], [site])
@@ -83,30 +95,35 @@ def shared_latents(
     seed: int = 0,
     progress: bool = False,
 ) -> SharedLatents:
-    """Train an SAE on the states of both models at the same tokens, and scale its latents to each.
+    """Train an SAE on the states of both models at the same tokens, and scale its latents to each model.
 
     Args:
-        texts: token ids that both models read; every second one is for training, the others are for scaling.
-        layer: of ``resid_post``.
-        progress: show a bar.
+        pair: the two models.
+        texts: token ids that both models read. Every second text is for training, the others are for scaling.
+        layer: layer of ``resid_post``, counted from 0.
+        latents: number of latents.
+        k: number of latents that are active at a token.
+        steps: number of training steps.
+        seed: seeds the initial weights and the batches.
+        progress: show a progress bar.
 
     Raises:
-        ProbeError: if the two models differ in width, or there are fewer than two texts.
+        NotApplicable: if the two models differ in width, or there are fewer than two texts.
     """
     if pair.base.d_model != pair.thinking.d_model:
-        raise ProbeError(f"{pair.base.name} and {pair.thinking.name} differ in width: they share no SAE")
+        raise NotApplicable(f"{pair.base.name} and {pair.thinking.name} differ in width, so no SAE fits both")
     if len(texts) < 2:
-        raise ProbeError("an SAE over both models needs texts to learn from and texts to be told by: give two or more")
+        raise NotApplicable("an SAE over both models needs texts for training and others for scaling: give two or more")
     site = f"resid_post.{layer}"
-    learn, held = ([states_of(model, texts[at::2], site) for model in (pair.base, pair.thinking)] for at in (0, 1))
+    learn, rest = ([states_of(model, texts[at::2], site) for model in (pair.base, pair.thinking)] for at in (0, 1))
     pooled = torch.cat(learn)
-    # One scale for both, so that what differs between them is left.
+    # One scale for both models, so that their differences remain.
     scale = pooled.square().mean().sqrt()
     sae = train_sae(
-        _drawn(pooled / scale, 512, seed), site, latents=latents, k=k, steps=steps, batch_size=512, seed=seed,
+        _random_batches(pooled / scale, 512, seed), site, latents=latents, k=k, steps=steps, batch_size=512, seed=seed,
         progress=progress,
     )  # fmt: skip
-    base, thinking = (states / scale for states in held)
+    base, thinking = (states / scale for states in rest)
     return scaled_latents(sae, base, thinking)
 
 
@@ -116,11 +133,13 @@ def scaled_latents(
 ) -> SharedLatents:
     """Scale each latent to both models' states at the same tokens: ``β = argmin ‖β·f·d − h‖²`` (Minder et al.).
 
-    What all other latents make of a token is taken off its state first, so that a direction shared by several latents
-    does not pass for one of them.
+    The reconstruction by all other latents is subtracted from each state first, so that a direction shared by several
+    latents is not attributed to one of them.
 
     Args:
-        base, thinking: states of the two models, token by token the same text.
+        sae: the SAE, a SAELens object.
+        base: states of the base.
+        thinking: states of the thinking model at the same tokens.
     """
     sides = (base, thinking)
     codes = [sae.encode(side) for side in sides]
@@ -135,7 +154,7 @@ def scaled_latents(
         below = f.square().sum(0) * directions.square().sum(1) + 1e-9
         for to in range(2):
             residual = sides[to] - made[to]
-            # h minus the others = residual + this latent's own part in that model
+            # State minus other latents = residual + this latent's own part in that model.
             along = torch.einsum("tl,td,ld->l", f, residual, directions)
             own = (f * codes[to]).sum(0) * directions.square().sum(1)
             betas[active_in, to] = (along + own) / below
@@ -149,7 +168,7 @@ def scaled_latents(
     )
 
 
-def _drawn(states: Float[Tensor, "tokens d_model"], batch_size: int, seed: int) -> Iterator[Tensor]:
+def _random_batches(states: Float[Tensor, "tokens d_model"], batch_size: int, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield states[torch.randint(len(states), (batch_size,), generator=generator)]

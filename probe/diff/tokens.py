@@ -1,4 +1,4 @@
-"""Two models on the same text, token by token: divergence, entropy, and its running mean."""
+"""Two models on the same text, token by token: divergence, entropy and its running mean."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,14 @@ from probe.traces import Trace
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """What each emitted token was predicted by, in both models.
+    """Both models' predictions of each emitted token of a trace.
 
     Attributes:
-        tokens: as text.
-        kl: KL divergence of the base's distribution from the thinking model's, in nats.
-        base_entropy, thinking_entropy: in nats.
-        agree: whether both would have said the same.
+        tokens: the tokens as text.
+        kl: KL(thinking ‖ base), the divergence of the two predicted distributions, in nats.
+        base_entropy: entropy of the base's distribution in nats.
+        thinking_entropy: entropy of the thinking model's distribution in nats.
+        agree: 1 where both models have the same likeliest token, 0 elsewhere.
     """
 
     tokens: tuple[str, ...]
@@ -30,12 +31,24 @@ class TokenTrace:
     agree: Float[Tensor, " tokens"]
 
     def peak(self, decay: float = 0.9) -> int:
-        """The token at which the running mean of the thinking model's entropy is highest (V-Reason, 2510.17045)."""
+        """The token at which the running mean of the thinking model's entropy is highest (V-Reason, 2510.17045).
+
+        Args:
+            decay: decay of the running mean for each token.
+        """
         return int(running_mean(self.thinking_entropy, decay).argmax())
+
+    def __repr__(self) -> str:
+        return f"TokenTrace({len(self.tokens)} tokens, mean KL {float(self.kl.mean()):.3g})"
 
 
 def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[Tensor, " tokens"]:
-    """Exponential moving average, each value as if the first had come for ever before."""
+    """Exponential moving average that starts at the first value.
+
+    Args:
+        values: the value of each token.
+        decay: weight of the mean so far; the new value has weight 1 − decay.
+    """
     found, at = [], values[0]
     for value in values:
         at = decay * at + (1 - decay) * value
@@ -44,7 +57,13 @@ def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[
 
 
 def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
-    """Read a trace by both models, each with its own prompt before it."""
+    """Compare the predictions of both models along a trace, each with its own prompt before it.
+
+    Args:
+        pair: the two models.
+        problem: the problem of the trace.
+        trace: the trace.
+    """
     base, thinking = (log_probs(model, problem, trace) for model in (pair.base, pair.thinking))
     width = min(base.shape[1], thinking.shape[1])
     first, second = base[:, :width], thinking[:, :width]

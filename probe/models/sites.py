@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from probe.config import nearest
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.models.architectures import ARCHITECTURES, KINDS, Heads, Place, lacks
 
 _SIDES = ("input", "output")
@@ -124,9 +124,9 @@ def named_place(config: Any, site: Site) -> Place:
     """Return the place of a named site, from the Hugging Face config of a model alone."""
     places, config = _places(config), config.get_text_config()
     if why := lacks(config).get(site.kind):
-        raise ProbeError(f"this {config.model_type} model has no site '{site}': {why}")
+        raise NotApplicable(f"this {config.model_type} model has no site '{site}': {why}")
     if site.kind not in places:
-        raise ProbeError(f"{config.model_type} models have no site '{site.kind}'; they have {', '.join(places)}")
+        raise NotApplicable(f"{config.model_type} models have no site '{site.kind}'; they have {', '.join(places)}")
     if site.layer is not None and site.layer >= config.num_hidden_layers:
         raise ProbeError(f"this model has no site {site}; it has layers 0 to {config.num_hidden_layers - 1}")
     found = places[site.kind]

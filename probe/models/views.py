@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.models.sites import Site, module_place, named_place
 
 if TYPE_CHECKING:
@@ -76,6 +76,6 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             dtype=hf.dtype,
         )
     except ValueError as error:
-        raise ProbeError(f"TransformerLens does not support {name}: {str(error).splitlines()[0]}") from error
+        raise NotApplicable(f"TransformerLens does not support {name}: {str(error).splitlines()[0]}") from error
     bridge.cfg.default_prepend_bos = False
     return bridge

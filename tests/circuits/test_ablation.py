@@ -1,4 +1,4 @@
-"""Ablation puts in what it says, where it says; what it draws hangs on the seed."""
+"""Ablation replaces heads' outputs by the right values at the right tokens, and resampling depends on the seed only."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ HEADS = [(1, 2), (3, 0)]
 
 @torch.no_grad()
 def z_under(model, ids, by, of=None, **more):
-    with heads_changed(model, HEADS, by, of, **more), capture(model, ["z.1", "z.3", "z.2"]) as acts:
+    with heads_changed(model, HEADS, by, reference=of, **more), capture(model, ["z.1", "z.3", "z.2"]) as acts:
         model.hf(ids)
     return {layer: acts[f"z.{layer}"].clone() for layer in (1, 2, 3)}
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_ablated_is_refused(llama, known):
         ("mean", None, "needs a reference"),
         ("resample", Reference({1: known.z[1]}), "needs a reference"),
     ):
-        with pytest.raises(ProbeError, match=said), heads_changed(llama, HEADS, by, of):
+        with pytest.raises(ProbeError, match=said), heads_changed(llama, HEADS, by, reference=of):
             pass
 
 

@@ -112,7 +112,7 @@ def test_on_the_bundled_base_integrated_gradients_rank_edges_as_exact_patching_d
     pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
     train = problems.take("train", 60)
     traces = probe.generate_traces(pair.base, problems, train, max_new_tokens=60)
-    pairs, lens = operand_pairs(pair.base, traces, train, n=4), EdgeLens(pair.base)
+    pairs, lens = operand_pairs(pair.base, traces, train, n_pairs=4), EdgeLens(pair.base)
     exact = scores(lens, pairs, "exact").abs()
     strong = exact >= exact.quantile(0.9)
     for method in GRADIENTS:

@@ -9,6 +9,7 @@ from probe.circuits import Circuit, Graph, Reader, behaviour_pairs, read_pairs
 from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.problems import load_problems
+from probe.taxonomy import Behaviour
 from probe.traces import generate_traces
 
 GRAPH = Graph(2, 4, 2)
@@ -84,7 +85,7 @@ def test_a_circuit_is_saved_loaded_and_shown(tmp_path):
     assert {node["node_id"] for node in data["nodes"]} == {*GRAPH.writers, "logits"}
     assert f"{len(circuit)} of {len(GRAPH)} edges" in circuit._repr_html_() and "&lt;q&gt;" in drawn()._repr_html_()
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(ProbeError, match="is no circuit"):
+    with pytest.raises(ProbeError, match="is not a circuit"):
         Circuit.load(tmp_path / "no.json")
 
 
@@ -94,22 +95,24 @@ def test_pairs_are_prefixes_of_one_length_that_differ_in_what_comes_next():
     train = problems.take("train", 60)
     traces = generate_traces(model, problems, train, max_new_tokens=60)
 
-    def shows(text):
-        return problems.sentence_type(text) == "check"
-
-    pairs = behaviour_pairs(model, traces, train, shows, n=20, group=2)
+    pairs = behaviour_pairs(model, traces, train, "check", problem_set=problems, n_pairs=20, min_group=2)
     assert 0 < len(pairs) <= 20
     for clean, corrupt, right, wrong in pairs:
         assert clean.shape == corrupt.shape and (right != wrong).all()
         assert {model.decode([token]).strip() for token in right.tolist()} <= {"Check", "Is"}
         assert not {"Check", "Is"} & {model.decode([token]).strip() for token in wrong.tolist()}
         assert all(model.decode(row.tolist()).startswith("Problem:") for row in clean)
-    found, held = pairs.split()
-    assert len(found) + len(held) == len(pairs) and len(held) > 0
-    again = behaviour_pairs(model, traces, train, shows, n=20, group=2)
+    found, rest = pairs.split()
+    assert len(found) + len(rest) == len(pairs) and len(rest) > 0
+    again = behaviour_pairs(model, traces, train, "check", problem_set=problems, n_pairs=20, min_group=2)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(pairs, again, strict=True))
     with pytest.raises(ProbeError, match="no two prefixes"):
-        behaviour_pairs(model, traces, train, lambda _: False)
+        behaviour_pairs(
+            model,
+            traces,
+            train,
+            Behaviour("never", "type", lambda some: [[False] * len(each.sentences) for each in some]),
+        )
 
 
 def test_pairs_of_ones_own(llama, tmp_path):

@@ -59,5 +59,5 @@ def test_a_norm_of_another_kind_is_refused(llama, monkeypatch):
 
     lens, (ids, _, right, wrong) = EdgeLens(llama), next(iter(drawn_pairs()))
     monkeypatch.setattr(llama.hf.model, "norm", Odd(llama.hf.model.norm))
-    with pytest.raises(ProbeError, match="scale cannot be held"):
+    with pytest.raises(ProbeError, match="not linear for a fixed scale"):
         direct_attribution(lens, ids, right, wrong)

@@ -20,7 +20,7 @@ def rows(pairs):
 
 def test_another_operand_gives_another_result(written):
     model, traces, problems = written
-    found = rows(operand_pairs(model, traces, problems, n=6))
+    found = rows(operand_pairs(model, traces, problems, n_pairs=6))
     assert len(found) == 6
     for clean, corrupt, right, wrong in found:
         assert model.decode(clean[-1:].tolist()) == " =" and right != wrong
@@ -31,7 +31,7 @@ def test_another_operand_gives_another_result(written):
 
 def test_statements_end_with_their_sentence(written):
     model, traces, problems = written
-    found = rows(statement_pairs(model, traces, problems, n=10))
+    found = rows(statement_pairs(model, traces, problems, n_pairs=10))
     assert len(found) == 10
     for clean, corrupt, *_ in found:
         assert (clean != corrupt).sum() == 1

@@ -36,7 +36,7 @@ def test_controls_are_other_heads_of_the_same_layers(seed):
     drawn = matched_heads(HEADS, 4, seed)
     assert not {*drawn} & {*HEADS} and len({*drawn}) == len(HEADS)
     assert sorted(layer for layer, _ in drawn) == [1, 3, 3] and drawn == matched_heads(HEADS, 4, seed)
-    with pytest.raises(ProbeError, match="3 of 4 heads of layer 0"):
+    with pytest.raises(ProbeError, match="3 of the 4 heads of layer 0"):
         matched_heads([(0, 0), (0, 1), (0, 2)], 4, seed)
 
 

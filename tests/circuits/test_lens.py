@@ -30,7 +30,7 @@ def test_all_edges_are_the_model_and_none_are_the_other_text(arch, tiny_folder):
 
 @pytest.mark.parametrize("arch", ["gemma2", "gemma3", "olmo2", "gpt_neox"])
 def test_models_whose_edges_are_others_are_refused(arch, tiny_folder):
-    with pytest.raises(ProbeError, match=r"does not add up|cannot part"):
+    with pytest.raises(ProbeError, match=r"does not add up|cannot separate"):
         EdgeLens(load_model(ModelConfig(str(tiny_folder(arch))), device="cpu"))
 
 

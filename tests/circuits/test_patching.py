@@ -80,7 +80,7 @@ def test_the_strongest_places_come_first(llama):
     ("more", "said"),
     [
         ({"site": "resid"}, "no site to patch 'resid'"),
-        ({"by": "token"}, "no way to part a site 'token'"),
+        ({"by": "token"}, "no way to divide a site 'token'"),
         ({"site": "mlp_out", "by": "head"}, "mlp_out has no heads"),
     ],
 )

@@ -33,8 +33,8 @@ def test_what_comes_through_known_wires_is_all_there_is(wired):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        (["embed->m0"], "ends at the logits"),
-        (["embed->m0", "m1->logits"], "does not begin where embed->m0 ends: at m0"),
+        (["embed->m0"], "does not end at the logits"),
+        (["embed->m0", "m1->logits"], "does not begin where embed->m0 ends; begin it at m0"),
         (["embed->m9", "m9->logits"], "there is no 'm9'"),
     ],
 )

@@ -18,7 +18,7 @@ def test_nothing_changed_between_a_model_and_itself(llama):  # noqa: F811
     assert not (found.grown or found.shrunk or found.emergent or found.lost)
     assert (found.p == 1).all() and found.contrast.abs().max() == 0
     assert "none" in found._repr_html_()
-    with pytest.raises(ProbeError, match="4 pairs cannot be parted into 8"):
+    with pytest.raises(ProbeError, match="4 pairs cannot be divided into 8 parts"):
         head_shift(llama, llama, drawn_pairs(rows=4))
 
 
@@ -34,8 +34,9 @@ def test_a_head_that_was_taken_out_is_lost(wired, tmp_path):  # noqa: F811
     ids = drawn_pairs().clean[0]
     with torch.no_grad(), heads_changed(wired, [(1, 3)], 0.0):
         torch.testing.assert_close(wired.hf(ids).logits, after.hf(ids).logits, atol=1e-5, rtol=1e-4)
-    importance, inside = importance_series([wired, after], drawn_pairs(rows=8), edges=0.15)
-    assert importance[0, 1, 3] > 0.05 > importance[1, 1, 3] and inside[0, 1, 3] and not inside[1, 1, 3]
+    series = importance_series([wired, after], drawn_pairs(rows=8), edges=0.15)
+    assert series.share[0, 1, 3] > 0.05 > series.share[1, 1, 3]
+    assert series.in_circuit[0, 1, 3] and not series.in_circuit[1, 1, 3]
 
 
 def test_one_head_is_tested_as_scipy_does():
@@ -66,11 +67,11 @@ def test_runs_that_agree_agree_beyond_chance():
     shared = torch.randn(4, 8, generator=generator)
     alike = [shared + 0.3 * torch.randn(4, 8, generator=generator) for _ in range(3)]
     other = [torch.randn(4, 8, generator=generator) for _ in range(3)]
-    found = agreement(alike, draws=200)
+    found = agreement(alike, n_permutations=200)
     assert found.value > 0.7 and found.value > found.null[1] and found.p < 0.02
-    none = agreement(alike, other, draws=200)
+    none = agreement(alike, other, n_permutations=200)
     assert none.null[0] < none.value < none.null[1] and none.p > 0.05
-    with pytest.raises(ProbeError, match="agrees with itself"):
+    with pytest.raises(ProbeError, match="always agrees with itself"):
         agreement(alike[:1])
 
 

@@ -48,7 +48,7 @@ def test_the_peak_is_where_the_curve_is_highest(decay, rate, start, amplitude):
 
 
 def test_too_few_points_are_refused():
-    with pytest.raises(ProbeError, match="give 6 points at least"):
+    with pytest.raises(ProbeError, match="give at least 6 points"):
         fit_rise([1, 2, 3], [1, 2, 3])
 
 

@@ -46,8 +46,8 @@ def test_a_direction_that_is_there_is_found_and_one_that_is_not_is_not():
 
 def test_the_directions_of_a_model_and_itself_are_one(itself):
     pairs = drawn_pairs(rows=40)
-    fitted, held = pairs.split()
-    found = direction_transfer(itself, fitted, held, draws=50)
+    fitted, rest = pairs.split()
+    found = direction_transfer(itself, fitted, rest, n_permutations=50)
     assert found.cosine == pytest.approx(1, abs=1e-5)
     table = found.accuracy
     assert len({table[of][on] for of in table for on in table[of]}) == 1
@@ -152,7 +152,7 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
 @pytest.mark.slow
 def test_nothing_differs_between_a_model_and_itself(bundled):
     itself = Pair(bundled.config, bundled.thinking, bundled.thinking)
-    found = diff_models(itself, n=24, pairs=16, max_new_tokens=160)
+    found = diff_models(itself, n_problems=24, n_pairs=16, max_new_tokens=160)
     assert set(found.missing) <= {"heads"} and len(found.findings) >= len(PARTS) - 1
     assert not [each for each in found.findings if each.differs]
     assert "same" in found._repr_html_() and "differs" not in found._repr_html_()
@@ -161,8 +161,8 @@ def test_nothing_differs_between_a_model_and_itself(bundled):
 def test_what_cannot_be_compared_is_refused(bundled):
     with pytest.raises(ProbeError, match="no part 'head'; did you mean 'heads'"):
         diff_models(bundled, parts=["head"])
-    with pytest.raises(ProbeError, match="no sentence of tiny-rl is of the type 'chekc'; did you mean 'check'"):
-        diff_models(bundled, behaviour="chekc", n=2, parts=["neurons"])
+    with pytest.raises(ProbeError, match="no type of sentence is called 'chekc'; did you mean 'check'"):
+        diff_models(bundled, behaviour="chekc", n_problems=2, parts=["neurons"])
 
 
 def test_too_few_pairs_are_refused(itself):

@@ -42,7 +42,7 @@ def test_from_traces_to_the_page(tmp_path):
     ("change", "said"),
     [
         ({"pair": "tiny-rll"}, "tiny-rl"),
-        ({"model": "both"}, "name thinking or base"),
+        ({"model": "both"}, "use thinking or base"),
         ({"pairs": 1}, "pairs is 1"),
         ({"seed": -1}, "no seed"),
         ({"behavior": "check"}, "behaviour"),
@@ -56,5 +56,5 @@ def test_what_cannot_work_is_refused(tmp_path, change, said):
 
 def test_a_behaviour_that_does_not_occur_is_named(tmp_path):
     config = CircuitConfig("tiny-rl", "chekc", problems=2, device="cpu")
-    with pytest.raises(ProbeError, match="no sentence of tiny-rl is of the type 'chekc'; did you mean 'check'"):
+    with pytest.raises(ProbeError, match="no type of sentence is called 'chekc'; did you mean 'check'"):
         find_circuit(config, tmp_path / "out")

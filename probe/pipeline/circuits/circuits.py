@@ -1,4 +1,4 @@
-"""``probe circuits``: the edges that carry a behaviour, how much they keep, and what a model does without its heads."""
+"""``probe circuits``: the edges that carry a behaviour, how much they keep, and a model without the circuit's heads."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 from probe.circuits import (
     ABLATIONS,
+    Circuit,
     EdgeLens,
-    Faithfulness,
+    Pairs,
     attribute,
     behaviour_look,
     behaviour_pairs,
@@ -15,7 +16,6 @@ from probe.circuits import (
     faithfulness,
     kept_by,
     reference,
-    shows_behaviour,
     start_tokens,
     strongest_heads,
 )
@@ -23,49 +23,58 @@ from probe.config import check_least, check_seeds, nearest, to_dict
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, find_pair, load_pair
+from probe.pipeline.behaviour import named_behaviour
 from probe.pipeline.folder import RunFolder
 from probe.problems import load_problems
 from probe.reports import write_circuit_report
-from probe.statistics import Interval
 from probe.traces import generate_traces
 
 _SIZES = 12
-"""Steps by which the smallest circuit that keeps enough is looked for."""
+"""The largest number of sizes that are tried in the search for the smallest circuit."""
 
 
 @dataclass(frozen=True)
 class CircuitConfig:
-    """Everything ``probe circuits`` can be told."""
+    """All settings of ``probe circuits``."""
 
     pair: str
-    """A bundled pair, or a pair.yaml."""
+    """The pair: the name of a bundled or published pair, or the path of a pair.yaml."""
     behaviour: str
-    """A type of sentence of the pair's problem set, as ``check``."""
+    """The behaviour: a sentence type, a counter as SCHEME:NAME, or a category's number or label if ``run`` is given."""
+    run: str | None = None
+    """The folder of a run whose taxonomy ``behaviour`` may name; empty for none."""
     model: str = "thinking"
-    """Whose circuit: thinking or base."""
+    """The model whose circuit is found: thinking or base."""
     problems: int = 150
-    """Train problems whose traces give the pairs."""
+    """The number of train problems whose traces give the pairs of texts."""
     test: int = 100
-    """Test problems on which the behaviour is counted without heads."""
+    """The number of test problems on which ablation is measured."""
     pairs: int = 48
+    """The largest number of pairs of texts."""
     method: str = "eap-ig-inputs"
+    """The attribution method: eap, eap-ig-inputs, eap-ig-activations or exact."""
     metric: str = "logit-difference"
+    """The metric that edges are scored by: logit-difference or divergence."""
     steps: int = 8
+    """The number of points at which integrated gradients are evaluated."""
     keeps: float = 0.8
-    """The circuit is the smallest that keeps so much of the metric, on the half of the pairs that it is chosen on."""
+    """The circuit is the smallest that keeps this share of the metric, on the half of the pairs that it is found on."""
     heads: int = 3
-    """So many of its strongest heads are ablated."""
+    """The number of the circuit's strongest heads that are ablated."""
     ablation: str = "resample"
-    """What is put in their place: resample, mean or zero; the first two of the model's traces of train problems."""
+    """The ablation: resample or mean (from the model's traces of train problems), or zero."""
     where: str = "starts"
-    """At which tokens: starts, those that a sentence's first token is predicted from; or everywhere."""
+    """The tokens at which heads are ablated: starts (those that precede a sentence) or everywhere."""
     draws: int = 5
-    """Sets of other heads of the same layers beside them."""
+    """The number of random sets of other heads of the same layers that are ablated for comparison."""
     seed: int = 0
+    """The seed of the choice of pairs, the random heads and the resampling."""
     device: str = "auto"
+    """The device: auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "float32"
+    """The data type of the weights."""
     shares: tuple[float, ...] = field(default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0))
-    """Of all edges, at which faithfulness is measured."""
+    """The sizes of circuits at which faithfulness is measured, as shares of all edges."""
 
     def __post_init__(self) -> None:
         check_least("", self, problems=1, test=1, pairs=4, steps=1, heads=1, draws=1)
@@ -73,75 +82,84 @@ class CircuitConfig:
         if self.ablation not in ABLATIONS:
             raise ProbeError(f"ablation is {self.ablation!r}; {nearest(self.ablation, ABLATIONS)}")
         if self.where not in ("starts", "everywhere"):
-            raise ProbeError(f"where is {self.where!r}; name starts or everywhere")
+            raise ProbeError(f"where is {self.where!r}; use starts or everywhere")
         if self.model not in ("thinking", "base"):
-            raise ProbeError(f"model is {self.model!r}; name thinking or base")
+            raise ProbeError(f"model is {self.model!r}; use thinking or base")
 
 
-def find_circuit(config: CircuitConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
+def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
     """Find a behaviour's circuit and write ``circuit.json``, ``results.json`` and ``report.html``.
 
+    Args:
+        config: the settings.
+        out: folder of the results.
+        progress: show progress bars.
+
     Returns:
-        What ``results.json`` holds: sizes, faithfulness (on pairs that nothing was chosen on), and the behaviour's
-        counts with and without its heads and matched ones.
+        The content of ``results.json``: sizes, faithfulness on pairs that were not used to choose the circuit, and the
+        behaviour with and without the circuit's heads and random other heads.
 
     Raises:
-        ProbeError: for anything the user can mend, before the expensive part.
+        ProbeError: for invalid settings, before the expensive part.
     """
+    out = Path(out)
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype)
     model: Model = getattr(pair, config.model)
     if pair.config.problems is None:
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
     problem_set = load_problems(pair.config.problems)
-    shows_behaviour(problem_set, config.behaviour)
+    behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
     folder = RunFolder(out, {"circuits": to_dict(config)})
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
     limit = pair.config.max_new_tokens
     traces = generate_traces(
         model, problem_set, train, max_new_tokens=limit, folder=folder.path / "traces", progress=progress
     )
-    shows = shows_behaviour(problem_set, config.behaviour, traces)
-    pairs = behaviour_pairs(model, traces, train, shows, n=config.pairs, seed=config.seed)
-    found, held = pairs.split()
+    behaviour.marks(traces, required=True)
+    pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
+    found, test_pairs = pairs.split()
     lens = EdgeLens(model)
     scored = attribute(lens, found, config.method, metric=config.metric, steps=config.steps, progress=progress)
-    curve = faithfulness(lens, scored, held, config.shares, metric=config.metric, progress=progress)
+    curve = faithfulness(lens, scored, test_pairs, config.shares, metric=config.metric, progress=progress)
     circuit = scored.top(_smallest(config, lens, scored, found))
     circuit.save(out / "circuit.json")
     tokens = start_tokens(traces) if config.where == "starts" else None
-    reads = None if config.ablation == "zero" else reference(model, traces, tokens=tokens)
     heads = strongest_heads(circuit, config.heads)
-    look = behaviour_look(model, problem_set, test, config.behaviour, max_new_tokens=limit)
-    effect = effect_of_heads(
+    effects = effect_of_heads(
         model,
         heads,
-        look,
+        behaviour_look(model, problem_set, test, behaviour, max_new_tokens=limit),
         config.ablation,
-        reads,
+        reference=None if config.ablation == "zero" else reference(model, traces, tokens=tokens),
         tokens=tokens,
-        draws=config.draws,
+        n_controls=config.draws,
         seed=config.seed,
         progress=progress,
     )
     results = {
         "model": model.name,
-        "behaviour": config.behaviour,
-        "pairs": {"found": len(found), "held": len(held)},
+        "behaviour": behaviour.name,
+        "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),
-        "kept": kept_by(lens, circuit, held, metric=config.metric),
-        "faithfulness": _curve(curve),
+        "kept": kept_by(lens, circuit, test_pairs, metric=config.metric),
+        "faithfulness": {
+            "shares": list(curve.shares), "values": list(curve.values), "cpr": curve.cpr, "cmd": curve.cmd,
+        },
         "ablation": config.ablation,
         "where": config.where,
-        "heads": {"heads": [f"a{layer}.h{head}" for layer, head in heads], **_plain(effect)},
-    }
+        "heads": {
+            "heads": [f"a{layer}.h{head}" for layer, head in heads],
+            **{name: effect.to_dict() for name, effect in effects.items()},
+        },
+    }  # fmt: skip
     write_json(out / "results.json", results)
     write_circuit_report(results, circuit, out / "report.html")
     return results
 
 
-def _smallest(config: CircuitConfig, lens: EdgeLens, scored: Any, found: Any) -> int:
-    """By halving; faithfulness need not grow with every edge, so it is the smallest of those that were looked at."""
+def _smallest(config: CircuitConfig, lens: EdgeLens, scored: Circuit, found: Pairs) -> int:
+    """Bisect for the smallest size. Faithfulness may fall as edges are added, so a smaller one may have been missed."""
     low, high = 0, len(scored.graph)
     for _ in range(_SIZES):
         middle = (low + high) // 2
@@ -152,11 +170,3 @@ def _smallest(config: CircuitConfig, lens: EdgeLens, scored: Any, found: Any) ->
         else:
             low = middle
     return high
-
-
-def _curve(curve: Faithfulness) -> dict[str, Any]:
-    return {"shares": list(curve.shares), "values": list(curve.values), "cpr": curve.cpr, "cmd": curve.cmd}
-
-
-def _plain(effect: dict[str, dict[str, Interval]]) -> dict[str, Any]:
-    return {name: {side: each.to_dict() for side, each in sides.items()} for name, sides in effect.items()}

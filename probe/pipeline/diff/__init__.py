@@ -1,1 +1,1 @@
-"""``probe diff``: what training changed between two models."""
+"""``probe diff``: comparing two models."""

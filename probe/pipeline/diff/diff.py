@@ -1,6 +1,6 @@
-"""``probe diff``: what training changed between the models of a pair, and step by step where there are checkpoints."""
+"""``probe diff``: what training changed between the models of a pair, and along checkpoint series if there are any."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -10,11 +10,12 @@ import torch
 
 from probe.activations import documents_of
 from probe.circuits import (
+    Head,
+    Pairs,
     behaviour_look,
     behaviour_pairs,
     effect_of_heads,
     reference,
-    shows_behaviour,
     start_tokens,
 )
 from probe.config import check_least, check_seeds, to_dict
@@ -34,43 +35,52 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
+from probe.pipeline.behaviour import named_behaviour
 from probe.pipeline.folder import RunFolder
 from probe.problems import ProblemSet, load_problems
 from probe.reports import write_diff_report
-from probe.statistics import Interval
+from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces, generate_traces
 
 _TEXTS = 10
-"""Texts that checkpoints' massive activations are looked for in."""
+"""Number of texts in which massive activations of checkpoints are looked for."""
 
 
 @dataclass(frozen=True)
 class DiffConfig:
-    """Everything ``probe diff`` can be told."""
+    """All settings of ``probe diff``."""
 
     pair: str
-    """A bundled pair, or a pair.yaml."""
+    """The pair: the name of a bundled or published pair, or the path of a pair.yaml."""
     behaviour: str | None = None
-    """A type of sentence that heads are compared for; the one whose share rose most, unless named."""
+    """The behaviour that heads are compared for: a sentence type, a counter as SCHEME:NAME, or a category's number or
+    label if ``run`` is given; empty for the sentence type whose share rose most in training."""
+    run: str | None = None
+    """The folder of a run whose taxonomy ``behaviour`` may name; empty for none."""
     parts: tuple[str, ...] = tuple(PARTS)
-    """What is looked at."""
+    """The parts that are computed."""
     problems: int = 80
-    """Train problems on which the thinking model writes."""
+    """The number of train problems that the thinking model solves to give the texts."""
     pairs: int = 48
+    """The largest number of pairs of texts."""
     layer: int | None = None
-    """Of the SAE over both models; None takes the middle."""
+    """The layer of the SAE over both models, counted from 0; empty for the middle layer."""
     series: tuple[str, ...] = ()
-    """Folders of checkpoints, as NAME=FOLDER; runs of one NAME differ by their seeds alone."""
+    """The folders of checkpoint series, as NAME=FOLDER; runs that differ only in their seed share a NAME."""
     heads: int = 3
-    """So many of the heads that grew most are ablated and scaled in the thinking model; 0 for none."""
+    """The number of the most grown heads that are ablated and scaled in the thinking model; 0 for none."""
     factors: tuple[float, ...] = (0.5, 1.3)
+    """The factors that these heads' output is scaled by."""
     test: int = 60
-    """Test problems on which that is counted."""
+    """The number of test problems on which ablation and scaling are measured."""
     draws: int = 3
-    """Sets of other heads of the same layers beside them."""
+    """The number of random sets of other heads of the same layers that are changed for comparison."""
     seed: int = 0
+    """The seed of everything that is random."""
     device: str = "auto"
+    """The device: auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "float32"
+    """The data type of the weights."""
 
     def __post_init__(self) -> None:
         check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
@@ -81,23 +91,34 @@ class DiffConfig:
                 raise ProbeError(f"series is {each!r}: write NAME=FOLDER, as rl=runs/series/rl")
 
 
-def diff(config: DiffConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
-    """Compare, and write ``results.json`` and ``report.html``.
+def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
+    """Compare the models of a pair, and write ``results.json`` and ``report.html``.
+
+    Args:
+        config: the settings.
+        out: folder of the results.
+        progress: show progress bars.
 
     Returns:
-        What ``results.json`` holds: every finding beside its null, and the figures behind it.
+        The content of ``results.json``: every finding with its null, and the numbers behind it.
 
     Raises:
-        ProbeError: for anything the user can mend, before the expensive part.
+        ProbeError: for invalid settings, before the expensive part.
     """
-    config_of_pair = find_pair(config.pair)
-    runs = [_run(each, config_of_pair.thinking.prompt) for each in config.series]
-    pair = load_pair(config_of_pair, device=config.device, dtype=config.dtype)
+    out = Path(out)
+    pair_config = find_pair(config.pair)
+    runs = [(name, load_series(folder, pair_config.thinking.prompt)) for name, _, folder in map(_parted, config.series)]
+    pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
     if pair.config.problems is None:
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
     problem_set = load_problems(pair.config.problems)
-    if config.behaviour is not None or runs:
-        shows_behaviour(problem_set, config.behaviour or "")
+    behaviour = None
+    if config.behaviour is not None:
+        behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
+    elif runs and problem_set.sentence_type is None:
+        raise ProbeError(
+            f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
+        )
     train = problem_set.take("train", config.problems)
     folder = RunFolder(out, {"diff": to_dict(config)})
     traces = generate_traces(
@@ -110,23 +131,30 @@ def diff(config: DiffConfig, out: Path, *, progress: bool = False) -> dict[str, 
     )
     found = diff_models(
         pair,
-        problems=problem_set,
+        problem_set=problem_set,
         traces=traces,
-        behaviour=config.behaviour,
+        behaviour=behaviour,
         parts=config.parts,
-        n=config.problems,
-        pairs=config.pairs,
+        n_problems=config.problems,
+        n_pairs=config.pairs,
         layer=config.layer,
         seed=config.seed,
         progress=progress,
     )
     results = found.to_dict()
-    if found.heads is not None and found.behaviour is not None and config.heads:
+    if behaviour is None and found.behaviour is not None:
+        behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
+    if found.heads is not None and behaviour is not None and config.heads:
         grown = found.heads.grown[: config.heads]
         if grown:
-            results["effects"] = _effects(config, pair, problem_set, traces, found.behaviour, grown, progress)
+            results["effects"] = _effects(config, pair, problem_set, traces, (behaviour, grown), progress=progress)
     if runs:
-        results |= _series(config, pair, problem_set, traces, found.behaviour, runs, progress)
+        if behaviour is None:
+            raise ProbeError("a series is compared for a behaviour: name one, or compute the part heads as well")
+        pairs = behaviour_pairs(
+            pair.thinking, traces, train, behaviour, n_pairs=config.pairs, min_group=1, seed=config.seed
+        )
+        results |= _series(config, pair, traces, pairs, runs, progress=progress)
     write_json(out / "results.json", results)
     write_diff_report(results, out / "report.html")
     return results
@@ -137,65 +165,48 @@ def _effects(
     pair: Pair,
     problem_set: ProblemSet,
     traces: Traces,
-    behaviour: str,
-    grown: list[tuple[int, int]],
+    grown: tuple[Behaviour, list[Head]],
+    *,
     progress: bool,
 ) -> dict[str, Any]:
-    """The thinking model without the heads that grew, and with them made weaker and stronger, beside others."""
+    """The thinking model with the most grown heads ablated, weakened and strengthened, beside random heads."""
     model, limit = pair.thinking, pair.config.max_new_tokens
+    behaviour, heads = grown
     tokens = start_tokens(traces)
-    reads = reference(model, traces, tokens=tokens)
+    written = reference(model, traces, tokens=tokens)
     look = behaviour_look(model, problem_set, problem_set.take("test", config.test), behaviour, max_new_tokens=limit)
-    ways: list[str | float] = ["resample", *config.factors]
-    effects = {
-        str(way): effect_of_heads(
-            model, grown, look, way, reads, tokens=tokens, draws=config.draws, seed=config.seed, progress=progress
-        )
-        for way in ways
-    }
-    return {
-        "heads": [f"a{layer}.h{head}" for layer, head in grown],
-        "ways": {way: _told(effect) for way, effect in effects.items()},
-    }
+    ways: dict[str, Any] = {}
+    for way in ("resample", *config.factors):
+        effects = effect_of_heads(
+            model, heads, look, way,
+            reference=written, tokens=tokens, n_controls=config.draws, seed=config.seed, progress=progress,
+        )  # fmt: skip
+        ways[str(way)] = {name: effect.to_dict() for name, effect in effects.items()}
+    return {"heads": [f"a{layer}.h{head}" for layer, head in heads], "ways": ways}
 
 
-def _told(effect: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
-    return {name: {side: each.to_dict() for side, each in sides.items()} for name, sides in effect.items()}
-
-
-def _run(told: str, prompt: str) -> tuple[str, Series]:
-    name, _, folder = told.partition("=")
-    return name, load_series(folder, prompt)
+def _parted(series: str) -> tuple[str, str, str]:
+    return series.partition("=")
 
 
 def _series(
-    config: DiffConfig,
-    pair: Pair,
-    problem_set: ProblemSet,
-    traces: Traces,
-    behaviour: str | None,
-    runs: list[tuple[str, Series]],
-    progress: bool,
+    config: DiffConfig, pair: Pair, traces: Traces, pairs: Pairs, runs: list[tuple[str, Series]], *, progress: bool
 ) -> dict[str, Any]:
-    """Importance of heads by step, whether runs agree on what changed, and massive activations by step."""
-    behaviour = behaviour or config.behaviour
-    if behaviour is None:
-        raise ProbeError("a series is compared for a behaviour: name one, or look at the part heads as well")
-    shows = shows_behaviour(problem_set, behaviour, traces)
-    train = problem_set.take("train", config.problems)
-    pairs = behaviour_pairs(pair.thinking, traces, train, shows, n=config.pairs, group=1, seed=config.seed)
+    """Importance of heads by step, whether runs agree on its changes, and massive activations by step."""
     texts = [document.ids for document in documents_of(pair.thinking, traces[:_TEXTS])]
-    told, changes = [], {}
+    told: list[dict[str, Any]] = []
+    changes: dict[str, list[torch.Tensor]] = {}
     for name, series in runs:
-        importance, inside = importance_series(_models(config, pair, series), pairs, progress=progress)
+        importance = importance_series(_models(config, pair, series), pairs, progress=progress)
+        share, inside = importance.share, importance.in_circuit
         ratios = [float(massive_activations(model, texts).ratio.max()) for model in _models(config, pair, series)]
         steps = [0, *series.steps]
-        changes.setdefault(name, []).append(importance[-1] - importance[0])
+        changes.setdefault(name, []).append(share[-1] - share[0])
         told.append(
             {
                 "name": name,
                 "steps": steps,
-                "importance": importance.tolist(),
+                "importance": share.tolist(),
                 "inside": inside.tolist(),
                 "emergent": _heads(inside[-1] & ~inside[0]),
                 "lost": _heads(inside[0] & ~inside[-1]),
@@ -220,11 +231,11 @@ def _series(
 
 
 def _models(config: DiffConfig, pair: Pair, series: Series) -> Iterator[Model]:
-    """The base and its checkpoints, one in memory at a time."""
+    """The base and its checkpoints; only one checkpoint is in memory at a time."""
     yield pair.base
     for at in range(len(series)):
         yield series.load(at, config.device, config.dtype)
 
 
-def _heads(inside: torch.Tensor) -> list[tuple[int, int]]:
+def _heads(inside: torch.Tensor) -> list[Head]:
     return [(layer, head) for layer, head in inside.nonzero().tolist()]
