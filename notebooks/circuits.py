@@ -125,8 +125,8 @@ patch_figure(patch(model, few), [model.decode([token]) for token in few.clean[0]
 patch_figure(patch(model, test, "z"))
 
 # %% [markdown]
-# Below, the choice is carried by the word " makes" of the sentence before: that it was a computing sentence. One head of
-# block 2 brings it to the last token. What each writer adds to the logit by itself is another matter: the last MLPs
+# Below, the choice is carried by the word " makes" of the sentence before: that it was a computing sentence. One head
+# of block 2 moves it to the last token. What each writer adds to the logit by itself is another matter: the last MLPs
 # turn what the head has moved into a word.
 
 # %%
