@@ -145,8 +145,8 @@ def test_cards(discovery):
 
 def test_cards_without_some_tests():
     bare = [{"behaviour": 0, "name": "x", "card": {"verdict": "undecided", "injection": {"n": 0, "rate": None}}}]
-    assert "cue put in" in said(cards_figure(bare))
-    assert "no behaviour was put to the test" in said(cards_figure([{"behaviour": 0, "card": None}]))
+    assert "cue inserted" in said(cards_figure(bare))
+    assert "no behaviour was tested" in said(cards_figure([{"behaviour": 0, "card": None}]))
 
 
 @pytest.mark.parametrize("names", [["only"], []])

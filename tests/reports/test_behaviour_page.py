@@ -68,11 +68,11 @@ def page(tmp_path):
 
 def test_whole_page(page, contents):
     shown = page(contents)
-    assert "Seven behaviours of tiny-rl at resid_post.2; 4 of 7 put to the test survive falsification" in shown.words
+    assert "Seven behaviours of tiny-rl at resid_post.2; 4 of 7 tested survive falsification" in shown.words
     for behaviour in contents["behaviours"]:
         for text in (behaviour["name"], *behaviour["examples"], *behaviour["card"]["reasons"], *behaviour["terms"]):
             assert text.strip() in shown.words
-    for text in (contents["taxonomy"]["rule"], "Goes over a result", "only arithmetic", "12 answers could not be used"):
+    for text in (contents["taxonomy"]["rule"], "Goes over a result", "only arithmetic", "12 answers were unusable"):
         assert text in shown.words
     names = ("cards", "timeline", "transitions", "usage", "map", "grid")
     assert shown.figures == {f"figure-{name}" for name in names}
@@ -128,7 +128,12 @@ def test_hostile_text_stays_text(page, contents):
 
 def test_least_discovery(page):
     shown = page({"schema": 1})
-    for empty in ("No behaviours were kept", "No traces were kept", "Nothing was counted", "nothing to choose among"):
+    for empty in (
+        "There are no behaviours",
+        "no traces to show",
+        "No transitions or shares",
+        "no candidates to choose from",
+    ):
         assert empty in shown.words
     assert shown.figures == set()
     assert "None" not in shown.words
@@ -146,7 +151,7 @@ def test_all_that_may_be_null(page, contents):
     assert "behaviour 6" in shown.words
     assert shown.figures == {"figure-timeline", "figure-grid"}
     assert "None" not in shown.words
-    assert "One seed only" in shown.words
+    assert "Only one seed was used" in shown.words
 
 
 def test_parts_of_a_card_that_may_be_null(page, contents):
@@ -161,7 +166,7 @@ def test_parts_of_a_card_that_may_be_null(page, contents):
 
 def test_empty_traces(page, contents):
     contents["traces"] = [{"problem_id": "p", "correct": False, "sentences": []}]
-    assert "No traces were kept" in page(contents).words
+    assert "There are no traces to show" in page(contents).words
     contents["traces"] += [{"problem_id": "q", "correct": None, "sentences": [{"text": "A.", "behaviour": None}]}]
     assert "figure-timeline" in page(contents).figures
 
@@ -190,10 +195,10 @@ def test_a_choice_that_passes_no_rule_is_said(contents):
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        (["state"] * 7, "7 of 7 put to the test survive falsification."),
-        (["cue", *["state"] * 6], "6 of 7 put to the test survive falsification, 1 follows its cue words."),
-        (["state", *["undecided"] * 6], "1 of 7 put to the test survives falsification."),
-        (["undecided"] * 7, "0 of 7 put to the test survive falsification."),
+        (["state"] * 7, "7 of 7 tested survive falsification."),
+        (["cue", *["state"] * 6], "6 of 7 tested survive falsification, 1 follows its cue words."),
+        (["state", *["undecided"] * 6], "1 of 7 tested survives falsification."),
+        (["undecided"] * 7, "0 of 7 tested survive falsification."),
     ],
 )
 def test_headline(contents, verdicts, said):

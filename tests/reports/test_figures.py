@@ -92,13 +92,13 @@ def test_headline_admits_a_control_that_is_as_good(contents):
 
 def test_headline_without_hybrid(contents):
     del contents["results"]["gap_recovered"]["hybrid"]
-    assert headline(contents["results"])[0] == "This run has no hybrid to judge."
+    assert headline(contents["results"])[0] == "This run has no result for the hybrid."
 
 
 def test_headline_of_a_thinking_model_that_is_worse(contents):
     contents["results"]["arms"]["thinking"]["accuracy"] = 0.1
-    assert "worse than the base model" in headline(contents["results"])[0]
+    assert "is worse than the base model" in headline(contents["results"])[0]
 
 
 def test_nothing_is_claimed_where_nothing_was_measured():
-    assert headline({})[0] == "This run has no hybrid to judge."
+    assert headline({})[0] == "This run has no result for the hybrid."

@@ -58,14 +58,14 @@ def test_the_page_has_every_section(priced, write_run):
     found = words(write_run(priced))
     for said in (
         "given the base model's state 0.023",
-        "recovers 7% of the gap is told from the base model",
+        "recovers 7% of the gap is distinguished from the base model",
         "3.1% [1, 5]",
         "0.0036",
-        "Of version 1's recovery 80% is re-ranking",
-        "the base model's likeliest tokens",
+        "Of version 1's recovery, 80% is due to re-ranking",
+        "the base model's most likely tokens",
         "87% [90, 98]",
-        "At 120 sentence starts",
-        "a reader of the sentence to come 99.7%",
+        "at 120 sentence starts",
+        "a probe for the coming sentence 99.7%",
         "concluded too early 6",
         "verification 1.23 [1.10, 1.40]",
         "Controls: the hybrid with one part exchanged",
@@ -76,7 +76,7 @@ def test_the_page_has_every_section(priced, write_run):
 
 def test_nothing_is_shown_of_what_was_not_measured(contents, write_run):
     found = words(write_run(contents))
-    for section in ("Version 1, taken apart", "What the vectors do", "difference to"):
+    for section in ("The parts of version 1", "What the vectors do", "difference from"):
         assert section not in found
 
 

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 TESTS = {
-    "injection": ("cue put in", "a state stays silent", "rate", "control"),
-    "removal": ("cue taken out", "a state still fires", "rate", "control"),
+    "injection": ("cue inserted", "a state stays silent", "rate", "control"),
+    "removal": ("cue removed", "a state still fires", "rate", "control"),
     "paraphrase": ("paraphrased", "a state still fires", "rate", "control"),
-    "stability": ("written again", "a state comes back", "mean", "expected"),
-    "content": ("content out", "a state still fires", "rate", "control"),
+    "stability": ("resampled", "a state comes back", "mean", "expected"),
+    "content": ("content removed", "a state still fires", "rate", "control"),
 }
 """The tests of a card: what was done, what a state does then, and the keys of the value and of the control."""
 
 
 def cards_figure(behaviours: Sequence[Mapping[str, Any]]) -> "Figure":
-    """How each behaviour stood its falsification: a column a test, dots with intervals, bars for the controls.
+    """Draw the falsification of each behaviour: one column for each test, dots with intervals, bars for the controls.
 
     Args:
         behaviours: ``behaviours`` of ``discover.json``; those without a card are left out.
@@ -32,7 +32,7 @@ def cards_figure(behaviours: Sequence[Mapping[str, Any]]) -> "Figure":
     rows = [each for each in behaviours if each.get("card")]
     tests = [name for name in TESTS if any(each["card"].get(name) for each in rows)]
     if not tests:
-        return nothing("no behaviour was put to the test")
+        return nothing("no behaviour was tested")
     titles = [f"<b>{TESTS[name][0]}</b><br>{TESTS[name][1]}" for name in tests]
     figure = make_subplots(1, len(tests), shared_yaxes=True, column_titles=titles, horizontal_spacing=0.045)
     for column, name in enumerate(tests, 1):

@@ -47,13 +47,13 @@ def transition_figure(
     start: Sequence[int] | Int[np.ndarray, " behaviour"] | None = None,
     end: Sequence[int] | Int[np.ndarray, " behaviour"] | None = None,
 ) -> "Figure":
-    """Which behaviour follows on which: rows are normalised to 100%, counts are in the hover labels.
+    """Draw how often each behaviour follows each other one; rows sum to 100%, counts are in the hover labels.
 
     Args:
         counts: how often the row's behaviour was followed by the column's.
-        names: of the behaviours.
-        start: how many traces begin with each behaviour, for one more row.
-        end: how many end with it, for one more column.
+        names: names of the behaviours.
+        start: number of traces that begin with each behaviour, shown as a further row.
+        end: number of traces that end with each behaviour, shown as a further column.
     """
     from plotly.graph_objects import Scatter
 
@@ -68,7 +68,7 @@ def transition_figure(
         first[: len(names)] = start
         table, below, whole_below = np.vstack([first, table]), ["start", *below], ["the start", *whole_below]
     if not table.sum():
-        return nothing("no sentence follows on another")
+        return nothing("no sentence follows another")
     totals = table.sum(1, keepdims=True)
     share = np.divide(table, totals, out=np.zeros(table.shape), where=totals > 0)
     hover = [
@@ -79,7 +79,7 @@ def transition_figure(
         ]
         for i, one in enumerate(whole_below)
     ]
-    # Up to half opaque: what is written on it can be read in the page's own ink, on light and on dark.
+    # At most half opaque, so that text in the page's own colour is legible on it, on light and dark pages.
     scale = [[0, "rgba(47,127,193,0)"], [1, "rgba(47,127,193,0.55)"]]
     figure = heatmap(share, zmin=0, zmax=1, colorscale=scale, gap=2, hovertext=hover, hoverinfo="text")
     shown = [(i, j) for i, j in np.argwhere(share >= 0.005).tolist()] if len(names) <= 14 else []
@@ -97,15 +97,15 @@ def transition_figure(
     figure.update_yaxes(
         tickvals=list(range(len(below))), ticktext=below, autorange="reversed", showgrid=False, zeroline=False
     )
-    return styled(figure, "What follows on what", 34 * len(below) + 90)
+    return styled(figure, "Transitions between behaviours", 34 * len(below) + 90)
 
 
 def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -> "Figure":
-    """One row a trace, one cell a sentence, in the colour of its behaviour; its text is in the hover label.
+    """Draw traces as rows and sentences as cells in the colour of their behaviour; texts are in the hover labels.
 
     Args:
-        traces: ``traces`` of ``discover.json``; ``AnnotatedTraces.records`` makes them.
-        names: of the behaviours.
+        traces: ``traces`` of ``discover.json``, or the result of ``AnnotatedTraces.records``.
+        names: names of the behaviours.
     """
     longest = max((len(trace["sentences"]) for trace in traces), default=0)
     if not longest:
@@ -150,13 +150,13 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
 
 
 def usage_figure(usage: "Usage | Mapping[str, Any]", names: Sequence[str]) -> "Figure":
-    """The share of sentences that each behaviour takes in correct and in incorrect traces, with 95 % intervals.
+    """Draw the share of each behaviour among the sentences of correct and of incorrect traces, with 95 % intervals.
 
-    Without graded traces it is the share in all traces.
+    Without graded traces, it is the share in all traces.
 
     Args:
-        usage: what ``AnnotatedTraces.usage`` gives, or ``usage`` of ``discover.json``.
-        names: of the behaviours.
+        usage: the result of ``AnnotatedTraces.usage``, or ``usage`` of ``discover.json``.
+        names: names of the behaviours.
     """
     from plotly.graph_objects import Figure
 
@@ -182,11 +182,11 @@ def usage_figure(usage: "Usage | Mapping[str, Any]", names: Sequence[str]) -> "F
 
 
 def map_figure(found: Mapping[str, Any], names: Sequence[str]) -> "Figure":
-    """Sentences in two dimensions, in the colours of their behaviours; its number stands amid each behaviour.
+    """Draw sentences in two dimensions in the colours of their behaviours, with a number at each behaviour's median.
 
     Args:
-        found: ``map`` of ``discover.json``; ``BehaviourMap.record`` makes it.
-        names: of the behaviours.
+        found: ``map`` of ``discover.json``, or the result of ``BehaviourMap.record``.
+        names: names of the behaviours.
     """
     from plotly.graph_objects import Figure, Scatter
 
@@ -229,7 +229,7 @@ def map_figure(found: Mapping[str, Any], names: Sequence[str]) -> "Figure":
 
 
 def _tail(problem_id: object, most: int = 22) -> str:
-    """The end of a name, by which problems of one set are told apart."""
+    """Write the end of a problem's name, which distinguishes the problems of one set."""
     text = str(problem_id)
     return escape(text if len(text) <= most else f"…{text[1 - most :]}")
 
@@ -237,4 +237,4 @@ def _tail(problem_id: object, most: int = 22) -> str:
 def _said(sentence: Mapping[str, Any], names: Sequence[str]) -> str:
     behaviour, kind = sentence.get("behaviour"), sentence.get("type")
     head = "<b>no behaviour</b>" if behaviour is None else heading(behaviour, names)
-    return f"{head}{'' if kind is None else f' · truly {escape(str(kind))}'}<br>{wrapped(sentence.get('text'))}"
+    return f"{head}{'' if kind is None else f' · true type {escape(str(kind))}'}<br>{wrapped(sentence.get('text'))}"

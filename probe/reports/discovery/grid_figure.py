@@ -29,13 +29,14 @@ def grid_figure(
     grid: Sequence[Mapping[str, Any]],
     metrics: Sequence[str] = ("score", "variance_explained", "stability", "agreement"),
 ) -> "Figure":
-    """Every candidate: a column a site, a row a score, a line a family over sizes; the chosen one is ringed.
+    """Draw every candidate: one column for each site, one row for each score, one line over sizes for each family.
 
-    Filled candidates are as stable as the rule asks. Rows that nothing was measured for are left out.
+    A ring marks the chosen candidate. Filled candidates are as stable as the rule requires. Rows without a measured
+    score are left out.
 
     Args:
         grid: ``grid`` of ``discover.json``.
-        metrics: the rows, among :data:`METRICS`.
+        metrics: the rows; keys of :data:`METRICS`.
     """
     from plotly.subplots import make_subplots
 
@@ -67,7 +68,7 @@ def grid_figure(
     for i, family in enumerate(families):
         key(figure, family, behaviour_colour(i), SYMBOLS[i % len(SYMBOLS)])
     key(figure, "stable enough", GREY, "circle")
-    key(figure, "not", GREY, "circle-open")
+    key(figure, "not stable enough", GREY, "circle-open")
     key(figure, "chosen", GREY, "circle-open", 15)
     ticks = {"tickvals": list(range(len(sizes))), "ticktext": [str(size) for size in sizes]}
     figure.update_xaxes(range=[-0.5, len(sizes) - 0.5], **ticks)
@@ -78,7 +79,7 @@ def grid_figure(
 def _add_line(
     figure: "Figure", row: int, column: int, family: int, x: list[int], members: list[Mapping[str, Any]], metric: str
 ) -> None:
-    """One family at one site over sizes; filled where it is stable enough, ringed where the choice fell."""
+    """Draw one family at one site over sizes; filled where it is stable enough, with a ring on the chosen one."""
     from plotly.graph_objects import Scatter
 
     colour, symbol = behaviour_colour(family), SYMBOLS[family % len(SYMBOLS)]

@@ -25,7 +25,7 @@
       if (type) row.append(make("small", { textContent: type, title: "true type" }));
       return row;
     }));
-    // The list scrolls, the page stays: only by asking for it does a reader leave where they are.
+    // Only the list scrolls; the page stays where it is.
     const row = list.children[at ?? 0];
     list.scrollTop = row ? row.offsetTop - list.offsetTop - list.clientHeight / 3 : 0;
   }
@@ -41,7 +41,7 @@
   };
   addEventListener("load", () => $("figure-timeline").on("plotly_click", ({ points: [point] }) => open(point.y, point.x - 1)));
 
-  // Every sentence once, by behaviour; traces take turns, so that the first examples come from as many as there are.
+  // Every sentence once, by behaviour. Traces take turns, so that the first examples come from different traces.
   const places = traces.flatMap((trace, number) => trace.sentences.map(({ behaviour }, at) => ({ number, at, behaviour })));
   const present = [...new Set(places.map((place) => place.behaviour))].filter((each) => each != null).sort((a, b) => a - b);
   $("behaviour").append(...present.map((each) => make("option", { value: each, textContent: `${each} ${known(each).name}` })));
@@ -68,7 +68,7 @@
       return excerpt;
     }));
     shown = Math.min(chosen.length, shown + 8);
-    $("shown").textContent = chosen.length ? `${shown} of ${chosen.length} in the traces above, each between the sentences around it.` : "None in these traces.";
+    $("shown").textContent = chosen.length ? `${shown} of ${chosen.length} in the traces above, each with the sentences before and after it.` : "None in these traces.";
     $("more").hidden = shown >= chosen.length;
   }
   for (const id of ["behaviour", "grade"]) $(id).addEventListener("change", pick);

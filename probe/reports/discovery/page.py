@@ -1,4 +1,4 @@
-"""The page of a discovery: one HTML file that says which behaviours were found, and how far they can be believed."""
+"""The report of a discovery: one HTML page with the behaviours that were found and how they were tested."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
-#: Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB.
 _BUDGET = 1_000_000
+"""Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB."""
 
 VERDICTS = {"state": "survives", "cue": "follows its cue", "undecided": "undecided"}
-"""What the verdicts of a falsification card mean."""
+"""What each verdict of a falsification card means."""
 
 
 def write_discovery_report(folder: str | Path) -> Path:
     """Write ``report.html`` into the folder of a discovery.
 
-    The page stands alone (style, scripts, figures and traces are in it). Whatever was not measured is left out.
+    The page contains its style, scripts, figures and traces. What was not measured is left out.
 
     Args:
-        folder: what ``probe discover`` wrote; its ``discover.json`` is read.
+        folder: the folder that ``probe discover`` wrote; its ``discover.json`` is read.
 
     Returns:
         The path of the page.
@@ -42,7 +42,7 @@ def write_discovery_report(folder: str | Path) -> Path:
     """
     path = Path(folder) / "discover.json"
     if not path.is_file():
-        raise ProbeError(f"{folder} holds no discover.json; give the folder that a finished `probe discover` wrote")
+        raise ProbeError(f"{folder} holds no discover.json; give the folder of a finished `probe discover`")
     found = read_json(path)
     schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
     if schema != SCHEMA:
@@ -51,7 +51,7 @@ def write_discovery_report(folder: str | Path) -> Path:
 
 
 def render_discovery(found: Mapping[str, Any]) -> str:
-    """The page as text, from the contents of ``discover.json``."""
+    """Write the page as HTML, from the contents of ``discover.json``."""
     sentence, supporting = discovery_headline(found)
     behaviours = _behaviours(found)
     names = [each["name"] for each in behaviours]
@@ -84,13 +84,13 @@ def render_discovery(found: Mapping[str, Any]) -> str:
 
 
 def discovery_headline(found: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """What was found and what of it can be believed.
+    """Say how many behaviours were found and how many survived falsification.
 
     Args:
         found: the contents of ``discover.json``.
 
     Returns:
-        The headline, and supporting sentences.
+        The headline and supporting sentences.
     """
     taxonomy = whole(_TAXONOMY, found.get("taxonomy"))
     shown = [each for each in _behaviours(found) if each["merged_into"] is None]
@@ -99,17 +99,15 @@ def discovery_headline(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     verdicts = [each["card"].get("verdict") for each in shown if each["card"]]
     if verdicts:
         survive, cue = verdicts.count("state"), verdicts.count("cue")
-        sentence += (
-            f"; {survive} of {len(verdicts)} put to the test {'survives' if survive == 1 else 'survive'} falsification"
-        )
+        sentence += f"; {survive} of {len(verdicts)} tested {'survives' if survive == 1 else 'survive'} falsification"
         sentence += f", {cue} {'follows its' if cue == 1 else 'follow their'} cue words." if cue else "."
     else:
-        sentence += "; none was tested for following surface cues."
+        sentence += "; none was tested for surface cues."
     return sentence, [line for line in (_sure(taxonomy), _separate(taxonomy), _true(taxonomy), _passed(found)) if line]
 
 
 def discovery_table(found: Mapping[str, Any]) -> "Table":
-    """The behaviours of a discovery for the terminal, with their scores and verdicts.
+    """Tabulate the behaviours of a discovery for the terminal, with their scores and verdicts.
 
     Args:
         found: the contents of ``discover.json``.
@@ -127,7 +125,7 @@ def discovery_table(found: Mapping[str, Any]) -> "Table":
     typed = any(each["true_type"] for each in behaviours)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("behaviour", no_wrap=True, overflow="ellipsis", max_width=32 if typed else 49)
-    # Widths are given, because rich takes room from every column alike when a name is long; 80 columns in all.
+    # Widths are given because rich narrows every column when a name is long; the table has 80 columns in all.
     widths = {"share": 5, "F1": 4, "true type": 15, "verdict": 13}
     for name in ("share", "F1", *(["true type"] if typed else []), "verdict"):
         left = name in ("true type", "verdict")
@@ -155,14 +153,14 @@ _BEHAVIOUR = (
 
 
 def _behaviours(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One for each behaviour in order, also for those that nothing is said about."""
+    """List every behaviour in order, also those without an entry."""
     said = {each["behaviour"]: each for each in found.get("behaviours") or []}
     size = (found.get("taxonomy") or {}).get("n_behaviours") or 0
     behaviours = []
     for i in range(max(size, *(i + 1 for i in said), 0) if said else size):
         each = whole(_BEHAVIOUR, said.get(i)) | {"behaviour": i, "colour": behaviour_colour(i)}
         each["name"] = each["name"] or each["label"] or f"behaviour {i}"
-        # Tiny models repeat themselves word for word; once is enough.
+        # Tiny models repeat sentences word for word; each is shown once.
         each["examples"] = list(dict.fromkeys(example.strip() for example in each["examples"] or []))
         if each["card"]:
             tests = {name: _test(name, each["card"].get(name)) for name in TESTS if each["card"].get(name)}
@@ -189,7 +187,7 @@ def _counted(counters: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _that_fit(traces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first traces that the page has room for."""
+    """Take the first traces that the page has room for."""
     fit, size = [], 0
     for trace in traces:
         size += len(json.dumps(trace))
@@ -202,13 +200,13 @@ def _that_fit(traces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _figures(
     found: Mapping[str, Any], behaviours: list[dict[str, Any]], names: list[str], traces: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The figures that there is something for, each with the width that it needs to be read."""
+    """Draw the figures that have data, each with the smallest width at which it is legible."""
     figures: dict[str, tuple[Figure, int]] = {}
     if any(each["card"] for each in behaviours):
         figures["cards"] = _untitled(cards_figure(behaviours)), 880
     if any(trace["sentences"] for trace in traces):
         longest = max(len(trace["sentences"]) for trace in traces)
-        # The page has a legend of its own, which does not scroll away.
+        # The page has its own legend, which does not scroll away.
         timeline = _untitled(timeline_figure(traces, names)).update_layout(showlegend=False)
         figures["timeline"] = timeline.update_layout(height=22 * len(traces) + 50), 150 + 18 * min(longest, 40)
     transitions = found.get("transitions") or {}
@@ -226,7 +224,7 @@ def _figures(
 
 
 def _untitled(figure: "Figure") -> "Figure":
-    """Under a heading of the page that says the same."""
+    """Remove the title of a figure whose heading on the page says the same."""
     return figure.update_layout(title=None, margin_t=44)
 
 
@@ -239,14 +237,14 @@ def _count(n: int) -> str:
 
 def _sure(taxonomy: Mapping[str, Any]) -> str:
     if taxonomy["stability"] is None and taxonomy["agreement"] is None:
-        return "One seed only: nothing is known about whether another would find the same behaviours."
+        return "Only one seed was used, so stability across seeds is unknown."
     said = [
         f"{text} {number(taxonomy[key])}"
-        for key, text in (("stability", "find the same directions to a mean cosine of"),
-                          ("agreement", "sort sentences alike to an adjusted mutual information of"))
+        for key, text in (("stability", "directions match with a mean cosine of"),
+                          ("agreement", "assignments of sentences agree with an adjusted mutual information of"))
         if taxonomy[key] is not None
     ]  # fmt: skip
-    return f"Other seeds {' and '.join(said)}."
+    return f"Across seeds, {' and '.join(said)}."
 
 
 def _separate(taxonomy: Mapping[str, Any]) -> str:
@@ -264,11 +262,11 @@ def _true(taxonomy: Mapping[str, Any]) -> str:
     if taxonomy["ami"] is None:
         return ""
     said = f"adjusted mutual information {number(taxonomy['ami'])}"
-    return f"Against the true types of sentences, which had no part in the choice: {said}."
+    return f"Against the true sentence types, which were not used in the choice: {said}."
 
 
 def _passed(found: Mapping[str, Any]) -> str:
     chosen = [each for each in found.get("grid") or [] if each.get("chosen")]
     if chosen and chosen[0].get("passes") is False:
-        return "No candidate is as stable as the rule asks; read what follows with care."
+        return "No candidate is as stable as the rule requires, so the behaviours below may not be reproducible."
     return ""

@@ -1,1 +1,1 @@
-"""What every page shares: the template environment, styles, scripts, and how numbers are written."""
+"""What all pages and figures share: templates, styles, scripts, looks, tables, and how numbers are written."""

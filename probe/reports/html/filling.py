@@ -1,4 +1,4 @@
-"""What all pages are made with: the template's environment, its scripts and styles, and figures as markup."""
+"""Fills the templates of pages and turns figures into markup."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,12 +15,15 @@ _SHARED = ("html/page.css", "html/shared.js")
 
 
 def fill(template: str, script: str | None, **given: Any) -> str:
-    """A page as text: it stands alone, with style, scripts and the plotting library in it.
+    """Fill a template; the page contains its style, scripts and the plotting library, and needs no other file.
 
     Args:
-        template: a template's path below ``probe/reports``.
-        script: the path of its script, which comes after ``html/shared.js``; None if it needs no other.
-        given: what the template asks for. Everything is escaped but what is part of the package or made by plotly.
+        template: path of the template below ``probe/reports``.
+        script: path of the page's own script, which follows ``html/shared.js``; None if it has none.
+        given: variables of the template. Everything is escaped except what is part of the package or made by plotly.
+
+    Returns:
+        The page as HTML.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -32,17 +35,17 @@ def fill(template: str, script: str | None, **given: Any) -> str:
     environment.filters |= {"percent": percent, "interval": interval, "number": number}
     style, *scripts = ((_REPORTS / name).read_text(encoding="utf-8") for name in (*_SHARED, script) if name is not None)
     return environment.get_template(template).render(
-        **given, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
+        **given, number=number, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
     )
 
 
 def whole(keys: Iterable[str], data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The data, with None for each key that they do not have."""
+    """Copy a dictionary, with None for each of the keys that it lacks."""
     return dict.fromkeys(keys) | dict(data or {})
 
 
 def markup(figure: "Figure", name: str) -> "Markup":
-    """A figure as part of a page, under the id ``figure-NAME``."""
+    """Write a figure as HTML with the id ``figure-NAME``, without the plotting library."""
     from markupsafe import Markup
 
     config = {"displayModeBar": False, "responsive": True}

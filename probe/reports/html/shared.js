@@ -1,6 +1,6 @@
 "use strict";
-// What the scripts of both pages share: finding and making elements, and figures that follow the page's colours. Text goes
-// in through textContent alone, so that nothing in a trace can be read as HTML.
+// Shared by the scripts of all pages: finding and making elements, and figures that follow the page's colours. Text is set
+// by textContent only, so that nothing in a trace is read as HTML.
 const $ = (id) => document.getElementById(id);
 const make = (tag, given = {}, ...children) => {
   const { data = {}, style = {}, aria = {}, ...rest } = given;
@@ -14,7 +14,7 @@ const make = (tag, given = {}, ...children) => {
 
 const paint = () => {
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-  // Also takes the size that the page gives a figure now that all of it is there.
+  // autosize adapts each figure to the width that it has once the page is loaded.
   for (const figure of document.querySelectorAll(".plotly-graph-div")) Plotly.relayout(figure, { "font.color": ink, autosize: true });
 };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);

@@ -1,4 +1,4 @@
-"""What each arm was told and how far it came: accuracy against bits from the thinking model."""
+"""The figure of accuracy against the bits that the thinking model supplies."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from probe.reports.run.figures import arm_hover
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# One look a family; as in the other figures, each colour has a contrast of at least 3 on white and on near black.
+# One look for each family; each colour has a contrast of at least 3 on white and on near black.
 _LOOKS = {
     "main": ("#2f7fc1", "circle"),
     "control": ("#7d8590", "x"),
     "mechanism": ("#9a6bc9", "diamond"),
-    "rival": ("#c8641e", "square"),
+    "baseline": ("#c8641e", "square"),
     "recipe v1": ("#2e8f5b", "triangle-up"),
     "recipe v2": ("#b8860b", "triangle-down"),
     OTHER: ("#7d8590", "star"),
 }
-_WIDTH, _HEIGHT = 1000, 470  # of the plot in pixels, by which labels are kept apart; it may be drawn wider
+_WIDTH, _HEIGHT = 1000, 470  # assumed size of the plot in pixels, by which labels are kept apart; it may be drawn wider
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ class _Dot:
 
 
 def bits_figure(results: Mapping[str, Any]) -> "Figure":
-    """Accuracy of every arm against the bits a token that it takes from the thinking model.
+    """Draw the accuracy of every arm against the bits per token that the thinking model supplies.
 
-    The line joins the arms that nothing beats with as few bits. For the thinking model itself: the bits that it takes
-    to write its text down for somebody who knows the base model. Arms that no label fits beside are named on hovering.
+    The line joins the arms that no other arm beats with the same bits or fewer. The thinking model itself is at the
+    bits per token that encode its text given the base model. An arm without room for a label is named in its hover
+    label.
 
     Args:
         results: the contents of ``results.json``.
@@ -56,7 +57,7 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
                 y=[dot.accuracy for dot in best],
                 mode="lines",
                 line={"color": "rgba(128,128,128,0.6)", "width": 1.5, "shape": "hv"},
-                name="nothing better with as few bits",
+                name="best with these bits or fewer",
                 hoverinfo="skip",
             )
         )
@@ -81,8 +82,8 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
             )
         )
     most = max((dot.bits for dot in dots), default=0.0) or 1.0
-    styled(figure, "Correct answers, and what the thinking model was asked for", _HEIGHT + 130, legend=64)
-    title = {"text": "bits a token from the thinking model", "font": {"size": 13}, "standoff": 6}
+    styled(figure, "Correct answers by bits from the thinking model", _HEIGHT + 130, legend=64)
+    title = {"text": "bits per token from the thinking model", "font": {"size": 13}, "standoff": 6}
     figure.update_xaxes(title=title, range=[-0.04 * most, 1.08 * most], zeroline=False)
     return figure.update_yaxes(tickformat=".0%", range=[-0.04, 1.06], zeroline=False)
 
@@ -108,7 +109,7 @@ def _frontier(dots: Iterable[_Dot]) -> list[_Dot]:
 
 
 def _labelled(dots: list[_Dot], best: list[_Dot]) -> dict[str, str]:
-    """Which dots are labelled, and on which side, so that no label lies on another or on a dot: the main arms first."""
+    """Choose the dots with labels, and the side of each label, so that nothing overlaps; main arms come first."""
     most = max((dot.bits for dot in dots), default=0.0) or 1.0
     at = {dot.name: (_WIDTH * dot.bits / most, _HEIGHT * (1 - dot.accuracy)) for dot in dots}
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at.values()]
@@ -137,5 +138,5 @@ def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, fl
 
 
 def _hover(dot: _Dot) -> str:
-    told = f"{number(dot.bits)} bits a token" + (f" ({dot.note})" if dot.note else "")
+    told = f"{number(dot.bits)} bits per token" + (f" ({dot.note})" if dot.note else "")
     return arm_hover(dot.name, f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}", told)

@@ -1,4 +1,4 @@
-"""Runs side by side, as a table for the terminal, a figure for Jupyter, and a page."""
+"""Compares runs in a table for the terminal, a figure for Jupyter, and a page."""
 
 from collections.abc import Mapping
 from html import escape
@@ -26,21 +26,25 @@ _LOOKS = (
     ("#7d8590", "triangle-down"),
 )
 _ROW = 17
-"""Height of a run's dot, in pixels."""
+"""Height of a run's row, in pixels."""
 
 
 def comparison_table(found: Mapping[str, Any]) -> "Table":
-    """Gap recovered by every arm in every run.
+    """Tabulate the gap recovered by every arm in every run.
 
     Args:
-        found: what :func:`probe.pipeline.compare_runs` gives.
+        found: from :func:`probe.compare_runs`.
     """
     rows = [(row["arm"], *row["cells"]) for row in comparison_rows(found)]
     return terminal_table(["gap recovered", *(run["name"] for run in found["runs"])], rows)
 
 
 def differences_table(found: Mapping[str, Any]) -> "Table":
-    """Differences in accuracy to the first run, over the problems that both answered."""
+    """Tabulate differences in accuracy from the first run, over the problems that both answered.
+
+    Args:
+        found: from :func:`probe.compare_runs`.
+    """
     rows = [
         (
             test["run"],
@@ -56,7 +60,7 @@ def differences_table(found: Mapping[str, Any]) -> "Table":
 
 
 def comparison_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Accuracy of both models and gap recovered by every arm, a cell a run."""
+    """Write the accuracy of both models and the gap recovered by every arm, one cell for each run."""
     runs = found["runs"]
     arms = in_order({arm for run in runs for arm in run["results"].get("arms") or {}})
     rows = []
@@ -77,7 +81,11 @@ def comparison_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def comparison_figure(found: Mapping[str, Any]) -> "Figure":
-    """Gap recovered by every arm with its interval, one colour a run."""
+    """Draw the gap recovered by every arm with its interval, one colour for each run.
+
+    Args:
+        found: from :func:`probe.compare_runs`.
+    """
     from plotly.graph_objects import Figure
 
     runs = found["runs"]
@@ -87,7 +95,7 @@ def comparison_figure(found: Mapping[str, Any]) -> "Figure":
         if any(gap_of(run["results"], arm)[0] is not None for run in runs)
     ]
     if not arms:
-        return nothing("no gap in any run: nothing to compare")
+        return nothing("no run has a gap")
     figure, apart = Figure(), 0.75 / len(runs)
     for i, run in enumerate(runs):
         look = _LOOKS[i % len(_LOOKS)]
@@ -102,7 +110,15 @@ def comparison_figure(found: Mapping[str, Any]) -> "Figure":
 
 
 def write_comparison(found: Mapping[str, Any], path: str | Path) -> Path:
-    """Write a page that stands alone."""
+    """Write the comparison as one HTML file that needs no other.
+
+    Args:
+        found: from :func:`probe.compare_runs`.
+        path: the file.
+
+    Returns:
+        The path.
+    """
     names = [run["name"] for run in found["runs"]]
     settings = sorted({key for run in found["runs"] for key in run["settings"]})
     page = fill(

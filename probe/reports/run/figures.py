@@ -1,21 +1,18 @@
-"""Figures of a run, for Jupyter and for the page: dots with intervals."""
+"""Figures of a run, for Jupyter and for the page: accuracy and gap recovered of every arm, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from probe.reports.html.look import BLUE, GREY, ORANGE, rows_of, styled
 from probe.reports.html.numbers import interval, percent
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, seeds_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Each has a contrast of at least 3 on white and on near black, so that one figure serves both; blue and orange
-# stay apart in every common colour blindness.
-_GREY, _THINKING, _HYBRID = "#7d8590", "#c8641e", "#2f7fc1"
 _MAIN = ("base", "thinking", "hybrid")
-_GRID = "rgba(128,128,128,0.22)"
 _ROW = 33
 """Height of a row, in pixels."""
 
@@ -31,7 +28,7 @@ class _Row:
 
 
 def arms_figure(results: Mapping[str, Any]) -> "Figure":
-    """Accuracy of every arm with its interval, between the base model and the thinking model as reference lines.
+    """Draw the accuracy of every arm with its interval, and the base and the thinking model as reference lines.
 
     Args:
         results: the contents of ``results.json``.
@@ -47,9 +44,9 @@ def arms_figure(results: Mapping[str, Any]) -> "Figure":
 
 
 def gap_figure(results: Mapping[str, Any]) -> "Figure":
-    """Gap recovered by every arm with its interval, and by the hybrid once per seed of its vectors.
+    """Draw the gap recovered by every arm with its interval, and by the hybrid with each seed of its vectors.
 
-    0% is the base model and 100% the thinking model; values are not clamped. Without a gap the figure says so.
+    0% is the base model and 100% the thinking model; values are not clamped. Without a gap, the figure says so.
 
     Args:
         results: the contents of ``results.json``.
@@ -62,17 +59,17 @@ def gap_figure(results: Mapping[str, Any]) -> "Figure":
         rows.append(_Row(name, value, low_high, _colour(name), name in _MAIN))
         if name == "hybrid":
             rows += [
-                _Row(f"seed {seed['seed']}", seed["gap"], seed["ci"], _HYBRID, False, "hybrid, other vectors")
+                _Row(f"seed {seed['seed']}", seed["gap"], seed["ci"], BLUE, False, "hybrid, vectors of this seed")
                 for seed in seeds_of(results)
                 if seed["gap"] is not None
             ]
-    references = [("base", 0.0, _GREY), ("thinking", 1.0, _THINKING)]
+    references = [("base", 0.0, GREY), ("thinking", 1.0, ORANGE)]
     empty = "no gap: base and thinking differ by less than noise" if no_gap(results) else "not measured"
     return _dots(rows, references if rows else [], "Gap recovered", empty)
 
 
 def _colour(name: str) -> str:
-    return {"thinking": _THINKING, "hybrid": _HYBRID, "oracle-free": _HYBRID}.get(name, _GREY)
+    return {"thinking": ORANGE, "hybrid": BLUE, "oracle-free": BLUE}.get(name, GREY)
 
 
 def _pair(low_high: Sequence[float] | None) -> tuple[float, float] | None:
@@ -80,7 +77,7 @@ def _pair(low_high: Sequence[float] | None) -> tuple[float, float] | None:
 
 
 def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str, empty: str) -> "Figure":
-    """One row a dot with its interval, the first row on top; the axis shows at least 0% to 100%."""
+    """Draw one row for each dot with its interval, the first on top; the axis shows at least 0% to 100%."""
     from plotly.graph_objects import Figure, Scatter
 
     ends = [end for row in rows for end in (*(row.interval or ()), row.value)] + [0.0, 1.0]
@@ -91,7 +88,7 @@ def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str
     if apart:
         left = references[0][1]
         figure.add_vrect(left, left + apart, fillcolor="rgba(128,128,128,0.09)", line_width=0, layer="below")
-    # The names of lines that stand close would be written over each other: then each is written outwards.
+    # The names of lines that are close to each other would overlap, so each is written outwards.
     for (name, value, colour), outwards in zip(references, ("right", "left"), strict=False):
         figure.add_vline(value, line={"color": colour, "width": 1.5, "dash": "dot"}, layer="below")
         figure.add_annotation(
@@ -133,43 +130,10 @@ def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str
                 hovertemplate=_hover(row) + "<extra></extra>",
             )
         )
-    figure.update_layout(
-        title={
-            "text": f"<b>{title}</b>",
-            "font": {"size": 14},
-            "x": 0,
-            "xref": "container",
-            "y": 1,
-            "yanchor": "top",
-            "pad": {"t": 4},
-        },
-        height=_ROW * max(len(rows), 2) + 90,
-        margin={"l": 8, "r": 44, "t": 56, "b": 8},
-        showlegend=False,
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "#6b7280"},
-        xaxis={
-            "tickformat": ".0%",
-            "range": [min(ends) - 0.03 * width, max(ends) + 0.03 * width],
-            "gridcolor": _GRID,
-            "zeroline": False,
-            "automargin": True,
-            "fixedrange": True,
-        },
-        yaxis={
-            "tickvals": list(range(len(rows))),
-            "ticktext": [escape(row.label) for row in rows],
-            "range": [max(len(rows), 2) - 0.5, -0.6],
-            "showgrid": False,
-            "zeroline": False,
-            "automargin": True,
-            "fixedrange": True,
-            "ticks": "",
-            "ticklabelstandoff": 8,
-        },
-    )
+    rows_of(figure, [escape(row.label) for row in rows])
+    styled(figure, title, _ROW * max(len(rows), 2) + 90).update_layout(margin={"r": 44, "t": 56})
+    figure.update_xaxes(tickformat=".0%", range=[min(ends) - 0.03 * width, max(ends) + 0.03 * width], zeroline=False)
+    figure.update_yaxes(showgrid=False, ticklabelstandoff=8)
     if not rows:
         figure.update_layout(xaxis_visible=False, yaxis_visible=False)
         figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=empty, showarrow=False, font={"size": 15})
@@ -181,7 +145,7 @@ def _hover(row: _Row) -> str:
 
 
 def arm_hover(arm: str, *lines: str) -> str:
-    """What is told of an arm's dot: its name, what it is, and some lines of markup."""
+    """Write the hover label of an arm: its name, what it is, and further lines of markup."""
     lines = (f"<b>{escape(arm)}</b>", MEANING.get(arm, ""), *lines)
     # plotly reads %{...} in a template as a variable.
     return "<br>".join(line for line in lines if line).replace("%{", "% {")

@@ -1,4 +1,4 @@
-"""Tokens on the terminal as they are emitted, coloured where they were steered."""
+"""Prints tokens on the terminal as they are emitted, coloured where they were steered."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ class LiveTokens:
     """Prints what an arm emits, token by token.
 
     Args:
-        console: where to.
-        decode: token ids to text.
-        names: of the behaviours.
+        console: the terminal.
+        decode: turns token ids into text.
+        names: names of the behaviours.
     """
 
     def __init__(self, console: "Console", decode: Callable[[Sequence[int]], str], names: Sequence[str]) -> None:
@@ -24,12 +24,16 @@ class LiveTokens:
         self.steered = self.tokens = 0
 
     def begin(self, arm: str) -> None:
-        """A new answer."""
+        """Begin the answer of an arm."""
         self.steered = self.tokens = 0
         self.console.print(f"\n{arm}", style="bold", highlight=False)
 
     def add(self, record: Mapping[str, Sequence[float]]) -> None:
-        """One token, with what is on record of it."""
+        """Print one token.
+
+        Args:
+            record: what the decoder recorded about it, one value in each list.
+        """
         from rich.text import Text
 
         behaviour = int(record["behaviour"][0])
@@ -41,12 +45,12 @@ class LiveTokens:
         self.console.print(Text(self.decode([int(record["tokens"][0])]), style), end="", soft_wrap=True)
 
     def end(self) -> None:
-        """The answer is complete."""
+        """End the answer with its share of steered tokens."""
         share = f"  ({self.steered} of {self.tokens} tokens steered)" if self.steered else ""
         self.console.print(share, style="dim", highlight=False)
 
     def legend(self) -> None:
-        """Which colour is which behaviour."""
+        """Print the colours and names of the behaviours that occurred."""
         from rich.text import Text
 
         for behaviour in sorted(self.seen):

@@ -4,34 +4,34 @@
   const { problems, labels, meaning } = JSON.parse(document.getElementById("data").textContent);
   if (!problems.length) return;
 
-  // A token is its text alone where nothing happened, else [text, steered, behaviour, strength, base, thinking].
+  // An unsteered token on which both models agree is its text alone; any other is [text, steered, behaviour, strength, base, thinking].
   const read = (token, asked) => {
     if (typeof token === "string") return { text: token, steered: false, base: token, thinking: asked ? token : null };
     const [text, steered, behaviour, strength, base, thinking] = token;
     return { text, steered: !!steered, behaviour, strength, base, thinking };
   };
   const strengths = problems.flatMap((p) => p.arms.flatMap((a) => (a.tokens || []).map((t) => (Array.isArray(t) ? Math.abs(t[3] || 0) : 0))));
-  // The deepest colour is the 95th percentile: one outlier must not make all others pale.
+  // The deepest colour is the 95th percentile, so that one outlier does not make all others pale.
   const steered = strengths.filter((s) => s > 0).sort((a, b) => a - b);
   const strongest = steered[Math.floor(0.95 * (steered.length - 1))] || 1;
   const depth = (strength) => (strength == null ? 0.6 : Math.min(1, 0.25 + (0.75 * Math.abs(strength)) / strongest));
   const look = (behaviour) => (behaviour == null ? "" : `b${behaviour % 8} line${Math.floor(behaviour / 8) % 3}`);
   const chip = (behaviour) => make("span", { className: `chip ${look(behaviour)}`, textContent: behaviour });
-  // An answer that could not be graded is neither right nor wrong.
+  // An answer that could not be graded is neither correct nor wrong.
   const verdict = (correct) => (correct == null ? "Not graded" : correct ? "Correct" : "Wrong");
   const mark = (correct) => make("span", { className: `badge ${correct == null ? "" : correct ? "right" : "wrong"}`, textContent: correct == null ? "–" : correct ? "✓" : "✗", ariaLabel: verdict(correct).toLowerCase() });
   const visible = (text) => (text == null ? "–" : text.replace(/ /g, "␣").replace(/\n/g, "⏎") || "(empty)");
 
-  // Problems are grouped by what steering did to them, so that successes are not shown without the failures.
+  // Problems are grouped by what steering changed, so that failures are as visible as successes.
   const outcome = ({ arms }) => {
     const [base, hybrid] = ["base", "hybrid"].map((name) => arms.find((arm) => arm.name === name));
     if (!base || !hybrid) return "All problems";
     if (base.correct == null || hybrid.correct == null) return "Not graded";
-    if (hybrid.correct) return base.correct ? "Base right, hybrid right" : "Base wrong, hybrid right";
-    return base.correct ? "Base right, hybrid wrong" : "Base wrong, hybrid wrong";
+    if (hybrid.correct) return base.correct ? "Base correct, hybrid correct" : "Base wrong, hybrid correct";
+    return base.correct ? "Base correct, hybrid wrong" : "Base wrong, hybrid wrong";
   };
   const order = [];
-  for (const name of ["Base wrong, hybrid right", "Base wrong, hybrid wrong", "Base right, hybrid wrong", "Base right, hybrid right", "Not graded", "All problems"]) {
+  for (const name of ["Base wrong, hybrid correct", "Base wrong, hybrid wrong", "Base correct, hybrid wrong", "Base correct, hybrid correct", "Not graded", "All problems"]) {
     const members = problems.map((problem, i) => i).filter((i) => outcome(problems[i]) === name);
     if (!members.length) continue;
     const group = make("optgroup", { label: `${name} (${members.length})` });
@@ -75,8 +75,8 @@
     const counts = new Map();
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
     const total = tokens.filter((token) => token.steered).length;
-    const share = tokens.length ? `${total} of ${tokens.length} tokens steered` : "nothing steered";
-    const blind = tokens.length && !arm.asked ? ", thinking model not run" : "";
+    const share = tokens.length ? `${total} of ${tokens.length} tokens steered` : "no token steered";
+    const blind = tokens.length && !arm.asked ? ", thinking model not used" : "";
     $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${blind}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
     $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
       const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}`);
@@ -94,8 +94,8 @@
 
   function tell(i) {
     const token = tokens[i], tip = $("tip");
-    const said = (who, text) => [make("dt", { textContent: `${who} would say` }),
-      make("dd", {}, make("code", { textContent: visible(text) }), text === token.text ? " ← written" : "")];
+    const said = (who, text) => [make("dt", { textContent: `${who} would emit` }),
+      make("dd", {}, make("code", { textContent: visible(text) }), text === token.text ? " ← emitted" : "")];
     const how = token.steered
       ? make("p", { className: "how" }, ...(token.behaviour == null ? [] : [chip(token.behaviour)]),
           make("span", {}, make("b", { textContent: token.behaviour == null ? "steered" : labels[token.behaviour] || `behaviour ${token.behaviour}` }),
@@ -104,7 +104,7 @@
     tip.replaceChildren(make("p", { className: "head" }, `token ${i + 1} of ${tokens.length}  `, make("code", { textContent: visible(token.text) })), how,
       make("dl", {}, ...said("base", token.base), ...(token.thinking == null ? [] : said("thinking", token.thinking))));
     tip.hidden = false;
-    // Under the token, and inside the stage; a token that is broken over two lines is taken where it ends.
+    // Below the token and inside the stage; for a token on two lines, below its end.
     const stage = tip.parentElement.getBoundingClientRect(), boxes = spans[i].getClientRects(), box = boxes[boxes.length - 1];
     if (!box) return;
     tip.style.left = `${Math.max(0, Math.min(box.left - stage.left, stage.width - tip.offsetWidth))}px`;

@@ -21,11 +21,11 @@ SCHEMA = 1
 def write_report(run_folder: str | Path) -> Path:
     """Write ``report.html`` into a run's folder.
 
-    The page stands alone (style, scripts, figures and traces are in it), so it can be mailed or put on a server.
-    ``results.json`` is read, and ``behaviours.json`` and ``shown.json`` where they are there.
+    The page contains its style, scripts, figures and traces, so it can be mailed or put on a server as one file. It is
+    made from ``results.json`` and, if they exist, ``behaviours.json`` and ``shown.json``.
 
     Args:
-        run_folder: what ``probe run`` wrote.
+        run_folder: the folder that ``probe run`` wrote.
 
     Returns:
         The path of the page.
@@ -39,25 +39,24 @@ def write_report(run_folder: str | Path) -> Path:
     return write_text(folder / "report.html", render(results, behaviours, shown))
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """The contents of a run's ``results.json``.
+def read_results(folder: str | Path) -> dict[str, Any]:
+    """Read a run's ``results.json``.
 
     Raises:
-        ProbeError: if there are none, or of another schema version.
+        ProbeError: if the file is missing or has another schema version.
     """
-    if not (folder / "results.json").is_file():
-        raise ProbeError(f"{folder} holds no results.json; give the folder that a finished `probe run` wrote")
-    results = read_json(folder / "results.json")
+    path = Path(folder) / "results.json"
+    if not path.is_file():
+        raise ProbeError(f"{folder} holds no results.json; give the folder of a finished `probe run`")
+    results = read_json(path)
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise ProbeError(
-            f"{folder / 'results.json'} has schema {found}, this version reads {SCHEMA}; run `probe run` again"
-        )
+        raise ProbeError(f"{path} has schema {found}, this version reads {SCHEMA}; run `probe run` again")
     return results
 
 
 def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
-    """The page as text, from the contents of the three files."""
+    """Write the page as HTML, from the contents of the three files."""
     sentence, supporting = headline(results)
     traces = compact(shown)
     labels = {behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours}
@@ -97,7 +96,7 @@ def _optional(path: Path) -> list[dict[str, Any]]:
     return read_json(path) if path.is_file() else []
 
 
-# What the template asks for; a key that a run did not write is None.
+# Variables of the template; a key that a run did not write is None.
 _SECTIONS = {
     "problems": ("name", "split", "n"),
     "oracle": (
@@ -116,7 +115,7 @@ _BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_n
 
 def _card(behaviour: Mapping[str, Any]) -> dict[str, Any]:
     card = whole(_BEHAVIOUR, behaviour)
-    # Tiny models repeat themselves word for word; once is enough.
+    # Tiny models repeat sentences word for word; each is shown once.
     card["examples"] = list(dict.fromkeys(example.strip() for example in card["examples"] or []))
     return card
 

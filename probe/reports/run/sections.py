@@ -1,39 +1,39 @@
-"""What the page says beyond arms and traces: prices, tests, version 1 taken apart, and what vectors do."""
+"""Further sections of the page: oracle bits, tests, the parts of version 1, and the effects of the vectors."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from probe.reports.run.arms import OTHER, family_of, gap_of, in_order
 
-#: Version 1 and what tells its parts from one another: what is tried, and who chooses.
 V1_PARTS = {
     "v1": ("its vectors", "the thinking model"),
     "v1-random-category": ("vectors of other behaviours", "the thinking model"),
     "v1-random-vectors": ("random vectors", "the thinking model"),
     "v1-bias-only": ("one vector", "the thinking model"),
     "v1-learned-vectors": ("the hybrid's vectors", "the thinking model"),
-    "v1-rerank": ("no vectors: the base model's likeliest tokens", "the thinking model"),
-    "v1-random-choice": ("its vectors", "chance"),
-    "v1-fixed": ("its vectors", "nobody: one strength"),
+    "v1-rerank": ("no vectors: the base model's most likely tokens", "the thinking model"),
+    "v1-random-choice": ("its vectors", "a random choice"),
+    "v1-fixed": ("its vectors at one strength", "no choice"),
 }
+"""Version 1 and its variants: what is tried, and what chooses."""
 HEADINGS = {
     "main": "",
     "control": "Controls: the hybrid with one part exchanged",
     "mechanism": "Other mechanisms",
-    "rival": "Rivals",
+    "baseline": "Baselines",
     "recipe v1": "Version 1 as published",
     "recipe v2": "Version 2 as published",
     OTHER: "Others",
 }
 NAMINGS = {
-    "single": "the newest token, as published",
+    "single": "the last token, as published",
     "pooled": "the sentence so far",
-    "coming": "a reader of the sentence to come",
+    "coming": "a probe for the coming sentence",
 }
 
 
 def price_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every arm: what it took from the thinking model, what was fitted, and how it differs from the reference arm."""
+    """Collect for every arm its oracle bits, its fitted parameters and its difference from the reference arm."""
     arms, tests = results.get("arms") or {}, (results.get("tests") or {}).get("arms") or {}
     keys = ("bits_per_token", "surprisal_per_token", "agreement", "fitted_parameters")
     rows = []
@@ -45,7 +45,7 @@ def price_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def v1_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Version 1 with its parts exchanged; empty where it was not run."""
+    """Collect version 1 and its variants; empty if version 1 was not run."""
     arms = results.get("arms") or {}
     if "v1" not in arms:
         return []
@@ -58,25 +58,25 @@ def v1_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def v1_sentence(results: Mapping[str, Any]) -> str:
-    """How much of version 1's recovery is re-ranking."""
+    """Say how much of version 1's recovery is due to re-ranking alone."""
     whole, rerank = (gap_of(results, name)[0] for name in ("v1", "v1-rerank"))
     if whole is None or rerank is None:
         return ""
     if max(whole, rerank) <= 0:
-        return "Neither version 1 nor the re-ranking in it recovers anything here."
+        return "Neither version 1 nor re-ranking alone recovers anything here."
     if rerank >= whole:
         return (
-            "All of version 1's recovery is re-ranking: the thinking model recovers no less when it chooses among as "
-            "many of the base model's own tokens."
+            "All of version 1's recovery is due to re-ranking: the thinking model recovers no less when it chooses "
+            "among the same number of the base model's own tokens."
         )
     return (
-        f"Of version 1's recovery {max(0.0, rerank) / whole:.0%} is re-ranking: that much is there when the thinking "
-        "model chooses among as many of the base model's own tokens."
+        f"Of version 1's recovery, {max(0.0, rerank) / whole:.0%} is due to re-ranking: the thinking model recovers "
+        "that much when it chooses among the same number of the base model's own tokens."
     )
 
 
 def effects_of(results: Mapping[str, Any], labels: Mapping[int, str]) -> dict[str, Any]:
-    """Flip rates, ways of naming, errors by kind and counted habits, each as rows; empty where not measured."""
+    """Collect the rows of flip rates, ways of naming, errors by kind and counted behaviours; empty if not measured."""
     effects = results.get("effects") or {}
     flip = effects.get("flip") or {}
     rates = [{**each, "label": labels.get(each["behaviour"], "")} for each in flip.get("per_behaviour") or []]
@@ -104,7 +104,11 @@ def effects_of(results: Mapping[str, Any], labels: Mapping[int, str]) -> dict[st
 
 
 def headings(names: list[str]) -> dict[str, str]:
-    """Which heading stands before which arm, in a table in which each family follows the one before."""
+    """Find the arms that begin a family, each with the heading of its family.
+
+    Args:
+        names: arms in the order of :func:`~probe.reports.run.arms.in_order`.
+    """
     found: dict[str, str] = {}
     for name in names:
         heading = HEADINGS[family_of(name)]

@@ -1,4 +1,4 @@
-"""The traces that a page shows, in few bytes."""
+"""Packs the traces that a page shows into few bytes."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,17 +6,16 @@ from typing import Any
 
 from probe.reports.run.arms import in_order
 
-#: Bytes of a page that its traces may take. The plotting library takes 4.8 MB; a page stays under 7 MB.
 BUDGET = 1_800_000
+"""Bytes of a page that its traces may take. With the plotting library, which takes 4.8 MB, a page stays under 7 MB."""
 
 
 def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[dict[str, Any]]:
-    """The problems of ``shown.json`` that fit into ``budget`` bytes of JSON, the first ones first.
+    """Take the first problems of ``shown.json`` that fit into ``budget`` bytes of JSON.
 
-    A token that was not steered and that both models agree on becomes its text alone; any other becomes
-    ``[text, steered, behaviour, strength, base, thinking]``. ``asked`` says whether the thinking model was run beside
-    the arm at all. An arm without a record of its tokens keeps its text. ``correct`` stays None where the answer could
-    not be graded.
+    An unsteered token on which both models agree becomes its text alone; any other token becomes
+    ``[text, steered, behaviour, strength, base, thinking]``. ``asked`` is whether the thinking model ran beside the
+    arm. An arm without recorded tokens keeps its text. ``correct`` is None if the answer could not be graded.
     """
     problems, size = [], 0
     for problem in shown:

@@ -1,4 +1,4 @@
-"""The arms of a run as a table for the terminal."""
+"""Tables of arms for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def arms_table(results: Mapping[str, Any]) -> "Table":
-    """Every arm with its accuracy, the gap it recovers and what it cost; one more line for each seed of the hybrid.
+    """Tabulate every arm with its accuracy, the gap that it recovers and its cost, and each seed of the hybrid.
 
     Columns: ``steered`` is a share of tokens, ``tokens`` the mean length of an answer, ``cut`` the share of answers
-    that the limit on tokens stopped, ``s`` seconds.
+    that reached the limit of tokens, ``s`` seconds.
 
     Args:
         results: the contents of ``results.json``.
@@ -50,10 +50,10 @@ def _with(value: float | None, ci: Sequence[float] | None) -> str:
 
 
 def own_table(found: Mapping[str, Any]) -> "Table":
-    """One arm of somebody's own, beside the two models.
+    """Tabulate the result of a user-made arm beside the two models.
 
     Args:
-        found: what ``probe.pipeline.run.own.try_arm`` gives.
+        found: from :func:`probe.pipeline.try_arm`.
     """
     rows = {
         "correct": _with(found["accuracy"], found["ci"]),
@@ -61,9 +61,9 @@ def own_table(found: Mapping[str, Any]) -> "Table":
         "gap recovered": estimate(found["gap_recovered"]),
         "p against base": number(found["p"], 4),
         "tokens steered": percent(found["steered_fraction"], 1),
-        "bits a token from the thinking model": number(found["bits_per_token"]),
+        "bits per token from the thinking model": number(found["bits_per_token"]),
         "agreement with the thinking model": percent(found["agreement"], 1),
         "fitted parameters": number(found["fitted_parameters"], 0),
-        "tokens an answer": number(found["tokens_per_answer"], 0),
+        "tokens per answer": number(found["tokens_per_answer"], 0),
     }
     return listing(rows.items(), f"{found['name']} · {found['n']} {found['split']} problems")

@@ -1,4 +1,4 @@
-"""What an arm emitted, token by token, as HTML for a notebook: coloured where it was steered."""
+"""A trace of an arm as HTML for a notebook, coloured where it was steered."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def trace_view(trace: "HybridTrace", decode: Callable[[Sequence[int]], str], names: Sequence[str]) -> "HTML":
-    """One trace: a steered token has its behaviour's colour; hovering tells what each model would have said.
+    """Show a trace token by token.
+
+    A steered token has the colour of its behaviour; its tooltip has the token that each model would have emitted.
 
     Args:
-        trace: of :func:`~probe.hybrid.decode_hybrid`.
-        decode: token ids to text, as ``pair.base.decode``.
-        names: of the behaviours, as ``taxonomy.names``.
+        trace: from :func:`~probe.hybrid.decode_hybrid`.
+        decode: turns token ids into text, such as ``pair.base.decode``.
+        names: names of the behaviours, such as ``taxonomy.names``.
     """
     from IPython.display import HTML
 
