@@ -52,7 +52,6 @@ from probe.adapters import (
     tune,
     verify,
 )
-from probe.counters import SCHEMES
 from probe.reports import tuning_figure, verification_figure
 
 runs = Path(tempfile.mkdtemp())
@@ -99,14 +98,14 @@ with torch.no_grad():
 config = TuneConfig(steps=30, batch_tokens=1024, check_every=10)
 stopped, everywhere = Objective("resa", sae, through=False), AdapterPlan(layers=(0, 1, 2, 3))
 try:
-    tune(base, texts, others, stopped, runs / "dead", everywhere, config)
+    tune(base, texts, others, stopped, folder=runs / "dead", plan=everywhere, config=config)
 except probe.ProbeError as error:
     refused = str(error)
 refused
 
 # %%
-resa = tune(base, texts, others, Objective("resa", sae), runs / "resa", config=config)
-noise = tune(base, texts, others, Objective("resa", sae, "noise"), runs / "noise", config=config)
+resa = tune(base, texts, others, Objective("resa", sae), folder=runs / "resa", config=config)
+noise = tune(base, texts, others, Objective("resa", sae, "noise"), folder=runs / "noise", config=config)
 tuning_figure(resa.history)
 
 # %% [markdown]
@@ -125,20 +124,20 @@ deployed = {name: verify(base, done.folder, sae, others) for name, done in (("re
 
 
 # %%
-def verifications(trace):
-    return float(SCHEMES["story"].count(trace)["verification"])
+verification = probe.find_behaviour("story:verification")
 
 
 measured = validation
 
 
 def checks():
-    """Number of verifications in each rollout of the model as it is now."""
-    return [verifications(trace) for trace in probe.generate_traces(base, problems, measured, max_new_tokens=limit)]
+    """Number of verifications in each rollout of the model in its present state."""
+    rollouts = probe.generate_traces(base, problems, measured, max_new_tokens=limit)
+    return [float(sum(marks)) for marks in verification.marks(rollouts)]
 
 
-shown = places_before(texts, list(traces), verifications)
-chosen = choose_latent(base, sae, texts, shown, checks, candidates=3, strengths=(0.5, 1.0))
+shown = places_before(texts, list(traces), verification)
+chosen = choose_latent(base, sae, texts, shown, counted=checks, candidates=3, strengths=(0.5, 1.0))
 chosen.tried
 
 # %%
@@ -149,9 +148,8 @@ with inserted(base, boost):
         for some in (train, validation)
     )
 objective = Objective("steer-distil", sae, latents=(chosen.latent,), value=chosen.value)
-baked = tune(
-    base, steered, steered_validation, objective, runs / "baked", config=TuneConfig(steps=80, batch_tokens=1024)
-)
+config = TuneConfig(steps=80, batch_tokens=1024)
+baked = tune(base, steered, steered_validation, objective, folder=runs / "baked", config=config)
 tuning_figure(baked.history)
 
 # %% [markdown]

@@ -1,4 +1,8 @@
-"""SAE-tuning: SAEs inside a model, adapters trained through them, what they do, and where they can be taken."""
+"""SAE-tuning: trains LoRA adapters through frozen SAEs, verifies what they do, attaches and exports them.
+
+``sae``: SAEs on disk and inside a model. ``training``: the adapters. ``verification``: what an adapter does.
+``exports``: adapters on a model and in other formats.
+"""
 
 from probe.adapters.exports.attach import Adapter as Adapter, attached as attached, lora_tensors as lora_tensors
 from probe.adapters.exports.export import (
@@ -31,7 +35,7 @@ from probe.adapters.sae.train import sae_quality as sae_quality, train_sae as tr
 from probe.adapters.training.objective import INSERTS as INSERTS, OBJECTIVES as OBJECTIVES, Objective as Objective
 from probe.adapters.training.packing import Example as Example, examples_of as examples_of, pack as pack
 from probe.adapters.training.plan import AdapterPlan as AdapterPlan
-from probe.adapters.training.processes import processes as processes
+from probe.adapters.training.processes import launched as launched
 from probe.adapters.training.tune import TuneConfig as TuneConfig, Tuned as Tuned, tune as tune
 from probe.adapters.verification.choose import (
     Chosen as Chosen,
@@ -41,7 +45,7 @@ from probe.adapters.verification.choose import (
 from probe.adapters.verification.study import (
     MEASURES as MEASURES,
     RANDOM as RANDOM,
-    Held as Held,
+    EvaluationData as EvaluationData,
     Row as Row,
     measure as measure,
     random_like as random_like,

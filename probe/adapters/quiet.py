@@ -1,4 +1,4 @@
-"""PEFT's own warnings, which the user can do nothing about."""
+"""Silences a warning of PEFT that users cannot act on."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Hide the warning about an attribute of transformers that PEFT still asks for by its old name."""
+    """Hide PEFT's warning about an attribute that transformers has renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         yield

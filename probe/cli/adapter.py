@@ -48,8 +48,8 @@ def tune(
     behaviour: Annotated[
         str | None,
         typer.Option(
-            help="Counter whose behaviour is counted in rollouts, such as story:verification; steer-distil without "
-            "--latents finds the latent for it."
+            help="Behaviour that is counted in rollouts: a counter such as story:verification, a category of the run's "
+            "taxonomy, or a sentence type; steer-distil without --latents finds the latent for it."
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Largest number of training steps; 300 by default.")] = None,
@@ -66,7 +66,7 @@ def tune(
     Example: probe adapter tune --run runs/demo-rl --sae runs/study/sae/sae --objective steer-distil
     --behaviour story:verification --out runs/checks
     """
-    from probe.adapters import processes
+    from probe.adapters import launched
     from probe.pipeline import AdapterConfig, tune_adapter
     from probe.reports import verification_table
 
@@ -84,8 +84,9 @@ def tune(
         "tune": {"steps": steps},
         "device": device,
     }
-    done, found = tune_adapter(settings(AdapterConfig, config, given), out, progress=True)
-    if processes().is_main:
+    accelerator = launched()
+    done, found = tune_adapter(settings(AdapterConfig, config, given), out, accelerator=accelerator, progress=True)
+    if accelerator is None or accelerator.is_main_process:
         table = verification_table(done.history, done.cost, found)
         show(table, f"Adapter: {done.folder}", f"Report: {out / 'report.html'}")
 

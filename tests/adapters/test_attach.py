@@ -1,14 +1,16 @@
-"""Adapters on and off, weighted and exported: against PEFT in a process of its own, and GGUF files read back."""
+"""Adapters attached, weighted and exported, compared with PEFT alone; GGUF files are read back."""
 
 import json
 import shutil
-import subprocess
-import sys
+import warnings
+from dataclasses import replace
 
 import gguf
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from probe.adapters import (
     Adapter,
@@ -34,8 +36,8 @@ CONFIG = TuneConfig(steps=4, batch_tokens=60, lr=0.02, check_every=2)
 
 
 def tuned(model, folder, seed=0, **plan):
-    config = TuneConfig(**{**CONFIG.__dict__, "seed": seed})
-    return tune(model, texts(6, seed), texts(3, seed), Objective("ce"), folder, AdapterPlan(**plan), config).folder
+    config, plan = replace(CONFIG, seed=seed), AdapterPlan(**plan)
+    return tune(model, texts(6, seed), texts(3, seed), Objective("ce"), folder=folder, plan=plan, config=config).folder
 
 
 def logits(model, *adapters, **more):
@@ -46,28 +48,32 @@ def logits(model, *adapters, **more):
             return model.hf(IDS).logits
 
 
-def in_a_process_of_its_own(base, adapter):
-    """Logits by transformers and PEFT alone."""
-    code = (
-        "import sys, torch; from transformers import AutoModelForCausalLM; from peft import PeftModel\n"
-        "base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()\n"
-        f"model = PeftModel.from_pretrained(base, sys.argv[2]).eval(); ids = torch.tensor({IDS.tolist()})\n"
-        "from safetensors.torch import save_file\n"
-        "with torch.no_grad(): save_file({'logits': model(ids).logits}, sys.argv[3])\n"
-    )
-    out = adapter / "seen.safetensors"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(base), str(adapter), str(out)], check=True)
-    seen = load_file(out)["logits"]
-    out.unlink()
-    return seen
+def by_peft_alone(base, adapter):
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", FutureWarning)
+        hf = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        return PeftModel.from_pretrained(hf, str(adapter)).eval()(IDS).logits
 
 
-def test_on_and_off_and_what_peft_says(llama, tiny_folder, tmp_path):
+def test_attached_is_what_peft_computes_and_detached_is_the_model(llama, tiny_folder, tmp_path):
     plain, folder = logits(llama), tuned(llama, tmp_path / "a")
+    state = torch.get_rng_state()
     on = logits(llama, folder)
-    assert torch.equal(logits(llama), plain), "off again, to the bit"
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are not touched"
+    assert torch.equal(logits(llama), plain), "bit for bit"
     assert (on - plain).abs().max() > 1e-2
-    torch.testing.assert_close(in_a_process_of_its_own(tiny_folder("llama"), folder), on, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(by_peft_alone(tiny_folder("llama"), folder), on, atol=1e-5, rtol=1e-5)
+
+
+def test_in_half_precision_it_is_the_same_adapter(llama, tmp_path):
+    folder = tuned(llama, tmp_path / "a")
+    half = load_model(llama.config, device="cpu", dtype="bfloat16")
+    before, plain = {name: tensor.clone() for name, tensor in half.hf.state_dict().items()}, logits(half)
+    on, wanted = logits(half, folder, foreign=True), logits(llama, folder)
+    assert torch.nn.functional.cosine_similarity(on.float(), wanted, dim=-1).min() > 0.999
+    assert (on - plain).float().norm() > 5 * (on.float() - wanted).norm(), "nearer to the adapter than to the base"
+    after = half.hf.state_dict()
+    assert torch.equal(logits(half), plain) and all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_weights_blocks_and_sums(llama, tmp_path):
@@ -91,7 +97,7 @@ def test_weights_blocks_and_sums(llama, tmp_path):
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_the_canonical_form_says_the_same(llama, tiny_folder, tmp_path, rslora):
-    """Whatever patterns of rank and alpha there are, and though modules that add nothing are left out."""
+    """With patterns of rank and alpha, and without the modules that add nothing."""
     folder = tuned(llama, tmp_path / "a")
     tensors, config = load_file(folder / WEIGHTS), json.loads((folder / "adapter_config.json").read_text())
     odd = "base_model.model.model.layers.2.mlp.up_proj"
@@ -106,7 +112,7 @@ def test_the_canonical_form_says_the_same(llama, tiny_folder, tmp_path, rslora):
     said = json.loads((out / "adapter_config.json").read_text())
     assert said["r"] == said["lora_alpha"] == 8 and not said["rank_pattern"] and not said["use_rslora"]
     assert not any(none in name for name in load_file(out / WEIGHTS))
-    seen = in_a_process_of_its_own(tiny_folder("llama"), out)
+    seen = by_peft_alone(tiny_folder("llama"), out)
     torch.testing.assert_close(seen, logits(llama, folder), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(seen, logits(llama, out), atol=1e-5, rtol=1e-5)
 
@@ -152,7 +158,7 @@ def test_control_vectors_are_static_or_refused(llama, tmp_path):
     for mechanism, said in (
         (BehaviourVectors(1, 32, 2, persistent=True), "BehaviourVectors"),
         (FixedVectors.of(torch.randn(2, 32), 2, persistent=True), "of 2 behaviours"),
-        (FixedVectors.of(vector, 2), "persistent=True"),
+        (FixedVectors.of(vector, 2), "transient"),
         (FixedVectors.of(vector, 0, persistent=True), "block 0"),
     ):
         with pytest.raises(ProbeError, match=said):
@@ -165,10 +171,10 @@ def test_what_does_not_fit_is_refused(llama, tiny_folder, tmp_path):
     other = load_model(ModelConfig(str(tiny_folder("llama", seed=5))), device="cpu")
     letters = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     gpt2 = load_model(ModelConfig(str(tiny_folder("gpt2"))), device="cpu")
-    with pytest.raises(ProbeError, match="trained on a model with other weights than llama-words-5; say foreign=True"):
+    with pytest.raises(ProbeError, match=r"whose weights differ from those of llama-words-5; pass foreign=True"):
         logits(other, folder)
     assert not torch.equal(logits(other, folder, foreign=True), logits(other))
-    with pytest.raises(ProbeError, match=r"of other shapes than|other tokenizer"):
+    with pytest.raises(ProbeError, match=r"shapes differ from those of llama-letters-0"):
         logits(letters, folder)
     with pytest.raises(ProbeError, match=r"adapts model.layers.0.mlp.down_proj, which gpt2-words-0 does not have"):
         logits(gpt2, folder)
@@ -182,7 +188,7 @@ def test_what_does_not_fit_is_refused(llama, tiny_folder, tmp_path):
     with pytest.raises(ProbeError, match=r"adapts model.layers.7.mlp.down_proj, which .* does not have"):
         logits(llama, folder)
     (folder / WEIGHTS).write_bytes(b"{}")
-    with pytest.raises(ProbeError, match="is broken"):
+    with pytest.raises(ProbeError, match="is damaged"):
         logits(llama, folder)
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from probe.adapters import Objective, TuneConfig, tune, verify
+from probe.adapters import Objective, TuneConfig, launched, tune, verify
 from probe.adapters.exports.attach import WEIGHTS
-from probe.adapters.training.processes import Processes
 from probe.models import as_device, load_model
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts
@@ -20,24 +19,23 @@ from tests.adapters.test_tune import texts
 CONFIG = {"steps": 6, "batch_tokens": 60, "pack_to": 64, "lr": 0.01, "check_every": 3}
 SCRIPT = """
 import json, sys
-from probe.adapters import Objective, TuneConfig, tune
-from probe.adapters.training.processes import processes
+from probe.adapters import Objective, TuneConfig, launched, tune
 from probe.models import ModelConfig, load_model
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts
 folder, out, config = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-model = load_model(ModelConfig(folder), device="cpu")
-done = tune(model, texts(9), texts(5, 1), Objective("resa", random_topk()), out, config=TuneConfig(**config))
-with open(f"{out}-{processes().rank}.json", "w") as file:
-    json.dump({"count": processes().count, "history": done.history, "tokens": done.cost["tokens"]}, file)
+model, accelerator = load_model(ModelConfig(folder), device="cpu"), launched()
+told = {"folder": out, "config": TuneConfig(**config), "accelerator": accelerator}
+done = tune(model, texts(9), texts(5, 1), Objective("resa", random_topk()), **told)
+with open(f"{out}-{accelerator.process_index}.json", "w") as file:
+    json.dump({"count": accelerator.num_processes, "history": done.history, "tokens": done.cost["tokens"]}, file)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(llama, tmp_path):
-    one = tune(
-        llama, texts(9), texts(5, 1), Objective("resa", random_topk()), tmp_path / "one", config=TuneConfig(**CONFIG)
-    )
+    told = {"folder": tmp_path / "one", "config": TuneConfig(**CONFIG)}
+    one = tune(llama, texts(9), texts(5, 1), Objective("resa", random_topk()), **told)
     (tmp_path / "script.py").write_text(SCRIPT)
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     told = [str(tmp_path / "script.py"), str(llama.config.path), str(tmp_path / "two"), json.dumps(CONFIG)]
@@ -54,19 +52,17 @@ def test_two_processes_learn_what_one_does(llama, tmp_path):
         torch.testing.assert_close(a[name], b[name], atol=2e-4, rtol=1e-2)
 
 
-def test_one_process_is_alone(monkeypatch):
+def test_a_program_that_runs_alone_needs_no_accelerator(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    alone = Processes()
-    assert (alone.count, alone.is_main, alone.total(2.5)) == (1, True, 2.5)
-    assert list(alone.share([1, 2, 3])) == [1, 2, 3]
+    assert launched() is None
 
 
 def test_half_precision_learns_and_is_verified(llama, tmp_path):
     half = load_model(llama.config, device="cpu", dtype="bfloat16")
-    done = tune(half, texts(9), texts(5, 1), Objective("ce"), tmp_path, config=TuneConfig(**CONFIG))
+    done = tune(half, texts(9), texts(5, 1), Objective("ce"), folder=tmp_path, config=TuneConfig(**CONFIG))
     assert done.best["loss"] < done.history[0]["loss"]
     assert {t.dtype for t in half.hf.state_dict().values()} == {torch.bfloat16}
-    found = verify(half, tmp_path, random_topk(), texts(8, 5))
+    found = verify(half, tmp_path, random_topk(), texts(5, 5))
     assert found.effect.ci[0] > 0 and found.damage["like"]["ce"].value < 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probe.adapters import Held, Objective, Row, attached, lora_tensors, measure, random_like, summary, tune
+from probe.adapters import EvaluationData, Objective, Row, attached, lora_tensors, measure, random_like, summary, tune
 from probe.adapters.training.objective import kl
 from probe.errors import ProbeError
 from probe.files import read_json
@@ -37,7 +37,7 @@ def test_an_unknown_row_is_refused(name, said):
 def test_what_is_measured_is_what_full_passes_give(llama, tmp_path):
     folder, text = tuned(llama, tmp_path), texts(1, 5)[0]
     answers = iter([[0.0, 1.0], [1.0, 1.0]])
-    found = measure(llama, folder, Held([text], [text], lambda: next(answers)))
+    found = measure(llama, folder, EvaluationData([text], [text], lambda: next(answers)))
     where, ids = slice(text.start - 1, -1), torch.tensor([text.ids])
     with torch.no_grad():
         plain = llama.hf(ids).logits[0, where]
@@ -55,9 +55,9 @@ def test_what_is_measured_is_what_full_passes_give(llama, tmp_path):
 def test_what_is_in_the_way_is_measured_too(llama, tmp_path, insert):
     sae = random_topk()
     objective = Objective("resa", sae, insert)
-    tune(llama, texts(9), texts(3, 1), objective, tmp_path, config=CONFIG)
-    found = measure(llama, tmp_path, Held(texts(6, 5)), objective)
-    again = measure(llama, tmp_path, Held(texts(6, 5)), objective)
+    tune(llama, texts(9), texts(3, 1), objective, folder=tmp_path, config=CONFIG)
+    found = measure(llama, tmp_path, EvaluationData(texts(6, 5)), objective)
+    again = measure(llama, tmp_path, EvaluationData(texts(6, 5)), objective)
     assert found == again and found["inserted"] != found["adapted"]
     assert sum(found["adapted"]) < sum(found["inserted"]), "what it was trained for"
 

@@ -1,4 +1,4 @@
-"""``probe adapter`` on a random model of one's own: from texts to an adapter, its report, and other formats."""
+"""``probe adapter`` on a random model and texts: from texts to an adapter, its report, and other formats."""
 
 import json
 
@@ -44,7 +44,7 @@ def settings(tiny_folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_from_texts_to_formats(settings, tmp_path):
+def test_from_texts_to_a_folder_for_a_hub(settings, tmp_path):
     out = tmp_path / "out"
     done, found = tune_adapter(from_dict(AdapterConfig, settings), out)
     assert done.best["loss"] < done.history[0]["loss"] and found["effect"]["value"] > 0
@@ -53,11 +53,6 @@ def test_from_texts_to_formats(settings, tmp_path):
     assert "Do these latents carry it?" in (out / "report.html").read_text()
     again, same = tune_adapter(from_dict(AdapterConfig, settings), out)
     assert (again.history, same) == (json.loads(json.dumps(done.history)), found)
-    made = export_adapter(out, ["peft", "merged", "gguf"])
-    assert [path.name for path in made] == ["peft", "merged", "adapter.gguf"] and all(path.exists() for path in made)
-    AutoPeftModelForCausalLM.from_pretrained(str(made[0]))
-    for figures in json.loads((out / "exports.json").read_text()).values():
-        assert figures["difference"] <= 1e-5 * max(1, figures["logit"]) and figures["effect"] > 1e-3
     hub = hub_folder(out)
     there = {str(path.relative_to(hub)) for path in hub.rglob("*") if path.is_file()}
     assert there == {
@@ -67,14 +62,27 @@ def test_from_texts_to_formats(settings, tmp_path):
         "probe.json",
         "verification.json",
         "report.html",
-        "adapter.gguf",
         "sae/cfg.json",
         "sae/sae_weights.safetensors",
     }
-    with pytest.raises(ProbeError, match=r"me/mine was not pushed .*; what would have been is in"):
+    with pytest.raises(ProbeError, match=r"me/mine was not pushed .*; the folder to push is"):
         push_adapter(out, "me/mine")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_exports_are_checked_in_a_fresh_process(settings, tmp_path):
+    out = tmp_path / "out"
+    tune_adapter(from_dict(AdapterConfig, settings), out)
+    made = export_adapter(out, ["peft", "merged", "gguf"])
+    assert [path.name for path in made] == ["peft", "merged", "adapter.gguf"] and all(path.exists() for path in made)
+    AutoPeftModelForCausalLM.from_pretrained(str(made[0]))
+    for figures in json.loads((out / "exports.json").read_text()).values():
+        assert figures["difference"] <= 1e-5 * max(1, figures["logit"]) and figures["effect"] > 1e-3
+    assert (hub_folder(out) / "adapter.gguf").exists()
+
+
+@pytest.mark.slow
 def test_an_export_that_is_not_the_adapter_is_found_out(settings, tmp_path):
     out = tmp_path / "out"
     tune_adapter(from_dict(AdapterConfig, settings | {"sae": None, "objective": "ce"}), out)
@@ -91,7 +99,7 @@ def test_an_export_that_is_not_the_adapter_is_found_out(settings, tmp_path):
 
 
 def test_on_another_base_beside_random_adapters(settings, tmp_path):
-    """What is measured there is the adapter on those weights, and no random adapter is it."""
+    """The adapter is measured on the other weights, beside random adapters."""
     out, other = tmp_path / "out", tmp_path / "other"
     tune_adapter(from_dict(AdapterConfig, settings), out)
     model = load_model(ModelConfig(settings["model"]["path"]), device="cpu")
@@ -110,7 +118,7 @@ def test_on_another_base_beside_random_adapters(settings, tmp_path):
         rows["adapter"]["measures"]["ce"]["value"] - rows["random"]["measures"]["ce"]["value"]
     )
     assert "which it was not trained on" in (out / "report.html").read_text()
-    with pytest.raises(ProbeError, match="other weights"), attached(model, out / "adapter"):
+    with pytest.raises(ProbeError, match="whose weights differ"), attached(model, out / "adapter"):
         pass
 
 
@@ -135,7 +143,7 @@ def test_a_study_and_rows_added_to_it(settings, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (["random"], "begin with a row that is trained"),
+        (["random"], "must begin with a row that is trained"),
         (["resa", "source-distil"], "name a run"),
         (["feature-match"], "needs latents"),
         (["resa:nose"], "did you mean 'noise'"),
@@ -147,7 +155,8 @@ def test_a_study_that_cannot_work_is_refused(settings, tmp_path, rows, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command(settings, tmp_path):
+@pytest.mark.slow
+def test_the_commands(settings, tmp_path):
     out, config = tmp_path / "out", tmp_path / "adapter.yaml"
     config.write_text(json.dumps(settings))
     run = CliRunner()
@@ -175,7 +184,7 @@ def test_the_command(settings, tmp_path):
     [
         ({"texts": "none.jsonl"}, "there is no file none.jsonl"),
         ({"objective": "resah"}, "no objective 'resah'"),
-        ({"run": "runs/x"}, "both a run and a model"),
+        ({"run": "runs/x"}, "both a run and a model or texts are given"),
         ({"model": None}, "name a run"),
         ({"sae": "nowhere"}, "nowhere holds no SAE"),
         ({"sae": None}, "resa needs an SAE"),
@@ -208,7 +217,7 @@ def test_broken_texts_are_named_by_line(settings, tmp_path):
         export_adapter(tmp_path, ["onnx"])
 
 
-def test_an_sae_of_ones_own(settings, tmp_path):
+def test_an_ordinary_sae_is_trained(settings, tmp_path):
     out = tmp_path / "sae"
     told = {"adapter": settings | {"sae": None}, "sae": {"latents": 64, "k": 4, "steps": 30, "batch_size": 64}}
     found = train_adapter_sae(from_dict(TrainSAEConfig, told), out)
@@ -220,7 +229,7 @@ def test_an_sae_of_ones_own(settings, tmp_path):
     before = (out / "sae" / "sae_weights.safetensors").stat().st_mtime_ns
     assert train_adapter_sae(from_dict(TrainSAEConfig, told), out) == found
     assert (out / "sae" / "sae_weights.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ProbeError, match="holds an SAE of other settings"):
+    with pytest.raises(ProbeError, match="holds an SAE with other settings"):
         train_adapter_sae(from_dict(TrainSAEConfig, told | {"seed": 1}), out)
     with pytest.raises(ProbeError, match="resid_post"):
         train_adapter_sae(from_dict(TrainSAEConfig, told | {"sae": {"site": "resid_post.9"}}), tmp_path / "no")

@@ -1,1 +1,1 @@
-"""Adapters on a model and in files: attached, swapped, exported, and read again."""
+"""Using adapters: ``attach`` and ``swap`` put them on a model, ``export`` writes other formats, ``reloaded`` checks."""

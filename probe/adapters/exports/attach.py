@@ -1,4 +1,4 @@
-"""Adapters on a model: on and off again bit for bit, several at once, weighted, and at some blocks only."""
+"""Attaches adapters to a model for a block: one or several, weighted, at all blocks or at some."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +15,19 @@ from probe.adapters.training.plan import detach
 from probe.adapters.training.tune import CARD
 from probe.errors import ProbeError
 from probe.files import read_json
-from probe.models import Model
+from probe.models import Model, seeded
 
 WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's folder, and how it is put on.
+    """An adapter to attach.
 
     Attributes:
-        weight: what it adds is multiplied by this, as by llama.cpp's ``--lora-scaled``.
-        layers: 0-based blocks at which it acts; without any, all that it has.
+        folder: its folder, as PEFT writes it.
+        weight: its output is multiplied by this, as by llama.cpp's ``--lora-scaled``.
+        layers: 0-based blocks at which it acts; empty takes all blocks that it has.
     """
 
     folder: str | Path
@@ -36,15 +37,16 @@ class Adapter:
 
 @contextmanager
 def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = False) -> Iterator[Model]:
-    """Put adapters on a model for a block; what several add is summed. Afterwards it is as it was, bit for bit.
+    """Attach adapters to a model for a block; afterwards the model is as before, bit for bit.
 
     Args:
-        model: the one they were trained on.
-        adapters: folders of PEFT's; one of :func:`~probe.adapters.training.tune` also says what it was trained on.
-        foreign: allow a model of the same shapes that is another one.
+        model: the model that they were trained on.
+        adapters: one or several; their outputs are summed. An adapter of :func:`~probe.adapters.tune` knows the model
+            that it was trained on; for other PEFT folders only names and shapes are compared.
+        foreign: allow another model of the same shapes.
 
     Raises:
-        ProbeError: if a folder holds no LoRA or a broken one, or it is not for this model.
+        ProbeError: if a folder holds no LoRA or a damaged one, or the LoRA does not fit the model.
     """
     from peft import PeftModel  # slow to import
 
@@ -55,10 +57,12 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
         check_fits(model, Path(each.folder), foreign=foreign)
     names = [f"adapter_{i}" for i in range(len(wanted))]
     with quiet_peft():
-        wrapped = PeftModel.from_pretrained(model.hf, str(wanted[0].folder), adapter_name=names[0])
+        with seeded(0, model.device):  # PEFT initialises weights before it loads them
+            wrapped = PeftModel.from_pretrained(model.hf, str(wanted[0].folder), adapter_name=names[0])
         try:
-            for name, each in zip(names[1:], wanted[1:], strict=True):
-                wrapped.load_adapter(str(each.folder), adapter_name=name)
+            with seeded(0, model.device):
+                for name, each in zip(names[1:], wanted[1:], strict=True):
+                    wrapped.load_adapter(str(each.folder), adapter_name=name)
             wrapped.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]
             for path, module in wrapped.named_modules():
                 scaling = getattr(module, "scaling", None)
@@ -74,7 +78,7 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
 
 @contextmanager
 def switched_off(model: Model) -> Iterator[None]:
-    """The model without the adapters that are attached, for a block inside theirs; exactly as without them."""
+    """Switch attached adapters off for a block; the model then computes exactly what it does without them."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.hf.modules() if isinstance(module, BaseTunerLayer)]
@@ -89,7 +93,12 @@ def switched_off(model: Model) -> Iterator[None]:
 
 
 def check_fits(model: Model, folder: Path, *, foreign: bool = False) -> None:
-    """Refuse what is no adapter of this model.
+    """Check that an adapter fits a model.
+
+    Args:
+        model: the model.
+        folder: the adapter's folder.
+        foreign: accept other weights and another tokenizer, if the shapes are the same.
 
     Raises:
         ProbeError: saying what differs.
@@ -112,33 +121,35 @@ def check_fits(model: Model, folder: Path, *, foreign: bool = False) -> None:
     trained_on, here = read_json(folder / CARD)["base"], fingerprint(model)
     differ = [what for what in ("architecture", "shapes", "tokenizer", "weights") if trained_on[what] != here[what]]
     if "architecture" in differ or "shapes" in differ:
-        raise ProbeError(f"{folder} is for a {trained_on['architecture']} of other shapes than {model.name}")
+        raise ProbeError(
+            f"{folder} is for a {trained_on['architecture']} whose shapes differ from those of {model.name}"
+        )
     if differ and not foreign:
         raise ProbeError(
-            f"{folder} was trained on a model with other {' and another '.join(differ)} than {model.name}; "
-            "say foreign=True to attach it all the same"
+            f"{folder} was trained on a model whose {' and '.join(differ)} differ from those of {model.name}; "
+            "pass foreign=True to attach it nevertheless"
         )
 
 
 def lora_tensors(folder: Path) -> dict[str, Any]:
-    """The tensors of a LoRA, by PEFT's names.
+    """Read the tensors of a LoRA, by PEFT's names.
 
     Raises:
-        ProbeError: if there are none, or they are broken.
+        ProbeError: if the folder holds no LoRA or a damaged one.
     """
     if not (folder / "adapter_config.json").is_file() or not (folder / WEIGHTS).is_file():
         raise ProbeError(f"{folder} holds no adapter: PEFT writes adapter_config.json and {WEIGHTS}")
     try:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise ProbeError(f"{folder / WEIGHTS} is broken ({error}): copy it again") from error
+        raise ProbeError(f"{folder / WEIGHTS} is damaged ({error}): copy it again") from error
     if read_json(folder / "adapter_config.json").get("peft_type") != "LORA" or not all(
         ".lora_A." in name or ".lora_B." in name for name in tensors
     ):
-        raise ProbeError(f"{folder} is no plain LoRA, the only kind that can be attached and exported here")
+        raise ProbeError(f"{folder} holds an adapter that is not a plain LoRA; only LoRAs can be attached and exported")
     return tensors
 
 
 def block_of(path: str) -> int | None:
-    """The block that a module is in, by its name; None outside of them."""
+    """The number of the block that a module is in, by its name; None outside of the blocks."""
     return next((int(part) for part in path.split(".") if part.isdigit()), None)

@@ -1,4 +1,4 @@
-"""Adapters taken elsewhere: one form that means the same in PEFT, vLLM and llama.cpp, merged models, and GGUF."""
+"""Writes adapters for other software: canonical PEFT folders, merged models, and GGUF files for llama.cpp."""
 
 import copy
 import math
@@ -15,24 +15,29 @@ from probe.adapters.quiet import quiet_peft
 from probe.adapters.training.tune import CARD
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
-from probe.models import Model
+from probe.models import Model, seeded
 from probe.steering import FixedVectors, Mechanism
 
-#: llama.cpp's name of an architecture whose query and key rows its converter puts in another order.
+#: llama.cpp's name of the architecture whose query and key rows its converter reorders.
 _PERMUTED = "llama"
 
 
 def canonical(folder: str | Path, out: str | Path) -> Path:
-    """Write an adapter so that everybody reads it alike: scale folded into B, one rank, ``lora_alpha`` = ``r``.
+    """Write an adapter in a form that PEFT, vLLM and llama.cpp all read alike.
 
-    vLLM does not read ``rank_pattern`` and ``alpha_pattern``, llama.cpp neither those nor ``use_rslora``; folded, there
-    is nothing left to read. Modules that add nothing are left out.
+    The scale is folded into B, all modules have the same rank, and ``lora_alpha`` equals ``r``. (vLLM ignores
+    ``rank_pattern`` and ``alpha_pattern``; llama.cpp ignores those and ``use_rslora``.) Modules that add nothing are
+    left out.
+
+    Args:
+        folder: the adapter.
+        out: the folder that is written.
 
     Returns:
         ``out``.
 
     Raises:
-        ProbeError: if there is no LoRA.
+        ProbeError: if ``folder`` holds no LoRA.
     """
     folder, out = Path(folder), Path(out)
     config, tensors = read_json(folder / "adapter_config.json"), lora_tensors(folder)
@@ -56,7 +61,13 @@ def canonical(folder: str | Path, out: str | Path) -> Path:
 def folded(
     module: str, tensors: dict[str, Tensor], config: dict[str, Any]
 ) -> tuple[Float[Tensor, "rank inputs"], Float[Tensor, "outputs rank"]]:
-    """A and B of one module in float32, with everything that PEFT multiplies by in B."""
+    """A and B of one module in float32, with PEFT's scale folded into B.
+
+    Args:
+        module: the module's name in ``tensors``.
+        tensors: from :func:`~probe.adapters.lora_tensors`.
+        config: ``adapter_config.json``.
+    """
     a, b = (tensors[f"{module}.lora_{side}.weight"].float() for side in "AB")
     name = module.removeprefix("base_model.model.")
     alphas = config.get("alpha_pattern") or {}
@@ -66,16 +77,24 @@ def folded(
 
 
 def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
-    """Write the whole model with the adapter in its weights, and its tokenizer. The model stays as it is.
+    """Write a model with an adapter merged into its weights, and its tokenizer.
+
+    Args:
+        model: the base model, which is not changed.
+        folder: the adapter.
+        out: the folder that is written.
+
+    Returns:
+        ``out``.
 
     Raises:
-        ProbeError: if the adapter is not for this model.
+        ProbeError: if the adapter does not fit the model.
     """
     from peft import PeftModel  # slow to import
 
     folder, out = Path(folder), Path(out)
     check_fits(model, folder)
-    with quiet_peft():
+    with quiet_peft(), seeded(0):
         whole = PeftModel.from_pretrained(copy.deepcopy(model.hf).float(), str(folder)).merge_and_unload()
     whole.to(model.dtype).save_pretrained(str(out))
     model.tokenizer.save_pretrained(str(out))
@@ -83,13 +102,18 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
 
 
 def gguf_lora(model: Model, folder: str | Path, out: str | Path) -> Path:
-    """Write an adapter for llama.cpp (``--lora``), as its own converter would.
+    """Write an adapter for llama.cpp (``--lora``), with the tensors that its own converter writes.
 
     Args:
-        model: the base model, whose architecture names the tensors.
+        model: the base model, whose architecture decides the names of the tensors.
+        folder: the adapter.
+        out: the file that is written.
+
+    Returns:
+        ``out``.
 
     Raises:
-        ProbeError: if the adapter is not for this model, llama.cpp does not know the architecture or one of its
+        ProbeError: if the adapter does not fit the model, llama.cpp does not know the architecture or one of its
             modules, or the package gguf is not installed.
     """
     folder, out = Path(folder), Path(out)
@@ -111,32 +135,34 @@ def gguf_lora(model: Model, folder: str | Path, out: str | Path) -> Path:
     writer = gguf.GGUFWriter(str(out), arch)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    # Its scale is alpha over each B's own rank, and 0 stands for a scale of one: everything is folded already.
+    # llama.cpp scales by alpha / rank; 0 means no scaling, since the scale is in B already.
     writer.add_float32("adapter.lora.alpha", 0.0)
     return _write(writer, made, out)
 
 
 def peft_of_gguf(model: Model, path: str | Path, out: str | Path) -> Path:
-    """Read a LoRA file of llama.cpp back into PEFT's form.
+    """Convert a LoRA file of llama.cpp into a PEFT folder.
 
     Args:
-        model: the base model, whose architecture names the tensors.
+        model: the base model, whose architecture decides the names of the tensors.
+        path: the GGUF file.
+        out: the folder that is written.
 
     Returns:
         ``out``.
 
     Raises:
-        ProbeError: if it is no such file, or for another architecture.
+        ProbeError: if the file is not a GGUF LoRA for this architecture.
     """
     gguf, out = _gguf(), Path(out)
     try:
         reader = gguf.GGUFReader(str(path))
     except (ValueError, OSError) as error:
-        raise ProbeError(f"{path} is no GGUF file ({error})") from error
+        raise ProbeError(f"{path} is not a GGUF file ({error})") from error
     fields = {name: field.contents() for name, field in reader.fields.items()}
     arch, names = _names(gguf, model)
     if fields.get("adapter.type") != "lora" or fields.get("general.architecture") != arch:
-        raise ProbeError(f"{path} is no LoRA for a {arch} model")
+        raise ProbeError(f"{path} is not a LoRA for a {arch} model")
     paths = {names.get_name(name): name for name, module in model.hf.named_modules() if hasattr(module, "weight")}
     made: dict[str, Tensor] = {}
     for tensor in reader.tensors:
@@ -165,24 +191,32 @@ def peft_of_gguf(model: Model, path: str | Path, out: str | Path) -> Path:
 
 
 def gguf_control_vector(model: Model, mechanism: Mechanism, out: str | Path) -> Path:
-    """Write a mechanism for llama.cpp (``--control-vector``): one vector, added at every token.
+    """Write a mechanism as a control vector of llama.cpp (``--control-vector``): one vector, added at every token.
+
+    Args:
+        model: the model that the mechanism steers.
+        mechanism: one fixed, persistent vector.
+        out: the file that is written.
+
+    Returns:
+        ``out``.
 
     Raises:
-        ProbeError: if it is more than that (several behaviours, a learned strength, a gate that picks tokens, shifts
-            that later tokens do not see), or sits at block 0, which llama.cpp does not steer.
+        ProbeError: if the mechanism is anything else (several behaviours, a learned strength, a transient shift), or
+            steers block 0, which llama.cpp cannot.
     """
     if not isinstance(mechanism, FixedVectors) or mechanism.n_behaviours != 1:
         raise ProbeError(
-            f"a control vector is one vector added to every token; this is a {type(mechanism).__name__} of "
+            f"a control vector is one vector added at every token; this is a {type(mechanism).__name__} of "
             f"{mechanism.n_behaviours} behaviours: keep it in safetensors"
         )
     if not mechanism.persistent:
         raise ProbeError(
-            "this vector changes the logits of single tokens, a control vector what all later tokens see: learn it "
-            "with persistent=True"
+            "this vector is transient, and a control vector changes what all later tokens see: learn it with "
+            "persistent=True"
         )
     if mechanism.layer == 0:
-        raise ProbeError("llama.cpp does not steer block 0: learn the vector at a higher layer")
+        raise ProbeError("llama.cpp cannot steer block 0: learn the vector at a higher layer")
     gguf, out = _gguf(), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(out), "controlvector")
@@ -210,7 +244,7 @@ def _gguf() -> Any:
 
 
 def _names(gguf: Any, model: Model) -> tuple[str, Any]:
-    """llama.cpp's name of the architecture, and its names of the tensors."""
+    """llama.cpp's name of the architecture, and its map of tensor names."""
     kind = {"mistral": "llama"}.get(model.hf.config.model_type, model.hf.config.model_type).replace("_text", "")
     arch = next((number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == kind), None)
     if arch is None:
@@ -226,7 +260,7 @@ def _heads(model: Model, path: str) -> int | None:
 
 
 def _rotary_rows(b: Float[Tensor, "outputs rank"], heads: int) -> Float[Tensor, "outputs rank"]:
-    """Rows in llama.cpp's order: a head's two halves interleaved, as its rotary embedding pairs them."""
+    """Rows in llama.cpp's order: the two halves of each head interleaved, as its rotary embedding pairs them."""
     outputs, rank = b.shape
     return b.view(heads, 2, outputs // heads // 2, rank).transpose(1, 2).reshape(outputs, rank)
 

@@ -1,4 +1,4 @@
-"""What tells a base model and its tokenizer from others: an adapter fits the model that it was trained on."""
+"""Hashes that identify the model and tokenizer that an adapter was trained on."""
 
 import hashlib
 import json
@@ -9,14 +9,16 @@ import torch
 from probe.files import object_hash
 from probe.models import Model
 
-#: Numbers of each tensor that are looked at.
+#: Numbers of each tensor that are hashed.
 _SAMPLE = 64
 
 
 def fingerprint(model: Model) -> dict[str, str]:
-    """Hashes of a model: ``architecture`` (a name), ``shapes``, ``weights`` (a sample of every tensor), ``tokenizer``.
+    """Identify a model by hashes; adapters that are attached do not count.
 
-    An adapter that is attached is not counted.
+    Returns:
+        ``architecture`` (a class name) and hashes of the ``shapes``, the ``weights`` (a sample of every tensor) and the
+        ``tokenizer``'s vocabulary.
     """
     named = [
         (name.replace(".base_layer", ""), tensor)

@@ -1,4 +1,4 @@
-"""An exported adapter read again by a process that knows nothing of the first, and compared with the one attached.
+"""Checks an export: a fresh process loads it, and its logits are compared with those of the attached adapter.
 
 ``python -m probe.adapters.exports.reloaded`` is that process.
 """
@@ -18,22 +18,24 @@ from probe.adapters.exports.attach import attached
 from probe.errors import ProbeError
 from probe.models import Model, ModelConfig, load_model
 
-#: Asked of the model with and without the export, as text.
+#: Texts whose logits are compared.
 PROMPTS = ("The answer is", "Problem: 12 + 7 = 19. Check that. Then", "A quick brown fox\njumps over 3 lazy dogs.")
-#: Of the greatest logit: a difference up to here is rounding in float32.
+#: Relative to the largest logit, a difference up to this is rounding in float32.
 _ROUNDING = 1e-5
 
 
-def compare_export(model: Model, folder: Path, kind: str, path: Path) -> dict[str, float]:
-    """Read an export in a fresh process and compare its logits with those of the adapter.
+def compare_export(model: Model, folder: str | Path, kind: str, path: str | Path) -> dict[str, float]:
+    """Load an export in a fresh process and compare its logits with those of the adapter.
 
     Args:
+        model: the base model.
         folder: the adapter.
-        kind: ``peft``, ``merged`` or ``gguf``.
+        kind: the format: ``peft``, ``merged`` or ``gguf``.
         path: the export.
 
     Returns:
-        ``difference``, the greatest of a logit; ``effect``, the greatest that the adapter itself makes; ``logit``.
+        ``difference``, the largest difference of a logit; ``effect``, the largest change of a logit by the adapter
+        itself; ``logit``, the largest logit.
 
     Raises:
         ProbeError: if the process fails, or in float32 the logits differ by more than rounding.
@@ -52,8 +54,8 @@ def compare_export(model: Model, folder: Path, kind: str, path: Path) -> dict[st
         command = [sys.executable, "-W", "ignore", "-m", "probe.adapters.exports.reloaded", json.dumps(task)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = (done.stderr.strip() or "no word").splitlines()[-1]
-            raise ProbeError(f"{path} was written, and a fresh process cannot read it: {said}")
+            said = (done.stderr.strip() or "it gave no message").splitlines()[-1]
+            raise ProbeError(f"{path} was written, but a fresh process cannot read it: {said}")
         found = load_file(task["out"])
     every = [found[str(i)] for i in range(len(wanted))]
     report = {
@@ -63,8 +65,8 @@ def compare_export(model: Model, folder: Path, kind: str, path: Path) -> dict[st
     }
     if model.dtype == torch.float32 and report["difference"] > _ROUNDING * max(1.0, report["logit"]):
         raise ProbeError(
-            f"{path} does not do what the adapter does: a logit differs by {report['difference']:.2g}, of "
-            f"{report['effect']:.2g} that the adapter changes"
+            f"{path} does not do what the adapter does: a logit differs by {report['difference']:.2g}, and the adapter "
+            f"itself changes a logit by {report['effect']:.2g}"
         )
     return report
 
@@ -76,7 +78,7 @@ def _logits(hf: Any, model: Model) -> list[torch.Tensor]:
 
 
 def _read(task: dict[str, Any]) -> None:
-    """What the fresh process does."""
+    """Load the export and write its logits; run by the fresh process."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

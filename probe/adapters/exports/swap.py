@@ -1,4 +1,4 @@
-"""Adapters that follow one another on a model without building anything anew: a shell of zeros, and what is put in."""
+"""Swaps adapters on a model quickly: an empty LoRA is attached once, and its weights are exchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from probe.adapters.exports.attach import Adapter, block_of, check_fits
 from probe.adapters.quiet import quiet_peft
-from probe.adapters.training.plan import detach, linear_layers
-from probe.models import Model
+from probe.adapters.training.plan import detach, linear_layers, lora_config
+from probe.models import Model, seeded
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -20,18 +19,19 @@ _NAME = "shell"
 
 
 class Shell:
-    """A LoRA on every linear layer of every block, made by :func:`shell`; empty, it adds nothing."""
+    """A LoRA on every linear layer of every block, made by :func:`shell`; while empty, it adds nothing."""
 
     def __init__(self, model: Model, wrapped: "PeftModel") -> None:
         self._model, self._wrapped = model, wrapped
 
     def swap(self, adapter: Adapter | str | Path | None) -> None:
-        """Put an adapter in the place of the one that is there; None leaves the model as it was.
+        """Replace the current adapter.
 
-        It may have any rank, and LoRAs on some layers only: the others are zero then.
+        Args:
+            adapter: of any rank, on all linear layers or some; None leaves the shell empty.
 
         Raises:
-            ProbeError: if there is no adapter, or it is not for this model.
+            ProbeError: if the folder holds no adapter, or it does not fit the model.
         """
         if adapter is None:
             self._empty()
@@ -56,23 +56,17 @@ class Shell:
 
 @contextmanager
 def shell(model: Model, rank: int = 8) -> Iterator[Shell]:
-    """Put an empty shell on a model for a block; afterwards the model is as it was, bit for bit.
+    """Put an empty shell on a model for a block; afterwards the model is as before, bit for bit.
 
     Args:
-        rank: room that is made; an adapter of a higher one makes more.
+        model: the model.
+        rank: rank of the shell; it grows when an adapter of a higher rank is put in.
     """
-    from peft import LoraConfig, PeftModel  # slow to import
+    from peft import PeftModel  # slow to import
 
-    names = linear_layers(model, range(model.n_layers))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        target_modules=names,
-        fan_in_fan_out=isinstance(model.hf.get_submodule(names[0]), Conv1D),
-        task_type="CAUSAL_LM",
-    )
-    with quiet_peft():
-        wrapped = PeftModel(model.hf, config, adapter_name=_NAME)  # B begins at zero
+    config = lora_config(model, linear_layers(model, range(model.n_layers)), rank=rank, alpha=rank)
+    with quiet_peft(), seeded(0, model.device):
+        wrapped = PeftModel(model.hf, config, adapter_name=_NAME)  # its B is zero
     try:
         wrapped.requires_grad_(False).eval()
         yield Shell(model, wrapped)

@@ -1,1 +1,1 @@
-"""SAEs of thousands of latents: read from disk, trained, and inserted into a model."""
+"""SAEs: ``folders`` reads and writes them, ``train`` trains them, ``insertion`` puts them into a model."""

@@ -1,7 +1,7 @@
-"""What an SAE is made to do inside a model: its reconstruction in place of a state, or changes of chosen latents.
+"""SAEs inside a model: the reconstruction in place of the state, noise as a control, or changes of chosen latents.
 
-Each is a function from the state to a new one, for :func:`inserted` or for :func:`probe.edit` at a site. All but
-``Replace`` and ``Noise`` keep what the SAE does not explain, so that only the latents named are changed.
+Each is a function from a state to a new state, for :func:`inserted` or for :func:`probe.edit` at a site. ``Ablate`` and
+``Boost`` keep the part of the state that the SAE does not reconstruct, so that only the chosen latents change.
 """
 
 from abc import ABC, abstractmethod
@@ -21,30 +21,34 @@ from probe.models import Model, Site
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-#: How many times the median a state must be to be an outlier; the same as of a harvest.
+#: A state longer than this many times the median is an outlier, here as in a harvest.
 OUTLIER = 10.0
 State = Float[Tensor, "batch pos d_model"]
 
 
 @dataclass(frozen=True)
 class Insertion(ABC):
-    """A change of the state at an SAE's site."""
+    """A change of the state at an SAE's site.
+
+    Attributes:
+        sae: the SAE.
+    """
 
     sae: "SAE[Any]"
 
     @abstractmethod
     def __call__(self, state: State, /) -> State:
-        """The new state."""
+        """The new state, from the state at the site."""
 
 
 @dataclass(frozen=True)
 class Replace(Insertion):
-    """The reconstruction in the state's place.
+    """The SAE's reconstruction in place of the state.
 
     Attributes:
-        through: whether gradients cross the SAE. Resa's published code stops them there, so that no layer at or below
-            the site can learn.
-        keep_error: add what the SAE does not explain, as a constant: nothing changes but the gradient's way.
+        through: whether gradients pass through the SAE. Resa's published code stops them there, so that no layer at or
+            below the site can learn.
+        keep_error: add the reconstruction error as a constant: the state is unchanged, and only gradients differ.
     """
 
     through: bool = True
@@ -58,10 +62,12 @@ class Replace(Insertion):
 
 @dataclass(frozen=True)
 class Noise(Insertion):
-    """The state plus noise that is, token by token, as long as the SAE's error: the control that a claim must beat.
+    """The state plus random noise with the norm of the SAE's error at each token: the control for ``Replace``.
 
     Attributes:
-        seed: draws the noise, the same at every pass of a shape; None draws it anew from torch's own state.
+        seed: seeds the noise, which is then the same in every pass over the same shape; None takes new noise from
+            torch's global generator in each pass.
+        through: whether gradients pass through.
     """
 
     seed: int | None = None
@@ -71,14 +77,18 @@ class Noise(Insertion):
         with torch.no_grad():
             error = state.float() - self.sae(state.to(self.sae.dtype)).float()
             generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-            drawn = torch.randn(state.shape, generator=generator).to(error)
-            noise = torch.nn.functional.normalize(drawn, dim=-1) * error.norm(dim=-1, keepdim=True)
+            direction = torch.randn(state.shape, generator=generator).to(error)
+            noise = torch.nn.functional.normalize(direction, dim=-1) * error.norm(dim=-1, keepdim=True)
         return (state if self.through else state.detach()) + noise.to(state.dtype)
 
 
 @dataclass(frozen=True)
 class Ablate(Insertion):
-    """Chosen latents are switched off."""
+    """The state with chosen latents set to zero.
+
+    Attributes:
+        latents: their numbers.
+    """
 
     latents: tuple[int, ...]
 
@@ -88,7 +98,12 @@ class Ablate(Insertion):
 
 @dataclass(frozen=True)
 class Boost(Insertion):
-    """Chosen latents are raised to at least ``value``, one for all or one each, in the units of the SAE's latents."""
+    """The state with chosen latents raised to at least a value.
+
+    Attributes:
+        latents: their numbers.
+        value: one activation for all latents, or one for each, in the SAE's units.
+    """
 
     latents: tuple[int, ...]
     value: float | tuple[float, ...]
@@ -98,7 +113,7 @@ class Boost(Insertion):
 
 
 def _with_latents(sae: "SAE[Any]", state: State, latents: Sequence[int], change: Any) -> State:
-    """The state with some latents changed; what it has beside them stays."""
+    """The state with some latents changed and everything else kept."""
     acts = sae.encode(state.to(sae.dtype))
     wanted = acts.clone()
     wanted[..., list(latents)] = change(acts[..., list(latents)])
@@ -106,15 +121,19 @@ def _with_latents(sae: "SAE[Any]", state: State, latents: Sequence[int], change:
 
 
 def ordinary_tokens(model: Model) -> Selection:
-    """Every token but the special ones, which carry outlier states that an SAE was never trained on."""
+    """All tokens except special tokens, whose states are outliers that SAEs are not trained on."""
     return Tokens(window=(0, None)) - Tokens(ids=sorted(model.tokenizer.all_special_ids))
 
 
 def outliers(state: State, texts: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-    """Tokens that are :data:`OUTLIER` times as long as the median of their text: attention sinks, most of them.
+    """Find tokens whose state is :data:`OUTLIER` times as long as the median of their text, mostly attention sinks.
 
     Args:
-        texts: which text each token belongs to; negative at padding.
+        state: the states.
+        texts: number of the text that each token belongs to; negative at padding.
+
+    Returns:
+        True at outliers; never at padding.
     """
     length, found = state.detach().float().norm(dim=-1), torch.zeros_like(texts, dtype=torch.bool)
     for text in texts.unique().tolist():
@@ -133,17 +152,20 @@ def inserted(
     tokens: Tokens | Selection | Bool[Tensor, "batch pos"] | None = None,
     texts: Int[Tensor, "batch pos"] | None = None,
 ) -> Iterator[None]:
-    """Insert an SAE for the passes inside the block; afterwards the model is what it was, bit for bit.
+    """Insert an SAE for the forward passes inside a block; afterwards the model is as before, bit for bit.
 
     Args:
-        site: None takes the SAE's own.
-        tokens: where; None takes :func:`ordinary_tokens`. Booleans are for passes of one shape alone, whose attention
-            mask may then be any.
-        texts: with booleans, which text each token belongs to, negative at padding: :func:`outliers` of a text are left
-            alone then. An SAE was never trained on them, and what is put in a sink's place breaks every later token.
+        model: the model.
+        insertion: the change of the state.
+        site: where it is applied; None takes the SAE's own site.
+        tokens: the tokens that it is applied to; None takes :func:`ordinary_tokens`. A boolean mask fits passes of its
+            own shape only, which may have any attention mask.
+        texts: with a mask, the number of the text that each token belongs to, negative at padding. :func:`outliers` of
+            each text are then left unchanged: SAEs are not trained on them, and replacing an attention sink breaks
+            every later token.
 
     Raises:
-        ProbeError: if the model has no such site, or of another width.
+        ProbeError: if the model has no such site, or its width there differs from the SAE's.
     """
     where = site_of(insertion.sae) if site is None else Site.parse(site)
     if isinstance(tokens, Tensor):
@@ -155,7 +177,7 @@ def inserted(
         change = Apply(there)
     else:
         change = Apply(insertion, tokens=ordinary_tokens(model) if tokens is None else tokens)
-    # Where gradients stop they stop at every token, also at those that are left alone.
+    # A stopped gradient stops at every token, also at those that are not changed.
     stop = [] if getattr(insertion, "through", True) else [Apply(Tensor.detach)]
     with edit(model, {where: [*stop, change]}):
         yield

@@ -1,4 +1,4 @@
-"""Ordinary SAEs, of thousands of latents, on the token activations of a harvest; SAELens trains them."""
+"""Trains ordinary SAEs on token activations with SAELens, and measures how well an SAE reconstructs states."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from probe.adapters.training.objective import kl, with_insertion
 from probe.adapters.training.packing import Example, pack
 from probe.errors import ProbeError
 from probe.hooks import capture
-from probe.models import Model, Site
+from probe.models import Model, Site, seeded
 from probe.taxonomy import for_inference, train_with_saelens
 
 if TYPE_CHECKING:
@@ -33,56 +33,66 @@ def train_sae(
     device: str = "cpu",
     progress: bool = False,
 ) -> "SAE[Any]":
-    """Train a top-k SAE with SAELens' trainer and its auxiliary loss for dead latents.
+    """Train a top-k SAE (2406.04093) with SAELens' trainer and its auxiliary loss for dead latents.
 
     Args:
-        store: of ``harvest(..., unit="token", folder=...)``; outlier tokens are left out already. Or batches without
-            end, of states that were gathered otherwise.
-        site: one of the store's; where the states are from.
-        latents: how many.
-        k: how many are active at a token.
+        store: what ``harvest(..., unit="token", folder=...)`` returns, which leaves outlier tokens out; or an endless
+            iterator of batches of states, ``[batch_size, d_model]`` each.
+        site: the site of the states; with a store, one of its sites.
+        latents: number of latents.
+        k: number of latents that are active at a token.
+        steps: training steps.
+        batch_size: tokens in a step.
+        lr: highest learning rate.
+        seed: seeds the weights and the order of the tokens.
+        device: where the SAE is trained.
+        progress: show a bar.
 
     Returns:
-        As SAELens loads it for inference, its decoder's rows of length one, in float32 and frozen.
+        The SAE as SAELens loads it for inference: float32, frozen, with decoder rows of length one.
 
     Raises:
-        ProbeError: if the site was not harvested, or k is more than there are latents.
+        ProbeError: if the site was not harvested, or ``k`` is not between 1 and ``latents``.
     """
     from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
     if not 1 <= k <= latents:
-        raise ProbeError(f"k is {k} of {latents} latents: give from 1 to as many as there are")
+        raise ProbeError(f"k is {k} of {latents} latents: give a number from 1 to {latents}")
     site = Site.parse(site)
     provider = store.batches(site, batch_size, seed) if isinstance(store, ActivationStore) else store
     first = next(provider)
-    torch.manual_seed(seed)
-    config = TopKTrainingSAEConfig(d_in=first.shape[1], d_sae=latents, k=k, device=device)
-    sae = TopKTrainingSAE(config)
-    with torch.no_grad():
-        sae.b_dec.copy_(first.mean(0))  # so that the SAE explains what varies
-    train_with_saelens(
-        sae,
-        (batch.to(device) for batch in provider),
-        steps,
-        batch_size,
-        lr=lr,
-        device=device,
-        progress=f"SAE at {site}" if progress else None,
-    )
+    with seeded(seed, device):
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=first.shape[1], d_sae=latents, k=k, device=device))
+        with torch.no_grad():
+            sae.b_dec.copy_(first.mean(0))  # so that latents need not encode the mean
+        train_with_saelens(
+            sae,
+            (batch.to(device) for batch in provider),
+            steps,
+            batch_size,
+            lr=lr,
+            device=device,
+            progress=f"SAE at {site}" if progress else None,
+        )
     made = for_inference(sae)
-    made.cfg.rescale_acts_by_decoder_norm = False  # rows are of length one now: nothing is left to rescale by
+    made.cfg.rescale_acts_by_decoder_norm = False  # decoder rows have length one now
     made.cfg.metadata = SAEMetadata(hook_name=site.lens)
     return made.eval()
 
 
 @torch.no_grad()
 def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str, float]:
-    """How well an SAE stands in for a model's states, at tokens that are neither special nor outliers.
+    """Measure how well an SAE reconstructs a model's states, at tokens that are neither special nor outliers.
+
+    Args:
+        model: the model.
+        sae: the SAE.
+        texts: texts that the SAE was not trained on.
 
     Returns:
-        ``variance_explained``; ``kl``, in nats a token, of the model with the SAE inserted from the model without;
-        ``l0``, latents active at a token; ``dead``, the share of latents that no token activates.
+        ``variance_explained``; ``kl``, KL(model ‖ model with the SAE inserted) in nats a token; ``l0``, active latents
+        at a token; ``dead``, the share of latents that no token activates.
     """
     site, kls, errors, states, active = site_of(sae), [], [], [], []
     special = torch.tensor(sorted(model.tokenizer.all_special_ids), device=model.device)

@@ -1,1 +1,1 @@
-"""Training a LoRA through an SAE: plan, objective, packed texts, and the loop."""
+"""Training a LoRA: ``plan`` (which layers), ``objective`` (the loss), ``packing`` (texts), ``tune`` (the loop)."""

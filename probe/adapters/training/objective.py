@@ -1,14 +1,14 @@
-"""What an adapter is trained for: whose predictions it must reach, and what is in its way while it learns.
+"""What an adapter is trained for: which predictions or states it has to reach, and what is inserted meanwhile.
 
-Resa (2506.09967) puts a frozen SAE's reconstruction in place of a block's output and has the adapter make up for the
-damage (Chen et al., 2501.19406, from whom the loss is, keep the SAE afterwards). Its published code lets no gradient
-cross the SAE, so that only layers above it learn. The others say what they want: a named behaviour, another model's
-predictions, or chosen latents.
+Resa (2506.09967) puts a frozen SAE's reconstruction in place of a block's output and trains the adapter to repair the
+damage; the SAE is removed afterwards. The loss is that of Chen et al. (2501.19406), who keep the SAE. Resa's published
+code stops the gradient at the SAE, so only the layers above it learn. The other objectives have a target of their own:
+a raised latent, another model's predictions, or another model's latents.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,43 +27,48 @@ from probe.models import Model, Site
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-#: What each objective wants.
+#: The objectives by name, each with its target.
 OBJECTIVES = {
-    "resa": "the base model's own predictions, with an SAE's reconstruction in the way that is taken out afterwards",
-    "chen": "the same, and the SAE stays",
+    "resa": "the base model's own predictions while an SAE's reconstruction is inserted, which is removed afterwards",
+    "chen": "the same, and the SAE stays in the model",
     "steer-distil": "the predictions of the base model with chosen latents raised, and its state at the SAE's site",
     "source-distil": "another model's predictions",
     "feature-match": "another model's latents, or the base model's own raised, at the SAE's site",
     "ce": "the texts themselves",
 }
-#: What stands where the SAE would, for the objectives that insert one; the first is the real thing.
+#: What can be inserted at the SAE's site: the SAE, or a control in its place.
 INSERTS = ("sae", "noise", "random-sae", "shuffled-decoder", "nothing")
-_INSERTING = ("resa", "chen")
+#: Objectives that insert something while the adapter is trained.
+INSERTING = ("resa", "chen")
+#: Objectives that need chosen latents and reach only the blocks up to the SAE's site.
+ON_LATENTS = ("steer-distil", "feature-match")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Objective:
     """A loss over packed texts.
 
     Args:
         name: one of :data:`OBJECTIVES`.
-        sae: frozen; None for those that need none.
-        insert: one of :data:`INSERTS`.
-        through: whether gradients cross what is inserted.
-        latents, value: which latents are raised to what; of feature-match, which are compared.
-        source: the other model.
-        match: of steer-distil, how much the state at the SAE's site counts beside the predictions: its squared distance
-            from the steered state, relative to that state. With predictions alone an adapter finds other ways to them,
-            and ablating the latents takes nothing back.
-        seed: draws random and shuffled SAEs.
+        sae: the frozen SAE; None for ``ce`` and ``source-distil``.
+        insert: one of :data:`INSERTS`; only ``resa`` and ``chen`` insert anything.
+        through: whether gradients pass through what is inserted.
+        latents: the latents that are raised (``steer-distil``) or compared (``feature-match``).
+        value: the activation to which they are raised, in the SAE's units.
+        source: the other model, for ``source-distil`` and ``feature-match``.
+        match: weight of the state at the SAE's site in ``steer-distil``, beside the predictions: its squared distance
+            from the steered state, relative to that state. With predictions alone an adapter finds another way to
+            them, and ablating the latents does not undo the effect.
+        seed: seeds random and shuffled SAEs.
 
     Raises:
-        ProbeError: for an unknown name, or where something is missing.
+        ProbeError: for an unknown name, or if the objective needs something that is missing.
     """
 
     name: str
     sae: "SAE[Any] | None" = None
     insert: str = "sae"
+    _: KW_ONLY
     through: bool = True
     latents: tuple[int, ...] = ()
     value: float = 0.0
@@ -77,7 +82,7 @@ class Objective:
                 raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (of: {', '.join(known)})")
         missing = {
             "an SAE": self.sae is None and self.name not in ("ce", "source-distil"),
-            "latents": not self.latents and self.name in ("steer-distil", "feature-match"),
+            "latents": not self.latents and self.name in ON_LATENTS,
             "a source model": self.source is None and self.name == "source-distil",
         }
         if self.match < 0:
@@ -85,27 +90,37 @@ class Objective:
         if lacks := [what for what, is_missing in missing.items() if is_missing]:
             raise ProbeError(f"the objective {self.name} needs {' and '.join(lacks)}")
 
+    def __repr__(self) -> str:
+        insert = f", insert={self.insert!r}" if self.name in INSERTING else ""
+        return f"Objective({self.name!r}{'' if self.site is None else f', SAE at {self.site}'}{insert})"
+
     @property
     def site(self) -> Site | None:
-        """Where the SAE is."""
+        """The site of the SAE; None without an SAE."""
         return None if self.sae is None else site_of(self.sae)
 
     @property
     def inserts(self) -> Insertion | None:
-        """What is in the student's way."""
-        if self.name not in _INSERTING or self.insert == "nothing" or self.sae is None:
+        """What is inserted while the adapter is trained; None if nothing is."""
+        if self.name not in INSERTING or self.insert == "nothing" or self.sae is None:
             return None
         if self.insert == "noise":
-            return Noise(self.sae, through=self.through)  # another at every step
+            return Noise(self.sae, through=self.through)  # new noise at every step
         changed = {"random-sae": random_sae, "shuffled-decoder": shuffled_decoder}.get(self.insert)
         return Replace(self.sae if changed is None else changed(self.sae, self.seed), self.through)
 
-    def losses(self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed) -> Tensor:
-        """The loss of each token that counts, ``[counted]``, in nats (of feature-match, squared error).
+    def losses(
+        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
+    ) -> Float[Tensor, " counted"]:
+        """The loss at each token that counts.
 
         Args:
-            model: with the adapter on.
-            plain: takes the adapter off for a block.
+            model: the model with the adapter on.
+            plain: gives a context in which the adapter is off.
+            batch: packed texts.
+
+        Returns:
+            One value for each counted token: nats, or squared error for ``feature-match``.
         """
         if self.name == "ce":
             return F.cross_entropy(batch.logits(model), batch.targets, reduction="none")
@@ -127,7 +142,7 @@ class Objective:
 
     @property
     def _boost(self) -> Boost | None:
-        if self.name not in ("steer-distil", "feature-match") or self.sae is None or self.source is not None:
+        if self.name not in ON_LATENTS or self.sae is None or self.source is not None:
             return None
         return Boost(self.sae, self.latents, self.value)
 
@@ -141,8 +156,8 @@ class Objective:
         return kl(teacher, logits) + self.match * apart
 
     def _state_and_logits(self, model: Model, batch: Packed) -> tuple[Tensor, Tensor]:
-        """The state at the SAE's site, in float32, and the logits, at each place that counts."""
-        site = site_of(self.sae) if self.sae is not None else None
+        """The float32 state at the SAE's site, and the logits, at each counted place."""
+        site = self.site
         assert site is not None
         with capture(model, site, grad=True, stop=False) as acts:
             logits = batch.logits(model)
@@ -158,7 +173,7 @@ class Objective:
         return (self._latents(model, batch) - wanted).square().mean(-1)
 
     def _latents(self, model: Model, batch: Packed) -> Float[Tensor, "counted latents"]:
-        """Before their activation, so that one which is silent can be told to rise."""
+        """The chosen latents before their activation function, so that a silent latent has a gradient, too."""
         sae: Any = self.sae
         some = list(self.latents)
         state = self._state_and_logits(model, batch)[0].to(sae.dtype)
@@ -166,7 +181,12 @@ class Objective:
 
 
 def kl(teacher: Float[Tensor, "*n vocab"], student: Float[Tensor, "*n other"]) -> Float[Tensor, "*n"]:
-    """KL of the student's distribution from the teacher's, in nats; embeddings may be padded differently."""
+    """KL(teacher ‖ student) at each place, in nats.
+
+    Args:
+        teacher: logits.
+        student: logits; where one of the two has more columns (padded embeddings), the excess is cut off.
+    """
     vocab = min(teacher.shape[-1], student.shape[-1])
     log_p, log_q = (logits[..., :vocab].float().log_softmax(-1) for logits in (teacher, student))
     return (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -174,7 +194,7 @@ def kl(teacher: Float[Tensor, "*n vocab"], student: Float[Tensor, "*n other"]) -
 
 @contextmanager
 def with_insertion(model: Model, insertion: Insertion | None, batch: Packed) -> Iterator[None]:
-    """Something inserted at the tokens of packed texts that are neither special nor outliers, or nothing."""
+    """Insert something at the tokens of packed texts that are neither special nor outliers; None inserts nothing."""
     if insertion is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Texts packed into rows: several to a row, none of which sees another."""
+"""Several texts packed into one row, each of which attends to itself alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Example:
     """One text to train on.
 
     Attributes:
-        ids: all of its tokens.
-        start: from which on they count; those before are a prompt.
+        ids: all of its token ids.
+        start: index of the first token that counts; the tokens before it are a prompt.
     """
 
     ids: tuple[int, ...]
@@ -27,19 +27,19 @@ class Example:
 
     @property
     def counted(self) -> int:
-        """How many of its tokens count; nothing predicts the first of a text."""
+        """The number of tokens that count; the first token of a text never does, since nothing predicts it."""
         return len(self.ids) - max(self.start, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Packed:
     """Rows of examples.
 
     Attributes:
-        ids: ``[rows, pos]``.
-        segment: which example each token belongs to; −1 at padding.
-        positions: of each token in its example.
-        counts: where the next token belongs to the same example and counts, ``[rows, pos]``.
+        ids: token ids.
+        segment: number of the example that each token belongs to; −1 at padding.
+        positions: index of each token in its example.
+        counts: True where the next token belongs to the same example and counts.
     """
 
     ids: Int[Tensor, "rows pos"]
@@ -47,13 +47,16 @@ class Packed:
     positions: Int[Tensor, "rows pos"]
     counts: Bool[Tensor, "rows pos"]
 
+    def __repr__(self) -> str:
+        return f"Packed({self.ids.shape[0]} rows of {self.ids.shape[1]} tokens, {int(self.counts.sum())} counted)"
+
     @property
     def targets(self) -> Int[Tensor, " counted"]:
-        """The token after each place that counts."""
+        """The token after each counted place."""
         return self.ids.roll(-1, 1)[self.counts]
 
     def logits(self, model: Model) -> Float[Tensor, "counted vocab"]:
-        """What a model predicts at each place that counts, in float32."""
+        """A model's logits at each counted place, in float32."""
         out = model.hf(
             input_ids=self.ids, attention_mask=self._masks(model), position_ids=self.positions, use_cache=False
         )
@@ -62,16 +65,18 @@ class Packed:
     def _masks(self, model: Model) -> Tensor | dict[str, Tensor]:
         column = torch.arange(self.ids.shape[1], device=self.ids.device)
         back = column[:, None] - column
-        # A padded query sees its like, so that no row of the softmax is empty.
+        # Padding attends to padding, so that no row of the softmax is empty.
         seen = (self.segment[:, :, None] == self.segment[:, None, :]) & (back >= 0)
         return additive_masks(model, seen, back.expand_as(seen))
 
 
 def pack(model: Model, examples: Sequence[Example], length: int) -> Packed:
-    """Put examples into rows of up to ``length`` tokens, each where it first fits; a longer one has a row of its own.
+    """Pack examples into rows of at most ``length`` tokens.
 
     Args:
-        model: its padding token and device are taken.
+        model: gives the padding token and the device.
+        examples: the texts; the longest is placed first, each in the first row that has room.
+        length: tokens in a row; a longer example gets a row to itself.
     """
     rows: list[list[int]] = []
     room: list[int] = []
@@ -100,9 +105,11 @@ def pack(model: Model, examples: Sequence[Example], length: int) -> Packed:
 
 
 def examples_of(model: Model, traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Example]:
-    """Traces behind the model's own prompt, which does not count; those that ended have the end token.
+    """Turn traces into training texts, each after the model's own prompt, which does not count.
 
     Args:
+        model: gives the prompt and the end token, which is appended to every trace that is not truncated.
+        traces: rollouts.
         problems: the problem of each trace, in the same order.
     """
     found = []

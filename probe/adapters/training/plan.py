@@ -1,41 +1,42 @@
-"""Which layers get a LoRA, and the proof that each of its tensors can learn."""
+"""Which linear layers get a LoRA, putting it on a model and off again, and a check that each of its tensors learns."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from probe.adapters.quiet import quiet_peft
-from probe.adapters.training.objective import Objective
+from probe.adapters.training.objective import ON_LATENTS, Objective
 from probe.adapters.training.packing import Packed
 from probe.config import check_above_zero, check_least
 from probe.errors import ProbeError
-from probe.models import Model
+from probe.models import Model, seeded
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 
 @dataclass(frozen=True)
 class AdapterPlan:
-    """A LoRA on all linear layers of some blocks.
+    """Where a LoRA is put and how large it is.
 
     Raises:
-        ProbeError: if a setting makes no sense.
+        ProbeError: if a setting is out of range.
     """
 
     layers: tuple[int, ...] = ()
-    """0-based blocks; without any, all that the objective can reach."""
+    """0-based blocks that get a LoRA; empty takes all blocks that the objective's gradient reaches."""
     rank: int = 8
+    """Rank of the LoRA on each linear layer."""
     alpha: float = 16.0
-    """What it adds is scaled by alpha / rank."""
+    """The LoRA's output is multiplied by alpha / rank."""
     dropout: float = 0.0
+    """Dropout on the LoRA's input during training, from 0 to 1."""
     modules: tuple[str, ...] = ()
-    """Names of linear layers, as ``q_proj``; without any, all of a block."""
+    """Names of the linear layers that get a LoRA, such as ``q_proj``; empty takes all linear layers of a block."""
 
     def __post_init__(self) -> None:
         check_least("plan", self, rank=1)
@@ -43,41 +44,65 @@ class AdapterPlan:
 
 
 def reachable(model: Model, objective: Objective) -> tuple[int, ...]:
-    """The blocks that an objective is about: those above a site where its gradient stops, those up to one it reads."""
+    """The blocks that the gradient of an objective reaches.
+
+    These are the blocks above a site at which the gradient stops, the blocks up to a site whose state is the target,
+    and otherwise all blocks.
+    """
     every = tuple(range(model.n_layers))
     site = objective.site
     if site is None or site.layer is None:
         return every
-    if objective.name in ("feature-match", "steer-distil"):
+    if objective.name in ON_LATENTS:
         return every[: site.layer + (site.kind != "resid_pre")]
     if objective.inserts is not None and not objective.through:
         return every[site.layer + 1 :]
     return every
 
 
+def lora_config(model: Model, names: Sequence[str], *, rank: int, alpha: float, dropout: float = 0.0) -> "LoraConfig":
+    """PEFT's settings for a LoRA on some linear layers.
+
+    Args:
+        model: the model that gets the LoRA.
+        names: full names of the layers, from :func:`linear_layers`.
+        rank: of each LoRA.
+        alpha: the output is multiplied by alpha / rank.
+        dropout: on the input during training.
+    """
+    from peft import LoraConfig  # slow to import
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # PEFT takes any number
+        lora_dropout=dropout,
+        target_modules=list(names),
+        fan_in_fan_out=isinstance(model.hf.get_submodule(names[0]), Conv1D),
+        task_type="CAUSAL_LM",
+    )
+
+
 @contextmanager
 def adapted(model: Model, plan: AdapterPlan, objective: Objective, *, seed: int) -> Iterator["PeftModel"]:
-    """A fresh LoRA on a model; afterwards the model is as it was, bit for bit.
+    """Put an untrained LoRA on a model for a block; afterwards the model is as before, bit for bit.
+
+    Args:
+        model: the model that gets the LoRA.
+        plan: where the LoRA goes.
+        objective: decides the blocks where the plan names none.
+        seed: seeds the LoRA's first weights.
 
     Raises:
-        ProbeError: if there is no such block or linear layer.
+        ProbeError: if the model has no such block or linear layer.
     """
-    from peft import LoraConfig, get_peft_model  # slow to import
+    from peft import get_peft_model  # slow to import
 
     layers = plan.layers or reachable(model, objective)
     if wrong := [layer for layer in layers if not 0 <= layer < model.n_layers]:
         raise ProbeError(f"plan.layers has {wrong[0]}; {model.name} has blocks 0 to {model.n_layers - 1}")
     names = linear_layers(model, layers, plan.modules)
-    torch.manual_seed(seed)
-    config = LoraConfig(
-        r=plan.rank,
-        lora_alpha=plan.alpha,  # pyright: ignore[reportArgumentType]  # PEFT takes any number
-        lora_dropout=plan.dropout,
-        target_modules=names,
-        fan_in_fan_out=isinstance(model.hf.get_submodule(names[0]), Conv1D),
-        task_type="CAUSAL_LM",
-    )
-    with quiet_peft():
+    config = lora_config(model, names, rank=plan.rank, alpha=plan.alpha, dropout=plan.dropout)
+    with quiet_peft(), seeded(seed, model.device):
         wrapped = get_peft_model(model.hf, config)
     try:
         yield wrapped
@@ -86,7 +111,7 @@ def adapted(model: Model, plan: AdapterPlan, objective: Objective, *, seed: int)
 
 
 def detach(model: Model, wrapped: "PeftModel") -> None:
-    """Take every adapter off."""
+    """Take every adapter off a model and freeze it."""
     wrapped.unload()
     if hasattr(model.hf, "peft_config"):
         del model.hf.peft_config
@@ -94,10 +119,15 @@ def detach(model: Model, wrapped: "PeftModel") -> None:
 
 
 def linear_layers(model: Model, layers: Sequence[int], modules: Sequence[str] = ()) -> list[str]:
-    """Full names of the linear layers of some blocks.
+    """Full names of the linear layers in some blocks.
+
+    Args:
+        model: the model.
+        layers: 0-based blocks.
+        modules: last parts of the names to keep, such as ``q_proj``; empty keeps all.
 
     Raises:
-        ProbeError: if a block has no linear layer of a name.
+        ProbeError: if a block has no linear layer of such a name.
     """
     paths = {id(module): name for name, module in model.hf.named_modules()}
     found, known = [], set()
@@ -115,12 +145,13 @@ def linear_layers(model: Model, layers: Sequence[int], modules: Sequence[str] = 
 
 
 def prove_alive(model: Model, wrapped: "PeftModel", objective: Objective, batch: Packed) -> None:
-    """One backward pass, by which every tensor that is trained must get a gradient.
+    """Check with one backward pass that every trainable tensor gets a gradient.
 
     Raises:
         ProbeError: naming the blocks whose tensors get none.
     """
-    objective.losses(model, wrapped.disable_adapter, batch).sum().backward()
+    with seeded(0, model.device):
+        objective.losses(model, wrapped.disable_adapter, batch).sum().backward()
     dead = [name for name, tensor in trained(wrapped).items() if tensor.grad is None]
     wrapped.zero_grad(set_to_none=True)
     if dead:
@@ -133,5 +164,5 @@ def prove_alive(model: Model, wrapped: "PeftModel", objective: Objective, batch:
 
 
 def trained(wrapped: "PeftModel") -> dict[str, Any]:
-    """The tensors of a LoRA by name."""
+    """The trainable tensors of a LoRA by name."""
     return {name: tensor for name, tensor in wrapped.named_parameters() if tensor.requires_grad}

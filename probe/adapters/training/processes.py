@@ -1,55 +1,70 @@
-"""Training in one process or in several: who does what of a step, and how they agree on its gradient.
+"""Training in one process or in several: which texts of a step each process takes, and how gradients are summed.
 
-Several are started by ``torchrun`` or ``accelerate launch``. Each takes every n-th text of a step; gradients are summed
-and divided by the number of tokens of all, so that what is learned does not depend on how many there are.
+``torchrun`` or ``accelerate launch`` starts several. Each takes every n-th text of a step. Gradients are summed and
+divided by the number of tokens in all processes, so the result does not depend on the number of processes.
 """
 
 import os
 from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Item = TypeVar("Item")
 
 
+def launched() -> "Accelerator | None":
+    """The accelerator of a program that ``torchrun`` or ``accelerate launch`` started in several processes.
+
+    Returns:
+        None in a program that runs alone.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
 class Processes:
-    """The processes that train together; made by :func:`processes`.
+    """The processes that train one adapter together.
+
+    Args:
+        accelerator: connects them; None for one process.
 
     Attributes:
-        rank: of this one.
-        count: how many there are.
+        rank: number of this process, from 0.
+        count: number of processes.
     """
 
-    def __init__(self) -> None:
-        self.rank, self.count, self._state = 0, 1, None
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import PartialState
-
-            self._state = PartialState(cpu=not torch.cuda.is_available())
-            self.rank, self.count = self._state.process_index, self._state.num_processes
+    def __init__(self, accelerator: "Accelerator | None" = None) -> None:
+        self._accelerator: Any = accelerator
+        self.rank: int = 0 if accelerator is None else accelerator.process_index
+        self.count: int = 1 if accelerator is None else accelerator.num_processes
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """What this process does of a list."""
+        """The items that this process works on."""
         return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Until all are here."""
-        if self._state is not None:
-            self._state.wait_for_everyone()
+        """Wait until every process has come to this call."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
 
     def total(self, value: float) -> float:
-        """The sum of a number over all."""
+        """The sum of a number over all processes."""
         return float(self._summed(torch.tensor([value], dtype=torch.float64)))
 
     def sum_gradients(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give every tensor the sum of its gradients over all; one that has none counts as zero."""
+        """Replace the gradient of each tensor by its sum over all processes; a missing gradient counts as zero."""
         if self.count == 1:
             return
         tensors = list(tensors)
@@ -61,14 +76,4 @@ class Processes:
     def _summed(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.count == 1:
             return tensor
-        from accelerate.utils import reduce
-
-        where: Any = self._state
-        made: Any = reduce(tensor.to(where.device), reduction="sum")
-        return made.to(tensor.device)
-
-
-@cache
-def processes() -> Processes:
-    """Those of this start of the program."""
-    return Processes()
+        return self._accelerator.reduce(tensor.to(self._accelerator.device), reduction="sum").to(tensor.device)

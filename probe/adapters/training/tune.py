@@ -1,6 +1,5 @@
-"""SAE-tuning: a LoRA trained on packed texts, which may be broken off at any step and goes on as if it had not been."""
+"""SAE-tuning: trains a LoRA on packed texts; interrupted training resumes and gives the same adapter, bit for bit."""
 
-import resource
 import shutil
 import sys
 import time
@@ -17,17 +16,18 @@ from probe.adapters.exports.fingerprint import fingerprint
 from probe.adapters.training.objective import Objective
 from probe.adapters.training.packing import Example, Packed, pack
 from probe.adapters.training.plan import AdapterPlan, adapted, prove_alive, trained
-from probe.adapters.training.processes import processes
+from probe.adapters.training.processes import Processes
 from probe.config import check_above_zero, check_least
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model
+from probe.models import Model, seeded
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from peft import PeftModel
 
 CARD = "probe.json"
-"""What an adapter's folder says of it beside PEFT's own files; written last."""
+"""The file in an adapter's folder that says how it was trained; it is written last."""
 _CHECKPOINT = "checkpoint"
 
 
@@ -36,31 +36,35 @@ class TuneConfig:
     """How an adapter is trained."""
 
     steps: int = 300
+    """Most training steps."""
     batch_tokens: int = 2048
-    """Tokens that a step sees, at least; texts are whole."""
+    """Least number of tokens in a step; texts are never cut."""
     pack_to: int = 512
-    """How long the rows are into which texts are packed; the loss does not depend on it."""
+    """Length in tokens of the rows into which texts are packed; it changes memory and speed, not the loss."""
     lr: float = 1e-3
+    """Highest learning rate; it rises over the first tenth of the steps and then falls to a hundredth."""
     check_every: int = 25
-    """Steps between looks at the validation texts; each leaves a checkpoint."""
+    """Steps between two evaluations on the validation texts; each leaves a checkpoint."""
     patience: int = 4
-    """Looks without a lower validation loss after which training stops."""
+    """Evaluations without a lower validation loss after which training stops."""
     seed: int = 0
+    """Seeds the first weights, the order of the texts, dropout and noise."""
 
     def __post_init__(self) -> None:
         check_least("tune", self, steps=1, batch_tokens=1, pack_to=1, check_every=1, patience=1)
         check_above_zero("tune", self, "lr")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned:
-    """An adapter and how its training went.
+    """A trained adapter and how its training went.
 
     Attributes:
-        folder: as PEFT writes one, and ``probe.json``.
-        history: per look ``step``, ``loss`` on the validation texts, and ``train``, the mean of the steps before.
-        cost: tokens seen, forward and backward FLOPs (2 and 4 a parameter and token, of what is run), seconds, and
-            the highest memory in bytes.
+        folder: the adapter as PEFT writes it, and ``probe.json``.
+        history: for each evaluation its ``step``, the ``loss`` on the validation texts, and ``train``, the mean loss of
+            the steps before it.
+        cost: ``tokens`` seen, ``flops`` (2 forward and 4 backward for each parameter and token), ``seconds``, and
+            ``peak_memory`` in bytes where the system reports it.
     """
 
     folder: Path
@@ -69,8 +73,12 @@ class Tuned:
 
     @property
     def best(self) -> dict[str, float]:
-        """The look whose adapter was kept."""
-        return min(self.history, key=lambda look: look["loss"])
+        """The evaluation with the lowest validation loss, whose adapter was kept."""
+        return min(self.history, key=lambda check: check["loss"])
+
+    def __repr__(self) -> str:
+        first, best = self.history[0]["loss"], self.best
+        return f"Tuned({str(self.folder)!r}, validation loss {first:.4f} → {best['loss']:.4f} at step {best['step']})"
 
 
 def tune(
@@ -78,18 +86,25 @@ def tune(
     train: Sequence[Example],
     validation: Sequence[Example],
     objective: Objective,
+    *,
     folder: str | Path,
     plan: AdapterPlan | None = None,
     config: TuneConfig | None = None,
-    *,
+    accelerator: "Accelerator | None" = None,
     progress: bool = False,
 ) -> Tuned:
-    """Train an adapter; the one with the lowest loss on the validation texts is kept, which may be the one of step 0.
+    """Train an adapter and keep the one with the lowest validation loss, which may be the untrained one of step 0.
 
     Args:
-        model: as it was afterwards, bit for bit.
-        train, validation: texts, as from :func:`~probe.adapters.examples_of`.
-        folder: gets the adapter. If it holds one that was broken off, with the same settings, that goes on.
+        model: the base model; afterwards it is as before, bit for bit.
+        train: texts to train on, from :func:`~probe.adapters.examples_of` for example.
+        validation: texts by which the best step is chosen.
+        objective: the loss.
+        folder: gets the adapter. Training that was interrupted there resumes if the settings are the same.
+        plan: which layers get a LoRA; None takes the defaults.
+        config: how it is trained; None takes the defaults.
+        accelerator: shares each step among its processes; each must be given the same arguments.
+        progress: show a bar.
 
     Raises:
         ProbeError: before any step, if a tensor of the plan gets no gradient, or the folder holds another adapter.
@@ -97,36 +112,32 @@ def tune(
     plan, config, folder = plan or AdapterPlan(), config or TuneConfig(), Path(folder)
     if not train or not validation or not any(example.counted > 0 for example in validation):
         raise ProbeError("there is nothing to train on: give at least one text to train on and one to validate with")
-    told = _told(model, train, validation, objective, plan, config)
+    processes = Processes(accelerator)
+    told = _told(model, objective, plan, config, [*train, *validation])
     if (folder / CARD).exists() and read_json(folder / CARD)["key"] != told["key"]:
         raise ProbeError(f"{folder} holds another adapter: name another folder, or remove that one")
-    run = _Run(model, train, validation, objective, config, folder)
     if (folder / CARD).exists():
         return Tuned(folder, read_json(folder / "history.json"), read_json(folder / CARD)["cost"])
+    run = _Run(model, objective, config, train=train, validation=validation, folder=folder, processes=processes)
     folder.mkdir(parents=True, exist_ok=True)
     with adapted(model, plan, objective, seed=config.seed) as wrapped:
         prove_alive(model, wrapped, objective, pack(model, run.texts(0), config.pack_to))
         done = run.train(wrapped, told["key"], progress)
         run.restore_best(wrapped)
-        processes().wait()
-        cost = {**done["cost"], "peak_memory": float(_peak_memory(model))}
-        if processes().is_main:
+        processes.wait()
+        cost = {**done["cost"], **_peak_memory(model)}
+        if processes.is_main:
             wrapped.peft_config["default"].base_model_name_or_path = str(model.config.path)
             wrapped.save_pretrained(str(folder), save_embedding_layers=False)
             write_json(folder / "history.json", done["history"])
             write_json(folder / CARD, {**told, "cost": cost, "scale": 1.0})
             shutil.rmtree(folder / _CHECKPOINT, ignore_errors=True)
-        processes().wait()
+        processes.wait()
     return Tuned(folder, done["history"], cost)
 
 
 def _told(
-    model: Model,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    objective: Objective,
-    plan: AdapterPlan,
-    config: TuneConfig,
+    model: Model, objective: Objective, plan: AdapterPlan, config: TuneConfig, texts: Sequence[Example]
 ) -> dict[str, Any]:
     """What the card says of an adapter before it is trained."""
     said: dict[str, Any] = {
@@ -144,32 +155,36 @@ def _told(
             "source": None if objective.source is None else objective.source.name,
             "seed": objective.seed,
         },
-        "texts": object_hash([[[*e.ids], e.start] for e in (*train, *validation)]),
+        "texts": object_hash([[[*text.ids], text.start] for text in texts]),
     }
-    return {**said, "key": object_hash(said)}
+    # The model is told apart by its fingerprint; where it was read from is only for finding it again.
+    found_at = {name: getattr(model.config, name) for name in ("path", "revision", "prompt")}
+    return {**said, "key": object_hash(said), "model": found_at}
 
 
 class _Run:
-    """The steps, each of which hangs on its number alone: whoever begins at it does the same."""
+    """The training steps; a step depends only on its number, so training can resume at any of them."""
 
     def __init__(
         self,
         model: Model,
-        train: Sequence[Example],
-        validation: Sequence[Example],
         objective: Objective,
         config: TuneConfig,
+        *,
+        train: Sequence[Example],
+        validation: Sequence[Example],
         folder: Path,
+        processes: Processes,
     ) -> None:
         self.model, self.objective, self.config, self.folder = model, objective, config, folder
-        self.examples = train
-        parts = processes().share(_parts(validation, config.batch_tokens))
-        self.held = [pack(model, part, config.pack_to) for part in parts]
+        self.examples, self.processes = train, processes
+        parts = processes.share(_parts(validation, config.batch_tokens))
+        self.validation = [pack(model, part, config.pack_to) for part in parts]
         self.size = sum(tensor.numel() for tensor in model.hf.parameters())
         self.order: list[list[int]] = []
 
     def texts(self, step: int) -> list[Example]:
-        """Those of a step: rounds through all of them, each in an order of its own."""
+        """The texts of a step; each epoch goes through all texts in its own random order."""
         while len(self.order) <= step:
             generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + len(self.order))
             order = torch.randperm(len(self.examples), generator=generator).tolist()
@@ -179,40 +194,31 @@ class _Run:
         return [self.examples[i] for i in self.order[step]]
 
     def mine(self, step: int) -> Packed | None:
-        """What this process does of a step, if there is enough for all."""
-        share = processes().share(self.texts(step))
+        """This process's share of a step; None if no token of it counts."""
+        share = self.processes.share(self.texts(step))
         return pack(self.model, share, self.config.pack_to) if any(text.counted > 0 for text in share) else None
 
     def train(self, wrapped: "PeftModel", key: str, progress: bool) -> dict[str, Any]:
+        """Run the remaining steps and return the history and the cost."""
         config, tensors = self.config, trained(wrapped)
         optimizer = torch.optim.AdamW(tensors.values(), lr=config.lr, weight_decay=0.0)
         state = self._resume(tensors, optimizer, key)
         if state is None:
             state = {"step": 0, "history": [], "cost": dict.fromkeys(("tokens", "flops", "seconds"), 0.0), "key": key}
-            self._look(state, [], tensors, optimizer, wrapped)
-        shown = progress and processes().is_main
+            self._check(state, [], optimizer, wrapped)
+        shown = progress and self.processes.is_main
         bar = tqdm(total=config.steps, initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
         recent: list[float] = []
         began = time.perf_counter()
         while state["step"] < config.steps and not self._stale(state["history"]):
-            step = state["step"]
-            texts, batch = self.texts(step), self.mine(step)
-            # Dropout and noise, in each process another.
-            torch.manual_seed((1_000_003 * config.seed + step) * processes().count + processes().rank)
-            wrapped.train()
+            texts = self.texts(state["step"])
             optimizer.zero_grad()
-            loss = 0.0
-            if batch is not None:
-                losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
-                mine = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
-                mine.backward()
-                loss = mine.item()
-            processes().sum_gradients(tensors.values())
+            recent.append(self.processes.total(self._backward(wrapped, state["step"], texts)))
+            self.processes.sum_gradients(tensors.values())
             torch.nn.utils.clip_grad_norm_(tensors.values(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * _schedule(step, config.steps)
+                group["lr"] = config.lr * _schedule(state["step"], config.steps)
             optimizer.step()
-            recent.append(processes().total(loss))
             tokens = sum(len(text.ids) for text in texts)
             passes = 1 if self.objective.name == "ce" else 2
             state["cost"]["tokens"] += tokens
@@ -222,46 +228,55 @@ class _Run:
             if state["step"] % config.check_every == 0 or state["step"] == config.steps:
                 state["cost"]["seconds"] += time.perf_counter() - began
                 began = time.perf_counter()
-                self._look(state, recent, tensors, optimizer, wrapped)
+                self._check(state, recent, optimizer, wrapped)
                 bar.set_postfix(loss=f"{state['history'][-1]['loss']:.4f}")
                 recent = []
         bar.close()
         return state
 
+    def _backward(self, wrapped: "PeftModel", step: int, texts: Sequence[Example]) -> float:
+        """Add the gradient of this process's share of a step, and return its share of the loss."""
+        batch, processes = self.mine(step), self.processes
+        wrapped.train()
+        if batch is None:
+            return 0.0
+        # Dropout and noise differ in each process.
+        with seeded((1_000_003 * self.config.seed + step) * processes.count + processes.rank, self.model.device):
+            losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
+            loss = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
+            loss.backward()
+        return loss.item()
+
     @torch.no_grad()
     def evaluate(self, wrapped: "PeftModel") -> float:
-        """Mean loss of the validation texts' tokens."""
+        """The mean loss over the counted tokens of the validation texts."""
         wrapped.eval()
-        torch.manual_seed(self.config.seed)  # the same noise at every look
         total, n = 0.0, 0
-        for batch in self.held:
-            losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
-            total, n = total + losses.sum().item(), n + len(losses)
-        return processes().total(total) / max(processes().total(n), 1)
+        with seeded(self.config.seed, self.model.device):  # the same noise at every evaluation
+            for batch in self.validation:
+                losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
+                total, n = total + losses.sum().item(), n + len(losses)
+        return self.processes.total(total) / max(self.processes.total(n), 1)
 
     def restore_best(self, wrapped: "PeftModel") -> None:
         _put(trained(wrapped), load_file(self.folder / _CHECKPOINT / "best.safetensors"))
 
     def _stale(self, history: list[dict[str, float]]) -> bool:
-        losses = [look["loss"] for look in history]
+        losses = [check["loss"] for check in history]
         return len(losses) - 1 - losses.index(min(losses)) >= self.config.patience
 
-    def _look(
-        self,
-        state: dict[str, Any],
-        recent: list[float],
-        tensors: dict[str, Any],
-        optimizer: torch.optim.Optimizer,
-        wrapped: "PeftModel",
+    def _check(
+        self, state: dict[str, Any], recent: list[float], optimizer: torch.optim.Optimizer, wrapped: "PeftModel"
     ) -> None:
-        """Evaluate, and leave a checkpoint: the folder of one that is complete is put in the old one's place."""
-        look = {"step": state["step"], "loss": self.evaluate(wrapped)}
-        state["history"].append(look | ({"train": sum(recent) / len(recent)} if recent else {}))
-        if processes().is_main:
-            self._keep(state, tensors, optimizer)
-        processes().wait()
+        """Evaluate, and leave a checkpoint."""
+        check = {"step": state["step"], "loss": self.evaluate(wrapped)}
+        state["history"].append(check | ({"train": sum(recent) / len(recent)} if recent else {}))
+        if self.processes.is_main:
+            self._keep(state, trained(wrapped), optimizer)
+        self.processes.wait()
 
     def _keep(self, state: dict[str, Any], tensors: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        """Write a checkpoint into a temporary folder, which then replaces the old one."""
         losses = [each["loss"] for each in state["history"]]
         there, fresh = self.folder / _CHECKPOINT, self.folder / f".{_CHECKPOINT}.tmp"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -295,7 +310,7 @@ class _Run:
         state = read_json(at / "state.json")
         if state["key"] != key:
             raise ProbeError(
-                f"{self.folder} holds another adapter, broken off: name another folder, or remove that one"
+                f"{self.folder} holds another adapter, interrupted: name another folder, or remove that one"
             )
         _put(tensors, load_file(at / "adapter.safetensors"))
         moments = load_file(at / "optimizer.safetensors")
@@ -305,21 +320,21 @@ class _Run:
                 optimizer.state[tensor] = {
                     name: value if name == "step" else value.to(tensor.device) for name, value in mine.items()
                 }
-        processes().wait()
-        if at.name.startswith(".") and processes().is_main:
+        self.processes.wait()
+        if at.name.startswith(".") and self.processes.is_main:
             at.rename(self.folder / _CHECKPOINT)
-        processes().wait()
+        self.processes.wait()
         return state
 
 
 def _schedule(step: int, steps: int) -> float:
-    """A tenth of the steps up, the others down to a hundredth; it hangs on the step alone."""
+    """Factor of the learning rate: linearly up over a tenth of the steps, then down to a hundredth."""
     up = max(1, steps // 10)
     return min((step + 1) / up, max(0.01, (steps - step) / max(1, steps - up)))
 
 
 def _parts(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
-    """Whole texts, in order, at least so many tokens to a part; what is left over goes with the last."""
+    """Split texts, in order, into parts of at least ``tokens`` tokens; the last part may have fewer."""
     parts: list[list[Example]] = [[]]
     size = 0
     for example in examples:
@@ -337,8 +352,12 @@ def _put(tensors: dict[str, Any], kept: dict[str, torch.Tensor]) -> None:
         tensor.copy_(kept[name])
 
 
-def _peak_memory(model: Model) -> int:
+def _peak_memory(model: Model) -> dict[str, float]:
     if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(model.device)
+        return {"peak_memory": float(torch.cuda.max_memory_allocated(model.device))}
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return {}
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
+    return {"peak_memory": float(most if sys.platform == "darwin" else 1024 * most)}

@@ -1,1 +1,1 @@
-"""What an adapter does: measurements, controls, and objectives side by side."""
+"""What an adapter does: ``verify`` (one adapter), ``study`` (objectives and controls), ``choose`` (a latent)."""

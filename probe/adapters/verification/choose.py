@@ -1,7 +1,7 @@
-"""Which latent brings a behaviour about in a model: candidates by what is active before it, the choice by rollouts."""
+"""Finds the latent that causes a behaviour: candidates are active before it, and rollouts decide between them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,48 +13,53 @@ from probe.adapters.training.packing import Example, pack
 from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model
+from probe.taxonomy import Behaviour
 from probe.traces import Trace
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-#: To which a candidate is raised, in multiples of its mean where it is active before the behaviour.
+#: Values to which a candidate is raised, in multiples of its mean activation before the behaviour.
 STRENGTHS = (0.5, 1.0, 1.5, 2.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Chosen:
-    """A latent and how far it is raised.
+    """A latent and the value to which it is raised.
 
     Attributes:
-        tried: of every candidate and strength ``latent``, ``value`` and ``count``, the mean in rollouts; the first is
-            the model as it is, with latent −1.
+        latent: its number.
+        value: the activation to which it is raised, in the SAE's units.
+        tried: for each candidate and strength its ``latent``, ``value`` and ``count``, the mean in rollouts; the first
+            entry is the unchanged model, with latent −1.
     """
 
     latent: int
     value: float
     tried: list[dict[str, float]]
 
+    def __repr__(self) -> str:
+        return f"Chosen(latent {self.latent} raised to {self.value:.3g}, of {len(self.tried) - 1} tried)"
+
 
 def places_before(
-    texts: Sequence[Example], traces: Sequence[Trace], count: Callable[[Trace], float]
+    texts: Sequence[Example], traces: Sequence[Trace], behaviour: Behaviour
 ) -> list[list[tuple[int, bool]]]:
-    """Of each text the places before its sentences, and whether the sentence shows a behaviour.
+    """Find the place before each sentence, and whether the sentence shows a behaviour.
 
     Args:
-        texts: made of the traces, as by :func:`~probe.adapters.examples_of`.
-        count: counts the behaviour in a trace; a sentence shows it if the trace up to its end counts more than up to
-            its start.
+        texts: made from the traces, as by :func:`~probe.adapters.examples_of`.
+        traces: rollouts.
+        behaviour: what a sentence shows or does not.
+
+    Returns:
+        For each text and each sentence of its trace, the index of the last token before the sentence, and whether the
+        sentence shows the behaviour.
     """
-    found = []
-    for text, trace in zip(texts, traces, strict=True):
-        places, before = [], 0.0
-        for i, sentence in enumerate(trace.sentences, 1):
-            so_far = count(replace(trace, sentences=trace.sentences[:i]))
-            places.append((text.start + sentence.token_start - 1, so_far > before))
-            before = so_far
-        found.append(places)
-    return found
+    return [
+        [(text.start + at.token_start - 1, shown) for at, shown in zip(trace.sentences, marks, strict=True)]
+        for text, trace, marks in zip(texts, traces, behaviour.marks(traces), strict=True)
+    ]
 
 
 def choose_latent(
@@ -62,22 +67,27 @@ def choose_latent(
     sae: "SAE[Any]",
     texts: Sequence[Example],
     ahead: Sequence[Sequence[tuple[int, bool]]],
-    counted: Callable[[], Sequence[float]],
     *,
+    counted: Callable[[], Sequence[float]],
     candidates: int = 6,
     strengths: Sequence[float] = STRENGTHS,
     progress: bool = False,
 ) -> Chosen:
-    """Find the latent which, raised at every token, brings the most of a behaviour about.
+    """Find the latent that raises a behaviour the most when it is raised at every token.
+
+    The candidates are the latents whose activation best distinguishes places before the behaviour from other places, by
+    the difference of the means over the sum of the standard deviations.
 
     Args:
-        texts: in which the behaviour occurs.
-        ahead: of each text the places before its sentences (0-based tokens, whose state predicts the first of the
-            sentence), and whether the sentence shows the behaviour; as from :func:`places_before`.
-        counted: rolls the model out as it is and counts the behaviour in each rollout, always on the same problems;
-            not those that will be reported on.
-        candidates: how many latents are tried: those whose activation tells places before the behaviour from others
-            best, by the difference of means over the spread.
+        model: the model.
+        sae: the SAE.
+        texts: texts in which the behaviour occurs.
+        ahead: for each text the places before its sentences (0-based tokens, whose state predicts the first token of
+            the sentence), and whether the sentence shows the behaviour; from :func:`places_before`.
+        counted: rolls the model out in its present state and counts the behaviour in each rollout. It uses the same
+            problems in each call, and none on which results are reported.
+        candidates: number of latents to try.
+        strengths: values to try, in multiples of the latent's mean activation before the behaviour.
         progress: show a bar.
 
     Raises:
@@ -86,7 +96,7 @@ def choose_latent(
     acts, shows = _ahead(model, sae, texts, ahead)
     if shows.all() or not shows.any():
         raise ProbeError(
-            f"{int(shows.sum())} of {len(shows)} sentences show the behaviour: some have to, and some must not"
+            f"{int(shows.sum())} of {len(shows)} sentences show the behaviour: give texts in which only some do"
         )
     apart = acts[shows].mean(0) - acts[~shows].mean(0)
     spread = acts[shows].std(0) + acts[~shows].std(0) + 1e-3 * acts.amax().clamp(min=1e-6)
@@ -102,8 +112,8 @@ def choose_latent(
     best = max(tried, key=lambda each: each["count"])
     if best["latent"] < 0:
         raise ProbeError(
-            f"none of {len(some)} latents raises the behaviour above {best['count']:.2f} a rollout: name latents, or "
-            "try another SAE or site"
+            f"none of {len(some)} latents raises the behaviour above {best['count']:.2f} a rollout: name the latents "
+            "yourself, or try another SAE or site"
         )
     return Chosen(int(best["latent"]), best["value"], tried)
 

@@ -1,7 +1,7 @@
-"""Objectives and their controls side by side: the same texts, steps and seeds, measured on texts that none has seen.
+"""Compares objectives with their controls: same texts, steps and seeds, measured on test texts.
 
-A gain that noise of the same size brings about as well is no gain of the SAE; so every row is compared, text by text
-and seed by seed, with its control.
+A gain that noise of the same size also produces is not attributable to the SAE. Therefore every row is compared with
+its control, paired by text and seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import save_file
 
 from probe.adapters.exports.attach import WEIGHTS, attached, lora_tensors, switched_off
-from probe.adapters.training.objective import INSERTS, OBJECTIVES, Objective
+from probe.adapters.training.objective import INSERTING, INSERTS, OBJECTIVES, ON_LATENTS, Objective
 from probe.adapters.training.packing import Example
-from probe.adapters.verification.look import Look
+from probe.adapters.verification.passes import TextPasses
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
-from probe.models import Model
+from probe.models import Model, seeded
 from probe.statistics import mean_interval
 
-#: What is measured of every adapter.
+#: The measures of an adapter.
 MEASURES = MappingProxyType(
     {
         "inserted": "KL(base ‖ base with what is inserted), nats a token",
@@ -34,14 +34,21 @@ MEASURES = MappingProxyType(
         "solved": "share of problems solved, change",
     }
 )
-#: A LoRA that nobody trained, as large as the first row's.
+#: The row of an untrained random LoRA with the norms of the first row's.
 RANDOM = "random"
 _STOPPED = "-stopped"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train an adapter, by name: ``OBJECTIVE``, ``OBJECTIVE-stopped``, and ``:INSERT`` for a control."""
+    """One way to train an adapter, as named in a study: ``OBJECTIVE[-stopped][:INSERT]``.
+
+    Attributes:
+        name: the whole name.
+        objective: one of :data:`OBJECTIVES`, or :data:`RANDOM`.
+        through: whether gradients pass through what is inserted; not with ``-stopped``.
+        insert: one of :data:`INSERTS`.
+    """
 
     name: str
     objective: str
@@ -50,13 +57,13 @@ class Row:
 
     @classmethod
     def parse(cls, name: str) -> "Row":
-        """Read a row's name.
+        """Make a row from its name.
 
         >>> Row.parse("resa-stopped:noise")
         Row(name='resa-stopped:noise', objective='resa', through=False, insert='noise')
 
         Raises:
-            ProbeError: naming the nearest there is.
+            ProbeError: if there is no such objective or insert, naming the nearest.
         """
         what, _, insert = name.partition(":")
         objective, insert = what.removesuffix(_STOPPED), insert or "sae"
@@ -67,76 +74,92 @@ class Row:
 
     @property
     def inserts(self) -> bool:
-        """Whether something is in the way while it is trained."""
-        return self.objective in ("resa", "chen")
+        """Whether something is inserted while the adapter is trained."""
+        return self.objective in INSERTING
 
     @property
     def needs_latents(self) -> bool:
-        """Whether it is about chosen latents."""
-        return self.objective in ("steer-distil", "feature-match")
+        """Whether the objective needs chosen latents."""
+        return self.objective in ON_LATENTS
 
     @property
     def control(self) -> str | None:
-        """The row with noise in the SAE's place; None for a row that inserts nothing."""
+        """The name of the row with noise in the SAE's place; None if the row inserts nothing or is that row."""
         if not self.inserts or self.insert == "noise":
             return None
         return f"{self.objective}{'' if self.through else _STOPPED}:noise"
 
 
-@dataclass(frozen=True)
-class Held:
+@dataclass(frozen=True, repr=False)
+class EvaluationData:
     """What adapters are measured on.
 
     Attributes:
-        like: texts like those trained on.
-        general: others.
-        solved: rolls the model out as it is and says of each problem whether it was solved; None without problems.
+        like: test texts of the kind that adapters were trained on.
+        general: texts of another kind.
+        solved: rolls the model out in its present state and gives 1 for each problem that it solves and 0 for others;
+            None without problems.
     """
 
     like: Sequence[Example]
     general: Sequence[Example] = ()
     solved: Callable[[], Sequence[float]] | None = None
 
+    def __repr__(self) -> str:
+        problems = "" if self.solved is None else ", problems"
+        return f"EvaluationData({len(self.like)} texts like those trained on, {len(self.general)} others{problems})"
+
 
 def measure(
     model: Model,
     folder: str | Path,
-    held: Held,
+    data: EvaluationData,
     objective: Objective | None = None,
     *,
     foreign: bool = False,
     progress: bool = False,
 ) -> dict[str, list[float]]:
-    """Each of :data:`MEASURES` of an adapter, a value a text or problem; those that have no meaning are left out.
+    """Measure an adapter.
 
     Args:
-        objective: says what was inserted while it was trained.
-        foreign: allow a model that it was not trained on.
+        model: the base model.
+        folder: the adapter.
+        data: what it is measured on.
+        objective: the objective that it was trained for, which says what was inserted; None leaves those measures out.
+        foreign: allow another model of the same shapes.
+        progress: show a bar for each round through the texts.
+
+    Returns:
+        For each of :data:`MEASURES` that applies, one value for each text or problem.
 
     Raises:
-        ProbeError: if the adapter is not for this model.
+        ProbeError: if the adapter does not fit the model.
     """
-    look, insertion = Look(model, progress=progress), None if objective is None else objective.inserts
+    passes, insertion = TextPasses(model, progress=progress), None if objective is None else objective.inserts
     found: dict[str, Any] = {}
     with attached(model, folder, foreign=foreign):
         if insertion is not None:
-            torch.manual_seed(0)  # noise
-            found["inserted"] = look.kl(held.like, (False, None), (False, insertion))
-            torch.manual_seed(0)
-            found["adapted"] = look.kl(held.like, (False, None), (True, insertion))
-        found["deployed"] = look.kl(held.like, (False, None), (True, None))
-        for name, texts in (("ce", held.like), ("general", held.general)):
+            for name, adapted in (("inserted", False), ("adapted", True)):
+                with seeded(0, model.device):  # the same noise both times
+                    found[name] = passes.kl(data.like, (False, None), (adapted, insertion))
+        found["deployed"] = passes.kl(data.like, (False, None), (True, None))
+        for name, texts in (("ce", data.like), ("general", data.general)):
             if texts:
-                found[name] = look.ce(texts, adapted=True) - look.ce(texts, adapted=False)
-        if held.solved is not None:
+                found[name] = passes.ce(texts, adapted=True) - passes.ce(texts, adapted=False)
+        if data.solved is not None:
             with switched_off(model):
-                before = torch.tensor(held.solved(), dtype=torch.float64)
-            found["solved"] = torch.tensor(held.solved(), dtype=torch.float64) - before
+                before = torch.tensor(data.solved(), dtype=torch.float64)
+            found["solved"] = torch.tensor(data.solved(), dtype=torch.float64) - before
     return {name: values.tolist() for name, values in found.items()}
 
 
 def random_like(folder: str | Path, out: str | Path, seed: int) -> Path:
-    """Write an adapter that nobody trained: of each module of another, the same rank and length, every direction drawn.
+    """Write an untrained random adapter: in each module the rank and the norm of another adapter, in random directions.
+
+    Args:
+        folder: the other adapter.
+        out: the folder that is written.
+        seed: seeds the directions.
 
     Returns:
         ``out``.
@@ -162,14 +185,15 @@ def random_like(folder: str | Path, out: str | Path, seed: int) -> Path:
 def summary(
     rows: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], controls: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """A table of adapters: of each row every measure with its interval, and the difference from its control.
+    """Summarise measured adapters: every measure with its interval, and the difference from the control.
 
     Args:
-        rows: by row, what :func:`measure` gave for each seed.
-        controls: of some rows, the row that is their control; its seeds are the same, or it has one alone.
+        rows: for each row, what :func:`measure` returned for each seed.
+        controls: for some rows, the name of their control, which has the same seeds or a single one.
 
     Returns:
-        By row ``measures`` and, where its control is there, ``against`` (the control's name) and ``difference``.
+        For each row ``measures`` and, where its control was measured, ``against`` (the control's name) and
+        ``difference``, as ``value`` and ``ci``.
     """
     values = {
         name: {what: torch.tensor([seed[what] for seed in seeds]) for what in MEASURES if what in seeds[0]}

@@ -1,10 +1,11 @@
-"""What an adapter does: how far it reaches, which latents it moves, whether they carry it, and what it breaks.
+"""Verifies one adapter: how far it reaches, which latents it moves, whether they carry its effect, and what it damages.
 
-Every figure is a mean over texts with a bootstrap interval over them; what is compared is paired text by text.
+Every figure is a mean over texts with a bootstrap interval over them; comparisons are paired by text.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ import torch.nn.functional as F
 from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
 
-from probe.adapters.exports.attach import attached, lora_tensors, switched_off
+from probe.adapters.exports.attach import attached, block_of, lora_tensors, switched_off
 from probe.adapters.exports.export import folded
 from probe.adapters.sae.insertion import Ablate, Boost, Replace, inserted
 from probe.adapters.training.packing import Example
-from probe.adapters.verification.look import Look
+from probe.adapters.verification.passes import TextPasses
 from probe.files import read_json
 from probe.models import Model
 from probe.statistics import Interval, mean_interval
@@ -28,32 +29,38 @@ if TYPE_CHECKING:
 
 #: Linear layers that write to the residual stream.
 _WRITERS = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
-#: Share of false findings among the latents that are said to have moved.
+#: False discovery rate among the latents that are reported as moved.
 _FDR = 0.05
+OFF, ON = (False, None), (True, None)
+"""The model without the adapter, and with it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
-    """The report on one adapter; KL is in nats a token, of the second model from the first.
+    """The report on one adapter; KL is in nats a token.
+
+    Measures of the claimed latents are under ``claimed``. Those under ``drawn`` are of as many random latents, the
+    control: each did not move and is about as active as the claimed latent that it stands for. They are missing where
+    there are not enough such latents.
 
     Attributes:
-        reach: per block, the length of what is added to its weights over the length of the weights.
-        site_changed: relative change of the state at the SAE's site. Zero where the adapter sits above it alone: then
-            nothing that it does can be a matter of that SAE's latents on the same text.
-        moved: latents whose mean activation changes (Wilcoxon over texts, 5 % false discoveries), the most moved first.
-        claimed: the latents that the adapter is said to work through: those given, or the most moved.
+        reach: for each block, the norm of what is added to its weights over the norm of the weights.
+        site_changed: relative change of the state at the SAE's site. It is zero where the adapter acts only above the
+            site; the SAE's latents then cannot explain its effect on the same text.
+        moved: latents whose mean activation changes (Wilcoxon test over texts, 5 % false discovery rate), those with
+            the largest change first.
+        claimed: the latents through which the adapter is claimed to work: those given, or those that moved most.
         effect: KL(base ‖ adapter).
-        necessity: the share of the effect that is gone when the claimed latents are ablated in both models; and with as
-            many drawn latents that did not move and are active as strongly, as far as there are such.
-        sufficiency: the share of the effect that the base model shows when those latents are raised to at least
-            their mean under the adapter; and with drawn ones.
-        alignment: of the adapter's writing directions, the mean greatest |cosine| with the claimed decoder rows; and
-            with drawn ones.
-        damage: per set of texts, KL(base ‖ adapter) and the change of cross-entropy.
-        insertion: KL from the base model with the SAE in place alone, with SAE and adapter, and of the adapter alone.
-        behaviour: what was counted in rollouts of the ``base`` and of the ``adapter``, and how much that ``moved``; the
-            same without the claimed latents and without drawn ones, in both models; and the share of the change that
-            is ``taken back`` by ablating them. Empty if nothing was counted.
+        necessity: the share of the effect that disappears when the latents are ablated in both models.
+        sufficiency: the share of the effect that the base model shows when the latents are raised to at least their
+            mean under the adapter.
+        alignment: the mean, over the latents, of the largest |cosine| between their decoder rows and the directions
+            that the adapter writes.
+        damage: for each set of texts, KL(base ‖ adapter) and the change of cross-entropy.
+        insertion: KL(base ‖ base with the SAE inserted), the same with SAE and adapter, and with the adapter alone.
+        behaviour: the count of a behaviour in rollouts of the ``base`` model and of the ``adapter``, and the change
+            (``moved``); the same with latents ablated in both models; and the share of the change that this ablation
+            takes back (``taken back``). Empty if nothing was counted.
     """
 
     reach: dict[int, float]
@@ -69,8 +76,11 @@ class Verification:
     behaviour: dict[str, Interval]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: intervals as ``value`` and ``ci``, None for a share of nothing."""
+        """For JSON: intervals as ``value`` and ``ci``; None for a share of nothing."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def __repr__(self) -> str:
+        return f"Verification(effect {self.effect} nats a token, {len(self.moved)} latents moved)"
 
 
 def verify(
@@ -87,79 +97,67 @@ def verify(
     seed: int = 0,
     progress: bool = False,
 ) -> Verification:
-    """Measure an adapter on texts that it was not trained on.
+    """Measure what an adapter does, on texts that it was not trained on.
 
     Args:
-        texts: like those that it was trained for.
-        general: others, on which it should change nothing.
-        latents: those that it is said to work through; without any, up to ``most`` of those moved.
-        counted: rolls the model out as it is and counts a behaviour in each rollout, the same problems in the same
-            order at every call.
-        foreign: measure it on a model of the same shapes that is another one.
-        seed: draws the controls and the intervals.
+        model: the base model.
+        folder: the adapter.
+        sae: the SAE by whose latents the effect is explained.
+        texts: texts of the kind that it was trained on.
+        general: texts of another kind, on which it should change nothing.
+        latents: the latents through which it is claimed to work; empty takes up to ``most`` of those that moved.
+        most: most latents that are claimed where none are given.
+        counted: rolls the model out in its present state and counts a behaviour in each rollout, with the same problems
+            in the same order in every call; None counts nothing.
+        foreign: allow another model of the same shapes.
+        seed: seeds the random latents and the intervals.
         progress: show a bar for each round through the texts.
 
     Raises:
-        ProbeError: if the adapter is not for this model.
+        ProbeError: if the adapter does not fit the model.
     """
-    reached = reach(model, Path(folder))
+    folder, over_texts = Path(folder), partial(_over_texts, seed=seed)
+    reached = reach(model, folder)
     with attached(model, folder, foreign=foreign):
-        look = Look(model, progress=progress)
-        return _verify(look, sae, Path(folder), texts, general, latents, most, counted, reached, seed)
-
-
-def _verify(
-    look: Look,
-    sae: "SAE[Any]",
-    folder: Path,
-    texts: Sequence[Example],
-    general: Sequence[Example],
-    latents: Sequence[int],
-    most: int,
-    counted: Callable[[], Sequence[float]] | None,
-    reached: dict[int, float],
-    seed: int,
-) -> Verification:
-    plain, on = look.acts(texts, sae, adapted=False), look.acts(texts, sae, adapted=True)
-    moved = _moved(plain.latents, on.latents)
-    claimed = list(latents) or moved[:most] or plain.latents.mean(0).argsort(descending=True)[:most].tolist()
-    drawn = _drawn_like(on.latents, claimed, moved, seed)
-    effect = look.kl(texts, (False, None), (True, None))
-    necessity, sufficiency = {}, {}
-    sets_of_latents = {"claimed": claimed} | ({"drawn": drawn} if drawn else {})
-    for name, some in sets_of_latents.items():
-        off = Ablate(sae, tuple(some))
-        left = look.kl(texts, (False, off), (True, off))
-        necessity[name] = _over_texts(effect - left, effect, seed=seed)
-        raised = Boost(sae, tuple(some), tuple(on.latents.mean(0)[some].tolist()))
-        reproduced = look.kl(texts, (True, None), (False, raised))
-        backwards = look.kl(texts, (True, None), (False, None))
-        sufficiency[name] = _over_texts(backwards - reproduced, backwards, seed=seed)
-    replace = Replace(sae, through=False)
-    sets = {"like": texts, "general": general} if general else {"like": texts}
-    return Verification(
-        reach=reached,
-        site_changed=_over_texts((on.states - plain.states).norm(dim=1) / plain.states.norm(dim=1), seed=seed),
-        moved=moved,
-        claimed=claimed,
-        effect=_over_texts(effect, seed=seed),
-        necessity=necessity,
-        sufficiency=sufficiency,
-        alignment={name: _alignment(folder, sae, some) for name, some in sets_of_latents.items()},
-        damage={
-            name: {
-                "kl": _over_texts(look.kl(some, (False, None), (True, None)), seed=seed),
-                "ce": _over_texts(look.ce(some, adapted=True) - look.ce(some, adapted=False), seed=seed),
-            }
-            for name, some in sets.items()
-        },
-        insertion={
-            "sae": _over_texts(look.kl(texts, (False, None), (False, replace)), seed=seed),
-            "sae and adapter": _over_texts(look.kl(texts, (False, None), (True, replace)), seed=seed),
-            "adapter": _over_texts(effect, seed=seed),
-        },
-        behaviour={} if counted is None else _behaviour(look.model, sae, sets_of_latents, counted, seed),
-    )
+        passes = TextPasses(model, progress=progress)
+        plain, on = passes.means(texts, sae, adapted=False), passes.means(texts, sae, adapted=True)
+        moved = _moved(plain.latents, on.latents)
+        claimed = list(latents) or moved[:most] or plain.latents.mean(0).argsort(descending=True)[:most].tolist()
+        random = _random_like(on.latents, claimed, moved, seed)
+        sets = {"claimed": claimed} | ({"drawn": random} if random else {})
+        effect, backwards = passes.kl(texts, OFF, ON), passes.kl(texts, ON, OFF)
+        necessity, sufficiency = {}, {}
+        for name, some in sets.items():
+            ablated = Ablate(sae, tuple(some))
+            left = passes.kl(texts, (False, ablated), (True, ablated))
+            necessity[name] = over_texts(effect - left, effect)
+            raised = Boost(sae, tuple(some), tuple(on.latents.mean(0)[some].tolist()))
+            sufficiency[name] = over_texts(backwards - passes.kl(texts, ON, (False, raised)), backwards)
+        replaced = Replace(sae, through=False)
+        return Verification(
+            reach=reached,
+            site_changed=over_texts((on.states - plain.states).norm(dim=1) / plain.states.norm(dim=1)),
+            moved=moved,
+            claimed=claimed,
+            effect=over_texts(effect),
+            necessity=necessity,
+            sufficiency=sufficiency,
+            alignment={name: _alignment(folder, sae, some) for name, some in sets.items()},
+            damage={
+                name: {
+                    "kl": over_texts(passes.kl(some, OFF, ON)),
+                    "ce": over_texts(passes.ce(some, adapted=True) - passes.ce(some, adapted=False)),
+                }
+                for name, some in {"like": texts, "general": general}.items()
+                if some
+            },
+            insertion={
+                "sae": over_texts(passes.kl(texts, OFF, (False, replaced))),
+                "sae and adapter": over_texts(passes.kl(texts, OFF, (True, replaced))),
+                "adapter": over_texts(effect),
+            },
+            behaviour={} if counted is None else _behaviour(model, sae, sets, counted, seed),
+        )
 
 
 def _behaviour(
@@ -203,8 +201,8 @@ def _moved(plain: Tensor, on: Tensor) -> list[int]:
     return sorted(found, key=lambda k: -abs(float(change[:, k].mean())))
 
 
-def _drawn_like(acts: Tensor, claimed: Sequence[int], moved: Sequence[int], seed: int) -> list[int]:
-    """For each claimed latent one that did not move, drawn from the ten whose activation is nearest; or none at all."""
+def _random_like(acts: Tensor, claimed: Sequence[int], moved: Sequence[int], seed: int) -> list[int]:
+    """For each claimed latent a random one of the ten unmoved latents with the nearest activation; [] if too few."""
     generator = torch.Generator().manual_seed(seed)
     often, taken = acts.mean(0), {*claimed, *moved}
     found: list[int] = []
@@ -224,12 +222,18 @@ def _deltas(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     return {name.removeprefix("base_model.model."): folded(name, tensors, config) for name in modules}
 
 
-def reach(model: Model, folder: Path) -> dict[int, float]:
-    """Per block, the length of what an adapter adds to its weights over the length of the weights."""
+def reach(model: Model, folder: str | Path) -> dict[int, float]:
+    """How far an adapter reaches: for each block, the norm of what it adds to the weights over their norm.
+
+    Args:
+        model: the base model.
+        folder: the adapter.
+    """
     added, there = dict.fromkeys(range(model.n_layers), 0.0), dict.fromkeys(range(model.n_layers), 0.0)
     weights = dict(model.hf.named_parameters())
-    for name, (a, b) in _deltas(folder).items():
-        block = next(int(part) for part in name.split(".") if part.isdigit())
+    for name, (a, b) in _deltas(Path(folder)).items():
+        block = block_of(name)
+        assert block is not None
         added[block] += float((b @ a).square().sum())
         there[block] += float(weights[f"{name}.weight"].detach().float().square().sum())
     return {block: (added[block] / there[block]) ** 0.5 if there[block] else 0.0 for block in added}

@@ -60,7 +60,7 @@ def distil_lora(
         seed=seed,
     )
     plan = AdapterPlan(rank=rank, alpha=2.0 * rank)
-    return tune(base, examples, held, Objective("ce"), folder, plan, settings, progress=progress)
+    return tune(base, examples, held, Objective("ce"), folder=folder, plan=plan, config=settings, progress=progress)
 
 
 def run_lora(

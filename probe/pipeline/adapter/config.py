@@ -10,54 +10,63 @@ from probe.models import ModelConfig
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Everything ``probe adapter tune`` can be told."""
+    """The settings of ``probe adapter tune``.
+
+    Raises:
+        ProbeError: unless either a run, or a model and texts are given; or if a setting is out of range.
+    """
 
     run: str | None = None
-    """The folder of a run: its base model, its thinking model's traces and its taxonomy's SAE; or"""
+    """Folder of a finished run, which gives the base model, the thinking model's traces and the taxonomy's SAE."""
     model: ModelConfig | None = None
-    """a model of your own,"""
+    """The model to train an adapter for, instead of a run's base model."""
     texts: str | None = None
-    """JSONL with ``text``, and ``prompt`` where one comes before it that is not learned; of every ten texts one
-    validates and one tests."""
+    """JSONL file of texts to train on, instead of a run's traces: ``text``, and ``prompt`` for a beginning that is not
+    learned. Of every ten texts one is used for validation and one for test."""
     general: str | None = None
-    """JSONL of other texts, by which damage is measured; of a run, the base model's own traces unless named."""
+    """JSONL file of texts of another kind, on which damage is measured; None takes the base model's traces of a run."""
     sae: str | None = None
-    """Folder of an SAE of SAELens or sparsify; None takes the run's taxonomy's."""
+    """Folder of an SAE in SAELens' or sparsify's format; None takes the SAE of the run's taxonomy."""
     site: str | None = None
-    """Where that SAE reads, if its files do not say so."""
+    """Site that this SAE reads, such as ``resid_post.12``; None takes the site that its files name."""
     objective: str = "resa"
-    """resa, chen, steer-distil, source-distil, feature-match, ce."""
+    """Objective to train for: resa, chen, steer-distil, source-distil, feature-match or ce."""
     insert: str = "sae"
-    """What stands where the SAE would, as a control: sae, noise, random-sae, shuffled-decoder, nothing."""
+    """What resa and chen insert: sae, or as a control noise, random-sae, shuffled-decoder or nothing."""
     through: bool = True
-    """Whether gradients cross what is inserted; Resa's published code stops them."""
+    """Whether gradients pass through what is inserted; Resa's published code stops them."""
     latents: tuple[int, ...] = ()
-    """Of steer-distil and feature-match."""
+    """Numbers of the latents that steer-distil raises and feature-match compares."""
     value: float = 0.0
-    """To which those latents are raised."""
+    """Activation to which those latents are raised, in the SAE's units."""
     match: float = 1.0
-    """Of steer-distil, how much the state at the SAE's site counts beside the predictions."""
-    behaviour: str | None = None
-    """SCHEME:NAME, as ``story:verification``: counted in rollouts on a run's problems. steer-distil without latents
-    finds the one that brings it about, by rollouts on validation problems."""
+    """Weight in steer-distil of the state at the SAE's site, beside the predictions."""
+    behaviour: str | int | None = None
+    """Behaviour that is counted in rollouts on a run's problems: a counter (``story:verification``), a category of the
+    run's taxonomy (number or label), or a sentence type of its problem set. steer-distil without latents finds the
+    latent that raises this behaviour the most, by rollouts on validation problems."""
     source: ModelConfig | None = None
-    """Of source-distil and feature-match; a run's thinking model unless named."""
+    """The other model of source-distil and feature-match; None takes a run's thinking model."""
     seed: int = 0
-    """Draws random and shuffled SAEs; the training's own is ``tune.seed``."""
+    """Seeds random and shuffled SAEs and the intervals; training has its own seed, ``tune.seed``."""
     device: str = "auto"
+    """Device of the models: cpu, cuda, mps or auto."""
     dtype: str = "float32"
+    """Precision of the models: float32, bfloat16 or float16."""
     held: int = 60
-    """Held-out texts of each kind by which an adapter is measured, at most."""
+    """Most test texts of each kind on which an adapter is measured."""
     problems: int = 100
-    """Problems of a run on which it is asked, at most."""
+    """Most problems of a run on which rollouts are measured, on test and on validation each."""
     plan: AdapterPlan = field(default_factory=AdapterPlan)
+    """Which layers get a LoRA, and how large it is."""
     tune: TuneConfig = field(default_factory=TuneConfig)
+    """How the adapter is trained."""
 
     def __post_init__(self) -> None:
         own = [each is not None for each in (self.model, self.texts)]
         if self.run is not None and any(own):
-            raise ProbeError("both a run and a model or texts given: name one")
+            raise ProbeError("both a run and a model or texts are given: name one")
         if self.run is None and not all(own):
-            raise ProbeError("name a run (run), or a model and texts of your own (model, texts)")
+            raise ProbeError("name a run (run), or your own model and texts (model, texts)")
         check_least("", self, held=1, problems=1)
         check_seeds("seed", [self.seed])

@@ -1,4 +1,4 @@
-"""A finished adapter taken elsewhere: other formats, and the folder that is pushed to a model hub."""
+"""``probe adapter export`` and ``probe push``: writes a finished adapter in other formats and uploads it to a hub."""
 
 import shutil
 from pathlib import Path
@@ -6,32 +6,39 @@ from pathlib import Path
 from probe.adapters import canonical, compare_export, gguf_lora, merged
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
-from probe.pipeline.adapter.inputs import prepare_adapter
+from probe.pipeline.adapter.inputs import sae_of
 from probe.pipeline.adapter.tune import finished, model_of
 
 _EXPORTS = "exports.json"
 
-#: Where an adapter can be taken, and as what.
+#: The formats of an export.
 FORMATS = {
-    "peft": "a PEFT folder that means the same in vLLM and llama.cpp",
-    "merged": "the whole model with it",
+    "peft": "a PEFT folder that vLLM and llama.cpp read alike",
+    "merged": "the whole model with the adapter in its weights",
     "gguf": "a LoRA file for llama.cpp",
 }
 
 
-def export_adapter(out: Path, formats: list[str]) -> list[Path]:
-    """Write a finished adapter in other forms, into ``out/FORMAT``, each read again by a fresh process and compared.
+def export_adapter(out: str | Path, formats: list[str]) -> list[Path]:
+    """Write a finished adapter in other formats, into ``out/FORMAT``, and check each in a fresh process.
 
-    The comparison is in ``out/exports.json``: the greatest difference of a logit on fixed texts to the adapter that is
-    attached, and for scale the greatest to the base model and the greatest logit.
+    ``out/exports.json`` holds the result of the checks, as :func:`~probe.adapters.compare_export` returns it.
+
+    Args:
+        out: a folder of :func:`~probe.pipeline.tune_adapter`.
+        formats: names in :data:`FORMATS`.
+
+    Returns:
+        What was written for each format.
 
     Raises:
-        ProbeError: if there is no adapter, a format is none of :data:`FORMATS`, or what was written is not the adapter.
+        ProbeError: if there is no adapter, there is no such format, or an export does not do what the adapter does.
     """
+    out = Path(out)
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ProbeError(f"there is no format {unknown[0]!r}; formats are {', '.join(FORMATS)}")
     config, folder = finished(out)
-    model = model_of(config)
+    model = model_of(config, folder)
     made = {
         "peft": lambda: canonical(folder, out / "peft"),
         "merged": lambda: merged(model, folder, out / "merged"),
@@ -46,13 +53,19 @@ def export_adapter(out: Path, formats: list[str]) -> list[Path]:
     return paths
 
 
-def hub_folder(out: Path) -> Path:
-    """Lay a finished adapter out as a model hub keeps one, into ``out/hub``: the canonical PEFT form, its card with the
-    verification table, ``probe.json``, the report, the SAE in SAELens' form, and a GGUF file if it was exported.
+def hub_folder(out: str | Path) -> Path:
+    """Collect a finished adapter for a model hub, in ``out/hub``.
+
+    The folder holds the canonical PEFT form, the card with the verification table, ``probe.json``, the report, the SAE
+    in SAELens' format, and the GGUF file if there is one.
+
+    Args:
+        out: a folder of :func:`~probe.pipeline.tune_adapter`.
 
     Raises:
-        ProbeError: if there is no adapter.
+        ProbeError: if there is no finished adapter.
     """
+    out = Path(out)
     config, folder = finished(out)
     hub = out / "hub"
     shutil.rmtree(hub, ignore_errors=True)
@@ -60,19 +73,20 @@ def hub_folder(out: Path) -> Path:
     for path in (folder / "README.md", out / "verification.json", out / "report.html", out / "gguf" / "adapter.gguf"):
         if path.exists():
             shutil.copy(path, hub / path.name)
-    if (sae := prepare_adapter(config).sae) is not None:
+    if (sae := sae_of(config)) is not None:
         sae.save_model(hub / "sae")
     return hub
 
 
-def push_adapter(out: Path, repo: str) -> str:
-    """Upload what :func:`hub_folder` lays out.
+def push_adapter(out: str | Path, repo: str) -> str:
+    """Upload the folder of :func:`hub_folder`.
 
     Args:
-        repo: ``ORG/NAME`` on the hub; made, private, if it is not there.
+        out: a folder of :func:`~probe.pipeline.tune_adapter`.
+        repo: ``ORG/NAME`` on the hub; created as a private repository if it does not exist.
 
     Returns:
-        Its address.
+        The address of the upload.
 
     Raises:
         ProbeError: if the hub cannot be reached or refuses.
@@ -87,4 +101,4 @@ def push_adapter(out: Path, repo: str) -> str:
         return str(api.upload_folder(repo_id=repo, folder_path=str(hub)))
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, ConnectionError, OSError) as error:
         said = str(error).strip().splitlines()[0]
-        raise ProbeError(f"{repo} was not pushed ({said}); what would have been is in {hub}") from error
+        raise ProbeError(f"{repo} was not pushed ({said}); the folder to push is {hub}") from error

@@ -1,68 +1,86 @@
-"""What an adapter is trained on and measured by, found and checked before anything is trained."""
+"""Finds and checks the model, SAE, texts and problems of an adapter before anything is trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.adapters import Example, examples_of, load_sae
-from probe.config import nearest
-from probe.counters import SCHEMES
 from probe.errors import ProbeError
 from probe.files import read_jsonl
 from probe.models import Model, load_model
 from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.run.own import experiment_at
 from probe.problems import Problem, ProblemSet
+from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 from probe.traces import Trace, Traces, generate_traces
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 _TENTHS = 10
-"""Of so many texts of one's own one validates and one tests."""
+"""Of this many texts of the user's one is used for validation and one for test."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Questions:
-    """Problems that a model can be asked."""
+    """Problems for rollouts of a model.
+
+    Attributes:
+        problem_set: the set that they belong to.
+        problems: the problems.
+        max_new_tokens: longest answer, in tokens.
+    """
 
     problem_set: ProblemSet
     problems: Sequence[Problem]
     max_new_tokens: int
 
+    def __repr__(self) -> str:
+        return f"Questions({len(self.problems)} problems of {self.problem_set.name})"
+
     def traces(self, model: Model) -> Traces:
-        """Greedy rollouts of the model as it is, with whatever is attached to it."""
+        """Greedy rollouts of a model in its present state, with whatever is attached to it."""
         return generate_traces(model, self.problem_set, self.problems, max_new_tokens=self.max_new_tokens)
 
     def solved(self, model: Model) -> list[float]:
-        """Of each problem whether it is solved."""
+        """1 for each problem that the model solves and 0 for each other."""
         return [float(bool(trace.correct)) for trace in self.traces(model)]
 
     def texts(self, model: Model) -> list[Example]:
-        """The model's own rollouts as it is, to train on."""
+        """The model's own rollouts, as texts to train on."""
         return examples_of(model, list(self.traces(model)), self.problems)
 
-    def counted(self, model: Model, behaviour: str, *, ended: bool = False) -> list[float]:
-        """How often a behaviour, ``SCHEME:NAME``, shows in a rollout on each problem.
+    def counted(self, model: Model, behaviour: Behaviour, *, ended: bool = False) -> list[float]:
+        """The number of sentences that show a behaviour, in a rollout on each problem.
 
         Args:
-            ended: a rollout that did not end counts nothing, so that going round in circles is no behaviour.
+            model: the model that is rolled out.
+            behaviour: what is counted.
+            ended: count 0 for truncated rollouts, so that a model that repeats itself does not score.
         """
-        count = counter(behaviour)
-        return [0.0 if ended and trace.truncated else count(trace) for trace in self.traces(model)]
+        traces = self.traces(model)
+        counts = [float(sum(marks)) for marks in behaviour.marks(traces)]
+        return [0.0 if ended and trace.truncated else n for trace, n in zip(traces, counts, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdapterInputs:
-    """What an adapter is trained on and with.
+    """What an adapter is trained and measured with.
 
     Attributes:
-        train, validation, test: texts; of a run, the thinking model's traces behind the base model's prompt.
-        general: other texts; of a run, the base model's own traces.
-        questions, choosing, learning: of a run, its test problems, those on which something may be chosen, and those of
-            the training texts.
-        traces: of a run, those that ``train`` was made of.
+        model: the base model.
+        sae: the SAE; None if there is none.
+        train: texts to train on; with a run, the thinking model's traces after the base model's prompt.
+        validation: texts by which the best step is chosen.
+        test: texts on which the adapter is measured.
+        general: texts of another kind; with a run, the base model's own traces.
+        source: another model to learn from; None if there is none.
+        questions: with a run, its test problems.
+        choosing: with a run, validation problems, on which a latent is chosen.
+        learning: with a run, the problems of the training texts.
+        traces: with a run, the traces that ``train`` was made from.
+        behaviour: what is counted in rollouts; None if nothing is.
     """
 
     model: Model
@@ -71,83 +89,91 @@ class AdapterInputs:
     validation: list[Example]
     test: list[Example]
     general: list[Example]
-    source: Model | None
+    source: Model | None = None
     questions: Questions | None = None
     choosing: Questions | None = None
     learning: Questions | None = None
     traces: Sequence[Trace] = ()
+    behaviour: Behaviour | None = None
+
+    def __repr__(self) -> str:
+        return f"AdapterInputs({self.model.name}, {len(self.train)} texts to train on, {len(self.test)} test texts)"
 
 
 def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
-    """Find everything and refuse what cannot work.
+    """Load and check everything that an adapter is trained and measured with.
 
     Raises:
-        ProbeError: for a run, model, SAE or file that is not there or not whole.
+        ProbeError: for a run, model, SAE, file or behaviour that is missing or damaged.
     """
-    source, traces = None, ()
-    questions, choosing, learning = None, None, None
+    more: dict[str, Any] = {}
     if config.run is None:
         assert config.model is not None
         assert config.texts is not None
+        if config.behaviour is not None:
+            raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
         model, sae = load_model(config.model, device=config.device, dtype=config.dtype), None
         train, validation, test = _split(texts_of(model, Path(config.texts)))
         general = []
     else:
         experiment = experiment_at(Path(config.run))
         inputs, rollouts = experiment.stages.inputs, experiment.rollouts
-        model, source, sae = inputs.pair.base, inputs.pair.thinking, experiment.taxonomy.sae
-        traces = list(rollouts.train)
-        train = examples_of(model, traces, inputs.train)
+        model, sae = inputs.pair.base, experiment.taxonomy.sae
+        train = examples_of(model, list(rollouts.train), inputs.train)
         validation = examples_of(model, list(rollouts.validation), inputs.validation)
         test = examples_of(model, list(rollouts.thinking), inputs.test)
         general = examples_of(model, list(rollouts.base), inputs.test)[: config.held]
-        questions = Questions(inputs.problem_set, inputs.test[: config.problems], inputs.max_new_tokens)
-        choosing = Questions(inputs.problem_set, inputs.validation[: config.problems], inputs.max_new_tokens)
-        learning = Questions(inputs.problem_set, inputs.train, inputs.max_new_tokens)
+        more = {
+            name: Questions(inputs.problem_set, problems, inputs.max_new_tokens)
+            for name, problems in (
+                ("questions", inputs.test[: config.problems]),
+                ("choosing", inputs.validation[: config.problems]),
+                ("learning", inputs.train),
+            )
+        }
+        more |= {"source": inputs.pair.thinking, "traces": list(rollouts.train)}
+        if config.behaviour is not None:
+            more["behaviour"] = find_behaviour(
+                config.behaviour,
+                problem_set=inputs.problem_set,
+                taxonomy=experiment.taxonomy,
+                model=inputs.pair.thinking,
+            )
     if config.general is not None:
         general = texts_of(model, Path(config.general))[: config.held]
     if config.sae is not None:
         sae = load_sae(config.sae, config.site)
     if config.source is not None:
-        source = load_model(config.source, device=config.device, dtype=config.dtype)
+        more["source"] = load_model(config.source, device=config.device, dtype=config.dtype)
     if sae is not None:
         sae = fitting(sae, model)
-    if config.behaviour is not None:
-        if questions is None:
-            raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
-        counter(config.behaviour)
-    test, asked = test[: config.held], (questions, choosing, learning)
-    return AdapterInputs(model, sae, train, validation, test, general, source, *asked, traces)
+    return AdapterInputs(model, sae, train, validation, test[: config.held], general, **more)
 
 
-def counter(behaviour: str) -> Callable[[Trace], float]:
-    """What counts a behaviour, ``SCHEME:NAME``, in a trace.
-
-    Raises:
-        ProbeError: if there is no such scheme or behaviour.
-    """
-    scheme, _, name = behaviour.partition(":")
-    if scheme not in SCHEMES:
-        raise ProbeError(f"behaviour is {behaviour!r}: write SCHEME:NAME; {nearest(scheme, SCHEMES)}")
-    names, count = SCHEMES[scheme].names, SCHEMES[scheme].count
-    if name not in names:
-        raise ProbeError(f"the scheme {scheme} counts no {name!r}; {nearest(name, names)}")
-    return lambda trace: float(count(trace).get(name, 0))
+def sae_of(config: AdapterConfig) -> "SAE[Any] | None":
+    """The SAE that a configuration names, or that of its run's taxonomy; None if there is none."""
+    if config.sae is not None:
+        return load_sae(config.sae, config.site)
+    return None if config.run is None else Taxonomy.load(Path(config.run) / "taxonomy").sae
 
 
 def fitting(sae: "SAE[Any]", model: Model) -> "SAE[Any]":
-    """The SAE where the model is.
+    """Move an SAE to the model's device.
 
     Raises:
-        ProbeError: if it is of another width.
+        ProbeError: if its width is not the model's.
     """
     if sae.cfg.d_in != model.d_model:
-        raise ProbeError(f"the SAE is {sae.cfg.d_in} wide and {model.name} is {model.d_model}: it does not fit")
+        raise ProbeError(f"the SAE has width {sae.cfg.d_in}, and {model.name} has {model.d_model}: give another SAE")
     return sae.to(model.device)
 
 
 def texts_of(model: Model, path: Path) -> list[Example]:
-    """Texts of a JSONL file.
+    """Read the texts of a JSONL file.
+
+    Args:
+        model: gives the tokenizer.
+        path: each line has ``text``, and ``prompt`` for a beginning that does not count.
 
     Raises:
         ProbeError: naming the line that is wrong.
@@ -156,7 +182,7 @@ def texts_of(model: Model, path: Path) -> list[Example]:
     for where, row in read_jsonl(path):
         prompt, text = row.get("prompt", ""), row.get("text")
         if not isinstance(prompt, str) or not isinstance(text, str) or not text:
-            raise ProbeError(f'{where}: write {{"text": "…"}}, and "prompt" if you like')
+            raise ProbeError(f'{where}: write {{"text": "…"}}, and "prompt" if there is one')
         ids = model.tokenizer(prompt).input_ids if prompt else []
         more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
         found.append(Example((*ids, *more), max(1, len(ids))))
@@ -168,7 +194,8 @@ def texts_of(model: Model, path: Path) -> list[Example]:
 def _split(examples: list[Example]) -> tuple[list[Example], list[Example], list[Example]]:
     if len(examples) < _TENTHS:
         raise ProbeError(
-            f"there are {len(examples)} texts: give at least {_TENTHS}, of which every tenth validates and tests"
+            f"there are {len(examples)} texts: give at least {_TENTHS}, since one in {_TENTHS} is for validation and "
+            "one for test"
         )
     parts: tuple[list[Example], ...] = ([], [], [])
     for i, example in enumerate(examples):

@@ -1,10 +1,10 @@
-"""The report on a finished adapter: what it does to the model it is for, and to another that it was not trained on."""
+"""Measures a finished adapter and writes the results, the report and the card."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from probe.adapters import Held, measure, random_like, summary, verify
+from probe.adapters import EvaluationData, measure, random_like, summary, verify
 from probe.files import read_json, write_json, write_text
 from probe.models import Model
 from probe.pipeline.adapter.config import AdapterConfig
@@ -12,21 +12,21 @@ from probe.pipeline.adapter.inputs import AdapterInputs
 from probe.reports import adapter_card, write_adapter_report
 
 VERIFIED, FOREIGN = "verification.json", "foreign.json"
-_DRAWN = 3
-"""Random adapters beside one on another model."""
+_RANDOM = 3
+"""Random adapters that are measured beside one on another model."""
 
 
 def write_verification(
     out: Path, config: AdapterConfig, inputs: AdapterInputs, *, progress: bool = False
 ) -> dict[str, Any] | None:
-    """Verify the adapter in ``out/adapter``; write ``verification.json``, and the report and card anew.
+    """Verify the adapter in ``out/adapter`` and write ``verification.json``, the report and the card.
 
     Returns:
-        What that file holds; None without an SAE, by whose latents an adapter is verified.
+        What ``verification.json`` holds; None without an SAE, which verification needs.
     """
     found, counted = None, None
-    if config.behaviour is not None and inputs.questions is not None:
-        counted = partial(inputs.questions.counted, inputs.model, config.behaviour)
+    if inputs.behaviour is not None and inputs.questions is not None:
+        counted = partial(inputs.questions.counted, inputs.model, inputs.behaviour)
     if inputs.sae is not None:
         found = verify(
             inputs.model,
@@ -47,31 +47,30 @@ def write_verification(
 def write_foreign(
     out: Path, config: AdapterConfig, inputs: AdapterInputs, on: Model, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Measure the adapter in ``out/adapter`` on a model that it was not trained on, beside random ones as large.
+    """Measure the adapter in ``out/adapter`` on a model that it was not trained on, beside random ones of its norms.
 
     Returns:
-        What ``foreign.json`` holds: ``model``, and ``rows`` with the measures of each.
+        What ``foreign.json`` holds: ``model``, and ``rows`` with the measures of each adapter.
 
     Raises:
-        ProbeError: if its shapes differ.
+        ProbeError: if the model's shapes differ.
     """
     questions = inputs.questions
-    held = Held(inputs.test, inputs.general, None if questions is None else partial(questions.solved, on))
-    adapter = measure(on, out / "adapter", held, foreign=True, progress=progress)
-    drawn = [random_like(out / "adapter", out / "random" / str(seed), seed) for seed in range(_DRAWN)]
+    data = EvaluationData(inputs.test, inputs.general, None if questions is None else partial(questions.solved, on))
+    adapter = measure(on, out / "adapter", data, foreign=True, progress=progress)
+    random = [random_like(out / "adapter", out / "random" / str(seed), seed) for seed in range(_RANDOM)]
     rows = {
         "adapter": [adapter],
-        "random": [measure(on, folder, held, foreign=True, progress=progress) for folder in drawn],
+        "random": [measure(on, folder, data, foreign=True, progress=progress) for folder in random],
         "none": [{name: [0.0] * len(values) for name, values in adapter.items()}],
     }
-    found = {"model": on.name, "rows": summary(rows, {"adapter": "random"})}
-    write_json(out / FOREIGN, found)
+    write_json(out / FOREIGN, {"model": on.name, "rows": summary(rows, {"adapter": "random"})})
     write_pages(out, config)
     return read_json(out / FOREIGN)
 
 
 def write_pages(out: Path, config: AdapterConfig) -> None:
-    """``report.html``, and the card of the adapter's folder, from what has been measured so far."""
+    """Write ``report.html`` and the card of the adapter's folder from what has been measured so far."""
     files = {name: read_json(out / name) if (out / name).exists() else None for name in (VERIFIED, FOREIGN)}
     card, history = read_json(out / "adapter" / "probe.json"), read_json(out / "adapter" / "history.json")
     told = {"card": card, "history": history, "cost": card["cost"], "found": files[VERIFIED]}

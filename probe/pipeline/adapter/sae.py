@@ -1,4 +1,4 @@
-"""``probe adapter sae``: an ordinary SAE on the states of the model that adapters are trained on, and its quality."""
+"""``probe adapter sae``: trains an ordinary SAE on a model's states and measures how well it reconstructs them."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -17,24 +17,28 @@ from probe.pipeline.adapter.inputs import AdapterInputs, prepare_adapter
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-#: Held-out texts by which an SAE is measured.
+#: Most test texts on which an SAE is measured.
 _MEASURED = 40
 
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """An ordinary top-k SAE, trained by SAELens on the model's states at the tokens of the training texts."""
+    """An ordinary top-k SAE, which SAELens trains on the model's states at the tokens of the training texts."""
 
     site: str | None = None
-    """None takes the block in the middle."""
+    """Site that the SAE reads, such as ``resid_post.12``; None takes the output of the middle block."""
     latents: int = 0
-    """0 takes eight for each dimension of the model."""
+    """Number of latents; 0 takes eight for each dimension of the model."""
     k: int = 16
+    """Number of latents that are active at a token."""
     steps: int = 2000
+    """Training steps."""
     batch_size: int = 1024
+    """Tokens in a training step."""
     lr: float = 1e-3
+    """Highest learning rate."""
     own: bool = False
-    """Of a run, also on what the model itself writes on the training problems."""
+    """Whether to train also on the base model's own rollouts on a run's training problems."""
 
     def __post_init__(self) -> None:
         check_least("sae", self, latents=0, k=1, steps=1, batch_size=1)
@@ -43,26 +47,35 @@ class SAEConfig:
 
 @dataclass(frozen=True)
 class TrainSAEConfig:
-    """Everything ``probe adapter sae`` can be told."""
+    """The settings of ``probe adapter sae``."""
 
     adapter: AdapterConfig
-    """The model and its texts; the rest is not looked at."""
+    """The model and its texts; the other settings of an adapter are ignored."""
     sae: SAEConfig = field(default_factory=SAEConfig)
+    """The SAE and its training."""
     seed: int = 0
+    """Seeds the SAE's weights and the order of the tokens."""
 
 
-def train_adapter_sae(config: TrainSAEConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
-    """Train an SAE into ``out/sae`` (SAELens' form) and ``out/sparsify``; one that is there is not trained again.
+def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
+    """Train an SAE into ``out/sae`` (SAELens' format) and ``out/sparsify``; a finished one is not trained again.
+
+    Args:
+        config: the settings.
+        out: the folder that is written.
+        progress: show bars.
 
     Returns:
-        What ``out/quality.json`` holds: site, latents, k, variance explained and KL when inserted, on held-out texts.
+        What ``out/quality.json`` holds: ``site``, ``latents``, ``k``, and :func:`~probe.adapters.sae_quality` on test
+        texts.
 
     Raises:
-        ProbeError: for anything the user can mend, before the first step.
+        ProbeError: for invalid settings or inputs, before the first step.
     """
+    out = Path(out)
     told = to_dict(config)
     if (out / "config.json").exists() and read_json(out / "config.json") != told:
-        raise ProbeError(f"{out} holds an SAE of other settings: name another folder, or remove that one")
+        raise ProbeError(f"{out} holds an SAE with other settings: name another folder, or remove that one")
     inputs = prepare_adapter(config.adapter)
     if config.sae.site is not None:
         place(inputs.model.hf, Site.parse(config.sae.site))
@@ -81,10 +94,15 @@ def make_sae(
     seed: int,
     progress: bool = False,
 ) -> None:
-    """Write an SAE and its quality, which comes last.
+    """Train or take an SAE and write it into a folder with its quality, which is written last.
 
     Args:
-        given: is measured and written as it is; without it one is trained.
+        inputs: the model and its texts.
+        config: the SAE and its training.
+        out: the folder that is written.
+        given: an SAE that is written and measured instead of a new one.
+        seed: seeds the training.
+        progress: show bars.
     """
     model, sae = inputs.model, given
     if sae is None:
@@ -111,4 +129,4 @@ def make_sae(
     quality = sae_quality(model, sae, inputs.test[:_MEASURED])
     sae.save_model(out / "sae")
     write_json(out / "quality.json", {"site": str(site_of(sae)), **size, **quality})
-    shutil.rmtree(out / "activations", ignore_errors=True)  # large, and made again in minutes
+    shutil.rmtree(out / "activations", ignore_errors=True)  # large, and quickly harvested again

@@ -11,10 +11,14 @@ from probe.pipeline.adapter.sae import SAEConfig
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything ``probe adapter study`` can be told."""
+    """The settings of ``probe adapter study``.
+
+    Raises:
+        ProbeError: for an unknown row, or if the first row is not trained.
+    """
 
     adapter: AdapterConfig
-    """Model, texts, plan and training, the same for every row; its objective, insert and seeds are the rows'."""
+    """Model, texts, plan and training, the same for every row; its objective, insert and seeds are ignored."""
     rows: tuple[str, ...] = (
         "resa",
         "resa:noise",
@@ -25,16 +29,16 @@ class StudyConfig:
         "ce",
         RANDOM,
     )
-    """OBJECTIVE, or OBJECTIVE-stopped (no gradient through what is inserted), with :INSERT for a control; and random,
-    a LoRA as large as the first row's that nobody trained. A run also has source-distil."""
+    """Rows to train and measure: OBJECTIVE, or OBJECTIVE-stopped (no gradient through what is inserted), with :INSERT
+    for a control; or ``random``, an untrained random LoRA with the norms of the first row's."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """A training each, with data order, first weights, noise and control SAEs of its own."""
+    """Seeds of the trainings of each row; each has its own text order, first weights, noise and control SAEs."""
     sae: SAEConfig = field(default_factory=SAEConfig)
-    """Trained where ``adapter.sae`` names none; a taxonomy's few latents are no stand-in for a state."""
+    """The SAE to train where ``adapter.sae`` names none; a taxonomy's few latents cannot reconstruct a state."""
 
     def __post_init__(self) -> None:
         check_seeds("seeds", self.seeds)
         if not self.rows or self.rows[0] == RANDOM:
-            raise ProbeError("rows is to begin with a row that is trained, as resa")
+            raise ProbeError("rows must begin with a row that is trained, such as resa")
         for name in self.rows:
             Row.parse(name)

@@ -1,9 +1,9 @@
-"""``probe adapter``: an adapter from its configuration to its report, and what the model says with it."""
+"""``probe adapter tune``, ``verify`` and ``attach``: trains and verifies an adapter, and asks the model with it."""
 
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probe.adapters import (
     Boost,
@@ -15,7 +15,6 @@ from probe.adapters import (
     examples_of,
     inserted,
     places_before,
-    processes,
     tune,
 )
 from probe.config import from_dict, to_dict
@@ -23,28 +22,49 @@ from probe.errors import ProbeError
 from probe.files import read_json, write_json
 from probe.models import Model, ModelConfig, load_model
 from probe.pipeline.adapter.config import AdapterConfig
-from probe.pipeline.adapter.inputs import AdapterInputs, counter, prepare_adapter
+from probe.pipeline.adapter.inputs import AdapterInputs, prepare_adapter
 from probe.pipeline.adapter.report import VERIFIED, write_foreign, write_verification
 from probe.pipeline.run.own import experiment_at
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _CHOSEN, _STEERED = "chosen.json", "steered.json"
 
 
-def tune_adapter(config: AdapterConfig, out: Path, *, progress: bool = False) -> tuple[Tuned, dict[str, Any] | None]:
-    """Train an adapter into ``out/adapter`` and verify it; what is there is not done again.
+def tune_adapter(
+    config: AdapterConfig, out: str | Path, *, accelerator: "Accelerator | None" = None, progress: bool = False
+) -> tuple[Tuned, dict[str, Any] | None]:
+    """Train an adapter into ``out/adapter`` and verify it; finished steps are not repeated.
+
+    Args:
+        config: the settings.
+        out: the folder that is written.
+        accelerator: shares training among its processes; the main one writes the files.
+        progress: show bars.
 
     Returns:
-        The adapter, and its report; None without an SAE, by which most of it is measured.
+        The adapter, and what ``verification.json`` holds; None without an SAE and in all processes but the main one.
 
     Raises:
-        ProbeError: for anything the user can mend, before the first step.
+        ProbeError: for invalid settings or inputs, before the first step.
     """
-    inputs = prepare_adapter(config)
-    config = _with_latents(config, inputs, out, progress)
+    out, inputs = Path(out), prepare_adapter(config)
+    config = _with_latents(config, inputs, out, accelerator, progress=progress)
     objective = _objective(config, inputs)
-    texts = _steered_texts(config, inputs, out) or (inputs.train, inputs.validation)
-    done = tune(inputs.model, *texts, objective, out / "adapter", config.plan, config.tune, progress=progress)
-    if not processes().is_main:
+    train, validation = _steered_texts(config, inputs, out, accelerator) or (inputs.train, inputs.validation)
+    done = tune(
+        inputs.model,
+        train,
+        validation,
+        objective,
+        folder=out / "adapter",
+        plan=config.plan,
+        config=config.tune,
+        accelerator=accelerator,
+        progress=progress,
+    )
+    if accelerator is not None and not accelerator.is_main_process:
         return done, None
     write_json(out / "config.json", to_dict(config))
     if (out / VERIFIED).exists():
@@ -52,21 +72,25 @@ def tune_adapter(config: AdapterConfig, out: Path, *, progress: bool = False) ->
     return done, write_verification(out, config, inputs, progress=progress)
 
 
-def verify_adapter(out: Path, on: str | None = None, *, progress: bool = False) -> dict[str, Any] | None:
-    """Measure a finished adapter anew: on the model it was trained for, or on another of the same shapes.
+def verify_adapter(out: str | Path, on: str | None = None, *, progress: bool = False) -> dict[str, Any] | None:
+    """Measure a finished adapter again, on the model that it was trained for or on another of the same shapes.
+
+    On another model, random adapters of the same norms are measured, too: the experiment behind "reasoning as an
+    adapter" (Resa, 2506.09967), with its controls.
 
     Args:
-        out: what :func:`tune_adapter` wrote.
-        on: another model's folder or hub id; it is asked with the prompt that the adapter was trained for. Random
-            adapters as large are measured on it as well: the experiment behind "reasoning as an adapter" (Resa), with
-            its controls.
+        out: a folder of :func:`tune_adapter`.
+        on: folder or hub id of the other model, which gets the prompt that the adapter was trained with; None takes
+            the adapter's own model.
+        progress: show bars.
 
     Returns:
         What ``verification.json`` or ``foreign.json`` holds.
 
     Raises:
-        ProbeError: if there is no finished adapter, or it does not fit.
+        ProbeError: if there is no finished adapter, or it does not fit the model.
     """
+    out = Path(out)
     config, _ = finished(out)
     inputs = prepare_adapter(config)
     if on is None:
@@ -75,16 +99,24 @@ def verify_adapter(out: Path, on: str | None = None, *, progress: bool = False) 
     return write_foreign(out, config, inputs, other, progress=progress)
 
 
-def answers(out: Path, question: str, max_new_tokens: int) -> dict[str, str]:
-    """What the model says to a question, without a finished adapter and with it.
+def answers(out: str | Path, question: str, max_new_tokens: int) -> dict[str, str]:
+    """Answer a question without a finished adapter and with it.
+
+    Args:
+        out: a folder of :func:`tune_adapter`.
+        question: the question.
+        max_new_tokens: longest answer, in tokens.
+
+    Returns:
+        The answers ``without`` and ``with`` the adapter.
 
     Raises:
-        ProbeError: if there is no adapter.
+        ProbeError: if there is no finished adapter.
     """
     from probe.traces import decode_greedy
 
-    config, folder = finished(out)
-    model = model_of(config)
+    config, folder = finished(Path(out))
+    model = model_of(config, folder)
 
     def said() -> str:
         (emission,) = decode_greedy(model, [model.prompt_ids(question)], max_new_tokens)
@@ -106,46 +138,53 @@ def finished(out: Path) -> tuple[AdapterConfig, Path]:
     return from_dict(AdapterConfig, read_json(out / "config.json"), str(out / "config.json")), out / "adapter"
 
 
-def model_of(config: AdapterConfig) -> Model:
-    """The model that an adapter is for."""
-    if config.model is not None:
-        return load_model(config.model, device=config.device, dtype=config.dtype)
-    assert config.run is not None
+def model_of(config: AdapterConfig, folder: Path) -> Model:
+    """Load the model that a finished adapter is for.
+
+    Args:
+        config: the adapter's settings.
+        folder: the adapter, whose ``probe.json`` names the model.
+    """
+    card = read_json(folder / "probe.json")
+    source = config.model or (ModelConfig(**card["model"]) if "model" in card else None)
+    if source is not None:
+        return load_model(source, device=config.device, dtype=config.dtype)
+    assert config.run is not None  # an adapter of an earlier version: only the run knows its model
     return experiment_at(Path(config.run)).stages.inputs.pair.base
 
 
 def _objective(config: AdapterConfig, inputs: AdapterInputs) -> Objective:
-    # feature-match learns another model's latents, unless it is told to which value its own are raised.
+    # feature-match learns another model's latents, unless a value is given to which the base model's own are raised.
     other = config.objective == "source-distil" or (config.objective == "feature-match" and not config.value)
     return Objective(
         config.objective,
         inputs.sae,
         config.insert,
-        config.through,
-        config.latents,
-        config.value,
-        inputs.source if other else None,
-        config.match,
-        config.seed,
+        through=config.through,
+        latents=config.latents,
+        value=config.value,
+        source=inputs.source if other else None,
+        match=config.match,
+        seed=config.seed,
     )
 
 
 def _steered_texts(
-    config: AdapterConfig, inputs: AdapterInputs, out: Path
+    config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None"
 ) -> tuple[list[Example], list[Example]] | None:
-    """Of a run, what the model with its latents raised writes itself: the texts that the adapter will go on to write.
+    """With a run, rollouts of the model with its latents raised, for training and validation; otherwise None.
 
-    On other texts the adapter learns to predict as the steered model does, and then meets its own.
+    An adapter trained on other texts learns the steered model's predictions there, but then writes texts like these.
     """
     if config.objective != "steer-distil" or inputs.learning is None or inputs.choosing is None or inputs.sae is None:
         return None
     kept, told = out / _STEERED, {"latents": list(config.latents), "value": config.value}
-    if processes().is_main and not (kept.exists() and read_json(kept)["told"] == told):
+    if _is_main(accelerator) and not (kept.exists() and read_json(kept)["told"] == told):
         with inserted(inputs.model, Boost(inputs.sae, config.latents, config.value)):
             asked = {"train": inputs.learning, "validation": inputs.choosing}
             texts = {name: [asdict(text) for text in each.texts(inputs.model)] for name, each in asked.items()}
         write_json(kept, {"told": told, **texts})
-    processes().wait()
+    _wait(accelerator)
     made = read_json(kept)
     train, validation = (
         [Example(tuple(text["ids"]), text["start"]) for text in made[part]] for part in ("train", "validation")
@@ -153,26 +192,37 @@ def _steered_texts(
     return train, validation
 
 
-def _with_latents(config: AdapterConfig, inputs: AdapterInputs, out: Path, progress: bool) -> AdapterConfig:
-    """The configuration with the latent that brings its behaviour about, where that has to be found."""
-    if config.objective != "steer-distil" or config.latents or config.behaviour is None:
+def _with_latents(
+    config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None", *, progress: bool
+) -> AdapterConfig:
+    """The configuration with the latent that causes its behaviour, where that latent has to be found."""
+    if config.objective != "steer-distil" or config.latents or inputs.behaviour is None:
         return config
     model, sae, choosing, learning = inputs.model, inputs.sae, inputs.choosing, inputs.learning
     if sae is None or choosing is None or learning is None:
-        raise ProbeError("a behaviour's latent is found by rollouts on a run's problems: name a run, or give latents")
-    if processes().is_main and not (out / _CHOSEN).exists():
-        # Both models' traces: a behaviour that training took away shows in the base model's alone.
+        raise ProbeError("the latent of a behaviour is found by rollouts on a run's problems: name a run, or latents")
+    if _is_main(accelerator) and not (out / _CHOSEN).exists():
+        # Both models' traces: a behaviour that training removed is in the base model's traces alone.
         own = learning.traces(model)
         texts = [*inputs.train, *examples_of(model, list(own), learning.problems)]
         chosen = choose_latent(
             model,
             sae,
             texts,
-            places_before(texts, [*inputs.traces, *own], counter(config.behaviour)),
-            partial(choosing.counted, model, config.behaviour, ended=True),
+            places_before(texts, [*inputs.traces, *own], inputs.behaviour),
+            counted=partial(choosing.counted, model, inputs.behaviour, ended=True),
             progress=progress,
         )
         write_json(out / _CHOSEN, {"latent": chosen.latent, "value": chosen.value, "tried": chosen.tried})
-    processes().wait()
+    _wait(accelerator)
     chosen = read_json(out / _CHOSEN)
     return replace(config, latents=(chosen["latent"],), value=chosen["value"])
+
+
+def _is_main(accelerator: "Accelerator | None") -> bool:
+    return accelerator is None or accelerator.is_main_process
+
+
+def _wait(accelerator: "Accelerator | None") -> None:
+    if accelerator is not None:
+        accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""What a model predicts on texts, with an adapter and without, with something inserted and without; text by text."""
+"""Forward passes over texts, one by one, with and without an adapter and with and without an insertion."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -22,40 +23,51 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 
-@dataclass(frozen=True)
-class Acts:
-    """Means over each text: ``latents [texts, latents]``, ``states [texts, d_model]``."""
+@dataclass(frozen=True, repr=False)
+class TextMeans:
+    """Means over the counted tokens of each text.
 
-    latents: Tensor
-    states: Tensor
+    Attributes:
+        latents: activations of an SAE's latents.
+        states: the state at its site.
+    """
+
+    latents: Float[Tensor, "texts latents"]
+    states: Float[Tensor, "texts d_model"]
+
+    def __repr__(self) -> str:
+        return f"TextMeans({len(self.latents)} texts, {self.latents.shape[1]} latents)"
 
 
 Side = tuple[bool, Insertion | None]
-"""With the adapter or without, and what is inserted."""
+"""Whether the adapter is on, and what is inserted."""
 
 
-class Look:
-    """Passes over texts, one by one, with the adapter that is attached and without.
+class TextPasses:
+    """Passes over texts with a model that has an adapter attached.
 
     Args:
+        model: the model.
         progress: show a bar for each round through the texts.
     """
 
     def __init__(self, model: Model, *, progress: bool = False) -> None:
         self.model, self.progress = model, progress
 
-    def kl(self, texts: Sequence[Example], first: Side, second: Side) -> Tensor:
-        """Of each text, the mean KL over its tokens that count."""
+    def kl(self, texts: Sequence[Example], first: Side, second: Side) -> Float[Tensor, " texts"]:
+        """KL(first ‖ second) of each text in nats, the mean over its counted tokens."""
         return self._per_text(texts, lambda batch: kl(self._logits(batch, first), self._logits(batch, second)))
 
-    def ce(self, texts: Sequence[Example], *, adapted: bool) -> Tensor:
+    def ce(self, texts: Sequence[Example], *, adapted: bool) -> Float[Tensor, " texts"]:
+        """The cross-entropy of each text in nats, the mean over its counted tokens."""
         return self._per_text(
             texts,
             lambda batch: F.cross_entropy(self._logits(batch, (adapted, None)), batch.targets, reduction="none"),
         )
 
     @torch.no_grad()
-    def acts(self, texts: Sequence[Example], sae: "SAE[Any]", *, adapted: bool) -> Acts:
+    def means(self, texts: Sequence[Example], sae: "SAE[Any]", *, adapted: bool) -> TextMeans:
+        """The mean latents and the mean state of each text at the SAE's site."""
         site, latents, states = site_of(sae), [], []
         for batch in self._batches(texts):
             with self._maybe(adapted), capture(self.model, site, stop=False) as acts:
@@ -63,7 +75,7 @@ class Look:
             state = acts[site][batch.counts].float()
             latents.append(sae.encode(state.to(sae.dtype)).float().mean(0))
             states.append(state.mean(0))
-        return Acts(torch.stack(latents).cpu(), torch.stack(states).cpu())
+        return TextMeans(torch.stack(latents).cpu(), torch.stack(states).cpu())
 
     @torch.no_grad()
     def _per_text(self, texts: Sequence[Example], losses: Callable[[Packed], Tensor]) -> Tensor:
