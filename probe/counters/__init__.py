@@ -1,4 +1,4 @@
-"""Behaviour counters: how often a model verifies, backtracks, plans …, as an outcome measure, from text alone."""
+"""Counters: how often a model verifies, backtracks, plans and so on, by rules, from text alone."""
 
 from probe.counters.count import (
     SCHEMES as SCHEMES,

@@ -1,4 +1,4 @@
-"""Counting behaviours in traces, by any scheme, into one table."""
+"""Counting behaviours in traces by any scheme."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,11 @@ class Scheme:
     """A way of counting behaviours from text alone.
 
     Attributes:
-        names: what it counts.
-        mark: given the sentences of a trace in order, the behaviours that each shows; None for a scheme that counts in
-            whole answers.
-        count: how often each behaviour occurs in a trace.
-        in_order: whether what a sentence shows depends on the sentences before it.
+        names: the behaviours that it counts.
+        mark: gives the behaviours that each sentence of a trace shows, for its sentences in order; None for a scheme
+            that counts in whole answers.
+        count: counts each behaviour in a trace.
+        in_order: whether the marks of a sentence depend on the sentences before it.
     """
 
     names: tuple[str, ...]
@@ -67,22 +67,32 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
 
 
 def count_habits(what: str | Trace) -> dict[str, int]:
-    """In how many sentences of a text or a trace each of the four habits shows, by the rules of :mod:`.habits`."""
+    """Count the sentences of a text or a trace that show each of the four habits, by the rules of :mod:`.habits`.
+
+    Args:
+        what: a text, which is split into sentences, or a trace.
+
+    Returns:
+        The number of sentences for each habit.
+    """
     found = Counter(habit for sentence in _sentences(what) for habit in habits_of(sentence))
     return {habit: found[habit] for habit in HABITS}
 
 
 def count_behaviours(traces: Traces | Sequence[Trace], scheme: str = "habits") -> BehaviourCounts:
-    """How often each behaviour of a scheme occurs in each trace, from its text alone.
+    """Count each behaviour of a scheme in each trace, from its text alone.
 
     Args:
-        traces: rollouts; an empty one counts nothing.
-        scheme: ``habits``: the four habits in any text, by rules (heuristics); ``countdown`` and ``story``: the same
-            four, exactly, in traces of Countdown and of the bundled story problems; ``six`` and ``eight``: sentences by
-            the labels of two published schemes, by rules (heuristics).
+        traces: the traces.
+        scheme: ``habits`` counts the four habits in any text by heuristic rules. ``countdown`` and ``story`` count the
+            same four exactly, in traces of Countdown and of the bundled story problems. ``six`` and ``eight`` label
+            sentences by two published schemes, by heuristic rules.
+
+    Returns:
+        The counts, one row for each trace.
 
     Raises:
-        ProbeError: if there is no such scheme, or ``countdown`` meets a trace of another problem.
+        ProbeError: if there is no such scheme, or a trace is not of a Countdown problem for ``countdown``.
     """
     if scheme not in SCHEMES:
         raise ProbeError(f"unknown scheme of behaviours {scheme!r}; {nearest(scheme, SCHEMES)}")

@@ -1,16 +1,16 @@
-"""The four habits in traces of Countdown, from what is computed and not from how it is announced.
+"""The four habits in traces of Countdown, from what is computed rather than from how it is announced.
 
-Countdown: reach a target from given numbers, each used at most once. A trace is read as a sequence of equations. What
-an equation works with (given numbers, results) says whether it goes on or starts again, so three habits hang on the
-numbers alone; that a result is compared with the target, and that an intermediate target is announced, is read from
-the words around them, as far as the vocabulary of ``countdown_words.py`` goes.
+The task of Countdown is to reach a target from given numbers, each used at most once. A trace is read as a sequence of
+equations. The numbers in an equation (given numbers and results) show whether it continues or starts again, so three
+habits depend mostly on numbers. Comparisons with the target and announced intermediate targets are read from the words
+around the equations, with the vocabulary of ``countdown_words.py``.
 
-- *verification*: a result is compared with the target (once for each result, however often it is said), or what was
-  computed in this attempt is computed again (once for each run of such equations; not where the answer is given).
-- *backtracking*: an equation that does not use the latest result after that missed the target or was given up, or that
-  needs numbers which the present attempt has used up. A side branch that is later joined to what was left is none.
-- *subgoal setting*: a number other than the target is announced as something to be reached.
-- *backward chaining*: an equation that works with the target, or with what came of that, before it has been reached.
+- *verification*: a result is compared with the target (counted once for each result), or something computed in this
+  attempt is computed again (counted once for each run of such equations, and not where the answer is given).
+- *backtracking*: an equation does not use the latest result after that missed the target or was given up, or needs
+  numbers that the current attempt has used up. A side branch that is joined again later does not count.
+- *subgoal setting*: a number other than the target is announced as something to reach.
+- *backward chaining*: an equation works with the target, or with a result of doing so, before the target is reached.
 """
 
 from collections import Counter
@@ -25,12 +25,15 @@ from probe.traces import split_sentences
 
 
 def count_countdown(text: str, numbers: Iterable[int], target: int) -> dict[str, int]:
-    """The habits of one trace.
+    """Count the four habits in a trace of Countdown.
 
     Args:
-        text: what was written on the problem.
+        text: the text of the trace.
         numbers: the given numbers.
-        target: what they should come to.
+        target: the number to reach.
+
+    Returns:
+        The count of each habit.
     """
     reading = _Reading(Counter(Fraction(number) for number in numbers), Fraction(target))
     text = spell(text)
@@ -43,16 +46,16 @@ def count_countdown(text: str, numbers: Iterable[int], target: int) -> dict[str,
 class _Result:
     value: Fraction
     form: str
-    """How it came about, from given numbers alone."""
+    """How it was computed, written in given numbers."""
     leaves: Counter[Fraction]
-    """The given numbers in it."""
+    """The given numbers that it uses."""
     uses: tuple["_Result", ...]
     branch: int
     compared: bool = False
     missed: bool = False
 
     def line(self) -> list["_Result"]:
-        """It, and all that it was made of."""
+        """This result and all results that it was computed from."""
         line: dict[_Result, None] = {}
         left = [self]
         while left:
@@ -64,7 +67,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class _Made:
-    """What a sum is made of."""
+    """The results and given numbers of an expression."""
 
     uses: tuple[_Result, ...]
     leaves: Counter[Fraction]
@@ -81,14 +84,14 @@ class _Made:
 
 
 class _Reading:
-    """How far the reading of one trace has come."""
+    """The state of reading one trace."""
 
     def __init__(self, given: Counter[Fraction], target: Fraction) -> None:
         self.given, self.target = given, target
         self.results: list[_Result] = []
-        self.branch = 0  # each start is a new one, numbered upwards; those that were joined again are one
-        self.starts: set[int] = set()  # the branches that began by backtracking
-        self.wanted: set[Fraction] = set()  # what came of working backwards
+        self.branch = 0  # each start opens a branch with the next number; branches that are joined become one
+        self.starts: set[int] = set()  # the branches that began with backtracking
+        self.wanted: set[Fraction] = set()  # the results of working backwards
         self.says_check = self.rechecking = False
         self.verifications = self.subgoals = self.backward = 0
         self.comparison = Comparison(target)
@@ -102,7 +105,7 @@ class _Reading:
         }
 
     def sentence(self, text: str) -> None:
-        """Equations and the words between them, from left to right."""
+        """Read the equations of a sentence and the words between them, from left to right."""
         self.subgoals += len({Fraction(aim["number"]) for aim in AIM.finditer(text)} - {self.target})
         gives_answer = GIVES_ANSWER.search(text) is not None
         at = 0
@@ -118,7 +121,7 @@ class _Reading:
 
     @property
     def _attempt(self) -> list[_Result]:
-        """The results of the present attempt, the newest first."""
+        """The results of the current attempt, newest first."""
         return [each for each in reversed(self.results) if each.branch == self.branch]
 
     def _words(self, text: str) -> None:
@@ -155,7 +158,7 @@ class _Reading:
             return
         self._place(made.uses, made.leaves)
         self.rechecking = self.says_check = False
-        # An equation that is denied says only what a sum is not.
+        # A denied equation only says what an expression does not equal.
         value = left.value if equation.denied else equation.stated
         result = _Result(value, made.form, made.leaves, made.uses, self.branch)
         self.results.append(result)
@@ -168,7 +171,7 @@ class _Reading:
         return any(number.value in wanted for number in left.numbers)
 
     def _made_of(self, left: Sum) -> _Made:
-        """What the left side of an equation is made of."""
+        """The results and given numbers of the left side of an equation."""
         free, taken = self.given - self._consumed(), list[_Result]()
         if not left.parts:
             return self._number(left.value, free, taken)
@@ -176,7 +179,7 @@ class _Reading:
         return _Made.joined(left.symbol, *parts)
 
     def _part(self, part: Sum, free: Counter[Fraction], taken: list[_Result]) -> _Made:
-        """The same of a part of it, which may be a result of this attempt written out."""
+        """The same for a part of it, which may be a result of this attempt written out."""
         if not part.parts:
             return self._number(part.value, free, taken)
         made = _Made.joined(part.symbol, *(self._part(each, free, taken) for each in part.parts))
@@ -192,9 +195,10 @@ class _Reading:
         return _Made((), Counter([value] if value in self.given else []), str(value))
 
     def _standing_for(self, value: Fraction, free: Counter[Fraction], taken: list[_Result]) -> _Result | None:
-        """The result that a number stands for: the latest, or else one of this attempt, or else the newest of before.
+        """The result that a number refers to: the latest, else one of this attempt, else the newest of earlier ones.
 
-        A given number that is still free comes before all but the latest, and any given number before old attempts.
+        A given number that is still free takes precedence over all but the latest result, and any given number takes
+        precedence over earlier attempts.
         """
         now = [each for each in self._attempt if each.value == value and each not in taken]
         if now and now[0] is self._latest:
@@ -205,7 +209,7 @@ class _Reading:
         return next((each for each in [*now, *before] if each not in taken), None)
 
     def _before(self, form: str) -> _Result | None:
-        """The result of this attempt that came about in the same way; of one that failed, only where it is checked."""
+        """The result of this attempt that was computed in the same way; in a failed attempt, only during a check."""
         latest = self._latest
         if latest is None or latest.form == form:
             return latest
@@ -214,12 +218,12 @@ class _Reading:
         return next((each for each in [*latest.line(), *self._attempt] if each.form == form), None)
 
     def _consumed(self) -> Counter[Fraction]:
-        """The given numbers that the present attempt has used."""
+        """The given numbers that the current attempt has used."""
         inner = {used for each in self._attempt for used in each.uses}
         return sum((each.leaves for each in self._attempt if each not in inner), Counter())
 
     def _place(self, uses: tuple[_Result, ...], leaves: Counter[Fraction]) -> None:
-        """Whether an equation goes on, joins what was left, or starts again."""
+        """Decide whether an equation continues, joins an earlier branch or starts again."""
         latest = self._latest
         if latest is None:
             return
@@ -235,7 +239,7 @@ class _Reading:
             self.starts.add(self.branch)
 
     def _join(self, first: int) -> None:
-        """What was done since the branch ``first`` was a side branch of it."""
+        """Treat everything since the branch ``first`` as a side branch of it."""
         for result in self.results:
             if first < result.branch <= self.branch:
                 result.branch = first

@@ -1,6 +1,6 @@
-"""What is said around the equations of a Countdown trace: the problem, aims, comparisons with the target, giving up.
+"""The words around the equations of a Countdown trace: the problem, aims, comparisons with the target, giving up.
 
-All rules expect text that has gone through :func:`~probe.counters.equations.spell`.
+All rules expect text from :func:`~probe.counters.equations.spell`.
 """
 
 import re
@@ -61,7 +61,7 @@ _COMPARED_WITH = (
 
 
 class Comparison:
-    """Fits words that compare the result before them with the target, by its number, by its name, or by a verdict."""
+    """Matches words that compare the preceding result with the target: by its number, by its name, or by a verdict."""
 
     def __init__(self, target: object) -> None:
         goal = rf"(?:{target}\b(?!\s*[-+*/]|\.\d)|(?:the\s+|our\s+)?(?:target|goal)\b)"
@@ -72,18 +72,25 @@ class Comparison:
             r"\bworks[.!]|\b(?:this|that|it) (?:works|fails)\b|\bdoes(?:n't| not) work\b",
             r"[✓✔✗✘]|\bnope\b|(?:^|[,;:])\s*no\b[,.!]",
         )
-        # The target is named, and nothing compared with it.
+        # The target is named, but nothing is compared with it.
         self._names = _rule(rf"\b(?:answer|target|goal|number)\s*(?:is|of|=|:|was)?\s*(?:to\s+\w+\s+)?{target}\b")
 
     def fits(self, words: str) -> bool:
+        """Say whether the words compare a result with the target."""
         return self._compares.search(self._names.sub("", words)) is not None
 
 
 def countdown_problem(text: str) -> tuple[tuple[int, ...], int]:
-    """The given numbers and the target, from the text of a problem or a prompt; of several problems, the last.
+    """Find the given numbers and the target in the text of a problem or a prompt; of several problems, the last.
+
+    Args:
+        text: the problem, or a prompt that ends with it.
+
+    Returns:
+        The given numbers, and the target.
 
     Raises:
-        ProbeError: if there is no Countdown problem in it.
+        ProbeError: if the text has no Countdown problem.
 
     >>> countdown_problem("Calculate 126 using all of these numbers: 30, 23, 42, 4.")
     ((30, 23, 42, 4), 126)
@@ -93,6 +100,8 @@ def countdown_problem(text: str) -> tuple[tuple[int, ...], int]:
     found = next((tasks for pattern in _TASKS if (tasks := list(pattern.finditer(text)))), [])
     if not found:
         shown = " ".join(text.split())[:60]
-        raise ProbeError(f"no Countdown problem was found in '{shown}'; the scheme countdown reads only such traces")
+        raise ProbeError(
+            f"no Countdown problem was found in '{shown}'; the scheme countdown reads only traces of Countdown"
+        )
     last = found[-1]
     return tuple(int(number) for number in re.findall(r"\d+", last["numbers"])), int(last["target"])

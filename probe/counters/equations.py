@@ -1,4 +1,4 @@
-"""The equations in a text, with the expressions on their left sides as trees."""
+"""The equations in a text, with the expression on the left side as a tree."""
 
 import ast
 import operator
@@ -21,7 +21,7 @@ _SPELT = (
     (r"\\ne(q)?\b|!=|=/=", "≠"),
     (r"\\[()\[\]]|\$|\*\*|\\(left|right)|`", ""),
     (r"(?<=\d),(?=\d{3}\b)", ""),
-    # A number that only counts the steps is none of an expression.
+    # A number that only counts steps is not part of an expression.
     (r"(?im)\b(step|case|option)\s+\d+\s*[-:.)]", r"\1:"),
 )
 _NUMBER = r"(?<!\d)\d{1,15}(?:\.\d{1,15})?(?!\d)"
@@ -41,20 +41,20 @@ _EQUATION = re.compile(
 
 @dataclass(frozen=True)
 class Sum:
-    """A number, or two sums joined by an operation."""
+    """An arithmetic expression: a number, or two expressions joined by an operation."""
 
     value: Fraction
-    """What it comes to; a number's own value."""
+    """The value of the expression."""
     symbol: str = ""
     parts: tuple["Sum", ...] = ()
 
     @property
     def numbers(self) -> tuple["Sum", ...]:
-        """The numbers in it, from left to right."""
+        """The numbers in the expression, from left to right."""
         return tuple(number for part in self.parts for number in part.numbers) if self.parts else (self,)
 
     def __str__(self) -> str:
-        """The same text for sums that differ only in the order of what is added or multiplied."""
+        """The same text for expressions that differ only in the order of what is added or multiplied."""
         if not self.parts:
             return str(self.value)
         parts = [str(part) for part in self.parts]
@@ -63,25 +63,26 @@ class Sum:
 
 @dataclass(frozen=True)
 class Equation:
-    """``left`` is said to come to ``stated``, or not to."""
+    """A statement that ``left`` equals ``stated``, or a denial of it."""
 
     start: int
     end: int
+    """The characters that it spans."""
     left: Sum
     stated: Fraction
     denied: bool
-    """Whether it says, or asks, that the two are *not* equal."""
+    """Whether it says that the two are *not* equal, or asks whether they are."""
 
 
 def spell(text: str) -> str:
-    """The text with operations written as + - * /, and without marks of formulas."""
+    """Write operations as + - * /, and remove the markup of formulas."""
     for pattern, plain in _SPELT:
         text = re.sub(pattern, plain, text)
     return text
 
 
 def equations(text: str) -> Iterator[Equation]:
-    """The equations of a text that has gone through :func:`spell`, in order.
+    """Find the equations of a text from :func:`spell`, in order.
 
     >>> [str(each.left) for each in equations("So 6 * 4 = 24, and (24 - 3) / 7 = 21 / 7 = 3.")]
     ['(4*6)', '((24-3)/7)']
@@ -97,7 +98,7 @@ def equations(text: str) -> Iterator[Equation]:
 
 
 def read_sum(text: str) -> Sum | None:
-    """An expression as a tree; None if it is none, or divides by zero."""
+    """Parse an arithmetic expression; None if it is not one, or divides by zero."""
     text = text.strip().replace("[", "(").replace("]", ")")
     while text.count("(") > text.count(")") and text.startswith("("):
         text = text[1:]
@@ -114,5 +115,5 @@ def _sum(node: ast.expr, text: str) -> Sum:
         symbol, apply = _OPERATORS[type(node.op)]
         parts = (_sum(node.left, text), _sum(node.right, text))
         return Sum(apply(parts[0].value, parts[1].value), symbol, parts)
-    # The digits themselves, because a float would not be the number that is written.
+    # The digits themselves, because a float would not be exact.
     return Sum(Fraction(ast.get_source_segment(text, node) or ""))

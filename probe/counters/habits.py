@@ -1,10 +1,10 @@
 """The four cognitive habits in any text, by rules on single sentences.
 
-The habits are those of Gandhi et al. 2025 (arXiv 2503.01307), who had a language model count them. Here a habit counts
-once for each sentence that shows it, and a sentence may show several. The rules are heuristics for English: they see
-words, not what is done. On 48 varied sentences that were written and labelled after the rules, precision was 0.94 and
-recall 0.88; the same person wrote the rules, so expect less elsewhere. For Countdown and for the bundled story problems
-there are exact counters.
+The habits are those of Gandhi et al. 2025 (arXiv 2503.01307), who counted them with a language model. Here a habit
+counts once for each sentence that shows it, and a sentence may show several. The rules are heuristics for English: they
+match words, not what is computed. On 48 varied sentences that were written and labelled after the rules, precision was
+0.94 and recall 0.88; the same person wrote the rules, so expect less elsewhere. Countdown and the bundled story
+problems have exact counters.
 """
 
 from probe.counters.wording import Wording
@@ -97,7 +97,7 @@ _RULES = {
 
 
 def habits_of(sentence: str) -> frozenset[str]:
-    """The habits that a sentence shows, by its words.
+    """Find the habits that a sentence shows, by its words.
 
     >>> sorted(habits_of(" Wait, let me double-check that."))
     ['backtracking', 'verification']

@@ -1,8 +1,8 @@
-"""Published schemes of sentence types, by ordered rules: the first rule that fits a sentence names it.
+"""Two published schemes of sentence labels, by ordered rules: the first rule that matches a sentence labels it.
 
 ``six`` has the labels of Venhoff et al. 2025 (arXiv 2506.18167), ``eight`` those of Bogdan et al. 2025, *Thought
-Anchors* (arXiv 2506.19143). Both were given by a language model in those works. The rules are heuristics for English
-that look at one sentence alone, and a sentence that none of them fits has no label. On 48 varied sentences that were
+Anchors* (arXiv 2506.19143). In those papers a language model assigned the labels. The rules here are heuristics for
+English that look at one sentence alone; a sentence that no rule matches has no label. On 48 varied sentences that were
 written and labelled after the rules, precision was 0.80 and recall 0.74 for ``six``, 0.95 and 0.77 for ``eight``; the
 same person wrote the rules, so expect less elsewhere.
 """
@@ -168,11 +168,14 @@ _RULES = {
 
 
 def label_sentences(texts: Sequence[str], scheme: str) -> list[str | None]:
-    """The label of each sentence; None for one that no rule fits.
+    """Label each sentence by a published scheme.
 
     Args:
         texts: sentences.
         scheme: ``six`` or ``eight``.
+
+    Returns:
+        A label for each sentence; None for one that no rule matches.
 
     Raises:
         ProbeError: if there is no such scheme.
@@ -181,5 +184,5 @@ def label_sentences(texts: Sequence[str], scheme: str) -> list[str | None]:
     ['problem_setup', 'active_computation']
     """
     if scheme not in _RULES:
-        raise ProbeError(f"unknown scheme of sentences {scheme!r}; {nearest(scheme, _RULES)}")
+        raise ProbeError(f"unknown scheme of sentence labels {scheme!r}; {nearest(scheme, _RULES)}")
     return [next((label for label, rule in _RULES[scheme] if rule.fits(text)), None) for text in texts]

@@ -1,4 +1,4 @@
-"""The four habits in traces of the bundled story problems, exactly: their grammar says what each sentence is."""
+"""The four habits in traces of the bundled story problems, exact because their grammar types every sentence."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,22 @@ from probe.problems import CHECK, COMPUTE, PLAN, REDO, RESTATE, parse
 
 
 def mark_story(sentences: Sequence[str]) -> list[frozenset[str]]:
-    """The habits that each sentence of a trace shows.
+    """Mark the habits that each sentence of a story trace shows.
 
-    A check is a verification and a redo a backtracking. A plan is subgoal setting: it says in which parts the problem
-    will be taken. No sentence of the grammar works backwards from the answer.
+    A check is verification, a redo is backtracking, and a plan is subgoal setting, because it divides the problem into
+    parts. No sentence of the grammar works backwards from the answer.
 
-    What a sentence *does* counts, and not how it opens. A redo needs an equation; and an ordinary computing sentence
-    that computes the change over which a check has just said "wrong" is a redo too, as where a model redoes a step
-    without a word. In the plain grammar neither occurs.
+    What counts is what a sentence *does*, not how it opens. A redo needs an equation, and a plain computation is a redo
+    as well if it computes the change that a check has just called wrong. Neither exception occurs in the plain grammar.
 
     Args:
-        sentences: of one trace, in order.
+        sentences: the sentences of one trace, in order.
+
+    Returns:
+        The habits of each sentence.
     """
     found: list[frozenset[str]] = []
-    refuted: str | None = None  # the left side of the equation that was found wrong and not yet redone
+    refuted: str | None = None  # the left side of the equation that was called wrong and is not yet redone
     for sentence in sentences:
         parsed = parse(sentence)
         sums = parsed.equation_true is not None
@@ -42,7 +44,7 @@ def mark_story(sentences: Sequence[str]) -> list[frozenset[str]]:
 
 
 def count_story(sentences: Sequence[str]) -> dict[str, int]:
-    """In how many sentences of one trace each habit shows; see :func:`mark_story`."""
+    """Count the sentences of one trace that show each habit; see :func:`mark_story`."""
     counts: dict[str, int] = dict.fromkeys(HABITS, 0)
     for shown in mark_story(sentences):
         for habit in shown:

@@ -1,4 +1,4 @@
-"""How often each behaviour occurs in each trace: rates, means with intervals, and paired comparisons."""
+"""Tables of behaviour counts: rates, means with intervals, and paired comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,42 +14,52 @@ from probe.statistics import Interval, column_intervals
 
 @dataclass(frozen=True, eq=False)
 class BehaviourCounts:
-    """Counts of behaviours in traces; ``count_behaviours`` makes one."""
+    """Counts of behaviours in traces, made by ``count_behaviours``."""
 
     scheme: str
+    """The scheme that was counted by."""
     names: tuple[str, ...]
-    """What the columns are."""
+    """The behaviour of each column."""
     counts: Int[np.ndarray, "trace behaviour"]
     sentences: Int[np.ndarray, " trace"]
-    """How many sentences each trace has."""
+    """The number of sentences of each trace."""
     problem_ids: tuple[str, ...]
-    """Which problem each trace is of."""
+    """The problem of each trace."""
     correct: tuple[bool | None, ...]
-    """Whether each trace is correct; None where the grader could make no judgement."""
+    """Whether each trace is correct; None if it could not be graded."""
 
     def __len__(self) -> int:
         """The number of traces."""
         return len(self.problem_ids)
 
     def rates(self, per: str = "answer") -> Float[np.ndarray, "trace behaviour"]:
-        """Counts per answer (as they are), or divided by the sentences of the trace (NaN for a trace without any).
+        """Compute counts per answer or per sentence.
+
+        Args:
+            per: ``answer`` for the counts themselves, ``sentence`` to divide them by the number of sentences of the
+                trace (NaN for a trace without sentences).
 
         Raises:
             ProbeError: if ``per`` is neither.
         """
         if per not in ("answer", "sentence"):
-            raise ProbeError(f"rates per '{per}' are not known; use answer or sentence")
+            raise ProbeError(f"there are no rates per '{per}'; use answer or sentence")
         if per == "answer":
             return self.counts.astype(float)
         sentences = np.where(self.sentences > 0, self.sentences, np.nan)
         return self.counts / sentences[:, None]
 
     def mean(self, per: str = "answer", *, seed: int = 0) -> dict[str, Interval]:
-        """The mean rate of each behaviour over traces, with a 95 % bootstrap interval over traces."""
+        """Compute the mean rate of each behaviour over traces, with a 95 % bootstrap interval over traces.
+
+        Args:
+            per: ``answer`` or ``sentence``.
+            seed: seeds the resampling.
+        """
         return _intervals(self.names, self.rates(per), seed)
 
     def by_correct(self) -> dict[str, "BehaviourCounts"]:
-        """The ``correct`` and the ``incorrect`` traces apart; those that could not be graded are in neither."""
+        """Split into ``correct`` and ``incorrect`` traces; those that could not be graded are in neither."""
         return {
             name: self._only(np.asarray([right is wanted for right in self.correct], dtype=bool))
             for name, wanted in (("correct", True), ("incorrect", False))
@@ -67,7 +77,12 @@ class BehaviourCounts:
         )
 
     def to_dict(self, per: str = "answer", *, seed: int = 0) -> dict[str, Any]:
-        """``scheme``, ``per``, ``traces``, ``names``, and in their order ``mean`` and ``ci``; None for the unknown."""
+        """Return a dictionary for JSON: ``scheme``, ``per``, ``traces``, ``names`` and their ``mean`` and ``ci``.
+
+        Args:
+            per: ``answer`` or ``sentence``.
+            seed: seeds the resampling.
+        """
         means = self.mean(per, seed=seed).values()
         return {
             "scheme": self.scheme,
@@ -94,17 +109,19 @@ class BehaviourCounts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same problems before and after a change; ``compare_counts`` makes one."""
+    """Behaviour counts on the same problems before and after a change, made by ``compare_counts``."""
 
     scheme: str
     per: str
     """``answer`` or ``sentence``."""
     problems: int
+    """The number of problems that were compared."""
     before: dict[str, float]
-    """The mean of each behaviour over problems."""
+    """The mean of each behaviour over problems before the change."""
     after: dict[str, float]
+    """The same after it."""
     difference: dict[str, Interval]
-    """After less before, with a 95 % paired bootstrap interval over problems."""
+    """After minus before, with a 95 % paired bootstrap interval over problems."""
 
     def _repr_html_(self) -> str:
         rows = [
@@ -118,16 +135,19 @@ class Comparison:
 def compare_counts(
     before: BehaviourCounts, after: BehaviourCounts, *, per: str = "answer", seed: int = 0
 ) -> Comparison:
-    """How a change to the model (steering, training, another prompt) changed what its traces do.
+    """Compare behaviour counts before and after a change to the model (steering, training, another prompt).
 
-    Traces are paired by problem; where a problem has several, their mean counts. Per sentence, a problem with no
-    sentences on one side is left out on both.
+    Traces are paired by problem; several traces of a problem are averaged. Per sentence, a problem without sentences on
+    one side is left out on both.
 
     Args:
-        before: counts of the traces of the model as it was.
-        after: counts of the same scheme on the same problems.
-        per: rates per answer or per sentence.
-        seed: of the resampling.
+        before: counts of the traces before the change.
+        after: counts of the same scheme on the same problems after it.
+        per: ``answer`` or ``sentence``.
+        seed: seeds the resampling.
+
+    Returns:
+        The means and their differences.
 
     Raises:
         ProbeError: if schemes or problems differ.
@@ -152,7 +172,7 @@ def compare_counts(
 
 
 def _by_problem(counts: BehaviourCounts, per: str, problems: Sequence[str]) -> Float[np.ndarray, "problem behaviour"]:
-    """The mean rates of each problem's traces; NaN where none of them has a rate."""
+    """The mean rates of each problem's traces; NaN if none of them has a rate."""
     place = {problem: i for i, problem in enumerate(problems)}
     at = np.asarray([place[problem] for problem in counts.problem_ids], dtype=int)
     rates = counts.rates(per)
@@ -169,5 +189,5 @@ def _means(names: Sequence[str], rows: Float[np.ndarray, "row behaviour"]) -> di
 
 
 def _intervals(names: Sequence[str], rows: Float[np.ndarray, "row behaviour"], seed: int) -> dict[str, Interval]:
-    """The mean of each column over the rows that have a value in all of them, with its interval."""
+    """The mean of each column, with its interval, over the rows without NaN."""
     return dict(zip(names, column_intervals(rows[~np.isnan(rows).any(1)], seed=seed), strict=True))

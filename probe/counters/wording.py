@@ -1,10 +1,10 @@
-"""Rules on the wording of a sentence: alternatives, any of which may fit."""
+"""Rules on the wording of a sentence, as regular expressions."""
 
 import re
 
 
 class Wording:
-    """Fits a sentence in which one of its regular expressions is found; case and the form of an apostrophe are ignored.
+    """Matches a sentence that contains one of its regular expressions, ignoring case and the form of apostrophes.
 
     >>> rule = Wording(r"^wait\\b", r"\\blet's go back\\b")
     >>> rule.fits("Let’s go back."), rule.fits("The waiter waits.")
@@ -19,4 +19,5 @@ class Wording:
         return Wording(*self.alternatives, *other.alternatives)
 
     def fits(self, sentence: str) -> bool:
+        """Say whether the sentence matches."""
         return self._pattern.search(sentence.strip().replace("’", "'")) is not None

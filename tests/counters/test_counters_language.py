@@ -246,5 +246,5 @@ def test_agreeing_is_no_backtracking() -> None:
 
 
 def test_unknown_scheme_names_the_nearest() -> None:
-    with pytest.raises(ProbeError, match=r"unknown scheme of sentences 'eigth'; did you mean 'eight'\?"):
+    with pytest.raises(ProbeError, match=r"unknown scheme of sentence labels 'eigth'; did you mean 'eight'\?"):
         label_sentences(["So."], "eigth")

@@ -225,7 +225,7 @@ def test_refusals(planted, tmp_path: Path) -> None:
         fit_taxonomy(data, planted(0, 0))
     with pytest.raises(ProbeError, match="0 training sentences are too few"):
         fit_taxonomy(planted(0, 0), data)
-    with pytest.raises(ProbeError, match="has 1; a taxonomy has at least 2"):
+    with pytest.raises(ProbeError, match="has 1; a taxonomy needs at least 2"):
         TaxonomyConfig(sizes=(1, 4))
     with pytest.raises(ProbeError, match="unknown family 'kmeans'"):
         TaxonomyConfig(rivals=("kmeans",))

@@ -1,4 +1,4 @@
-"""Ways of finding behaviours: the top-k SAE and its rivals, all with the interface of a scikit-learn estimator."""
+"""Families, the ways of finding behaviours: the top-k SAE and its baselines, all scikit-learn estimators."""
 
 from probe.taxonomy.families.base import Family as Family
 from probe.taxonomy.families.clusterings import (

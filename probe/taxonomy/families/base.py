@@ -1,8 +1,8 @@
-"""What all families have in common: the conventions of a scikit-learn estimator, and what they are fed.
+"""The base class of all families, which follows the conventions of a scikit-learn estimator.
 
-A family reads normalised sentence vectors (centred, of length one, as :class:`probe.taxonomy.Normaliser` gives them), a
-tensor or an array ``[sentence, d_model]``, and has exactly ``n_behaviours`` behaviours. What is computed is float32 on
-the CPU. A behaviour that no sentence of the training data belongs to is possible only where the class says so.
+A family reads normalised sentence vectors (centred and of length one, by :class:`probe.taxonomy.Normaliser`), a tensor
+or an array ``[sentence, d_model]``, and finds exactly ``n_behaviours`` behaviours. It computes in float32 on the CPU. A
+behaviour without training sentences is possible only where the class says so.
 """
 
 from abc import ABC, abstractmethod
@@ -17,25 +17,25 @@ from torch import Tensor
 from probe.errors import ProbeError
 
 Vectors: TypeAlias = Any
-"""A tensor or an array ``[sentence, d_model]``, or anything else that scikit-learn reads as one."""
+"""A tensor or an array ``[sentence, d_model]``, or anything else that scikit-learn accepts as one."""
 
 F = TypeVar("F", bound="Family")
 
 
 class VectorsError(ProbeError, ValueError):
-    """Sentence vectors that no family can be fitted to; a ValueError too, which is what scikit-learn's tools expect."""
+    """Sentence vectors or settings that cannot be used; also a ValueError, which scikit-learn's tools expect."""
 
 
 class Family(ClusterMixin, BaseEstimator, ABC):
     """A way of finding behaviours among sentence vectors.
 
     Args:
-        n_behaviours: how many to find.
-        random_state: the seed of whatever is drawn.
+        n_behaviours: the number of behaviours to find.
+        random_state: seeds all random choices.
 
     Attributes:
-        labels_: int64 ``[sentence]``, the behaviour of each training sentence: what :meth:`predict` says of it.
-        directions_: float32 ``[n_behaviours, d_model]``, for each behaviour a direction of length one.
+        labels_: int64 ``[sentence]``, the behaviour of each training sentence, as :meth:`predict` gives it.
+        directions_: float32 ``[n_behaviours, d_model]``, a unit direction for each behaviour.
         n_features_in_: ``d_model``.
     """
 
@@ -48,11 +48,15 @@ class Family(ClusterMixin, BaseEstimator, ABC):
         self.random_state = random_state
 
     def fit(self: F, X: Vectors, y: object = None) -> F:  # noqa: ARG002
-        """Find the behaviours of these sentences; ``y`` is there for scikit-learn and takes no part.
+        """Find the behaviours of these sentences.
+
+        Args:
+            X: ``[sentence, d_model]``.
+            y: ignored; scikit-learn passes it.
 
         Raises:
-            ProbeError: if a vector is not finite, there are fewer distinct ones than behaviours, or a setting makes no
-                sense.
+            ProbeError: if a vector is not finite, there are fewer distinct vectors than behaviours, or a setting is
+                invalid.
         """
         if not isinstance(self.n_behaviours, int | np.integer) or self.n_behaviours < 1:
             raise VectorsError(f"n_behaviours is {self.n_behaviours!r}; give a whole number of at least 1")
@@ -64,14 +68,14 @@ class Family(ClusterMixin, BaseEstimator, ABC):
         return self
 
     def predict(self, X: Vectors) -> Int[np.ndarray, " sentence"]:
-        """The behaviour of each sentence, ``[sentence]``: the one with the largest score."""
+        """Assign each sentence the behaviour with the largest score, ``[sentence]``."""
         return self.scores(X).argmax(1)
 
     def scores(self, X: Vectors) -> Float[np.ndarray, "sentence behaviour"]:
-        """How near each sentence is to each behaviour, ``[sentence, n_behaviours]``; the unit is each family's own.
+        """Score each sentence for each behaviour, ``[sentence, n_behaviours]``; the unit depends on the family.
 
         Raises:
-            ProbeError: if a vector is not finite, or not as long as those it was fitted to.
+            ProbeError: if a vector is not finite, or its width is not that of the training data.
         """
         from sklearn.utils.validation import check_is_fitted
 
@@ -79,7 +83,7 @@ class Family(ClusterMixin, BaseEstimator, ABC):
         return self._scores(self._read(X)).astype(np.float32, copy=False)
 
     def _check_settings(self) -> None:
-        """Raise a ProbeError for a setting that makes no sense; the number of behaviours has been checked."""
+        """Raise a ProbeError for an invalid setting other than ``n_behaviours``."""
         return
 
     @abstractmethod
@@ -87,11 +91,11 @@ class Family(ClusterMixin, BaseEstimator, ABC):
         """Set :attr:`directions_` and whatever :meth:`_scores` needs."""
 
     def _scores(self, x: Float[np.ndarray, "sentence d_model"]) -> Float[np.ndarray, "sentence behaviour"]:
-        """By default the cosine with each direction, for vectors of length one."""
+        """By default, the cosine with each direction."""
         return x @ self.directions_.numpy().T
 
     def _read(self, X: Vectors, first: bool = False) -> Float[np.ndarray, "sentence d_model"]:
-        """The vectors as a finite float32 array of the width that the family was fitted to."""
+        """The vectors as a finite float32 array of the fitted width."""
         from sklearn.utils.validation import validate_data
 
         if isinstance(X, Tensor):
@@ -109,10 +113,10 @@ class Family(ClusterMixin, BaseEstimator, ABC):
 
 
 def check_distinct(x: Float[np.ndarray, "sentence d_model"], n_behaviours: int) -> None:
-    """Refuse vectors of which fewer than ``n_behaviours`` differ.
+    """Refuse vectors of which fewer than ``n_behaviours`` are distinct.
 
     Raises:
-        ProbeError: saying how many there are.
+        ProbeError: if there are too few distinct vectors.
     """
     seen: set[bytes] = set()
     for row in x:
@@ -126,7 +130,7 @@ def check_distinct(x: Float[np.ndarray, "sentence d_model"], n_behaviours: int) 
 
 
 def subsample(n: int, most: int, seed: int) -> Int[np.ndarray, " row"]:
-    """At most ``most`` of the numbers below ``n``, in ascending order.
+    """Choose at most ``most`` random numbers below ``n``, in ascending order.
 
     >>> subsample(3, 5, seed=0).tolist()
     [0, 1, 2]
@@ -136,5 +140,5 @@ def subsample(n: int, most: int, seed: int) -> Int[np.ndarray, " row"]:
 
 
 def unit(rows: Float[np.ndarray, "behaviour d_model"]) -> Float[Tensor, "behaviour d_model"]:
-    """Rows scaled to length one, as a float32 tensor."""
+    """Scale rows to length one, as a float32 tensor."""
     return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=1)

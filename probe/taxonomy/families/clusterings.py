@@ -1,4 +1,4 @@
-"""Rivals that give every sentence to one centre: spherical k-means, a Gaussian mixture, k-means after PCA, linkage."""
+"""Baselines that assign each sentence to one centre: spherical k-means, a Gaussian mixture, k-means, linkage."""
 
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class SphericalKMeans(Family):
-    """k-means on the unit sphere (Dhillon and Modha 2001): each sentence goes to the centre of largest cosine.
+    """k-means on the unit sphere (Dhillon and Modha 2001): each sentence goes to the centre with the largest cosine.
 
-    Centres are the sums of their sentences, scaled to length one; of several starts by k-means++ the one with the
-    largest mean cosine is kept. It ends where no sentence changes its centre, so the result is a fixed point. A centre
-    that loses all its sentences is put on the sentence that is worst served. Scores are cosines.
+    A centre is the sum of its sentences, scaled to length one. Of several starts by k-means++, the one with the largest
+    mean cosine is kept. Iterations stop when no sentence changes its centre, so the result is a fixed point. A centre
+    that loses all its sentences moves to the sentence with the smallest cosine. Scores are cosines.
 
     Attributes:
-        objective_: the mean cosine of a training sentence and its centre.
+        objective_: the mean cosine of the training sentences with their centres.
     """
 
     objective_: float
@@ -39,12 +39,12 @@ class PCAKMeans(Family):
     """k-means on the first principal components.
 
     Scores are ``p·c − |c|²/2`` for a sentence ``p`` and a centre ``c``, both in the components: largest where the
-    distance is smallest. A direction is that of the centre, brought back to the model's width.
+    distance is smallest. A direction is that of the centre, mapped back to the model's width.
 
     Args:
-        n_behaviours: how many to find.
-        n_components: how many principal components, at most.
-        random_state: the seed of the starts.
+        n_behaviours: the number of behaviours to find.
+        n_components: the most principal components.
+        random_state: seeds the starts.
     """
 
     _pca: "PCA"
@@ -61,7 +61,7 @@ class PCAKMeans(Family):
         from sklearn.cluster import KMeans
 
         self._pca = _fit_pca(x, self.n_components, self.random_state)
-        # The stubs of scikit-learn know n_init only as text.
+        # The stubs of scikit-learn declare n_init only as text.
         kmeans = KMeans(self.n_behaviours, n_init=8, random_state=self.random_state)  # pyright: ignore[reportArgumentType]
         self._centres = kmeans.fit(self._pca.transform(x)).cluster_centers_
         self.directions_ = unit(self._pca.inverse_transform(self._centres))
@@ -74,12 +74,12 @@ class GaussianMixtureBehaviours(Family):
     """A mixture of Gaussians with diagonal covariance on the first principal components.
 
     Scores are the logarithm of a component's weight times its density. A direction is that of a component's mean,
-    brought back to the model's width. A component that is nowhere the likeliest is a behaviour without sentences.
+    mapped back to the model's width. A component that is nowhere the likeliest is a behaviour without sentences.
 
     Args:
-        n_behaviours: how many to find.
-        n_components: how many principal components, at most.
-        random_state: the seed of the starts.
+        n_behaviours: the number of behaviours to find.
+        n_components: the most principal components.
+        random_state: seeds the starts.
     """
 
     _pca: "PCA"
@@ -97,7 +97,7 @@ class GaussianMixtureBehaviours(Family):
 
         self._pca = _fit_pca(x, self.n_components, self.random_state)
         points = self._pca.transform(x).astype(np.float64)
-        # A share of the mean variance keeps a component from collapsing onto sentences that are all alike.
+        # A share of the mean variance keeps a component from collapsing onto identical sentences.
         floor = max(1e-3 * points.var(0).mean(), 1e-12)
         self._mixture = GaussianMixture(
             self.n_behaviours,
@@ -121,13 +121,13 @@ class Agglomerative(Family):
     """Average linkage by cosine distance on a sample of sentences; every sentence then goes to the nearest centre.
 
     Scores are cosines with the centres, the means of the linked sentences scaled to length one. A centre that is
-    nowhere the nearest is a behaviour without sentences; and as average linkage sets odd sentences apart, some have
-    very few.
+    nowhere the nearest is a behaviour without sentences. Average linkage separates unusual sentences, so some
+    behaviours have very few.
 
     Args:
-        n_behaviours: how many to find.
-        sample: how many sentences are linked at most; memory grows with its square.
-        random_state: the seed of the sample; nothing else is drawn.
+        n_behaviours: the number of behaviours to find.
+        sample: the most sentences that are linked; memory grows with its square.
+        random_state: seeds the sample.
     """
 
     def __init__(self, n_behaviours: int = 8, *, sample: int = 2000, random_state: int = 0) -> None:
@@ -147,7 +147,7 @@ class Agglomerative(Family):
         if self.n_behaviours == 1:
             labels = np.zeros(len(own), dtype=np.int64)
         else:
-            # Distances of our own, as scikit-learn's refuse the zero vector that a sentence equal to the mean has.
+            # Precomputed distances: scikit-learn refuses the zero vector of a sentence equal to the mean.
             linkage = AgglomerativeClustering(self.n_behaviours, metric="precomputed", linkage="average")
             labels = linkage.fit_predict(cosine_distances(own))
         self.directions_ = unit(np.stack([own[labels == i].mean(0) for i in range(self.n_behaviours)]))

@@ -1,4 +1,4 @@
-"""The rival that reads a sentence at its last token instead of its mean (RISE, arXiv 2512.23988)."""
+"""The baseline that reads a sentence at its last token instead of its mean (RISE, arXiv 2512.23988)."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 def delimiter_documents(model: Model, traces: Traces) -> list[Document]:
-    """Traces as documents whose spans are the last token of each sentence, to be given to ``probe.harvest``.
+    """Turn traces into documents whose spans are the last token of each sentence, to be harvested.
 
-    Row for row they are the sentences of a harvest of ``traces`` themselves: a sentence without tokens has a row in
-    neither.
+    The rows of their harvest match those of a harvest of ``traces``: a sentence without tokens has a row in neither.
 
     Args:
-        model: who will read them.
-        traces: whose sentences.
+        model: the model that will read them.
+        traces: the traces.
+
+    Returns:
+        A document for each trace.
     """
     return [
         replace(each, spans=tuple((max(start, end - 1), end) for start, end in each.spans))
@@ -30,17 +32,17 @@ def delimiter_documents(model: Model, traces: Traces) -> list[Document]:
 
 
 class DelimiterSAE(SAEFamily):
-    """A ReLU SAE with an L1 penalty, SAELens's standard architecture, as RISE has it (arXiv 2512.23988).
+    """A ReLU SAE with an L1 penalty, SAELens's standard architecture, as in RISE (arXiv 2512.23988).
 
     RISE learns thousands of latents and lets a judge sort them into behaviours; here a latent is a behaviour, so that
-    the family compares with the others. It is meant for what a harvest of :func:`delimiter_documents` gives, and can be
-    fitted to sentence means too.
+    the family is comparable with the others. It is meant for a harvest of :func:`delimiter_documents`, but can also be
+    fitted to sentence means.
 
     Args:
-        n_behaviours: how many latents.
-        l1_coefficient: the weight of the latents' sum against the squared error.
-        steps: how many steps of Adam, on 512 sentences each.
-        random_state: the seed of the start and of the order of sentences.
+        n_behaviours: the number of latents.
+        l1_coefficient: the weight of the sum of the latents against the squared error.
+        steps: the number of Adam steps, on 512 sentences each.
+        random_state: seeds the initial weights and the order of sentences.
     """
 
     def __init__(

@@ -18,19 +18,19 @@ FAMILIES: dict[str, type[Family]] = {
     "pca-kmeans": PCAKMeans,
     "agglomerative": Agglomerative,
 }
-"""Each family's class by its name."""
+"""The class of each family, by name."""
 
 
 def make_family(name: str, n_behaviours: int, random_state: int = 0) -> Family:
-    """A family that has yet to be fitted, with its own defaults for everything else.
+    """Make an unfitted family with its default settings.
 
     Args:
         name: one of :data:`FAMILIES`.
-        n_behaviours: how many behaviours it is to find.
-        random_state: the seed of whatever it draws.
+        n_behaviours: the number of behaviours to find.
+        random_state: seeds all random choices.
 
     Raises:
-        ProbeError: if there is no family of that name, naming the nearest.
+        ProbeError: if there is no family of that name; the message gives the nearest.
     """
     if name not in FAMILIES:
         raise ProbeError(f"unknown family {name!r}; {nearest(name, FAMILIES)}")

@@ -1,7 +1,7 @@
-"""Rivals that are SAEs of other architectures, trained by SAELens.
+"""Baselines that are SAEs of other architectures, trained by SAELens.
 
-As the top-k SAE, they start from the centres of a k-means and have no decoder bias, their input being centred already.
-A sentence's behaviour is the latent with the largest pre-activation, whether or not that is enough to make it active.
+Like the top-k SAE, they start from the centres of k-means and have no decoder bias, because their input is centred. A
+sentence's behaviour is the latent with the largest pre-activation, whether or not that makes it active.
 """
 
 from abc import abstractmethod
@@ -29,17 +29,15 @@ _LR = 3e-3
 class SAEFamily(Family):
     """A family whose behaviours are the latents of an SAE.
 
-    A latent without sentences is possible: nothing forces each to be the largest somewhere.
-
-    Scores are pre-activations. Directions are the decoder's rows.
+    A latent without sentences is possible. Scores are pre-activations. Directions are the decoder's rows.
 
     Args:
-        n_behaviours: how many latents.
-        steps: how many steps of Adam, on 512 sentences each.
-        random_state: the seed of the start and of the order of sentences.
+        n_behaviours: the number of latents.
+        steps: the number of Adam steps, on 512 sentences each.
+        random_state: seeds the initial weights and the order of sentences.
 
     Attributes:
-        sae_: the SAE as SAELens has it for inference; it eats normalised sentence vectors.
+        sae_: the inference SAE of SAELens; it reads normalised sentence vectors.
     """
 
     sae_: "SAE[Any]"
@@ -49,7 +47,7 @@ class SAEFamily(Family):
         self.steps = steps
 
     def reconstruct(self, X: Vectors) -> Float[np.ndarray, "sentence d_model"]:
-        """What the SAE makes of each sentence vector, ``[sentence, d_model]``."""
+        """Reconstruct each sentence vector, ``[sentence, d_model]``."""
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
@@ -58,10 +56,10 @@ class SAEFamily(Family):
 
     @abstractmethod
     def _untrained(self, d_model: int) -> "TrainingSAE[Any]":
-        """The SAE as SAELens trains it; its weights are about to be set."""
+        """The training SAE of SAELens, before its weights are set."""
 
     def _finish(self, sae: "TrainingSAE[Any]", x: Float[Tensor, "sentence d_model"]) -> None:  # noqa: ARG002
-        """What is left to do to a trained SAE before it is made one for inference."""
+        """Finish a trained SAE before it becomes an inference SAE."""
         return
 
     def _check_settings(self) -> None:
@@ -94,13 +92,13 @@ class SAEFamily(Family):
 
 
 class SparseSAEFamily(SAEFamily):
-    """An SAE of which a chosen number of latents are active in a sentence, on average.
+    """An SAE with a given mean number of active latents in a sentence.
 
     Args:
-        n_behaviours: how many latents.
-        k: how many are active in a sentence, on average.
-        steps: how many steps of Adam, on 512 sentences each.
-        random_state: the seed of the start and of the order of sentences.
+        n_behaviours: the number of latents.
+        k: the mean number of active latents in a sentence.
+        steps: the number of Adam steps, on 512 sentences each.
+        random_state: seeds the initial weights and the order of sentences.
     """
 
     def __init__(self, n_behaviours: int = 8, *, k: float = 2.0, steps: int = 400, random_state: int = 0) -> None:
@@ -117,18 +115,17 @@ class SparseSAEFamily(SAEFamily):
 
 
 class BatchTopKSAE(SparseSAEFamily):
-    """An SAE in which the ``k`` times as many largest latents as sentences are active, over a whole batch (Bussmann,
-    Leask and Nanda 2024, arXiv 2412.06410).
+    """An SAE that keeps the ``k × batch size`` largest latents of a whole batch.
 
-    For inference it is a JumpReLU SAE with one threshold. SAELens follows that threshold through training by a moving
-    average that starts from zero; here it is set afterwards so that ``k`` latents are active on average over the
-    training sentences.
+    The method is that of Bussmann, Leask and Nanda 2024 (arXiv 2412.06410). For inference it is a JumpReLU SAE with one
+    threshold. SAELens tracks that threshold by a moving average that starts at zero; here it is set after training so
+    that ``k`` latents are active on average over the training sentences.
     """
 
     def _untrained(self, d_model: int) -> "TrainingSAE[Any]":
         from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
-        # SAELens scales the loss that revives dead latents by (dead latents) / (d_in / 2): nothing, for so few.
+        # SAELens scales the loss that revives dead latents by (dead latents) / (d_in / 2): almost zero for so few.
         config = BatchTopKTrainingSAEConfig(
             d_in=d_model, d_sae=self.n_behaviours, k=float(self.k), aux_loss_coefficient=d_model / 2
         )
@@ -139,7 +136,7 @@ class BatchTopKSAE(SparseSAEFamily):
     def _finish(self, sae: "TrainingSAE[Any]", x: Float[Tensor, "sentence d_model"]) -> None:
         latents = (x @ sae.W_enc * sae.W_dec.norm(dim=1)).relu().flatten()
         wanted = round(self.k * len(x))
-        # Between the last that is to be active and the first that is not; zero where all may be.
+        # Between the last latent that should be active and the first that should not; zero if all should.
         edge = latents.sort(descending=True).values[wanted - 1 : wanted + 1]
         sae.topk_threshold.fill_(edge.mean() if wanted < len(latents) else 0.0)  # pyright: ignore[reportCallIssue]
 
@@ -147,7 +144,7 @@ class BatchTopKSAE(SparseSAEFamily):
 class JumpReLUSAE(SparseSAEFamily):
     """An SAE whose latents each have a learned threshold (Rajamanoharan et al. 2024, arXiv 2407.14435).
 
-    The number of active latents is drawn to ``k`` by the squared distance from it; it comes near it, not to it.
+    A quadratic penalty pulls the mean number of active latents towards ``k``, which it reaches only approximately.
     """
 
     def _untrained(self, d_model: int) -> "TrainingSAE[Any]":
@@ -165,7 +162,7 @@ class JumpReLUSAE(SparseSAEFamily):
         return sae
 
     def _finish(self, sae: "TrainingSAE[Any]", x: Float[Tensor, "sentence d_model"]) -> None:  # noqa: ARG002
-        # The last step may have left a threshold below zero, where SAELens would set it right at the next.
+        # The last step may leave a threshold below zero, which SAELens would correct at the next step.
         sae.threshold.clamp_(min=0)  # pyright: ignore[reportCallIssue]
 
 
@@ -179,11 +176,16 @@ def train_with_saelens(
     device: str = "cpu",
     progress: str | None = None,
 ) -> None:
-    """The steps of SAELens' trainer, without its own bar: many SAEs are trained in a row.
+    """Train an SAE with the trainer of SAELens, without its progress bar.
 
     Args:
-        batches: without end, ``[batch_size, d_in]`` each.
-        progress: what a bar of ours says; None for no bar.
+        sae: the SAE; it is changed in place.
+        batches: an endless iterator of activations, ``[batch_size, d_in]`` each.
+        steps: the number of steps.
+        batch_size: the rows of a batch.
+        lr: Adam's learning rate; it decays to a tenth over the last third of the steps.
+        device: where the SAE is trained.
+        progress: the label of a progress bar; None for no bar.
     """
     from sae_lens import LoggingConfig
     from sae_lens.config import SAETrainerConfig
@@ -206,7 +208,7 @@ def train_with_saelens(
 
 
 def for_inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
-    """The same SAE as SAELens saves and loads it for inference, the decoder's rows of length one."""
+    """Convert a trained SAE to the inference SAE of SAELens, with decoder rows of length one."""
     from sae_lens import SAE
 
     state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}

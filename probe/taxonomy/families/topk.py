@@ -1,4 +1,4 @@
-"""The top-k SAE of the taxonomy itself, one at a time, with the interface of its rivals."""
+"""The taxonomy's own top-k SAE, one at a time, with the interface of its baselines."""
 
 import numpy as np
 import torch
@@ -13,18 +13,17 @@ from probe.taxonomy.sae.weights import Weights
 class TopKSAE(Family):
     """A bias-free top-k SAE of a few latents, after Venhoff et al. 2025 (arXiv 2510.07364).
 
-    What a search trains for all sizes and seeds at once (:func:`probe.taxonomy.sae.train.train_saes`), for one of each.
-    It ends where a fifth of the sentences, kept apart, say so. A latent without sentences is possible.
-
-    Scores are pre-activations. Directions are the decoder's rows.
+    It is trained as in a search (:func:`probe.taxonomy.sae.train.train_saes`), but with one size and one seed. A fifth
+    of the sentences is the validation set that ends training. A latent without sentences is possible. Scores are
+    pre-activations. Directions are the decoder's rows.
 
     Args:
-        n_behaviours: how many latents.
-        k: how many of them may be active at once.
-        random_state: the seed of the start, of the order of sentences, and of those kept apart.
+        n_behaviours: the number of latents.
+        k: the most latents that are active at once.
+        random_state: seeds the initial weights, the order of sentences and the validation set.
 
     Attributes:
-        weights_: the SAE; it takes normalised sentence vectors.
+        weights_: the SAE; it reads normalised sentence vectors.
     """
 
     weights_: Weights
@@ -34,7 +33,7 @@ class TopKSAE(Family):
         self.k = k
 
     def reconstruct(self, X: Vectors) -> Float[np.ndarray, "sentence d_model"]:
-        """What the SAE makes of each sentence vector, ``[sentence, d_model]``."""
+        """Reconstruct each sentence vector, ``[sentence, d_model]``."""
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
@@ -50,7 +49,7 @@ class TopKSAE(Family):
         apart = np.zeros(len(x), dtype=bool)
         apart[subsample(len(x), len(x) // 5, self.random_state)] = True
         if not apart.any() or (~apart).sum() < self.n_behaviours:
-            apart[:] = True  # too few to keep any apart: they are what is trained on as well
+            apart[:] = True  # too few for a validation set: validate on the training sentences
         own, other = torch.tensor(x[~apart] if not apart.all() else x), torch.tensor(x[apart])
         config = SAEConfig(seeds=(self.random_state,), k=self.k)
         trained = train_saes(own, other, (self.n_behaviours,), config)

@@ -1,4 +1,4 @@
-"""Settings of the small SAEs that a taxonomy is made of."""
+"""Settings of a taxonomy's small SAEs."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,28 @@ from probe.config import check_above_zero, check_least, check_seeds
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """How the SAEs of one taxonomy are trained.
+    """How the SAEs of a taxonomy are trained.
 
     Raises:
-        ProbeError: if a setting makes no sense.
+        ProbeError: if a setting is invalid.
     """
 
     k: int = 1
-    """How many latents may be active in one sentence. A sentence is given one behaviour, and SAEs of different seeds
-    agree more on it if they are trained so; Venhoff et al. have 3, which explains more variance."""
+    """The most latents that are active in one sentence. With 1, as sentences are assigned, seeds agree more; 3, the
+    value of Venhoff et al., explains more variance."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One SAE for each size and seed; stability is agreement between seeds."""
+    """The seeds; each size is trained once with each, and stability is measured between them."""
     steps: int = 1000
-    """The most steps that training takes; it ends before where validation data say so."""
+    """The most training steps; training ends earlier when the validation loss stops falling."""
     check_every: int = 25
-    """Steps from one look at validation data to the next."""
+    """The number of steps between two checks on validation data."""
     patience: int = 2
-    """Looks without progress after which the learning rate falls to a tenth, and then training ends."""
+    """The number of checks without progress after which the learning rate falls to a tenth, and the next time training
+    ends."""
     batch_size: int = 512
-    """Sentences a step."""
+    """The number of sentences in a step."""
     lr: float = 1e-2
-    """Adam's learning rate."""
+    """The learning rate of Adam."""
 
     def __post_init__(self) -> None:
         check_seeds("taxonomy.seeds", self.seeds)

@@ -1,4 +1,4 @@
-"""What an activation goes through before an SAE sees it."""
+"""The normalisation of activations before an SAE reads them."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,8 +9,8 @@ class Normaliser:
     """Centres activations and scales each to length one.
 
     Args:
-        mean: what is subtracted, ``[d_model]``.
-        limit: the norm above which an activation is an outlier; infinite for none.
+        mean: the vector that is subtracted, ``[d_model]``.
+        limit: the norm above which an activation is an outlier; infinite for no outliers.
     """
 
     def __init__(self, mean: Float[Tensor, " d_model"], limit: float = float("inf")) -> None:
@@ -20,22 +20,28 @@ class Normaliser:
 
     @classmethod
     def fit(cls, x: Float[Tensor, "sentence d_model"], outlier_multiple: float) -> "Normaliser":
-        """The mean of all sentence vectors but outliers, whose norm is above ``outlier_multiple`` times the median."""
+        """Take the mean of all sentence vectors except outliers.
+
+        Args:
+            x: raw activations.
+            outlier_multiple: a vector is an outlier if its norm is above this many times the median.
+        """
         norms = x.float().norm(dim=-1)
         limit = outlier_multiple * norms.median().item()
         return cls(x[norms <= limit].float().mean(0), limit)
 
     def centred(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Subtract the mean, in float32."""
         if x.device not in self._means:
             self._means[x.device] = self.mean.to(x.device)
         return x.float() - self._means[x.device]
 
     def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """Centred and of length one, in float32; an activation equal to the mean stays zero."""
+        """Centre activations and scale them to length one, in float32; one equal to the mean becomes zero."""
         return torch.nn.functional.normalize(self.centred(x), dim=-1)
 
     def keep(self, x: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
-        """False for outliers."""
+        """Mark the activations that are not outliers."""
         return x.float().norm(dim=-1) <= self.limit
 
     def __repr__(self) -> str:

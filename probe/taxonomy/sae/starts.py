@@ -1,6 +1,6 @@
-"""Spherical k-means for many sizes at once: where the SAEs of a sweep start from, and the family of that name.
+"""Spherical k-means for many sizes at once, which initialises the SAEs and is a family of its own.
 
-All centres of all runs lie in one matrix, so a round of Lloyd's algorithm is two products with the data, however many
+All centres of all runs are in one matrix, so a round of Lloyd's algorithm is two products with the data, however many
 runs there are (Dhillon and Modha 2001 for the method, Arthur and Vassilvitskii 2007 for the seeding).
 """
 
@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from probe.taxonomy.sae.segments import Segments
 
-#: Each size is started this often divided by itself, and at least once: few centres get caught in poor optima most, and
-#: cost least.
+#: A size gets this number divided by itself as starts, at least one: few centres are the most likely to reach a poor
+#: optimum and the cheapest to start again.
 _STARTS = 60
 
 
@@ -26,17 +26,20 @@ def spherical_centres(
     rounds: int = 10,
     sample: int = 4096,
 ) -> Float[Tensor, "latent d_model"]:
-    """Centres of length one for each size, the sizes one after the other as :class:`Segments` has them.
+    """Compute the centres of spherical k-means for each size.
 
-    Of several starts the one with the highest mean cosine of a sentence and its centre is kept. A centre that loses all
-    its sentences is put on the sentence that is worst served.
+    Of several starts, the one with the highest mean cosine of sentences with their centres is kept. A centre that loses
+    all its sentences moves to the sentence with the smallest cosine.
 
     Args:
         x: vectors of length one.
         sizes: numbers of centres.
-        seed: draws the sample and the starting centres; what a size gives does not depend on the others.
-        rounds: of Lloyd's algorithm, at most: it ends before at a fixed point of all runs.
+        seed: seeds the sample and the starting centres; the result for a size does not depend on the other sizes.
+        rounds: the most rounds of Lloyd's algorithm; it stops earlier at a fixed point of all runs.
         sample: the most sentences that are used.
+
+    Returns:
+        Unit centres, the sizes one after the other as in :class:`Segments`.
     """
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)[:sample].to(x.device)]
@@ -50,16 +53,16 @@ def spherical_centres(
         if before is not None and torch.equal(latent, before):
             break
         centres, before = _moved(x, segments, cosine, latent), latent
-    served = segments.best(x @ centres.T)[0].mean(0).tolist()
-    best = [max((i for i, run in enumerate(runs) if run == size), key=served.__getitem__) for size in sizes]
+    mean_cosine = segments.best(x @ centres.T)[0].mean(0).tolist()
+    best = [max((i for i, run in enumerate(runs) if run == size), key=mean_cosine.__getitem__) for size in sizes]
     columns = segments.slices()
     return torch.cat([centres[columns[i]] for i in best])
 
 
 def _seeding(x: Tensor, size: int, runs: int, seed: int) -> Float[Tensor, "latent d_model"]:
-    """k-means++: each next centre is a sentence drawn with a chance that grows with its distance from the others.
+    """k-means++: each next centre is a random sentence, the more likely the farther it is from the other centres.
 
-    A size draws for itself, so that what it gives does not depend on which other sizes there are.
+    Each size has its own generator, so that its result does not depend on the other sizes.
     """
     generator = torch.Generator().manual_seed(seed * 100_003 + size)
     chosen: Int[Tensor, "run slot"] = torch.zeros(runs, size, dtype=torch.long)
@@ -72,7 +75,7 @@ def _seeding(x: Tensor, size: int, runs: int, seed: int) -> Float[Tensor, "laten
 
 
 def _moved(x: Tensor, segments: Segments, cosine: Tensor, latent: Tensor) -> Float[Tensor, "latent d_model"]:
-    """Each centre where the sum of its sentences points; one that has none on the sentence that is worst served."""
+    """Each centre in the direction of the sum of its sentences; one without any on the sentence of smallest cosine."""
     members = torch.zeros(len(x), segments.total, device=x.device).scatter_(1, latent, 1.0)
     centres = normalize(members.T @ x, dim=1)
     for empty in (members.sum(0) == 0).nonzero()[:, 0].tolist():

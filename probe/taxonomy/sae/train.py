@@ -1,12 +1,12 @@
 """Small top-k SAEs of many sizes and seeds, trained together.
 
 A taxonomy's SAE has so few latents that a training step is mostly overhead, so the SAEs of a sweep share their steps:
-the latents of all sizes lie side by side in one encoder and one decoder, and the error of each reconstruction is had
-from products of latents with latents, without writing the reconstruction down.
+the latents of all sizes lie side by side in one encoder and one decoder, and the error of each reconstruction follows
+from products of latents with latents, without computing the reconstruction.
 
-Their input is centred already, so they have no biases: with a bias that is free to move, the same reconstruction can be
-written with many different decoders, and two seeds agree on none of them. Without biases an SAE commutes with scaling,
-which also lets the normaliser be folded into it exactly (:attr:`probe.taxonomy.Taxonomy.sae`).
+Their input is centred, so they have no biases: with a trainable bias, many different decoders give the same
+reconstruction, and two seeds would not agree on one. Without biases an SAE commutes with scaling, so the normaliser can
+be folded into it exactly (:attr:`probe.taxonomy.Taxonomy.sae`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ from probe.taxonomy.sae.segments import Segments
 from probe.taxonomy.sae.starts import spherical_centres
 from probe.taxonomy.sae.weights import Weights
 
-#: A check counts as progress if an SAE's validation loss falls by this share of the variance.
+#: A check counts as progress if the validation loss of an SAE falls by this share of the variance.
 _LEAST_GAIN = 1e-4
-#: Every so many checks, latents that fire in none of so many training sentences are revived.
+#: The number of checks between revivals of latents, and the number of training sentences in which none of them fires.
 _REVIVE_EVERY, _REVIVE_SAMPLE = 4, 2048
 
 
@@ -39,19 +39,19 @@ def train_saes(
 ) -> dict[tuple[int, int], Weights]:
     """Train a top-k SAE for every size and seed.
 
-    They start from the centres of spherical k-means. A latent that no sentence activates is put on a sentence that its
-    SAE reconstructs badly. The learning rate falls to a tenth when no SAE gets better on validation data any more, and
+    They start from the centres of spherical k-means. A latent that no sentence activates moves to a sentence that its
+    SAE reconstructs badly. The learning rate falls to a tenth when no SAE improves on validation data any more, and
     training ends when that happens again; each SAE keeps its own best state.
 
     Args:
-        x: normalised sentence vectors.
-        x_validation: likewise, of other problems.
+        x: normalised training sentences.
+        x_validation: normalised validation sentences, of other problems.
         sizes: numbers of latents.
-        config: seeds, k, steps, batch size, learning rate, patience.
-        progress: show a bar.
+        config: seeds, k, steps, batch size, learning rate and patience.
+        progress: show a progress bar.
 
     Returns:
-        The SAE of each (size, seed). Which others are trained has a part only in when training ends.
+        The SAE of each (size, seed). The other sizes and seeds only influence when training ends.
     """
     run = _Sweep(x, config, sizes)
     best = _Best(run.parameters, run.segments)
@@ -110,7 +110,7 @@ class _Sweep:
         return torch.stack(parts).sum(0) / total
 
     def _errors(self, x: Float[Tensor, "seed batch d_model"]) -> tuple[Tensor, list[Tensor]]:
-        """|x̂ − x|² = |x|² − 2 Σ aᵢ (x·dᵢ) + Σ aᵢ aⱼ (dᵢ·dⱼ) of each sentence and SAE, and the latents of each size."""
+        """|x̂ − x|² = |x|² − 2 Σ aᵢ (x·dᵢ) + Σ aᵢ aⱼ (dᵢ·dⱼ) for each sentence and SAE, and the latents of each size."""
         sizes = self.segments.sizes
         decoder = normalize(self.decoder, dim=-1)
         square = x.square().sum(-1)
@@ -126,18 +126,19 @@ class _Sweep:
 
     @torch.no_grad()
     def _scale(self, x: Float[Tensor, "seed batch d_model"]) -> None:
-        """Scale each encoder so that the error is least: several centres together say too much."""
+        """Scale each encoder to the least error: several active centres together overshoot."""
         square = x.square().sum(-1, keepdim=True)
         errors, latents = self._errors(x)
         decoder = normalize(self.decoder, dim=-1)
-        told = [(a @ d).square().sum(-1) for a, d in zip(latents, decoder.split(self.segments.sizes, 1), strict=True)]
-        told = torch.stack(told, -1)  # |x̂|², and errors = |x|² − 2 x·x̂ + |x̂|²
-        scale = ((square + told - errors).sum(1) / (2 * told.sum(1)))[:, self.segments.owner]
+        parts = zip(latents, decoder.split(self.segments.sizes, 1), strict=True)
+        norms = torch.stack([(a @ d).square().sum(-1) for a, d in parts], -1)
+        # errors = |x|² − 2 x·x̂ + |x̂|², where norms are |x̂|²
+        scale = ((square + norms - errors).sum(1) / (2 * norms.sum(1)))[:, self.segments.owner]
         self.encoder.mul_(scale[:, None])
 
     @torch.no_grad()
     def revive(self, x: Float[Tensor, "sentence d_model"], optimiser: torch.optim.Adam) -> None:
-        """Put latents that no sentence of a sample activates on sentences of it that are reconstructed badly."""
+        """Move latents that no sentence of a sample activates to sentences that are reconstructed badly."""
         sample = torch.stack([self._sample(x, generator) for generator in self.generators])
         errors, latents = self._errors(sample)
         for seed, latent in (~(torch.cat(latents, -1) > 0).any(1)).nonzero().tolist():
@@ -175,7 +176,7 @@ class _Best:
         self.loss: Tensor | None = None
 
     def update(self, losses: Float[Tensor, "seed size"]) -> bool:
-        """Keep what got better; whether any did by more than noise."""
+        """Keep every SAE that improved; say whether any improved by more than noise."""
         better = torch.ones_like(losses, dtype=torch.bool) if self.loss is None else losses < self.loss
         gained = self.loss is None or bool((losses < self.loss - _LEAST_GAIN).any())
         self.loss = losses if self.loss is None else torch.minimum(losses, self.loss)
