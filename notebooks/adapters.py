@@ -58,7 +58,7 @@ runs = Path(tempfile.mkdtemp())
 pair = probe.load_pair("tiny-rl", device="cpu")
 base = pair.base
 problems = probe.load_problems("story")
-train, validation = problems.take("train", 120), problems.take("validation", 24)
+train, validation = problems.take("train", 100), problems.take("validation", 16)
 limit = pair.config.max_new_tokens
 traces, checked = (probe.generate_traces(base, problems, some, max_new_tokens=limit) for some in (train, validation))
 texts, others = examples_of(base, list(traces), train), examples_of(base, list(checked), validation)
@@ -95,7 +95,7 @@ with torch.no_grad():
 # starts.
 
 # %%
-config = TuneConfig(steps=30, batch_tokens=1024, check_every=10)
+config = TuneConfig(steps=20, batch_tokens=1024, check_every=10)
 stopped, everywhere = Objective("resa", sae, through=False), AdapterPlan(layers=(0, 1, 2, 3))
 try:
     tune(base, texts, others, stopped, folder=runs / "dead", plan=everywhere, config=config)
@@ -148,7 +148,7 @@ with inserted(base, boost):
         for some in (train, validation)
     )
 objective = Objective("steer-distil", sae, latents=(chosen.latent,), value=chosen.value)
-config = TuneConfig(steps=80, batch_tokens=1024)
+config = TuneConfig(steps=60, batch_tokens=1024)
 baked = tune(base, steered, steered_validation, objective, folder=runs / "baked", config=config)
 tuning_figure(baked.history)
 
@@ -157,7 +157,7 @@ tuning_figure(baked.history)
 # when the latent is ablated, and not when another latent is?
 
 # %%
-measured = problems.take("test", 30)
+measured = problems.take("test", 24)
 unseen = examples_of(base, list(probe.generate_traces(base, problems, measured, max_new_tokens=limit)), measured)
 found = verify(base, baked.folder, sae, unseen, latents=(chosen.latent,), counted=checks)
 found.behaviour

@@ -14,16 +14,16 @@
 # ---
 
 # %% [markdown]
-# # From traces to behaviours that one can believe
+# # From traces to trustworthy behaviours
 #
-# The stages of `probe discover`, by hand: traces of a thinking model, the search for a taxonomy, a look at it, and the
-# tests that ask whether a behaviour is about the reasoning or about its words. Sizes are small, so that everything runs
-# on a CPU in two minutes.
+# This notebook runs the stages of `probe discover` by hand: traces of a thinking model, the search for a taxonomy, its
+# figures, and tests of whether each behaviour is about the reasoning or only about its words. The sizes are small, so
+# everything runs on a CPU in about a minute.
 
 # %%
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait instead of spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wait instead of spinning
 
 import json
 import re
@@ -42,14 +42,14 @@ from probe.taxonomy import FalsifyConfig, TaxonomyConfig, behaviour_map, taxonom
 
 pair = probe.load_pair("tiny-rl", device="cpu")
 problems = probe.load_problems("story")
-train, validation = problems.take("train", 150), problems.take("validation", 80)
+train, validation = problems.take("train", 120), problems.take("validation", 60)
 model, limit = pair.thinking, pair.config.max_new_tokens
 pair
 
 # %% [markdown]
 # ## Traces and sentence activations
-# One vector a sentence and site: the mean over the sentence's tokens. All sites are read in one pass. `taxonomy_sites`
-# spreads them over the model's blocks.
+# For each sentence and site one vector is kept: the mean over the sentence's tokens. All sites are read in one pass.
+# `taxonomy_sites` chooses sites spread over the model's blocks.
 
 # %%
 traces = probe.generate_traces(model, problems, train, max_new_tokens=limit)
@@ -63,11 +63,11 @@ acts
 
 # %% [markdown]
 # ## The search
-# Every site, family, size and seed is fitted on training sentences and scored on validation sentences. The family that
-# is chosen from is a top-k SAE; its rivals are there to be compared with. Each row of the table is a mean over seeds.
+# Every site, family, size and seed is fitted on training sentences and scored on validation sentences. The taxonomy is
+# chosen among the top-k SAEs; the other family is there for comparison. Each row of the table is a mean over seeds.
 
 # %%
-config = TaxonomyConfig(sizes=(2, 4, 6, 8), rivals=("spherical-kmeans", "agglomerative"))
+config = TaxonomyConfig(sizes=(2, 4, 6, 8), rivals=("spherical-kmeans",))
 grid = probe.explore(acts, acts_checked, config, sentence_type=problems.sentence_type)
 grid
 
@@ -75,7 +75,7 @@ grid
 grid_figure(grid.to_dicts(), metrics=("score", "variance_explained", "stability", "agreement", "text_f1"))
 
 # %% [markdown]
-# The rule that chooses is written down before anything is fitted, and it is kept with the taxonomy:
+# The rule of the choice is fixed before anything is fitted, and it is saved with the taxonomy:
 
 # %%
 config.rule
@@ -85,7 +85,7 @@ taxonomy = probe.from_grid(grid, acts, acts_checked, sentence_type=problems.sent
 taxonomy
 
 # %% [markdown]
-# Who knows better chooses by hand. This one is finer, and is kept for comparison.
+# You can also choose by hand. This taxonomy is finer, and the rest of the notebook compares it with the first.
 
 # %%
 finer = probe.from_grid(grid, acts, acts_checked, sentence_type=problems.sentence_type, site="resid_post.2", size=6)
@@ -95,9 +95,9 @@ finer
 {each.n_behaviours: (each.scores["rule"].split(":")[0], round(each.scores["score"], 3)) for each in (taxonomy, finer)}
 
 # %% [markdown]
-# ## Looking
-# `annotate` gives each sentence of some traces its behaviour. From here on everything is about validation problems.
-# They had a part in the choice of site and size, but nothing was trained on them. Hover over a cell for its sentence.
+# ## Figures
+# `annotate` assigns a behaviour to each sentence of the traces. From here on everything uses validation problems. Site
+# and size were chosen on them, but nothing was trained on them. Hover over a cell to read its sentence.
 
 # %%
 annotated = probe.annotate(taxonomy, checked, acts_checked)
@@ -110,14 +110,14 @@ timeline_figure(annotated.records(12, problems.sentence_type), annotated.names)
 transition_figure(annotated.transitions(), annotated.names, annotated.starts(), annotated.ends())
 
 # %% [markdown]
-# Shares in correct and in incorrect traces, with intervals over traces. The legend says how many traces there are of
-# each: where few are incorrect, the interval is what to look at.
+# Shares of the behaviours in correct and in incorrect traces, with intervals over traces. The legend gives the number
+# of traces of each kind. If few are incorrect, their intervals are wide.
 
 # %%
 usage_figure(annotated.usage(), annotated.names)
 
 # %% [markdown]
-# The map shows what the taxonomy sees, sentences after the normaliser, in two dimensions.
+# The map shows the normalised activations of the sentences, which the taxonomy reads, in two dimensions.
 
 
 # %%
@@ -130,7 +130,7 @@ def sentence_map(taxonomy):
 sentence_map(taxonomy)
 
 # %% [markdown]
-# Sentences of a behaviour at random, each between its neighbours; `correct=False` draws from incorrect traces only.
+# Random sentences of a behaviour, each between its neighbours. With `correct=False` they come from incorrect traces.
 
 # %%
 first = max(range(taxonomy.n_behaviours), key=annotated.starts().__getitem__)  # the one that most traces begin with
@@ -140,15 +140,15 @@ annotated.sentences(first, n=3)
 annotated.sentences(first, n=3, correct=False)
 
 # %% [markdown]
-# ## What words alone tell
-# `text_f1` is how well a reader of words, which sees every number as `#`, recognises a behaviour in new sentences.
-# Where it is near 1, the behaviour may be no more than its wording: nothing in the scores so far can tell. Beside it,
-# `decodability`: how well a linear probe tells the behaviour from the activations.
+# ## Wording
+# `text_f1` is how well a classifier that sees only the words, with every number replaced by `#`, recognises a behaviour
+# in new sentences. If it is near 1, the behaviour may be no more than its wording; the scores so far cannot exclude
+# that. `decodability` is how well a linear probe predicts the behaviour from the activations.
 
 
 # %%
 def told(taxonomy):
-    """For each behaviour: how well words tell it, and how well a linear probe does."""
+    """The text F1 and the decodability of each behaviour."""
     columns = zip(taxonomy.names, taxonomy.scores["text_f1"], taxonomy.scores["decodability"], strict=True)
     return {f"{i} {name}": (round(words, 2), round(probed, 2)) for i, (name, words, probed) in enumerate(columns)}
 
@@ -156,7 +156,7 @@ def told(taxonomy):
 told(taxonomy), told(finer)
 
 # %% [markdown]
-# This problem set knows the true type of each sentence. It is a check, and had no part in any choice:
+# This problem set knows the true type of each sentence. The types are a check and were not used in any choice:
 
 
 # %%
@@ -171,18 +171,18 @@ def types_by_behaviour(taxonomy):
 
 # %% [markdown]
 # ## Falsification
-# Each behaviour is put to the test, by changing sentences where they stand and reading the model again: its cue words
-# are put into other sentences, they are taken out of its own, its own are said in another wording, the directions in
-# which questions differ are projected out, and its sentences are written anew from the text before them. Each test has
-# a control. The verdict follows a written rule, too:
+# Each behaviour is tested by changing sentences in their traces and reading the model again. Its cue words are inserted
+# into other sentences and removed from its own; its own sentences are reworded; the directions in which questions
+# differ are projected out; and its sentences are sampled again from the text before them. Each test has a control, and
+# the verdict follows a fixed rule:
 
 # %%
-tests = FalsifyConfig(sentences=40, prefixes=4, samples=5)
+tests = FalsifyConfig(sentences=30, prefixes=3, samples=4)
 tests.rule
 
 # %% [markdown]
-# Which sentences are changed, and how, is drawn. A verdict that another seed takes back is none to lean on; more
-# sentences make its intervals narrower.
+# The sentences and their changes are random. A verdict that differs between seeds is not reliable; more sentences make
+# its intervals narrower.
 
 # %%
 by_seed = [
@@ -194,8 +194,8 @@ verdicts = [[each[card.behaviour].verdict for each in by_seed] for card in cards
 dict(zip(taxonomy.names, verdicts, strict=True))
 
 # %% [markdown]
-# A behaviour that survives, if there is one, with the verdict that most seeds agree on. "State" says that its cue words
-# neither suffice nor are needed:
+# A behaviour that survives, if there is one; of several, the one on whose verdict most seeds agree. "State" means that
+# its cue words are neither sufficient nor necessary:
 
 # %%
 by_agreement = sorted(cards, key=lambda card: verdicts[card.behaviour].count(card.verdict))
@@ -203,28 +203,28 @@ by_verdict = {card.verdict: card for card in by_agreement}  # the last of each s
 by_verdict.get("state")
 
 # %% [markdown]
-# And one that follows its cue. "Cue" does not say that the model has no such state, but that this latent reads the
-# words: to use it as a measure of reasoning in other text would be to count words.
+# And a behaviour that follows its cue. "Cue" does not mean that the model has no such state. It means that this latent
+# reads the words, so using it to measure reasoning in other text would only count words.
 
 # %%
 by_verdict.get("cue")
 
 # %% [markdown]
-# The rest is undecided: an interval straddles a limit, which more sentences may resolve, or the tests speak against
-# each other.
+# The rest is undecided: an interval includes a limit of the rule, which more sentences may resolve, or the tests
+# contradict each other.
 
 # %%
 [card.reasons[0] for card in cards if card.verdict == "undecided"]
 
 # %% [markdown]
-# "State" is not the end of doubt either. The tests look for words, and numbers are not words. In the finer taxonomy the
-# computing sentences may have several behaviours, which words do not tell apart (see `text_f1` above). Their cards, and
-# the numbers in their sentences:
+# A verdict of "state" can be misleading too, because the tests change words and not numbers. In the finer taxonomy the
+# computing sentences may have several behaviours, which words do not distinguish (see `text_f1` above). These are their
+# verdicts and the numbers in their sentences:
 
 # %%
 types = types_by_behaviour(finer)
 computing = [i for i in types if max(types[i], key=types[i].get, default=None) == "compute"]
-quick = replace(tests, prefixes=0)  # nothing written anew: that has no part in the verdict
+quick = replace(tests, prefixes=0)  # nothing is sampled again, which has no effect on the verdict
 finer_cards = probe.falsify(model, finer, checked, acts_checked, paraphrase=problems.reword, config=quick)
 {finer_cards[i].label + f" ({i})": finer_cards[i].verdict for i in computing}
 
@@ -241,14 +241,14 @@ figure.update_yaxes(title="sentences", gridcolor="rgba(128,128,128,0.2)")
 figure
 
 # %% [markdown]
-# Where the histograms lie apart, what tells these behaviours apart is the size of a number: content, and no step of
-# the reasoning. That is a reason to look at a behaviour before believing its card.
+# If the histograms are apart, the behaviours differ in the size of a number, which is content and not a step of the
+# reasoning. So look at the sentences of a behaviour before you trust its card.
 #
-# ### Do the cards find the truth?
-# In `tiny-decoupled` cue and state come apart by construction: "Again," and "Redo it:" open small talk, and a step that
-# a check found wrong is redone silently, in the words of any computing sentence. Latents were planted in it, one that
-# reads the cue and one that reads the state, each in two forms. The cards are to reject the first and to accept the
-# second.
+# ### Are the cards right?
+# In `tiny-decoupled` cue and state are independent by construction: "Again," and "Redo it:" open small talk, and a step
+# that a check found wrong is redone silently, in the words of any computing sentence. Two kinds of latent were planted
+# in it, one that reads the cue and one that reads the state, each in two forms. The cards should say "cue" for the
+# first kind and must not say it for the second.
 
 # %%
 from probe.models import ModelConfig, bundled_folder
@@ -258,7 +258,7 @@ from probe.organisms.tokenizer import THINKING_PROMPT
 
 decoupled = probe.load_model(ModelConfig("bundled:tiny-decoupled", prompt=THINKING_PROMPT), device="cpu")
 planted = Planted.load(bundled_folder("tiny-decoupled"))
-sampled = sampled_traces(decoupled, problems, 80, seed=0)
+sampled = sampled_traces(decoupled, problems, 60, seed=0)
 acts_sampled = probe.harvest(decoupled, sampled, [planted.site])
 sampled[:1]
 
@@ -267,7 +267,7 @@ planted_cards = probe.falsify(decoupled, planted, sampled, acts_sampled, paraphr
 {card.label: (card.verdict, card.reasons[0]) for card in planted_cards}
 
 # %% [markdown]
-# In which kinds of sentence the latents really fire:
+# The kinds of sentence in which each latent really fires:
 
 # %%
 kinds = kinds_of(sampled, acts_sampled, decoupled_kinds)
@@ -278,14 +278,14 @@ fires = planted.fires(acts_sampled.vectors[planted.site])
 }
 
 # %% [markdown]
-# ## Names and merges by people
-# A saved taxonomy is a folder with a file `behaviours.yaml` in it, for people to write in. Edits concern how behaviours
-# are shown and counted, not the SAE. Here the computing sentences are made one behaviour again.
+# ## Names and merges by hand
+# A saved taxonomy is a folder. You can name and merge behaviours in its file `behaviours.yaml`, which changes how they
+# are shown and counted, but not the SAE. Here the computing sentences become one behaviour again.
 
 # %%
 folder = finer.save(Path(tempfile.mkdtemp()) / "taxonomy")
 one, *others = computing
-edits = [f"{one}:\n  name: computes\n  note: what it was split by are numbers\n"]
+edits = [f"{one}:\n  name: computes\n  note: was split by the size of numbers\n"]
 edits += [f"{other}:\n  merge_into: {one}\n" for other in others]
 (folder / "behaviours.yaml").write_text("".join(edits))
 edited = probe.Taxonomy.load(folder)
@@ -296,8 +296,8 @@ probe.annotate(edited, checked, acts_checked)
 
 # %% [markdown]
 # ## Counting behaviours
-# Counters work on text alone, so they measure any model, whichever way it is steered. In story problems the four habits
-# are counted exactly; `habits`, `six` and `eight` are rules for any text, and `countdown` is exact there. Base and
+# Counters read only text, so they can measure any model, steered or not. `story` counts the four habits exactly in
+# story problems, and `countdown` in the countdown game; `habits`, `six` and `eight` are rules for any text. Base and
 # thinking model on the same problems, paired:
 
 # %%
@@ -309,15 +309,15 @@ counts = {name: probe.count_behaviours(each, "story") for name, each in (("base"
 compare_counts(counts["base"], counts["thinking"])
 
 # %% [markdown]
-# A count is no merit: what is counted has to be looked at, as in this trace of the base model.
+# A higher count is not necessarily better, so look at what was counted, as in this trace of the base model.
 
 # %%
 base[:1]
 
 # %% [markdown]
-# ## Handing over
-# The folder is one that SAELens reads; the normaliser is folded in, so that the SAE takes raw activations. The same
-# latents are active; their size is that of the taxonomy's times the length of the centred activation.
+# ## Export
+# SAELens can load the folder. The normaliser is folded into the SAE, so it reads raw activations. The same latents are
+# active; their values are those of the taxonomy times the norm of the centred activation.
 
 # %%
 from sae_lens import SAE
@@ -329,7 +329,7 @@ torch.testing.assert_close(sae.encode(x), finer.latents(x) * length, atol=1e-3, 
 sae.cfg.metadata.hook_name, sorted(path.name for path in folder.iterdir())
 
 # %% [markdown]
-# Neuronpedia's records: features, their top sentences token by token, and explanations.
+# Records for Neuronpedia: features, their top sentences token by token, and explanations.
 
 # %%
 written = probe.write_neuronpedia(
@@ -340,20 +340,19 @@ feature = json.loads((written / "features.jsonl").read_text().splitlines()[0])
 
 # %% [markdown]
 # ## A judge
-# All of the above works without one. A judge is anything that has `complete(prompts)`; a line makes one of a server or
-# of a local chat model, with answers that are kept on disk:
+# A judge is an LLM that names and rates behaviours; everything above works without one. Any object with
+# `complete(prompts)` is a judge. These lines make one from a server or from a local chat model, and keep its answers on
+# disk:
 #
 # ```python
 # judge = CachedJudge(EndpointJudge("http://localhost:8000/v1", "model-name"), folder)
 # judge = CachedJudge(LocalJudge(probe.load_model("path/or/hub-id", device="cuda")), folder)
 # ```
 #
-# The one below answers by rule, so that this notebook runs offline: it calls a sentence what it is by its opening.
+# The judge below answers by rule, so that this notebook runs offline: it names a sentence by its opening.
 
 # %%
-from probe.taxonomy.judge.judge import ScriptedJudge
-from probe.taxonomy.judge.names import name_behaviours
-from probe.taxonomy.judge.scores import judge_scores
+from probe.taxonomy import ScriptedJudge, judge_scores, name_behaviours
 
 OPENINGS = {"checks a result": "Is it true|Check that", "computes": "That makes|Now", "answers": ".*answer is"}
 
@@ -376,18 +375,18 @@ def answer(prompt):
 judge = ScriptedJudge(answer)
 
 # %% [markdown]
-# It names the behaviours from sentences that the taxonomy was made of, and scores the names on validation sentences:
-# can sentences be sorted by them (consistency), do they fit their sentences (completeness), do they differ
-# (independence). Where two behaviours do one job, consistency and independence say so.
+# The judge names the behaviours from training sentences, and the names are scored on validation sentences: can
+# sentences be assigned by name (consistency), do the names fit their sentences (completeness), and do they differ
+# (independence)? Two behaviours that mean the same lower consistency and independence.
 
 
 # %%
 def judged(taxonomy):
-    seen, held_out = acts.vectors[taxonomy.site], acts_checked.vectors[taxonomy.site]
+    seen, unseen = acts.vectors[taxonomy.site], acts_checked.vectors[taxonomy.site]
     names = name_behaviours(judge, acts.texts, taxonomy.behaviour(seen), taxonomy.pre_activations(seen))
     titles = [name.title or label for name, label in zip(names, taxonomy.labels, strict=True)]
     said = [name.description or "" for name in names]
-    found = judge_scores(judge, titles, said, acts_checked.texts, taxonomy.behaviour(held_out), sample=50)
+    found = judge_scores(judge, titles, said, acts_checked.texts, taxonomy.behaviour(unseen), sample=50)
     scores = {name: round(getattr(found, name), 2) for name in ("consistency", "completeness", "independence")}
     return titles, scores, {"asked": found.asked, "failed": found.failed}
 
@@ -396,5 +395,5 @@ def judged(taxonomy):
 
 # %% [markdown]
 # ## The same in one command
-# `probe discover --pair tiny-rl --out runs/behaviours` goes from traces to cards, keeps what is finished, and writes a
-# page with these figures and every card; `--judge` names a judge.
+# `probe discover --pair tiny-rl --out runs/behaviours` does all of this, resumes where it was interrupted, and writes a
+# page with these figures and every card. `--judge` sets a judge.

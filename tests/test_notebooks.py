@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom, and are the scripts beside them."""
+"""Notebooks run from top to bottom, and equal the scripts beside them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The code and the commands of the README work."""
 
 import re
 from pathlib import Path

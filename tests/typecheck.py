@@ -1,6 +1,6 @@
-"""The checker that holds every function of the package to its annotations while the tests run.
+"""The type checker that checks the annotations of every function of the package while the tests run.
 
-Beartype, with Python's own rule that a whole number will do where a float is asked for.
+It is beartype, which here accepts an int where a float is expected, as Python does.
 """
 
 from beartype import BeartypeConf, beartype

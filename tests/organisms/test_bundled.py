@@ -1,4 +1,4 @@
-"""The shipped pairs differ as their cards say."""
+"""The bundled pairs differ as their cards say."""
 
 import json
 from pathlib import Path

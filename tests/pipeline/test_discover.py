@@ -2,18 +2,11 @@
 
 import importlib
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from itertools import count
-from pathlib import Path
 
 import pytest
-import yaml
 
 from probe.config import from_dict
 from probe.errors import ProbeError
@@ -455,19 +448,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["activations", "taxonomy", "cards"])
-def test_killed_and_started_again_equals_never_killed(whole, tmp_path, stage):
-    """``kill -9`` as soon as the stage's folder is there; then the same command."""
-    file, out = tmp_path / "discover.yaml", tmp_path / "run"
-    file.write_text(yaml.safe_dump(settings()))
-    command = [str(Path(sys.executable).with_name("probe")), "discover", "--config", str(file), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while not (out / stage).exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (out / "discover.json").exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert json.loads((out / "discover.json").read_text()) == json.loads(json.dumps(whole[1]))
+def test_killed_in_every_stage_and_resumed_equals_never_killed(whole, tmp_path, kill):
+    out = tmp_path / "run"
+    for stage in ("traces", "activations", "taxonomy", "cards"):
+        kill(discover, config(), out, stage)
+        assert not (out / "discover.json").exists()
+    assert discover(config(), out) == whole[1]
+    assert (out / "discover.json").read_bytes() == (whole[0] / "discover.json").read_bytes()

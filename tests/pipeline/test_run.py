@@ -2,13 +2,7 @@
 
 import copy
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -309,23 +303,10 @@ def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["traces", "activations", "taxonomy", "steering", "arms"])
-def test_killed_and_started_again_equals_never_killed(whole, tiny_folder, tmp_path, stage):
-    """``kill -9`` as soon as the stage's folder is there; then the same command."""
-    import yaml
-
+def test_killed_in_every_stage_and_resumed_equals_never_killed(whole, tiny_folder, tmp_path, kill):
     _, found = whole
-    config, out = tmp_path / "run.yaml", tmp_path / "run"
-    config.write_text(yaml.safe_dump(settings(tiny_folder)))
-    command = [str(Path(sys.executable).with_name("probe")), "run", "--config", str(config), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while not (out / stage).exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (out / "results.json").exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert timeless(json.loads((out / "results.json").read_text())) == timeless(found)
+    config, out = from_dict(RunConfig, settings(tiny_folder)), tmp_path / "run"
+    for stage in ("traces", "activations", "taxonomy", "steering", "arms"):
+        kill(run, config, out, stage)
+        assert not (out / "results.json").exists()
+    assert timeless(run(config, out)) == timeless(found)
