@@ -58,7 +58,7 @@ runs = Path(tempfile.mkdtemp())
 pair = probe.load_pair("tiny-rl", device="cpu")
 base = pair.base
 problems = probe.load_problems("story")
-train, validation = problems.take("train", 100), problems.take("validation", 16)
+train, validation = problems.take("train", 80), problems.take("validation", 16)
 limit = pair.config.max_new_tokens
 traces, checked = (probe.generate_traces(base, problems, some, max_new_tokens=limit) for some in (train, validation))
 texts, others = examples_of(base, list(traces), train), examples_of(base, list(checked), validation)
@@ -95,7 +95,7 @@ with torch.no_grad():
 # starts.
 
 # %%
-config = TuneConfig(steps=20, batch_tokens=1024, check_every=10)
+config = TuneConfig(steps=15, batch_tokens=1024, check_every=5)
 stopped, everywhere = Objective("resa", sae, through=False), AdapterPlan(layers=(0, 1, 2, 3))
 try:
     tune(base, texts, others, stopped, folder=runs / "dead", plan=everywhere, config=config)
@@ -148,7 +148,7 @@ with inserted(base, boost):
         for some in (train, validation)
     )
 objective = Objective("steer-distil", sae, latents=(chosen.latent,), value=chosen.value)
-config = TuneConfig(steps=60, batch_tokens=1024)
+config = TuneConfig(steps=60, batch_tokens=768)
 baked = tune(base, steered, steered_validation, objective, folder=runs / "baked", config=config)
 tuning_figure(baked.history)
 
