@@ -1,13 +1,22 @@
-"""What did training add to a thinking model: the reasoning mechanisms themselves, or only when to use them?
+"""A toolkit that asks what training added to a thinking model: reasoning mechanisms, or only when to use them.
 
-Three ways in:
+Start with one of these groups of names:
 
-- circuits in Jupyter: ``load_pair``, ``capture``, ``edit``, ``EdgeLens``, ``attribute``, ``patch``, ``logit_lens``
-- steering experiments: ``generate_traces``, ``harvest``, ``fit_taxonomy``, ``learn_vectors``, ``evaluate_arm``, ``run``
-- SAE-tuning adapters: ``load_sae``, ``tune``, ``verify``, ``attached``, and the room ``probe.adapters``
+- Circuits: ``load_pair``, ``capture``, ``edit``, ``EdgeLens``, ``attribute``, ``patch``, ``logit_lens``.
+- Steering: ``generate_traces``, ``harvest``, ``fit_taxonomy``, ``learn_vectors``, ``evaluate_arm``, ``run``.
+- SAE-tuning adapters: ``load_sae``, ``tune``, ``verify``, ``attached``, and the subpackage ``probe.adapters``.
 
-Each name is imported from its room when it is first used, so ``import probe`` is quick. ``probe/__init__.pyi`` is the
-one list of them, for this file and for editors.
+For example, this reads the residual stream that leaves block 2::
+
+    import probe
+
+    pair = probe.load_pair("tiny-rl")
+    ids = pair.base.tokenizer("Mia has 22 cards.", return_tensors="pt").input_ids
+    with probe.capture(pair.base, "resid_post.2") as acts:
+        pair.base.hf(ids)
+    acts["resid_post.2"].shape
+
+Each name is imported when it is first used, so ``import probe`` is quick. ``probe/__init__.pyi`` lists all of them.
 """
 
 import warnings
@@ -19,7 +28,7 @@ __version__ = "0.1.0"
 
 _find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-#: Earlier names, and what they are called now.
+#: Earlier names and their current names.
 _RENAMED = {"compare": "diff_models"}
 
 

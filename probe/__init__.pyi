@@ -1,4 +1,4 @@
-# The public names of `probe`: read by editors, and by `probe/__init__.py` at run time.
+# The public names of `probe`, read by editors and, at run time, by `probe/__init__.py`.
 from . import (
     activations as activations,
     adapters as adapters,
@@ -9,8 +9,10 @@ from . import (
     hooks as hooks,
     hybrid as hybrid,
     models as models,
+    pipeline as pipeline,
     problems as problems,
     reports as reports,
+    statistics as statistics,
     steering as steering,
     taxonomy as taxonomy,
     traces as traces,

@@ -1,6 +1,8 @@
-"""The package as it is installed: quick to import, whole without its extras, and carrying its bundled models."""
+"""The installed package: quick to import, complete without its extras, typed, and with its bundled models."""
 
+import ast
 import inspect
+import json
 import subprocess
 import sys
 import zipfile
@@ -13,7 +15,7 @@ import probe
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sae_lens", "nnsight", "transformer_lens", "plotly", "datasets", "sklearn")
 #: Extras, by the name they are imported under.
-OPTIONAL = ("reasoning_gym", "gguf", "math_verify", "nbclient", "jupytext", "ipykernel")
+OPTIONAL = ("reasoning_gym", "gguf", "math_verify", "umap", "nbclient", "nbformat", "jupytext", "ipykernel")
 
 
 def python(code: str) -> str:
@@ -47,6 +49,46 @@ def test_every_room_imports_without_the_extras():
     rooms = sorted(path.parent.name for path in (ROOT / "probe").glob("*/__init__.py"))
     code = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
     python(code + "\n".join(f"import probe.{room}" for room in rooms))
+
+
+def test_dir_shows_the_names_of_the_stub_and_nothing_else():
+    stub = ast.parse((ROOT / "probe" / "__init__.pyi").read_text())
+    listed = {name.asname for each in stub.body if isinstance(each, ast.ImportFrom) for name in each.names}
+    assert set(dir(probe)) == set(probe.__all__) == listed
+
+
+SCRIPT = """
+import probe
+
+pair = probe.load_pair("tiny-rl")
+problems = probe.load_problems("story")
+train = probe.generate_traces(pair.thinking, problems, problems.take("train", 8), max_new_tokens=50)
+checked = probe.generate_traces(pair.thinking, problems, problems.take("validation", 8), max_new_tokens=50)
+acts, checked_acts = (probe.harvest(pair.thinking, each, "resid_post.2") for each in (train, checked))
+taxonomy = probe.fit_taxonomy(acts, checked_acts)
+arm = probe.hybrid_arm(taxonomy, probe.load_mechanism("vectors"))
+result = probe.evaluate_arm(pair, arm, problems.take("test", 8), max_new_tokens=50)
+lens = probe.EdgeLens(pair.thinking)
+with probe.capture(pair.base, ["resid_post.1"]) as read:
+    pair.base.prompt_ids("Why?")
+"""
+
+
+@pytest.mark.slow
+def test_editors_know_the_type_of_every_public_name(tmp_path):
+    """A script of a user has no type error, and neither its values nor any public name has an unknown type."""
+    values = ["pair", "problems", "train", "acts", "taxonomy", "arm", "result", "lens", "read", 'read["resid_post.1"]']
+    shown = [*values, *(f"probe.{name}" for name in dir(probe))]
+    (tmp_path / "script.py").write_text(SCRIPT + "".join(f"reveal_type({each})\n" for each in shown))
+    config = {"extraPaths": [str(ROOT)], "typeCheckingMode": "standard", "include": ["script.py"]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
+    checker = [Path(sys.executable).with_name("basedpyright"), "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run([*checker, "-p", tmp_path], capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    assert [each["message"] for each in found if each["severity"] != "information"] == []
+    revealed = [each["message"] for each in found if each["message"].startswith("Type of")]
+    assert len(revealed) == len(shown)
+    assert [message for message in revealed if "Unknown" in message or '" is "Any"' in message] == []
 
 
 @pytest.mark.slow
