@@ -1,6 +1,7 @@
 """How much of the gap between base and thinking model an arm recovers, and what arms differ in; paired by problem."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
@@ -10,7 +11,7 @@ from probe.statistics import LEVEL, bootstrap, holm, mean_interval, paired_permu
 
 def gap_recovered(
     arm: Sequence[bool | None], base: Sequence[bool | None], thinking: Sequence[bool | None], *, seed: int = 0
-) -> dict:
+) -> dict[str, Any]:
     """(arm − base) / (thinking − base) on the same problems, with a paired bootstrap interval; never clamped.
 
     Args:
@@ -33,7 +34,7 @@ def seeds_recovered(
     thinking: Sequence[bool | None],
     *,
     seed: int = 0,
-) -> dict:
+) -> dict[str, Any]:
     """Gap recovered with training seeds as a second level: problems are drawn, paired, and seeds are drawn.
 
     Args:

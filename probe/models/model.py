@@ -15,7 +15,7 @@ from probe.models.sites import blocks, place
 from probe.models.views import to_nnsight, to_transformer_lens
 
 if TYPE_CHECKING:
-    from nnsight import TransformersModel
+    from nnsight.modeling.transformers import TransformersModel
     from transformer_lens.model_bridge import TransformerBridge
 
 

@@ -15,7 +15,7 @@ from probe.errors import NotApplicable, ProbeError
 from probe.models.sites import Site, module_place, named_place
 
 if TYPE_CHECKING:
-    from nnsight import TransformersModel
+    from nnsight.modeling.transformers import TransformersModel
     from transformer_lens.model_bridge import TransformerBridge
 
 

@@ -128,7 +128,7 @@ def test_an_architecture_that_transformer_lens_lacks(tiny_folder, monkeypatch):
 
     model = load_model(tiny_folder("llama", "letters"))
     monkeypatch.setattr(TransformerBridge, "boot_transformers", refuse)
-    said = r"TransformerLens cannot show .*: Could not determine architecture from config\.$"
+    said = r"TransformerLens does not support .*: Could not determine architecture from config\.$"
     with pytest.raises(ProbeError, match=said):
         model.lens()
 
@@ -146,7 +146,7 @@ def test_the_nnsight_path_in_words_is_the_one_that_is_read(model):
 def test_a_copy_made_inside_a_block_is_refused(tiny_folder):
     model = load_model(tiny_folder("llama", "letters"))
     with (
-        pytest.raises(ProbeError, match="close the capture or edit block first"),
+        pytest.raises(ProbeError, match="leave the block first"),
         edit(model, {"embed": torch.zeros(32)}),
     ):
         model.lens()

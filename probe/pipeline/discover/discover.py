@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from probe.activations import SentenceActivations, harvest
 from probe.config import to_dict
@@ -63,7 +64,7 @@ class DiscoverInputs:
         }
 
 
-def discover(config: DiscoverConfig, out: Path, *, progress: bool = False) -> dict:
+def discover(config: DiscoverConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
     """Find, score, name and test the behaviours of a thinking model.
 
     Args:

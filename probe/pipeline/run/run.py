@@ -1,6 +1,7 @@
 """``probe run``: pair and problems → traces → sentence activations → taxonomy → vectors → arms → report."""
 
 from pathlib import Path
+from typing import Any
 
 from probe.config import to_dict
 from probe.files import read_json, write_json
@@ -12,7 +13,7 @@ from probe.pipeline.run.workers import run_arms
 from probe.reports import write_report
 
 
-def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict:
+def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
     """Run the whole experiment.
 
     Args:
