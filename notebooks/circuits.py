@@ -181,8 +181,8 @@ heads, effect["share"]
 # answer if it had to stop there.
 
 # %%
-anchors = thought_anchors(model, problems, train[0], trace, samples=20, max_new_tokens=160)
+anchors = thought_anchors(model, problems, train[0], trace, n_samples=20, max_new_tokens=160)
 anchors_figure(anchors)
 
 # %%
-forced_figure(forced_answers(model, problems, train[0], trace, samples=8))
+forced_figure(forced_answers(model, problems, train[0], trace, n_samples=8))

@@ -1,4 +1,4 @@
-"""Which sentence, and which token, a thinking model's answer hangs on: by rollouts from every place of a trace."""
+"""Which sentence and which token of a trace its answer depends on, measured by rollouts from many places."""
 
 from probe.anchors.anchors import Anchors as Anchors, thought_anchors as thought_anchors
 from probe.anchors.critical import (
@@ -9,4 +9,4 @@ from probe.anchors.critical import (
     log_probs as log_probs,
 )
 from probe.anchors.forced import ForcedAnswers as ForcedAnswers, forced_answers as forced_answers
-from probe.anchors.rollouts import Rollouts as Rollouts, roll_out as roll_out
+from probe.anchors.rollouts import Continuations as Continuations, Sampling as Sampling, roll_out as roll_out

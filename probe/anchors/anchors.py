@@ -1,18 +1,19 @@
-"""Thought anchors: how much the answer changes if the model had written another sentence in a sentence's place."""
+"""Thought anchors: how much accuracy and answers change if another sentence is written in place of a sentence."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Unpack
 
-from probe.anchors.rollouts import Rollouts, roll_out
+from probe.anchors.rollouts import Continuations, Sampling, roll_out
 from probe.errors import ProbeError
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, split_sentences
 
 Alike = Callable[[str, str], bool]
-"""Whether two sentences say the same."""
+"""Whether two sentences have the same meaning."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class Anchors:
     """The importance of each sentence of one trace.
 
     Attributes:
-        sentences: their texts.
-        accuracy: of rollouts that keep the first so many sentences, from none to all but the last.
-        importance: by how much accuracy rises with the sentence, against rollouts that wrote another one in its place;
-            negative for one that does harm. NaN where every rollout wrote the same.
-        shift: by how much it shifts what is answered: the KL divergence of the two distributions of answers, in nats.
-        others: how many rollouts wrote another sentence.
+        sentences: the text of each sentence.
+        accuracy: accuracy of rollouts that keep the first 0, 1, 2 … sentences, up to all but the last.
+        importance: accuracy with the sentence minus accuracy of rollouts with another sentence in its place; NaN where
+            every rollout wrote the same sentence.
+        shift: KL divergence in nats between the answers with the sentence and those with another in its place.
+        others: number of rollouts that wrote another sentence.
     """
 
     sentences: tuple[str, ...]
@@ -35,9 +36,12 @@ class Anchors:
     others: tuple[int, ...]
 
     def strongest(self, n: int = 3) -> list[int]:
-        """The sentences of the largest importance, either sign."""
+        """The indices of the ``n`` sentences with the largest absolute importance."""
         known = [i for i, value in enumerate(self.importance) if not math.isnan(value)]
         return sorted(known, key=lambda i: -abs(self.importance[i]))[:n]
+
+    def __repr__(self) -> str:
+        return f"Anchors({len(self.sentences)} sentences, strongest: {self.strongest()})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -54,51 +58,36 @@ def thought_anchors(
     problem: Problem,
     trace: Trace,
     *,
-    samples: int = 50,
-    max_new_tokens: int = 256,
     alike: Alike | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    progress: bool = False,
+    **sampling: Unpack[Sampling],
 ) -> Anchors:
-    """Roll out from the start of every sentence, and compare what comes of keeping it with what comes of another.
+    """Measure the importance of each sentence by rollouts that keep it and rollouts that write another one.
 
-    Bogdan et al., *Thought Anchors* (2506.19143). They take two sentences for the same where an embedding model finds a
-    cosine of 0.8 or more; what tells "22 + 9 = 31" from "22 + 9 = 32" is up to the task, so it is a function here.
+    Bogdan et al., *Thought Anchors* (2506.19143). They consider two sentences the same if the cosine of their
+    embeddings is at least 0.8. Here ``alike`` decides, because embeddings hardly distinguish "22 + 9 = 31" from
+    "22 + 9 = 32".
 
     Args:
-        model: goes on with the trace, whoever wrote it.
-        trace: of this problem.
-        samples: rollouts from each place; the paper takes 100.
-        alike: leaves out of the comparison what says the same (counterfactual importance); None compares with all that
-            the model would have written (resampling importance).
-        temperature, top_p: of the sampling; the paper takes 0.6 and 0.95.
-        seed: of the draws.
-        progress: show a bar.
+        model: the model that continues the trace, which any model may have written.
+        problem_set: grades the answers.
+        problem: the problem of the trace.
+        trace: the trace.
+        alike: rollouts whose sentence is alike are left out of the comparison (counterfactual importance); None
+            compares with all rollouts (resampling importance).
+        **sampling: how rollouts are sampled, see :class:`Sampling`; by default 50 samples of at most 256 tokens. The
+            paper uses 100 samples, temperature 0.6 and top-p 0.95.
 
     Returns:
-        Of all sentences but the last, after which there is nothing left to write.
+        Importance and shift of all sentences but the last, which nothing follows.
 
     Raises:
         ProbeError: if the trace has fewer than two sentences.
     """
     if len(trace.sentences) < 2:
-        raise ProbeError("a trace of one sentence has none that could matter to what comes after it")
+        raise ProbeError("thought anchors need a trace of at least two sentences; this one has fewer")
     places = [sentence.token_start for sentence in trace.sentences]
-    found = roll_out(
-        model,
-        problem_set,
-        problem,
-        trace,
-        places,
-        samples=samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        progress=progress,
-    )
+    settings = Sampling(n_samples=50, max_new_tokens=256) | sampling
+    found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     importance, shift, others = [], [], []
     for i in range(len(places) - 1):
         kept, text = found[i + 1], trace.sentence_text(trace.sentences[i])
@@ -110,8 +99,8 @@ def thought_anchors(
     return Anchors(texts, tuple(each.accuracy for each in found), tuple(importance), tuple(shift), tuple(others))
 
 
-def _others(rollouts: Rollouts, text: str, alike: Alike | None) -> Rollouts:
-    """The rollouts whose first sentence is another one."""
+def _others(rollouts: Continuations, text: str, alike: Alike | None) -> Continuations:
+    """The rollouts whose first sentence is not alike."""
     if alike is None:
         return rollouts
     some = []
@@ -122,7 +111,7 @@ def _others(rollouts: Rollouts, text: str, alike: Alike | None) -> Rollouts:
     return rollouts[some]
 
 
-def _divergence(kept: Rollouts, other: Rollouts) -> float:
+def _divergence(kept: Continuations, other: Continuations) -> float:
     answers = sorted({*kept.answers, *other.answers}, key=str)
     pairs = zip(kept.shares(answers), other.shares(answers), strict=True)
     return sum(p * math.log(p / q) for p, q in pairs)

@@ -1,39 +1,43 @@
-"""Critical tokens: where a trace is lost. Found by rollouts, and cheaply by the contrast of two models.
+"""Critical tokens, after which a trace fails: found by rollouts, or cheaply by the contrast of two models.
 
 Lin et al., *Critical Tokens Matter* (2411.19943).
 """
 
 from dataclasses import dataclass
 from html import escape
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.anchors.rollouts import roll_out
+from probe.anchors.rollouts import Sampling, roll_out
 from probe.hooks import force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace
 
 _LOST = 0.05
-"""After the critical token, less than this share of rollouts is right."""
+"""Accuracy stays below this after the critical token."""
 
 
 @dataclass(frozen=True)
 class CriticalTokens:
-    """The share of right rollouts after each token of a trace.
+    """The accuracy of rollouts after each token of a trace.
 
     Attributes:
-        tokens: as text.
-        accuracy: of rollouts that keep the trace up to and with the token.
-        critical: the first token after which no rollout is right, and after all later ones next to none; None if the
-            trace is never lost.
+        tokens: the tokens as text.
+        accuracy: accuracy of rollouts that keep the trace up to and including the token.
+        critical: index of the first token after which no rollout is right, and almost none after any later token; None
+            if there is no such token.
     """
 
     tokens: tuple[str, ...]
     accuracy: tuple[float, ...]
     critical: int | None
+
+    def __repr__(self) -> str:
+        return f"CriticalTokens({len(self.tokens)} tokens, critical: {self.critical})"
 
     def _repr_html_(self) -> str:
         pieces = "".join(
@@ -41,7 +45,7 @@ class CriticalTokens:
             f'{"outline:2px solid #c8641e" if i == self.critical else ""}">{escape(token)}</span>'
             for i, (token, share) in enumerate(zip(self.tokens, self.accuracy, strict=True))
         )
-        return f'<p style="line-height:1.9">{pieces}</p><p>orange: lost · framed: the critical token</p>'
+        return f'<p style="line-height:1.9">{pieces}</p><p>orange: low accuracy · framed: the critical token</p>'
 
 
 def critical_tokens(
@@ -49,49 +53,44 @@ def critical_tokens(
     problem_set: ProblemSet,
     problem: Problem,
     trace: Trace,
-    *,
-    samples: int = 64,
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    progress: bool = False,
+    **sampling: Unpack[Sampling],
 ) -> CriticalTokens:
-    """Roll out from every token of a trace: dear, and the definition.
+    """Find the critical token of a trace by rollouts from every token, which is its definition, but expensive.
 
     Args:
-        trace: a wrong one, as a rule.
-        samples: rollouts from each token; the paper takes 64.
-        seed: of the draws.
-        progress: show a bar.
+        model: the model that continues the trace.
+        problem_set: grades the answers.
+        problem: the problem of the trace.
+        trace: the trace, normally one with a wrong answer.
+        **sampling: how rollouts are sampled, see :class:`Sampling`; by default 64 samples, as in the paper, of at most
+            256 tokens.
     """
-    found = roll_out(
-        model,
-        problem_set,
-        problem,
-        trace,
-        range(1, len(trace.tokens) + 1),
-        samples=samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        progress=progress,
-    )
+    settings = Sampling(n_samples=64, max_new_tokens=256) | sampling
+    places = range(1, len(trace.tokens) + 1)
+    found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     shares = [each.accuracy for each in found]
     lost = [i for i in range(len(shares)) if shares[i] == 0 and all(share < _LOST for share in shares[i:])]
     tokens = tuple(model.decode([token]) for token in trace.tokens)
     return CriticalTokens(tokens, tuple(shares), lost[0] if lost else None)
 
 
-def contrast(right: Model, wrong: Model, problem: Problem, trace: Trace, beta: float = 1.0) -> Float[Tensor, " tokens"]:
-    """How much likelier a token is to a model that solves than to one that fails; the critical token scores lowest.
+def contrast(
+    right: Model, wrong: Model, problem: Problem, trace: Trace, *, beta: float = 1.0
+) -> Float[Tensor, " tokens"]:
+    """Score each token of a trace by the contrast of two models; the critical token has the lowest score.
 
-    ``(1 + beta) log P(right) − beta log P(wrong)``, each normalised over the vocabulary (the paper's P are the model
-    tuned on right and on wrong traces of the same problems; a thinking model and its base are two such).
+    The score is ``(1 + beta) log P_right − beta log P_wrong``, normalised over the vocabulary.
 
     Args:
-        right, wrong: two models of one tokenizer, each with its own prompt.
+        right: a model that solves problems; in the paper, one tuned on right traces. It reads its own prompt.
+        wrong: a model that fails more often, with the same tokenizer; in the paper, one tuned on wrong traces of the
+            same problems. The base of a thinking model will do.
+        problem: the problem of the trace.
+        trace: the trace.
+        beta: weight of the wrong model.
+
+    Returns:
+        The score of each emitted token, a log-probability in nats.
     """
     ours, theirs = (log_probs(model, problem, trace) for model in (right, wrong))
     ours, theirs = ours[:, : theirs.shape[1]], theirs[:, : ours.shape[1]]
@@ -100,11 +99,23 @@ def contrast(right: Model, wrong: Model, problem: Problem, trace: Trace, beta: f
 
 
 def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tokens"]:
-    """Entropy in nats of what each token was drawn from: the plainest sign that something is decided there."""
+    """Compute the entropy in nats of the distribution that predicts each token of a trace, a simple baseline.
+
+    Args:
+        model: the model, with its own prompt before the trace.
+        problem: the problem of the trace.
+        trace: the trace.
+    """
     return torch.distributions.Categorical(logits=log_probs(model, problem, trace)).entropy()
 
 
 def log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "tokens vocab"]:
-    """What each token of a trace was predicted by, with the model's own prompt before it."""
+    """Compute the log-probabilities in nats that predict each token of a trace.
+
+    Args:
+        model: the model, with its own prompt before the trace.
+        problem: the problem of the trace.
+        trace: the trace.
+    """
     forced = force(model, [model.prompt_ids(problem.question)], [trace.tokens])
     return forced_pass(model, forced).logits[0].float().log_softmax(-1).cpu()

@@ -1,23 +1,41 @@
-"""The one engine of this room: a trace is gone on with from many of its places, and every continuation is graded."""
+"""Rollouts from many places of a trace, each graded as a whole text; the other files of this room build on them."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, sample_texts
 
 
+class Sampling(TypedDict, total=False):
+    """How rollouts are sampled; the functions of this room take these as keyword arguments."""
+
+    n_samples: int
+    """Number of continuations of each place."""
+    max_new_tokens: int
+    """The largest number of tokens of a continuation."""
+    temperature: float
+    """Sampling temperature; 1 by default."""
+    top_p: float
+    """Nucleus sampling keeps the likeliest tokens of this total probability; 1, all tokens, by default."""
+    seed: int
+    """Seeds the sampling; 0 by default."""
+    progress: bool
+    """Show a progress bar; False by default."""
+
+
 @dataclass(frozen=True)
-class Rollouts:
-    """What a model made of the first tokens of a trace, sample by sample.
+class Continuations:
+    """Sampled continuations of the first tokens of a trace.
 
     Attributes:
-        kept: tokens of the trace that it was given.
-        texts: what it wrote after them.
-        answers: of the whole texts; None where there is none.
-        correct: whether each is right; a failed judgement counts in nothing.
+        kept: number of tokens of the trace that are kept.
+        texts: the text of each continuation.
+        answers: the answer of each whole text; None if it has none.
+        correct: whether each answer is right; None if it could not be graded.
     """
 
     kept: int
@@ -25,9 +43,9 @@ class Rollouts:
     answers: tuple[str | None, ...]
     correct: tuple[bool | None, ...]
 
-    def __getitem__(self, some: Sequence[int]) -> "Rollouts":
-        """Some of the samples."""
-        return Rollouts(
+    def __getitem__(self, some: Sequence[int]) -> "Continuations":
+        """The continuations at some indices."""
+        return Continuations(
             self.kept,
             tuple(self.texts[i] for i in some),
             tuple(self.answers[i] for i in some),
@@ -37,14 +55,22 @@ class Rollouts:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __repr__(self) -> str:
+        return f"Continuations({len(self)} after {self.kept} tokens, accuracy {self.accuracy:.2f})"
+
     @property
     def accuracy(self) -> float:
-        """The share that is right; NaN if none could be graded."""
+        """The share of right answers among those that could be graded; NaN if there are none."""
         graded = [each for each in self.correct if each is not None]
         return sum(graded) / len(graded) if graded else float("nan")
 
     def shares(self, answers: Sequence[str | None], prior: float = 0.5) -> list[float]:
-        """How often each of some answers was given, each counted ``prior`` times more than it was."""
+        """The smoothed share of each of some answers.
+
+        Args:
+            answers: the answers whose shares are wanted.
+            prior: pseudo-count that is added to the count of each answer.
+        """
         counts = Counter(self.answers)
         total = sum(counts[each] for each in answers) + prior * len(answers)
         return [(counts[each] + prior) / total for each in answers]
@@ -55,43 +81,41 @@ def roll_out(
     problem_set: ProblemSet,
     problem: Problem,
     trace: Trace,
-    places: Sequence[int],
     *,
-    samples: int,
+    places: Sequence[int],
+    n_samples: int,
     max_new_tokens: int,
     forced: str = "",
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
     progress: bool = False,
-) -> list[Rollouts]:
-    """Go on with a trace from some of its places.
+) -> list[Continuations]:
+    """Continue a trace from some of its places, and grade each whole text.
 
     Args:
-        model: whose prompt comes before the trace.
-        places: how many of its tokens are kept.
-        samples: continuations of each place.
-        max_new_tokens: at most, of each continuation.
-        forced: text put after what is kept, as the closing of the thinking.
-        seed: of the draws.
-        progress: show a bar.
+        model: the model that continues, with its own prompt before the trace.
+        problem_set: grades the answers.
+        problem: the problem of the trace.
+        trace: the trace, written by any model.
+        places: for each place, the number of tokens of the trace that are kept.
+        n_samples, max_new_tokens, temperature, top_p, seed, progress: as in :class:`Sampling`.
+        forced: text that is put after the kept tokens, for example to close the thinking.
+
+    Returns:
+        The continuations of each place.
     """
     prompt = model.prompt_ids(problem.question)
     put = list(model.tokenizer(forced, add_special_tokens=False).input_ids) if forced else []
     prompts = [[*prompt, *trace.tokens[:place], *put] for place in places]
     written = sample_texts(
-        model, prompts, samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress
+        model, prompts, n_samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress
     )
     found = []
     for place, texts in zip(places, written, strict=True):
         before = model.decode(list(trace.tokens[:place])) + forced
         grades = [problem_set.grade(before + text, problem) for text in texts]
-        found.append(
-            Rollouts(
-                place,
-                tuple(texts),
-                tuple(grade.answer for grade in grades),
-                tuple(None if grade.failed else grade.correct for grade in grades),
-            )
-        )
+        answers = tuple(grade.answer for grade in grades)
+        correct = tuple(None if grade.failed else grade.correct for grade in grades)
+        found.append(Continuations(place, tuple(texts), answers, correct))
     return found

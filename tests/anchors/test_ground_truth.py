@@ -1,4 +1,4 @@
-"""Against traces whose one wrong step is known: sentences that matter, and the token at which all is lost."""
+"""On traces with one known wrong step: the sentences that matter, and the token after which the trace fails."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_wrong_steps_matter_and_small_talk_does_not():
     wrong, chat = [], []
     for problem, trace, kinds, at, _ in planted_traces(model, 6):
         found = thought_anchors(
-            model, problems, problem, trace, samples=24, max_new_tokens=180, alike=says_the_same
+            model, problems, problem, trace, n_samples=24, max_new_tokens=180, alike=says_the_same
         ).importance
         wrong.append(found[at])
         chat += [value for value, kind in zip(found, kinds, strict=False) if kind == CHAT]
@@ -81,7 +81,7 @@ def test_the_contrast_of_models_tuned_on_right_and_on_wrong_traces_finds_the_sli
 def test_rollouts_find_the_token_at_which_the_trace_is_lost():
     model, problems = probe.load_pair("tiny-rl", device="cpu").thinking, probe.load_problems("story")
     for problem, trace, kinds, wrong_at, at in planted_traces(model, 2, changes=2, seed=3):
-        found = critical_tokens(model, problems, problem, trace, samples=24, max_new_tokens=90)
+        found = critical_tokens(model, problems, problem, trace, n_samples=24, max_new_tokens=90)
         assert kinds[wrong_at] == COMPUTE
         assert torch.tensor(found.accuracy[:at]).mean() > 0.5 and found.accuracy[at] <= 0.1
         assert found.critical is not None and found.critical >= at

@@ -1,11 +1,11 @@
-"""Rollouts go on from where they should, are graded as whole texts, and hang on the seed alone."""
+"""Rollouts continue from the right place, are graded as whole texts, and depend on the seed only."""
 
 import math
 
 import pytest
 
 import probe
-from probe.anchors import Rollouts, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
+from probe.anchors import Continuations, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
 from probe.errors import ProbeError
 
 
@@ -21,11 +21,18 @@ def scene():
 def test_the_whole_text_is_graded(scene):
     pair, problems, problem, trace = scene
     places = [len(trace.tokens) - 2, len(trace.tokens)]
-    found = roll_out(pair.thinking, problems, problem, trace, places, samples=3, max_new_tokens=4)
+    found = roll_out(pair.thinking, problems, problem, trace, places=places, n_samples=3, max_new_tokens=4)
     assert [len(each) for each in found] == [3, 3] and found[1].accuracy == 1.0
     assert found[1].answers == (trace.answer,) * 3
     wrong = roll_out(
-        pair.thinking, problems, problem, trace, [len(trace.tokens) - 3], samples=2, max_new_tokens=1, forced=" 1"
+        pair.thinking,
+        problems,
+        problem,
+        trace,
+        places=[len(trace.tokens) - 3],
+        n_samples=2,
+        max_new_tokens=1,
+        forced=" 1",
     )
     assert wrong[0].accuracy == 0.0
 
@@ -37,7 +44,15 @@ def test_the_same_seed_gives_the_same_rollouts(scene):
         return [
             each.texts
             for each in roll_out(
-                pair.base, problems, problem, trace, [0, 20], samples=4, max_new_tokens=12, temperature=1.0, seed=seed
+                pair.base,
+                problems,
+                problem,
+                trace,
+                places=[0, 20],
+                n_samples=4,
+                max_new_tokens=12,
+                temperature=1.0,
+                seed=seed,
             )
         ]
 
@@ -48,24 +63,24 @@ def test_a_cold_sample_is_the_likeliest_and_a_narrow_one_too(scene):
     pair, problems, problem, trace = scene
     rest = pair.thinking.decode(list(trace.tokens[20:28]))
     for more in ({"temperature": 1e-3}, {"top_p": 1e-6}):
-        (found,) = roll_out(pair.thinking, problems, problem, trace, [20], samples=2, max_new_tokens=8, **more)
+        (found,) = roll_out(pair.thinking, problems, problem, trace, places=[20], n_samples=2, max_new_tokens=8, **more)
         assert found.texts == (rest, rest)
 
 
 def test_shares_and_failed_judgements():
-    found = Rollouts(0, ("a", "b", "c"), ("1", "1", None), (True, None, False))
+    found = Continuations(0, ("a", "b", "c"), ("1", "1", None), (True, None, False))
     assert found.accuracy == 0.5 and math.isnan(found[[1]].accuracy)
     assert found.shares(["1", None], prior=0.0) == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_every_measure_covers_the_trace(scene):
     pair, problems, problem, trace = scene
-    anchors = thought_anchors(pair.thinking, problems, problem, trace, samples=2, max_new_tokens=120)
+    anchors = thought_anchors(pair.thinking, problems, problem, trace, n_samples=2, max_new_tokens=120)
     n = len(trace.sentences)
     assert len(anchors.importance) == len(anchors.shift) == n - 1 and len(anchors.accuracy) == n
     assert "".join(anchors.sentences) == trace.text and anchors.others == (2,) * (n - 1)
     assert all(-1 <= value <= 1 for value in anchors.importance) and min(anchors.shift) >= 0
-    forced = forced_answers(pair.thinking, problems, problem, trace, samples=2)
+    forced = forced_answers(pair.thinking, problems, problem, trace, n_samples=2)
     assert len(forced.accuracy) == len(forced.sentences) + 1 and forced.accuracy[-1] == 1.0
     assert forced.first() is not None
     assert len(contrast(pair.thinking, pair.base, problem, trace)) == len(trace.tokens)
@@ -88,7 +103,7 @@ def test_contrast_of_a_model_with_itself_is_its_own_log_probability(scene):
 def test_a_trace_of_one_sentence_has_no_anchors(scene):
     pair, problems, problem, _ = scene
     short = probe.generate_traces(pair.base, problems, [problem], max_new_tokens=4)[0]
-    with pytest.raises(ProbeError, match="one sentence"):
+    with pytest.raises(ProbeError, match="at least two sentences"):
         thought_anchors(pair.base, problems, problem, short)
-    found = critical_tokens(pair.base, problems, problem, short, samples=2, max_new_tokens=60)
+    found = critical_tokens(pair.base, problems, problem, short, n_samples=2, max_new_tokens=60)
     assert len(found.accuracy) == len(short.tokens) and "critical" in found._repr_html_()

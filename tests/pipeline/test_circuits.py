@@ -44,7 +44,7 @@ def test_from_traces_to_the_page(tmp_path):
         ({"pair": "tiny-rll"}, "tiny-rl"),
         ({"model": "both"}, "use thinking or base"),
         ({"pairs": 1}, "pairs is 1"),
-        ({"seed": -1}, "no seed"),
+        ({"seed": -1}, "not a seed"),
         ({"behavior": "check"}, "behaviour"),
     ],
 )
