@@ -50,7 +50,7 @@ def test_from_texts_to_a_folder_for_a_hub(settings, tmp_path):
     assert done.best["loss"] < done.history[0]["loss"] and found["effect"]["value"] > 0
     card = (done.folder / "README.md").read_text()
     assert "rank 8" in card and "| KL(base ‖ adapter), nats a token | " in card and "`resa`" in card
-    assert "Do these latents carry it?" in (out / "report.html").read_text()
+    assert "Do these latents carry the effect?" in (out / "report.html").read_text()
     again, same = tune_adapter(from_dict(AdapterConfig, settings), out)
     assert (again.history, same) == (json.loads(json.dumps(done.history)), found)
     hub = hub_folder(out)
@@ -162,10 +162,10 @@ def test_the_commands(settings, tmp_path):
     run = CliRunner()
     done = run.invoke(app, ["adapter", "tune", "--config", str(config), "--insert", "noise", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "validation loss" in done.output and "KL with the SAE in place" in done.output
+    assert "validation loss" in done.output and "KL with the SAE inserted" in done.output
     assert json.loads((out / "adapter" / "probe.json").read_text())["objective"]["insert"] == "noise"
     done = run.invoke(app, ["adapter", "verify", str(out)])
-    assert done.exit_code == 0 and "KL with the SAE in place" in done.output
+    assert done.exit_code == 0 and "KL with the SAE inserted" in done.output
     done = run.invoke(app, ["adapter", "export", str(out)])
     assert done.exit_code == 0 and str(out / "peft") in done.output and "logits differ by" in done.output
     done = run.invoke(app, ["adapter", "attach", str(out), "--question", "Mia has 22 cards.", "--new-tokens", "4"])

@@ -1,4 +1,4 @@
-"""Pages of adapters and studies say what their files say."""
+"""Pages, tables and figures of adapters and studies show what their files hold."""
 
 import copy
 
@@ -70,7 +70,7 @@ def test_the_report_says_what_was_found(tmp_path):
     page = write_adapter_report(tmp_path / "report.html", **TOLD, foreign=foreign).read_text()
     assert "On tiny-sft, which it was not trained on" in page
     bare = write_adapter_report(tmp_path / "bare.html", **TOLD | {"found": None}).read_text()
-    assert "Do these latents carry it?" not in bare and "1.0000 → 0.2500 at step 10" in bare
+    assert "Do these latents carry the effect?" not in bare and "1.0000 → 0.2500 at step 10" in bare
 
 
 def test_an_adapter_that_does_nothing_has_no_shares(tmp_path):
@@ -85,10 +85,28 @@ def test_an_adapter_that_does_nothing_has_no_shares(tmp_path):
     assert "moves no latent" in write_adapter_report(tmp_path / "r.html", **TOLD | {"found": found}).read_text()
 
 
+def test_values_without_an_interval_are_shown(tmp_path):
+    """With one text there is a value and no interval."""
+
+    def alone(found):
+        if isinstance(found, dict):
+            return {name: None if name == "ci" else alone(each) for name, each in found.items()}
+        return found
+
+    page = write_adapter_report(tmp_path / "r.html", **TOLD | {"found": alone(FOUND)}).read_text()
+    assert (
+        "61.0%" in page and "[50.0%" not in page and "drawn" not in page.partition("<main>")[2].partition("<script")[0]
+    )
+    assert "88.0%" in write_study(alone(STUDY), tmp_path / "s.html").read_text()
+    assert "−0.337" in shown(study_table(alone(STUDY))) and len(study_figure(alone(STUDY)).data) == 18
+
+
 def test_figures_hold_every_value():
     assert [tuple(trace.y) for trace in tuning_figure(HISTORY).data] == [(1.0, 0.25), (0.5,)]
-    drawn = [trace for trace in verification_figure(FOUND).data if trace.mode == "markers" and trace.x[0] is not None]
-    assert sorted(trace.x[0] for trace in drawn) == [0.0, 0.02, 0.4, 0.61, 0.69]
+    figure = verification_figure(FOUND)
+    dots = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
+    assert sorted(trace.x[0] for trace in dots) == [0.0, 0.02, 0.4, 0.61, 0.69]
+    assert {trace.name for trace in figure.data if trace.name} == {"claimed latents", "random latents"}
     dots = [trace for trace in study_figure(STUDY).data if trace.mode == "markers"]
     assert len(dots) == 9 and {trace.x[0] for trace in dots} >= {0.88, -0.337}
 
@@ -108,4 +126,4 @@ def test_the_card_is_one_that_hubs_read(found):
     card = adapter_card(base="org/base", **TOLD | {"found": found})
     _, head, body = card.split("---\n", 2)
     assert yaml.safe_load(head)["base_model"] == "org/base" and yaml.safe_load(head)["library_name"] == "peft"
-    assert "`resa (noise)`" in body and ("| KL with the SAE in place | 0.0400" in body) == (found is not None)
+    assert "`resa (noise)`" in body and ("| KL with the SAE inserted | 0.0400" in body) == (found is not None)

@@ -1,1 +1,1 @@
-"""The report of an adapter and of a study of objectives."""
+"""Reports of one adapter and of a study: ``page``, ``figures``, ``rows`` (cells of tables), ``tables`` (terminal)."""

@@ -1,4 +1,4 @@
-"""An adapter's report and a study of objectives, as pages that stand alone; and the table of an adapter's card."""
+"""The report of an adapter and of a study as self-contained HTML pages, and the card of an adapter."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +22,15 @@ def write_adapter_report(
     """Write the report on one adapter.
 
     Args:
-        card: ``probe.json``.
-        history, cost: of :class:`~probe.adapters.Tuned`.
-        found: ``verification.json``; None without an SAE.
-        foreign: ``foreign.json``; None if it was measured on no other model.
+        path: the file that is written.
+        card: what ``probe.json`` holds.
+        history: evaluations during training, of :class:`~probe.adapters.Tuned`.
+        cost: cost of the training, of :class:`~probe.adapters.Tuned`.
+        found: what ``verification.json`` holds; None without an SAE.
+        foreign: what ``foreign.json`` holds; None if the adapter was measured on no other model.
+
+    Returns:
+        ``path``.
     """
     figures = {"tuning": markup(tuning_figure(history), "tuning")}
     if found is not None:
@@ -46,7 +51,11 @@ def write_study(study: Mapping[str, Any], path: str | Path) -> Path:
     """Write the page of a study.
 
     Args:
-        study: ``study.json``.
+        study: what ``study.json`` holds.
+        path: the file that is written.
+
+    Returns:
+        ``path``.
     """
     page = fill(
         "adapter/study.html.j2",
@@ -67,11 +76,14 @@ def adapter_card(
     cost: Mapping[str, float],
     found: Mapping[str, Any] | None,
 ) -> str:
-    """The README of an adapter's folder, as model hubs show it: what it was trained for, and the verification table.
+    """The README of an adapter's folder, which model hubs show: its objective and the verification table.
 
     Args:
         base: the base model's path or hub id.
-        card, history, cost, found: as for :func:`write_adapter_report`.
+        card: what ``probe.json`` holds.
+        history: evaluations during training, of :class:`~probe.adapters.Tuned`.
+        cost: cost of the training, of :class:`~probe.adapters.Tuned`.
+        found: what ``verification.json`` holds; None without an SAE.
     """
     objective = card["objective"]
     what = objective["name"] + (f" ({objective['insert']})" if objective["insert"] not in (None, "sae") else "")
@@ -84,18 +96,18 @@ tags: [lora, sae-tuning, probe]
 ---
 # LoRA of rank {card["plan"]["rank"]} for {base}
 
-Trained by probe for the objective `{what}`. `probe.json` says on what and how, and holds the fingerprint of the base
-model: probe refuses to attach it to another.
+Trained by probe for the objective `{what}`. `probe.json` holds the settings and a fingerprint of the base model; probe
+refuses to attach the adapter to another model.
 
 | | |
 |---|---|
 {rows}
 
-Figures are means over texts that it was not trained on, with 95 % intervals over texts; KL in nats a token.
+Figures are means over test texts, with 95 % intervals over texts; KL is in nats a token.
 
 ```python
 from peft import PeftModel
 
-model = PeftModel.from_pretrained(base_model, "this folder")
+model = PeftModel.from_pretrained(base_model, "path/to/this/folder")
 ```
 """

@@ -1,4 +1,4 @@
-"""What the tables of an adapter and of a study hold, the same for pages, the card and the terminal."""
+"""The rows of the tables of an adapter and of a study, the same on pages, on the card and on the terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,13 +10,17 @@ from probe.reports.html.numbers import estimate, interval, number, percent, valu
 def verification_rows(
     history: Sequence[Mapping[str, float]], cost: Mapping[str, float], found: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Loss, reach, effect, necessity, sufficiency, alignment, damage, insertion, behaviour, cost: what, and how much.
+    """Write what is known of an adapter, one row for each figure.
 
     Args:
-        history, cost: of :class:`~probe.adapters.Tuned`.
-        found: ``verification.json``; None without an SAE.
+        history: evaluations during training, of :class:`~probe.adapters.Tuned`.
+        cost: cost of the training, of :class:`~probe.adapters.Tuned`.
+        found: what ``verification.json`` holds; None without an SAE.
+
+    Returns:
+        The name of each row and its text.
     """
-    best = min(history, key=lambda look: look["loss"])
+    best = min(history, key=lambda check: check["loss"])
     rows = {"validation loss": f"{history[0]['loss']:.4f} → {best['loss']:.4f} at step {best['step']:.0f}"}
     if found is not None:
         reached = [block for block, share in found["reach"].items() if share]
@@ -25,35 +29,34 @@ def verification_rows(
             "state at the SAE's site changed": _share(found["site_changed"]),
             "latents moved": f"{len(found['moved'])}: {', '.join(map(str, found['moved'][:8])) or '–'}",
             "KL(base ‖ adapter), nats a token": _nats(found["effect"]),
-            **_both("of it gone without these latents", found["necessity"], _share),
-            **_both("of it had by raising these latents", found["sufficiency"], _share),
-            **_both("alignment with these decoder rows", found["alignment"], number),
+            **_both("share of it that ablation removes", found["necessity"], _share),
+            **_both("share of it that raising reproduces", found["sufficiency"], _share),
+            **_both("alignment with decoder rows", found["alignment"], number),
         }
         for texts, damage in found["damage"].items():
-            rows[f"cross-entropy changed, {'texts like those' if texts == 'like' else 'other texts'}"] = _nats(
-                damage["ce"]
-            )
+            kind = "test texts" if texts == "like" else "other texts"
+            rows[f"change of cross-entropy, {kind}"] = _nats(damage["ce"])
         rows |= {
-            "KL with the SAE in place": _nats(found["insertion"]["sae"]),
-            "… and the adapter": _nats(found["insertion"]["sae and adapter"]),
+            "KL with the SAE inserted": _nats(found["insertion"]["sae"]),
+            "KL with the SAE and the adapter": _nats(found["insertion"]["sae and adapter"]),
         }
         counted = found.get("behaviour") or {}
         for name, each in counted.items():
             share = name.startswith("taken back")
-            rows[f"behaviour, {name}"] = _share(each) if share else _nats(each, 2)
+            rows[f"behaviour, {_side(name)}"] = _share(each) if share else _nats(each, 2)
     rows["cost"] = f"{number(cost['tokens'], 0)} tokens, {cost['flops']:.2g} FLOPs, {number(cost['seconds'], 0)} s"
     return rows
 
 
 def study_rows(rows: Mapping[str, Any], what: str = "measures") -> dict[str, Any]:
-    """The cells of a study's table.
+    """Write the cells of a study's table.
 
     Args:
-        rows: of ``study.json`` or ``foreign.json``.
-        what: ``measures``; or ``difference``, from each row's control.
+        rows: ``rows`` of ``study.json`` or ``foreign.json``.
+        what: ``measures``; or ``difference``, the difference of each row from its control.
 
     Returns:
-        ``measures`` (those that occur), and ``rows``, of each its ``name``, ``against`` and ``cells``.
+        ``measures``, the names of those that occur; and ``rows``, each with ``name``, ``against`` and ``cells``.
     """
     some = {name: row for name, row in rows.items() if what in row}
     shown = list(dict.fromkeys(measure for row in some.values() for measure in row[what]))
@@ -67,7 +70,12 @@ def study_rows(rows: Mapping[str, Any], what: str = "measures") -> dict[str, Any
 
 
 def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
-    """A value and its interval; of problems solved in percent, of all others in nats a token."""
+    """Write a value and its interval: problems solved in percent, everything else in nats a token.
+
+    Args:
+        measure: its name.
+        values: all measures of a row; ("", "") is returned if this one is missing.
+    """
     if measure not in values:
         return "", ""
     write = partial(percent, digits=1) if measure == "solved" else partial(number, digits=3)
@@ -76,8 +84,12 @@ def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _both(what: str, by_latents: Mapping[str, Any], write: Callable[[Any], str]) -> dict[str, str]:
-    """A row for the claimed latents, and one for drawn ones where there are enough of them."""
-    return {f"{what}, {name}": write(value) for name, value in by_latents.items()}
+    """A row for the claimed latents, and one for random latents if there are any."""
+    return {f"{what}, {_side(name)} latents": write(value) for name, value in by_latents.items()}
+
+
+def _side(name: str) -> str:
+    return name.replace("drawn", "random")  # ``drawn`` is the key on disk
 
 
 def _nats(measured: Mapping[str, Any], digits: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""An adapter's training and verification, and a study of objectives, as tables for the terminal."""
+"""An adapter and a study of objectives as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 def verification_table(
     history: Sequence[Mapping[str, float]], cost: Mapping[str, float], found: Mapping[str, Any] | None
 ) -> "Table":
-    """The same as a table for the terminal."""
+    """The rows of :func:`~probe.reports.adapter.rows.verification_rows` as a table for the terminal."""
     return listing(verification_rows(history, cost, found).items())
 
 
 def study_table(study: Mapping[str, Any]) -> "Table":
-    """A study for the terminal: of every row the measures with their intervals.
+    """A study as a table for the terminal: each row's measures with their intervals.
 
     Args:
-        study: ``study.json``.
+        study: what ``study.json`` holds.
     """
     found = study_rows(study["rows"])
     rows = [(row["name"], *("\n".join(each) for each in row["cells"])) for row in found["rows"]]
