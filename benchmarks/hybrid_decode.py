@@ -18,8 +18,8 @@ import torch
 from benchmarks.schedules import Hybrid, batched, searched
 from benchmarks.table import Row, medians, report
 from benchmarks.workload import pairs, steering_vectors
-from probe.hybrid import AddVector, Arm, FixedStrength, Judged, RandomPositions, ThinkingBehaviour, decode_hybrid
-from probe.hybrid.decode import draws
+from probe.hybrid import AddVector, Arm, FixedStrength, RandomPositions, SearchShifts, ThinkingBehaviour, decode_hybrid
+from probe.hybrid.decode import random_numbers
 from probe.models import Pair
 from probe.problems import Problem, load_problems
 from probe.steering import FixedVectors
@@ -75,8 +75,8 @@ def workload(pair: Pair, problems: Sequence[Problem], longest: int) -> tuple[Arm
     weights = Weights(directions.T, torch.nn.functional.normalize(directions, dim=-1), k=1)
     taxonomy = Taxonomy(f"resid_post.{at}", Normaliser(torch.zeros(thinking.d_model)), weights)
     arm = Arm("hybrid", RandomPositions(RATE), ThinkingBehaviour(taxonomy), FixedStrength(), AddVector(mechanism))
-    search = replace(arm, name="search", emit=Judged(mechanism, STRENGTHS, unsteered=False))
-    opens = torch.stack([draws(problem.id, 0, longest)[:, 0] < RATE for problem in problems])
+    search = replace(arm, name="search", emit=SearchShifts(mechanism, STRENGTHS, unsteered=False))
+    opens = torch.stack([random_numbers(problem.id, 0, longest)[:, 0] < RATE for problem in problems])
     return arm, search, Hybrid(pair, taxonomy, mechanism, lambda base, _, count: opens[: len(base), count])
 
 

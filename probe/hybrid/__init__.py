@@ -1,4 +1,4 @@
-"""The hybrid model: decoding with exchangeable parts, controls, rivals, evaluation and statistics."""
+"""The hybrid model: decoding with exchangeable parts, controls, baselines, evaluation and statistics."""
 
 from probe.hybrid.arms import (
     control_arms as control_arms,
@@ -34,8 +34,8 @@ from probe.hybrid.emit import (
     ForceToken as ForceToken,
     FuseDynamically as FuseDynamically,
     FuseLogits as FuseLogits,
-    Judged as Judged,
     Rerank as Rerank,
+    SearchShifts as SearchShifts,
 )
 from probe.hybrid.evaluate import (
     ArmResult as ArmResult,

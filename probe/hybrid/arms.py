@@ -1,4 +1,4 @@
-"""The arms of an experiment: the hybrid, and each control as the hybrid with one part exchanged."""
+"""The arms of an experiment: the hybrid, and controls that are the hybrid with one part exchanged."""
 
 from dataclasses import replace
 
@@ -20,38 +20,52 @@ from probe.taxonomy import Taxonomy
 
 
 def hybrid_arm(which: ComingReader | Taxonomy, mechanism: Mechanism, name: str = "hybrid") -> Arm:
-    """Steer where the models disagree, with the thinking model's behaviour, as strongly as was learned.
+    """Make the hybrid: steer where the models disagree, with the thinking model's behaviour and the learned strength.
 
     Args:
-        which: what tells the behaviour: a reader of the coming one, or a taxonomy, which tells the one under way. The
-            mechanism must have been learned with gates named the same way.
+        which: what chooses the behaviour: a reader of the coming sentence, or a taxonomy, which reads the current one.
+            The mechanism must have been learned at gates labelled in the same way.
+        mechanism: what is added to the base model.
+        name: the name of the arm.
     """
-    told = ThinkingBehaviour(which) if isinstance(which, Taxonomy) else ComingBehaviour(which)
-    return Arm(name, Disagreement(), told, LearnedStrength(mechanism), AddVector(mechanism))
+    chosen = ThinkingBehaviour(which) if isinstance(which, Taxonomy) else ComingBehaviour(which)
+    return Arm(name, Disagreement(), chosen, LearnedStrength(mechanism), AddVector(mechanism))
 
 
 def oracle_free_arm(policy: BasePolicy, mechanism: Mechanism, name: str = "oracle-free") -> Arm:
-    """The hybrid that never asks: a policy that reads the base model says where, and which behaviour."""
+    """Make the oracle-free hybrid, in which a policy that reads only the base model chooses where and which.
+
+    Args:
+        policy: from :func:`~probe.steering.learn_policy`.
+        mechanism: what is added to the base model.
+        name: the name of the arm.
+    """
     return Arm(name, LearnedGate(policy), LearnedBehaviour(policy), LearnedStrength(mechanism), AddVector(mechanism))
 
 
 def with_mechanism(arm: Arm, mechanism: Mechanism, name: str) -> Arm:
-    """The same arm, adding something else, as strongly as that says itself."""
+    """Copy an arm with another mechanism and the strength of that mechanism.
+
+    Args:
+        arm: the arm that is copied.
+        mechanism: what the copy adds.
+        name: the name of the copy.
+    """
     return replace(arm, name=name, how_strongly=LearnedStrength(mechanism), emit=AddVector(mechanism))
 
 
 def control_arms(
     hybrid: Arm, mechanism: Mechanism, single: Mechanism, *, rate: float, seed: int, among: int = 5
 ) -> list[Arm]:
-    """Every control and reference, each the hybrid with one part exchanged.
+    """Make every control, each the hybrid with one part exchanged.
 
     Args:
         hybrid: from :func:`hybrid_arm`.
-        mechanism: what the hybrid adds.
-        single: learned with one behaviour only.
-        rate: the fraction of tokens that the hybrid steered, for the rate-matched control.
-        seed: draws the random directions.
-        among: of how many tokens of the base model's the re-ranking chooses.
+        mechanism: the mechanism of the hybrid.
+        single: a mechanism with a single vector for all behaviours.
+        rate: the fraction of tokens that the hybrid steers, which random-positions matches.
+        seed: seeds the random directions.
+        among: the number of the base model's most likely tokens that rerank-only chooses from.
     """
     return [
         replace(with_mechanism(hybrid, single, "single-vector"), which=OneBehaviour()),
@@ -65,15 +79,19 @@ def control_arms(
 
 
 def speculative_arm(tokens: int = 1, opening: int = 0) -> Arm:
-    """Speculative thinking (Yang et al., 2504.12329): the thinking model writes the first tokens of every sentence.
+    """Make the baseline in which the thinking model begins every sentence (Yang et al., 2504.12329).
 
     Args:
-        tokens: how many of every sentence.
-        opening: how many of the answer.
+        tokens: the number of tokens of each sentence that the thinking model writes.
+        opening: the number of tokens that it writes at the beginning of the answer.
     """
     return Arm("speculative", SentenceStart(tokens, opening), OneBehaviour(), FixedStrength(), ForceToken())
 
 
 def fusion_arm(weight: float = 0.5) -> Arm:
-    """Both models' logits at every token, added with a fixed weight (Fan et al., 2406.15480)."""
+    """Make the baseline that mixes the logits of both models at every token (Fan et al., 2406.15480).
+
+    Args:
+        weight: the weight of the thinking model's logits.
+    """
     return Arm("fusion", Always(), OneBehaviour(), FixedStrength(), FuseLogits(weight))

@@ -1,7 +1,7 @@
-"""Hybrid decoding: the base model and, if anybody asks it, the thinking model on the same emitted text.
+"""Hybrid decoding: the base model and, if the arm asks it, the thinking model read the same emitted text.
 
-Per step one cached pass of each model over the rows under way; then, only where the gate is open, only the layers above
-the steering layer once more. A row that ends makes place for the next problem.
+Each step is one cached pass of each model over the unfinished rows. Where the gate is open, the layers above the
+steering layer then run again. The next problem takes the place of a finished row.
 """
 
 import hashlib
@@ -21,17 +21,19 @@ from probe.models import Model, Pair
 from probe.problems import Problem
 
 
-@dataclass
+@dataclass(repr=False)
 class HybridTrace:
-    """What one problem's row emitted and why; all lists run over the emitted tokens.
+    """What an arm emitted on one problem, and why. Every list has one entry for each emitted token.
 
     Attributes:
+        problem_id: the problem.
+        tokens: the emitted token ids.
         steered: whether the gate was open.
-        behaviour, strength: what was added there; −1 and 0 elsewhere.
-        choice: which of its candidates a step chose; 0 where there was one.
-        base_token, thinking_token: each model's own likeliest token; −1 if the thinking model was not asked.
-        surprisal: bits, −log2 of the probability that the unsteered base model gave the emitted token.
-        truncated: whether the limit on tokens stopped it.
+        behaviour, strength: what was added; −1 and 0 where the gate was closed.
+        choice: the index of the chosen candidate; 0 where there was only one.
+        base_token, thinking_token: the most likely token of each unsteered model; −1 if the thinking model was not run.
+        surprisal: −log2 of the probability that the unsteered base model gave the emitted token, in bits.
+        truncated: whether the limit of tokens stopped the answer.
     """
 
     problem_id: str
@@ -45,13 +47,17 @@ class HybridTrace:
     surprisal: list[float] = field(default_factory=list)
     truncated: bool = True
 
+    def __repr__(self) -> str:
+        cut = ", truncated" if self.truncated else ""
+        return f"HybridTrace({self.problem_id!r}, {len(self.tokens)} tokens, {sum(self.steered)} steered{cut})"
+
 
 #: What is recorded for each token, in the order of the columns that are chosen.
 _RECORD = ("tokens", "steered", "behaviour", "strength", "choice", "base_token", "thinking_token", "surprisal")
 
 
-def draws(problem_id: str, seed: int, max_new_tokens: int) -> Float[Tensor, "tokens 3"]:
-    """Uniform numbers for one problem: the same ones however problems are batched."""
+def random_numbers(problem_id: str, seed: int, max_new_tokens: int) -> Float[Tensor, "tokens 3"]:
+    """Make the uniform random numbers of one problem, which do not depend on the batch."""
     digest = hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return torch.rand(max_new_tokens, 3, generator=generator)
@@ -69,15 +75,16 @@ def decode_hybrid(
     """Decode problems under one arm.
 
     Args:
-        models: the pair, each of whose models reads a problem through its own prompt and the same emitted tokens; or
-            the base model alone, for an arm that never asks the thinking model.
-        arm: the policy, and what steered rows emit.
-        max_new_tokens: limit of emitted tokens, the end token included.
-        seed: of the random controls.
-        batch_size: how many problems are under way at once.
+        models: the pair, or only the base model for an arm that never asks the thinking model. Each model reads a
+            problem in its own prompt, followed by the same emitted tokens.
+        arm: the arm, from :func:`~probe.hybrid.hybrid_arm` or made of your own parts.
+        problems: the problems to answer.
+        max_new_tokens: limit of emitted tokens, including the end token.
+        seed: seeds the random controls. Results do not depend on the batch.
+        batch_size: the number of problems that are decoded at the same time.
 
     Returns:
-        One trace a problem, in order. A row ends at an end token of either model.
+        One trace for each problem, in order. An answer ends at an end token of either model.
 
     Raises:
         ProbeError: if the arm asks the thinking model and only the base model is given.
@@ -97,17 +104,25 @@ def stream_hybrid(
     late: bool | None = None,
     watch: Callable[[dict[str, list[float]]], None] | None = None,
 ) -> Iterator[tuple[int, HybridTrace]]:
-    """The same, problem by problem as each is done, with its place in the list.
+    """Decode problems like :func:`decode_hybrid`, and yield each trace as soon as it is finished.
 
     Args:
-        late: as in :func:`~probe.hooks.stream`.
-        watch: called at every step with what goes on record of each row, by name.
+        models, arm, problems, max_new_tokens, seed, batch_size: see :func:`decode_hybrid`.
+        late: see :func:`~probe.hooks.stream`.
+        watch: called at every step with the record of each row: a list for each list attribute of
+            :class:`HybridTrace`.
+
+    Yields:
+        The index of a problem, and its trace.
+
+    Raises:
+        ProbeError: if the arm asks the thinking model and only the base model is given.
     """
     base, thinking = (models, None) if isinstance(models, Model) else (models.base, models.thinking)
     if not arm.asks:
         thinking = None
     elif thinking is None:
-        raise ProbeError(f"the arm '{arm.name}' asks the thinking model ({', '.join(arm.asks)}); give the pair")
+        raise ProbeError(f"the arm '{arm.name}' asks the thinking model ({', '.join(arm.asks)}); pass the pair")
     needs = [part.needs for part in arm.parts.values()]
     read = frozenset().union(*(need.base for need in needs))
     lanes = [
@@ -124,7 +139,14 @@ def stream_hybrid(
         layers = sorted(frozenset().union(*(need.thinking for need in needs)))
         lanes.append(Lane(thinking, [thinking.prompt_ids(problem.question) for problem in problems], layers))
         ends |= set(thinking.eos_ids)
-    choose = _Chooser(arm, lanes, problems, max_new_tokens, seed, pooled=any(need.pooled for need in needs))
+    choose = _Chooser(
+        arm,
+        lanes,
+        problems,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        pooled=any(need.pooled for need in needs),
+    )
 
     def watched(now: Now) -> tuple[Tensor, ...]:
         columns = choose(now)
@@ -140,22 +162,23 @@ def stream_hybrid(
 
 
 class _Chooser:
-    """Asks an arm's parts what each row emits now."""
+    """Asks the parts of an arm what each row emits next."""
 
     def __init__(
         self,
         arm: Arm,
         lanes: Sequence[Lane],
         problems: Sequence[Problem],
+        *,
         max_new_tokens: int,
         seed: int,
-        *,
         pooled: bool,
     ) -> None:
         self.arm, self.pooled = arm, pooled
         base = lanes[0].model
         self.device = base.device
-        self.uniform = torch.stack([draws(problem.id, seed, max_new_tokens) for problem in problems]).to(self.device)
+        random = [random_numbers(problem.id, seed, max_new_tokens) for problem in problems]
+        self.random = torch.stack(random).to(self.device)
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
 
@@ -186,18 +209,18 @@ class _Chooser:
         base, *others = now.steps
         thinking = None
         if others:
-            # Embeddings may be padded differently.
+            # The vocabularies may be padded to different sizes.
             vocab = min(base.logits.shape[-1], others[0].logits.shape[-1])
             base, thinking = base.on(self.device, vocab), others[0].on(self.device, vocab)
         pooled = thinking.resid if thinking is not None and self.pooled else {}
         in_sentence, sentence = self.sentences.advance(now.items, now.last, pooled)
         return Moment(
-            base,
-            thinking,
-            now.counts,
-            in_sentence,
-            sentence,
-            self.uniform[now.items, now.counts],
-            now.runners[0],
-            torch.arange(len(now.items), device=self.device),
+            base=base,
+            thinking=thinking,
+            counts=now.counts,
+            in_sentence=in_sentence,
+            sentence=sentence,
+            random=self.random[now.items, now.counts],
+            runner=now.runners[0],
+            rows=torch.arange(len(now.items), device=self.device),
         )

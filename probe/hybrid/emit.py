@@ -1,4 +1,4 @@
-"""What a steered row emits: what the base model says with a shift, or one of the rivals that shift nothing."""
+"""What a steered row emits: the base model's token under a shift, or the token of a baseline that shifts nothing."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ from probe.steering import Mechanism
 
 @dataclass(frozen=True)
 class AddVector(Emit):
-    """The hybrid: shift the base model's residual stream and emit its own most likely token.
+    """The hybrid: shift the base model's residual stream and emit the base model's most likely token.
 
-    Whether later tokens see the shifted state is a property of the mechanism, which was learned for it.
+    Attributes:
+        mechanism: what is added; its ``persistent`` decides whether later tokens see the shifted state.
     """
 
     mechanism: Mechanism
@@ -33,17 +34,18 @@ class AddVector(Emit):
 
 
 @dataclass(frozen=True)
-class Judged(Emit):
-    """Several strengths and windows are tried, and of the tokens they lead to one is chosen.
+class SearchShifts(Emit):
+    """Try several strengths and windows, and emit the resulting token that the thinking model finds most likely.
 
-    The search of Venhoff et al. (2510.07364v1): the token that the thinking model finds likeliest is emitted. The
-    strengths multiply that of the arm. Of equal tokens the first counts. Nothing of a shift stays for later tokens.
+    This is the search of Venhoff et al. (2510.07364v1). Later tokens do not see the shifted states. Among equal tokens
+    the first candidate counts.
 
     Attributes:
-        strengths: tried at each window.
-        windows: how many of the last tokens are shifted; None for all, the prompt too.
-        unsteered: the base model's own token is a candidate too, the first.
-        at_random: choose by drawing instead: what the thinking model's choice is worth is the difference.
+        mechanism: what is added.
+        strengths: factors of the arm's strength, tried with each window.
+        windows: numbers of last tokens to shift; None shifts all tokens, including the prompt.
+        unsteered: whether the base model's own token is a candidate too, the first.
+        at_random: choose a candidate at random, as a control for the choice of the thinking model.
     """
 
     mechanism: Mechanism
@@ -59,7 +61,7 @@ class Judged(Emit):
         candidates = torch.cat([*([moment.base_token[:, None]] if self.unsteered else []), *tried], 1)
         if self.at_random:
             number = candidates.shape[1]
-            choice = (moment.draws[:, 2] * number).long().clamp_(max=number - 1)
+            choice = (moment.random[:, 2] * number).long().clamp_(max=number - 1)
         elif candidates.shape[1] > 1:
             choice = moment.asked.logits.gather(-1, candidates).argmax(-1)
         else:
@@ -86,9 +88,12 @@ class Judged(Emit):
 
 @dataclass(frozen=True)
 class Rerank(Emit):
-    """No vector at all: of the base model's own ``among`` most likely tokens, the one the thinking model likes best.
+    """Emit that of the base model's most likely tokens which the thinking model finds most likely; add no vector.
 
-    This is what choosing among candidates by the thinking model gains without any steering.
+    This control measures what the choice by the thinking model gains without steering.
+
+    Attributes:
+        among: the number of candidates.
     """
 
     among: int = 5
@@ -105,7 +110,7 @@ class Rerank(Emit):
 
 @dataclass(frozen=True)
 class ForceToken(Emit):
-    """Emit the thinking model's own token: the upper limit of any gate."""
+    """Emit the thinking model's most likely token, the upper limit for every gate."""
 
     def __call__(self, moment: Moment, *_: Tensor) -> Emitted:
         return Emitted(moment.thinking_token)
@@ -117,9 +122,10 @@ class ForceToken(Emit):
 
 @dataclass(frozen=True)
 class FuseLogits(Emit):
-    """The base model's logits plus ``weight`` times what training has added to them.
+    """Emit the most likely token of the mixed logits: proxy tuning with a fixed weight (Fan et al., 2406.15480).
 
-    Proxy tuning with a fixed weight; at weight 1 a pair of one size is the thinking model (Fan et al., 2406.15480).
+    Attributes:
+        weight: the weight of the thinking model's logits; with 1 the arm is the thinking model.
     """
 
     weight: float = 0.5
@@ -134,11 +140,14 @@ class FuseLogits(Emit):
 
 @dataclass(frozen=True)
 class FuseDynamically(Emit):
-    """The same, with the weight found for each token on a grid from 0 to 2 (Fan et al., 2406.15480).
+    """Mix logits like :class:`FuseLogits`, with a weight found for each token (Fan et al., 2406.15480).
 
-    The weight is the one at which the fused distribution is as far from the base model's as the tuned expert's is from
-    the untuned expert's, in both directions of the divergence. Here the pair is its own expert, so the weight found is
-    1 and the arm the thinking model: a check of the rule rather than a rival.
+    The weight, on a grid from 0 to 2, is the one at which the fused distribution is as far from the base model's as the
+    tuned expert's is from the untuned expert's, in both directions of the divergence. Here the pair is its own expert,
+    so the weight is 1 and the arm equals the thinking model. The arm checks the rule and is no baseline of its own.
+
+    Attributes:
+        steps: the number of grid steps from 0 to 1.
     """
 
     steps: int = 20
@@ -158,7 +167,12 @@ def fusion_weight(
     tuned: Float[Tensor, "rows vocab"],
     steps: int = 20,
 ) -> Float[Tensor, " rows"]:
-    """The weight of ``tuned - small`` that moves ``large`` as far as the small model was moved (all are logits)."""
+    """Find the weight of ``tuned - small`` that moves ``large`` as far as training moved the small model.
+
+    Args:
+        large, small, tuned: logits of the large model, and of the small model before and after training.
+        steps: the number of grid steps from 0 to 1.
+    """
     wanted = [_divergence(tuned, small), _divergence(small, tuned)]
     weights = torch.linspace(0, 2, 2 * steps + 1, device=large.device)
     missed = []

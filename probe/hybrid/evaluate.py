@@ -1,4 +1,4 @@
-"""Running an arm over problems, kept on disk as it goes, and the figures of the result file."""
+"""Running an arm on problems, with finished parts kept on disk, and the figures of the result file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probe.engine import in_stream
+from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
 from probe.hybrid.moment import Arm
 from probe.models import Model, Pair
@@ -16,16 +17,17 @@ from probe.statistics import share_interval
 from probe.traces import stream_greedy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ArmResult:
-    """One arm on all problems.
+    """The answers of one arm to all problems.
 
     Attributes:
-        traces: what was emitted and why, one a problem.
-        texts: what they decode to.
-        seconds: how long decoding took.
-        asks: which parts looked at the thinking model; see :attr:`Arm.asks <probe.hybrid.Arm.asks>`.
-        fitted_parameters: how many fitted numbers the arm has.
+        name: the name of the arm.
+        traces: what was emitted and why, one trace for each problem.
+        texts: the decoded traces.
+        seconds: the time that decoding took.
+        asks: the parts that asked the thinking model; see :attr:`Arm.asks <probe.hybrid.Arm.asks>`.
+        fitted_parameters: the number of fitted parameters of the arm.
     """
 
     name: str
@@ -37,9 +39,25 @@ class ArmResult:
 
     @property
     def steered_fraction(self) -> float:
-        """Steered tokens over emitted tokens, all problems together."""
-        steered = sum(sum(trace.steered) for trace in self.traces)
-        return steered / max(1, sum(len(trace.tokens) for trace in self.traces))
+        """Steered tokens over emitted tokens, over all problems together."""
+        return sum(sum(trace.steered) for trace in self.traces) / max(1, self.emitted)
+
+    @property
+    def emitted(self) -> int:
+        """The number of emitted tokens, over all problems together."""
+        return sum(len(trace.tokens) for trace in self.traces)
+
+    def __repr__(self) -> str:
+        return (
+            f"ArmResult({self.name!r}, {len(self.traces)} problems, {self.emitted} tokens, "
+            f"{self.steered_fraction:.0%} steered)"
+        )
+
+    def _repr_html_(self) -> str:
+        head = ("arm", "problems", "tokens", "steered", "truncated", "asks", "fitted parameters", "seconds")
+        truncated, asks = sum(trace.truncated for trace in self.traces), ", ".join(self.asks)
+        row = (self.name, len(self.traces), self.emitted, f"{self.steered_fraction:.1%}", truncated, asks)
+        return html_table(head, [(*row, self.fitted_parameters, f"{self.seconds:.1f}")])
 
 
 def evaluate_arm(
@@ -50,18 +68,19 @@ def evaluate_arm(
     max_new_tokens: int,
     batch_size: int = 64,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Decode one arm.
+    """Decode problems under one arm, and keep finished parts in a folder.
 
     Args:
-        models: the pair; or the base model alone, for an arm that never asks the thinking model.
-        arm: from :func:`~probe.hybrid.hybrid_arm`, or of parts of your own.
-        max_new_tokens: limit of emitted tokens.
-        batch_size: how many problems are under way at once.
-        seed: of the random controls.
-        folder: what is finished is kept here, and a later call does what is missing.
+        models: the pair, or only the base model for an arm that never asks the thinking model.
+        arm: from :func:`~probe.hybrid.hybrid_arm`, or made of your own parts.
+        problems: the problems to answer.
+        max_new_tokens: limit of emitted tokens, including the end token.
+        batch_size: the number of problems that are decoded at the same time.
+        seed: seeds the random controls.
+        folder: keeps finished parts, so that a later call with the same arguments resumes. None keeps nothing.
         progress: show a bar.
 
     Raises:
@@ -90,11 +109,20 @@ def rollouts(
     *,
     max_new_tokens: int,
     batch_size: int = 64,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
     fitted_parameters: int = 0,
 ) -> ArmResult:
-    """An arm that is a model by itself: greedy answers behind prompts (token ids)."""
+    """Decode the greedy answers of a single model as the result of an arm.
+
+    Args:
+        model: the model.
+        name: the name of the arm.
+        problems: the problems to answer.
+        prompts: the token ids of the prompt for each problem.
+        max_new_tokens, batch_size, folder, progress: see :func:`evaluate_arm`.
+        fitted_parameters: the number of fitted parameters of the arm.
+    """
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         for at, emission in stream_greedy(model, [prompts[item] for item in missing], max_new_tokens, batch_size):
@@ -109,7 +137,17 @@ def rollouts(
 def grade_answers(
     problem_set: ProblemSet, problems: Sequence[Problem], texts: Sequence[str], think_close: str
 ) -> list[bool | None]:
-    """Right, wrong, or None where the grader could not tell; such problems are left out and counted."""
+    """Grade one answer to each problem.
+
+    Args:
+        problem_set: supplies the grader.
+        problems: the problems.
+        texts: the answer to each problem.
+        think_close: the tag that closes the thinking; the answer is looked for after it.
+
+    Returns:
+        Whether each answer is right; None where the grader failed.
+    """
     grades = [
         problem_set.grade(text, problem, think_close=think_close) for text, problem in zip(texts, problems, strict=True)
     ]
@@ -124,13 +162,21 @@ def summarise(
     steered_fraction: float,
     seconds: float | None,
 ) -> dict:
-    """One arm's entry in the result file."""
-    judged = [bool(value) for value in correct if value is not None]
+    """Make the entry of one arm in the result file.
+
+    Args:
+        correct: whether each answer is right; None where the grader failed. Such answers are left out and counted.
+        lengths: the number of emitted tokens of each answer.
+        truncated: whether the limit of tokens stopped each answer.
+        steered_fraction: steered tokens over emitted tokens.
+        seconds: the time that decoding took; None if unknown.
+    """
+    graded = [bool(value) for value in correct if value is not None]
     return {
-        "accuracy": float(np.mean(judged)) if judged else None,
-        "ci": share_interval(judged).to_dict()["ci"],
-        "n": len(judged),
-        "ungraded": len(correct) - len(judged),
+        "accuracy": float(np.mean(graded)) if graded else None,
+        "ci": share_interval(graded).to_dict()["ci"],
+        "n": len(graded),
+        "ungraded": len(correct) - len(graded),
         "tokens_per_answer": float(np.mean(lengths)),
         "truncated": float(np.mean(truncated)),
         "steered_fraction": steered_fraction,

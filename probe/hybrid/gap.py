@@ -1,4 +1,4 @@
-"""How much of the gap between base and thinking model an arm recovers, and what arms differ in; paired by problem."""
+"""The gap between base and thinking model that an arm recovers, and differences between arms, paired by problem."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,15 +12,15 @@ from probe.statistics import LEVEL, bootstrap, holm, mean_interval, paired_permu
 def gap_recovered(
     arm: Sequence[bool | None], base: Sequence[bool | None], thinking: Sequence[bool | None], *, seed: int = 0
 ) -> dict[str, Any]:
-    """(arm − base) / (thinking − base) on the same problems, with a paired bootstrap interval; never clamped.
+    """Compute (arm − base) / (thinking − base) on the same problems, with a paired bootstrap interval; never clamped.
 
     Args:
-        arm, base, thinking: correct or not, one value a problem, in the same order; a problem that could not be
-            graded (None) for any of the three is left out.
-        seed: of the resampling.
+        arm, base, thinking: whether each answer is right, for the same problems in the same order. A problem that is
+            None (not graded) for any of the three is left out.
+        seed: seeds the resampling.
 
     Returns:
-        ``{"value", "ci"}``. Both are None where the gap itself is within noise: its 95 % interval reaches zero.
+        ``value`` and ``ci``. Both are None if the 95 % interval of the gap itself includes zero.
 
     Raises:
         ValueError: if the three do not cover the same number of problems.
@@ -35,15 +35,15 @@ def seeds_recovered(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Gap recovered with training seeds as a second level: problems are drawn, paired, and seeds are drawn.
+    """Compute the gap recovered over several training seeds; the bootstrap resamples problems, paired, and seeds.
 
     Args:
-        arms: the same arm once for each seed.
-        base, thinking, seed: as for :func:`gap_recovered`.
+        arms: the answers of the same arm, once for each training seed.
+        base, thinking, seed: see :func:`gap_recovered`.
 
     Returns:
-        ``{"value", "ci"}``: the mean over seeds, and an interval that knows of both sources of chance. None without a
-        gap.
+        ``value``, the mean over seeds, and ``ci``, which covers both sources of variation. Both are None if the 95 %
+        interval of the gap itself includes zero.
 
     Raises:
         ValueError: if they do not cover the same number of problems.
@@ -57,7 +57,7 @@ def seeds_recovered(
     rng = np.random.default_rng([seed, 1])
 
     def gaps(items: np.ndarray) -> np.ndarray:
-        # The same problems for every row of a resample: the comparison stays paired.
+        # Every row of a resample has the same problems, so the comparison stays paired.
         means = table[:, items].mean(-1)
         chosen = rng.integers(0, len(arms), (len(items), len(arms)))
         over_seeds = np.take_along_axis(means[2:].T, chosen, axis=1).mean(-1)
@@ -75,7 +75,17 @@ def seeds_recovered(
 
 
 def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *, seed: int = 0) -> dict[str, dict]:
-    """Every arm against one of them: difference in accuracy with a paired bootstrap interval, p, and p after Holm."""
+    """Compare every arm with a reference arm.
+
+    Args:
+        correct: for each arm, whether each answer is right, for the same problems in the same order; None is left out.
+        reference: the name of the reference arm.
+        seed: seeds the resampling.
+
+    Returns:
+        For each other arm: ``difference`` in accuracy with its paired bootstrap ``ci``, ``p`` of the exact paired test
+        and ``p_holm`` after Holm's correction.
+    """
     found = {}
     for name, values in correct.items():
         if name == reference:
@@ -94,25 +104,29 @@ def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *
 
 
 def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None], *, power: float = 0.8) -> float | None:
-    """The smallest share of the gap that an arm must recover to be told from the base model on these problems.
+    """Find the smallest share of the gap that an arm must recover to be significantly better than the base model.
 
-    A paired comparison at the 5 % level with the given power. An arm that recovers a share is taken to answer that
-    share of the problems as the thinking model does and the others as the base model does: it gains some that only the
+    The comparison is paired, at the 5 % level. An arm that recovers a share is assumed to answer that share of the
+    problems like the thinking model and the others like the base model. So it gains some problems that only the
     thinking model solves, and loses some that only the base model solves.
 
+    Args:
+        base, thinking: whether each answer is right, for the same problems in the same order.
+        power: the probability of a significant result.
+
     Returns:
-        A share of the gap, in steps of a hundredth; None where the thinking model does not do better, or even the whole
-        gap would be missed.
+        A share of the gap in steps of 0.01; None if the thinking model is not better, or even the whole gap could not
+        be detected.
     """
     pairs = [(b, t) for b, t in zip(base, thinking, strict=True) if b is not None and t is not None]
     gains, losses = sum(t and not b for b, t in pairs), sum(b and not t for b, t in pairs)
     if gains <= losses:
         return None
     gained, lost = np.arange(gains + 1)[:, None], np.arange(losses + 1)[None]
-    # The exact test's two-sided p of every outcome, in which more was gained than lost.
-    told = (gained > lost) & (2 * binom.sf(gained - 1, gained + lost, 0.5) < 1 - LEVEL)
+    # Outcomes that are significant in the exact two-sided test, with more problems gained than lost.
+    significant = (gained > lost) & (2 * binom.sf(gained - 1, gained + lost, 0.5) < 1 - LEVEL)
     for share in np.arange(1, 101) / 100:
         chances = binom.pmf(gained, gains, share) * binom.pmf(lost, losses, share)
-        if chances[told].sum() >= power:
+        if chances[significant].sum() >= power:
             return float(share)
     return None

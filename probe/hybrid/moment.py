@@ -1,8 +1,8 @@
-"""What is known at one decoding step, and what a part of a hybrid is.
+"""The state of one decoding step, and the four parts of an arm.
 
-An arm is four exchangeable parts: *where* the base model is steered, *which* behaviour is added, *how strongly*, and
-what a steered row then *emits*. Each looks at a :class:`Moment` and nothing else, and says what it needs of the two
-models, so that a model which nobody asks is never run.
+An arm has four exchangeable parts: *where* the base model is steered, *which* behaviour is added, *how strongly*, and
+what a steered row *emits*. Each part sees only a :class:`Moment` and declares what it needs of the two models, so that
+a model that no part asks is never run.
 """
 
 from abc import abstractmethod
@@ -20,15 +20,16 @@ class Moment:
     """One decoding step of some rows, before anything is added.
 
     Attributes:
-        base: the base model's unsteered step: ``logits`` ``[rows, vocab]`` and, per layer read, ``resid``
+        base: the unsteered step of the base model: ``logits`` ``[rows, vocab]`` and, for each layer read, ``resid``
             ``[rows, d_model]``.
-        thinking: the thinking model's on the same emitted text; None where no part of the arm asks it.
-        counts: how many tokens each row has emitted.
-        in_sentence: how many tokens of the sentence under way; 0 where the next token begins one.
-        sentence: per layer, the mean of the thinking model's residual stream over the sentence under way, from the
-            token that its first is predicted at; only for parts that pool.
-        draws: uniform random numbers, fixed by seed, problem and position: one column each for where, which and emit.
-        runner, rows: the base model's batch, and where these rows are in it.
+        thinking: the step of the thinking model on the same emitted text; None if no part of the arm asks it.
+        counts: the number of tokens that each row has emitted.
+        in_sentence: the number of tokens of the current sentence; 0 where the next token begins a sentence.
+        sentence: for each layer, the mean of the thinking model's residual stream over the current sentence, beginning
+            at the state that predicts its first token. Only for parts that need ``pooled``.
+        random: uniform random numbers that depend only on seed, problem and position; one column each for where, which
+            and emit.
+        runner, rows: the base model's batch, and the indices of these rows in it.
     """
 
     base: Step
@@ -36,33 +37,39 @@ class Moment:
     counts: Int[Tensor, " rows"]
     in_sentence: Int[Tensor, " rows"]
     sentence: dict[int, Float[Tensor, "rows d_thinking"]]
-    draws: Float[Tensor, "rows parts"]
+    random: Float[Tensor, "rows parts"]
     runner: Runner
     rows: Int[Tensor, " rows"]
 
     @property
     def asked(self) -> Step:
-        """The thinking model's step.
+        """The step of the thinking model.
 
         Raises:
-            RuntimeError: if it is not run, because no part of the arm says that it asks it.
+            RuntimeError: if the thinking model is not run, because no part of the arm declares that it asks it.
         """
         if self.thinking is None:
-            raise RuntimeError("the thinking model is not run for this arm; a part that looks at it must say so (asks)")
+            raise RuntimeError(
+                "the thinking model is not run for this arm; a part that reads it declares Needs(asks=...)"
+            )
         return self.thinking
 
     @property
     def base_token(self) -> Int[Tensor, " rows"]:
-        """The base model's likeliest token."""
+        """The most likely token of the unsteered base model."""
         return self.base.logits.argmax(-1)
 
     @property
     def thinking_token(self) -> Int[Tensor, " rows"]:
-        """The thinking model's likeliest token."""
+        """The most likely token of the thinking model."""
         return self.asked.logits.argmax(-1)
 
     def select(self, some: Int[Tensor, " some"]) -> "Moment":
-        """The same moment for some of the rows."""
+        """Select some of the rows.
+
+        Args:
+            some: indices of the rows.
+        """
         return replace(
             self,
             base=self.base[some],
@@ -70,12 +77,17 @@ class Moment:
             counts=self.counts[some],
             in_sentence=self.in_sentence[some],
             sentence={layer: state[some] for layer, state in self.sentence.items()},
-            draws=self.draws[some],
+            random=self.random[some],
             rows=self.rows[some],
         )
 
     def steered(self, shift: Float[Tensor, "rows d_model"], *, persistent: bool = False) -> Float[Tensor, "rows vocab"]:
-        """The base model's logits with a shift at its steering layer, added to the newest token."""
+        """Compute the base model's logits with a shift added at the steering layer to the newest token.
+
+        Args:
+            shift: what is added to each row.
+            persistent: whether later tokens see the shifted states.
+        """
         assert self.runner.steer is not None
         hidden = self.base.resid[self.runner.steer]
         return self.runner.rerun(hidden + shift.to(hidden.dtype), self.rows, persistent=persistent)
@@ -83,7 +95,12 @@ class Moment:
     def tried(
         self, shifts: Float[Tensor, "rows some d_model"], window: int | None = 1
     ) -> Float[Tensor, "rows some vocab"]:
-        """The logits under several shifts of each row, each added to its last ``window`` tokens (None: to all)."""
+        """Compute the base model's logits under several shifts of each row; no shift stays for later tokens.
+
+        Args:
+            shifts: what is added, several shifts for each row.
+            window: the number of last tokens that are shifted; None shifts all tokens, including the prompt.
+        """
         assert self.runner.steer is not None
         some = shifts.shape[1]
         rows, flat = self.rows.repeat_interleave(some), shifts.flatten(0, 1)
@@ -97,14 +114,14 @@ class Moment:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a part looks at.
+    """What a part needs of the two models.
 
     Attributes:
-        asks: what it takes from the thinking model, if it looks at it: ``token`` if it emits what that model says
-            itself, ``choice`` if it chooses among tokens of the base model, ``yes`` otherwise.
-        base, thinking: layers of the two models whose residual stream it reads.
-        pooled: whether it reads the mean over the sentence under way.
-        window: whether it shifts more than the newest token.
+        asks: what the part takes from the thinking model: ``token`` if it emits that model's token, ``choice`` if that
+            model chooses among tokens of the base model, ``yes`` for anything else, and None if the part does not ask.
+        base, thinking: the layers of each model whose residual stream the part reads.
+        pooled: whether the part reads the mean over the current sentence.
+        window: whether the part shifts more than the newest token.
     """
 
     asks: Literal["yes", "choice", "token"] | None = None
@@ -115,35 +132,35 @@ class Needs:
 
 
 class Part:
-    """What all four parts say of themselves. A part is a small frozen dataclass that can be called."""
+    """The base class of the four kinds of parts. A part is a small frozen dataclass that can be called."""
 
     @property
     def needs(self) -> Needs:
-        """What it looks at, beside the base model's logits."""
+        """What the part needs in addition to the base model's logits."""
         return Needs()
 
     @property
     def fitted(self) -> tuple[nn.Module, ...]:
-        """What in it was learned."""
+        """The learned modules of the part."""
         return ()
 
 
 class Where(Part):
-    """A gate: at which rows to steer now."""
+    """A gate, which decides for each row whether to steer now."""
 
     @abstractmethod
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]: ...
 
 
 class Which(Part):
-    """The behaviour to add, for each row."""
+    """Chooses the behaviour to add to each row."""
 
     @abstractmethod
     def __call__(self, moment: Moment) -> Int[Tensor, " rows"]: ...
 
 
 class HowStrongly(Part):
-    """The strength, for each row."""
+    """Chooses the strength for each row."""
 
     @abstractmethod
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], /) -> Float[Tensor, " rows"]: ...
@@ -151,11 +168,11 @@ class HowStrongly(Part):
 
 @dataclass(frozen=True)
 class Emitted:
-    """What steered rows emit.
+    """The tokens that steered rows emit.
 
     Attributes:
-        tokens: the next token of each.
-        choice: which of several candidates it was; None where there was one.
+        tokens: the next token of each row.
+        choice: the index of the chosen candidate; None if there was only one candidate.
     """
 
     tokens: Int[Tensor, " rows"]
@@ -163,11 +180,11 @@ class Emitted:
 
 
 class Emit(Part):
-    """The next token of the steered rows, given their behaviours and strengths."""
+    """Computes the next token of the steered rows from their behaviours and strengths."""
 
     @property
     def steers(self) -> int | None:
-        """The layer of the base model that it shifts; None if it shifts nothing."""
+        """The layer of the base model that the part shifts; None if it shifts nothing."""
         return None
 
     @abstractmethod
@@ -178,7 +195,15 @@ class Emit(Part):
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of an experiment: where, which, how strongly, and what a steered row emits."""
+    """One row of an experiment, made of four parts.
+
+    Attributes:
+        name: how results and reports call the arm.
+        where: at which tokens the base model is steered.
+        which: which behaviour is added there.
+        how_strongly: the strength with which it is added.
+        emit: what a steered row emits.
+    """
 
     name: str
     where: Where
@@ -188,17 +213,17 @@ class Arm:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The four parts by name."""
+        """The four parts, by name."""
         return {name: getattr(self, name) for name in ("where", "which", "how_strongly", "emit")}
 
     @property
     def asks(self) -> tuple[str, ...]:
-        """Which parts look at the thinking model; of the last also what for, as ``emit:choice``."""
+        """The parts that ask the thinking model, for example ``where``, ``which`` or ``emit:choice``."""
         found = ((name, part.needs.asks) for name, part in self.parts.items())
         return tuple(name if what == "yes" else f"{name}:{what}" for name, what in found if what is not None)
 
     @property
     def fitted_parameters(self) -> int:
-        """How many fitted numbers its parts have together."""
+        """The number of fitted parameters of all parts together."""
         modules = {id(module): module for part in self.parts.values() for module in part.fitted}
         return sum(parameter.numel() for module in modules.values() for parameter in module.parameters())

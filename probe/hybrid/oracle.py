@@ -1,4 +1,4 @@
-"""What the thinking model tells an arm, in bits: to whom the success of a hybrid is owed."""
+"""Oracle accounting: how many bits the thinking model supplies to an arm."""
 
 from typing import Any
 
@@ -9,15 +9,18 @@ from probe.statistics import entropy_bits
 
 
 def oracle_bits(result: ArmResult) -> dict[str, Any]:
-    """Bits a token that an arm takes from the thinking model, part by part.
+    """Measure the bits per token that an arm takes from the thinking model, for each part that asks it.
 
-    For each part that looks at it, what its answers say: *where*, the entropy of steered or not, at every token;
-    *which*, that of the behaviours at steered tokens; a *choice* among candidates, that of the choice there; a *token*
-    of its own, the bits it takes to write that token down for somebody who knows the base model's distribution. Upper
-    bounds, from how often each answer occurs: what could be guessed from the text is not taken off.
+    *Where* counts the entropy of "steered or not" at every token; *which*, the entropy of the behaviours at steered
+    tokens; *choice*, the entropy of the choice among candidates there; *token*, the surprisal of the emitted token
+    under the base model's distribution. These are upper bounds from the frequencies of the answers: what could be
+    predicted from the text is not subtracted.
+
+    Args:
+        result: from :func:`~probe.hybrid.evaluate_arm`.
 
     Returns:
-        ``bits_per_token``, ``bits_per_steered_token``, and ``parts``: bits a token for ``where``, ``which``,
+        ``bits_per_token``, ``bits_per_steered_token``, and ``parts``: bits per token for ``where``, ``which``,
         ``choice`` and ``token``.
     """
     steered = _column(result, "steered").astype(bool)
@@ -42,15 +45,16 @@ def oracle_bits(result: ArmResult) -> dict[str, Any]:
 
 
 def agreement(result: ArmResult) -> float | None:
-    """The share of emitted tokens that are the thinking model's likeliest; None where it was not run."""
+    """Measure the share of emitted tokens that are the thinking model's most likely; None if that model was not run."""
     tokens, thinking = _column(result, "tokens"), _column(result, "thinking_token")
     return float((tokens == thinking).mean()) if len(thinking) and (thinking >= 0).all() else None
 
 
 def surprisal(result: ArmResult) -> float | None:
-    """Bits a token to write the emitted text down for somebody who knows the base model; None for mere rollouts.
+    """Measure the surprisal of the emitted text under the base model, in bits per token.
 
-    A bound on what *anything* told the base model, learned parameters included.
+    It bounds what *anything*, including the learned parameters, told the base model. None for an arm that is not
+    decoded step by step.
     """
     bits = _column(result, "surprisal")
     return float(bits.mean()) if len(bits) else None

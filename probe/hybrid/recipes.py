@@ -1,19 +1,19 @@
-"""The two published versions of the hybrid as named arms, with the controls that were published for each, and more.
+"""The two published versions of the hybrid as named arms, with their published controls and further ones.
 
-Both are run as described by Venhoff et al. (2510.07364), with what is known to be wrong in them mended:
+Both follow Venhoff et al. (2510.07364), with known mistakes corrected:
 
 - v1: activations are centred and scaled before the SAE reads them (published: raw); vectors are added where they were
-  trained (off by one block); the unsteered token is a candidate (it was none); random vectors have the learned norms
-  and hold no bias (unit norm beside the trained bias); resuming does not change accuracies.
-- v2: training and decoding follow one convention (published: shifts that later tokens see in training, and that they do
-  not in decoding) and compare with the thinking model's likeliest token in both (sampled in training); vectors and
-  strengths are of one epoch (each vector of its own).
+  trained (published: off by one block); the unsteered token is a candidate (published: it is not); random vectors have
+  the learned norms and no bias (published: unit norm beside the trained bias); resuming does not change accuracies.
+- v2: training and decoding follow one convention (published: later tokens see the shifts in training but not in
+  decoding); both compare with the thinking model's most likely token (published: sampled in training); vectors and
+  strengths are of one epoch (published: each vector of its own).
 """
 
 from dataclasses import replace
 
 from probe.hybrid.arms import hybrid_arm
-from probe.hybrid.emit import AddVector, Judged, Rerank
+from probe.hybrid.emit import AddVector, Rerank, SearchShifts
 from probe.hybrid.moment import Arm
 from probe.hybrid.strength import FixedStrength, LearnedStrength
 from probe.hybrid.where import Disagreement, RandomPositions
@@ -33,17 +33,18 @@ def v1_arms(
     windows: tuple[int, ...],
     seed: int,
 ) -> list[Arm]:
-    """Version 1: at disagreements several strengths and windows are tried and the thinking model chooses the token.
+    """Make version 1 and its controls: at disagreements the thinking model chooses among several shifts.
 
     Args:
+        taxonomy: chooses the behaviour.
         vectors, bias: from :func:`~probe.steering.learn_on_sentences`.
-        learned, reader: the hybrid's own mechanism and what names its behaviours, put in place of version 1's: is it
-            them or the search?
+        learned, reader: the mechanism and the reader of the hybrid. They replace those of version 1 in one arm, which
+            separates the effect of the vectors from that of the search.
         strengths, windows: what the search tries; a window of 0 is the whole text.
-        seed: draws the random directions.
+        seed: seeds the random directions.
     """
     spans = tuple(window or None for window in windows)
-    search = Judged(vectors, strengths, spans)
+    search = SearchShifts(vectors, strengths, spans)
     v1 = Arm("v1", Disagreement(), ThinkingBehaviour(taxonomy), FixedStrength(), search)
     return [
         v1,
@@ -51,7 +52,7 @@ def v1_arms(
         replace(v1, name="v1-random-category", which=RandomBehaviour(vectors.n_behaviours)),
         replace(v1, name="v1-random-vectors", emit=replace(search, mechanism=random_like(vectors, seed))),
         replace(v1, name="v1-random-choice", emit=replace(search, at_random=True)),
-        replace(v1, name="v1-fixed", emit=Judged(vectors, strengths[-1:], spans[:1], unsteered=False)),
+        replace(v1, name="v1-fixed", emit=SearchShifts(vectors, strengths[-1:], spans[:1], unsteered=False)),
         replace(v1, name="v1-rerank", emit=Rerank(len(strengths) * len(windows) + 1)),
         replace(
             v1,
@@ -64,12 +65,13 @@ def v1_arms(
 
 
 def v2_arms(taxonomy: Taxonomy, mechanism: Mechanism, *, rate: float, seed: int) -> list[Arm]:
-    """Version 2: learned strengths, no search; with its published controls.
+    """Make version 2, which has learned strengths and no search, and its published controls.
 
     Args:
+        taxonomy: chooses the behaviour.
         mechanism: learned with the published settings.
-        rate: the share of tokens that version 2 steers, for the random positions.
-        seed: draws the random directions.
+        rate: the fraction of tokens that version 2 steers, which v2-random-positions matches.
+        seed: seeds the random directions.
     """
     v2 = hybrid_arm(taxonomy, mechanism, "v2")
     random = AddVector(random_like(mechanism, seed))

@@ -1,4 +1,4 @@
-"""Where in its sentence each row is, told token by token as the text is emitted."""
+"""The position of each row in its current sentence, updated with every emitted token."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,9 +9,13 @@ _CLOSING = "\"'”’)]}*_ "
 
 
 def sentence_enders(tokenizer: PreTrainedTokenizerFast, vocab: int) -> Bool[Tensor, " vocab"]:
-    """Which tokens end a sentence: those whose text ends in a full stop, a question or exclamation mark, or a line.
+    """Find the tokens that end a sentence, by a full stop, a question or exclamation mark, or a newline at their end.
 
-    While a text is being written nobody knows what comes next, so a decimal point counts as well.
+    A decimal point counts as well, because the next token is not known while a text is being written.
+
+    Args:
+        tokenizer: supplies the text of each token.
+        vocab: the size of the model's vocabulary, which may be padded.
     """
     known = min(vocab, len(tokenizer))
     texts = tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
@@ -20,11 +24,11 @@ def sentence_enders(tokenizer: PreTrainedTokenizerFast, vocab: int) -> Bool[Tens
 
 
 class SentenceState:
-    """How many tokens of its sentence each item has, and the mean of what a model's residual stream was over them.
+    """For each item, the number of tokens in its current sentence and the mean residual stream over them.
 
     Args:
-        enders: from :func:`sentence_enders`, on the device.
-        items: how many there are.
+        enders: from :func:`sentence_enders`, on the device of the base model.
+        items: the number of items.
     """
 
     def __init__(self, enders: Bool[Tensor, " vocab"], items: int) -> None:
@@ -38,16 +42,16 @@ class SentenceState:
         last: Int[Tensor, " rows"],
         resid: dict[int, Float[Tensor, "rows d_thinking"]],
     ) -> tuple[Int[Tensor, " rows"], dict[int, Float[Tensor, "rows d_thinking"]]]:
-        """One step on: the tokens that the sentence under way has in each row, and the means over it.
+        """Advance some rows by one token.
 
         Args:
-            items: which item each row is.
-            last: the token that each row emitted last; −1 at its first.
-            resid: the newest states, per layer.
+            items: the item of each row.
+            last: the token that each row emitted last; −1 before its first token.
+            resid: the newest state of each row, for each layer.
 
         Returns:
-            Lengths, 0 where the next token begins a sentence; and the means, from the state that the sentence's first
-            token is predicted from to the newest.
+            The number of tokens in the current sentence of each row, 0 where the next token begins a sentence; and for
+            each layer the mean state, from the state that predicts the sentence's first token to the newest.
         """
         begins = (last < 0) | self.enders[last.clamp(min=0)]
         length = torch.where(begins, 0, self.length[items] + 1)

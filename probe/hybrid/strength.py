@@ -1,4 +1,4 @@
-"""*How strongly* a behaviour is added. (A strength that the thinking model picks is ``Judged``, in ``emit.py``.)"""
+"""Parts that choose *how strongly* a behaviour is added; see also ``SearchShifts`` in ``emit.py``."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,11 @@ from probe.steering import Mechanism
 
 @dataclass(frozen=True)
 class LearnedStrength(HowStrongly):
-    """What the mechanism's own strength network says."""
+    """The strength that the mechanism's own network computes.
+
+    Attributes:
+        mechanism: the mechanism.
+    """
 
     mechanism: Mechanism
 
@@ -30,7 +34,11 @@ class LearnedStrength(HowStrongly):
 
 @dataclass(frozen=True)
 class FixedStrength(HowStrongly):
-    """The same strength everywhere."""
+    """The same strength at every token.
+
+    Attributes:
+        strength: the strength.
+    """
 
     strength: float = 1.0
 

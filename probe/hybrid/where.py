@@ -1,4 +1,4 @@
-"""Gates: *where* the base model is steered."""
+"""Gates, which decide *where* the base model is steered."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from probe.steering import BasePolicy
 
 @dataclass(frozen=True)
 class Disagreement(Where):
-    """Where the two models' most likely tokens differ (Venhoff et al., 2510.07364)."""
+    """Steer where the two models' most likely tokens differ (Venhoff et al., 2510.07364)."""
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return moment.base_token != moment.thinking_token
@@ -25,7 +25,11 @@ class Disagreement(Where):
 
 @dataclass(frozen=True)
 class Divergence(Where):
-    """Where the thinking model's distribution is further than ``bits`` from the base model's (KL, thinking to base)."""
+    """Steer where the divergence KL(thinking ‖ base) of the next-token distributions is above a threshold.
+
+    Attributes:
+        bits: the threshold, in bits.
+    """
 
     bits: float
 
@@ -40,7 +44,11 @@ class Divergence(Where):
 
 @dataclass(frozen=True)
 class Uncertain(Where):
-    """Where the base model's own next-token distribution has more than ``bits`` of entropy."""
+    """Steer where the entropy of the base model's own next-token distribution is above a threshold.
+
+    Attributes:
+        bits: the threshold, in bits.
+    """
 
     bits: float
 
@@ -49,16 +57,20 @@ class Uncertain(Where):
 
 
 def entropy_bits_of(logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
-    """Entropy of next-token distributions, in bits."""
+    """Compute the entropy of next-token distributions, in bits."""
     return torch.distributions.Categorical(logits=logits).entropy() / math.log(2)
 
 
 @dataclass(frozen=True)
 class SentenceStart(Where):
-    """The first ``tokens`` of every sentence, and the first ``opening`` of the answer.
+    """Steer the first tokens of every sentence, and the first tokens of the answer.
 
     With ``ForceToken`` this is speculative thinking for a base model that does not reason by itself: the thinking model
     writes the beginning of the answer and of every step (Yang et al., 2504.12329, where a step is a paragraph).
+
+    Attributes:
+        tokens: the number of tokens of each sentence.
+        opening: the number of tokens at the beginning of the answer.
     """
 
     tokens: int = 1
@@ -70,17 +82,21 @@ class SentenceStart(Where):
 
 @dataclass(frozen=True)
 class RandomPositions(Where):
-    """Anywhere, at a given rate: the rate-matched control of the gate."""
+    """Steer at random positions with a given rate, the rate-matched control of a gate.
+
+    Attributes:
+        rate: the probability with which each token is steered.
+    """
 
     rate: float
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
-        return moment.draws[:, 0] < self.rate
+        return moment.random[:, 0] < self.rate
 
 
 @dataclass(frozen=True)
 class Never(Where):
-    """Nowhere: the base model alone."""
+    """Steer nowhere, which is the base model alone."""
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return torch.zeros_like(moment.counts, dtype=torch.bool)
@@ -88,7 +104,7 @@ class Never(Where):
 
 @dataclass(frozen=True)
 class Always(Where):
-    """At every token."""
+    """Steer at every token."""
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return torch.ones_like(moment.counts, dtype=torch.bool)
@@ -96,7 +112,11 @@ class Always(Where):
 
 @dataclass(frozen=True)
 class LearnedGate(Where):
-    """Where a policy says so that reads the base model's own residual stream; nobody is asked."""
+    """Steer where a policy decides so from the base model's residual stream, without asking the thinking model.
+
+    Attributes:
+        policy: from :func:`~probe.steering.learn_policy`.
+    """
 
     policy: BasePolicy
 

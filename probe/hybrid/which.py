@@ -1,4 +1,4 @@
-"""*Which* behaviour is added."""
+"""Parts that choose *which* behaviour is added."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,14 @@ from probe.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class ThinkingBehaviour(Which):
-    """The behaviour that the taxonomy reads off the thinking model's residual stream (Venhoff et al., 2510.07364).
+    """The behaviour that the taxonomy finds in the thinking model's residual stream (Venhoff et al., 2510.07364).
 
-    Where a sentence is about to begin, that is the behaviour of the sentence before; see :class:`ComingBehaviour`.
+    Where a sentence is about to begin, this is the behaviour of the previous sentence; see :class:`ComingBehaviour`.
 
-    ``pooled``: off its mean over the sentence under way, which is nearer to what the taxonomy was fitted on; otherwise
-    off the newest token alone.
+    Attributes:
+        taxonomy: the taxonomy.
+        pooled: whether it reads the mean over the current sentence, which is closer to what it was fitted on; otherwise
+            it reads the newest token alone.
     """
 
     taxonomy: Taxonomy
@@ -35,7 +37,11 @@ class ThinkingBehaviour(Which):
 
 @dataclass(frozen=True)
 class ComingBehaviour(Which):
-    """The behaviour that the thinking model is about to show, read off its residual stream by a fitted reader."""
+    """The behaviour that the thinking model is about to show, predicted by a reader of its residual stream.
+
+    Attributes:
+        reader: from :func:`~probe.steering.learn_reader`.
+    """
 
     reader: ComingReader
 
@@ -53,7 +59,11 @@ class ComingBehaviour(Which):
 
 @dataclass(frozen=True)
 class LearnedBehaviour(Which):
-    """The behaviour that a policy predicts from the base model's own residual stream; nobody is asked."""
+    """The behaviour that a policy predicts from the base model's residual stream, without asking the thinking model.
+
+    Attributes:
+        policy: from :func:`~probe.steering.learn_policy`.
+    """
 
     policy: BasePolicy
 
@@ -71,17 +81,25 @@ class LearnedBehaviour(Which):
 
 @dataclass(frozen=True)
 class RandomBehaviour(Which):
-    """A behaviour drawn uniformly: the control of the choice."""
+    """A uniformly random behaviour, the control of the choice.
+
+    Attributes:
+        n_behaviours: the number of behaviours to choose from.
+    """
 
     n_behaviours: int
 
     def __call__(self, moment: Moment) -> Int[Tensor, " rows"]:
-        return (moment.draws[:, 1] * self.n_behaviours).long().clamp_(max=self.n_behaviours - 1)
+        return (moment.random[:, 1] * self.n_behaviours).long().clamp_(max=self.n_behaviours - 1)
 
 
 @dataclass(frozen=True)
 class OneBehaviour(Which):
-    """Always the same one."""
+    """The same behaviour at every token.
+
+    Attributes:
+        behaviour: its number.
+    """
 
     behaviour: int = 0
 
@@ -91,9 +109,11 @@ class OneBehaviour(Which):
 
 @dataclass(frozen=True)
 class LeastSimilar(Which):
-    """Of all behaviours the one whose vector points furthest away from the right one's: a control harsher than chance.
+    """The behaviour whose vector is least similar to that of the right behaviour, a harsher control than a random one.
 
-    ``other[k]`` is that behaviour for behaviour ``k``; see :func:`least_similar`.
+    Attributes:
+        right: chooses the right behaviour.
+        other: for each behaviour the least similar one, from :func:`least_similar`.
     """
 
     right: Which
@@ -109,7 +129,10 @@ class LeastSimilar(Which):
 
 
 def least_similar(vectors: Tensor) -> tuple[int, ...]:
-    """For each vector ``[behaviours, d_model]`` the one of the lowest cosine with it.
+    """Find for each vector the index of the vector with the lowest cosine.
+
+    Args:
+        vectors: ``[behaviours, d_model]``.
 
     >>> least_similar(torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0]]))
     (2, 2, 0)

@@ -9,7 +9,7 @@ import pytest
 from probe.config import from_dict, to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.hybrid.config import ARMS as KNOWN, RIVALS
+from probe.hybrid.config import ARMS as KNOWN, BASELINES
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, prepare, run
 from probe.pipeline.run.arms import ARM_RECIPES, recipe
@@ -188,7 +188,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"layer": 3}}, r"steering\.layer is 3"),
         ({"steering": {"layer": -1}}, r"steering\.layer is -1"),
         ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
-        ({"hybrid": {"arms": ["hybird"]}}, "which is no arm; did you mean 'hybrid'"),
+        ({"hybrid": {"arms": ["hybird"]}}, "unknown arm 'hybird'; did you mean 'hybrid'"),
         ({"workers": 0}, "workers is 0"),
         ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at 0 to 2"),
         ({"steering": {"layer": 1, "layers": [1]}}, "both steering.layer and steering.layers"),
@@ -268,7 +268,7 @@ def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path)
     again = tmp_path / "again"
     shutil.copytree(out, again)
     shutil.rmtree(again / "arms")
-    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *RIVALS]
+    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *BASELINES]
     small = {"distil": {"epochs": 1}, "hybrid": {"arms": arms}, "workers": 2}
     more = run(from_dict(RunConfig, settings(tiny_folder, **small)), again)
     assert {"v1-rerank", "v2-random-both", "lora", "bias", "fusion"} <= set(more["arms"])

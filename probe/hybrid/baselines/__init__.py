@@ -1,4 +1,4 @@
-"""Rivals of the hybrid that do without the thinking model when they answer."""
+"""Baselines that answer without the thinking model: a distilled LoRA, other prompts, and majority voting."""
 
 from probe.hybrid.baselines.distil import DistilConfig, distil_lora, run_lora
 from probe.hybrid.baselines.prompting import few_shot_prompt, handbook_prompt, run_prompted

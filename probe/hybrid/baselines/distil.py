@@ -1,4 +1,4 @@
-"""The base model with a LoRA distilled on the thinking model's traces: the hybrid's data, and no oracle at test."""
+"""The base model with a LoRA that is distilled on the thinking model's traces, the same data that the hybrid has."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,18 @@ from probe.traces import Trace
 
 @dataclass(frozen=True)
 class DistilConfig:
-    """How a LoRA is distilled."""
+    """Settings for distilling a LoRA.
+
+    Raises:
+        ProbeError: if a setting is out of range.
+    """
 
     epochs: int = 2
+    """Number of passes over the train traces."""
     lr: float = 5e-3
+    """Learning rate of the LoRA."""
     batch_size: int = 16
-    """Traces a step, on average."""
+    """Average number of traces in a training step."""
 
     def __post_init__(self) -> None:
         check_least("distil", self, epochs=1, batch_size=1)
@@ -38,18 +44,19 @@ def distil_lora(
     seed: int,
     progress: bool = False,
 ) -> Tuned:
-    """Train a LoRA on all linear layers of the base model to write the thinking model's traces behind its own prompt.
+    """Train a LoRA on all linear layers of the base model to write the thinking model's traces after its own prompt.
 
     Args:
-        train, validation: the thinking model's traces, and the problems of each.
-        rank: of the LoRA.
-        folder: gets the adapter of the half epoch with the lowest validation loss; where none is below the base
-            model's, that is one that changes nothing. If it holds one that was broken off, that goes on.
-
-    Raises:
-        ProbeError: if PEFT is not installed.
+        base: the base model; it is unchanged afterwards.
+        train, validation: traces of the thinking model and their problems, in the same order.
+        rank: the rank of the LoRA.
+        folder: receives the adapter of the half epoch with the lowest validation loss. If no loss is below the base
+            model's, the adapter changes nothing. An interrupted training in this folder resumes.
+        config: the settings of the training.
+        seed: seeds the adapter and the order of traces.
+        progress: show a bar.
     """
-    examples, held = (examples_of(base, *split) for split in (train, validation))
+    examples, unseen = (examples_of(base, *split) for split in (train, validation))
     epoch = math.ceil(len(examples) / config.batch_size)
     tokens = sum(len(example.ids) for example in examples)
     settings = TuneConfig(
@@ -60,25 +67,28 @@ def distil_lora(
         seed=seed,
     )
     plan = AdapterPlan(rank=rank, alpha=2.0 * rank)
-    return tune(base, examples, held, Objective("ce"), folder=folder, plan=plan, config=settings, progress=progress)
+    return tune(base, examples, unseen, Objective("ce"), folder=folder, plan=plan, config=settings, progress=progress)
 
 
 def run_lora(
     base: Model,
-    adapter: Path,
+    adapter: str | Path,
     name: str,
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
     batch_size: int = 64,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Greedy answers of the base model with an adapter.
+    """Decode greedy answers of the base model with an adapter.
 
     Args:
-        adapter: its folder, from :func:`distil_lora` or any other LoRA of PEFT's.
-        others: as of :func:`~probe.hybrid.evaluate_arm`.
+        base: the base model; it is unchanged afterwards.
+        adapter: the folder of the adapter, from :func:`distil_lora` or any other LoRA in PEFT's format.
+        name: the name of the arm.
+        problems: the problems to answer.
+        max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
     """
     size = sum(tensor.numel() for tensor in lora_tensors(adapter).values())
     prompts = [base.prompt_ids(problem.question) for problem in problems]

@@ -1,4 +1,4 @@
-"""The base model told what to do in words: worked examples, or a handbook of behaviours. For models that can read."""
+"""Baselines that only change the base model's prompt: worked examples, or a handbook of behaviours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +14,36 @@ from probe.traces import Trace
 def few_shot_prompt(
     base: Model, traces: Sequence[Trace], problems: Sequence[Problem], question: str, *, shots: int
 ) -> str:
-    """Worked examples before the question: correct traces of the thinking model, each behind the base model's prompt.
+    """Put worked examples before a question: correct traces of the thinking model, each after the base model's prompt.
 
     Args:
-        traces, problems: the thinking model's on the train split, in the same order; the first correct ones are taken.
+        base: supplies the prompt format.
+        traces, problems: traces of the thinking model on the train split and their problems, in the same order. The
+            first correct traces are used.
+        question: the question to answer.
+        shots: the number of worked examples.
+
+    Raises:
+        ProbeError: if fewer than ``shots`` traces are correct.
     """
     right = [(trace, problem) for trace, problem in zip(traces, problems, strict=True) if trace.correct][:shots]
     if len(right) < shots:
-        raise ProbeError(f"{shots} worked examples asked for, but only {len(right)} train traces are correct")
+        raise ProbeError(f"shots is {shots}, but only {len(right)} train traces are correct")
     if base.config.prompt == "chat":
-        told = "\n\n".join(f"{problem.question}\n{trace.text.strip()}" for trace, problem in right)
-        return base.prompt_text(f"{told}\n\n{question}")
-    told = "\n\n".join(base.prompt_text(problem.question) + trace.text for trace, problem in right)
-    return f"{told}\n\n{base.prompt_text(question)}"
+        examples = "\n\n".join(f"{problem.question}\n{trace.text.strip()}" for trace, problem in right)
+        return base.prompt_text(f"{examples}\n\n{question}")
+    examples = "\n\n".join(base.prompt_text(problem.question) + trace.text for trace, problem in right)
+    return f"{examples}\n\n{base.prompt_text(question)}"
 
 
 def handbook_prompt(base: Model, taxonomy: Taxonomy, question: str) -> str:
-    """What each behaviour is called and looks like, before the question (after Didolkar et al., 2509.13237)."""
+    """Put the name and an example of each behaviour before a question (after Didolkar et al., 2509.13237).
+
+    Args:
+        base: supplies the prompt format.
+        taxonomy: supplies the behaviours; those without an example are left out.
+        question: the question to answer.
+    """
     entries = [
         f"- {name}: {examples[0].strip()}"
         for name, examples in zip(taxonomy.names, taxonomy.examples, strict=True)
@@ -48,13 +61,20 @@ def run_prompted(
     *,
     max_new_tokens: int,
     batch_size: int = 64,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Greedy answers behind other prompts.
+    """Decode greedy answers of the base model after other prompts.
+
+    Args:
+        base: the base model.
+        name: the name of the arm.
+        problems: the problems to answer.
+        prompts: the whole prompt text for each problem.
+        max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
 
     Raises:
-        ProbeError: if a prompt leaves no room for an answer among the positions that the model was trained with.
+        ProbeError: if a prompt and its answer do not fit into the positions that the model was trained with.
     """
     start = base.config.prompt != "chat"
     ids = [list(base.tokenizer(prompt, add_special_tokens=start).input_ids) for prompt in prompts]
@@ -62,7 +82,7 @@ def run_prompted(
     if longest + max_new_tokens > there:
         raise ProbeError(
             f"{name}: prompts of {longest} tokens and {max_new_tokens} new ones do not fit into the "
-            f"{there} positions of {base.name}; take fewer worked examples, or leave the arm out"
+            f"{there} positions of {base.name}; use fewer worked examples, or leave out the arm"
         )
     return rollouts(
         base,

@@ -1,4 +1,4 @@
-"""Majority of n: several sampled answers of the base model, and the one that most of them give (self-consistency)."""
+"""Majority voting over several sampled answers of the base model (self-consistency)."""
 
 import hashlib
 from collections import Counter
@@ -28,29 +28,33 @@ def run_majority(
     seed: int = 0,
     batch_size: int = 64,
     think_close: str = "</think>",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Sample ``n`` answers a problem and keep one of those that agree with most others (Wang et al., 2203.11171).
+    """Sample several answers to each problem and keep one with the most frequent answer (Wang et al., 2203.11171).
 
     Args:
-        n: chosen so that the tokens of all samples together are those that the hybrid's models run.
-        temperature: of sampling.
-        others: as of :func:`~probe.hybrid.evaluate_arm`.
+        base: the base model.
+        problems: the problems to answer.
+        n: the number of samples for each problem.
+        max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
+        temperature: the sampling temperature.
+        seed: seeds the samples; each depends only on the seed, the problem and its number.
+        think_close: the tag that closes the thinking; an answer is looked for after it.
 
     Returns:
-        The first sample with the winning answer stands for a problem; of equally frequent answers the one that came
-        first wins, and samples without an answer have no vote unless none has one.
+        For each problem the first sample with the most frequent answer. Among equally frequent answers the earliest
+        wins. Samples without an answer do not vote; if no sample has one, the first sample is kept.
     """
     tasks = [(problem, sample) for problem in problems for sample in range(n)]
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        uniform = torch.stack([_draws(*tasks[item], seed, max_new_tokens) for item in missing]).to(base.device)
+        uniform = torch.stack([_uniform(*tasks[item], seed, max_new_tokens) for item in missing]).to(base.device)
 
         def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
             chances = (now.steps[0].logits / temperature).softmax(-1).cumsum(-1)
-            drawn = uniform[now.items, now.counts, None] * chances[:, -1:]
-            return (torch.searchsorted(chances, drawn, right=True)[:, 0].clamp(max=chances.shape[-1] - 1),)
+            at = uniform[now.items, now.counts, None] * chances[:, -1:]
+            return (torch.searchsorted(chances, at, right=True)[:, 0].clamp(max=chances.shape[-1] - 1),)
 
         lane = Lane(base, [base.prompt_ids(tasks[item][0].question) for item in missing])
         ends = set(base.eos_ids)
@@ -73,7 +77,10 @@ def run_majority(
 
 
 def vote(answers: Sequence[str | None]) -> int:
-    """Which of several samples stands for them: the first with the most frequent answer.
+    """Choose the index of the first sample with the most frequent answer.
+
+    Args:
+        answers: the answer of each sample; None for a sample without one.
 
     >>> vote([None, "12", "7", "7", "12", None, None]), vote([None, None])
     (1, 0)
@@ -82,6 +89,6 @@ def vote(answers: Sequence[str | None]) -> int:
     return answers.index(counts.most_common(1)[0][0]) if counts else 0
 
 
-def _draws(problem: Problem, sample: int, seed: int, max_new_tokens: int) -> Float[Tensor, " tokens"]:
+def _uniform(problem: Problem, sample: int, seed: int, max_new_tokens: int) -> Float[Tensor, " tokens"]:
     digest = hashlib.sha256(f"majority/{seed}/{problem.id}/{sample}".encode()).digest()
     return torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))

@@ -1,4 +1,4 @@
-"""What steering does to behaviour: does a vector bring about what it is named for, and what goes wrong?"""
+"""Effects of steering on behaviour: whether a vector causes its behaviour, and what goes wrong in answers."""
 
 from probe.hybrid.effects.counted import counted
 from probe.hybrid.effects.errors import classify_errors, first_error

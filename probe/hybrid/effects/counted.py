@@ -1,4 +1,4 @@
-"""How often each behaviour occurs in the texts of every arm, by rules that need no model."""
+"""Counts of behaviours in the texts of every arm, by rules that need no model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +17,18 @@ def counted(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Mean counts an answer with 95 % bootstrap intervals over problems.
+    """Count the behaviours of the problem set's counter scheme in each arm.
 
     Args:
-        model: whose tokenizer reads the tokens.
-        tokens: for each arm what it emitted, problem by problem.
+        model: its tokenizer decodes the tokens.
+        problem_set: supplies the counter scheme.
+        problems: the problems.
+        tokens: for each arm, the emitted tokens for each problem.
+        seed: seeds the resampling.
 
     Returns:
-        ``scheme``, and ``arms``: for each arm and habit ``mean`` and ``ci``.
+        ``scheme``, and ``arms``: for each arm and behaviour the ``mean`` count per answer and its 95 % bootstrap ``ci``
+        over problems.
     """
     scheme = problem_set.counter
     arms = {}

@@ -1,4 +1,4 @@
-"""What went wrong in a wrong answer: the content of a sentence, or the choice of it? For traces with a grammar."""
+"""Causes of wrong answers in traces with a grammar: wrong content of a sentence, or a wrong behaviour."""
 
 import re
 from collections import Counter
@@ -23,7 +23,6 @@ from probe.traces import split_sentences
 
 _EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 
-#: What can go wrong first, and whether it is the content of a sentence or the behaviour.
 KINDS = {
     "miscopied change": "content",
     "miscopied operand": "content",
@@ -37,16 +36,24 @@ KINDS = {
     "did not conclude": "behaviour",
     "sentence of no kind": "behaviour",
 }
+"""Each kind of error, and whether it concerns the content of a sentence or the behaviour."""
 
 
 def classify_errors(
     problem_set: ProblemSet, problems: Sequence[Problem], texts: Sequence[str], correct: Sequence[bool | None]
 ) -> dict[str, Any] | None:
-    """Why answers are wrong, by the first thing in each that went wrong and was not put right.
+    """Classify wrong answers by the first error in each that is not corrected later.
+
+    Args:
+        problem_set: the set that the problems are from.
+        problems: the problems.
+        texts: the answer to each problem.
+        correct: whether each answer is right; None where it was not graded.
 
     Returns:
-        ``content`` and ``behaviour``: shares of the wrong answers, ``n``: how many there are, ``kinds``: counts by
-        :data:`KINDS`, ``unexplained``: those without a finding. None for problems without a grammar.
+        ``content`` and ``behaviour``, their shares of the wrong answers; ``n``, the number of wrong answers; ``kinds``,
+        the counts by :data:`KINDS`; and ``unexplained``, the number of wrong answers without a known error. None for
+        problems without a grammar.
     """
     stories = [read_story(problem.question) for problem in problems]
     if problem_set.sentence_type is None or None in stories:
@@ -63,9 +70,17 @@ def classify_errors(
 
 
 def first_error(story: Story, text: str) -> str | None:
-    """The first thing that goes wrong in a trace and is not put right, one of :data:`KINDS`; None if nothing does."""
+    """Find the first error in a trace that is not corrected later.
+
+    Args:
+        story: the problem.
+        text: the trace.
+
+    Returns:
+        One of :data:`KINDS`; None if there is no error.
+    """
     total, consumed, pending = story.start, 0, None
-    slip: str | None = None  # a wrong result, which a later sentence may put right
+    slip: str | None = None  # a wrong result, which a later sentence may correct
     equation: tuple[int, Change] | None = None
     false_verdict = False
     for sentence in (text[start:end] for start, end in split_sentences(text)):
@@ -96,7 +111,7 @@ def first_error(story: Story, text: str) -> str | None:
             if (left, symbol, amount) != (equation[0], equation[1].symbol, equation[1].amount):
                 return slip or "miscopied operand"
             truth = equation[1].apply(left)
-            if kind == CHECK:  # a false verdict does no harm by itself: what it leaves standing or redoes does
+            if kind == CHECK:  # a false verdict alone does no harm; an error that it keeps or causes does
                 false_verdict = false_verdict or ("wrong" in sentence) == (stated == truth)
             else:
                 total = stated

@@ -1,17 +1,17 @@
-"""Flip rate: is the next sentence of the behaviour whose vector was added, where it would have been of another?
+"""The flip rate: how often adding a behaviour's vector changes the next sentence to that behaviour.
 
-The first version of the method found about none of its vectors to do that (Venhoff et al., 2510.07364v1).
+For the first version of the method this rate was about zero (Venhoff et al., 2510.07364v1).
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probe.hooks import Lane, Now, force, forced_pass, stream
+from probe.html import html_table
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.statistics import share_interval
@@ -19,13 +19,12 @@ from probe.steering import Mechanism, random_like
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace, first_sentence
 
-#: A sentence that is longer is cut there.
-_LONGEST = 48
+_MAX_SENTENCE_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a sentence begins: the text before it, as both models read it."""
+class _Start:
+    """The beginning of a sentence: the token ids before it, as each model reads them."""
 
     base: tuple[int, ...]
     thinking: tuple[int, ...]
@@ -33,13 +32,15 @@ class Start:
 
 @dataclass(frozen=True)
 class FlipRate:
-    """One behaviour, or all together.
+    """The flip rate of one behaviour, or of all together.
 
     Attributes:
-        n: starts at which the unsteered base model writes a sentence of another behaviour.
-        rate, ci: the share of them at which it writes one of this behaviour when its vector is added; 95 % interval.
-        random: the same with a random vector of the same norm.
-        unsteered: the share of *all* starts at which the base model writes one by itself.
+        behaviour: the number of the behaviour; None for all together.
+        n: the number of starts at which the unsteered base model writes a sentence of another behaviour.
+        rate, ci: the share of those starts at which it writes a sentence of this behaviour when the vector is added,
+            and its 95 % interval.
+        random: the same share with a random vector of the same norm.
+        unsteered: the share of *all* starts at which the unsteered base model writes a sentence of this behaviour.
     """
 
     behaviour: int | None
@@ -50,40 +51,55 @@ class FlipRate:
     unsteered: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FlipRates:
-    """The flip rate of every behaviour, and over all of them."""
+    """The flip rates of all behaviours.
+
+    Attributes:
+        all: over all behaviours together.
+        per_behaviour: for each behaviour.
+        starts: the number of starts.
+    """
 
     all: FlipRate
     per_behaviour: tuple[FlipRate, ...]
     starts: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``results.json``."""
+        """Return the entry of ``effects.json``."""
         whole = asdict(self.all)
         whole.pop("behaviour")
         return {**whole, "starts": self.starts, "per_behaviour": [asdict(each) for each in self.per_behaviour]}
 
+    def __repr__(self) -> str:
+        rate = "none" if self.all.rate is None else f"{self.all.rate:.0%}"
+        return f"FlipRates({rate} over {len(self.per_behaviour)} behaviours, {self.starts} starts)"
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{'all' if each.behaviour is None else each.behaviour}</td><td>{each.n}</td>"
-            + "".join(f"<td>{'' if v is None else f'{v:.0%}'}</td>" for v in (each.rate, each.random, each.unsteered))
-            + f"<td>{escape(str(each.ci and tuple(round(bound, 2) for bound in each.ci)))}</td></tr>"
+        def share(value: float | None) -> str | None:
+            return None if value is None else f"{value:.0%}"
+
+        rows = [
+            (
+                "all" if each.behaviour is None else each.behaviour,
+                each.n,
+                *map(share, (each.rate, each.random, each.unsteered)),
+                each.ci and "{:.2f} to {:.2f}".format(*each.ci),
+            )
             for each in (self.all, *self.per_behaviour)
-        )
-        head = "<tr><th>behaviour</th><th>n</th><th>flips</th><th>random</th><th>unsteered</th><th>95 %</th></tr>"
-        return f"<table>{head}{rows}</table>"
+        ]
+        return html_table(("behaviour", "n", "flips", "random", "unsteered", "95 %"), rows)
 
 
-def sentence_starts(
+def _sentence_starts(
     pair: Pair, traces: Sequence[Trace], problems: Sequence[Problem], most: int, seed: int
-) -> list[Start]:
-    """Where sentences of some texts begin, but for the first of each; drawn, if there are more than ``most``."""
+) -> list[_Start]:
+    """Find the starts of all sentences but the first of each trace, or a random sample of ``most`` of them."""
     starts = []
     for trace, problem in zip(traces, problems, strict=True):
         base, thinking = (tuple(model.prompt_ids(problem.question)) for model in (pair.base, pair.thinking))
         starts += [
-            Start(base + trace.tokens[: sentence.token_start], thinking + trace.tokens[: sentence.token_start])
+            _Start(base + trace.tokens[: sentence.token_start], thinking + trace.tokens[: sentence.token_start])
             for sentence in trace.sentences[1:]
         ]
     order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(seed))
@@ -102,23 +118,25 @@ def flip_rates(
     seed: int = 0,
     batch_size: int = 128,
 ) -> FlipRates:
-    """Add each behaviour's vector where a sentence begins, let the base model go on alone, and see what it wrote.
+    """Add each behaviour's vector where a sentence begins, let the base model finish it, and classify the sentence.
 
-    Which behaviour a sentence shows the taxonomy says, from the mean state of the thinking model over it, as it was
-    fitted. The vector is added at one token, the one that the sentence's first token is predicted from, as strongly as
-    the mechanism says itself.
+    The vector is added only at the token that predicts the sentence's first token, with the mechanism's own strength.
+    The taxonomy classifies the sentence by the thinking model's mean state over it, as in fitting.
 
     Args:
+        pair: both models; each reads a text after its own prompt.
+        taxonomy: classifies the sentences.
+        traces, problems: traces whose sentences are replaced, and their problems in the same order.
         mechanism: one vector for each behaviour of the taxonomy.
-        traces, problems: whose texts are gone on with, each model with its own prompt before them.
-        behaviours: which are tried; None for all. One at which the two models hardly ever disagree has a vector that
-            was hardly ever trained, and should be left out.
-        starts: how many.
-        seed: draws the starts and the random vectors.
+        behaviours: the behaviours to try; None tries all. Leave out a behaviour at which the models hardly ever
+            disagree, because its vector was hardly ever trained.
+        starts: the maximum number of starts, a random sample.
+        seed: seeds the sample and the random vectors.
+        batch_size: the number of sentences that are decoded at the same time.
     """
-    found = sentence_starts(pair, traces, problems, starts, seed)
+    found = _sentence_starts(pair, traces, problems, starts, seed)
     plain = _written(pair, found, None, None, batch_size)
-    before = sentence_behaviours(pair.thinking, taxonomy, found, plain)
+    before = _sentence_behaviours(pair.thinking, taxonomy, found, plain)
     random = random_like(mechanism, seed)
     rates, pooled = [], []
     for k in range(taxonomy.n_behaviours) if behaviours is None else behaviours:
@@ -126,7 +144,7 @@ def flip_rates(
         hits = []
         for added in (mechanism, random):
             texts = _written(pair, some, added, k, batch_size)
-            hits.append([each == k for each in sentence_behaviours(pair.thinking, taxonomy, some, texts)])
+            hits.append([each == k for each in _sentence_behaviours(pair.thinking, taxonomy, some, texts)])
         own = [shown == k for shown in before]
         rates.append(_rate(k, hits[0], hits[1], own))
         pooled.append((hits[0], hits[1], own))
@@ -147,9 +165,9 @@ def _rate(behaviour: int | None, flipped: list[bool], random: list[bool], own: l
 
 
 def _written(
-    pair: Pair, starts: Sequence[Start], mechanism: Mechanism | None, behaviour: int | None, batch_size: int
+    pair: Pair, starts: Sequence[_Start], mechanism: Mechanism | None, behaviour: int | None, batch_size: int
 ) -> list[list[int]]:
-    """The sentence that the base model writes at each start; the first token with a vector added, the rest alone."""
+    """Decode the base model's sentence at each start; only its first token is steered."""
     base = pair.base
     layer = None if mechanism is None else mechanism.layer
     read = () if layer is None else (layer,)
@@ -167,18 +185,19 @@ def _written(
 
     lane = Lane(base, [start.base for start in starts], read, layer)
     out: list[list[int]] = [[] for _ in starts]
+    slots = min(batch_size, max(1, len(starts)))
     for item, (tokens,), _ in stream(
-        [lane], choose, ends=set(base.eos_ids), max_new_tokens=_LONGEST, slots=min(batch_size, max(1, len(starts)))
+        [lane], choose, ends=set(base.eos_ids), max_new_tokens=_MAX_SENTENCE_TOKENS, slots=slots
     ):
         out[item] = [*first_sentence(base, tokens)]
     return out
 
 
 @torch.no_grad()
-def sentence_behaviours(
-    model: Model, taxonomy: Taxonomy, starts: Sequence[Start], texts: Sequence[Sequence[int]]
+def _sentence_behaviours(
+    model: Model, taxonomy: Taxonomy, starts: Sequence[_Start], texts: Sequence[Sequence[int]]
 ) -> list[int | None]:
-    """The behaviour of each sentence; None where nothing was written."""
+    """Classify each sentence; None where nothing was written."""
     shown: list[int | None] = [None] * len(texts)
     some = [i for i, text in enumerate(texts) if text]
     site = taxonomy.site

@@ -1,4 +1,4 @@
-"""How well each way of naming a behaviour while decoding agrees with the sentence that is then written."""
+"""Agreement of each way of choosing a behaviour during decoding with the sentence that is then written."""
 
 from collections.abc import Sequence
 
@@ -22,14 +22,20 @@ def naming_agreement(
     gates: Sequence[GateBatch],
     batch_size: int = 16,
 ) -> dict[str, float]:
-    """Shares of gates at which the name is that of the sentence which the gate's token is in.
+    """Measure how often the chosen behaviour at a gate is that of the sentence which the gate's token belongs to.
 
     Args:
-        gates: of these traces, named by their sentences, in batches of the same size.
+        pair: the thinking model of the pair is read.
+        taxonomy: the taxonomy.
+        traces, problems: traces of the thinking model and their problems, in the same order.
+        reader: from :func:`~probe.steering.learn_reader`.
+        gates: the gates of these traces, from :func:`~probe.steering.collect_gates` with the same ``batch_size`` and
+            with harvested sentences.
+        batch_size: number of traces in a batch.
 
     Returns:
-        ``single``: what the taxonomy reads off the newest token (as published); ``pooled``: off the mean over the
-        sentence under way; ``coming``: what the reader says.
+        Three shares: ``single``, the taxonomy reads the newest token (as published); ``pooled``, it reads the mean over
+        the current sentence; ``coming``, the reader predicts the behaviour.
     """
     hits: dict[str, int] = {"single": 0, "pooled": 0, "coming": 0}
     n = 0
@@ -49,12 +55,12 @@ def naming_agreement(
         pooled = (sums - before) / (column - first + 1)[..., None]
         gate, wanted = batch.gate, batch.behaviour[batch.gate]
         where = gate.to(states.device)
-        told = {
+        chosen = {
             "single": taxonomy.behaviour(states[where]),
             "pooled": taxonomy.behaviour(pooled[where]),
             "coming": reader(last[where]),
         }
-        for name, behaviour in told.items():
+        for name, behaviour in chosen.items():
             hits[name] += int((behaviour.to(wanted.device) == wanted).sum())
         n += len(wanted)
     return {name: count / max(n, 1) for name, count in hits.items()}
