@@ -90,7 +90,7 @@ def run_lora(
         problems: the problems to answer.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
     """
-    size = sum(tensor.numel() for tensor in lora_tensors(adapter).values())
+    size = sum(tensor.numel() for tensor in lora_tensors(Path(adapter)).values())
     prompts = [base.prompt_ids(problem.question) for problem in problems]
     with attached(base, adapter):
         return rollouts(
