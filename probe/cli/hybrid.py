@@ -62,4 +62,4 @@ def hybrid(
     experiment = experiment_at(run, progress=True)
     made = own_arm(experiment, where, which, strength, what, name)
     described = f"{where} {which} {strength} {what}"
-    show(own_table(try_arm(experiment, made, described, problems=problems, split=split)), f"Kept in: {run / 'own'}")
+    show(own_table(try_arm(experiment, made, described, n=problems, split=split)), f"Kept in: {run / 'own'}")

@@ -1,4 +1,4 @@
-"""``probe run`` and ``probe discover``: their stages in order, the folder they are kept in, and runs side by side."""
+"""The commands as functions: their settings, their stages in order, and the folders that hold their results."""
 
 from probe.pipeline.adapter.config import AdapterConfig as AdapterConfig
 from probe.pipeline.adapter.export import (

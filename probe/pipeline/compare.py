@@ -1,4 +1,4 @@
-"""Runs side by side: every arm's gap recovered, and paired tests where runs answered the same problems."""
+"""Compares runs: the results of every arm, and paired tests on the problems that the runs have in common."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from probe.statistics import holm
 
 
 def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
-    """What several runs found, and which of their differences are more than noise.
+    """Compare runs: what each found, and which differences in accuracy are significant.
 
     Args:
-        folders: of finished runs. The first is the one that others are compared with.
+        folders: folders of finished runs; the others are compared with the first.
 
     Returns:
-        ``runs``: for each its ``name``, ``pair``, ``problems``, ``n``, ``seed``, ``settings`` that differ between
-        runs, and its ``results``. ``tests``: for every arm of a further run that the first has too, ``run``, ``arm``,
-        ``n`` problems in common, ``difference`` in accuracy with ``ci``, ``p`` and ``p_holm`` over all of them; none
-        where there is no problem in common.
+        ``runs``: for each run its ``name``, ``pair``, ``problems``, ``n``, ``seed``, the ``settings`` that differ
+        between runs, and its ``results``. ``tests``: for every arm that a further run and the first run have, ``run``,
+        ``arm``, the number ``n`` of problems in common, the ``difference`` in accuracy with ``ci``, ``p``, and
+        ``p_holm`` corrected over all tests; empty if the runs have no problem in common.
 
     Raises:
         ProbeError: for fewer than two folders, one given twice, or one that holds no results.
@@ -30,7 +30,7 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
     if len(paths) < 2:
         raise ProbeError("name at least two runs to compare: probe compare runs/one runs/other")
     if len({path.resolve() for path in paths}) < len(paths):
-        raise ProbeError("a run is named twice; each must be another one")
+        raise ProbeError("a run is named twice; name different runs")
     results = [read_results(path) for path in paths]
     settings = [_settings(path) for path in paths]
     differing = sorted({key for one in settings for key in one if len({repr(s.get(key)) for s in settings}) > 1})
@@ -58,7 +58,7 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
-    """Arm by arm, over the problems that both have answered."""
+    """Test every arm that both runs have, on the problems in common."""
     place = {problem: i for i, problem in enumerate(first["problems"])}
     common = [(place[problem], i) for i, problem in enumerate(other["problems"]) if problem in place]
     found = []
@@ -77,7 +77,7 @@ def _graded(path: Path) -> dict[str, Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Every setting of a run by its full name."""
+    """Read every setting of a run by its full name."""
     written = path / "config.json"
     return dict(_flat(read_json(written))) if written.is_file() else {}
 

@@ -1,4 +1,4 @@
-"""The folder of a run: one manifest a stage, so that a run started again does only what is missing."""
+"""The folder of a run: one manifest for each stage, so that a run that is started again does only what is missing."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -15,15 +15,15 @@ LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
 
 
 class RunFolder:
-    """``runs/NAME``.
+    """The folder of a run, such as ``runs/NAME``.
 
     Args:
-        path: made if missing.
-        settings: the whole configuration and what it was resolved to. A folder that holds a run with other settings is
-            refused, so results of two configurations never mix.
+        path: the folder; it is made if it is missing.
+        settings: the settings and the hashes of the inputs. A folder with other settings is refused, so that results
+            of two configurations never mix.
 
     Raises:
-        ProbeError: naming the first setting that differs.
+        ProbeError: for a folder with other settings (the first one that differs is named), or with other files.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -46,21 +46,24 @@ class RunFolder:
         self._key = object_hash(settings)
 
     def stage(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
-        """Do a stage, or load it if its manifest says that it is finished.
+        """Do a stage, or load it if it is finished.
 
         Args:
-            name: the folder below the run.
-            make: called with the stage's folder and whether the stage is finished. It gives the stage's object, and
-                finds for itself what an earlier call that was killed has left.
-            config: the stage's own configuration, written into the manifest.
-            seed: likewise.
+            name: the folder of the stage, below the folder of the run.
+            make: called with the folder and whether the stage is finished; returns the object of the stage, and reuses
+                what an interrupted call has left in the folder.
+            config: the settings of the stage, written into the manifest.
+            seed: the seed of the stage, written into the manifest.
+
+        Raises:
+            ProbeError: if the stage is finished and was made with other settings.
         """
-        # The settings, and every stage up to this one with its own: what its result hangs on.
+        # The result depends on the settings of the run and of every stage up to this one.
         self._key = object_hash([name, config, self._key])
         return self._do(name, make, config, seed, self._key)
 
     def branch(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
-        """The same for something that later stages do not hang on, such as one arm of many."""
+        """Do a stage on which later stages do not depend, such as one arm of many; see :meth:`stage`."""
         return self._do(name, make, config, seed, object_hash([name, config, self._key]))
 
     def has(self, name: str) -> bool:
@@ -86,7 +89,7 @@ class RunFolder:
 
 
 def _difference(before: Any, after: Any, where: str = "") -> str:
-    """The first place where two settings differ, in words."""
+    """Name the first setting that differs, with both values."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in [*before, *(key for key in after if key not in before)]:
             if object_hash(before.get(key)) != object_hash(after.get(key)):

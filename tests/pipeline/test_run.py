@@ -294,7 +294,7 @@ def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
         (("random", "coming", "1", "hybrid"), "write it as one of"),
         (("always", "one:7", "1", "hybrid"), "the taxonomy has behaviours 0 to"),
         (("always", "coming", "much", "hybrid"), "write 'learned', or a number"),
-        (("random:often", "coming", "1", "hybrid"), "'often' is no number"),
+        (("random:often", "coming", "1", "hybrid"), "'often' is not a number"),
     ):
         with pytest.raises(ProbeError, match=said):
             own_arm(experiment, *parts, "mine")

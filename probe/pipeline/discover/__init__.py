@@ -1,1 +1,1 @@
-"""``probe discover``: from a thinking model and problems to tested behaviours."""
+"""``probe discover``: finds and tests the behaviours of a thinking model."""

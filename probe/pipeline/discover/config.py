@@ -1,4 +1,4 @@
-"""The configuration of ``probe discover``: one frozen dataclass a stage, which is the YAML section of the same name."""
+"""The settings of ``probe discover``: one frozen dataclass for each stage, which is the YAML section of that name."""
 
 from dataclasses import dataclass, field
 
@@ -11,12 +11,12 @@ from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
 @dataclass(frozen=True)
 class DiscoverSizesConfig:
-    """How many problems of each split are used."""
+    """Numbers of problems of each split."""
 
     train: int = 400
-    """Problems from whose traces the behaviours are learned."""
+    """Number of training problems; the behaviours are learned from their traces."""
     validation: int = 120
-    """Problems on which site and size are chosen, and everything is scored and shown."""
+    """Number of validation problems; site and size are chosen on them, and the report is about them."""
 
     def __post_init__(self) -> None:
         check_least("sizes", self, train=1, validation=1)
@@ -24,18 +24,18 @@ class DiscoverSizesConfig:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Who names the behaviours and scores the names. Without one, labels are made of distinctive words."""
+    """The LLM that names the behaviours and scores the names; without one, names are lists of distinctive words."""
 
     model: str
-    """A chat model: a folder or hub id; or, with ``url``, what the server calls it."""
+    """A chat model: its folder or hub id or, with ``url``, its name on the server."""
     url: str | None = None
-    """The base of an OpenAI-compatible interface, such as ``http://localhost:8000/v1``."""
+    """URL of an OpenAI-compatible server, such as ``http://localhost:8000/v1``; None runs the model on this machine."""
     key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key."""
+    """Environment variable with the API key of the server."""
     sample: int = 200
-    """The most sentences a score asks about, for each behaviour; a fifth of them are its own."""
+    """Maximum number of sentences that are judged for each behaviour and score; a fifth of them are its own."""
     max_new_tokens: int = 256
-    """The longest answer of a model on this machine."""
+    """Maximum number of tokens of an answer of a judge on this machine."""
 
     def __post_init__(self) -> None:
         check_least("judge", self, sample=5, max_new_tokens=1)
@@ -43,19 +43,22 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class DiscoverConfig:
-    """Everything ``probe discover`` can be told."""
+    """Settings of ``probe discover``."""
 
     pair: str | None = None
-    """A bundled pair (``probe pairs``) whose thinking model is meant, or"""
+    """Name of a pair (see ``probe pairs``) whose thinking model is used; instead of ``thinking``."""
     thinking: ModelConfig | None = None
-    """a thinking model of your own."""
+    """The thinking model, if no pair is named."""
     problems: str | None = None
-    """A problem set's name or a JSONL file; None takes the pair's own."""
+    """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     device: str = "auto"
+    """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes an accelerator if there is one."""
     dtype: str = "float32"
+    """Number format of the weights, such as ``bfloat16``."""
     seed: int = 0
+    """Seeds everything random except the taxonomy, which has seeds of its own."""
     shown: int = 40
-    """Traces that the report shows."""
+    """Number of validation traces that the report shows."""
     sizes: DiscoverSizesConfig = field(default_factory=DiscoverSizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(
@@ -66,11 +69,11 @@ class DiscoverConfig:
 
     def __post_init__(self) -> None:
         if (self.pair is None) == (self.thinking is None):
-            raise ProbeError("name one model: either a pair, whose thinking model is meant, or a thinking model")
+            raise ProbeError("name one model: either a pair, whose thinking model is used, or a thinking model")
         check_least("", self, shown=0)
         check_seeds("seed", [self.seed])
 
     @property
     def name(self) -> str:
-        """What the discovery is called: its pair, or else its thinking model, without folders and endings."""
+        """Name of the discovery: that of its pair or else of its thinking model, without folders and endings."""
         return short_name(self.pair or (self.thinking.path if self.thinking else ""))

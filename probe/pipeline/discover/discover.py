@@ -36,15 +36,15 @@ from probe.taxonomy import (
 )
 from probe.traces import Traces
 
-#: How many sites are tried where none is given.
 SPREAD = 6
-#: Kinds of site whose directions the unembedding can read.
+"""Number of sites that are tried if none is given."""
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""Kinds of sites whose directions the unembedding can read."""
 
 
 @dataclass(frozen=True)
 class DiscoverInputs:
-    """The model, the problems of each split, and where the model is read."""
+    """The model, the problems of each split, and the sites at which the model is read."""
 
     model: Model
     problem_set: ProblemSet
@@ -56,7 +56,7 @@ class DiscoverInputs:
     judge: Judge | None
 
     def hashes(self) -> dict[str, str]:
-        """What tells these inputs from others."""
+        """Hash what a discovery depends on beside its settings."""
         return {
             "prompt": object_hash(self.model.config.prompt),
             "problems": self.problem_set.hash,
@@ -64,22 +64,23 @@ class DiscoverInputs:
         }
 
 
-def discover(config: DiscoverConfig, out: Path, *, progress: bool = False) -> dict[str, Any]:
+def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
     """Find, score, name and test the behaviours of a thinking model.
 
     Args:
-        config: see :class:`~probe.pipeline.discover.config.DiscoverConfig`.
-        out: the folder. If it holds a discovery with the same settings, that goes on; settings of a stage that has not
-            been finished may change. ``taxonomy/behaviours.yaml`` in it is for people to rename, describe and merge
-            behaviours in; the same command then shows them so.
+        config: see :class:`~probe.DiscoverConfig`.
+        out: the folder of the discovery. A discovery with the same settings in it resumes; settings of stages that are
+            not finished may change. People can rename, describe and merge behaviours in ``taxonomy/behaviours.yaml``;
+            running the same command again applies the edits.
         progress: show bars.
 
     Returns:
-        What ``discover.json`` holds. ``report.html`` lies beside it, the taxonomy in ``taxonomy/``.
+        What ``discover.json`` holds. ``report.html`` is beside it, the taxonomy in ``taxonomy/``.
 
     Raises:
-        ProbeError: for anything the user can mend; before any model runs.
+        ProbeError: for settings that cannot work; before any model runs.
     """
+    out = Path(out)
     inputs = prepare_discovery(config, out)
     settings = to_dict(config)
     own = {name: settings.pop(name) for name in ("taxonomy", "judge", "falsify", "shown")}
@@ -101,11 +102,11 @@ def discover(config: DiscoverConfig, out: Path, *, progress: bool = False) -> di
 
 
 def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
-    """Find everything a discovery needs and refuse what cannot work.
+    """Load everything that a discovery needs and refuse settings that cannot work.
 
     Raises:
-        ProbeError: for a pair, a model, a problem set, a site or a device that is not there, too few problems, or
-            answers longer than the model has positions for, a judge that cannot be reached.
+        ProbeError: for an unknown pair, model, problem set, site or device, too few problems, answers that need more
+            positions than the model has, or a judge that cannot be reached.
     """
     as_device(config.device)
     if config.pair is not None:
@@ -123,14 +124,14 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     for site in map(Site.parse, sites):
         if not site.by_token:
             raise ProbeError(f"taxonomy.sites has {site}, which has no vector for each token; name another site")
-        _ = site.lens  # the name a saved taxonomy gives its site; a module's path has none, and is refused
+        _ = site.lens  # a saved taxonomy names its site so; the path of a module has no such name and is refused
     max_new_tokens = config.decoding.max_new_tokens or pair.max_new_tokens
     check_positions(model, (*train, *validation), max_new_tokens)
     judge = None
     if config.judge is not None:
         judge = CachedJudge(_judge(config.judge, config.device), out / "judge")
         if not (out / "run.json").exists():
-            # Whether it can be asked at all; nothing is kept of it, since the folder is not begun yet.
+            # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
     return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, pair.think_close, judge)
 
@@ -144,7 +145,10 @@ def _judge(config: JudgeConfig, device: str) -> Judge:
 
 @dataclass(frozen=True)
 class DiscoverStages:
-    """The work of each stage; ``progress`` shows bars."""
+    """The work of each stage.
+
+    Each method is called with the folder of its stage and whether the stage is finished; a finished stage is loaded.
+    """
 
     config: DiscoverConfig
     inputs: DiscoverInputs
@@ -182,7 +186,7 @@ class DiscoverStages:
         folder: Path,
         finished: bool,
     ) -> Taxonomy:
-        """Search every site, family and size, choose by the rule, and let the judge name what was chosen."""
+        """Search every site, family and size, choose one taxonomy, and let the judge name its behaviours."""
         if finished:
             return Taxonomy.load(folder)
         inputs, delimiters = self.inputs, None
@@ -215,11 +219,11 @@ class DiscoverStages:
             taxonomy.descriptions = [name.description for name in names]
             taxonomy.scores["names_failed"] = sum(name.failed for name in names)
             taxonomy.save(folder)
-        # With what people wrote into behaviours.yaml before a call that was broken off here went on.
+        # Loading applies edits that people made in behaviours.yaml before an interrupted call resumed here.
         return Taxonomy.load(folder)
 
     def judged(self, taxonomy: Taxonomy, validation: SentenceActivations) -> JudgedScores | None:
-        """The judge's scores of the names, on validation sentences; answers are cached."""
+        """Score the names with the judge, on validation sentences; answers are cached."""
         if self.inputs.judge is None or self.config.judge is None:
             return None
         kept = taxonomy.normaliser.keep(validation.vectors[taxonomy.site])
@@ -246,7 +250,7 @@ class DiscoverStages:
         folder: Path,
         finished: bool,
     ) -> list[Card]:
-        """Put every behaviour to the test on validation traces."""
+        """Falsify every behaviour on validation traces."""
         if finished:
             return read_cards(folder)
         return falsify(
@@ -263,7 +267,7 @@ class DiscoverStages:
         )
 
     def neuronpedia(self, validation: Traces, acts: SentenceActivations, taxonomy: Taxonomy, folder: Path) -> None:
-        """Features, activations and explanations in Neuronpedia's form, unless they are there under the same names."""
+        """Write the features in Neuronpedia's format, unless they were written with the same names."""
         written = folder / "names.json"
         if not written.exists() or read_json(written) != taxonomy.names:
             names, progress = taxonomy.names, self.progress

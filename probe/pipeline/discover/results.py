@@ -1,4 +1,4 @@
-"""From finished stages to ``discover.json``, which the report of a discovery is read from."""
+"""Turns a finished discovery into ``discover.json``, from which its report is made."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def discovered(
     cards: Sequence[Card],
     judged: JudgedScores | None,
 ) -> dict[str, Any]:
-    """Everything that was found, schema version 1; sentences and traces are those of validation problems."""
+    """Collect what ``discover.json`` holds, schema version 1; sentences and traces are those of validation problems."""
     annotated = annotate(taxonomy, validation, acts)
     x = acts.vectors[taxonomy.site].float()
     at = [annotated.behaviours[trace][sentence] for trace, sentence in acts.index]
@@ -92,7 +92,7 @@ def _behaviours(
 
 
 def _card(card: Card) -> dict[str, Any]:
-    """The card as the page shows it; the whole is in ``cards/cards.json``."""
+    """Write a card as the page shows it; ``cards/cards.json`` holds it whole."""
     stability = card.stability
     return {
         "verdict": card.verdict,

@@ -1,1 +1,1 @@
-"""``probe run``, ``probe hybrid`` and ``probe chat``: the whole experiment and single arms of it."""
+"""``probe run``, ``probe hybrid`` and ``probe chat``: whole experiments and single arms."""

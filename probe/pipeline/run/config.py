@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen dataclass a stage, which is the YAML section of the same name."""
+"""The settings of a run: one frozen dataclass for each stage, which is the YAML section of the same name."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,14 @@ from probe.taxonomy import TaxonomyConfig
 
 @dataclass(frozen=True)
 class SizesConfig:
-    """How many problems of each split are used."""
+    """Numbers of problems of each split."""
 
     train: int = 400
-    """Problems whose traces the taxonomy and the vectors are learned from."""
+    """Number of training problems; the taxonomy and the vectors are learned from their traces."""
     validation: int = 120
-    """Problems on which sizes and epochs are chosen."""
+    """Number of validation problems; sizes, sites and epochs are chosen on them."""
     test: int = 300
-    """Problems the report is about; nothing is chosen on them."""
+    """Number of test problems; the report is about them, and nothing is chosen on them."""
 
     def __post_init__(self) -> None:
         check_least("sizes", self, train=1, validation=1, test=1)
@@ -28,12 +28,12 @@ class SizesConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How both models and the hybrid are decoded."""
+    """Settings of decoding, the same for both models and every arm."""
 
     max_new_tokens: int | None = None
-    """Limit of emitted tokens; None takes the pair's."""
+    """Maximum number of tokens of an answer; None takes the limit of the pair."""
     batch_size: int = 100
-    """Problems decoded together: the unit of work that a kill can lose."""
+    """Number of problems decoded together; an interrupted run repeats at most this many."""
 
     def __post_init__(self) -> None:
         check_least("decoding", self, max_new_tokens=1, batch_size=1)
@@ -41,23 +41,28 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything ``probe run`` can be told."""
+    """Settings of ``probe run``."""
 
     pair: str | None = None
-    """A bundled pair (``probe pairs``), or"""
+    """Name of a bundled or published pair (see ``probe pairs``), or the path of a pair.yaml; instead of ``base`` and
+    ``thinking``."""
     base: ModelConfig | None = None
-    """a base model and"""
+    """The base model, if no pair is named."""
     thinking: ModelConfig | None = None
-    """a thinking model of your own."""
+    """The thinking model, if no pair is named."""
     problems: str | None = None
-    """A problem set's name or a JSONL file; None takes the pair's own."""
+    """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     device: str = "auto"
+    """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes an accelerator if there is one."""
     dtype: str = "float32"
+    """Number format of the weights of both models, such as ``bfloat16``."""
     seed: int = 0
+    """Seeds everything random except the taxonomy and the vectors, which have seeds of their own."""
     workers: int = 1
-    """Processes that run arms at the same time; more than one pays for small models on a CPU. Each loads the pair."""
+    """Number of processes that run arms at the same time. Each loads the pair; more than one is faster for small models
+    on a CPU."""
     shown: int = 12
-    """Problems whose traces the report shows."""
+    """Number of test problems whose traces the report shows."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -68,15 +73,15 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.pair is None and (self.base is None or self.thinking is None):
-            raise ProbeError("no models given: name a bundled pair (pair) or both of base and thinking")
+            raise ProbeError("no models given: name a pair, or both base and thinking")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
-            raise ProbeError("both a pair and single models given: name either pair, or base and thinking")
+            raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0, workers=1)
         check_seeds("seed", [self.seed])
 
     @property
     def name(self) -> str:
-        """What the run is called: its pair, or else its thinking model, without folders and endings.
+        """Name of the run: that of its pair or else of its thinking model, without folders and endings.
 
         >>> RunConfig(base=ModelConfig("org/base"), thinking=ModelConfig("org/thinking-1.5")).name
         'thinking-1.5'
@@ -85,7 +90,7 @@ class RunConfig:
 
 
 def short_name(named: str) -> str:
-    """A pair's or a model's name without folders and endings.
+    """Shorten the name of a pair or a model: without folders and endings.
 
     >>> short_name("bundled:tiny-rl"), short_name("./mine/pair.yaml")
     ('tiny-rl', 'pair')

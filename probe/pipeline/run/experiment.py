@@ -10,13 +10,13 @@ from probe.hybrid import ArmResult
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs, prepare
-from probe.pipeline.run.stages import Gates, Rollouts, Stages, Vectors
+from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors
 from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
 from probe.taxonomy import Taxonomy
 
-#: Sections and settings that may change between calls: arms come and go, each with its own settings on record.
 NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "workers")
+"""Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
 @dataclass
@@ -35,15 +35,20 @@ class Experiment:
 
     stages: Stages
     folder: RunFolder
-    rollouts: Rollouts
+    rollouts: RunTraces
     acts: Splits
     taxonomy: Taxonomy
     vectors: Vectors
     done: dict[str, ArmResult] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: RunConfig, out: Path, *, progress: bool = False) -> "Experiment":
-        """Read the finished stages of a run and do the missing ones, up to the arms.
+    def open(cls, config: RunConfig, out: str | Path, *, progress: bool = False) -> "Experiment":
+        """Load the finished stages of a run and do the missing ones, up to the arms.
+
+        Args:
+            config: the settings of the run.
+            out: the folder of the run.
+            progress: show bars.
 
         Raises:
             ProbeError: for settings that cannot work, or a folder that holds a run with other settings.
@@ -53,7 +58,7 @@ class Experiment:
         settings = to_dict(config)
         for own in NOT_IN_KEY:
             settings.pop(own)
-        folder = RunFolder(out, {"config": settings, **inputs.hashes()})
+        folder = RunFolder(Path(out), {"config": settings, **inputs.hashes()})
         seed = config.seed
         rollouts = folder.stage("traces", stages.traces, to_dict(config.decoding), seed)
         acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), {"sites": inputs.sites}, seed)

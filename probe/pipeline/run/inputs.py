@@ -1,4 +1,4 @@
-"""What a run works on, found and checked before any model runs."""
+"""Finds and checks what a run works on, before any model runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,12 @@ class Inputs:
     """The pair, the problems of each split, and where the models are read and steered.
 
     Attributes:
-        layers: the steering layer of the base model, or those of which one is chosen.
-        sites: where the taxonomy may read the thinking model.
-        max_new_tokens: the limit of emitted tokens.
+        pair: both models.
+        problem_set: the problems and their grader.
+        train, validation, test: the problems of each split.
+        layers: steering layers of the base model; if there are several, one is chosen on validation.
+        sites: sites of the thinking model at which the taxonomy may be.
+        max_new_tokens: maximum number of tokens of an answer.
     """
 
     pair: Pair
@@ -34,7 +37,7 @@ class Inputs:
     max_new_tokens: int
 
     def hashes(self) -> dict[str, str]:
-        """What tells these inputs from others."""
+        """Hash what a run depends on beside its settings."""
         return {
             "prompts": object_hash(to_dict(self.pair.config)),
             "problems": self.problem_set.hash,
@@ -44,11 +47,11 @@ class Inputs:
 
 
 def prepare(config: RunConfig) -> Inputs:
-    """Find everything a run needs and refuse what cannot work.
+    """Load everything that a run needs and refuse settings that cannot work.
 
     Raises:
-        ProbeError: for a pair, a folder, a problem set or a device that is not there, tokenizers that differ, too few
-            problems, a layer or a site that a model does not have, or answers longer than a model has positions for.
+        ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, too few problems, a
+            layer or site that a model does not have, or answers that need more positions than a model has.
     """
     if config.pair is not None:
         pair_config = find_pair(config.pair)
@@ -73,7 +76,11 @@ def prepare(config: RunConfig) -> Inputs:
 
 
 def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: int) -> None:
-    """Refuse what a model with a table of positions cannot hold; rotary positions have no end."""
+    """Refuse answers that need more positions than a model has; rotary positions have no limit.
+
+    Raises:
+        ProbeError: if the longest prompt and answer do not fit.
+    """
     config = model.hf.config.get_text_config()
     if getattr(config, "rope_parameters", None):
         return
@@ -81,13 +88,13 @@ def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: i
     prompt = max(len(model.prompt_ids(problem.question)) for problem in problems)
     if prompt + max_new_tokens > there:
         raise ProbeError(
-            f"{model.name} has {there} positions: no room for a prompt of {prompt} tokens and "
-            f"{max_new_tokens} new ones; set decoding.max_new_tokens, or give shorter problems"
+            f"{model.name} has {there} positions: no room for a prompt of {prompt} tokens and an answer of "
+            f"{max_new_tokens}; set decoding.max_new_tokens, or give shorter problems"
         )
 
 
 def weights_hash(model: Model) -> str:
-    """What tells a model's weights from others: a hash of the files in its folder, or the commit on the hub."""
+    """Identify a model's weights by a hash of the files in its folder, or by the commit on the hub."""
     config, path = model.hf.config, Path(model.config.path).expanduser()
     files = [path] if path.suffix == ".gguf" else sorted(Path(config._name_or_path).glob("*.safetensors"))
     if files:

@@ -1,4 +1,4 @@
-"""Arms of one's own on a finished run: four parts by name, decoded, graded and compared; and single questions."""
+"""User-made arms on a finished run, made of four named parts; and single questions to any arm."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -52,7 +52,6 @@ from probe.problems import Problem
 from probe.statistics import paired_permutation
 from probe.steering import Mechanism
 
-#: What each part can be called; a number may follow some of them after a colon.
 WHERE = (
     "disagreement",
     "divergence:BITS",
@@ -63,8 +62,11 @@ WHERE = (
     "random:RATE",
     "learned",
 )
+"""Names of where to steer; some are followed by a colon and a number."""
 WHICH = ("coming", "single", "pooled", "learned", "random", "one:BEHAVIOUR", "least-similar")
+"""Names of which behaviour to steer with."""
 STRENGTH = ("learned", "a number")
+"""How strongly to steer."""
 WHAT = (
     "hybrid",
     "single-vector",
@@ -77,15 +79,20 @@ WHAT = (
     "rerank:AMONG",
     "fusion:WEIGHT",
 )
+"""Names of what is added or emitted; some are followed by a colon and a number."""
 
 
-def open_run(out: Path, arms: tuple[str, ...] = ()) -> RunConfig:
-    """The settings of a run, from its folder, with further arms.
+def open_run(out: str | Path, arms: tuple[str, ...] = ()) -> RunConfig:
+    """Read the settings of a run from its folder.
+
+    Args:
+        out: the folder of the run.
+        arms: arms to add to the settings.
 
     Raises:
-        ProbeError: if there is no run.
+        ProbeError: if the folder holds no run.
     """
-    written = out / "config.json"
+    written = Path(out) / "config.json"
     if not written.exists():
         raise ProbeError(f"{out} holds no run; make one with: probe run --pair tiny-rl --out {out}")
     config = from_dict(RunConfig, read_json(written), str(written))
@@ -93,10 +100,18 @@ def open_run(out: Path, arms: tuple[str, ...] = ()) -> RunConfig:
 
 
 def own_arm(experiment: Experiment, where: str, which: str, strength: str, what: str, name: str) -> Arm:
-    """An arm from the names of its parts; see :data:`WHERE`, :data:`WHICH`, :data:`STRENGTH` and :data:`WHAT`.
+    """Make an arm from the names of its parts: ``WHERE``, ``WHICH``, ``STRENGTH`` and ``WHAT`` list them.
+
+    Args:
+        experiment: the run whose taxonomy, vectors and policy are used.
+        where: at which tokens to steer.
+        which: with which behaviour.
+        strength: how strongly.
+        what: what is added or emitted.
+        name: name of the arm.
 
     Raises:
-        ProbeError: for a name that is none of them, or a number that is missing or none.
+        ProbeError: for an unknown name, or a number that is missing or invalid.
     """
     emits: dict[str, Callable[[float], Emit]] = {
         "token": lambda _: ForceToken(),
@@ -110,14 +125,17 @@ def own_arm(experiment: Experiment, where: str, which: str, strength: str, what:
 
 
 def try_arm(
-    experiment: Experiment, arm: Arm, described: str, *, problems: int | None = None, split: str = "validation"
+    experiment: Experiment, arm: Arm, described: str, *, n: int | None = None, split: str = "validation"
 ) -> dict:
-    """Decode an arm on problems of a split and compare it with the run's own models there.
+    """Decode an arm on problems of a split and compare it with both models.
 
     Args:
-        described: what tells it from others of the same name; a call that was broken off goes on.
-        problems: how many; None takes what the run used of that split.
-        split: validation, where one may try things out; or test, where one may not.
+        experiment: the run.
+        arm: from :func:`own_arm`.
+        described: distinguishes the arm from others of the same name; an interrupted call with the same description
+            resumes.
+        n: number of problems; None takes as many as the run used of that split.
+        split: ``validation`` for choosing between arms; ``test`` only for the final measurement.
 
     Returns:
         The arm's entry as in ``results.json``, with ``gap_recovered``, ``p`` against the base model, and the accuracies
@@ -125,7 +143,7 @@ def try_arm(
     """
     stages, inputs = experiment.stages, experiment.inputs
     config = stages.config
-    some = inputs.problem_set.take(split, problems or len(getattr(inputs, split)))
+    some = inputs.problem_set.take(split, n or len(getattr(inputs, split)))
     limits: dict[str, Any] = {
         "max_new_tokens": inputs.max_new_tokens,
         "batch_size": config.decoding.batch_size,
@@ -134,8 +152,8 @@ def try_arm(
     base, thinking = make_arm(experiment, "base"), make_arm(experiment, "thinking")
     told, correct = {}, {}
     for each in (base, thinking, arm):
-        told_apart = object_hash([described if each is arm else "", split, len(some)])[:10]
-        folder = experiment.folder.path / "own" / f"{each.name}-{told_apart}"
+        digest = object_hash([described if each is arm else "", split, len(some)])[:10]
+        folder = experiment.folder.path / "own" / f"{each.name}-{digest}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
         correct[each.name] = grade_answers(inputs.problem_set, some, done.texts, inputs.pair.config.think_close)
         told[each.name] = {
@@ -164,7 +182,12 @@ def try_arm(
 
 @dataclass(frozen=True)
 class Answer:
-    """What one arm said to one question."""
+    """What an arm answered to a question.
+
+    Attributes:
+        trace: the tokens, and why each was emitted.
+        text: the tokens as text.
+    """
 
     trace: HybridTrace
     text: str
@@ -176,8 +199,13 @@ def ask(
     """Put one question to an arm of a run.
 
     Args:
-        arm: its name, as in the run.
-        watch: called with what goes on record of each token, as soon as it is emitted.
+        experiment: the run.
+        arm: name of an arm that is decoded token by token.
+        question: the question, without a prompt template.
+        watch: called after each token with what was recorded about it, one value in each list.
+
+    Raises:
+        ProbeError: for a name that is no such arm.
     """
     inputs = experiment.inputs
     made = make_arm(experiment, arm)
@@ -189,8 +217,12 @@ def ask(
     return Answer(trace, inputs.pair.base.decode(trace.tokens))
 
 
-def experiment_at(out: Path, *, progress: bool = False) -> Experiment:
-    """A run that is there, ready for further arms."""
+def experiment_at(out: str | Path, *, progress: bool = False) -> Experiment:
+    """Open a finished run from its folder.
+
+    Raises:
+        ProbeError: if the folder holds no run.
+    """
     return Experiment.open(open_run(out), out, progress=progress)
 
 
@@ -206,7 +238,7 @@ def _split(part: str, said: str, known: tuple[str, ...], defaults: dict[str, flo
     try:
         return name, float(number or 0)
     except ValueError:
-        raise ProbeError(f"--{part} {said}: {number!r} is no number") from None
+        raise ProbeError(f"--{part} {said}: {number!r} is not a number") from None
 
 
 def _where(experiment: Experiment, said: str) -> Where:

@@ -1,7 +1,4 @@
-"""From finished stages to the files that a run is read by.
-
-``results.json``, ``graded.json`` (which problems each arm solved), ``behaviours.json`` and ``shown.json``.
-"""
+"""Turns a finished run into ``results.json``, ``graded.json``, ``behaviours.json`` and ``shown.json``."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +31,8 @@ class Finished:
     """A run whose arms are done.
 
     Attributes:
-        arms: the result of each arm, also of further seeds.
+        experiment: the run.
+        arms: the result of each arm, including further seeds of the hybrid.
     """
 
     experiment: Experiment
@@ -81,7 +79,7 @@ def results(finished: Finished) -> dict:
             "fitted_parameters": arm.fitted_parameters,
             "asks": list(arm.asks),
         }
-    if "force-token" in arms:  # the same text: what it takes to write it down for the base model
+    if "force-token" in arms:  # the arm emits the text of the thinking model, so its surprisal is that of the text
         entries["thinking"]["bits_per_token"] = surprisal(arms["force-token"])
     gaps = {name: gap_recovered(correct[name], correct["base"], correct["thinking"], seed=config.seed) for name in arms}
     per_seed = ["hybrid", *(f"{SEED}{seed}" for seed in config.steering.seeds[1:])]

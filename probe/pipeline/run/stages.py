@@ -1,4 +1,4 @@
-"""The stages of a run: each makes one typed object from those before it, in its own folder, and can be broken off."""
+"""The stages of a run: each makes one object from those before it, in a folder of its own, and can be resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ from probe.taxonomy import Taxonomy, fit_taxonomy
 from probe.traces import Traces
 
 Gates = tuple[list[GateBatch], list[GateBatch]]
-"""Of the train traces, and of the validation traces."""
+"""Gates of the train traces and of the validation traces."""
 _HISTORY = "history.json"
-"""Written last, beside the vectors that were learned."""
+"""Written last, beside the vectors: a folder with this file is complete."""
 
 
 @dataclass(frozen=True)
-class Rollouts:
+class RunTraces:
     """Traces of the thinking model on every split, and of the base model on the test split."""
 
     train: Traces
@@ -43,7 +43,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of every seed, the single vector of the first, and what tells the coming behaviour."""
+    """The vectors of every seed, the single vector of the first seed, and the reader of the coming behaviour."""
 
     seeds: list[Mechanism]
     single: Mechanism
@@ -57,13 +57,16 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Stages:
-    """The work of each stage; ``progress`` shows bars."""
+    """The work of each stage.
+
+    Each method is called with the folder of its stage and whether the stage is finished; a finished stage is loaded.
+    """
 
     config: RunConfig
     inputs: Inputs
     progress: bool = False
 
-    def traces(self, folder: Path, finished: bool) -> Rollouts:
+    def traces(self, folder: Path, finished: bool) -> RunTraces:
         """Roll out the thinking model on all splits and the base model on the test split."""
         inputs, pair = self.inputs, self.inputs.pair
         splits = {
@@ -72,7 +75,7 @@ class Stages:
             "base": (pair.base, inputs.test),
             "thinking": (pair.thinking, inputs.test),
         }
-        return Rollouts(
+        return RunTraces(
             **roll_out_splits(
                 splits,
                 inputs.problem_set,
@@ -84,7 +87,7 @@ class Stages:
             )
         )
 
-    def activations(self, rollouts: Rollouts, folder: Path, finished: bool) -> Splits:
+    def activations(self, rollouts: RunTraces, folder: Path, finished: bool) -> Splits:
         """Harvest the mean residual stream of every sentence of the thinking model, train and validation."""
         return harvest_splits(
             self.inputs.pair.thinking,
@@ -97,7 +100,7 @@ class Stages:
         )
 
     def taxonomy(self, acts: Splits, folder: Path, finished: bool) -> Taxonomy:
-        """Find the behaviours."""
+        """Learn the taxonomy."""
         if finished:
             return Taxonomy.load(folder)
         return fit_taxonomy(
@@ -110,13 +113,13 @@ class Stages:
 
     def steering(
         self,
-        rollouts: Rollouts,
+        rollouts: RunTraces,
         acts: Splits,
         taxonomy: Taxonomy,
         folder: Path,
         finished: bool,
     ) -> Vectors:
-        """Learn the reader, the vectors with every seed and the single vector; each is kept as soon as it is there."""
+        """Learn the reader, the vectors of every seed and the single vector; each is saved as soon as it is learned."""
         seeds, base = self.config.steering.seeds, self.inputs.pair.base
         wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
         missing = [] if finished else [name for name in wanted if not _learned(folder / name)]
@@ -138,7 +141,7 @@ class Stages:
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
     def _layer(self, gates: Gates, n_behaviours: int, folder: Path, cache: Path) -> int:
-        """The steering layer: the only one, or the one whose vectors have the lowest loss on validation."""
+        """Choose the steering layer: the only one, or the one whose vectors have the lowest validation loss."""
         layers = self.inputs.layers
         if len(layers) == 1:
             return layers[0]
@@ -167,11 +170,13 @@ class Stages:
         learned.vectors.save(folder)
         write_json(folder / _HISTORY, learned.history)
 
-    def gates(self, rollouts: Rollouts, taxonomy: Taxonomy, acts: Splits | None) -> Gates:
-        """Where the models disagree on the thinking model's train and validation traces.
+    def gates(self, rollouts: RunTraces, taxonomy: Taxonomy, acts: Splits | None) -> Gates:
+        """Collect the tokens of the thinking model's train and validation traces at which the models disagree.
 
         Args:
-            acts: gates are named by the sentence that they are in; None: by what the taxonomy reads off a single token.
+            rollouts: the traces.
+            taxonomy: names the behaviour at each gate.
+            acts: if given, a gate has the behaviour of its sentence; if None, that of its single token.
         """
         inputs = self.inputs
         train, validation = (
