@@ -1,4 +1,4 @@
-"""What a discovery writes, made up but alike: story traces, behaviours with cards, a grid of candidates."""
+"""A made-up discovery: story traces, behaviours with cards, and a grid of candidates."""
 
 import random
 from dataclasses import asdict
@@ -97,15 +97,15 @@ def card(verdict: str, rng: random.Random) -> dict[str, Any]:
 
 def found() -> dict[str, Any]:
     """The contents of a ``discover.json``."""
-    rng, drawn = random.Random(0), annotated()
-    records = drawn.records(sentence_type=lambda text: parse(text).type)
+    rng, example = random.Random(0), annotated()
+    records = example.records(sentence_type=lambda text: parse(text).type)
     rows = [sentence for record in records for sentence in record["sentences"]]
     texts, given = [row["text"] for row in rows], [row["behaviour"] for row in rows]
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(7, 16, generator=generator)
     kinds = torch.tensor([0 if each is None else each for each in given])
     vectors = centres[kinds] + 0.35 * torch.randn(len(rows), 16, generator=generator)
-    usage = drawn.usage()
+    usage = example.usage()
     verdicts = ["state", "state", "state", "state", "undecided", "cue", "cue"]
     behaviours = [
         {
@@ -164,9 +164,9 @@ def found() -> dict[str, Any]:
         "behaviours": behaviours,
         "usage": asdict(usage),
         "transitions": {
-            "counts": drawn.transitions().tolist(),
-            "start": drawn.starts().tolist(),
-            "end": drawn.ends().tolist(),
+            "counts": example.transitions().tolist(),
+            "start": example.starts().tolist(),
+            "end": example.ends().tolist(),
         },
         "traces": records,
         "falsify": {"rule": "cue: it follows its words. state: it does not. undecided: all else"},

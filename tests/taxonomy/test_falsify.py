@@ -154,7 +154,7 @@ def test_activations_that_are_not_finite_are_refused(model, traces, read):
         falsify(model, Directions(read.vectors[SITE]), traces, broken)
 
 
-def test_a_run_that_was_killed_goes_on(model, traces, read, tmp_path):
+def test_an_interrupted_run_resumes(model, traces, read, tmp_path):
     config = FalsifyConfig(sentences=4, prefixes=1, samples=2, max_new_tokens=12)
 
     def begin(folder, **kwargs):

@@ -66,7 +66,7 @@ def test_a_cut_last_line_loses_that_answer_alone_and_spoils_no_later_one(tmp_pat
     assert last.asked == []
 
 
-def test_a_judge_that_breaks_off_loses_only_what_was_under_way(tmp_path):
+def test_an_interrupted_judge_loses_only_the_current_prompts(tmp_path):
     class Breaking(Counting):
         def complete(self, prompts):
             if len(self.asked) >= 64:
@@ -281,7 +281,7 @@ def test_an_endpoint_is_asked_as_its_interface_wants(server, monkeypatch):
     assert EndpointJudge(f"{server.url}/chat/completions", "big").url == judge.url
 
 
-def test_what_passes_is_tried_again(server):
+def test_temporary_failures_are_tried_again(server):
     def reply(prompt: str, nth: int) -> Reply:
         broken = {"busy": (429, {"Retry-After": "0"}, b""), "down": (503, {"Retry-After": "0"}, b"")}
         return broken[prompt] if nth < 2 else chat_reply("at last")
@@ -291,7 +291,7 @@ def test_what_passes_is_tried_again(server):
     assert len(server.requests) == 6
 
 
-def test_what_does_not_pass_fails_alone_and_says_why(server):
+def test_other_failures_affect_one_prompt_and_are_explained(server):
     odd: dict[str, Reply] = {
         "500": (500, {"Retry-After": "0"}, b"out of order"),
         "400": (400, {}, b"too long"),
@@ -338,7 +338,7 @@ def test_a_model_or_an_address_that_is_not_there(server):
         EndpointJudge(server.url, "m", timeout=0)
 
 
-def test_a_server_that_was_never_there_is_a_mistake_and_one_that_went_is_a_failure():
+def test_a_server_that_was_never_reached_is_an_error_and_one_that_went_away_is_a_failure():
     server = Server()
     judge = EndpointJudge(server.url, "m", retries=0)
     assert judge.complete(["a"]) == ["A"]

@@ -146,7 +146,7 @@ def test_empty_and_small_behaviours_are_left_out_or_said():
     assert found.consistency == found.independence == 1
 
 
-def test_one_behaviour_has_nothing_to_be_told_from():
+def test_a_single_behaviour_has_no_contrast():
     found = judge_scores(ScriptedJudge(perfect), ["Alpha"], [""], [" Alpha."] * 9, [0] * 9)
     assert found.consistency is None and found.independence is None and found.completeness == 1
     assert found.by_behaviour[0].note == "only 0 sentences of other behaviours for contrast"

@@ -18,14 +18,13 @@ from probe.taxonomy.falsify.card import Card, Trial, decide
 from probe.taxonomy.falsify.config import FalsifyConfig
 from probe.taxonomy.falsify.cues import find_cues
 from probe.taxonomy.falsify.detector import Detector
-from probe.taxonomy.falsify.paraphrase import Paraphrase, by_judge, by_rule
+from probe.taxonomy.falsify.paraphrase import Paraphrase, Rewrite, by_judge, by_rule
 from probe.taxonomy.falsify.regenerate import Stability
 from probe.taxonomy.falsify.reread import ContextReader
 from probe.taxonomy.judge.judge import Judge
 from probe.traces import Traces
 
 T = TypeVar("T")
-Keep = Callable[[str, type[T], Callable[[], T]], T]
 
 
 def falsify(
@@ -80,45 +79,10 @@ def falsify(
         rewrite, rewriter = by_judge(judge), f"judge {judge.name}"
     home = None if folder is None else _begin(Path(folder), bench, rewriter)
     cards = []
-    with tqdm(total=5 * detector.n_behaviours, desc="falsification", unit="test", disable=not progress) as bar:
+    tests = 4 if rewrite is None else 5
+    with tqdm(total=tests * detector.n_behaviours, desc="falsification", unit="test", disable=not progress) as bar:
         for b in range(detector.n_behaviours):
-
-            def keep(name: str, kind: type[T], make: Callable[[], T], b: int = b) -> T:
-                path = None if home is None else home / f"behaviour-{b:03d}" / f"{name}.json"
-                done = from_dict(kind, read_json(path), str(path)) if path is not None and path.exists() else make()
-                if path is not None:
-                    write_json(path, asdict(done))  # pyright: ignore[reportArgumentType]
-                bar.update()
-                return done
-
-            cues = find_cues(bench.texts, bench.own(b), config.cue_words)
-            injection = keep("injection", Trial, lambda b=b, cues=cues: trials.injection(bench, b, cues))
-            removal = keep("removal", Trial, lambda b=b, cues=cues: trials.removal(bench, b, cues))
-            reworded = None
-            if rewrite is not None:
-                reworded = keep("paraphrase", Trial, lambda b=b, cues=cues: trials.paraphrase(bench, b, cues, rewrite))
-            content = keep("content", Trial, lambda b=b: trials.content(bench, b))
-            stability = keep("stability", Stability, lambda b=b: trials.stability(bench, b))
-            verdict, reasons = decide(injection, removal, reworded, content, config)
-            n = sum(bench.own(b))
-            if not n:
-                verdict, reasons = "undecided", ("it fires in no sentence",)
-            cards.append(
-                Card(
-                    behaviour=b,
-                    label=detector.labels[b],
-                    sentences=n,
-                    share=n / max(len(bench.texts), 1),
-                    cues=tuple(cues),
-                    injection=injection,
-                    removal=removal,
-                    paraphrase=reworded,
-                    content=content,
-                    stability=stability,
-                    verdict=verdict,
-                    reasons=reasons,
-                )
-            )
+            cards.append(_card(bench, b, rewrite, None if home is None else home / f"behaviour-{b:03d}", bar.update))
     if home is not None:
         write_json(
             home / "cards.json", {"rule": config.rule, "seed": seed, "cards": [card.to_dict() for card in cards]}
@@ -133,6 +97,50 @@ def read_cards(folder: str | Path) -> list[Card]:
         ProbeError: if the file is missing or damaged.
     """
     return [Card.from_dict(card) for card in read_json(Path(folder) / "cards.json")["cards"]]
+
+
+def _card(
+    bench: trials.Bench,
+    behaviour: int,
+    rewrite: Rewrite | None,
+    folder: Path | None,
+    advance: Callable[[], Any],
+) -> Card:
+    def once(name: str, kind: type[T], test: Callable[..., T], *args: Any) -> T:
+        path = None if folder is None else folder / f"{name}.json"
+        if path is not None and path.exists():
+            result = from_dict(kind, read_json(path), str(path))
+        else:
+            result = test(bench, behaviour, *args)
+            if path is not None:
+                write_json(path, asdict(result))  # pyright: ignore[reportArgumentType]
+        advance()
+        return result
+
+    own = bench.own(behaviour)
+    cues = find_cues(bench.texts, own, bench.config.cue_words)
+    injection = once("injection", Trial, trials.injection, cues)
+    removal = once("removal", Trial, trials.removal, cues)
+    reworded = None if rewrite is None else once("paraphrase", Trial, trials.paraphrase, cues, rewrite)
+    content = once("content", Trial, trials.content)
+    stability = once("stability", Stability, trials.stability)
+    verdict, reasons = decide(injection, removal, reworded, content, bench.config)
+    if not any(own):
+        verdict, reasons = "undecided", ("it fires in no sentence",)
+    return Card(
+        behaviour=behaviour,
+        label=bench.detector.labels[behaviour],
+        sentences=sum(own),
+        share=sum(own) / max(len(own), 1),
+        cues=tuple(cues),
+        injection=injection,
+        removal=removal,
+        paraphrase=reworded,
+        content=content,
+        stability=stability,
+        verdict=verdict,
+        reasons=reasons,
+    )
 
 
 def _bench(
