@@ -51,6 +51,38 @@ def test_every_room_imports_without_the_extras():
     python(code + "\n".join(f"import probe.{room}" for room in rooms))
 
 
+@pytest.mark.slow
+def test_the_default_run_and_discovery_need_no_extra(tiny_folder, tmp_path):
+    """Both commands with their default arms and tests, in a process in which no extra can be imported."""
+    run = {
+        "base": {"path": str(tiny_folder("llama", seed=1)), "prompt": "Problem: {question}\nSolution:"},
+        "thinking": {"path": str(tiny_folder("llama", seed=2)), "prompt": "Question: {question}\n<think>"},
+        "problems": "story",
+        "sizes": {"train": 8, "validation": 6, "test": 6},
+        "decoding": {"batch_size": 8, "max_new_tokens": 16},
+        "taxonomy": {"sizes": [2], "k": 1, "steps": 5, "seeds": [0]},
+        "steering": {"epochs": 1, "seeds": [0]},
+        "policy": {"epochs": 1},
+    }
+    discover = {
+        "pair": "tiny-rl",
+        "sizes": {"train": 12, "validation": 8},
+        "decoding": {"max_new_tokens": 60},
+        "taxonomy": {"sites": ["resid_post.2"], "sizes": [4], "seeds": [0, 1], "steps": 20},
+        "falsify": {"sentences": 2, "prefixes": 1, "samples": 1, "max_new_tokens": 8},
+    }
+    for name, settings in (("run", run), ("discover", discover)):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(settings))  # JSON is YAML
+        command = [name, "--config", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name), "--device", "cpu"]
+        block = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
+        code = f"{block}from probe.cli import app\napp({command})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (tmp_path / name / "report.html").is_file()
+    arms = json.loads((tmp_path / "run" / "results.json").read_text())["arms"]
+    assert {"hybrid", "oracle-free", "lora", "majority"} <= set(arms)
+
+
 def test_dir_shows_the_names_of_the_stub_and_nothing_else():
     stub = ast.parse((ROOT / "probe" / "__init__.pyi").read_text())
     listed = {name.asname for each in stub.body if isinstance(each, ast.ImportFrom) for name in each.names}
