@@ -1,4 +1,4 @@
-"""Rivals without the thinking model: what is trained comes off again, and nothing hangs on batches."""
+"""Baselines without the thinking model: adapters come off again, and nothing depends on batches."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
         assert torch.equal(model.hf(ids).logits, plain)
 
 
-def test_a_majority_does_not_hang_on_batches(pair):
+def test_a_majority_does_not_depend_on_batches(pair):
     problems = load_problems("story").take("test", 5)
     small, large = (run_majority(pair.base, problems, n=3, max_new_tokens=8, batch_size=size) for size in (2, 64))
     assert small.texts == large.texts

@@ -156,15 +156,23 @@ def test_rerank_takes_the_best_of_the_bases_own_candidates(pair, problems, steer
     assert tokens_of(decode(pair, everything, problems)) == greedy(pair.thinking, problems)
 
 
-def test_half_precision_decodes(tiny_folder, problems):
-    """The vectors stay in float32 whatever the models run in."""
+def test_identities_hold_in_half_precision(tiny_folder, problems):
+    """The vectors stay in float32 whatever precision the models run in."""
     models = [
         load_model(ModelConfig(str(tiny_folder("llama", seed=s))), device="cpu", dtype="bfloat16") for s in (1, 2)
     ]
     pair = Pair(PairConfig("half", models[0].config, models[1].config), *models)
     vectors = BehaviourVectors(3, pair.base.d_model, LAYER).requires_grad_(False)
     arm = Arm("steered", Disagreement(), RandomBehaviour(3), LearnedStrength(vectors), AddVector(vectors))
-    assert any(any(trace.steered) for trace in decode(pair, arm, problems[:3]))
+    traces = decode(pair, arm, problems[:3])
+    for trace in traces:
+        assert trace.steered == [b != t for b, t in zip(trace.base_token, trace.thinking_token, strict=True)]
+    assert any(any(trace.steered) for trace in traces)
+    zero = replace(arm, where=Always(), how_strongly=FixedStrength(0.0))
+    assert tokens_of(decode(pair, zero, problems[:3])) == greedy(pair.base, problems[:3])
+    forced = replace(arm, emit=ForceToken())
+    assert tokens_of(decode(pair, forced, problems[:3])) == greedy(pair.thinking, problems[:3])
+    assert repr(traces[0]).startswith(f"HybridTrace('{problems[0].id}', ") and len(repr(traces[0])) < 120
 
 
 def test_one_behaviour(pair, problems, steered):

@@ -108,7 +108,8 @@ def test_a_vector_of_nothing_flips_nothing(llamas, taxonomy, problems, some):
     rates = flip_rates(llamas, taxonomy, base, some, mechanism=nothing, starts=9)
     assert rates.starts > 0 and {each.rate for each in rates.per_behaviour if each.n} == {0.0}
     assert sum(round(each.unsteered * rates.starts) for each in rates.per_behaviour) <= rates.starts
-    assert "<table>" in rates._repr_html_() and rates.to_dict()["per_behaviour"][0] == asdict(rates.per_behaviour[0])
+    assert rates._repr_html_().count("<tr>") == K + 2 and repr(rates).startswith("FlipRates(0% over 3 behaviours")
+    assert rates.to_dict()["per_behaviour"][0] == asdict(rates.per_behaviour[0])
 
 
 def test_a_pair_of_one_model_has_one_direction(llamas, taxonomy, traces, problems, some, acts):

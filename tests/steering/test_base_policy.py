@@ -32,10 +32,15 @@ def test_it_learns_what_can_be_told_and_loads_as_saved(tmp_path):
     assert torch.equal(again.gate(resid), policy.gate(resid))
     assert torch.equal(again.behaviour(resid), policy.behaviour(resid))
     assert (again.gate(resid) == (test.wanted > 0)).float().mean() > 0.95
+    half = {layer: state.bfloat16() for layer, state in resid.items()}
+    assert torch.equal(again.gate(half), policy.gate(half)), "states in half precision are read in float32"
+    assert (again.gate(half) == policy.gate(resid)).float().mean() > 0.99
+    assert repr(again) == "BasePolicy(2 behaviours, layers 0, 3, hidden 32)"
 
 
 def test_what_the_state_does_not_tell_stays_to_be_told():
     """Fair coins: nothing is learned, and a bit a token is left."""
+    state = torch.get_rng_state()
 
     def coins(n, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -44,4 +49,5 @@ def test_what_the_state_does_not_tell_stays_to_be_told():
     policy = learn_policy(
         coins(4000, 0), coins(2000, 1), layers=(0, 1), n_behaviours=1, config=PolicyConfig(hidden=8, epochs=3), seed=0
     )
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers stay"
     assert 0.98 < residual_bits(policy, coins(2000, 2))["bits_per_token"] < 1.05

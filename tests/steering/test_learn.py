@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from probe.hooks import force
+from probe.hooks import force, forced_pass
 from probe.models import ModelConfig, load_model
-from probe.steering import FixedVectors, GateBatch, RankOne, SteeringConfig, learn_mechanism, learn_vectors
+from probe.steering import (
+    FixedVectors,
+    GateBatch,
+    RankOne,
+    SteeringConfig,
+    learn_mechanism,
+    learn_on_sentences,
+    learn_vectors,
+)
 from probe.steering.balance import gate_weights
 from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix, resid_below
@@ -111,6 +119,34 @@ def test_what_lies_below_is_run_once_and_never_taken_for_another_s(model, tiny_f
     for differs, layer in ((other, LAYER), (model, LAYER + 1)):
         found = Prefix(differs, batches, layer, tmp_path)
         assert torch.equal(found[0][1], resid_below(differs, batches[0], layer))
+
+
+def test_what_is_kept_in_half_precision_is_what_is_read(tiny_folder, tmp_path):
+    half = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu", dtype="bfloat16")
+    batches = gates_of(half, 2)
+    kept = Prefix(half, batches, LAYER, tmp_path)
+    for batch, hidden in (kept[i] for i in range(len(kept))):
+        assert hidden.dtype == torch.bfloat16 and torch.equal(hidden, resid_below(half, batch, LAYER))
+    nothing = FixedVectors.of(torch.zeros(K, half.d_model), LAYER)
+    random = FixedVectors.of(torch.randn(K, half.d_model, generator=torch.Generator().manual_seed(0)), LAYER)
+    for batch, hidden in (kept[i] for i in range(len(kept))):
+        unsteered = forced_pass(half, batch.forced).logits[batch.gate].float()
+        losses = torch.nn.functional.cross_entropy(unsteered, batch.target[batch.gate], reduction="none")
+        torch.testing.assert_close(GateLoss(half, nothing)(batch, hidden).losses, losses, atol=0.05, rtol=0.02)
+        assert (GateLoss(half, random)(batch, hidden).losses - losses).abs().max() > 0.2
+
+
+def test_sentences_are_learned_and_the_caller_s_random_numbers_stay(model):
+    train = [replace(batch, group=torch.zeros_like(batch.behaviour)) for batch in gates_of(model, 2)]
+    state = torch.get_rng_state()
+    how = {"layer": LAYER, "config": replace(CONFIG, epochs=6, lr_vectors=1.0), "seed": 0}
+    vectors, bias, history = learn_on_sentences(model, train, train, n_behaviours=K, **how)
+    learn_vectors(model, train, train, n_behaviours=1, layer=LAYER, config=replace(CONFIG, epochs=1), seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert min(epoch["loss"] for epoch in history) < 0.9 * history[0]["loss"]
+    assert vectors.vectors.shape == (K, model.d_model) and bias.vectors.shape == (1, model.d_model)
+    alone, _, _ = learn_on_sentences(model, train, train, n_behaviours=0, **how)
+    assert torch.equal(alone.vectors, bias.vectors), "the bias does not depend on what is learned after it"
 
 
 def test_a_cache_changes_nothing(model, tmp_path):

@@ -43,16 +43,19 @@ def test_units_do_not_matter_to_the_strengths():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [BehaviourVectors, FixedVectors, RankOne])
-def test_loaded_equals_saved_whatever_the_kind(tmp_path, kind):
+def test_loaded_equals_saved_whatever_the_kind(tmp_path, kind, dtype):
     torch.manual_seed(0)
     mechanism = kind(4, 16, 2, unit=3.0, persistent=True)
     for parameter in mechanism.parameters():
         parameter.data.normal_()
     mechanism.save(tmp_path)
     again = load_mechanism(tmp_path)
-    resid, behaviour = torch.randn(5, 16), torch.arange(5) % 4
+    resid, behaviour = torch.randn(5, 16).to(dtype), torch.arange(5) % 4
     strength = mechanism.strength(resid, behaviour)
+    assert not mechanism.shift(resid, torch.zeros(5), behaviour).any(), "strength 0 is no shift"
+    assert repr(again) == f"{kind.__name__}(4 behaviours, resid_post.2, persistent)"
     assert type(again) is kind and (again.layer, again.persistent) == (2, True)
     assert torch.equal(again.strength(resid, behaviour), strength)
     assert torch.equal(again.shift(resid, strength, behaviour), mechanism.shift(resid, strength, behaviour))
