@@ -424,7 +424,7 @@ def a_check_would_come(now):
 
 
 with probe.capture(model, "z.2", stop=False) as head_states:
-    gated_stops = probe.Tokens(ids=dot, phase="generation", gate=a_check_would_come)
+    gated_stops = probe.Tokens(ids=dot, phase="generation", mask=a_check_would_come)
     gated = steered({site: probe.Add(vector, strength, tokens=gated_stops)}, test)
 {
     "accuracy on the training traces": round(((along > threshold) == is_check).float().mean().item(), 3),
@@ -449,7 +449,7 @@ with probe.capture(model, "z.2", stop=False) as head_states:
 # | the first three generated tokens | `steps=[0, 1, 2]` |
 # | full stops | `ids=tokenizer.convert_tokens_to_ids(".")` |
 # | sentences, row by row | `spans=[[(40, 52), (52, 60)], ...]` |
-# | a table of booleans `[row, position]`; a function of the pass | `gate=table`; `gate=function` |
+# | a table of booleans `[row, position]`; a function of the pass | `mask=table`; `mask=function` |
 # | both; either; but not | `Tokens(phase=..., ids=...)`; `Tokens(...) \| Tokens(...)`; `Tokens(...) - Tokens(...)` |
 #
 # Positions count the tokens of each row from 0; negative positions count back from the end of the prompt. Padding is

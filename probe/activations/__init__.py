@@ -1,4 +1,4 @@
-"""What a model has at its sites at each sentence or token, streamed to disk and read back."""
+"""Activations of a model at each sentence or token: harvested, streamed to disk and read back."""
 
 from probe.activations.documents import Document as Document, documents_of as documents_of
 from probe.activations.harvesting import harvest as harvest

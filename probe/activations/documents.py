@@ -1,4 +1,4 @@
-"""What a harvest reads: token ids, and the spans of them that become rows."""
+"""Documents: the token ids that a harvest reads, and the spans of them that become rows."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -15,38 +15,42 @@ from probe.models import Model
 from probe.traces import Trace, Traces, split_sentences
 
 Unit: TypeAlias = Literal["sentence", "token"]
-"""What a row is: the mean of a span, or each of its tokens."""
+"""Whether a row is the mean of a span, or a single token."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One sequence, read as a whole.
+    """One sequence of tokens with spans to harvest.
 
     >>> Document(ids=(5, 6, 7, 8), spans=((1, 3), (3, 4)))
     Document(ids=(5, 6, 7, 8), spans=((1, 3), (3, 4)), texts=(), name='')
 
     Raises:
-        ProbeError: if a span does not lie in the sequence, or there are texts but not one for each span.
+        ProbeError: if a span lies outside the sequence, or the number of texts is not the number of spans.
     """
 
     ids: tuple[int, ...]
-    """Every token id, the prompt included."""
+    """All token ids, the prompt included."""
     spans: tuple[tuple[int, int], ...]
-    """Half-open token spans to be harvested; they need not cover the sequence. An empty one has no row."""
+    """Half-open token spans to harvest; they need not cover the sequence. An empty span has no row."""
     texts: tuple[str, ...] = ()
-    """The text of each span, where decoding its ids would not give just that."""
+    """The text of each span, if decoding its ids would not give exactly that; else empty."""
     name: str = ""
-    """What to find it by; for a trace, its problem."""
+    """A name for the document; for a trace, the id of its problem."""
 
     def __post_init__(self) -> None:
         for start, end in self.spans:
             if not 0 <= start <= end <= len(self.ids):
-                raise ProbeError(f"span {start}:{end} does not lie in the document's {len(self.ids)} tokens")
+                raise ProbeError(f"span {start}:{end} lies outside the document, which has {len(self.ids)} tokens")
         if self.texts and len(self.texts) != len(self.spans):
             raise ProbeError(f"a document has {len(self.spans)} spans but {len(self.texts)} texts; give one for each")
 
     def rows(self, unit: Unit) -> Int[Tensor, "row 3"]:
-        """The span number and the token span of each row."""
+        """The number of the span, its start and its end for each row.
+
+        Args:
+            unit: whether a row is a span or a token.
+        """
         spans = [(number, start, end) for number, (start, end) in enumerate(self.spans) if start < end]
         rows = torch.tensor(spans, dtype=torch.long).reshape(-1, 3)
         if unit == "sentence":
@@ -57,7 +61,11 @@ class Document:
 
 
 def runs(starts: Int[Tensor, " run"], lengths: Int[Tensor, " run"]) -> Int[Tensor, " number"]:
-    """The whole numbers of each run, one run after the other.
+    """List the whole numbers of each run, one run after the other.
+
+    Args:
+        starts: the first number of each run.
+        lengths: the number of numbers in each run.
 
     >>> runs(torch.tensor([3, 10]), torch.tensor([2, 3])).tolist()
     [3, 4, 10, 11, 12]
@@ -67,18 +75,18 @@ def runs(starts: Int[Tensor, " run"], lengths: Int[Tensor, " run"]) -> Int[Tenso
 
 
 def documents_of(model: Model, what: Traces | Sequence[Document | str | Sequence[int]]) -> list[Document]:
-    """Traces, texts or token ids as documents that ``model`` can read.
+    """Turn traces, texts or token ids into documents that a model can read.
 
     Args:
-        model: its tokenizer reads texts and prompts; a text gets the start token that the tokenizer puts before texts.
-        what: traces (the spans are their sentences, the prompt is only read), or any of: a text (the spans are its
-            sentences), a sequence of token ids (one span), a document (left as it is).
+        model: its tokenizer encodes texts and prompts; a text gets the tokenizer's start token.
+        what: traces (the spans are their sentences; the prompt is read but has no rows), or a sequence of texts (the
+            spans are their sentences), token ids (one span) and documents (kept as they are).
 
     Raises:
         ProbeError: if ``what`` is a single text, or holds something else.
     """
     if isinstance(what, str):
-        raise ProbeError("a single text was given where several are wanted; put it in a list")
+        raise ProbeError("a single text was given; put it in a list")
     if isinstance(what, Traces):
         return [_of_trace(model, trace) for trace in what]
     return [_of_any(model, each) for each in what]
@@ -97,7 +105,7 @@ def _of_any(model: Model, each: Document | str | Sequence[int]) -> Document:
 
 
 def _of_trace(model: Model, trace: Trace) -> Document:
-    # As Model.prompt_ids: a chat template has written its own start token.
+    # As in Model.prompt_ids: a chat template writes its own start token.
     prompt = model.tokenizer(trace.prompt, add_special_tokens=model.config.prompt != "chat").input_ids
     n = len(prompt)
     return Document(
@@ -109,7 +117,7 @@ def _of_trace(model: Model, trace: Trace) -> Document:
 
 
 def _of_text(model: Model, text: str) -> Document:
-    """A token belongs to the sentence in which its first character is, as in traces."""
+    """Split a text; a token belongs to the sentence that contains its first character, as in traces."""
     read = model.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     own = [i for i, special in enumerate(read["special_tokens_mask"]) if not special]
     first, end = (own[0], own[-1] + 1) if own else (0, 0)

@@ -1,7 +1,7 @@
-"""One pass over documents: what a model has at some sites, a row each sentence or token.
+"""Harvest activations: one pass over documents gives a row for each sentence or token at each site.
 
-The model runs up to the deepest site and no further. Sentences are averaged where the model is, so only one vector per
-sentence leaves the device.
+The model runs only up to the deepest site. Sentences are averaged on its device, so only one vector for each sentence
+leaves it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from probe.activations.documents import Document, Unit, documents_of
 from probe.activations.index import index_table
-from probe.activations.outliers import OutlierReport, Scale, measure
+from probe.activations.outliers import OutlierReport, SiteScale, measure
 from probe.activations.passes import no_vectors
 from probe.activations.pooling import Shard, make_shard
 from probe.activations.sentences import SentenceActivations, pairs
@@ -70,32 +70,33 @@ def harvest(
     outliers: float | None = 10.0,
     progress: bool = False,
 ) -> SentenceActivations | ActivationStore:
-    """A model's activations: the mean over each sentence's tokens, or each token's own.
+    """Harvest a model's activations: the mean over each sentence's tokens, or each token's own.
 
-    A trace is read with its prompt, but only what was emitted has rows. A sentence without tokens of its own (it lies
-    inside a token that began before it) has none.
+    A trace is read with its prompt, but only emitted tokens have rows. A sentence without tokens (one that lies inside a
+    token that began earlier) has no row.
 
     Args:
-        model: who reads; usually, but not necessarily, who wrote the traces.
-        what: traces, or several texts, sequences of token ids or documents; see `documents_of`.
-        sites: where; all are read in the same pass. What a token has at a site is flattened to one vector.
-        unit: ``sentence``: a row is the mean of a sentence (or other span). ``token``: a row is a token of one; these
-            are many, so a folder is needed, and a shard takes the memory of its tokens' vectors.
-        folder: the result is streamed there, in shards; a later call with the same arguments makes only those that are
-            missing or damaged. The weights are known by the model's path alone.
-        dtype: what rows are kept in; by default the model's.
-        batch_tokens: how many tokens, padding included, one forward pass may hold (a longer document goes alone).
-        shard_traces: how many traces, or other documents, make a shard: the work that a kill can lose.
-        outliers: a token whose norm is above this multiple of the median is left out of its sentence's mean; where
-            there is nothing else, or a row is a token, the row stays and the store flags it. None: none is left out.
-        progress: show a bar.
+        model: the model that reads; usually, but not necessarily, the one that wrote the traces.
+        what: traces, or a sequence of texts, token ids or documents; see `documents_of`.
+        sites: the sites, all read in the same pass. A token's activation is flattened to one vector.
+        unit: ``sentence`` for one row for each sentence (or other span), its mean; ``token`` for one row for each token
+            of the spans. Tokens need a folder, and memory for the vectors of one shard.
+        folder: the result is streamed here in shards; a later call with the same arguments makes only shards that are
+            missing or damaged. Weights are identified by the model's path alone. None: keep the result in memory.
+        dtype: the dtype of the rows; None for the model's.
+        batch_tokens: the most tokens in one forward pass, padding included (a longer document runs alone).
+        shard_traces: the number of traces or other documents in a shard; an interrupted run loses at most one shard.
+        outliers: leave tokens whose norm exceeds this multiple of the median out of their sentence's mean. Rows that
+            have only outliers stay, and the store flags them. None: keep all tokens.
+        progress: show a progress bar.
 
     Returns:
-        Sentences: their vectors, in memory (``ActivationStore.open(folder)`` has them on disk). Tokens: the store.
+        The vectors in memory for sentences (``ActivationStore.open(folder)`` reads them from disk); the store for
+        tokens.
 
     Raises:
         ProbeError: if the model lacks a site or has no vector for each token there, ``folder`` holds another harvest,
-            or an argument is no good.
+            or an argument is invalid.
     """
     names = [str(site) for site in as_sites(sites)]
     _check(model, names, unit, folder, batch_tokens, shard_traces, outliers)
@@ -139,7 +140,7 @@ def harvest(
         return SentenceActivations(vectors, pairs(index), index["text"].to_pylist(), model.name, reports)
     if not files.ended:
         files.end(*_sum_up(model, documents, unit, scales, list(files.shards())))
-    store = ActivationStore(files)  # each file was checked or written just now
+    store = ActivationStore(files)  # every file was checked or written above
     return SentenceActivations.of(store) if unit == "sentence" else store
 
 
@@ -152,9 +153,9 @@ def _check(
     shard_traces: int,
     outliers: float | None,
 ) -> None:
-    """Refuse before any work is done."""
+    """Check the arguments before any work is done."""
     if not sites:
-        raise ProbeError("there is nothing to harvest; give at least one site")
+        raise ProbeError("nothing to harvest; give at least one site")
     for site in sites:
         place(model.hf, site)
         if not Site.parse(site).by_token:
@@ -162,19 +163,19 @@ def _check(
     if unit not in ("sentence", "token"):
         raise ProbeError(f"unknown unit '{unit}'; use sentence or token")
     if unit == "token" and folder is None:
-        raise ProbeError("a harvest of tokens is too large for memory; say in which folder it is to be kept")
+        raise ProbeError("a harvest of tokens is too large for memory; give a folder")
     if min(batch_tokens, shard_traces) < 1:
         raise ProbeError(f"batch_tokens={batch_tokens} and shard_traces={shard_traces} must be at least 1")
     if outliers is not None and not 1 < outliers < float("inf"):
         raise ProbeError(
-            f"outliers={outliers} is no multiple of the median norm; use one above 1, or None for no filter"
+            f"outliers={outliers} is not a multiple of the median norm; use one above 1, or None for no filter"
         )
 
 
 def _sum_up(
-    model: Model, documents: Sequence[Document], unit: Unit, scales: Mapping[str, Scale], shards: Sequence[Shard]
+    model: Model, documents: Sequence[Document], unit: Unit, scales: Mapping[str, SiteScale], shards: Sequence[Shard]
 ) -> tuple[pa.Table, dict[str, OutlierReport]]:
-    """The index, and what was seen of each site's outliers."""
+    """Make the index, and a summary of outliers at each site."""
     alone = {site: torch.cat([shard.alone[site] for shard in shards]) for site in scales}
     index = index_table(model, documents, unit, alone)
     read = sum(len(document.ids) for document in documents if any(start < end for start, end in document.spans))

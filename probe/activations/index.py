@@ -1,4 +1,4 @@
-"""The table that says what each row is."""
+"""The index of a harvest: a table that describes each row."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,14 +15,17 @@ from probe.models import Model
 def index_table(
     model: Model, documents: Sequence[Document], unit: Unit, alone: Mapping[str, Bool[Tensor, " row"]]
 ) -> pa.Table:
-    """One row for each row of the harvest.
+    """Make the index of a harvest.
 
     Args:
-        alone: per site, which rows have only outlier tokens.
+        model: decodes tokens.
+        documents: the documents of the harvest.
+        unit: whether a row is a sentence or a token.
+        alone: per site, True for rows that have only outlier tokens.
 
     Returns:
-        ``document`` and ``span``, both counted from 0; ``start`` and ``end``, the row's tokens in the document's ids;
-        ``name`` of the document; ``text``; and for each site ``outlier.SITE``.
+        One line for each row: ``document`` and ``span``, counted from 0; ``start`` and ``end``, the row's tokens in the
+        document's ids; ``name`` of the document; ``text``; and ``outlier.SITE`` for each site.
     """
     rows = [document.rows(unit) for document in documents]
     numbers = torch.cat([torch.empty(0, 3, dtype=torch.long), *rows])

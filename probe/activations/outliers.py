@@ -1,7 +1,7 @@
-"""Outlier tokens: those whose norm is many times the median, most of them attention sinks at the first position.
+"""Outlier tokens: tokens whose norm is many times the median, mostly attention sinks at the first position.
 
-One such token, hundreds of times as long as its neighbours (Sun et al. 2024, arXiv 2402.17762), would be most of the
-mean of its sentence, and most of what an SAE learns to reconstruct.
+Such a token can be hundreds of times as long as its neighbours (Sun et al. 2024, arXiv 2402.17762). It would dominate
+the mean of its sentence, and what an SAE learns to reconstruct.
 """
 
 from collections import Counter
@@ -18,33 +18,40 @@ from probe.activations.passes import batches, norms, read
 from probe.models import Model
 
 _SAMPLE, _EACH = 512, 64
-"""How many tokens the median is taken of, and how many a document gives at most: its first."""
+"""The number of tokens for the median, and the most that are taken from the start of one document."""
 _COMMONEST = 5
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How large activations are at a site."""
+class SiteScale:
+    """The size of activations at a site."""
 
     shape: tuple[int, ...]
-    """Of one token's activation; a row is it, flattened."""
+    """The shape of one token's activation; rows are flattened."""
     median: float | None
-    """Of the norms of the first few documents' tokens; None if there are no tokens."""
+    """The median norm of tokens of the first few documents; None if there are no tokens."""
     limit: float | None
-    """The norm above which a token is an outlier; None if none is."""
+    """The norm above which a token is an outlier; None for no limit."""
 
     @property
     def width(self) -> int:
+        """The number of values in a row."""
         return torch.Size(self.shape).numel()
 
 
 def measure(
     model: Model, documents: Sequence[Document], sites: Sequence[str], multiple: float | None
-) -> dict[str, Scale]:
-    """The median norm at each site, and the limit that is ``multiple`` times it.
+) -> dict[str, SiteScale]:
+    """Measure the median norm at each site, and the limit that is ``multiple`` times it.
 
-    The documents and their batches do not depend on how the harvest goes about its own, so that a harvest that was
-    broken off measures the same.
+    The sample does not depend on the batches or shards of the harvest, so an interrupted harvest measures the same when
+    it resumes.
+
+    Args:
+        model: the model that reads.
+        documents: the documents of the harvest.
+        sites: the sites to measure.
+        multiple: the limit, in multiples of the median; None for no limit.
 
     Raises:
         ProbeError: if a site has no vector for each token.
@@ -64,33 +71,42 @@ def measure(
     return {site: _scale(shapes[site], found[site], multiple) for site in sites}
 
 
-def _scale(shape: tuple[int, ...], found: Sequence[Tensor], multiple: float | None) -> Scale:
+def _scale(shape: tuple[int, ...], found: Sequence[Tensor], multiple: float | None) -> SiteScale:
     every = torch.cat([torch.empty(0), *(part.cpu() for part in found)])
     finite = every[every.isfinite()]
     if not len(finite):
-        return Scale(shape, None, None)
+        return SiteScale(shape, None, None)
     median = finite.median().item()
-    return Scale(shape, median, None if multiple is None else multiple * median)
+    return SiteScale(shape, median, None if multiple is None else multiple * median)
 
 
 @dataclass(frozen=True)
 class OutlierReport:
-    """What was seen of a site's outlier tokens."""
+    """A summary of the outlier tokens at a site."""
 
     median: float | None
+    """The median norm; None if there are no tokens."""
     limit: float | None
+    """The norm above which a token is an outlier; None for no limit."""
     read: int
-    """How many tokens were read."""
+    """The number of tokens that were read."""
     tokens: int
-    """How many of them were outliers."""
+    """The number of outlier tokens."""
     first: int
-    """How many of these begin their document."""
+    """The number of outlier tokens that begin their document."""
     commonest: list[dict[str, Any]]
-    """``id``, ``text`` and ``count`` of the commonest."""
+    """``id``, ``text`` and ``count`` of the most common outlier tokens."""
 
     @classmethod
-    def of(cls, model: Model, scale: Scale, read: int, outliers: Int[Tensor, "outlier 3"]) -> "OutlierReport":
-        """Sum up the outliers of a site, given the document, position and token id of each."""
+    def of(cls, model: Model, scale: SiteScale, read: int, outliers: Int[Tensor, "outlier 3"]) -> "OutlierReport":
+        """Summarise the outliers of a site.
+
+        Args:
+            model: decodes the tokens.
+            scale: the size of activations at the site.
+            read: the number of tokens that were read.
+            outliers: document, position and token id of each outlier.
+        """
         ids = Counter(outliers[:, 2].tolist())
         commonest = sorted(ids.items(), key=lambda item: (-item[1], item[0]))[:_COMMONEST]
         return cls(

@@ -1,4 +1,4 @@
-"""Forward passes over documents: which go together, and what is seen at each token."""
+"""Forward passes over documents: batches of similar length, and the states read from them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,11 +12,14 @@ from probe.models import Model
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Sequences of similar length together, so that little is padding.
+    """Group sequences of similar length, so that there is little padding.
 
     Args:
-        lengths: of each sequence; those of length 0 are left out.
-        batch_tokens: how many tokens, padding included, a batch may hold; a longer sequence goes alone.
+        lengths: the length of each sequence; empty sequences are left out.
+        batch_tokens: the most tokens in a batch, padding included; a longer sequence gets a batch of its own.
+
+    Yields:
+        The indices of the sequences of a batch.
 
     >>> list(batches([3, 9, 0, 2, 3], 8))
     [[3, 0], [4], [1]]
@@ -35,10 +38,15 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 def read(
     model: Model, sequences: Sequence[Sequence[int]], sites: Sequence[str]
 ) -> tuple[dict[str, Float[Tensor, "batch pos ..."]], Bool[Tensor, "batch pos"]]:
-    """One pass, right padded, up to the deepest site and no further.
+    """Run one right-padded pass up to the deepest site.
+
+    Args:
+        model: the model that reads.
+        sequences: token ids of each row.
+        sites: the sites to read.
 
     Returns:
-        What each site has at every token, where the model is; and where the tokens are real.
+        The states at each site, on the model's device; and a mask that is False at padding.
 
     Raises:
         ProbeError: if a site has no vector for each token.
@@ -60,12 +68,12 @@ def read(
 
 
 def no_vectors(site: str) -> ProbeError:
-    """What to say of a site that has no vector for each token."""
+    """Make the error for a site that has no vector for each token."""
     return ProbeError(f"{site} does not have a vector for each token and cannot be harvested; read it with capture")
 
 
 def norms(states: Float[Tensor, "batch pos *shape"]) -> Float[Tensor, "batch pos"]:
-    """The length of each token's vector, in float32 whatever the model's format."""
+    """Compute the norm of each token's vector, always in float32."""
     return torch.linalg.vector_norm(states.flatten(2), dim=-1, dtype=torch.float32)
 
 
@@ -75,20 +83,20 @@ def means(
     at: Int[Tensor, " token"],
     lengths: Int[Tensor, " row"],
 ) -> tuple[Float[Tensor, "row width"], Bool[Tensor, " row"]]:
-    """The mean of each row's tokens but the outliers, summed in float32; a row of nothing else keeps its plain mean.
+    """Average the tokens of each row without outliers; a row that has only outliers gets their mean.
 
     Args:
-        states: what a site has.
-        outlying: which tokens are outliers.
+        states: the states at a site.
+        outlying: True for outlier tokens.
         at: the tokens of all rows, one row after the other, as indices into ``[batch * pos]``.
-        lengths: how many tokens each row has, at least one.
+        lengths: the number of tokens of each row, at least 1.
 
     Returns:
-        The means in float32, and which rows are outliers only.
+        The means in float32, and a mask of the rows that have only outliers.
     """
 
     def total(tokens: Tensor) -> Tensor:
-        # Unsafe: the lengths are right, and to look at them the host would wait for the device.
+        # unsafe: the lengths are known to be right, and checking them would make the host wait for the device.
         return torch.segment_reduce(tokens, "sum", lengths=lengths, axis=0, unsafe=True)
 
     kept = ~outlying.flatten()[at]
@@ -100,7 +108,7 @@ def means(
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """There, without waiting for what the device is doing."""
+    """Copy a tensor to a device without waiting for the device."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""A shard: what some documents have at every site, averaged where the model is, so that only rows leave the device."""
+"""Make a shard: the rows of some documents, averaged on the model's device so that only rows leave it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.activations.documents import Document, Unit, runs
-from probe.activations.outliers import Scale
+from probe.activations.outliers import SiteScale
 from probe.activations.passes import batches, means, norms, read, to_device
 from probe.models import Model
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of some documents, in their order, by site."""
+    """The rows of some documents, in their order, for each site."""
 
     vectors: dict[str, Float[Tensor, "row _"]]
     alone: dict[str, Bool[Tensor, " row"]]
-    """Which rows have only outlier tokens."""
+    """True for rows that have only outlier tokens."""
     outliers: dict[str, Int[Tensor, "_ 3"]]
     """Document, position and token id of every outlier token that was read, in a row or not."""
 
@@ -29,23 +29,23 @@ def make_shard(
     model: Model,
     documents: Sequence[Document],
     first: int,
-    scales: Mapping[str, Scale],
+    scales: Mapping[str, SiteScale],
     unit: Unit,
     dtype: torch.dtype,
     batch_tokens: int,
     bar: tqdm,
 ) -> Shard:
-    """Read some documents.
+    """Read the documents of a shard.
 
     Args:
-        model: who reads.
-        documents: those of the shard.
+        model: the model that reads.
+        documents: the documents of the shard.
         first: the number of the first of them in the harvest.
-        scales: the sites, and what is an outlier at each.
-        unit: what a row is.
-        dtype: what rows are kept in.
-        batch_tokens: how many tokens, padding included, one pass may hold.
-        bar: is told of each document.
+        scales: the size of activations at each site; its keys are the sites that are read.
+        unit: whether a row is a sentence or a token.
+        dtype: the dtype of the rows.
+        batch_tokens: the most tokens in one pass, padding included.
+        bar: a progress bar, advanced by one for each document.
     """
     rows = [document.rows(unit) for document in documents]
     offsets = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
@@ -57,7 +57,7 @@ def make_shard(
         done.append((batch, _pool(model, [documents[i] for i in batch], [rows[i] for i in batch], scales, dtype)))
         bar.update(len(batch))
     if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)  # what was copied without waiting is here after this
+        torch.cuda.synchronize(model.device)  # completes the copies that did not wait
     shard = Shard(
         {site: torch.empty(offsets[-1], scale.width, dtype=dtype) for site, scale in scales.items()},
         {site: torch.empty(offsets[-1], dtype=torch.bool) for site in scales},
@@ -80,10 +80,10 @@ def _pool(
     model: Model,
     documents: Sequence[Document],
     rows: Sequence[Int[Tensor, "_ 3"]],
-    scales: Mapping[str, Scale],
+    scales: Mapping[str, SiteScale],
     dtype: torch.dtype,
 ) -> dict[str, tuple[Float[Tensor, "row _"], Bool[Tensor, " row"], Bool[Tensor, "batch pos"]]]:
-    """One pass: the rows, which are outliers only, and which tokens are outliers. On its way to the host if on CUDA."""
+    """Run one pass; return rows, which rows have only outliers, and outlier tokens, possibly still being copied."""
     sequences = [document.ids for document in documents]
     width = max(map(len, sequences))
     starts = torch.cat([own[:, 1] + i * width for i, own in enumerate(rows)])
@@ -93,7 +93,7 @@ def _pool(
 
     def pooled(site: str, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
         states = seen[site]
-        # Not "above": a norm that is not a number is no good either.
+        # Not ">": a norm that is NaN counts as an outlier too.
         outlying = torch.zeros_like(real) if limit is None else real & ~(norms(states) <= limit)
         vectors, alone = means(states, outlying, at, lengths)
         return _to_host(vectors.to(dtype)), _to_host(alone), _to_host(outlying)

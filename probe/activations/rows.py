@@ -1,4 +1,4 @@
-"""The rows of a site across shards, as they lie on disk."""
+"""The rows of a site across all shards, read from disk when they are used."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class Rows:
-    """Tensors one after the other as if they were one; a part that is a view of a file stays on disk until touched.
+    """Several tensors, indexed as if they were one; parts that are views of files stay on disk until they are read.
 
-    ``rows[3]``, ``rows[10:20]`` and ``rows[index]`` are tensors, in the format of the parts. A slice that lies in one
-    part is a view of it, anything else a copy.
+    ``rows[3]``, ``rows[10:20]`` and ``rows[index]`` are tensors of the parts' dtype. A slice inside one part is a view
+    of it; anything else is a copy.
 
     Args:
-        parts: ``[row, width]`` each, at least one.
+        parts: at least one tensor ``[row, width]``.
 
     >>> rows = Rows([torch.zeros(2, 4), torch.ones(3, 4)])
     >>> rows.shape, rows[1:3].shape, rows[torch.tensor([4, 0])].sum(1).tolist()
@@ -30,6 +30,7 @@ class Rows:
 
     @property
     def shape(self) -> torch.Size:
+        """Rows and width."""
         return torch.Size((len(self), self.parts[0].shape[1]))
 
     @property
@@ -71,7 +72,7 @@ class Rows:
         n = len(self)
         if len(at) and not (-n <= int(at.min()) and int(at.max()) < n):
             raise IndexError(f"there are only {n} rows")
-        # In the order of the file, part by part: neighbours share a page.
+        # Read in file order, part by part, because neighbouring rows share a page.
         rising, order = at.where(at >= 0, at + n).sort()
         edges = [0, *torch.searchsorted(rising, self._ends).tolist()]
         out = torch.empty(len(at), self.shape[1], dtype=self.dtype)

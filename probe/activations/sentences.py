@@ -18,10 +18,10 @@ class SentenceActivations:
 
     Args:
         vectors: per site (``"resid_post.2"``), ``[sentence, width]``.
-        index: which trace (or other document) and which of its sentences each row is.
+        index: for each row, the number of its trace (or other document) and of the sentence in it.
         texts: the text of each sentence.
-        model_name: whose activations they are.
-        outliers: per site, which tokens were left out of the means.
+        model_name: the model that was read.
+        outliers: per site, a summary of the tokens left out of the means.
 
     Raises:
         ValueError: if vectors, index and texts differ in length.
@@ -88,5 +88,5 @@ class SentenceActivations:
 
 
 def pairs(index: pa.Table) -> list[tuple[int, int]]:
-    """Which document and which of its spans each row is."""
+    """The document and the span of each row."""
     return list(zip(index["document"].to_pylist(), index["span"].to_pylist(), strict=True))

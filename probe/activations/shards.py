@@ -1,7 +1,8 @@
-"""A folder that a harvest is streamed into: safetensors shards, a Parquet index, and a manifest of what is whole.
+"""The folder of a harvest: safetensors shards, a Parquet index, and a manifest.
 
-``manifest.json`` names the harvest (a hash of its inputs) and holds the hash of each finished file. A file counts only
-if it still has that hash, so one that was cut off, altered or deleted is made again. The index is written last.
+``manifest.json`` identifies the harvest (by a hash of its inputs) and holds the hash of each finished file. A file
+counts as finished only if it still has that hash, so a truncated, changed or deleted file is made again. The index is
+written last.
 """
 
 import os
@@ -14,7 +15,7 @@ import pyarrow as pa
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from probe.activations.outliers import OutlierReport, Scale
+from probe.activations.outliers import OutlierReport, SiteScale
 from probe.activations.pooling import Shard
 from probe.errors import ProbeError
 from probe.files import file_hash, read_json, read_table, write_json, write_table
@@ -31,11 +32,13 @@ class ShardFolder:
 
     @classmethod
     def begin(cls, folder: Path, key: str, about: Mapping[str, Any], n_shards: int) -> "ShardFolder":
-        """Start a harvest, or go on with the one that is there.
+        """Start a harvest, or resume the one in the folder.
 
         Args:
-            key: a hash of everything the rows depend on.
-            about: what to tell a reader of the manifest.
+            folder: the folder of the harvest.
+            key: a hash of everything that the rows depend on.
+            about: the settings, recorded in the manifest.
+            n_shards: the number of shards.
 
         Raises:
             ProbeError: if the folder holds another harvest.
@@ -51,50 +54,51 @@ class ShardFolder:
                 f"{folder} holds the activations of other traces, sites or another model; "
                 "choose another folder or delete it"
             )
-        for part in folder.glob(".*.tmp"):  # what a kill left half written
+        for part in folder.glob(".*.tmp"):  # left by an interrupted run
             part.unlink()
         return cls(folder, manifest)
 
     @classmethod
     def open(cls, folder: Path) -> "ShardFolder":
-        """The harvest in a folder; each of its files is read once, to see whether it is whole.
+        """Open a finished harvest; each file is read once, to check its hash.
 
         Raises:
-            ProbeError: if there is none, it has not ended, or a file is missing or damaged.
+            ProbeError: if there is none, it is unfinished, or a file is missing or damaged.
         """
         manifest = read_json(folder / _MANIFEST)
         if manifest.get("format") != _FORMAT:
             raise ProbeError(f"{folder} was harvested by another version of probe; delete it and harvest again")
         files = cls(folder, manifest)
         for name in [*map(_shard_name, range(manifest["n_shards"])), _INDEX]:
-            if not files._whole(name):
-                raise ProbeError(f"{folder / name} is missing or damaged; harvest into {folder} again to make it anew")
+            if not files.is_whole(name):
+                raise ProbeError(f"{folder / name} is missing or damaged; harvest into {folder} again")
         return files
 
     @property
-    def scales(self) -> dict[str, Scale] | None:
-        """How large activations are at each site; None before that is known."""
+    def scales(self) -> dict[str, SiteScale] | None:
+        """The size of activations at each site; None if not yet measured."""
         if "sites" not in self.manifest:
             return None
         return {
-            site: Scale(tuple(scale["shape"]), scale["median"], scale["limit"])
+            site: SiteScale(tuple(scale["shape"]), scale["median"], scale["limit"])
             for site, scale in self.manifest["sites"].items()
         }
 
-    def keep_scales(self, scales: Mapping[str, Scale]) -> None:
+    def keep_scales(self, scales: Mapping[str, SiteScale]) -> None:
+        """Record the size of activations at each site."""
         self._note("sites", {site: asdict(scale) for site, scale in scales.items()})
 
     @property
     def ended(self) -> bool:
-        """Whether the index is there and whole."""
-        return self._whole(_INDEX)
+        """Whether the index is finished and undamaged."""
+        return self.is_whole(_INDEX)
 
     def done(self, number: int) -> bool:
-        """Whether a shard is there and whole."""
-        return self._whole(_shard_name(number))
+        """Whether a shard is finished and undamaged."""
+        return self.is_whole(_shard_name(number))
 
     def write(self, number: int, shard: Shard) -> None:
-        """Keep a finished shard."""
+        """Write a finished shard."""
         tensors = {
             **shard.vectors,
             **{f"alone/{site}": flags for site, flags in shard.alone.items()},
@@ -107,7 +111,7 @@ class ShardFolder:
         self._note("shards", self.manifest["shards"] | {name: file_hash(self.folder / name)})
 
     def shards(self) -> Iterator[Shard]:
-        """Every shard, in order. Its tensors are views of the file, which is read where they are touched."""
+        """Yield every shard in order; its tensors are views of the file, read when they are used."""
         sites = list(self.manifest["sites"])
         for number in range(self.manifest["n_shards"]):
             with safe_open(self.folder / _shard_name(number), "pt") as file:
@@ -117,20 +121,20 @@ class ShardFolder:
             yield Shard(vectors, alone, outliers)
 
     def end(self, index: pa.Table, outliers: Mapping[str, OutlierReport]) -> None:
-        """Write the index, and what was seen of the outlier tokens of each site."""
+        """Write the index and the summary of outlier tokens of each site; this finishes the harvest."""
         write_table(self.folder / _INDEX, index)
         self._note("outliers", {site: asdict(report) for site, report in outliers.items()})
         self._note("index", file_hash(self.folder / _INDEX))
 
     def index(self) -> pa.Table:
-        """One row for each of the shards' rows."""
+        """Read the index, which has one line for each row."""
         return read_table(self.folder / _INDEX)
 
     def n_bytes(self) -> int:
-        """The size of all files."""
+        """The size of all files, in bytes."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
-    def _whole(self, name: str) -> bool:
+    def is_whole(self, name: str) -> bool:
         digest = self.manifest.get("index") if name == _INDEX else self.manifest["shards"].get(name)
         path = self.folder / name
         return digest is not None and path.is_file() and file_hash(path) == digest

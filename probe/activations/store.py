@@ -1,4 +1,4 @@
-"""A finished harvest on disk: memory-mapped, and ready to train on."""
+"""A finished harvest on disk, memory-mapped and ready to train on."""
 
 from collections.abc import Iterator
 from html import escape
@@ -20,22 +20,22 @@ from probe.models import Site
 
 
 class ActivationStore:
-    """What a harvest left in a folder: a row each sentence or token, at one or more sites.
+    """The activations of a finished harvest: one row for each sentence or token, at one or more sites.
 
     >>> store = ActivationStore.open("runs/acts")  # doctest: +SKIP
     >>> store["resid_post.14"][:1000]  # read from disk only now  # doctest: +SKIP
     >>> batches = store.batches("resid_post.14", 4096, seed=0)  # doctest: +SKIP
     >>> SAETrainer(config, sae, data_provider=batches).fit()  # SAELens  # doctest: +SKIP
 
-    Rows that hold nothing but outlier tokens are there, flagged in the index; what is trained on leaves them out.
+    Rows that have only outlier tokens are flagged in the index; datasets and batches leave them out.
 
     Attributes:
-        folder: where it is.
-        index: one line a row: ``document``, ``span``, ``start``, ``end`` (tokens), ``name``, ``text``, and for each
-            site ``outlier.SITE``.
+        folder: the folder of the harvest.
+        index: one line for each row: ``document``, ``span``, ``start``, ``end`` (tokens), ``name``, ``text``, and
+            ``outlier.SITE`` for each site.
         scales: per site, the shape and the median norm of a token's activation.
-        outliers: per site, what was seen of outlier tokens.
-        manifest: all else that is known of the harvest.
+        outliers: per site, a summary of outlier tokens.
+        manifest: the settings of the harvest and the hashes of its files.
     """
 
     def __init__(self, files: ShardFolder) -> None:
@@ -50,10 +50,10 @@ class ActivationStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ActivationStore":
-        """Map a folder into memory. Each file is read through once, to check it against its hash.
+        """Map a harvest into memory. Each file is read once, to check its hash.
 
         Raises:
-            ProbeError: if the harvest is not there, has not ended, or a file of it is damaged.
+            ProbeError: if the harvest is missing or unfinished, or a file is damaged.
         """
         return cls(ShardFolder.open(Path(folder)))
 
@@ -63,7 +63,7 @@ class ActivationStore:
 
     @property
     def unit(self) -> str:
-        """What a row is: ``sentence`` or ``token``."""
+        """Whether a row is a ``sentence`` or a ``token``."""
         return self.manifest["unit"]
 
     @property
@@ -85,31 +85,34 @@ class ActivationStore:
         return self._rows[str(site)]
 
     def shape(self, site: str | Site) -> tuple[int, int]:
-        """Rows and width; a head's dimensions are part of the width."""
+        """The number of rows and their width; heads are flattened into the width."""
         rows, width = self[site].shape
         return rows, width
 
     def kept(self, site: str | Site) -> Int[Tensor, " kept"]:
-        """The rows of a site that are not outliers, in order."""
+        """The indices of the rows of a site that have tokens other than outliers, in order."""
         self[site]
         flags: np.ndarray = self.index.column(f"outlier.{site}").to_numpy()
         return torch.as_tensor(np.flatnonzero(~flags))
 
     def dataset(self, site: str | Site) -> RowDataset:
-        """The kept rows as a torch ``Dataset`` of ``[width]`` in float32."""
+        """Make a torch ``Dataset`` of the kept rows, each ``[width]`` in float32."""
         return RowDataset(self[site], self.kept(site))
 
     def batches(self, site: str | Site, batch_size: int, seed: int) -> Iterator[Float[Tensor, "batch width"]]:
-        """The kept rows in float32, shuffled, without end; SAELens' ``SAETrainer`` takes it as its ``data_provider``.
+        """Yield shuffled batches of the kept rows in float32 without end, as SAELens' ``data_provider``.
+
+        Args:
+            site: the site.
+            batch_size: rows in a batch.
+            seed: seeds the order.
 
         Raises:
             ProbeError: if the site was not harvested, or no row is kept.
         """
         kept = self.kept(site)
         if not len(kept):
-            raise ProbeError(
-                f"{self.folder} holds no row at {site} that is not an outlier; there is nothing to train on"
-            )
+            raise ProbeError(f"all rows at {site} in {self.folder} are outliers, so there is nothing to train on")
         return endless(self[site], kept, batch_size, seed)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Reading and writing activations at named sites, at the tokens selected, by plain torch hooks."""
+"""Read and write activations at named sites and selected tokens through torch hooks; decode in cached batches."""
 
 from probe.hooks.captured import Captured as Captured
 from probe.hooks.forced import Forced as Forced, ForcedPass as ForcedPass, force as force, forced_pass as forced_pass

@@ -1,4 +1,4 @@
-"""The one place that knows how modules are given their input, how they return their output, and how a hook gets in."""
+"""Attach a function to a site: how modules take their input, return their output, and compute attention patterns."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,13 @@ from probe.models import Model, Place, Site, place
 
 
 def as_hf(model: Model | nn.Module) -> PreTrainedModel:
-    """The Hugging Face model in whatever was given, a PEFT model's included.
+    """Find the Hugging Face model inside a `Model`, a PEFT model or a compiled model.
+
+    Args:
+        model: a `Model` or a torch module.
 
     Raises:
-        ProbeError: if there is none, or it is not a decoder alone.
+        ProbeError: if there is none, or it is not decoder-only.
     """
     hf: Any = model.hf if isinstance(model, Model) else model
     if not isinstance(hf, PreTrainedModel) and hasattr(hf, "get_base_model"):
@@ -28,20 +31,34 @@ def as_hf(model: Model | nn.Module) -> PreTrainedModel:
 
 
 Act = Callable[[Tensor], Tensor | None]
-"""Called with the state at a site; what it returns, unless ``None``, takes its place."""
+"""Called with the state at a site; returns a new state that replaces it, or None."""
 
 
 def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) -> Callable[[], None]:
-    """Have ``act`` called at ``site`` on every pass, after the hooks that are there or ``first`` of them.
+    """Call ``act`` at a site in every pass.
+
+    Args:
+        hf: the model.
+        site: the site.
+        act: the function to call.
+        first: call it before the hooks that are already there instead of after them.
 
     Returns:
-        What takes the hook off again.
+        A function that removes the hook.
     """
     return attacher(hf, site)(act, first)
 
 
 def attacher(hf: PreTrainedModel, site: Site) -> Callable[[Act, bool], Callable[[], None]]:
-    """:func:`attach` for a site that is looked up once, for whoever attaches at every token."""
+    """Look a site up once, for callers that attach to it at every token.
+
+    Args:
+        hf: the model.
+        site: the site.
+
+    Returns:
+        A function of ``(act, first)`` that does what :func:`attach` does.
+    """
     where = place(hf, site)
     module = hf.get_submodule(where.module)
 
@@ -118,7 +135,7 @@ def _attend(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention with its pattern in the open; queries ``[batch, n_heads, pos, d_head]``, keys and values likewise."""
+    """Compute attention so that its pattern can be read; query, key and value are ``[batch, heads, pos, d_head]``."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -1,4 +1,4 @@
-"""What a capture holds: per site the state of every token that was read, whole, selected or pooled."""
+"""The result of a capture: for each site the state of every token, whole, selected or pooled."""
 
 import html
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,51 +11,51 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks.passes import Pass
-from probe.hooks.selection import Found, Selector
+from probe.hooks.selection import Selected, Selector
 from probe.models import Site
 
 Pool = Literal["mean", "sum", "max", "last"]
-"""How the tokens of a row or span become one vector."""
+"""How the tokens of a row or span are pooled to one vector."""
 
 
 class NotCaptured(ProbeError, KeyError):
-    """A site was asked for at which nothing was captured."""
+    """Nothing was captured at the requested site."""
 
     __str__ = Exception.__str__
 
 
 @dataclass
 class _Part:
-    """What one pass had at a site."""
+    """The state of one pass at a site."""
 
     state: Tensor
-    """Whole ``[batch, width, ...]`` or selected ``[token, ...]``."""
+    """``[batch, width, ...]`` if whole, ``[token, ...]`` if selected."""
     past: int
-    """How many columns ran before it."""
+    """The number of columns that ran before."""
     rows: Tensor | None
-    """The rows it ran, as the batch began, if it ran some of them only."""
-    found: Found | None
-    """Which tokens were selected."""
+    """The rows it ran, numbered as the batch began, if it ran only some of them."""
+    found: Selected | None
+    """The selected tokens."""
     kept: Tensor | None
-    """The tensor in the model, for its gradient."""
+    """The tensor in the model, kept for its gradient."""
 
 
 class Captured(Mapping[str, Tensor]):
-    """What the forward passes had at the sites asked for: ``acts["resid_post.2"]``. Made by `capture`.
+    """The states that `capture` recorded, by site: ``acts["resid_post.2"]``.
 
-    Whole: ``[batch, pos, ...]``. Selected: ``[token, ...]``, by row and then by position. Pooled: ``[row, ...]`` or
-    ``[span, ...]``, those without a selected token left out. It is that of the newest text: a pass that goes on with a
-    text on a key/value cache is added, one that begins a text replaces what was there.
+    Whole states are ``[batch, pos, ...]``; selected ones ``[token, ...]``, by row and then by position; pooled ones
+    ``[row, ...]`` or ``[span, ...]``, without rows or spans that have no selected token. They belong to the newest
+    text: a pass on a filled key/value cache is appended, and a pass that begins a text replaces what was there.
     """
 
     def __init__(self, sites: Iterable[Site], selector: Selector | None, pool: Pool | None, grad: bool) -> None:
         if pool is not None and selector is None:
-            raise ProbeError(f"pool={pool!r} needs tokens: say which tokens to pool, as Tokens(phase='prompt')")
+            raise ProbeError(f"pool={pool!r} needs tokens; say which to pool, e.g. tokens=Tokens(phase='prompt')")
         if pool is not None and pool not in ("mean", "sum", "max", "last"):
             raise ProbeError(f"unknown pool '{pool}'; use mean, sum, max or last")
         spans = selector is not None and any(clause.spans is not None for clause in selector.selection.clauses)
         if pool is not None and spans and selector is not None and not selector.by_span:
-            raise ProbeError("to pool by span, tokens must be a single clause with all the spans")
+            raise ProbeError("to pool by span, give tokens as a single clause with all the spans")
         self.sites = tuple(sites)
         self._selector, self._keep = selector, grad
         self._pool: Pool | None = pool
@@ -64,13 +64,24 @@ class Captured(Mapping[str, Tensor]):
         self._past = 0
 
     def begin(self, past: int) -> None:
-        """A pass begins, on ``past`` columns that ran before; on none, a new text."""
+        """Start a pass; called by `capture`.
+
+        Args:
+            past: the number of columns that ran before; 0 starts a new text.
+        """
         self._past = past
         if past == 0:
             self._parts, self._ready = {}, {}
 
     def take(self, site: Site, hidden: Tensor, now: Pass | None, rows: Tensor | None) -> None:
-        """Note the state of a site in the pass under way; ``now`` is needed to select."""
+        """Record the state of a site in the current pass; called by `capture`.
+
+        Args:
+            site: the site.
+            hidden: its state.
+            now: the current pass; needed to select tokens.
+            rows: the rows that the pass runs, if it runs only some.
+        """
         name = str(site)
         self._ready.pop(name, None)
         kept = found = None
@@ -86,12 +97,12 @@ class Captured(Mapping[str, Tensor]):
             found, hidden = self._select(site, hidden, now)
         self._parts.setdefault(name, []).append(_Part(hidden, self._past, rows, found, kept))
 
-    def _select(self, site: Site, hidden: Tensor, now: Pass) -> tuple[Found, Tensor]:
+    def _select(self, site: Site, hidden: Tensor, now: Pass) -> tuple[Selected, Tensor]:
         assert self._selector is not None
-        found = self._selector.found(now)
+        found = self._selector.selected(now)
         if missing := columns_missing(site, hidden, now):
             there = found.column >= missing
-            found = Found(found.row[there], found.column[there], found.where[there])
+            found = Selected(found.row[there], found.column[there], found.where[there])
         return found, hidden[found.row, found.column - missing]
 
     def __getitem__(self, site: str | Site) -> Tensor:
@@ -110,25 +121,25 @@ class Captured(Mapping[str, Tensor]):
         return self._ready[name]
 
     def latest(self, site: str | Site) -> Tensor:
-        """The state in the newest pass only, ``[batch, width, ...]``; for gates that look at another site.
+        """The state in the newest pass only, ``[batch, width, ...]``; useful in a ``Tokens(mask=...)`` function.
 
         Raises:
-            ProbeError: if the newest pass has not reached the site (yet), or the capture selects tokens.
+            ProbeError: if the newest pass has not reached the site, or the capture selects tokens.
         """
         parts = self._parts.get(str(site))
         if self._selector is not None:
-            raise ProbeError(f"to look at {site} in the newest pass, capture it whole, without tokens")
+            raise ProbeError(f"to read {site} in the newest pass, capture it whole, without tokens")
         if not parts or parts[-1].past != self._past:
-            raise ProbeError(f"the newest pass has not reached {site}; a gate can look at what runs before its site")
+            raise ProbeError(f"the newest pass has not reached {site}; a mask can only read sites before its own")
         return parts[-1].state
 
     def grad(self, site: str | Site) -> Tensor:
-        """The gradient at a site after ``backward()``, in the shape of the state in the model: ``[batch, pos, ...]``.
+        """The gradient at a site after ``backward()``, whole: ``[batch, pos, ...]``.
 
-        Call ``backward()`` inside the block if activations are checkpointed: they are computed again then.
+        With activation checkpointing, call ``backward()`` inside the block, because activations are recomputed then.
 
         Raises:
-            ProbeError: if the capture was not asked to keep gradients, or none has reached the site.
+            ProbeError: if the capture does not keep gradients, or none has reached the site.
         """
         kept = [part.kept for part in self._parts.get(str(site), ()) if part.kept is not None]
         if not kept or not kept[0].requires_grad:
@@ -140,32 +151,32 @@ class Captured(Mapping[str, Tensor]):
 
     @property
     def rows(self) -> Int[Tensor, " token"]:
-        """The row of the batch of each selected token, or of each pooled vector."""
+        """The row in the batch of each selected token or pooled vector."""
         return self._told(0)
 
     @property
     def positions(self) -> Int[Tensor, " token"]:
-        """The position of each selected token; of a pooled vector, that of its first token."""
+        """The position of each selected token; for a pooled vector, the position of its first token."""
         return self._told(1)
 
     @property
     def spans(self) -> Int[Tensor, " token"]:
-        """The span of each selected token or pooled vector, counted over all rows; of a selection by spans.
+        """The number of the span of each selected token or pooled vector, counted over all rows.
 
         Raises:
-            ProbeError: if the selection is another.
+            ProbeError: if tokens were not selected by spans.
         """
         if self._selector is None or not self._selector.by_span:
-            raise ProbeError("spans are known of tokens selected by spans; capture with tokens=Tokens(spans=...)")
+            raise ProbeError("only tokens selected by spans have span numbers; capture with tokens=Tokens(spans=...)")
         return self._told(2)
 
     def _told(self, column: int) -> Tensor:
         if self._selector is None or not self._parts:
-            raise ProbeError("rows and positions are known of selected tokens; capture with tokens=...")
+            raise ProbeError("only selected tokens have rows and positions; capture with tokens=...")
         name, *others = self._parts
         where, _ = self._order(name)
         if any(not torch.equal(where, self._order(other)[0]) for other in others):
-            raise ProbeError("the sites have different tokens (of logits, perhaps only the last); capture them apart")
+            raise ProbeError("the sites have different tokens (logits may have only the last); capture them apart")
         if self._pool is not None:
             _, counts = where[:, 2].unique_consecutive(return_counts=True)
             where = where[counts.cumsum(0) - counts]
@@ -174,7 +185,7 @@ class Captured(Mapping[str, Tensor]):
     def _order(self, name: str) -> tuple[Int[Tensor, "token 4"], Int[Tensor, " token"]]:
         """Row, position, group and column of each selected token, sorted, and the order that sorts them.
 
-        A token that was run again (the cache was cut back, a decoding step repeated) counts as it was the last time.
+        If a token was run again (the cache was cut back, or a decoding step repeated), only its last run counts.
         """
         wheres, valid = [], []
         for part in self._parts[name]:
@@ -204,7 +215,7 @@ class Captured(Mapping[str, Tensor]):
         return str(site) in self._parts
 
     def _shown(self) -> list[tuple[str, str, str]]:
-        """Site, shape and number format; shapes of all passes where they do not go together."""
+        """Site, shape and dtype; the number of passes where their states cannot be joined."""
         shown = []
         for site, parts in self._parts.items():
             try:
@@ -225,27 +236,32 @@ class Captured(Mapping[str, Tensor]):
 
 
 def columns_missing(site: Site, hidden: Tensor, now: Pass) -> int:
-    """How many of the pass's first columns a state lacks: a model may give only the last logits.
+    """Count the first columns of the pass that a state lacks, as when a model gives only the last logits.
+
+    Args:
+        site: the site.
+        hidden: its state.
+        now: the current pass.
 
     Raises:
-        ProbeError: if the state does not have one entry a token.
+        ProbeError: if the state does not have one entry for each token.
     """
     missing = now.width - hidden.shape[1] if hidden.ndim > 1 else -1
     head = site.kind == "logits" or site.kind.startswith("lm_head")
     if hidden.ndim < 3 or len(hidden) != len(now.real) or missing < 0 or (missing and not head):
         raise ProbeError(
             f"{site} has shape {list(hidden.shape)} where the pass has {list(now.real.shape)} tokens; "
-            "it has no state a token, so leave out tokens"
+            "it does not have one state for each token, so leave out tokens"
         )
     return missing
 
 
 def _joined(name: str, parts: list[_Part]) -> Tensor:
-    """The passes over one text put together; columns that were run again are as they were the last time."""
+    """Join the passes over one text; of columns that were run again, the last run counts."""
     if not Site.parse(name).by_token:
-        raise ProbeError(f"{name} grows with every pass on a cache; run the finished text in one pass to see it whole")
+        raise ProbeError(f"{name} grows with every pass on a cache; run the finished text in one pass to capture it")
     if any(part.rows is None and len(part.state) != len(parts[0].state) for part in parts):
-        raise ProbeError(f"rows have left the batch while {name} was captured; select with tokens= instead")
+        raise ProbeError(f"rows left the batch while {name} was captured; select tokens with tokens=...")
     begin, pieces, columns = parts[0].past, [parts[0].state], parts[0].state.shape[1]
     for part in parts[1:]:
         if part.rows is None and part.past - begin == columns:
@@ -263,7 +279,7 @@ def _joined(name: str, parts: list[_Part]) -> Tensor:
 
 
 def _pooled(states: Tensor, group: Int[Tensor, " token"], how: Pool) -> Tensor:
-    """One vector a group of neighbouring tokens; sums are formed in float32."""
+    """Pool neighbouring tokens of the same group to one vector; sums are taken in float32."""
     _, counts = group.unique_consecutive(return_counts=True)
     if how == "last" or not len(counts):
         return states[counts.cumsum(0) - 1]

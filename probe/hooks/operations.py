@@ -1,7 +1,6 @@
-"""What can be done to an activation: small objects that are called with the old state and give the new one.
+"""Operations for `edit`: small objects that map the old state at a site to a new state.
 
-Each acts on the last axis (``d_model`` at sites of the residual stream), at the tokens it selects. `edit` takes one
-or a list of them, which is carried out in order.
+Each acts on the last axis (``d_model`` at sites of the residual stream), at the tokens that it selects.
 """
 
 from collections.abc import Callable
@@ -19,13 +18,13 @@ from probe.hooks.selection import Selection, Tokens, brief
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Operation:
-    """What all operations share."""
+    """Base class of all operations."""
 
     tokens: Tokens | Selection | None = None
-    """Where it acts; None for every token."""
+    """The tokens it acts on; None for every token."""
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """The new state, in the shape of ``hidden``, which is left alone."""
+        """Return the new state, in the shape of ``hidden``; ``hidden`` itself is not changed."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -36,7 +35,7 @@ class Operation:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Operation):
-    """Add ``strength * vector``, broadcast to the state: activation addition (Turner et al., arXiv 2308.10248)."""
+    """Add ``strength * vector``, broadcast to the state (activation addition, Turner et al., arXiv 2308.10248)."""
 
     vector: Float[Tensor, "*axes"]
     strength: float | Tensor = 1.0
@@ -48,12 +47,12 @@ class Add(Operation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProjectOut(Operation):
-    """Remove what lies along one direction, or in the span of several.
+    """Remove the component along one direction, or in the span of several.
 
-    Directional ablation: Arditi et al., arXiv 2406.11717.
+    This is directional ablation (Arditi et al., arXiv 2406.11717).
 
     Raises:
-        ProbeError: if a direction is zero or depends on the others.
+        ProbeError: if the directions are zero or linearly dependent.
     """
 
     directions: Float[Tensor, " d_model"] | Float[Tensor, "n d_model"]
@@ -61,10 +60,10 @@ class ProjectOut(Operation):
     def __post_init__(self) -> None:
         basis = torch.atleast_2d(self.directions.detach().double().cpu())
         if torch.linalg.matrix_rank(basis) < len(basis):
-            raise ProbeError("the directions to project out are zero or depend on each other; give independent ones")
+            raise ProbeError("the directions to project out are zero or linearly dependent; give independent ones")
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        # In half precision the part left over by rounding would be a thousandth of the state, not a millionth.
+        # In half precision, rounding would leave about a thousandth of the component, in float32 a millionth.
         wide = hidden.float()
         basis = (self._orthonormal() if self.directions.requires_grad else self._basis).to(wide)
         return (wide - wide @ basis @ basis.T).to(hidden.dtype)
@@ -79,12 +78,12 @@ class ProjectOut(Operation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Clamp(Operation):
-    """Hold the coordinate along a direction between two values; the same value twice sets it.
+    """Clamp the coordinate along a direction between two values; equal values set it.
 
-    The direction is taken at unit length, so the values are in units of the activation.
+    The direction is normalised to unit length, so the values are in units of the activation.
 
     Raises:
-        ProbeError: if the direction is zero, or no value or a lower one above a higher one is given.
+        ProbeError: if the direction is zero, no bound is given, or ``low`` is above ``high``.
     """
 
     direction: Float[Tensor, " d_model"]
@@ -93,11 +92,11 @@ class Clamp(Operation):
 
     def __post_init__(self) -> None:
         if self.low is None and self.high is None:
-            raise ProbeError("clamp between what? give low, high, or both")
+            raise ProbeError("Clamp needs a bound; give low, high, or both")
         if self.low is not None and self.high is not None and self.low > self.high:
-            raise ProbeError(f"clamp between {self.low} and {self.high}: low is above high")
+            raise ProbeError(f"Clamp got low={self.low} above high={self.high}; swap them")
         if not self.direction.norm() > 0:
-            raise ProbeError("the direction to clamp along is zero")
+            raise ProbeError("the direction to clamp along is zero; give another")
 
     def __call__(self, hidden: Tensor) -> Tensor:
         wide = hidden.float()
@@ -108,7 +107,7 @@ class Clamp(Operation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scale(Operation):
-    """Multiply the state, or only what lies along a direction.
+    """Multiply the state, or only its component along a direction.
 
     Raises:
         ProbeError: if the direction is zero.
@@ -119,7 +118,7 @@ class Scale(Operation):
 
     def __post_init__(self) -> None:
         if self.direction is not None and not self.direction.norm() > 0:
-            raise ProbeError("the direction to scale along is zero")
+            raise ProbeError("the direction to scale along is zero; give another")
 
     def __call__(self, hidden: Tensor) -> Tensor:
         if self.direction is None:
@@ -131,7 +130,7 @@ class Scale(Operation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Swap(Operation):
-    """Put another state in its place, broadcast to its shape: activation patching, or a mean ablation."""
+    """Replace the state by another one, broadcast to its shape: activation patching, or mean ablation."""
 
     state: Float[Tensor, "*axes"]
 
@@ -141,20 +140,20 @@ class Swap(Operation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Apply(Operation):
-    """A function of your own, from the old state to the new one."""
+    """Apply your own function from the old state to the new one."""
 
     function: Callable[[Tensor], Tensor]
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """The new state.
+        """Return the new state.
 
         Raises:
-            ProbeError: if the function gives no tensor, or changes the one it was handed.
+            ProbeError: if the function returns no tensor, or changes its argument in place.
         """
         before = None if hidden.is_inference() else hidden._version
         new = self.function(hidden)
         if not isinstance(new, Tensor):
-            raise ProbeError(f"the function of an edit gave {type(new).__name__}; it must return the new tensor")
+            raise ProbeError(f"the function of an edit returned {type(new).__name__}; it must return the new tensor")
         if before is not None and hidden._version != before:
             raise ProbeError("the function of an edit works in place; start it with hidden = hidden.clone()")
         return new.to(hidden.dtype)

@@ -1,8 +1,7 @@
-"""Where in the text each forward pass is: which columns are tokens, at which position, of the prompt or generated.
+"""Locate each forward pass in its text: which columns are tokens, at which positions, of the prompt or generated.
 
-One pass may be a whole text, a prompt, a chunk of a prompt, or one more token of every row on top of a key/value cache;
-padded on either side. All of them are told here in the same terms, so that what reads and writes activations need not
-care how the model is run.
+A pass may be a whole text, a prompt, a chunk of a prompt, or one more token of every row on a key/value cache, padded
+on either side. All are described in the same terms, so that captures and edits do not depend on how the model is run.
 """
 
 import inspect
@@ -24,18 +23,18 @@ from probe.models import OPEN_BLOCK, Site
 
 @dataclass(frozen=True)
 class Pass:
-    """Where one forward pass is.
+    """One forward pass, located in the text.
 
     Attributes:
-        ids: the tokens it runs; None if it was given embeddings.
+        ids: the tokens it runs; None if the model was called with embeddings.
         real: False at padding, and in rows that have ended.
-        position: of each token in its row's text, counted from 0 without padding. Meaningless at padding.
-        prompt: how many tokens each row's prompt has; None if that cannot be known.
-        generated: which tokens follow the prompt; None if that cannot be known.
-        rows: which row of the batch, as it began, each row is (rows that have ended may be gone).
-        begun: how many rows the batch began with.
-        past: how many columns were run before.
-        prompt_width: how many columns are the prompt.
+        position: the position of each token in its row, counted from 0 without padding; meaningless at padding.
+        prompt: the number of prompt tokens of each row; None if unknown.
+        generated: True for tokens after the prompt; None if unknown.
+        rows: the index of each row in the batch as it began (rows that have ended may be gone).
+        begun: the number of rows the batch began with.
+        past: the number of columns that ran before.
+        prompt_width: the number of columns of the prompt; None if unknown.
     """
 
     ids: Int[Tensor, "batch width"] | None
@@ -50,62 +49,62 @@ class Pass:
 
     @property
     def width(self) -> int:
-        """How many columns it runs."""
+        """The number of columns it runs."""
         return self.real.shape[1]
 
     @property
     def step(self) -> Int[Tensor, "batch width"]:
-        """How many generated tokens come before each; negative in the prompt, −1 at its last token.
+        """The number of generated tokens before each token; negative in the prompt, −1 at its last token.
 
         Raises:
-            ProbeError: if it cannot be known where the prompt ends.
+            ProbeError: if the end of the prompt is unknown.
         """
         return self.position - self._known(self.prompt)[:, None]
 
     @property
     def after_prompt(self) -> Bool[Tensor, "batch width"]:
-        """Which tokens follow the prompt.
+        """True for tokens after the prompt.
 
         Raises:
-            ProbeError: if it cannot be known where the prompt ends.
+            ProbeError: if the end of the prompt is unknown.
         """
         return self._known(self.generated)
 
     def _known(self, what: Tensor | None) -> Tensor:
         if what is None:
             raise ProbeError(
-                f"the cache holds {self.past} columns that ran before, and where the prompt ends is not known; "
-                "say how many columns are the prompt: prompt_width=..."
+                f"the cache already holds {self.past} columns, so the end of the prompt is unknown; "
+                "give the number of columns of the prompt: prompt_width=..."
             )
         return what
 
 
 @runtime_checkable
 class Listener(Protocol):
-    """An open block that reads or writes a model."""
+    """An open capture or edit."""
 
     selects: bool
-    """Whether it needs to know which columns are tokens."""
+    """Whether it depends on which columns are tokens."""
     reads: bool
-    """Whether it keeps what passes by."""
+    """Whether it records states."""
     may_stop: bool
-    """Whether it is content if nothing runs above what it has seen."""
+    """Whether the pass may end once it has seen all its sites."""
 
     def begin(self, past: int) -> None:
-        """A pass begins, on ``past`` columns that ran before."""
+        """Called when a pass begins, after ``past`` columns that ran before."""
         ...
 
     def waits(self) -> bool:
-        """Whether a site of its own has not been reached in this pass."""
+        """Whether one of its sites has not been reached in this pass."""
         ...
 
 
 class Enough(Exception):
-    """Every open block has what it wants; nothing above needs to run."""
+    """Raised to end a pass when no open block needs anything above."""
 
 
 class Stopped:
-    """What a call gives that was ended early: anything asked of it says so."""
+    """The output of a pass that ended early; any use of it raises an error that says so."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -120,7 +119,7 @@ class Stopped:
 
 
 class Passes:
-    """Follows the forward passes of one model while blocks are open that read or write it."""
+    """Follows the forward passes of one model while captures or edits are open."""
 
     def __init__(self, hf: PreTrainedModel) -> None:
         self.hf = hf
@@ -136,31 +135,33 @@ class Passes:
         self._seen: dict[int | None, Pass] = {}
 
     def now(self, prompt_width: int | None = None) -> Pass:
-        """The pass under way.
+        """The current pass.
 
         Args:
-            prompt_width: how many columns are the prompt. Unless given, what ``generate`` is handed or, in other calls,
-                the first pass on an empty cache.
+            prompt_width: the number of columns of the prompt. None: the input of ``generate`` or, in other calls, the
+                first pass on an empty cache.
 
         Raises:
-            ProbeError: if there is none, or it cannot be known which of its columns are tokens.
+            ProbeError: if no pass is running, or its tokens cannot be distinguished from padding.
         """
         if self._call is None:
-            raise ProbeError("tokens are told apart in a call of the model or its trunk; call one of them in the block")
+            raise ProbeError(
+                "tokens can be selected only while the model or its trunk runs; call one of them in the block"
+            )
         if prompt_width not in self._seen:
             self._seen[prompt_width] = self._locate(prompt_width)
         return self._seen[prompt_width]
 
     @property
     def some_rows(self) -> Int[Tensor, " some"] | None:
-        """The rows that the pass under way runs, as the batch began, if it runs some only."""
+        """The rows that the current pass runs, numbered as the batch began, if it runs only some; otherwise None."""
         cache = None if self._call is None else self._call[0].get("past_key_values")
         if isinstance(cache, RowCache) and cache.rows is not None:
             return cache.origin[cache.rows]
         return None
 
     def reached(self) -> None:
-        """A listener has seen a site.
+        """Note that a listener has seen a site.
 
         Raises:
             Enough: if nothing above needs to run.
@@ -171,7 +172,11 @@ class Passes:
 
     @contextmanager
     def open(self, listener: Listener) -> Iterator["Passes"]:
-        """Tell a listener of the passes inside the block."""
+        """Inform a listener of the passes inside the block.
+
+        Args:
+            listener: the open capture or edit.
+        """
         if not self.listeners:
             self._undo = self._attach()
             setattr(self.hf, _ATTRIBUTE, self)
@@ -197,7 +202,7 @@ class Passes:
         return undo
 
     def _ending(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """Let the call that was made from outside, of the model or of its trunk, end when there is enough."""
+        """Wrap a forward method so that the outermost call, of the model or of its trunk, ends on `Enough`."""
         signature = inspect.signature(forward)
 
         @wraps(forward)
@@ -218,7 +223,7 @@ class Passes:
         return run
 
     def _following(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        """Learn from a call of ``generate`` where the prompt ends and which tokens end a row."""
+        """Wrap ``generate`` to learn where the prompt ends and which tokens end a row."""
 
         @wraps(generate)
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -230,7 +235,7 @@ class Passes:
             if any(each.selects or each.reads for each in self.listeners):
                 for name, least in (("num_beams", 1), ("assistant_model", None), ("prompt_lookup_num_tokens", None)):
                     if setting(name) not in (None, least):
-                        raise ProbeError(f"generate with {name} runs tokens that it takes back; leave {name} out")
+                        raise ProbeError(f"generate with {name} runs tokens and discards them later; leave {name} out")
             given = [args[0] if args else None, *(kwargs.get(k) for k in ("inputs", "input_ids", "inputs_embeds"))]
             prompt = next((each for each in given if isinstance(each, Tensor)), None)
             self._handed = None if prompt is None else (prompt.shape[1], kwargs.get("attention_mask"))
@@ -250,7 +255,7 @@ class Passes:
         ids = kwargs.get("input_ids")
         states = kwargs.get("inputs_embeds") if ids is None else ids
         if states is None or (self._generating and kwargs.get("cache_params") is not None):
-            raise ProbeError(f"the passes of {type(self.hf).__name__} cannot be followed: it keeps no key/value cache")
+            raise ProbeError(f"the passes of {type(self.hf).__name__} cannot be followed: it has no key/value cache")
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
         if past == 0:
@@ -262,7 +267,7 @@ class Passes:
             listener.begin(past)
 
     def _note_ends(self, ids: Tensor, past: int, stops: Tensor) -> None:
-        """A row is run along after its last token; what it is fed from then on, that token included, is no text."""
+        """Mark rows that have ended; ``generate`` keeps running them, but what they are fed is no text."""
         if not any(each.selects for each in self.listeners):
             return
         if self._ended is None:
@@ -292,22 +297,22 @@ class Passes:
         return Pass(kwargs.get("input_ids"), real, position, prompt, generated, rows, begun, past, prompt_width)
 
     def _columns(self, mask: Any, batch: int, columns: int, device: torch.device) -> Bool[Tensor, "batch columns"]:
-        """Which columns are tokens, as far as they have been run."""
+        """True for columns that are tokens, among those that have been run."""
         if not (isinstance(mask, Tensor) and mask.ndim == 2) and self._handed is not None:
             handed = self._handed[1]
-            if handed is not None:  # generate has made of it what its cache wants
+            if handed is not None:  # generate has converted the mask for its cache
                 mask = handed.repeat_interleave(batch // len(handed), 0).to(device)
             elif mask is not None:
-                raise ProbeError("give generate an attention_mask: with this cache, padding cannot be told without it")
+                raise ProbeError("padding is unknown with this cache; give generate an attention_mask")
         if mask is None:
             return torch.ones(batch, columns, dtype=torch.bool, device=device)
         if not (isinstance(mask, Tensor) and mask.ndim == 2):
-            raise ProbeError("tokens cannot be told from padding by this mask; give an attention_mask [batch, pos]")
+            raise ProbeError("this mask does not distinguish tokens from padding; give an attention_mask [batch, pos]")
         seen = mask[:, :columns].bool()
         return nn.functional.pad(seen, (0, columns - seen.shape[1]), value=True)
 
     def _prompt_lengths(self, seen: Bool[Tensor, "batch columns"], prompt_width: int) -> Int[Tensor, " batch"]:
-        """Tokens of each prompt, of which this pass may have reached a part only."""
+        """The number of tokens of each prompt, of which this pass may have reached only a part."""
         ahead = prompt_width - seen.shape[1]
         if ahead <= 0:
             return seen[:, :prompt_width].sum(1)
@@ -322,20 +327,33 @@ _ATTRIBUTE = "_probe_passes"
 
 
 def passes_of(hf: PreTrainedModel) -> Passes:
-    """The `Passes` of this model, shared by all open blocks; new if none is open."""
+    """The `Passes` of a model, shared by all open blocks; new if none is open.
+
+    Args:
+        hf: the model.
+    """
     return getattr(hf, _ATTRIBUTE, None) or Passes(hf)
 
 
 def followed(hf: PreTrainedModel) -> bool:
-    """Whether an open block reads this model, or tells its tokens apart."""
+    """Whether an open capture or edit of a model records states or depends on its tokens.
+
+    Args:
+        hf: the model.
+    """
     return any(each.selects or each.reads for each in passes_of(hf).listeners)
 
 
 def check_reached(sites: Iterable[Site], reached: Container[Site], block: str) -> None:
-    """Refuse sites that no pass in a block has reached.
+    """Check that every site of a block was reached.
+
+    Args:
+        sites: the sites of the block.
+        reached: those that were reached.
+        block: ``capture`` or ``edit``, for the message.
 
     Raises:
-        ProbeError: naming them.
+        ProbeError: naming the sites that were not reached.
     """
     missing = [str(site) for site in sites if site not in reached]
     if missing:
@@ -348,11 +366,7 @@ def check_reached(sites: Iterable[Site], reached: Container[Site], block: str) -
 def _replace(
     module: nn.Module, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[[], None]:
-    """Exchange a method of one module.
-
-    Returns:
-        What takes it back exactly.
-    """
+    """Replace a method of one module; returns a function that restores it exactly."""
     own = module.__dict__.get(name)
     setattr(module, name, by(getattr(module, name)))
 

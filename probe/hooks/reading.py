@@ -1,4 +1,4 @@
-"""Reading activations: forward hooks that hand out the tensors of named sites, and stop once they have them."""
+"""Reading activations: `capture` records the tensors of named sites during forward passes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,50 +25,56 @@ def capture(
     grad: bool = False,
     prompt_width: int | None = None,
 ) -> Iterator[Captured]:
-    """Read sites of a model during the forward passes inside the block.
+    """Record sites of a model during the forward passes inside the block.
 
-    >>> with torch.no_grad(), capture(model, ["resid_post.2"]) as acts:  # doctest: +SKIP
-    ...     model.hf(input_ids, attention_mask=mask)
-    >>> acts["resid_post.2"]  # [batch, pos, d_model]  # doctest: +SKIP
-    >>> last = Tokens(positions=-1)
-    >>> with capture(model, ["resid_post.2", "z.1"], tokens=last) as acts:  # doctest: +SKIP
-    ...     model.hf.generate(**batch)
-    >>> acts["z.1"]  # [row, n_heads, d_head]  # doctest: +SKIP
+    Example::
 
-    A pass that goes on with a text (on a key/value cache) is added to what was captured of it, one that begins a text
-    replaces what was there. The tensors are the model's own, not copies. A capture opened inside an `edit` sees the
-    edited state. One thread at a time may run a model that is being read.
+        import torch, probe
+
+        model = probe.load_pair("tiny-rl").base
+        ids = torch.tensor([model.prompt_ids("Tom has 2 cards. He finds 3 more. How many?")])
+        with torch.no_grad(), probe.capture(model, ["resid_post.2", "z.1"], tokens=probe.Tokens(positions=-1)) as acts:
+            model.hf(ids)
+        acts["resid_post.2"]  # [token, d_model]: the last token of the prompt
+        acts["z.1"]  # [token, n_heads, d_head]
+
+    A pass on a filled key/value cache is appended to the text before it; a pass that begins a text replaces what was
+    captured. The tensors are the model's own, not copies. A capture opened inside an `edit` sees the edited state. Only
+    one thread at a time may run a model inside the block.
 
     Args:
-        model: The model to read.
-        sites: Which sites, as ``"resid_post.2"``, `Site`, or a module's path (``"model.layers.2.mlp.act_fn"``).
-        tokens: Which tokens; the captured are then ``[token, ...]``, row by row, and `Captured.rows` and
-            `Captured.positions` say which they are. Without, whole tensors, padding and all.
-        pool: One vector a row, or a span where ``tokens`` names spans: their ``mean``, ``sum``, ``max`` or ``last``.
-        stop: Run nothing above the deepest site, unless another open block wants it. The call to the model
-            (``model.hf`` or its trunk) then gives nothing to use. Calls on a key/value cache or with
-            ``use_cache=True``, and so ``generate``, are run whole.
-        grad: Keep the autograd graph, and let `Captured.grad` give the gradient at the sites after ``backward()``.
-        prompt_width: How many columns the prompt has, if it is run in several passes of your own.
+        model: the model to read.
+        sites: site names such as ``"resid_post.2"``, `Site` objects, or module paths (``"model.layers.2.mlp.act_fn"``).
+        tokens: which tokens to keep, as ``[token, ...]`` row by row; `Captured.rows` and `Captured.positions` identify
+            them. None: whole tensors, padding included.
+        pool: pool the tokens of each row (of each span, if ``tokens`` names spans) to one vector: ``mean``, ``sum``,
+            ``max`` or ``last``.
+        stop: run nothing above the deepest site, unless another open block needs it. The model's output is then
+            unusable. Calls with a key/value cache or ``use_cache=True``, such as ``generate``, always run in full.
+        grad: keep the autograd graph, so that `Captured.grad` gives the gradients after ``backward()``.
+        prompt_width: the number of columns of the prompt, if you run the prompt in several passes yourself.
+
+    Returns:
+        A context manager that gives a `Captured`.
 
     Raises:
-        ProbeError: if the model lacks a site; at the end of the block, if one was not reached or a clause of ``tokens``
-            selected nothing.
+        ProbeError: if the model lacks a site; at the end of the block, if a site was never reached or a clause of
+            ``tokens`` selected nothing.
     """
     hf = as_hf(model)
     asked = as_sites(sites)
     if not asked:
-        raise ProbeError("there is nothing to capture; give at least one site")
+        raise ProbeError("nothing to capture; give at least one site")
     for site in asked:
         place(hf, site)
         if not site.by_token and (tokens is not None or pool is not None):
-            raise ProbeError(f"{site} has a state for each pair of tokens: capture it whole, without tokens and pool")
+            raise ProbeError(f"{site} has one value for each pair of tokens; capture it whole, without tokens and pool")
     reader = _Reader(hf, asked, None if tokens is None else Selector(tokens), pool, stop, grad, prompt_width)
     with ExitStack() as hooks:
         for site in asked:
             hooks.callback(attach(hf, site, reader.at(site)))
         hooks.enter_context(reader.passes.open(reader))
-        with suppress(Enough):  # a wrapper of the model was called, and the block ends with its pass
+        with suppress(Enough):  # raised through a wrapper of the model; the block ends with its pass
             yield reader.acts
     reader.close()
 
@@ -104,7 +110,7 @@ class _Reader:
         return bool(self._pending)
 
     def at(self, site: Site) -> Callable[[Tensor], Tensor | None]:
-        """What is called with the state at a site."""
+        """Make the hook of a site."""
 
         def read(hidden: Tensor) -> Tensor | None:
             now = None if self._selector is None else self.passes.now(self._prompt_width)
@@ -112,16 +118,16 @@ class _Reader:
             self._reached.add(site)
             self._pending.discard(site)
             self.passes.reached()
-            # What was read may be a view beside the graph; handed back, it is what the model goes on with.
+            # What was read may be a view outside the graph; returning it makes the model continue with it.
             return hidden if self._grad else None
 
         return read
 
     def close(self) -> None:
-        """Refuse what was never reached or selected.
+        """Check the capture at the end of its block.
 
         Raises:
-            ProbeError: naming it.
+            ProbeError: if a site was never reached or a clause selected nothing.
         """
         check_reached(self._sites, self._reached, "capture")
         if self._selector is not None:
@@ -130,6 +136,10 @@ class _Reader:
 
 
 def as_sites(sites: str | Site | Iterable[str | Site]) -> tuple[Site, ...]:
-    """One site or several, as text or not, each once."""
+    """Parse one site or several, each once and in order.
+
+    Args:
+        sites: names or `Site` objects.
+    """
     several = [sites] if isinstance(sites, str | Site) else sites
     return tuple(dict.fromkeys(Site.parse(site) for site in several))

@@ -1,4 +1,4 @@
-"""A key/value cache whose rows can be run apart, can leave, and can make place for others."""
+"""A key/value cache whose rows can be run separately, removed and replaced."""
 
 import torch
 from jaxtyping import Bool
@@ -7,31 +7,31 @@ from transformers import Cache
 
 
 class RowCache(Cache):
-    """Keys and values of all rows; a pass writes one stretch of columns, for all rows or some.
+    """Keys and values of all rows; a pass writes a range of columns, for all rows or some.
 
     All rows end in the same column, wherever they begin, so that one more token is one more column for every row.
 
     Args:
-        valid: which columns hold tokens, up to the capacity; False at padding.
+        valid: False at padding; one column for each place in the cache.
     """
 
     def __init__(self, valid: Bool[Tensor, "rows capacity"]) -> None:
         super().__init__(layers=[])
         self.valid = valid
         self.origin = torch.arange(len(valid), device=valid.device)
-        """Which row, in the order in which they came, each row is."""
+        """The number of each row, in order of arrival."""
         self.begun = len(valid)
-        """How many rows have come."""
+        """The number of rows that have arrived."""
         self.first = 0
-        """The first column that a row under way has a token in; what lies before is not looked at."""
+        """The first column that holds a token of an active row; earlier columns are ignored."""
         self.column = 0
-        """Where the next pass writes."""
+        """The column where the next pass writes."""
         self.rows: Tensor | None = None
-        """The rows the next pass runs; None for all. A row may be named several times if nothing is kept."""
+        """The rows that the next pass runs; None for all. A row may be repeated if nothing is kept."""
         self.apart = False
-        """Whether the next pass begins its rows: it sees nothing but itself."""
+        """Whether the next pass begins its rows, so that it attends only to itself."""
         self.kept = True
-        """Whether what the next pass writes stays."""
+        """Whether the keys and values of the next pass are kept."""
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
@@ -62,19 +62,19 @@ class RowCache(Cache):
         return self.column
 
     def keep(self, rows: Tensor) -> None:
-        """Only these rows, in this order; a row may be named several times."""
+        """Keep only these rows, in this order; a row may be repeated."""
         self.valid, self.origin = self.valid[rows], self.origin[rows]
         for states in (self.keys, self.values):
             for layer in states:
                 states[layer] = states[layer][rows]
 
     def move(self, start: int, capacity: int) -> None:
-        """Put the columns from :attr:`first` on at ``start``, in a cache of another capacity."""
+        """Move the columns from :attr:`first` on to ``start``, in a cache of another capacity."""
         end = start + self.column - self.first
         valid = self.valid.new_ones(len(self.valid), capacity)
         valid[:, :start] = False
         valid[:, start:end] = self.valid[:, self.first : self.column]
-        valid[:, end:] = self.valid[:, self.column - 1 : self.column]  # a row that has ended has no tokens to come
+        valid[:, end:] = self.valid[:, self.column - 1 : self.column]  # a row that has ended gets no further tokens
         for states in (self.keys, self.values):
             for layer, old in states.items():
                 states[layer] = old.new_zeros(*old.shape[:2], capacity, old.shape[-1])

@@ -1,8 +1,8 @@
-"""A batch of sequences under way in one model: left padded, with a key/value cache that is written in place.
+"""A batch that one model decodes: left padded, with a key/value cache that is written in place.
 
-Both models of a pair decode through this, steered or not, and so do plain rollouts: a step runs the new column once,
-hands out the residual stream where it was asked to read, and can be run again above a site with a shift for some rows.
-Rows that end leave, and others can take their places.
+Plain rollouts and hybrids, steered or not, decode through this. A step runs the new column once, returns the residual
+stream at the layers read, and can be run again above a site with a shift for some rows. Rows that end can be removed
+and replaced.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +21,27 @@ from probe.models import Model, Site
 
 @dataclass(frozen=True)
 class Step:
-    """What one pass gives for the newest column: ``logits`` and, per layer read, the residual stream ``resid_post``."""
+    """The output of one pass at the newest column: ``logits`` and, for each layer read, ``resid_post``."""
 
     logits: Float[Tensor, "rows vocab"]
     resid: dict[int, Float[Tensor, "rows d_model"]]
 
     def __getitem__(self, rows: Int[Tensor, " some"]) -> "Step":
-        """The same for some of the rows."""
+        """The step of some rows."""
         return Step(self.logits[rows], {layer: state[rows] for layer, state in self.resid.items()})
 
     def __add__(self, other: "Step") -> "Step":
-        """These rows, and after them the other's."""
+        """The rows of this step, followed by those of another."""
         resid = {layer: torch.cat([state, other.resid[layer]]) for layer, state in self.resid.items()}
         return Step(torch.cat([self.logits, other.logits]), resid)
 
     def on(self, device: torch.device, vocab: int) -> "Step":
-        """The same on a device, with the first ``vocab`` logits."""
+        """Move the step to a device.
+
+        Args:
+            device: where to.
+            vocab: keep the first logits, this many.
+        """
         resid = {layer: state.to(device) for layer, state in self.resid.items()}
         return Step(self.logits[:, :vocab].to(device), resid)
 
@@ -45,12 +50,12 @@ class Runner:
     """Decodes rows token by token.
 
     Args:
-        model: the model that runs.
-        prompts: token ids, one list a row; at least one token each.
-        max_new_tokens: how many columns may follow each prompt.
-        read: 0-based layers whose ``resid_post`` each step hands out.
-        steer: the layer above which :meth:`rerun` works; read as well.
-        remember: keep the residual stream at ``steer`` of every column, so that more than the newest can be run again.
+        model: the model to run.
+        prompts: token ids, one non-empty list for each row.
+        max_new_tokens: the most columns after each prompt.
+        read: 0-based layers whose ``resid_post`` each step returns.
+        steer: the layer above which :meth:`rerun` runs; it is read too.
+        remember: keep the residual stream at ``steer`` of every column, for :meth:`rerun_window`.
     """
 
     def __init__(
@@ -73,9 +78,9 @@ class Runner:
         self.cache = RowCache(torch.nn.functional.pad(real, (0, max_new_tokens), value=True))
         self.positions = self._counted()
         self.past: list[Tensor] | None = [] if remember else None
-        """The residual stream of the columns from ``first`` on, in pieces."""
+        """The residual stream from column ``cache.first`` on, in pieces."""
         self.slots = torch.arange(len(prompts), device=model.device)
-        """Where each row that is still under way lies in the cache."""
+        """The row of the cache that holds each active row."""
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
         width = max(len(prompt) for prompt in prompts)
@@ -96,27 +101,37 @@ class Runner:
 
     @torch.no_grad()
     def step(self, tokens: Int[Tensor, " rows"]) -> Step:
-        """Run one more token in every row."""
+        """Run one more token in every row.
+
+        Args:
+            tokens: the token of each row.
+        """
         ids = torch.full((len(self.positions), 1), self.model.pad_id, device=self.model.device)
         ids[self.slots, 0] = tokens
         return self._run(ids)[self.slots]
 
     @property
     def may_admit(self) -> bool:
-        """Whether rows can be taken in now: not while an open block counts the tokens of those that are there."""
+        """Whether rows can be added now; they cannot while an open capture or edit depends on tokens."""
         return not followed(self.model.hf)
 
     @torch.no_grad()
     def admit(self, prompts: Sequence[Sequence[int]]) -> Step:
-        """Take in new rows, at the places of rows that have left, behind those under way; run their prompts.
+        """Add rows in the slots of rows that have ended, and run their prompts.
+
+        Args:
+            prompts: token ids, one non-empty list for each new row.
+
+        Returns:
+            The step of the new rows, which come after the active ones.
 
         Raises:
-            RuntimeError: if there are not so many places, or an open block that tells tokens apart looks on.
+            RuntimeError: if there are too few free slots, or an open capture or edit depends on tokens.
         """
         cache, taken = self.cache, set(self.slots.tolist())
         places = [place for place in range(len(self.positions)) if place not in taken][: len(prompts)]
         if len(places) < len(prompts) or not self.may_admit:
-            raise RuntimeError(f"{len(prompts)} rows cannot be taken in: {len(places)} places, or a block looks on")
+            raise RuntimeError(f"{len(prompts)} rows cannot be added: {len(places)} slots are free, or a block is open")
         ids, real = self._padded(prompts)
         width, rows = ids.shape[1], torch.tensor(places, device=self.model.device)
         self._trim()
@@ -172,7 +187,7 @@ class Runner:
         return Step(out.logits[:, -1].float(), resid)
 
     def _note(self, hidden: Tensor, start: int) -> None:
-        """Remember the residual stream of the columns that were run, in the layout of the cache."""
+        """Keep the residual stream of the columns that were run, in the layout of the cache."""
         assert self.past is not None
         if self.cache.rows is None:
             self.past.append(hidden)
@@ -196,13 +211,13 @@ class Runner:
         *,
         persistent: bool = True,
     ) -> Float[Tensor, "some vocab"]:
-        """Run the newest column of some rows again, from ``hidden`` at ``resid_post.steer`` upwards.
+        """Run the newest column of some rows again above ``resid_post.steer``.
 
         Args:
             hidden: the shifted residual stream of these rows.
-            rows: which rows; if the shift is not persistent, a row may be named several times.
-            persistent: leave the shifted keys and values in the cache, as a full forward pass with the same shift would
-                have them; otherwise only the logits feel the shift.
+            rows: the rows; unless the shift is persistent, a row may be repeated.
+            persistent: keep the shifted keys and values in the cache, as a full pass with the same shift would;
+                otherwise the shift changes only the logits returned.
         """
         return self._again(hidden[:, None], self.slots[rows], persistent)
 
@@ -210,12 +225,12 @@ class Runner:
     def rerun_window(
         self, shift: Float[Tensor, "some d_model"], rows: Int[Tensor, " some"], window: int | None
     ) -> Float[Tensor, "some vocab"]:
-        """Run the last columns of some rows again with one shift added to each of them; only the logits feel it.
+        """Run the last columns of some rows again with one shift added to each; the cache is not changed.
 
         Args:
-            shift: what is added, at ``resid_post.steer``.
-            rows: which rows; a row may be named several times.
-            window: how many of a row's last tokens are shifted; None for all of them, the prompt too.
+            shift: the vector added at ``resid_post.steer``, one for each of ``rows``.
+            rows: the rows; a row may be repeated.
+            window: the number of last columns that are shifted; None for all, the prompt included.
         """
         slots, cache = self.slots[rows], self.cache
         width = cache.column - cache.first if window is None else min(window, cache.column - cache.first)
@@ -242,19 +257,24 @@ class Runner:
         return logits[:, -1].float()
 
     def repeat(self, times: int) -> None:
-        """Go on with ``times`` copies of every row, next to each other: several samples of one prompt."""
+        """Repeat every row, copies next to each other, to sample a prompt several times.
+
+        Args:
+            times: the number of copies of each row.
+        """
         self.slots = self.slots.repeat_interleave(times)
         self._pack()
         self.cache.origin = torch.arange(len(self.slots), device=self.slots.device)
         self.cache.begun = len(self.slots)
 
     def keep(self, rows: Int[Tensor, " kept"], *, hold: bool = False) -> None:
-        """Go on with these rows only, in this order.
+        """Keep only some rows, in this order.
 
-        The others are dropped from memory when a quarter of the batch has ended, so that the cache is seldom copied.
+        The others are dropped from memory once a quarter of the batch has ended, so that the cache is seldom copied.
 
         Args:
-            hold: keep the places of the others for :meth:`admit`.
+            rows: the rows to keep.
+            hold: keep the slots of the others for :meth:`admit`.
         """
         self.slots = self.slots[rows]
         if not hold and len(self.slots) <= 0.75 * len(self.positions):
@@ -273,7 +293,7 @@ class Runner:
         self._trim()
 
     def _trim(self) -> None:
-        """Look no more at columns in which no row under way has a token."""
+        """Ignore leading columns in which no active row has a token."""
         cache = self.cache
         if not len(self.slots):
             return

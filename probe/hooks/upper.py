@@ -1,8 +1,8 @@
-"""The layers above a site as a model of their own, sharing every parameter with the whole.
+"""The layers above a site as a model of their own that shares every parameter with the whole.
 
-A shift added to ``resid_post.i`` changes nothing at or below block ``i``. So one forward pass of the whole model gives
-the residual stream at the site, and whatever is tried there afterwards (a steered decoding step, a training step of
-the vectors) runs only the blocks above it, through the model's own code.
+A shift added to ``resid_post.i`` changes nothing at or below block ``i``. So one pass of the whole model gives the
+residual stream at the site, and every later trial there (a steered decoding step, a training step of the vectors) runs
+only the blocks above it, through the model's own code.
 """
 
 import copy
@@ -16,7 +16,7 @@ from probe.models import Model
 
 
 class _Enter(nn.Module):
-    """Stands for the first block above the site; starts from the given state, whatever the trunk made of its inputs."""
+    """Replaces the first block above the site; starts from the given state and ignores its input."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class _Enter(nn.Module):
 
 
 def _view(module: nn.Module) -> nn.Module:
-    """A shallow copy whose children can be exchanged without touching the original's."""
+    """Make a shallow copy whose children can be replaced without changing the original."""
     view = copy.copy(module)
     view._modules = dict(module._modules)
-    view.__dict__.pop("forward", None)  # while a capture is open, that of the original
+    view.__dict__.pop("forward", None)  # an open capture has put it there
     return view
 
 
@@ -41,6 +41,9 @@ class UpperLayers:
     Args:
         model: any decoder whose blocks are a ``ModuleList`` of its trunk.
         layer: 0-based; the view starts from ``resid_post.layer``. Must not be the last block.
+
+    Raises:
+        ValueError: if there is no block above the layer.
     """
 
     def __init__(self, model: Model, layer: int) -> None:
@@ -69,7 +72,15 @@ class UpperLayers:
         cache: object | None = None,
         logits_to_keep: int = 0,
     ) -> Float[Tensor, "rows kept vocab"]:
-        """Logits from the residual stream at the site; ``logits_to_keep`` as in transformers (0: all positions)."""
+        """Compute logits from the residual stream at the site.
+
+        Args:
+            hidden: the residual stream at ``resid_post.layer``.
+            attention_mask: as from :func:`causal_masks`.
+            position_ids: the position of each token.
+            cache: a key/value cache; None for whole texts.
+            logits_to_keep: return only the last logits, this many; 0 for all positions.
+        """
         self._enter.hidden = hidden
         out = self._head(
             inputs_embeds=hidden,
@@ -84,7 +95,12 @@ class UpperLayers:
 
 
 def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -> Tensor | dict[str, Tensor]:
-    """Additive attention masks for the last ``queries`` of ``keys`` columns, padding and sliding windows included.
+    """Make causal additive attention masks for the last columns of a batch, with padding and sliding windows.
+
+    Args:
+        model: the model that will use them.
+        valid: False at padding.
+        queries: the number of last columns that are run.
 
     Returns:
         ``[rows, 1, queries, keys]``, or one such tensor per layer type for models that mix full and sliding attention.
@@ -100,11 +116,15 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
 def additive_masks(
     model: Model, seen: Bool[Tensor, "rows queries keys"], distance: Int[Tensor, "rows queries keys"]
 ) -> Tensor | dict[str, Tensor]:
-    """Turn who sees whom into what the model's attention takes.
+    """Turn boolean attention masks into the additive masks that the model's attention takes.
 
     Args:
-        seen: which keys each query may look at; never none.
-        distance: how many positions back each key lies, for sliding windows.
+        model: the model that will use them.
+        seen: the keys that each query attends to; at least one for each query.
+        distance: the number of positions from each key to the query, for sliding windows.
+
+    Returns:
+        As :func:`causal_masks`.
     """
     lowest = torch.finfo(model.dtype).min
 

@@ -1,4 +1,4 @@
-"""Writing activations: put sites of a model through operations, at the tokens selected, and take it back exactly."""
+"""Writing activations: `edit` changes named sites at selected tokens during forward passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +18,7 @@ from probe.hooks.selection import Selection, Selector, Tokens
 from probe.models import Model, Site, place
 
 Change = Tensor | Callable[[Tensor], Tensor]
-"""An `Operation`; or a tensor to add, broadcast to the state; or a function from the old state to the new one."""
+"""An `Operation`, a tensor to add (broadcast to the state), or a function from the old state to the new state."""
 
 
 @contextmanager
@@ -31,25 +31,33 @@ def edit(
 ) -> Iterator[None]:
     """Change sites of a model during the forward passes inside the block.
 
-    >>> with torch.no_grad(), edit(model, {"resid_post.2": Add(vector, 4.0, tokens=Tokens(phase="generation"))}):
-    ...     model.hf.generate(**batch)  # doctest: +SKIP
-    >>> with edit(model, {"resid_post.2": [ProjectOut(refusal), Add(vector)], "mlp_out.1": torch.zeros_like}):
-    ...     logits = model.hf(input_ids, attention_mask=mask).logits  # doctest: +SKIP
+    Example::
 
-    Every pass inside the block is changed: whole texts, chunks of a prompt, single tokens on a key/value cache; what is
-    changed stays changed in the cache. Several changes at one site are carried out in order; edits nest, and the outer
-    one acts first. A function sees the whole state of a pass, ``[batch, 1, d_model]`` while decoding, and must give
-    back a new tensor. On the way out every hook is removed, and the model is bit for bit what it was.
+        import torch, probe
+
+        model = probe.load_pair("tiny-rl").base
+        ids = torch.tensor([model.prompt_ids("Tom has 2 cards. He finds 3 more. How many?")])
+        steer = probe.Add(torch.randn(model.d_model), 4.0, tokens=probe.Tokens(phase="generation"))
+        with torch.no_grad(), probe.edit(model, {"resid_post.2": steer, "mlp_out.1": torch.zeros_like}):
+            model.hf.generate(ids, max_new_tokens=20)
+
+    Every pass inside the block is changed: whole texts, chunks of a prompt, and single tokens on a key/value cache,
+    where the change persists. Several changes at one site are applied in order. Edits nest; the outer one acts first. A
+    function sees the whole state of a pass (``[batch, 1, d_model]`` while decoding) and must return a new tensor. At
+    the end of the block every hook is removed, and the model is bit for bit what it was.
 
     Args:
-        model: The model to change.
-        changes: Site (``"resid_post.2"`` or `Site`) to a change, or to several.
-        tokens: Where the changes act that do not say so themselves; every token unless given.
-        prompt_width: How many columns the prompt has, if it is run in several passes of your own.
+        model: the model to change.
+        changes: maps each site (``"resid_post.2"`` or a `Site`) to one change or a list of changes.
+        tokens: where changes act that have no ``tokens`` of their own; None for every token.
+        prompt_width: the number of columns of the prompt, if you run the prompt in several passes yourself.
+
+    Returns:
+        A context manager.
 
     Raises:
-        ProbeError: if the model lacks a site or a change has the wrong shape; at the end of the block, if a change
-            never took place or a clause of its ``tokens`` selected nothing.
+        ProbeError: if the model lacks a site or a change has the wrong shape; at the end of the block, if a change was
+            never applied or a clause of its ``tokens`` selected nothing.
     """
     hf = as_hf(model)
     wanted: dict[Site, list[Operation]] = {}
@@ -57,10 +65,10 @@ def edit(
         site = Site.parse(name)
         place(hf, site)
         if site in wanted:
-            raise ProbeError(f"{site} is named twice among the changes; give it a list of them")
+            raise ProbeError(f"{site} appears twice among the changes; give it one list of changes")
         wanted[site] = _operations(site, change, tokens)
     if not wanted:
-        raise ProbeError("there is nothing to edit; give at least one site and its change")
+        raise ProbeError("nothing to edit; give at least one site with its change")
     writer = _Writer(hf, wanted, prompt_width)
     with ExitStack() as hooks:
         for site, operations in wanted.items():
@@ -88,17 +96,17 @@ class _Writer:
         self._pending: set[Site] = set()
         self._done: set[Site] = set()
 
-    def begin(self, past: int) -> None:  # noqa: ARG002 - where it begins is nothing to an edit
+    def begin(self, past: int) -> None:  # noqa: ARG002 - an edit does not depend on where a pass begins
         self._pending = set(self._sites)
 
     def waits(self) -> bool:
         return bool(self._pending)
 
     def hooks(self, site: Site, operation: Operation) -> list[tuple[Site, Act, bool]]:
-        """The hooks that carry out one change, each with whether it goes before those that are there.
+        """Make the hooks of one change, each with whether it precedes the existing hooks.
 
-        One hook at the site itself, but for ``resid_mid``: its place is the input of a norm or of the MLP, beside which
-        the residual stream runs on. So what was changed there is added to the stream again where the block ends.
+        There is one hook at the site itself, except for ``resid_mid``. That site is read at the input of a norm or of
+        the MLP, which the residual stream bypasses, so the change is also added to the stream at the end of the block.
         """
         selector = None if operation.tokens is None else Selector(operation.tokens)
         if selector is not None:
@@ -138,16 +146,16 @@ class _Writer:
         if selector is None or now is None:
             return new
         mask = selector.mask(now)
-        if not site.by_token:  # a pattern: its third axis is the tokens that look
+        if not site.by_token:  # a pattern: its third axis is the query tokens
             return torch.where(mask[:, None, :, None], new, hidden)
         mask = mask[:, columns_missing(site, hidden, now) :]
         return torch.where(mask.reshape(*mask.shape, *[1] * (hidden.ndim - 2)), new, hidden)
 
     def close(self) -> None:
-        """Refuse what never took place.
+        """Check the edit at the end of its block.
 
         Raises:
-            ProbeError: naming it.
+            ProbeError: if a change was never applied.
         """
         check_reached(self._sites, self._done, "edit")
         for selector in self._selectors:
@@ -158,7 +166,7 @@ class _Writer:
 def _operations(site: str | Site, change: Any, tokens: Tokens | Selection | None) -> list[Operation]:
     several: list[Any] = list(change) if isinstance(change, Sequence) else [change]
     if not several:
-        raise ProbeError(f"there is nothing to do at {site}; give a change")
+        raise ProbeError(f"the list of changes at {site} is empty; give at least one")
     made: list[Operation] = []
     for each in several:
         if isinstance(each, Operation):

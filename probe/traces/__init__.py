@@ -1,4 +1,4 @@
-"""Rollouts and their sentences."""
+"""Traces: rollouts of a model, their sentences, and how they are decoded and sampled."""
 
 from probe.traces.generate import (
     Emission as Emission,
@@ -15,5 +15,4 @@ from probe.traces.trace import (
     Traces as Traces,
     first_sentence as first_sentence,
     make_trace as make_trace,
-    sentences_of as sentences_of,
 )

@@ -1,4 +1,4 @@
-"""Rollouts: greedy decoding, kept on disk as it goes on so that a run that is killed loses little."""
+"""Greedy rollouts, saved as they finish so that an interrupted run loses little."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +17,23 @@ from probe.traces.trace import Traces, make_trace
 
 @dataclass(frozen=True)
 class Emission:
-    """The token ids a row emitted, without the end token; ``truncated`` if it was stopped by the limit instead."""
+    """The token ids that a row emitted, without the end token; ``truncated`` if the limit on tokens stopped it."""
 
     tokens: tuple[int, ...]
     truncated: bool
 
 
 def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Emission]:
-    """Greedy continuations of a batch of prompts, by cached steps; rows leave the batch when they end."""
+    """Decode greedy continuations of a batch of prompts with a key/value cache.
+
+    Args:
+        model: the model.
+        prompts: token ids, one non-empty list for each prompt.
+        max_new_tokens: the most tokens that are emitted for a prompt.
+
+    Returns:
+        One emission for each prompt, in order.
+    """
     done = dict(stream_greedy(model, prompts, max_new_tokens, max(1, len(prompts))))
     return [done[item] for item in range(len(prompts))]
 
@@ -32,7 +41,17 @@ def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens
 def stream_greedy(
     model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, slots: int
 ) -> Iterator[tuple[int, Emission]]:
-    """Greedy continuations of many prompts, ``slots`` at a time, each as soon as it is done, with its number."""
+    """Decode greedy continuations of any number of prompts.
+
+    Args:
+        model: the model.
+        prompts: token ids, one non-empty list for each prompt.
+        max_new_tokens: the most tokens that are emitted for a prompt.
+        slots: the number of prompts that are decoded at once.
+
+    Yields:
+        The index of a prompt and its emission, as soon as it is done.
+    """
     ends = set(model.eos_ids)
     lane = Lane(model, prompts)
     for item, columns, truncated in stream([lane], _likeliest, ends=ends, max_new_tokens=max_new_tokens, slots=slots):
@@ -51,19 +70,23 @@ def generate_traces(
     max_new_tokens: int,
     think_close: str = "</think>",
     batch_size: int = 64,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> Traces:
     """Greedy rollouts of a model on problems, graded and split into sentences.
 
     Args:
-        model: either model of a pair; each is asked with its own prompt.
-        problem_set: whose grader judges the answers.
-        max_new_tokens: a trace that has not ended by then is marked truncated.
-        batch_size: how many are decoded at once; a row that ends makes place for the next problem.
-        folder: what is finished is kept here, as many at a time, and a later call with the same arguments does only
-            what is missing.
-        progress: show a bar.
+        model: either model of a pair; its own prompt template is used.
+        problem_set: supplies the grader.
+        problems: the problems to solve.
+        max_new_tokens: the most tokens of a trace; a trace that reaches it is marked truncated.
+        think_close: the tag that closes the thinking.
+        batch_size: the number of problems decoded at once; a finished one is replaced by the next.
+        folder: finished traces are saved here, ``batch_size`` at a time; a later call with the same arguments resumes.
+        progress: show a progress bar.
+
+    Returns:
+        One trace for each problem, in order.
     """
 
     def roll_out(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Where in the text each emitted token begins, exactly, without encoding the text again."""
+"""The exact place in the text where each emitted token begins, found without encoding the text again."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 def token_starts(
     tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str, decode: Callable[[list[int]], str]
 ) -> list[int]:
-    """The index in ``text`` of the character that each token begins in; a character may span several tokens.
+    """Find the index in ``text`` of the character in which each token begins; a character may span several tokens.
 
-    Byte-level tokenizers are read byte by byte, all others by decoding a short sliding window.
+    Tokens of byte-level tokenizers are mapped byte by byte; others are decoded in a short sliding window.
 
     Args:
         tokenizer: a fast tokenizer.
         tokens: the emitted ids.
         text: ``decode(tokens)``.
-        decode: ids to text, nothing skipped and nothing cleaned up.
+        decode: turns ids into text without skipping or cleaning up anything.
 
     Returns:
-        One index a token, not decreasing; ``len(text)`` for tokens without characters at the end.
+        One index for each token, never decreasing; ``len(text)`` for tokens without characters at the end.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and isinstance(backend.decoder, decoders.ByteLevel):
@@ -40,7 +40,7 @@ def _byte_of() -> dict[str, int]:
 
 
 def _token_bytes(piece: str) -> bytes:
-    """What a byte-level token stands for; a token with characters outside the byte alphabet stands for itself."""
+    """The bytes of a byte-level token; a token with characters outside the byte alphabet stands for itself."""
     try:
         return bytes(map(_byte_of().__getitem__, piece))
     except KeyError:
@@ -57,9 +57,9 @@ def _starts_in_bytes(pieces: list[bytes]) -> list[int]:
 
 
 def _char_of_byte(data: bytes) -> Sequence[int]:
-    """The index of the character each byte belongs to, and the number of characters last.
+    """The index of the character that each byte belongs to, followed by the number of characters.
 
-    Bytes that are no text are counted as ``errors="replace"`` decodes them.
+    Invalid bytes are counted as ``errors="replace"`` decodes them.
     """
     if data.isascii():
         return range(len(data) + 1)
@@ -80,15 +80,15 @@ def _char_of_byte(data: bytes) -> Sequence[int]:
 
 
 def _starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
-    """Offsets by decoding from the last place where a character ended, with one stretch of context before it.
+    """Find offsets by decoding from the last place where a character ended, with some context before it.
 
-    The context keeps decoders that treat the first token of a text differently (a stripped space) from doing so later.
+    Some decoders treat the first token of a text differently (they strip a space); the context prevents that here.
     """
     starts: list[int] = []
     context = begin = at = 0  # tokens[context:begin] are the context; text[:at] is what tokens[:begin] gave
     known = new = ""
     for i in range(len(tokens)):
-        # Some decoders take back characters when broken bytes follow; a start never goes back.
+        # Some decoders withdraw characters when invalid bytes follow, but a start never decreases.
         starts.append(max(at + _agree(new, text, at), *starts[-1:], 0))
         new = decode(tokens[context : i + 1])[len(known) :]
         if new and not new.endswith(_REPLACEMENT) and text.startswith(new, at):
@@ -99,7 +99,7 @@ def _starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]
 
 
 def _agree(part: str, text: str, at: int) -> int:
-    """How many characters ``part`` shares with ``text`` from ``at`` on."""
+    """The number of characters that ``part`` shares with ``text`` from ``at`` on."""
     shared = 0
     for ours, theirs in zip(part, text[at : at + len(part)], strict=False):
         if ours != theirs:

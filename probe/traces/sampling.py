@@ -1,4 +1,4 @@
-"""Samples instead of the likeliest: many continuations of each of many texts, by cached steps."""
+"""Sampling: several random continuations of each prompt, decoded with a key/value cache."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from probe.hooks import Runner
 from probe.models import Model
 
 _ROWS = 512
-"""Rows that are decoded at once."""
+"""The number of rows that are decoded at once."""
 
 
 @torch.no_grad()
@@ -26,14 +26,19 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> list[list[int]]:
-    """Samples of one batch of prompts, those of one prompt next to each other.
+    """Sample continuations of one batch of prompts.
 
     Args:
-        temperature: above zero.
-        top_p: only the likeliest tokens that make up this share are drawn from.
+        model: the model.
+        prompts: token ids, one non-empty list for each prompt.
+        samples: the number of samples of each prompt.
+        max_new_tokens: the most tokens of a sample.
+        generator: a CPU generator that supplies the random numbers.
+        temperature: divides the logits; above 0.
+        top_p: as in :func:`nucleus`.
 
     Returns:
-        Emitted ids, with the end token if it was reached.
+        The emitted ids of each sample, with the end token if it was reached; samples of one prompt are adjacent.
     """
     ends = torch.tensor(model.eos_ids, device=model.device)
     out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
@@ -67,13 +72,20 @@ def sample_texts(
     seed: int = 0,
     progress: bool = False,
 ) -> list[list[str]]:
-    """Sampled continuations of any number of prompts as texts, without end tokens: a list for each prompt.
-
-    Prompts of like length are decoded together.
+    """Sample continuations of any number of prompts as texts; prompts of similar length are decoded together.
 
     Args:
-        seed: of the draws.
-        progress: show a bar.
+        model: the model.
+        prompts: token ids, one non-empty list for each prompt.
+        samples: the number of samples of each prompt.
+        max_new_tokens: the most tokens of a sample.
+        temperature: divides the logits; above 0.
+        top_p: as in :func:`nucleus`.
+        seed: seeds the sampling.
+        progress: show a progress bar.
+
+    Returns:
+        For each prompt the texts of its samples, without end tokens.
     """
     generator = torch.Generator().manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

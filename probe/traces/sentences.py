@@ -1,4 +1,4 @@
-"""Text into sentences, without losing a character."""
+"""Split text into sentences without losing a character."""
 
 import re
 from collections.abc import Iterator
@@ -6,27 +6,27 @@ from itertools import pairwise
 
 import sentencex
 
-#: A piece that only numbers what follows it.
+#: A piece of text that only numbers what follows it.
 _ENUMERATOR = re.compile(r"(?:(?:step|case|part|option)\s+)?(?:\d+|[a-z])[.)]", re.IGNORECASE)
-#: Formulas; a closing dollar follows no space and precedes no digit, so that prices are not taken for one.
+#: Formulas; a closing dollar follows no space and precedes no digit, so that prices are not mistaken for formulas.
 _FORMULA = re.compile(r"\$\$.+?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\]")
 _FACTORIAL = re.compile(r"(?:\d|\b[a-z])!\s*[^\sA-Z]")
 
 
 def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int, int]]:
-    """Split a text into sentences, as character spans that put together give back the text.
+    """Split a text into sentences: character spans that cover the text.
 
-    A line break ends a sentence, and within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.")
-    stays with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it,
-    as it does to the tokens of most tokenizers. A think tag begins a sentence and belongs to what follows it on its
+    A line break ends a sentence. Within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.") stays
+    with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it, as it
+    does to the token after it in most tokenizers. A think tag begins a sentence, together with what follows it on its
     line.
 
     Args:
-        text: any text.
+        text: the text to split.
         think_close: the tag that closes the thinking; the opening tag is the same without its slash.
 
     Returns:
-        ``(start, end)`` of each sentence, in order; none is empty. No span for the empty text.
+        ``(start, end)`` of each sentence, in order; none is empty. An empty text has no sentences.
 
     >>> text = " Now 22 + 9 = 31. </think> The answer is 31."
     >>> [text[start:end] for start, end in split_sentences(text)]
@@ -41,7 +41,7 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
 
 
 def _parts(text: str, tag: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-    """The lines of the text, cut before each tag: where the part begins, where its tag ends, where it ends."""
+    """Yield the lines of the text, cut before each tag: start of the part, end of its tag, end of the part."""
     for line in re.finditer(r"[^\r\n]+", text):
         tags = list(tag.finditer(text, *line.span()))
         begins = [line.start(), *(found.start() for found in tags)]
@@ -50,7 +50,7 @@ def _parts(text: str, tag: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
 
 
 def _starts(text: str, begin: int, after_tag: int, end: int) -> Iterator[int]:
-    """Where the sentences of one part begin; nowhere if there is nothing but white space."""
+    """Yield where the sentences of one part begin; nothing if it is only white space."""
     if not text[begin:end].strip():
         return
     rest = text[after_tag:end]
@@ -65,7 +65,7 @@ def _starts(text: str, begin: int, after_tag: int, end: int) -> Iterator[int]:
 
 
 def _may_cut(rest: str, previous: int, start: int, formulas: list[tuple[int, int]]) -> bool:
-    """Whether what lies before the cut, and what comes after it, can stand alone."""
+    """Whether the text before the cut and the text after it can each be a sentence."""
     before = rest[previous:start].strip()
     return (
         any(c.isalnum() for c in before)
@@ -77,7 +77,7 @@ def _may_cut(rest: str, previous: int, start: int, formulas: list[tuple[int, int
 
 
 def _before_space(text: str, start: int) -> int:
-    """The first place before ``start`` that only white space separates from it."""
+    """Move ``start`` back over white space."""
     while start > 0 and text[start - 1].isspace():
         start -= 1
     return start

@@ -1,4 +1,4 @@
-"""Rollouts held as text, tokens and sentences that agree to the character."""
+"""Traces: rollouts as text, tokens and sentences that agree to the character."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,10 @@ from probe.traces.sentences import split_sentences
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a trace: ``text[start:end]``, made by ``tokens[token_start:token_end]``.
+    """A sentence of a trace: characters ``text[start:end]``, tokens ``tokens[token_start:token_end]``.
 
-    A token belongs to the sentence in which its first character is. So a sentence that lies wholly inside a token that
-    began before it has no tokens.
+    A token belongs to the sentence that contains its first character, so a sentence inside a token that began earlier
+    has no tokens.
     """
 
     start: int
@@ -38,23 +38,26 @@ class Trace:
 
     problem_id: str
     prompt: str
-    """The text the model was asked with."""
+    """The prompt, as text."""
     tokens: tuple[int, ...]
-    """The emitted ids, without the end token."""
+    """The emitted token ids, without the end token."""
     text: str
-    """What ``tokens`` decode to."""
+    """The decoded tokens."""
     sentences: tuple[Sentence, ...]
-    """Put together they give back the text and the tokens."""
+    """The sentences; together they cover the text and the tokens."""
     think_end: int | None
-    """Where in ``text`` what follows the thinking begins; None if the thinking was not closed."""
+    """The index in ``text`` just after the closing think tag; None if the thinking was not closed."""
     answer: str | None
+    """The answer that the grader found; None if there is none."""
     correct: bool
+    """Whether the answer is right."""
     truncated: bool
-    """Whether the limit on new tokens stopped it."""
+    """Whether the limit on new tokens stopped the trace."""
     failed: bool = False
-    """Whether the grader could make no judgement; such a trace does not count in any accuracy."""
+    """Whether grading failed; such a trace is excluded from accuracies."""
 
     def sentence_text(self, sentence: Sentence) -> str:
+        """The text of one of the sentences."""
         return self.text[sentence.start : sentence.end]
 
     @property
@@ -99,12 +102,12 @@ def make_trace(
     truncated: bool,
     think_close: str = "</think>",
 ) -> Trace:
-    """Decode, grade and split what a model emitted on a problem.
+    """Make a trace: decode, grade and split the tokens that a model emitted on a problem.
 
     Args:
-        model: who emitted it; its prompt and its tokenizer are used.
-        problem_set: whose grader judges the answer.
-        problem: what was asked.
+        model: the model that emitted the tokens; supplies the prompt and the tokenizer.
+        problem_set: supplies the grader.
+        problem: the problem that was asked.
         tokens: the emitted ids, without the end token.
         truncated: whether the limit on new tokens stopped it.
         think_close: the tag that closes the thinking.
@@ -145,7 +148,11 @@ _SCHEMA = pa.schema(
 class Traces(Sequence[Trace]):
     """The rollouts of one model on one problem set, in the order of the problems.
 
-    ``seconds`` is what decoding them took; None where that is not known, as for a slice. It has no part in equality.
+    Args:
+        model_name: name of the model.
+        problems_name: name of the problem set.
+        traces: the traces.
+        seconds: how long decoding took; None if unknown, as for a slice. It is ignored when comparing.
 
     >>> traces = Traces("tiny-base", "story", [])
     >>> len(traces)
@@ -182,7 +189,7 @@ class Traces(Sequence[Trace]):
 
     @property
     def accuracy(self) -> float:
-        """The share of correct traces among those that could be graded; NaN if there are none."""
+        """The share of correct traces among those that were graded; NaN if there are none."""
         graded = [trace.correct for trace in self if not trace.failed]
         return sum(graded) / len(graded) if graded else float("nan")
 
@@ -192,7 +199,7 @@ class Traces(Sequence[Trace]):
         return sum(trace.truncated for trace in self) / len(self) if self.traces else float("nan")
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``traces.parquet`` into ``folder`` and give back its path."""
+        """Write ``traces.parquet`` into a folder and return its path."""
         table = pa.Table.from_pylist([asdict(trace) for trace in self], schema=_SCHEMA)
         names = {"probe.model": self.model_name, "probe.problems": self.problems_name}
         if self.seconds is not None:
@@ -201,16 +208,16 @@ class Traces(Sequence[Trace]):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Traces":
-        """Read what :meth:`save` wrote.
+        """Read the traces that :meth:`save` wrote into a folder.
 
         Raises:
-            ProbeError: if the file is missing or is not a file of traces.
+            ProbeError: if the file is missing or does not hold traces.
         """
         path = Path(folder) / "traces.parquet"
         table = read_table(path)
         names = table.schema.metadata or {}
         if b"probe.model" not in names or b"probe.problems" not in names:
-            raise ProbeError(f"{path} does not hold traces; delete it to make it anew")
+            raise ProbeError(f"{path} does not hold traces; delete it and run again")
         rows = [
             Trace(**row | {"tokens": tuple(row["tokens"]), "sentences": tuple(Sentence(**s) for s in row["sentences"])})
             for row in table.to_pylist()
@@ -228,7 +235,7 @@ class Traces(Sequence[Trace]):
 
 
 def _html_trace(trace: Trace) -> str:
-    """A trace with its sentences in alternating shades."""
+    """A trace as HTML, with its sentences in alternating shades."""
     shades = ("transparent", "rgba(128,128,128,.15)")
     text = "".join(
         f'<span style="background:{shades[i % 2]};white-space:pre-wrap">{escape(trace.sentence_text(sentence))}</span>'

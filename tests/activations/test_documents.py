@@ -52,7 +52,7 @@ def test_rows() -> None:
 
 
 def test_what_is_no_document() -> None:
-    with pytest.raises(ProbeError, match="span 1:4 does not lie in the document's 3 tokens"):
+    with pytest.raises(ProbeError, match="span 1:4 lies outside the document, which has 3 tokens"):
         Document((1, 2, 3), ((1, 4),))
     with pytest.raises(ProbeError, match="1 spans but 2 texts"):
         Document((1, 2, 3), ((1, 3),), ("a", "b"))

@@ -1,5 +1,6 @@
 """A tiny random model and a batch, for each architecture."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -16,3 +17,11 @@ def model(tiny_folder, any_arch) -> Model:
 def ids() -> torch.Tensor:
     """A batch: three rows of 21 tokens (longer than the sliding windows of the Gemma models), no padding."""
     return torch.randint(4, 200, (3, 21), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def unchecked():
+    """No type checking at run time, as users have it: wrong arguments reach the package's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

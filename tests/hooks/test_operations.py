@@ -153,10 +153,10 @@ def test_gradients_reach_what_is_added_in_order(tiny_folder):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ProjectOut(torch.zeros(8)), "zero or depend on each other"),
-        (lambda: ProjectOut(torch.ones(2, 8)), "zero or depend on each other"),
-        (lambda: Clamp(torch.ones(8)), "clamp between what"),
-        (lambda: Clamp(torch.ones(8), 2.0, 1.0), "low is above high"),
+        (lambda: ProjectOut(torch.zeros(8)), "zero or linearly dependent"),
+        (lambda: ProjectOut(torch.ones(2, 8)), "zero or linearly dependent"),
+        (lambda: Clamp(torch.ones(8)), "Clamp needs a bound"),
+        (lambda: Clamp(torch.ones(8), 2.0, 1.0), "low=2.0 above high=1.0"),
         (lambda: Clamp(torch.zeros(8), 1.0), "is zero"),
         (lambda: Scale(1.0, torch.zeros(8)), "is zero"),
     ],

@@ -201,12 +201,12 @@ def test_no_row_is_taken_in_where_there_is_no_place_or_tokens_are_being_counted(
     model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     runner = Runner(model, PROMPTS[:2], 6)
     runner.prefill()
-    with pytest.raises(RuntimeError, match="0 places"):
+    with pytest.raises(RuntimeError, match="0 slots are free"):
         runner.admit([PROMPTS[2]])
     runner.keep(torch.tensor([0]), hold=True)
     with capture(model, "resid_post.1", stop=False):
         assert not runner.may_admit
-        with pytest.raises(RuntimeError, match="a block looks on"):
+        with pytest.raises(RuntimeError, match="a block is open"):
             runner.admit([PROMPTS[2]])
         runner.step(torch.tensor([5]))
     assert runner.may_admit

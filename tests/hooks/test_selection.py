@@ -56,7 +56,7 @@ SELECTIONS = {
         (Tokens(window=(0, None)) - Tokens(ids=41)) | Tokens(ids=41) | Tokens(positions=0),
         lambda _p, _n, t: t != 41,
     ),
-    "callable": (Tokens(gate=lambda now: now.position % 2 == 1), lambda p, *_: p % 2 == 1),
+    "callable": (Tokens(mask=lambda now: now.position % 2 == 1), lambda p, *_: p % 2 == 1),
 }
 
 
@@ -150,7 +150,7 @@ def test_a_gate_may_look_at_another_site(llama):
     with capture(llama, ["resid_post.0", "resid_post.2"]) as plain:
         llama.hf(ids)
     with capture(llama, "resid_post.0", stop=False) as seen:
-        gate = Tokens(gate=lambda _: seen.latest("resid_post.0")[..., 0] > 0)
+        gate = Tokens(mask=lambda _: seen.latest("resid_post.0")[..., 0] > 0)
         with edit(llama, {"resid_post.2": Add(v, tokens=gate)}), capture(llama, "resid_post.2", stop=False) as acts:
             llama.hf(ids)
     where = plain["resid_post.0"][..., :1] > 0
@@ -170,7 +170,7 @@ def test_tables_of_booleans_by_position_and_by_step(llama, texts):
     ]  # fmt: skip
     by_position = torch.zeros(3, 6, dtype=torch.bool)
     by_position[0, 5] = by_position[1, 0] = by_position[2, 5] = True
-    with capture(llama, "embed", tokens=Tokens(gate=by_position)) as acts:
+    with capture(llama, "embed", tokens=Tokens(mask=by_position)) as acts:
         llama.hf.generate(ids, **kinds)
     assert list(zip(acts.rows.tolist(), acts.positions.tolist(), strict=True)) == [(0, 5), (1, 0), (2, 5)]
     table = llama.hf.get_input_embeddings().weight
@@ -261,7 +261,7 @@ def test_what_selects_nothing_is_an_error(llama):
     with pytest.raises(ProbeError, match=r"ids=199"), capture(llama, "embed", tokens=one_of_two):
         llama.hf(ids)
     with (
-        pytest.raises(ProbeError, match="all that it selects it also takes away"),
+        pytest.raises(ProbeError, match="excludes every token that it selects"),
         capture(llama, "embed", tokens=Tokens(positions=0) - Tokens(phase="prompt")),
     ):
         llama.hf(ids)
@@ -277,9 +277,10 @@ def test_what_selects_nothing_is_an_error(llama):
         (lambda: Tokens(ids=[]), "selects no ids"),
         (lambda: Tokens(spans=[[(3, 3)]]), "is empty or begins before"),
         (lambda: Tokens(spans=[[(0, 3), (2, 5)]]), "overlap"),
-        (lambda: Tokens(ids=1) - (Tokens(ids=1) - Tokens(ids=2)), "cannot itself be taken away"),
+        (lambda: Tokens(ids=1) - (Tokens(ids=1) - Tokens(ids=2)), "cannot itself be excluded"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_clauses_that_make_no_sense(make, said):
     with pytest.raises(ProbeError, match=said):
         make()
@@ -290,9 +291,9 @@ def test_clauses_that_make_no_sense(make, said):
     ("tokens", "said"),
     [
         (Tokens(spans=[[(0, 1)]] * 2), "spans of 2 rows for a batch of 1"),
-        (Tokens(gate=torch.ones(2, 3, dtype=torch.bool)), "gate of 2 rows for a batch of 1"),
+        (Tokens(mask=torch.ones(2, 3, dtype=torch.bool)), "mask of 2 rows for a batch of 1"),
         (Tokens(steps=torch.ones(3, dtype=torch.bool)), "steps must be booleans of shape"),
-        (Tokens(gate=lambda now: now.position), r"the gate gave int64 of shape \[1, 3\]"),
+        (Tokens(mask=lambda now: now.position), r"the mask function gave int64 of shape \[1, 3\]"),
     ],
 )
 def test_tables_that_do_not_fit(llama, tokens, said):
@@ -304,4 +305,5 @@ def test_selections_show_themselves():
     assert repr(Tokens(phase="prompt") | Tokens(ids=3) - Tokens(positions=[0])) == (
         "Tokens(phase='prompt') | Tokens(ids=3) - Tokens(positions=[0])"
     )
-    assert repr(Tokens(gate=torch.ones(2, 3, dtype=torch.bool))) == "Tokens(gate=<bool [2, 3]>)"
+    table = torch.ones(2, 3, dtype=torch.bool)
+    assert repr(Tokens(mask=table)) == repr(Tokens(gate=table)) == "Tokens(mask=<bool [2, 3]>)"

@@ -68,7 +68,10 @@ def test_masks_given_by_position_or_in_four_dimensions(llama):
     with capture(llama, "embed", tokens=first) as acts:
         llama.hf.base_model(ids, mask)
     assert torch.equal(acts["embed"], llama.hf.get_input_embeddings().weight[[30, 40, 50]])
-    with pytest.raises(ProbeError, match="cannot be told from padding"), capture(llama, "embed", tokens=first):
+    with (
+        pytest.raises(ProbeError, match="does not distinguish tokens"),
+        capture(llama, "embed", tokens=first),
+    ):
         llama.hf(ids, attention_mask=causal_masks(llama, mask.bool(), ids.shape[1]))
     inferred = {"max_new_tokens": 2, "cache_implementation": "static", **GREEDY}
     with pytest.raises(ProbeError, match="give generate an attention_mask"), capture(llama, "embed", tokens=first):
@@ -85,7 +88,10 @@ def test_a_second_turn_on_the_same_cache(llama):
         llama.hf.generate(second, past_key_values=cache, max_new_tokens=4, **GREEDY)
     assert acts.positions.tolist() == [16, 17, 18]
     cache.crop(11 - cache.get_seq_length())
-    with pytest.raises(ProbeError, match="say how many columns are the prompt"), capture(llama, "embed", tokens=new):
+    with (
+        pytest.raises(ProbeError, match="give the number of columns"),
+        capture(llama, "embed", tokens=new),
+    ):
         llama.hf(second[:, 11:], past_key_values=cache)
     cache.crop(11 - cache.get_seq_length())
     with capture(llama, "embed", tokens=new, prompt_width=14) as acts:
@@ -132,7 +138,7 @@ def test_a_decoding_step_that_is_repeated_counts_as_repeated(llama):
 def test_tokens_that_are_taken_back_are_refused(llama):
     ids, mask = left_padded()
     with (
-        pytest.raises(ProbeError, match="generate with num_beams runs tokens that it takes back"),
+        pytest.raises(ProbeError, match="generate with num_beams runs tokens and discards them"),
         capture(llama, "embed"),
     ):
         llama.hf.generate(ids, attention_mask=mask, num_beams=2, max_new_tokens=3, **GREEDY)
@@ -269,7 +275,10 @@ def test_what_has_no_state_a_token_cannot_be_selected(tiny_folder):
     model = load_model(tiny_folder("gemma3", "letters"))
     site = "model.layers.1.self_attn.q_norm"  # [batch, heads, pos, d_head]
     ids = torch.tensor([PROMPTS[0]])
-    with pytest.raises(ProbeError, match="it has no state a token"), capture(model, site, tokens=Tokens(positions=-1)):
+    with (
+        pytest.raises(ProbeError, match="not have one state for each token"),
+        capture(model, site, tokens=Tokens(positions=-1)),
+    ):
         model.hf(ids)
     with (
         pytest.raises(ProbeError, match="no state a token"),
@@ -376,29 +385,33 @@ def test_names_of_transformer_lens_are_understood(llama):
     ("kinds", "said"),
     [
         ({"spans": [(0, 3)]}, r"give a list of \(start, stop\) for each row"),
-        ({"window": 3}, "give where it starts and where it stops"),
-        ({"window": (0,)}, "give where it starts"),
+        ({"window": 3}, "give .start, stop."),
+        ({"window": (0,)}, "give .start, stop."),
         ({"positions": "last"}, "give a whole number"),
         ({"positions": [0.5]}, "give a whole number"),
         ({"ids": "the"}, "give a whole number"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_numbers_that_are_none(kinds, said):
     with pytest.raises(ProbeError, match=said):
         Tokens(**kinds)
 
 
-def test_numbers_of_any_kind():
+@torch.no_grad()
+def test_numbers_of_any_kind(llama):
     for one in (3, torch.tensor(3), torch.tensor([3]), {3}, range(3, 4)):
-        assert Tokens(positions=one)._listed("positions") == [3]
+        with capture(llama, "embed", tokens=Tokens(positions=one)) as acts:
+            llama.hf(torch.tensor([PROMPTS[0]]))
+        assert acts.positions.tolist() == [3]
 
 
 @torch.no_grad()
 def test_a_gate_cannot_look_at_what_has_not_run(llama):
     ids, mask = left_padded()
-    gate = Tokens(gate=lambda now: seen.latest("resid_post.3")[..., 0] > 0 if now.width == 1 else now.real)
+    gate = Tokens(mask=lambda now: seen.latest("resid_post.3")[..., 0] > 0 if now.width == 1 else now.real)
     with (
-        pytest.raises(ProbeError, match=r"has not reached resid_post\.3; a gate can look at what runs before"),
+        pytest.raises(ProbeError, match=r"has not reached resid_post\.3; a mask can only read sites before its own"),
         capture(llama, "resid_post.3", stop=False) as seen,
         edit(llama, {"resid_post.2": Add(torch.ones(32), tokens=gate)}),
     ):
