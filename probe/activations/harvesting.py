@@ -72,8 +72,8 @@ def harvest(
 ) -> SentenceActivations | ActivationStore:
     """Harvest a model's activations: the mean over each sentence's tokens, or each token's own.
 
-    A trace is read with its prompt, but only emitted tokens have rows. A sentence without tokens (one that lies inside a
-    token that began earlier) has no row.
+    A trace is read with its prompt, but only emitted tokens have rows. A sentence inside a token that began earlier has
+    no row.
 
     Args:
         model: the model that reads; usually, but not necessarily, the one that wrote the traces.

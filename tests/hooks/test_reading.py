@@ -249,7 +249,7 @@ def test_nothing_is_captured_for_nothing(tiny_folder):
     with pytest.raises(ProbeError, match="needs tokens"), capture(model, "embed", pool="mean"):
         pass
     with (
-        pytest.raises(ProbeError, match=r"pattern\.0 has a state for each pair"),
+        pytest.raises(ProbeError, match=r"pattern\.0 has one value for each pair"),
         capture(model, "pattern.0", tokens=Tokens(positions=0)),
     ):
         pass

@@ -227,7 +227,7 @@ def test_what_works_in_place_is_refused(llama):
 
     with pytest.raises(ProbeError, match="works in place"), torch.no_grad(), edit(llama, {"embed": in_place}):
         llama.hf(torch.tensor([PROMPTS[0]]))
-    with pytest.raises(ProbeError, match="gave NoneType"), torch.no_grad(), edit(llama, {"embed": lambda _: None}):
+    with pytest.raises(ProbeError, match="returned NoneType"), torch.no_grad(), edit(llama, {"embed": lambda _: None}):
         llama.hf(torch.tensor([PROMPTS[0]]))
 
 
@@ -377,7 +377,7 @@ def test_names_of_transformer_lens_are_understood(llama):
         llama.hf(torch.tensor([PROMPTS[0]]))
     assert list(acts) == ["z.1"]
     twice = {"resid_post.1": torch.ones(32), "blocks.1.hook_resid_post": torch.ones(32)}
-    with pytest.raises(ProbeError, match="named twice"), edit(llama, twice):
+    with pytest.raises(ProbeError, match="appears twice"), edit(llama, twice):
         pass
 
 
