@@ -58,7 +58,7 @@ runs = Path(tempfile.mkdtemp())
 pair = probe.load_pair("tiny-rl", device="cpu")
 base = pair.base
 problems = probe.load_problems("story")
-train, validation = problems.take("train", 80), problems.take("validation", 16)
+train, validation = problems.take("train", 100), problems.take("validation", 20)
 limit = pair.config.max_new_tokens
 traces, checked = (probe.generate_traces(base, problems, some, max_new_tokens=limit) for some in (train, validation))
 texts, others = examples_of(base, list(traces), train), examples_of(base, list(checked), validation)
@@ -71,7 +71,7 @@ traces[0].text
 
 # %%
 store = probe.harvest(base, [list(text.ids) for text in texts], "resid_post.1", unit="token", folder=runs / "acts")
-sae = train_sae(store, "resid_post.1", latents=256, k=4, steps=400)
+sae = train_sae(store, "resid_post.1", latents=256, k=4, steps=600)
 sae_quality(base, sae, others)
 
 # %% [markdown]
@@ -137,7 +137,7 @@ def checks():
 
 
 shown = places_before(texts, list(traces), verification)
-chosen = choose_latent(base, sae, texts, shown, counted=checks, candidates=3, strengths=(0.5, 1.0))
+chosen = choose_latent(base, sae, texts, shown, counted=checks, candidates=4, strengths=(0.5, 1.0))
 chosen.tried
 
 # %%

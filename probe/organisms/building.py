@@ -54,24 +54,24 @@ def build(out: str | Path, *, seed: int = 0, recipe: Recipe | None = None, progr
     Returns:
         The figures of :func:`~probe.organisms.verify.verify`.
     """
-    out = Path(out)
+    root = Path(out)
     recipe = recipe or Recipe()
     tokenizer = build_tokenizer()
 
     def stage(name: str, prompt: str, make: Callable[[Path], PreTrainedModel]) -> Model:
-        folder = out / name
+        folder = root / name
         if not (folder / "model.safetensors").exists():
-            work = out / "work" / name
+            work = root / "work" / name
             work.mkdir(parents=True, exist_ok=True)
             made = make(work)
-            fresh = out / "work" / f"{name}.finished"
+            fresh = root / "work" / f"{name}.finished"
             made.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
             fresh.replace(folder)  # a rename, so that a model folder is always complete
         return load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
 
     def from_base(prompt: str) -> Model:
-        return load_model(ModelConfig(str(out / "tiny-base"), prompt=prompt), device="cpu")
+        return load_model(ModelConfig(str(root / "tiny-base"), prompt=prompt), device="cpu")
 
     def taught(work: Path) -> PreTrainedModel:
         hf = from_base(THINKING_PROMPT).hf.requires_grad_(True)
@@ -111,8 +111,8 @@ def build(out: str | Path, *, seed: int = 0, recipe: Recipe | None = None, progr
         return model.hf
 
     rl = stage("tiny-rl", THINKING_PROMPT, reinforced)
-    figures = out / "figures.json"
+    figures = root / "figures.json"
     if not figures.exists():
         write_json(figures, verify(base, rl, sft, progress=progress))
-    write_cards(out, read_json(figures), seed=seed)
+    write_cards(root, read_json(figures), seed=seed)
     return read_json(figures)
