@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def test_wrong_steps_matter_and_small_talk_does_not():
     model, problems = probe.load_pair("tiny-rl", device="cpu").thinking, probe.load_problems("story")
     wrong, chat = [], []
-    for problem, trace, kinds, at, _ in planted_traces(model, 6):
+    for problem, trace, kinds, at, _ in planted_traces(model, 4):
         found = thought_anchors(
             model, problems, problem, trace, n_samples=24, max_new_tokens=180, alike=says_the_same
         ).importance
@@ -80,7 +80,7 @@ def test_the_contrast_of_models_tuned_on_right_and_on_wrong_traces_finds_the_sli
 
 def test_rollouts_find_the_token_at_which_the_trace_is_lost():
     model, problems = probe.load_pair("tiny-rl", device="cpu").thinking, probe.load_problems("story")
-    for problem, trace, kinds, wrong_at, at in planted_traces(model, 2, changes=2, seed=3):
+    for problem, trace, kinds, wrong_at, at in planted_traces(model, 1, changes=2, seed=3):
         found = critical_tokens(model, problems, problem, trace, n_samples=24, max_new_tokens=90)
         assert kinds[wrong_at] == COMPUTE
         assert torch.tensor(found.accuracy[:at]).mean() > 0.5 and found.accuracy[at] <= 0.1

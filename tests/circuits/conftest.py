@@ -21,7 +21,7 @@ def drawn_pairs(rows=6, length=9, seed=0, vocab=100):
     return Pairs((clean,), (corrupt,), (right,), (wrong + (wrong == right).long(),))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def llama(tiny_folder):
     return load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
 
@@ -44,12 +44,12 @@ def without_groups(llama, tmp_path):
     return load_model(ModelConfig(str(tmp_path)), device="cpu")
 
 
-@pytest.fixture
-def wired(words, tmp_path):
-    """A Llama with a circuit that is known: three edges in a row, and two by way of an MLP; all other writers are mute.
+@pytest.fixture(scope="module")
+def wired(words, tmp_path_factory):
+    """A Llama with a known circuit: three edges in sequence, and three by way of an MLP; no other writer is active.
 
-    The stream is in parts: the embedding writes A; a0.h1 reads A and writes B; a1.h2 reads B and writes D; m0 reads A
-    and writes C; a1.h3 reads C and writes D; the logits read D. What else is not exactly zero comes through the norms.
+    The stream has four parts: the embedding writes A; a0.h1 reads A and writes B; a1.h2 reads B and writes D; m0 reads
+    A and writes C; a1.h3 reads C and writes D; the logits read D. Other edges act only through the scale of norms.
     """
     config = LlamaConfig(
         vocab_size=len(words),
@@ -91,9 +91,10 @@ def wired(words, tmp_path):
                 mlp.down_proj.weight.mul_(torch.isin(torch.arange(32), parts["C"])[:, None])
             else:
                 mlp.down_proj.weight.zero_()
-    model.save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    return load_model(ModelConfig(str(tmp_path)), device="cpu")
+    folder = tmp_path_factory.mktemp("wired")
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return load_model(ModelConfig(str(folder)), device="cpu")
 
 
 WIRES = (

@@ -1,4 +1,4 @@
-"""Scores against exact patching, against a circuit that is known, and against themselves with more steps."""
+"""Scores against exact patching, against a known circuit, and against scores from more steps."""
 
 import pytest
 import torch
@@ -29,21 +29,21 @@ def test_a_known_circuit_is_found(wired, method):
     assert all(abs(found.scores[at]) < 1e-5 for at in mute)
 
 
-@pytest.mark.parametrize("method", ["eap-ig-inputs", "eap-ig-activations"])
-def test_integrated_gradients_rank_edges_as_exact_patching_does(wired, method):
+def test_integrated_gradients_rank_edges_as_exact_patching_does(wired):
     lens, pairs = EdgeLens(wired), drawn_pairs(rows=12)
     exact = scores(lens, pairs, "exact")
-    assert spearmanr(scores(lens, pairs, method).abs(), exact.abs()).statistic >= 0.8
+    for method in ("eap-ig-inputs", "eap-ig-activations"):
+        assert spearmanr(scores(lens, pairs, method).abs(), exact.abs()).statistic >= 0.8, method
 
 
 def test_the_way_from_corrupt_to_clean_adds_up(llama):
-    """Completeness: what the embedding's edges score together becomes the whole fall of the metric."""
+    """Completeness: the scores of the embedding's edges converge to the whole fall of the metric."""
     lens, pairs = EdgeLens(llama), drawn_pairs()
     clean, corrupt, right, wrong = next(iter(pairs))
     metric = probe.circuits.logit_difference(right, wrong)
     with torch.no_grad():
         fall = float((metric(lens.logits(corrupt)) - metric(lens.logits(clean))).mean())
-    off = [abs(float(attribute(lens, pairs, steps=steps).scores[0].sum()) - fall) for steps in (2, 8, 64)]
+    off = [abs(float(attribute(lens, pairs, steps=steps).scores[0].sum()) - fall) for steps in (2, 8, 32)]
     assert off[2] < off[1] < off[0] and off[2] < 0.01 * abs(fall)
 
 
@@ -61,8 +61,8 @@ def test_shared_keys_and_values_score_as_those_of_every_head_together(llama, wit
             torch.testing.assert_close(a[:, column], b[:, members].sum(1), atol=1e-4, rtol=1e-3)
 
 
-def test_a_divergence_has_no_slope_at_the_clean_run(llama):
-    lens, pairs = EdgeLens(llama), drawn_pairs()
+def test_a_divergence_has_no_slope_at_the_clean_run(wired):
+    lens, pairs = EdgeLens(wired), drawn_pairs()
     assert scores(lens, pairs, "eap", metric="divergence").abs().max() < 1e-4
     found, exact = (scores(lens, pairs, name, metric="divergence") for name in ("eap-ig-inputs", "exact"))
     assert found.abs().max() > 1e-2 and exact.max() <= 1e-5, "to cut an edge cannot bring the run nearer to itself"
@@ -88,8 +88,8 @@ def test_more_edges_keep_more(wired):
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
-def test_windows_side_by_side_add_up(llama, method):
-    lens, pairs = EdgeLens(llama), drawn_pairs()
+def test_windows_side_by_side_add_up(wired, method):
+    lens, pairs = EdgeLens(wired), drawn_pairs(rows=4)
     whole = scores(lens, pairs, method, steps=2)
     parts = [scores(lens, pairs, method, steps=2, window=window) for window in ((0, 4), (4, -2), (-2, None))]
     torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=1e-3)
@@ -108,11 +108,11 @@ def test_exact_patching_in_a_window_cuts_there_alone(wired):
 
 @pytest.mark.slow
 def test_on_the_bundled_base_integrated_gradients_rank_edges_as_exact_patching_does():
-    """Where the texts of a pair differ in an operand alone."""
+    """The texts of each pair differ only in an operand."""
     pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")
-    train = problems.take("train", 60)
+    train = problems.take("train", 20)
     traces = probe.generate_traces(pair.base, problems, train, max_new_tokens=60)
-    pairs, lens = operand_pairs(pair.base, traces, train, n_pairs=4), EdgeLens(pair.base)
+    pairs, lens = operand_pairs(pair.base, traces, train, n_pairs=2), EdgeLens(pair.base)
     exact = scores(lens, pairs, "exact").abs()
     strong = exact >= exact.quantile(0.9)
     for method in GRADIENTS:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from probe.circuits import EdgeLens, logit_difference
-from probe.errors import ProbeError
+from probe.errors import NotApplicable
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 
@@ -30,7 +30,7 @@ def test_all_edges_are_the_model_and_none_are_the_other_text(arch, tiny_folder):
 
 @pytest.mark.parametrize("arch", ["gemma2", "gemma3", "olmo2", "gpt_neox"])
 def test_models_whose_edges_are_others_are_refused(arch, tiny_folder):
-    with pytest.raises(ProbeError, match=r"does not add up|cannot separate"):
+    with pytest.raises(NotApplicable, match=r"does not add up|cannot separate"):
         EdgeLens(load_model(ModelConfig(str(tiny_folder(arch))), device="cpu"))
 
 
@@ -133,3 +133,21 @@ def test_gradients_are_slopes(llama, name):
 
     measured = (moved(1e-3) - moved(-1e-3)) / 2e-3
     torch.testing.assert_close((slopes * way).sum((1, 2)), measured, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "gpt2"])
+def test_bf16_edges_are_accepted_and_cut_alike(arch, tiny_folder):
+    model = load_model(ModelConfig(str(tiny_folder(arch))), device="cpu", dtype="bfloat16")
+    lens = EdgeLens(model)
+    (clean, corrupt, *_) = next(iter(drawn_pairs()))
+    with torch.no_grad():
+        plain, other = lens.logits(clean), lens.logits(corrupt)
+    near = 0.05 * float(plain.abs().max())
+    torch.testing.assert_close(lens.cut(clean, corrupt, lens.graph.edges), plain, atol=near, rtol=0)
+    torch.testing.assert_close(lens.cut(clean, corrupt, lens.graph.edges & False), other, atol=near, rtol=0)
+
+
+@pytest.mark.parametrize("arch", ["gemma2", "gemma3", "gpt_neox"])
+def test_bf16_models_whose_edges_differ_are_refused(arch, tiny_folder):
+    with pytest.raises(NotApplicable, match=r"does not add up|cannot separate"):
+        EdgeLens(load_model(ModelConfig(str(tiny_folder(arch))), device="cpu", dtype="bfloat16"))

@@ -11,6 +11,7 @@ from probe.diff import (
     entropy_neurons,
     entropy_overlap,
     fit_direction,
+    head_shift,
     knowledge_maps,
     running_mean,
     scaled_latents,
@@ -152,7 +153,7 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
 @pytest.mark.slow
 def test_nothing_differs_between_a_model_and_itself(bundled):
     itself = Pair(bundled.config, bundled.thinking, bundled.thinking)
-    found = diff_models(itself, n_problems=24, n_pairs=16, max_new_tokens=160)
+    found = diff_models(itself, n_problems=16, n_pairs=12, max_new_tokens=160)
     assert set(found.missing) <= {"heads"} and len(found.findings) >= len(PARTS) - 1
     assert not [each for each in found.findings if each.differs]
     assert "same" in found._repr_html_() and "differs" not in found._repr_html_()
@@ -163,6 +164,22 @@ def test_what_cannot_be_compared_is_refused(bundled):
         diff_models(bundled, parts=["head"])
     with pytest.raises(ProbeError, match="no type of sentence is called 'chekc'; did you mean 'check'"):
         diff_models(bundled, behaviour="chekc", n_problems=2, parts=["neurons"])
+
+
+def test_a_part_that_does_not_apply_is_named_and_an_error_is_raised(bundled, monkeypatch):
+    found = diff_models(bundled, n_problems=2, n_pairs=8, max_new_tokens=8, parts=["truth", "neurons"])
+    assert found.neurons is not None and "no equation" in found.missing["truth"]
+    monkeypatch.setattr("probe.diff.models.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
+    with pytest.raises(ProbeError, match="broken"):
+        diff_models(bundled, n_problems=2, max_new_tokens=8, parts=["neurons"])
+
+
+def test_bf16_models_are_compared(tiny_folder):
+    folder = str(tiny_folder("llama"))
+    config = PairConfig("itself", base=ModelConfig(folder), thinking=ModelConfig(folder))
+    half = Pair(config, *(load_model(ModelConfig(folder), device="cpu", dtype="bfloat16") for _ in range(2)))
+    assert knowledge_maps(half, drawn_pairs()).largest == 0 and entropy_overlap(half).iou == 1
+    assert head_shift(half.base, half.thinking, drawn_pairs(rows=8), steps=1).contrast.abs().max() == 0
 
 
 def test_too_few_pairs_are_refused(itself):

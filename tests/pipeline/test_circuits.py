@@ -1,4 +1,4 @@
-"""``probe circuits`` on the bundled pair: from traces to the page; what cannot work is refused in a line."""
+"""``probe circuits`` on the bundled pair, from traces to the page, and its refusals."""
 
 import json
 
@@ -23,7 +23,7 @@ def test_from_traces_to_the_page(tmp_path):
     told = ["--pair", "tiny-rl", "--behaviour", "check", "--config", str(config), "--out", str(out)]
     done = CliRunner().invoke(app, ["circuits", *told])
     assert done.exit_code == 0, done.output
-    assert "check a rollout, whole model" in done.output
+    assert "check per rollout, whole model" in done.output
     results = json.loads((out / "results.json").read_text())
     circuit = Circuit.load(out / "circuit.json")
     assert len(circuit) == results["edges"] < results["of"] == 479
@@ -35,7 +35,7 @@ def test_from_traces_to_the_page(tmp_path):
     shown = {name for trace in drawn.data if trace.mode == "markers+text" for name in trace.hovertext}
     assert {"embed", "logits"} <= shown
     assert len(heads_figure(circuit).data[0].z) == 4 and len(faithfulness_figure(results).data) == 2
-    assert circuit_table(results).row_count > 8
+    assert circuit_table(results).row_count == 3 + 3 * 4, "three figures of the circuit, four sides of three measures"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``probe diff`` on the bundled pair: from texts to the page, with a series; what cannot work is refused in a line."""
+"""``probe diff`` on the bundled pair, from traces to the page, with a series, and its refusals."""
 
 import json
 
@@ -14,9 +14,9 @@ from probe.reports import diff_table, latents_figure, series_figure, shift_figur
 
 SMALL = {
     "parts": ["tokens", "heads", "truth", "latents"],
-    "problems": 12,
+    "problems": 10,
     "pairs": 8,
-    "test": 4,
+    "test": 2,
     "draws": 1,
     "heads": 1,
     "factors": [0.5],

@@ -1,1 +1,1 @@
-"""The report of a circuit, and figures of what happens inside a model."""
+"""The report of a circuit, and figures of a model's attention, states and rollouts."""

@@ -1,5 +1,5 @@
-// Heads as thumbnails; the chosen one's attention in the text. Pointing at a token shows what it looks at (blue), and
-// holding Shift what looks at it (orange).
+// Heads as thumbnails, and the attention of the chosen head in the text. Hovering over a token shows what it attends to
+// (blue); with Shift held, what attends to it (orange).
 function probeAttention(id, data) {
   const root = document.getElementById(id), n = data.tokens.length;
   const raw = atob(data.levels), levels = new Uint8Array(raw.length);
@@ -10,7 +10,7 @@ function probeAttention(id, data) {
   heads.style.cssText = "display:flex;flex-wrap:wrap;gap:6px;margin-bottom:10px";
   text.style.cssText = "line-height:1.9;white-space:pre-wrap;font-size:15px";
   note.style.cssText = "color:#7d8590;margin-top:8px";
-  note.textContent = "Point at a token: what it looks at is blue. With Shift: what looks at it, orange. Click a head to choose it.";
+  note.textContent = "Hover over a token to see what it attends to, in blue. Hold Shift to see what attends to it, in orange. Click a head to choose it.";
   root.append(heads, text, note);
   let chosen = 0;
   const side = Math.max(56, Math.min(110, n));

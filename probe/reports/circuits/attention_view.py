@@ -1,4 +1,4 @@
-"""Attention as it can be read: every head's pattern in one view that stands alone, and sentences as a map."""
+"""Views of attention: an interactive page of every head's pattern, and maps of attention between sentences."""
 
 import base64
 import json
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _MOST = 4_000_000
-"""Numbers that a view may hold; a page of more is slow to open."""
+"""The largest number of values in a view; a larger page opens slowly."""
 
 
 def attention_patterns(
     tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", names: Sequence[str] | None = None
 ) -> "HTML":
-    """Heads to choose from, and a text in which pointing at a token shows what it looks at.
+    """Show a text in which hovering over a token shows what a chosen head attends to from there.
 
-    The names of the arguments are those of CircuitsVis; nothing is fetched from elsewhere.
+    The arguments have the names of CircuitsVis; the view loads nothing from the network.
 
     Args:
-        tokens: the text.
-        attention: each head's pattern.
-        names: of the heads; their numbers unless given.
+        tokens: the tokens of the text.
+        attention: the pattern of each head.
+        names: a name for each head; None for their numbers.
 
     Raises:
-        ProbeError: if there are too many numbers for a page: choose fewer layers or a shorter text.
+        ProbeError: if there are too many values for one page.
     """
     from IPython.display import HTML
 
@@ -46,7 +46,15 @@ def attention_patterns(
 
 
 def write_attention(attention: "Attention", path: str | Path) -> Path:
-    """All heads of an :class:`~probe.circuits.Attention` as a page of its own."""
+    """Write a page that shows all heads, see :func:`attention_patterns`.
+
+    Args:
+        attention: the patterns.
+        path: the file to write.
+
+    Raises:
+        ProbeError: if there are too many values for one page.
+    """
     heads = attention.patterns.flatten(0, 1)
     n_heads = attention.patterns.shape[1]
     names = [f"a{layer}.h{head}" for layer in attention.layers for head in range(n_heads)]
@@ -58,20 +66,26 @@ def write_attention(attention: "Attention", path: str | Path) -> Path:
 def _view(tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", names: Sequence[str] | None) -> str:
     if attention.numel() > _MOST:
         raise ProbeError(
-            f"{attention.numel():,} numbers are too many for a view ({_MOST:,}): choose fewer layers or a shorter text"
+            f"{attention.numel():,} values are too many for a view of {_MOST:,}: choose fewer layers or a shorter text"
         )
     levels = (attention.clamp(0, 1) * 255).round().byte().contiguous().cpu().numpy().tobytes()
     said = list(names) if names is not None else [f"head {i}" for i in range(len(attention))]
     data = {"tokens": list(tokens), "names": said, "levels": base64.b64encode(levels).decode()}
-    # A closing tag inside a token must not end the script.
-    told = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+    # A closing tag in a token would end the script.
+    encoded = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
     script = (_HERE / "attention_view.js").read_text(encoding="utf-8")
     name = f"attention-{uuid4().hex[:8]}"
-    return f'<div id="{name}"></div><script>{script}\nprobeAttention("{name}", {told});</script>'
+    return f'<div id="{name}"></div><script>{script}\nprobeAttention("{name}", {encoded});</script>'
 
 
 def sentence_figure(attention: "Attention", layer: int, head: int) -> "Figure":
-    """How much each sentence looks at each earlier one, for one head."""
+    """Plot how much each sentence attends to each earlier one, for one head.
+
+    Args:
+        attention: attention by sentence.
+        layer: the block, counted from 0.
+        head: the head, counted from 0.
+    """
     pattern = attention.head(layer, head)
     n = len(attention.names)
     rows = [[float(pattern[i, j]) if j < i else None for j in range(n)] for i in range(n)]
@@ -82,7 +96,7 @@ def sentence_figure(attention: "Attention", layer: int, head: int) -> "Figure":
         y=labels,
         colorscale=RISING,
         zmin=0,
-        hovertemplate="%{y}<br>looks at sentence %{x}: %{z:.3f}<extra></extra>",
+        hovertemplate="%{y}<br>attends to sentence %{x}: %{z:.3f}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(side="bottom", title="earlier sentence")
@@ -90,7 +104,11 @@ def sentence_figure(attention: "Attention", layer: int, head: int) -> "Figure":
 
 
 def receivers_figure(receivers: "Receivers") -> "Figure":
-    """Kurtosis of every head: the darker, the fewer sentences it narrows attention to."""
+    """Plot the kurtosis of every head; darker heads narrow attention to fewer sentences.
+
+    Args:
+        receivers: the result of :func:`~probe.circuits.receiver_heads`.
+    """
     values = receivers.kurtosis
     figure = heatmap(
         values.tolist(),
@@ -103,12 +121,21 @@ def receivers_figure(receivers: "Receivers") -> "Figure":
         hovertemplate="%{y}, %{x}: %{z:.2f}<extra></extra>",
     )
     return styled(
-        figure, "Receiver heads: kurtosis of what sentences get", 120 + min(44, 900 // len(values)) * len(values)
+        figure,
+        "Receiver heads: kurtosis of attention to sentences",
+        120 + min(44, 900 // len(values)) * len(values),
     )
 
 
 def colored_tokens(tokens: Sequence[str], values: "Float[Tensor, ' tokens'] | Sequence[float]") -> "HTML":
-    """A text whose tokens are shaded by a value: blue above zero, orange below; the names are those of CircuitsVis."""
+    """Show a text whose tokens are shaded by a value, blue above zero and orange below.
+
+    The arguments have the names of CircuitsVis.
+
+    Args:
+        tokens: the tokens of the text.
+        values: the value of each token.
+    """
     from IPython.display import HTML
 
     numbers = [float(each) for each in values]

@@ -1,4 +1,4 @@
-"""A circuit as a drawing and as a map of heads, and how much of a behaviour circuits of each size keep."""
+"""Figures of a circuit: its edges, its heads, and the faithfulness of circuits of each size."""
 
 from collections.abc import Mapping
 from html import escape
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from probe.circuits import Circuit
 
 _DRAWN = 60
-"""Edges that are drawn, at most."""
+"""The largest number of edges that are drawn."""
 _WIDEST = 6.0
 
 
 def circuit_figure(circuit: "Circuit", most: int = _DRAWN) -> "Figure":
-    """The circuit's strongest edges, from the embedding below to the logits on top.
+    """Draw the circuit's strongest edges, from the embedding at the bottom to the logits at the top.
 
-    Blue edges carry the metric (without them it falls), orange ones hold it back; the wider, the more.
+    Without a blue edge the metric falls, without an orange one it rises. Wider edges have larger scores.
+
+    Args:
+        circuit: the circuit.
+        most: the largest number of edges.
     """
     from plotly.graph_objects import Figure, Scatter
 
@@ -74,7 +78,11 @@ def circuit_figure(circuit: "Circuit", most: int = _DRAWN) -> "Figure":
 
 
 def heads_figure(circuit: "Circuit") -> "Figure":
-    """How much of all scores leaves each head, along the circuit's edges."""
+    """Plot each head's share of the scores of the circuit's edges.
+
+    Args:
+        circuit: the circuit.
+    """
     share = circuit.heads()
     figure = heatmap(
         share.tolist(),
@@ -86,11 +94,11 @@ def heads_figure(circuit: "Circuit") -> "Figure":
         gap=2,
         hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
     )
-    return styled(figure, "Share of the scores that leaves each head", 120 + 44 * share.shape[0])
+    return styled(figure, "Share of the edge scores by the head that writes", 120 + 44 * share.shape[0])
 
 
 def faithfulness_figure(results: Mapping[str, Any]) -> "Figure":
-    """Faithfulness by the share of edges that is kept, and the circuit itself.
+    """Plot faithfulness against the share of edges that is kept, with the circuit itself.
 
     Args:
         results: ``results.json`` of ``probe circuits``.
@@ -121,7 +129,7 @@ def faithfulness_figure(results: Mapping[str, Any]) -> "Figure":
     ticks = {"tickvals": curve["shares"], "ticktext": [percent(share, 0) for share in curve["shares"]]}
     figure.update_xaxes(title="share of all edges", type="log", **ticks)
     figure.update_yaxes(title="faithfulness", tickformat=".0%")
-    return styled(figure, "What is kept when all other edges are corrupt", 360, legend=70)
+    return styled(figure, "Share of the metric that is kept when all other edges are corrupt", 360, legend=70)
 
 
 def _place(name: str, n_heads: int, n_layers: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What is seen inside a model: logit lens, what writes to a logit, what patches bring back, which sentences matter."""
+"""Figures of the logit lens, direct attribution, activation patching, thought anchors and token traces."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from probe.diff import TokenTrace
 
 _WORDS = 40
-"""Columns of a map that have their words written in."""
+"""The largest number of columns that are all labelled."""
 
 
 def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
-    """What the model would say after each block, at the last tokens of a text; the darker, the surer."""
+    """Plot the next token that each block predicts, at the last tokens of a text; darker is more probable.
+
+    Args:
+        lens: the result of :func:`~probe.circuits.logit_lens`.
+        last: number of tokens that are shown.
+    """
     first = max(0, len(lens.tokens) - last)
     layers = len(lens.said)
     sure = lens.log_prob.exp()[:, first:]
@@ -37,11 +42,16 @@ def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     figure.update_xaxes(
         tickvals=ticks, ticktext=[short(lens.tokens[i], 8) for i in ticks], title="token read", tickangle=0
     )
-    return styled(figure, "Logit lens: the next token, were each block the last", 130 + max(22, 44 - layers) * layers)
+    return styled(figure, "Logit lens: the next token predicted after each block", 130 + max(22, 44 - layers) * layers)
 
 
 def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16) -> "Figure":
-    """What each head and MLP adds by itself to the difference of two logits, the mean over texts."""
+    """Plot what each writer adds directly to the logit difference, averaged over texts.
+
+    Args:
+        parts: the result of :func:`~probe.circuits.direct_attribution`.
+        most: the largest number of writers that are shown.
+    """
     from plotly.graph_objects import Bar, Figure
 
     means = {name: float(values.mean()) for name, values in parts.items()}
@@ -61,10 +71,11 @@ def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16
 
 
 def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Figure":
-    """What each state brings back: blue towards the clean run, orange away from it.
+    """Plot the share of the metric that each patched state restores, blue above zero and orange below.
 
     Args:
-        tokens: of one of the texts, for the axis; the map's last column is its last token.
+        found: the result of :func:`~probe.circuits.patch`.
+        tokens: the tokens of one text, to label the columns; the last token is the last column.
     """
     layers, places = found.values.shape
     if found.by == "position":
@@ -90,12 +101,16 @@ def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Fig
     figure.update_xaxes(
         tickvals=ticks, ticktext=[names[i] for i in ticks], tickangle=-60 if found.by == "position" else 0
     )
-    said = "taken away" if found.about.get("noising") else "brought back"
+    said = "left" if found.about.get("noising") else "restored"
     return styled(figure, f"{found.site}: share of the metric that is {said}", 170 + 40 * layers)
 
 
 def anchors_figure(anchors: "Anchors") -> "Figure":
-    """How much each sentence raises accuracy, against another in its place; and accuracy so far."""
+    """Plot the importance of each sentence, and the accuracy of rollouts after it.
+
+    Args:
+        anchors: the result of :func:`~probe.anchors.thought_anchors`.
+    """
     from plotly.graph_objects import Bar, Figure, Scatter
 
     n = len(anchors.importance)
@@ -121,11 +136,15 @@ def anchors_figure(anchors: "Anchors") -> "Figure":
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(range=[-1.08, 1.08], zeroline=True)
-    return styled(figure, "Thought anchors: what each sentence does to accuracy", 150 + 26 * n, legend=40)
+    return styled(figure, "Thought anchors: change of accuracy by each sentence", 150 + 26 * n, legend=40)
 
 
 def forced_figure(forced: "ForcedAnswers") -> "Figure":
-    """How often the answer is right if thinking is cut off after each sentence."""
+    """Plot the accuracy if thinking is cut off after each sentence.
+
+    Args:
+        forced: the result of :func:`~probe.anchors.forced_answers`.
+    """
     from plotly.graph_objects import Figure, Scatter
 
     labels = ["nothing", *(f"{i} {short(text, 44)}" for i, text in enumerate(forced.sentences))]
@@ -136,16 +155,21 @@ def forced_figure(forced: "ForcedAnswers") -> "Figure":
             mode="lines+markers",
             line={"color": BLUE, "width": 2},
             text=[short(answer, 20) for answer in forced.answers],
-            hovertemplate="%{y}<br>right %{x:.0%}, commonest %{text}<extra></extra>",
+            hovertemplate="%{y}<br>accuracy %{x:.0%}, most common answer %{text}<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title="right answers, were it to answer now")
+    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title="accuracy if it answers now")
     return styled(figure, "Forced answers", 150 + 26 * len(forced.accuracy))
 
 
 def token_trace_figure(trace: "TokenTrace", decay: float = 0.9) -> "Figure":
-    """Divergence of the two models token by token, and the thinking model's entropy with its running mean."""
+    """Plot the divergence of two models along a trace, and the thinking model's entropy with its running mean.
+
+    Args:
+        trace: the result of :func:`~probe.diff.token_trace`.
+        decay: decay of the running mean for each token.
+    """
     from plotly.graph_objects import Figure, Scatter
 
     from probe.diff import running_mean

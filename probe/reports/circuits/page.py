@@ -1,4 +1,4 @@
-"""A behaviour's circuit as a page that stands alone, and as a table for the terminal."""
+"""The report of a behaviour's circuit: a self-contained page, and a table for the terminal."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from probe.circuits import Circuit
 
 _LISTED = 20
-"""Edges in the page's table."""
+"""Number of edges in the table of the page."""
 
 
 def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: str | Path) -> Path:
-    """Write the page.
+    """Write the report of a circuit as one HTML file.
 
     Args:
         results: ``results.json`` of ``probe circuits``.
+        circuit: the circuit.
+        path: the file to write.
     """
     figures = {
         "circuit": circuit_figure(circuit),
@@ -42,29 +44,37 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
 
 
 def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
-    """What was found: how large, how faithful, and the behaviour without the circuit's heads and without others."""
+    """Rows of a table: the circuit's size and faithfulness, and the behaviour with heads ablated.
+
+    Args:
+        results: ``results.json`` of ``probe circuits``.
+    """
     heads = results["heads"]
     names = ", ".join(heads["heads"])
     rows = {
         "edges": f"{results['edges']} of {results['of']} ({percent(results['edges'] / results['of'])})",
-        "of the metric they keep": percent(results["kept"]),
+        "share of the metric kept": percent(results["kept"]),
         "CPR, CMD": f"{number(results['faithfulness']['cpr'])}, {number(results['faithfulness']['cmd'])}",
     }
     for name, what in (
-        ("count", f"{results['behaviour']} a rollout"),
-        ("share", f"{results['behaviour']} among its sentences"),
+        ("count", f"{results['behaviour']} per rollout"),
+        ("share", f"{results['behaviour']}, share of sentences"),
         ("solved", "solved"),
     ):
         for side, said in (
             ("whole", "whole model"),
             ("changed", f"without {names}"),
-            ("others", "without as many others of their layers"),
-            ("more than others", "more than others do"),
+            ("others", "without random heads of the same layers"),
+            ("more than others", "random heads minus these"),
         ):
             rows[f"{what}, {said}"] = estimate(heads[name][side], number)
     return rows
 
 
 def circuit_table(results: Mapping[str, Any]) -> "Table":
-    """The same for the terminal."""
+    """The same rows as a table for the terminal.
+
+    Args:
+        results: ``results.json`` of ``probe circuits``.
+    """
     return listing(circuit_rows(results).items())

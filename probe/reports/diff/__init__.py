@@ -1,1 +1,1 @@
-"""The report of what training changed between two models."""
+"""The report of a comparison of two models."""

@@ -1,4 +1,4 @@
-"""What training changed, as figures: heads before and after, a series of checkpoints, directions, latents."""
+"""Figures of what training changed: heads, checkpoint series, directions and latents."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _NAMED = 10
-"""Heads that have a line of their own in a series."""
+"""Number of heads that are drawn in a series."""
 
 
 def shift_figure(heads: Mapping[str, Any]) -> "Figure":
-    """Every head's change of importance; a frame where it is beyond chance.
+    """Plot every head's change of importance, with a frame around significant changes.
 
     Args:
         heads: ``heads`` of the ``results.json`` of ``probe diff``.
@@ -48,13 +48,13 @@ def shift_figure(heads: Mapping[str, Any]) -> "Figure":
                 )  # fmt: skip
     return styled(
         figure,
-        "Share of the scores that leaves each head, base → thinking (framed: beyond chance)",
+        "Each head's share of the edge scores, base → thinking (framed: significant)",
         130 + 44 * len(before),
     )
 
 
 def series_figure(series: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Importance of the heads that change most, by step of training, for each run of a series.
+    """Plot the importance of the heads that change most against training steps, for each run of a series.
 
     Args:
         series: ``series`` of the ``results.json`` of ``probe diff``.
@@ -107,10 +107,11 @@ def series_figure(series: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 def transfer_figure(found: Mapping[str, Any], title: str) -> "Figure":
-    """A direction of each model, on each model: accuracy of its probe.
+    """Plot the accuracy and the steering of each model's direction in each model.
 
     Args:
         found: ``direction`` or ``truth`` of the ``results.json`` of ``probe diff``.
+        title: the title of the figure.
     """
     models = ("base", "thinking")
     values = [[found["accuracy"][of][on] for on in models] for of in models]
@@ -135,7 +136,7 @@ def transfer_figure(found: Mapping[str, Any], title: str) -> "Figure":
 
 
 def latents_figure(found: Mapping[str, Any]) -> "Figure":
-    """Every latent of the SAE over both models: how often each model has it, and how much of it the base holds.
+    """Plot every latent of the SAE over both models by its scale in the base and its number of active tokens.
 
     Args:
         found: ``latents`` of the ``results.json`` of ``probe diff``.
@@ -154,10 +155,10 @@ def latents_figure(found: Mapping[str, Any]) -> "Figure":
                 "size": 7,
                 "opacity": 0.7,
             },
-            hovertemplate="%{text}: %{x:.2f} of it in the base, active at %{y} tokens<extra></extra>",
+            hovertemplate="%{text}: scale %{x:.2f} in the base, active at %{y} tokens<extra></extra>",
         )
     )
     figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title="how much of it the base holds (1: as much)", range=[-0.6, 2.1])
-    figure.update_yaxes(title="tokens at which the thinking model has it", type="log")
-    return styled(figure, "Latents of an SAE over both models (orange: the thinking model's own)", 400)
+    figure.update_xaxes(title="scale in the base over scale in the thinking model", range=[-0.6, 2.1])
+    figure.update_yaxes(title="active tokens in the thinking model", type="log")
+    return styled(figure, "Latents of an SAE over both models (orange: only in the thinking model)", 400)

@@ -1,4 +1,4 @@
-"""What training changed as a page that stands alone, and as a table for the terminal."""
+"""The report of what training changed: a self-contained page, and a table for the terminal."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,11 @@ _KEYS = ("heads", "direction", "truth", "knowledge", "latents", "effects", "seri
 
 
 def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
-    """Write the page.
+    """Write the report of a comparison as one HTML file.
 
     Args:
         results: ``results.json`` of ``probe diff``.
+        path: the file to write.
     """
     told = whole((*_KEYS, "pair", "behaviour", "findings", "missing"), results)
     figures = {}
@@ -47,7 +48,11 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
-    """What the heads that grew do when they are changed: way, measure, whole, changed, others, difference."""
+    """Rows for the effects of changing heads: way, measure, whole, changed, others, others minus changed.
+
+    Args:
+        effects: ``effects`` of the ``results.json`` of ``probe diff``; None for no rows.
+    """
     if not effects:
         return []
     return [
@@ -64,7 +69,12 @@ def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
 def agreement_rows(
     agreements: list[Mapping[str, Any]] | None, chance: list[Mapping[str, Any]] | None
 ) -> list[tuple[str, str, str]]:
-    """Do runs change the same heads: what, value, null."""
+    """Rows for whether training runs change the same heads: description, value, null.
+
+    Args:
+        agreements: ``agreement`` of the ``results.json`` of ``probe diff``.
+        chance: ``chance`` of the same file.
+    """
     rows = [
         (
             f"{' and '.join(each['runs'])}: correlation of heads' changes",
@@ -75,7 +85,7 @@ def agreement_rows(
     ]
     rows += [
         (
-            f"{each['name']}: heads that are new in all {each['runs']} runs",
+            f"{each['name']}: heads that emerge in all {each['runs']} runs",
             f"{len(each['heads'])}" + "".join(f" a{layer}.h{head}" for layer, head in each["heads"]),
             f"{number(each['by_chance'])} on average, p {number(each['p'], 3)}",
         )
@@ -85,7 +95,11 @@ def agreement_rows(
 
 
 def diff_table(results: Mapping[str, Any]) -> "Table":
-    """The findings for the terminal."""
+    """The findings as a table for the terminal.
+
+    Args:
+        results: ``results.json`` of ``probe diff``.
+    """
     rows = [(each["part"], "differs" if each["differs"] else "same", each["said"]) for each in results["findings"]]
     rows += [(part, "–", why) for part, why in results["missing"].items()]
     rows += [
@@ -96,7 +110,7 @@ def diff_table(results: Mapping[str, Any]) -> "Table":
     for way, measure, *sides in effect_rows(effects):
         if measure != "count":
             names = ", ".join(effects["heads"]) if effects else ""
-            rows.append(("effect", way, f"{names}: {measure} {sides[0]} → {sides[1]}, with others {sides[2]}"))
+            rows.append(("effect", way, f"{names}: {measure} {sides[0]} → {sides[1]}, with random heads {sides[2]}"))
     if "latents" in results:
         share = percent(results["latents"]["variance_explained"])
         rows.append(("latents", share, "of the variance of both models' states explained by the shared SAE"))
