@@ -29,7 +29,7 @@ CONFIG = SteeringConfig(epochs=3, hidden=4, batches_per_step=2, balance=True, pe
 
 
 def gates_of(model, n=4, seed=0):
-    """Random text with random gates, of which the wanted token hangs on the behaviour."""
+    """Random text with random gates, whose target token depends on the behaviour."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows, width):
@@ -51,16 +51,16 @@ def model(tiny_folder):
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_every_kind_learns(model, persistent):
-    train, held = gates_of(model), gates_of(model, 2, seed=1)
+    train, unseen = gates_of(model), gates_of(model, 2, seed=1)
     config = replace(CONFIG, epochs=10, lr_vectors=1.0, persistent=persistent)
-    learned = [learn_vectors(model, train, held, n_behaviours=K, layer=LAYER, config=config, seed=0)]
+    learned = [learn_vectors(model, train, unseen, n_behaviours=K, layer=LAYER, config=config, seed=0)]
     for kind in (FixedVectors, RankOne):
         fresh = kind(K, model.d_model, LAYER, unit=learned[0].vectors.unit, persistent=persistent)
-        learned.append(learn_mechanism(model, fresh, train, held, config=config, seed=0))
+        learned.append(learn_mechanism(model, fresh, train, unseen, config=config, seed=0))
     for each in learned:
         first, best = each.history[0]["loss"], min(epoch["loss"] for epoch in each.history)
         assert best < 0.7 * first
-        scored = [GateLoss(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in held]
+        scored = [GateLoss(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in unseen]
         mean = torch.cat([score.losses for score in scored]).mean().item()
         assert mean == pytest.approx(best, rel=1e-4), "the best epoch's is kept, and folding changes nothing"
 
@@ -174,12 +174,12 @@ from probe.steering import learn_vectors
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)
 model = load_model(ModelConfig(sys.argv[2]), device="cpu")
-train, held = gates_of(model), gates_of(model, 3, seed=1)
+train, unseen = gates_of(model), gates_of(model, 3, seed=1)
 train.append(replace(train[0], gate=torch.zeros_like(train[0].gate)))  # at times one process has nothing to do
 how = {"n_behaviours": K, "layer": LAYER, "seed": 0, "accelerator": accelerator}
-learned = learn_vectors(model, train, held, config=CONFIG, **how)
+learned = learn_vectors(model, train, unseen, config=CONFIG, **how)
 try:
-    learn_vectors(model, train, held, config=replace(CONFIG, batches_per_step=1), **how)
+    learn_vectors(model, train, unseen, config=replace(CONFIG, batches_per_step=1), **how)
     refused = ""
 except ProbeError as error:
     refused = str(error)
@@ -197,8 +197,8 @@ def test_two_processes_learn_the_vectors_of_one(tiny_folder, tmp_path):
     (tmp_path / "two").mkdir()
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, before in (("one", []), ("two", launch)):
-        told = [str(script), str(Path(__file__).parent), str(folder), str(tmp_path / name)]
-        subprocess.run([sys.executable, *before, *told], check=True)
+        arguments = [str(script), str(Path(__file__).parent), str(folder), str(tmp_path / name)]
+        subprocess.run([sys.executable, *before, *arguments], check=True)
     one, *two = (json.loads((tmp_path / name).read_text()) for name in ("one/0.json", "two/0.json", "two/1.json"))
     assert [each["processes"] for each in (one, *two)] == [1, 2, 2] and not one["refused"]
     for each in two:

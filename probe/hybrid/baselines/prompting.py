@@ -49,8 +49,8 @@ def handbook_prompt(base: Model, taxonomy: Taxonomy, question: str) -> str:
         for name, examples in zip(taxonomy.names, taxonomy.examples, strict=True)
         if examples
     ]
-    told = "Use these kinds of sentences where they help:\n" + "\n".join(entries)
-    return base.prompt_text(f"{told}\n\n{question}")
+    handbook = "Use these kinds of sentences where they help:\n" + "\n".join(entries)
+    return base.prompt_text(f"{handbook}\n\n{question}")
 
 
 def run_prompted(
