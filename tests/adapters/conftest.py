@@ -9,7 +9,7 @@ from probe.models import ModelConfig, load_model
 
 
 def random_topk(d_in=32, d_sae=48, k=4, site="blocks.1.hook_resid_post", seed=0, **more):
-    """A top-k SAE with every tensor drawn, biases too."""
+    """A top-k SAE with random weights and biases."""
     config = TopKSAEConfig(
         d_in=d_in, d_sae=d_sae, k=k, apply_b_dec_to_input=True, metadata=SAEMetadata(hook_name=site), **more
     )

@@ -69,7 +69,7 @@ def test_noise_is_as_long_as_the_error(model, sae):
     torch.testing.assert_close((changed - state).norm(dim=-1)[:, 1:], error[:, 1:], rtol=1e-4, atol=1e-4)
     assert torch.equal(run(model, Noise(sae, seed=3))[1], changed)
     assert not torch.allclose(run(model, Noise(sae, seed=4))[1], changed)
-    assert not torch.allclose(run(model, Noise(sae))[1], run(model, Noise(sae))[1]), "drawn anew"
+    assert not torch.allclose(run(model, Noise(sae))[1], run(model, Noise(sae))[1]), "new noise in each pass"
 
 
 def test_chosen_latents_are_switched_off_or_raised(model, sae):

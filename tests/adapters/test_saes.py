@@ -99,10 +99,10 @@ def test_what_is_no_sae_is_refused(tmp_path):
 
 def test_controls_keep_lengths_and_nothing_else():
     sae = random_topk()
-    drawn, shuffled = random_sae(sae, 0), shuffled_decoder(sae, 0)
-    torch.testing.assert_close(drawn.W_dec.norm(dim=1), sae.W_dec.norm(dim=1))
-    torch.testing.assert_close(drawn.W_enc.norm(dim=0), sae.W_enc.norm(dim=0))
-    assert (torch.cosine_similarity(drawn.W_dec, sae.W_dec).abs() < 0.8).all()
+    random, shuffled = random_sae(sae, 0), shuffled_decoder(sae, 0)
+    torch.testing.assert_close(random.W_dec.norm(dim=1), sae.W_dec.norm(dim=1))
+    torch.testing.assert_close(random.W_enc.norm(dim=0), sae.W_enc.norm(dim=0))
+    assert (torch.cosine_similarity(random.W_dec, sae.W_dec).abs() < 0.8).all()
     x = torch.randn(9, 32)
     assert torch.equal(shuffled.encode(x), sae.encode(x)) and not torch.allclose(shuffled(x), sae(x))
     assert sorted(shuffled.W_dec[:, 0].tolist()) == sorted(sae.W_dec[:, 0].tolist())

@@ -64,15 +64,15 @@ def test_what_is_in_the_way_is_measured_too(llama, tmp_path, insert):
 
 def test_a_random_adapter_is_as_large_in_every_module_and_another(llama, tmp_path):
     folder = tuned(llama, tmp_path / "one", alpha=3.0)
-    drawn, other = (random_like(folder, tmp_path / str(seed), seed) for seed in (0, 1))
-    real, a, b = lora_tensors(folder), lora_tensors(drawn), lora_tensors(other)
+    random, other = (random_like(folder, tmp_path / str(seed), seed) for seed in (0, 1))
+    real, a, b = lora_tensors(folder), lora_tensors(random), lora_tensors(other)
     for name in {name.partition(".lora_")[0] for name in real}:
         deltas = [t[f"{name}.lora_B.weight"] @ t[f"{name}.lora_A.weight"] for t in (real, a, b)]
         assert deltas[1].norm().item() == pytest.approx(deltas[0].norm().item(), rel=1e-4)
         for x, y in ((0, 1), (1, 2)):
             assert torch.cosine_similarity(deltas[x].flatten(), deltas[y].flatten(), dim=0).abs() < 0.5
-    assert read_json(drawn / "probe.json") == read_json(folder / "probe.json")
-    with attached(llama, drawn):
+    assert read_json(random / "probe.json") == read_json(folder / "probe.json")
+    with attached(llama, random):
         pass
 
 

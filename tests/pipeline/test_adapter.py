@@ -12,12 +12,14 @@ from probe.adapters import attached, compare_export, load_sae, save_sparsify
 from probe.adapters.exports.attach import WEIGHTS
 from probe.cli import app
 from probe.config import from_dict
+from probe.counters import SCHEMES
 from probe.errors import ProbeError
-from probe.models import ModelConfig, load_model
+from probe.models import ModelConfig, load_model, load_pair
 from probe.pipeline import (
     AdapterConfig,
     StudyConfig,
     TrainSAEConfig,
+    answers,
     export_adapter,
     hub_folder,
     push_adapter,
@@ -26,7 +28,9 @@ from probe.pipeline import (
     tune_adapter,
     verify_adapter,
 )
+from probe.pipeline.adapter.inputs import Questions
 from probe.problems import load_problems
+from probe.taxonomy import find_behaviour
 from tests.adapters.conftest import random_topk
 
 
@@ -131,7 +135,7 @@ def test_a_study_and_rows_added_to_it(settings, tmp_path):
     row = found["rows"]["resa"]
     assert row["against"] == "resa:noise" and row["measures"]["adapted"]["value"] < row["measures"]["inserted"]["value"]
     assert row["cost"]["tokens"] > 0 and not (out / "sae" / "activations").exists()
-    more = study(from_dict(StudyConfig, first | {"rows": ["resa", "resa:noise", "ce", "random"], "seeds": [0, 1]}), out)
+    more = study(from_dict(StudyConfig, first | {"rows": ["resa", "resa:noise", "ce", "random"]}), out)
     assert list(more["rows"]) == ["resa", "resa:noise", "ce", "random"]
     assert more["rows"]["ce"]["measures"]["ce"]["value"] < more["rows"]["random"]["measures"]["ce"]["value"]
     page = (out / "report.html").read_text()
@@ -153,6 +157,36 @@ def test_a_study_that_cannot_work_is_refused(settings, tmp_path, rows, said):
     with pytest.raises(ProbeError, match=said):
         study(from_dict(StudyConfig, {"adapter": settings, "rows": rows, "seeds": [0]}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_adapter_finds_its_model_without_the_run(settings, tmp_path):
+    out = tmp_path / "out"
+    tune_adapter(from_dict(AdapterConfig, settings | {"sae": None, "objective": "ce"}), out)
+    told = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(told | {"run": str(tmp_path / "gone"), "model": None, "texts": None}))
+    said = answers(out, "Mia has 22 cards.", 4)
+    assert set(said) == {"with", "without"}
+    card = json.loads((out / "adapter" / "probe.json").read_text())
+    assert card.pop("model")["path"] == settings["model"]["path"]
+    (out / "adapter" / "probe.json").write_text(json.dumps(card))  # as earlier versions wrote it
+    with pytest.raises(ProbeError, match="gone"):
+        answers(out, "Mia has 22 cards.", 4)
+
+
+def test_any_kind_of_behaviour_is_counted_in_rollouts():
+    problems = load_problems("story")
+    some = problems.take("test", 6)
+    asked, model = Questions(problems, some, 120), load_pair("tiny-rl", device="cpu").thinking
+    traces = asked.traces(model)
+    counts = asked.counted(model, find_behaviour("story:verification"))
+    assert counts == [SCHEMES["story"].count(trace)["verification"] for trace in traces] and sum(counts) > 0
+    typed = asked.counted(model, find_behaviour("check", problem_set=problems))
+    assert typed == counts, "in the grammar a check is a verification"
+    cut = Questions(problems, some, 12)
+    assert any(trace.truncated for trace in cut.traces(model))
+    assert cut.counted(model, find_behaviour("story:verification"), ended=True) == [0.0] * len(some)
+    with pytest.raises(ProbeError, match="counts in whole answers"):
+        find_behaviour("countdown:verification")
 
 
 @pytest.mark.slow

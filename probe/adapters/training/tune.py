@@ -157,7 +157,7 @@ def _told(
         },
         "texts": object_hash([[[*text.ids], text.start] for text in texts]),
     }
-    # The model is told apart by its fingerprint; where it was read from is only for finding it again.
+    # The fingerprint identifies the model; its path is only for loading it again, so it is not part of the key.
     found_at = {name: getattr(model.config, name) for name in ("path", "revision", "prompt")}
     return {**said, "key": object_hash(said), "model": found_at}
 
