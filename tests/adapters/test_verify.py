@@ -51,6 +51,7 @@ def test_above_a_stop_gradient_nothing_happens_at_the_site(llama, sae, tmp_path)
     assert alone.insertion["sae"].value == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_latents_that_were_trained_to_move_are_found(llama, sae, tmp_path):
     objective = Objective("feature-match", sae, latents=(3, 7), value=9.0)
     tune(llama, texts(24), texts(6, 1), objective, folder=tmp_path, plan=AdapterPlan(rank=4), config=CONFIG)

@@ -145,7 +145,7 @@ def verify(
             alignment={name: _alignment(folder, sae, some) for name, some in sets.items()},
             damage={
                 name: {
-                    "kl": over_texts(passes.kl(some, OFF, ON)),
+                    "kl": over_texts(effect if name == "like" else passes.kl(some, OFF, ON)),
                     "ce": over_texts(passes.ce(some, adapted=True) - passes.ce(some, adapted=False)),
                 }
                 for name, some in {"like": texts, "general": general}.items()
