@@ -161,7 +161,7 @@ def test_discover(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("", "name one model: either a pair, whose thinking model is meant, or a thinking model"),
+        ("", "name one model: either a pair, whose thinking model is used, or a thinking model"),
         ("--pair tiny-rl --thinking bundled:tiny-rl", "name one model: either a pair"),
         ("--pair tiny-lr", "unknown pair 'tiny-lr'; did you mean 'tiny-rl'?"),
         (

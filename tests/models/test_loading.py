@@ -14,7 +14,7 @@ from probe.models import Model, ModelConfig, as_device, load_model, loading
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path: Path) -> Path:
-    """A model folder of one's own, to damage."""
+    """A model folder that a test may damage."""
     return shutil.copytree(tiny_folder("llama", "letters"), tmp_path / "model")
 
 

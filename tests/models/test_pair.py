@@ -42,7 +42,7 @@ def retokenize(folder: Path, change) -> Path:
 
 @pytest.fixture
 def folders(tiny_folder, tmp_path) -> tuple[Path, Path]:
-    """Two model folders of one's own, alike but for their weights."""
+    """Two model folders that a test may change, equal except for their weights."""
     return tuple(shutil.copytree(tiny_folder("llama", "letters", seed), tmp_path / str(seed)) for seed in (0, 1))
 
 
