@@ -190,7 +190,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
         ({"hybrid": {"arms": ["hybird"]}}, "unknown arm 'hybird'; did you mean 'hybrid'"),
         ({"workers": 0}, "workers is 0"),
-        ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at 0 to 2"),
+        ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at layers 0 to 2"),
         ({"steering": {"layer": 1, "layers": [1]}}, "both steering.layer and steering.layers"),
         ({"steering": {"hidden": 0}}, r"steering\.hidden is 0"),
         ({"steering": {"lr_vectors": float("nan")}}, r"steering\.lr_vectors is nan"),
