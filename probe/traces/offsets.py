@@ -31,7 +31,7 @@ def token_starts(
         pieces = [_token_bytes(piece) for piece in tokenizer.convert_ids_to_tokens(list(tokens))]
         if b"".join(pieces).decode(errors="replace") == text:
             return _starts_in_bytes(pieces)
-    return _starts_in_windows(list(tokens), text, decode)
+    return starts_in_windows(list(tokens), text, decode)
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def _char_of_byte(data: bytes) -> Sequence[int]:
     return [*chars, count]
 
 
-def _starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
+def starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
     """Find offsets by decoding from the last place where a character ended, with some context before it.
 
     Some decoders treat the first token of a text differently (they strip a space); the context prevents that here.

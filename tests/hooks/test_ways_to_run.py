@@ -281,7 +281,7 @@ def test_what_has_no_state_a_token_cannot_be_selected(tiny_folder):
     ):
         model.hf(ids)
     with (
-        pytest.raises(ProbeError, match="no state a token"),
+        pytest.raises(ProbeError, match="not have one state for each token"),
         edit(model, {site: torch.zeros_like}, tokens=Tokens(ids=31)),
     ):
         model.hf(ids)

@@ -7,7 +7,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from probe.organisms.tokenizer import build_tokenizer
-from probe.traces.offsets import _starts_in_windows, token_starts
+from probe.traces.offsets import starts_in_windows, token_starts
 
 CORPUS = ["So 22 + 9 = 31. Wait, no.\n\nÄpfel und naïve Gäste", "中文字符 中文 中文", "👩‍👩‍👧 👩‍👩‍👧 €uro €"] * 3
 
@@ -70,7 +70,7 @@ def test_equal_to_the_definition_on_any_text(name: str, text: str) -> None:
     ids = tokenizer(text.replace("\N{REPLACEMENT CHARACTER}", ""), add_special_tokens=False)["input_ids"]
     decoded = decode(ids)
     assert token_starts(tokenizer, ids, decoded, decode) == by_prefixes(ids, decoded, decode)
-    assert _starts_in_windows(ids, decoded, decode) == by_prefixes(ids, decoded, decode)
+    assert starts_in_windows(ids, decoded, decode) == by_prefixes(ids, decoded, decode)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
