@@ -1,4 +1,4 @@
-"""A whole small discovery on a bundled model: its result file, people's edits, a judge, and whatever goes wrong."""
+"""A whole small discovery on a bundled model: its result file, edits by hand, a judge, and every kind of failure."""
 
 import importlib
 import json
@@ -13,8 +13,7 @@ from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.pipeline import DiscoverConfig, discover
 from probe.reports import discovery_table
-from probe.taxonomy import Taxonomy
-from probe.taxonomy.judge.judge import ScriptedJudge
+from probe.taxonomy import ScriptedJudge, Taxonomy
 from probe.traces import Traces, make_trace
 
 # The package names the function of the same name.
@@ -30,11 +29,14 @@ SMALL = {
     "falsify": {"sentences": 3, "prefixes": 1, "samples": 2, "max_new_tokens": 12},
 }
 EXPENSIVE = ("fit_taxonomy", "falsify", "write_neuronpedia")
-JUDGE = {"judge": {"model": "scripted", "sample": 5}, "falsify": {"sentences": 1, "prefixes": 0}}
+JUDGE = {
+    "judge": {"model": "scripted", "url": "http://localhost:9/v1", "sample": 5},
+    "falsify": {"sentences": 1, "prefixes": 0},
+}
 
 
 def settings(**more):
-    """The small settings; a section that is given is laid over its own."""
+    """The small settings, with the given sections merged into them."""
     merged = {
         name: {**old, **more.get(name, {})} if isinstance(old, dict) else more.get(name, old)
         for name, old in SMALL.items()
@@ -47,7 +49,7 @@ def config(**more):
 
 
 def thinking(model, **more):
-    """Settings for a model of one's own."""
+    """Settings for a model of your own."""
     return config(
         pair=None, thinking={"path": str(model), "prompt": "Question: {question}\n"}, problems="story", **more
     )
@@ -59,7 +61,7 @@ def contents(folder):
 
 
 def forbid_work(monkeypatch):
-    """Traces are read from their folder by the function that makes them; no model may run for it."""
+    """Fail if a model runs or an expensive stage is called; traces are read by the function that makes them."""
     monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
     monkeypatch.setattr("probe.pipeline.stages.harvest", lambda *_, **__: pytest.fail("harvest was called"))
     for name in EXPENSIVE:
@@ -67,14 +69,14 @@ def forbid_work(monkeypatch):
 
 
 def script(monkeypatch, answer):
-    """Let a function be the judge; gives the list that its prompts are put into."""
+    """Use a function as the judge, and return the list that collects its prompts."""
     asked = []
 
     def noted(prompt):
         asked.append(prompt)
         return answer(prompt)
 
-    monkeypatch.setattr(MODULE, "_judge", lambda *_: ScriptedJudge(noted))
+    monkeypatch.setattr(MODULE, "EndpointJudge", lambda *_, **__: ScriptedJudge(noted))
     return asked
 
 
@@ -86,20 +88,20 @@ def sensible(prompt):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A discovery that nobody disturbed."""
+    """A discovery that was never interrupted."""
     out = tmp_path_factory.mktemp("discoveries") / "whole"
     return out, discover(config(), out)
 
 
 @pytest.fixture
 def pageless(monkeypatch):
-    """No page is drawn: half of what a small discovery that finds its stages finished costs."""
+    """Write no page, which is half of the time of a small discovery whose stages are finished."""
     monkeypatch.setattr(MODULE, "write_discovery_report", lambda _: None)
 
 
 @pytest.fixture
 def copied(whole, tmp_path):
-    """A copy of it, to be spoilt."""
+    """A copy of the discovery that a test may change."""
     return shutil.copytree(whole[0], tmp_path / "copy")
 
 
@@ -132,7 +134,7 @@ def test_result_file_keeps_its_contract(whole):
 
 
 def test_counts_agree_with_each_other(whole):
-    """Transitions, starts and the map are of the same sentences."""
+    """Transitions, starts and the map count the same sentences."""
     _, found = whole
     points = found["map"]["points"]
     pairs = sum(map(sum, found["transitions"]["counts"]))
@@ -212,7 +214,7 @@ def test_other_settings_are_refused_and_named(whole):
 
 @pytest.mark.usefixtures("pageless")
 def test_settings_of_what_is_not_done_may_change(whole, copied):
-    """Too few sentences for a size, and the size can be mended without losing the traces."""
+    """If a size needs more sentences than there are, it can be corrected without losing the traces."""
     for name in ("taxonomy", "cards", "neuronpedia"):
         shutil.rmtree(copied / name)
     kept = contents(copied / "traces")
@@ -255,7 +257,7 @@ def test_edits_that_make_no_sense_lose_nothing(whole, copied, wrong):
 
 @pytest.mark.usefixtures("pageless")
 def test_edits_count_even_while_the_taxonomy_is_unfinished(copied):
-    """They may be written between a call that broke off and the next."""
+    """They may be written between an interrupted call and the next."""
     (copied / "taxonomy" / "manifest.json").unlink()
     (copied / "taxonomy" / "behaviours.yaml").write_text("0: {name: opens}")
     assert discover(config(), copied)["behaviours"][0]["name"] == "opens"
@@ -299,7 +301,7 @@ def test_a_judge_that_answers_nonsense_harms_nothing(whole, monkeypatch, tmp_pat
 @pytest.mark.usefixtures("pageless")
 @pytest.mark.parametrize(("good", "reused"), [(2, 0), (30, 4)])
 def test_a_judge_that_fails_halfway_loses_nothing(monkeypatch, tmp_path, good, reused):
-    """While it names the four behaviours, and while it scores the names; answers are kept some at a time."""
+    """It fails while it names the four behaviours, or while it scores the names; answers are kept in batches."""
     out, number = tmp_path / "halfway", count()
 
     def until(prompt):
@@ -315,7 +317,7 @@ def test_a_judge_that_fails_halfway_loses_nothing(monkeypatch, tmp_path, good, r
     answers = out / "judge" / "answers.jsonl"
     assert len(answers.read_text().splitlines() if answers.exists() else ()) == reused
     monkeypatch.setattr("probe.pipeline.stages.harvest", lambda *_, **__: pytest.fail("harvested again"))
-    monkeypatch.setattr("probe.taxonomy.search.search._explore_site", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr("probe.taxonomy.search.search.train_saes", lambda *_, **__: pytest.fail("fitted again"))
     again = script(monkeypatch, sensible)
     found = discover(config(**JUDGE), out)
     assert contents(out / "traces") | contents(out / "activations") == kept
@@ -374,7 +376,7 @@ def test_any_site_with_a_vector_for_each_token_will_do(tmp_path, site):
 
 
 def test_fewer_sentences_than_behaviours_are_said_before_training(monkeypatch, tmp_path):
-    monkeypatch.setattr("probe.taxonomy.search.search._explore_site", lambda *_: pytest.fail("fitted"))
+    monkeypatch.setattr("probe.taxonomy.search.search.train_saes", lambda *_, **__: pytest.fail("fitted"))
     with pytest.raises(ProbeError, match=r"training sentences are too few for a taxonomy of 5000 behaviours"):
         discover(config(taxonomy={"sizes": [4, 5000]}, decoding={"max_new_tokens": 8}), tmp_path)
     assert (

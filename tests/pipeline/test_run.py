@@ -1,4 +1,4 @@
-"""A whole small run on models made on the spot: the result file, and what is left of it after a kill."""
+"""A whole small run on random models: its result file, what is reused, what is refused, and resuming after a kill."""
 
 import copy
 import json
@@ -61,7 +61,7 @@ def timeless(found):
 
 @pytest.fixture(scope="module")
 def whole(tiny_folder, tmp_path_factory):
-    """A run that nobody disturbed."""
+    """A run that was never interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     return out, run(from_dict(RunConfig, settings(tiny_folder)), out)
 
@@ -74,9 +74,15 @@ def test_result_file_keeps_its_contract(whole):
     assert stored["problems"] == {"name": "story", "split": "test", "n": 8}
     assert set(stored["arms"]) == ARMS
     assert set(stored["gap_recovered"]) == ARMS - {"base", "thinking"}
+    base, thinking = (stored["arms"][name]["accuracy"] for name in ("base", "thinking"))
+    for name, gap in stored["gap_recovered"].items():
+        own = stored["arms"][name]["accuracy"]
+        assert gap["value"] == (None if base == thinking else pytest.approx((own - base) / (thinking - base)))
     for arm in stored["arms"].values():
         assert {"accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds"} <= set(arm)
         assert arm["ci"][0] <= arm["accuracy"] <= arm["ci"][1]
+        assert arm["accuracy"] * 8 == round(arm["accuracy"] * 8), "a share of eight problems"
+        assert arm["n"] == 8 and 0 < arm["tokens_per_answer"] <= 20
     assert {"bits_per_token", "bits_per_steered_token", "fitted_parameters"} <= set(stored["oracle"])
     assert {"site", "k", "variance_explained", "stability", "ami"} <= set(stored["taxonomy"])
     assert stored["seeds"]["values"] == [0, 1]
@@ -97,7 +103,11 @@ def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, m
 
 
 @pytest.mark.parametrize(
-    "lost", ["traces/train/part-000004.json", "activations", "taxonomy", "steering/seed-1", "arms"]
+    "lost",
+    [
+        *("traces/train/part-000004.json", "activations", "taxonomy", "steering/seed-1"),
+        pytest.param("arms", marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lost):
     out, found = whole
@@ -119,7 +129,8 @@ def test_seconds_are_those_of_the_work_and_not_of_the_last_process(whole, tiny_f
 
 def test_a_model_against_itself_has_no_gap_and_is_never_steered(tiny_folder, tmp_path):
     model = settings(tiny_folder)["thinking"]
-    found = run(from_dict(RunConfig, settings(tiny_folder, base=model)), tmp_path / "same")
+    few = {"sizes": {"train": 6, "validation": 4, "test": 4}, "steering": {"epochs": 1, "seeds": [0]}}
+    found = run(from_dict(RunConfig, settings(tiny_folder, base=model, **few)), tmp_path / "same")
     assert all(gap == {"value": None, "ci": None} for gap in found["gap_recovered"].values())
     steered = {name for name, arm in found["arms"].items() if arm["steered_fraction"] > 0}
     assert steered <= {"speculative", "oracle-free"}, "only what does not look for disagreement is steered"
@@ -263,7 +274,7 @@ def test_the_settings_on_record_are_those_that_an_arm_depends_on(tiny_folder):
 
 @pytest.mark.slow
 def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path):
-    """Rivals, mechanisms and both published versions, added to a run that is there."""
+    """Baselines, mechanisms and both published versions are added to a finished run."""
     out, found = whole
     again = tmp_path / "again"
     shutil.copytree(out, again)
