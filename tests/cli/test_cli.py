@@ -276,7 +276,7 @@ def test_compare(tmp_path):
     done = probe("compare", str(tmp_path / "one"), str(tmp_path / "other"), "--html", str(tmp_path / "page.html"))
     assert done.exit_code == 0, done.output
     assert "20% correct" in done.output and "No problem in common" in done.output
-    assert "2 runs side by side" in (tmp_path / "page.html").read_text()
+    assert "2 runs compared" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
