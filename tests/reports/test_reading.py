@@ -63,9 +63,10 @@ def test_circuits_and_differences_without_intervals():
     sides = {side: {"value": 0.25, "ci": None} for side in ("whole", "changed", "others", "more than others")}
     heads = {"heads": ["a0.h1"], "count": sides, "share": sides, "solved": sides}
     results = {"behaviour": "check", "edges": 3, "of": 9, "kept": 0.8, "faithfulness": {"cpr": 1.0, "cmd": 0.1}}
-    assert circuit_rows(results | {"heads": heads})["check a rollout, whole model"] == "0.25"
+    assert list(circuit_rows(results | {"heads": heads}).values()).count("0.25") == 3 * len(sides)
     effects = {"ways": {"0.5": {"share": sides}}}
-    assert effect_rows(effects) == [("× 0.5", "share", "0.25", "0.25", "0.25", "0.25")]
+    (row,) = effect_rows(effects)
+    assert row[-4:] == ("0.25",) * 4
 
 
 def test_a_run_of_an_earlier_version(write_run):
