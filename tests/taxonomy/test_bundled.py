@@ -17,7 +17,7 @@ def test_the_rule_finds_the_true_types_of_tiny_rl() -> None:
         traces = generate_traces(thinking, story, story.take(split, n), max_new_tokens=320, batch_size=100)
         return harvest(thinking, traces, taxonomy_sites(thinking, (), spread=6))
 
-    train, validation = sentences("train", 400), sentences("validation", 120)
+    train, validation = sentences("train", 200), sentences("validation", 80)
     taxonomy = fit_taxonomy(train, validation, TaxonomyConfig(), sentence_type=story.sentence_type)
     assert len(train.sites) == 3
     assert min(taxonomy.scores["ami_by_seed"]) >= 0.80
