@@ -109,7 +109,10 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
     problem_set = load_problems(pair.config.problems)
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
-    folder = RunFolder(out, {"circuits": to_dict(config)})
+    settings = to_dict(config)
+    if config.run is None:  # folders from before this setting existed are read
+        del settings["run"]
+    folder = RunFolder(out, {"circuits": settings})
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
     limit = pair.config.max_new_tokens
     traces = generate_traces(

@@ -120,7 +120,10 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
             f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
         )
     train = problem_set.take("train", config.problems)
-    folder = RunFolder(out, {"diff": to_dict(config)})
+    settings = to_dict(config)
+    if config.run is None:  # folders from before this setting existed are read
+        del settings["run"]
+    folder = RunFolder(out, {"diff": settings})
     traces = generate_traces(
         pair.thinking,
         problem_set,
