@@ -12,7 +12,6 @@ from probe.adapters.exports.export import (
     merged as merged,
     peft_of_gguf as peft_of_gguf,
 )
-from probe.adapters.exports.fingerprint import fingerprint as fingerprint
 from probe.adapters.exports.reloaded import compare_export as compare_export
 from probe.adapters.exports.swap import Shell as Shell, shell as shell
 from probe.adapters.sae.folders import (

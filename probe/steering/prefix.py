@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks import forced_pass
-from probe.models import Model
+from probe.models import Model, tensors_hash
 from probe.steering.gates import GateBatch
 
 if TYPE_CHECKING:
@@ -114,10 +113,7 @@ def cache_folder(given: str | Path | None, accelerator: "Accelerator | None") ->
 
 
 def _name(base: Model, layer: int) -> str:
-    # The sum of the weights of the steered block distinguishes models with the same name.
-    with torch.no_grad():
-        weights = sum(parameter.float().sum().item() for parameter in base.layers[layer].parameters())
-    return f"{base.name} {base.dtype} {layer} {weights!r}"
+    return f"{base.name} {base.dtype} {layer} {tensors_hash(base.hf.parameters())}"
 
 
 def _name_of(batch: GateBatch, below: str) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from probe.adapters.exports.fingerprint import fingerprint
 from probe.adapters.quiet import quiet_peft
 from probe.adapters.training.plan import detach
 from probe.adapters.training.tune import CARD
 from probe.errors import ProbeError
 from probe.files import read_json
-from probe.models import Model, seeded
+from probe.models import Model, fingerprint, seeded
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from probe.adapters.exports.fingerprint import fingerprint
 from probe.adapters.training.objective import Objective
 from probe.adapters.training.packing import Example, Packed, pack
 from probe.adapters.training.plan import AdapterPlan, adapted, prove_alive, trained
@@ -20,7 +19,7 @@ from probe.adapters.training.processes import Processes
 from probe.config import check_above_zero, check_least
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model, seeded
+from probe.models import Model, fingerprint, seeded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
