@@ -170,7 +170,7 @@ def test_operations_that_make_no_sense(make, said):
 def test_changes_that_do_not_fit(tiny_folder):
     model = load_model(tiny_folder("llama", "letters"))
     ids = torch.tensor([[5, 6, 7]])
-    with pytest.raises(ProbeError, match="nothing to do at embed"), edit(model, {"embed": []}):
+    with pytest.raises(ProbeError, match="the list of changes at embed is empty"), edit(model, {"embed": []}):
         pass
     with (
         pytest.raises(ProbeError, match=r"edit at z\.1 does not fit shape \[1, 3, 4, 8\]"),

@@ -351,7 +351,7 @@ def test_a_judge_that_is_not_there_is_found_out_before_any_work(monkeypatch, tmp
         ({"taxonomy": {"sites": ["resid_post.9"]}}, r"no site resid_post\.9; it has layers 0 to 3"),
         ({"taxonomy": {"sites": ["q.1", "q.1"]}}, r"names a site twice: q\.1, q\.1"),
         ({"taxonomy": {"sites": ["pattern.1"]}}, r"pattern\.1, which has no vector for each token"),
-        ({"taxonomy": {"sites": ["model.layers.2.mlp"]}}, r"no hook of its own for model\.layers\.2\.mlp"),
+        ({"taxonomy": {"sites": ["model.layers.2.mlp"]}}, r"no hook for the module model\.layers\.2\.mlp"),
         ({"falsify": {"samples": 0}}, r"falsify\.samples is 0"),
         ({"judge": {"model": "a", "sample": 4}}, r"judge\.sample is 4; it must be at least 5"),
         ({"judge": {"model": "bundled:tiny-rl"}}, "no chat template"),
