@@ -19,7 +19,6 @@ from probe.adapters import (
     TuneConfig,
     attached,
     canonical,
-    fingerprint,
     gguf_control_vector,
     gguf_lora,
     merged,
@@ -27,7 +26,7 @@ from probe.adapters import (
 )
 from probe.adapters.exports.attach import WEIGHTS
 from probe.errors import ProbeError
-from probe.models import ModelConfig, load_model
+from probe.models import ModelConfig, fingerprint, load_model
 from probe.steering import BehaviourVectors, FixedVectors
 from tests.adapters.test_tune import texts
 
