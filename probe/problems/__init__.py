@@ -1,6 +1,7 @@
 """Problem sets and graders: questions with checkable answers, and the decision whether an answer is right."""
 
-from probe.problems.grading import GRADERS as GRADERS, Grade as Grade, extract_answer as extract_answer
+from probe.problems.answers import extract_answer as extract_answer
+from probe.problems.grading import GRADERS as GRADERS, Grade as Grade
 from probe.problems.loading import load_problems as load_problems
 from probe.problems.problem_set import (
     SPLITS as SPLITS,

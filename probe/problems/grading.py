@@ -1,14 +1,14 @@
-"""Local, deterministic grading: :func:`extract_answer` finds the answer, a grader compares it with the known one."""
+"""Local, deterministic grading: a grader compares the answer found in a text with the known one."""
 
 import re
 import threading
 import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from probe.config import nearest
 from probe.errors import ProbeError
+from probe.problems.numbers import read_number
 
 
 @dataclass(frozen=True)
@@ -23,87 +23,19 @@ class Grade:
     """Whether the grader could not decide; such a text is excluded and counted, not scored as wrong."""
 
 
-#: Digits, with or without thousands commas, a decimal part or a denominator; a sign only if nothing precedes it.
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)])[-+])?(?<![\w.])(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?"
-)
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-#: "the answer is X", "**Answer:** X"; X ends with the sentence or line, and the dot in 3.5 does not end a sentence.
-_STATED = re.compile(
-    r"\banswer\b[\s*_]*(?:is|:|=)[\s*_:]*([^\n]*?)\s*(?:[.!?;]+[*_`\"')]*(?=\s|$)|\n|$)", re.IGNORECASE
-)
-
-
-def extract_answer(text: str, think_close: str = "</think>") -> str | None:
-    """Find the final answer in a text.
-
-    Only the text after the last ``think_close`` is searched, if there is one: first for the last ``\\boxed{...}``, then
-    for the last "answer is ...", then for the last number.
-
-    Args:
-        text: what a model wrote.
-        think_close: the text that ends the thinking.
-
-    Returns:
-        The answer as written; None if there is none.
-
-    >>> extract_answer("2 + 2 = 4.</think> So the answer is 5.")
-    '5'
-    >>> extract_answer(r"Hence $x = \\boxed{\\frac{1}{2}}$, not 3.")
-    '\\\\frac{1}{2}'
-    >>> extract_answer("I give up.")
-    """
-    text = text.rpartition(think_close)[2].replace("−", "-")
-    if boxed := _last_boxed(text):
-        return boxed
-    for stated in reversed(_STATED.findall(text)):
-        answer = stated.strip(" \t*_`\"'")
-        if len(answer) > 2 and answer[0] == answer[-1] == "$":
-            answer = answer[1:-1].strip()
-        if answer:
-            return answer
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else None
-
-
-def _last_boxed(text: str) -> str:
-    """The content of the last closed box that is not empty, or ""; one pass, however deeply the braces nest."""
-    boxes = {found.end() for found in _BOXED.finditer(text)}
-    unclosed: list[int] = []
-    last, inside = -1, ""
-    for brace in re.finditer(r"[{}]", text):
-        if brace[0] == "{":
-            unclosed.append(brace.end())
-        elif unclosed and (start := unclosed.pop()) in boxes and start > last and text[start : brace.start()].strip():
-            last, inside = start, text[start : brace.start()].strip()
-    return inside
-
-
-def read_number(text: str) -> Fraction | None:
-    """Read the number in an answer exactly; None if the answer contains no number or several.
-
-    Thousands commas, currency and percent signs and units are ignored; in an equation the right side counts.
-
-    >>> read_number("$1,234.50"), read_number("x = 3/4"), read_number("42 apples"), read_number("3 or 4")
-    (Fraction(2469, 2), Fraction(3, 4), Fraction(42, 1), None)
-    """
-    text = text.rpartition("=")[2].replace("−", "-")
-    text = re.sub(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
-    text = text.replace("{,}", ",").replace("\\!", "").replace("\\,", "")
-    text = re.sub(r"([-+])\s*\\?\$", r"\1", text)
-    found = _NUMBER.findall(text)
-    # Python refuses to parse integers of thousands of digits, and no real answer has them.
-    if len(found) != 1 or len(found[0]) > 1000:
-        return None
-    whole, _, under = found[0].replace(",", "").partition("/")
-    if under and int(under) == 0:
-        return None
-    return Fraction(whole) / int(under or 1)
-
-
 def exact(answer: str, truth: str) -> bool | None:
-    """Whether both are the same characters, apart from white space at the ends."""
-    return answer.strip() == truth.strip()
+    """Whether both are the same text, apart from white space, dollar signs, a final dot and ``\\dfrac`` for ``\\frac``.
+
+    A choice may be written "B", "(B)", "B." or ``\\text{(B)}``.
+    """
+    return _written(answer) == _written(truth)
+
+
+def _written(text: str) -> str:
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.strip().strip("$").strip())
+    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+    text = text.removesuffix(".").strip()
+    return re.sub(r"^\(?([A-J])[).]?$", r"\1", text)
 
 
 def numeric(answer: str, truth: str) -> bool | None:

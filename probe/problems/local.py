@@ -7,7 +7,8 @@ from typing import Any
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import read_jsonl
-from probe.problems.grading import read_number
+from probe.problems.answers import known_answer
+from probe.problems.numbers import read_number
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet, split_of
 
 Record = tuple[str, dict[str, Any]]
@@ -59,7 +60,7 @@ def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, 
     repeated = 0
     declared: bool | None = None
     for number, (where, record) in enumerate(records):
-        question, answer = (_text(record, key, where) for key in ("question", "answer"))
+        question, answer = _text(record, "question", where), known_answer(_text(record, "answer", where))
         split = record.get("split")
         if declared is not None and declared != (split is not None):
             raise ProbeError(

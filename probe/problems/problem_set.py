@@ -9,7 +9,9 @@ from functools import cached_property
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.problems.grading import Grade, extract_answer, find_grader, read_number
+from probe.problems.answers import extract_answer
+from probe.problems.grading import Grade, find_grader
+from probe.problems.numbers import read_number
 
 SPLITS = {"train": 0.5, "validation": 0.2, "test": 0.3}
 """The splits, and the share of problems in each where the source has no splits."""

@@ -114,7 +114,7 @@ def make_trace(
     """
     text = model.decode(list(tokens))
     closed = text.rfind(think_close) if think_close else -1
-    grade = problem_set.grade(text, problem)
+    grade = problem_set.grade(text, problem, think_close=think_close)
     return Trace(
         problem_id=problem.id,
         prompt=model.prompt_text(problem.question),

@@ -7,7 +7,8 @@ from hypothesis import example, given, strategies as st
 
 from probe.errors import ProbeError
 from probe.problems import GRADERS, extract_answer
-from probe.problems.grading import exact, find_grader, numeric, read_number
+from probe.problems.grading import exact, find_grader, numeric
+from probe.problems.numbers import read_number
 
 #: Text with all that answers are made of in it, much more often than at random.
 SCRAPS = st.lists(
