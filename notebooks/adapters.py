@@ -119,8 +119,8 @@ deployed = {name: verify(base, done.folder, sae, others) for name, done in (("re
 # %% [markdown]
 # ## Training a behaviour into the weights
 # First a latent is chosen that is active before the base model checks a step, and that makes the model check more when
-# it is raised at every token. Then an adapter learns the predictions of the model steered by it, and its activations at
-# the SAE's site, on text that the steered model writes.
+# it is raised at every token. Then an adapter learns the steered model's predictions, and its activations at the SAE's
+# site, on text that the steered model writes.
 
 
 # %%
@@ -131,7 +131,7 @@ measured = validation
 
 
 def checks():
-    """Number of verifications in each rollout of the model in its present state."""
+    """Count the verifications in each rollout of the model as it is now."""
     rollouts = probe.generate_traces(base, problems, measured, max_new_tokens=limit)
     return [float(sum(marks)) for marks in verification.marks(rollouts)]
 

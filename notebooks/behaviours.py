@@ -75,7 +75,7 @@ grid
 grid_figure(grid.to_dicts(), metrics=("score", "variance_explained", "stability", "agreement", "text_f1"))
 
 # %% [markdown]
-# The rule of the choice is fixed before anything is fitted, and it is saved with the taxonomy:
+# The rule that chooses is fixed before anything is fitted, and it is saved with the taxonomy:
 
 # %%
 config.rule
@@ -270,7 +270,7 @@ planted_cards = probe.falsify(decoupled, planted, sampled, acts_sampled, paraphr
 {card.label: (card.verdict, card.reasons[0]) for card in planted_cards}
 
 # %% [markdown]
-# The kinds of sentence in which each latent really fires:
+# The kinds of sentence in which each latent fires:
 
 # %%
 kinds = kinds_of(sampled, acts_sampled, decoupled_kinds)

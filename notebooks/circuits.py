@@ -14,16 +14,16 @@
 # ---
 
 # %% [markdown]
-# # A behaviour, from picture to cause
+# # What makes a model begin a behaviour
 #
-# `tiny-rl` checks every sum that it has written. What in the model makes it begin a check? We look at what it reads,
-# find the edges that carry the choice, take their heads away, and ask which of its sentences the answer hangs on.
-# Everything runs on a bundled pair, on a CPU, in about two minutes.
+# `tiny-rl` checks every sum that it has written. What in the model makes it begin a check? This notebook looks at its
+# attention, finds the edges that carry the choice, ablates their heads, and measures which sentences its answer depends
+# on. Everything runs on a bundled pair, on a CPU, in about two minutes.
 
 # %%
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait instead of spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wait instead of spinning
 
 import torch
 
@@ -67,10 +67,10 @@ traces = probe.generate_traces(model, problems, train, max_new_tokens=200)
 traces[:2]
 
 # %% [markdown]
-# ## What it says, block by block
+# ## The logit lens
 #
-# The logit lens reads every block's output by the model's own last norm and unembedding. Where a sentence ends, the
-# next one's first word is settled late.
+# The logit lens applies the model's final norm and unembedding to the output of every block. At the end of a sentence,
+# only the late blocks decide the first word of the next one.
 
 # %%
 trace, prompt = traces[0], model.prompt_ids(train[0].question)
@@ -78,9 +78,9 @@ text = torch.tensor([*prompt, *trace.tokens])
 lens_figure(logit_lens(model, text[: len(prompt) + trace.sentences[2].token_start]))
 
 # %% [markdown]
-# ## What its heads look at
+# ## Attention
 #
-# Choose a head, point at a token: blue is what it looks at; with Shift, orange is what looks at it.
+# Choose a head and point at a token: blue shows what the token attends to; with Shift, orange shows what attends to it.
 
 # %%
 short = text[: len(prompt) + trace.sentences[3].token_start]
@@ -88,7 +88,7 @@ seen = attention(model, short, [2])
 attention_patterns(seen.names, seen.patterns[0], [f"a2.h{head}" for head in range(4)])
 
 # %% [markdown]
-# By sentence, and which heads narrow attention to few of them (receiver heads, from *Thought Anchors*).
+# Attention by sentence, and the receiver heads (*Thought Anchors*), which concentrate attention on few sentences.
 
 
 # %%
@@ -111,8 +111,8 @@ sentence_figure(by_sentence[0], *receivers.strongest(1)[0])
 # %% [markdown]
 # ## Where the choice is represented
 #
-# Pairs of prefixes of one length: after the clean one a check follows, after the corrupt one something else. A state of
-# the clean run is put into the corrupt run, and we see how much of the choice it brings back.
+# The texts are pairs of prefixes of equal length: a check follows the clean one, and another sentence follows the
+# corrupt one. A state of the clean run is patched into the corrupt run, to measure how much of the choice it restores.
 
 # %%
 check = probe.find_behaviour("check", problem_set=problems)
@@ -125,9 +125,9 @@ patch_figure(patch(model, few), [model.decode([token]) for token in few.clean[0]
 patch_figure(patch(model, test, "z"))
 
 # %% [markdown]
-# Below, the choice is carried by the word " makes" of the sentence before: that it was a computing sentence. One head
-# of block 2 moves it to the last token. What each writer adds to the logit by itself is another matter: the last MLPs
-# turn what the head has moved into a word.
+# In the early blocks the choice is at the word " makes" of the previous sentence, which shows that it was a computing
+# sentence. One head of block 2 moves it to the last token. Direct attribution measures something else, what each head
+# and MLP adds to the logit itself: the last MLPs turn what that head has moved into a word.
 
 # %%
 lens = EdgeLens(model)
@@ -137,8 +137,8 @@ direct_figure(direct_attribution(lens, clean, right, wrong))
 # %% [markdown]
 # ## The circuit
 #
-# Every edge between heads, MLPs and logits is scored by integrated gradients; the circuit is the strongest sixteenth of
-# them. On pairs that it was not found on it keeps most of the choice.
+# Every edge between heads, MLPs and logits is scored by integrated gradients. The circuit is the strongest sixteenth of
+# them. On pairs that it was not found on, it keeps most of the choice.
 
 # %%
 scored = attribute(lens, found, "eap-ig-inputs", steps=5)
@@ -153,7 +153,7 @@ circuit_figure(circuit)
 heads_figure(circuit)
 
 # %% [markdown]
-# One path through it: what changes if the corrupt text comes in along these edges alone.
+# One path through it: the change when only these edges carry the corrupt text.
 
 # %%
 edge = next(name for name, _ in circuit.listed() if name.startswith("a2."))
@@ -162,10 +162,11 @@ path = [edge] if reader == "logits" else [edge, f"{reader.partition('<')[0]}->lo
 path, path_effect(lens, test, path).mean().item()
 
 # %% [markdown]
-# ## Cause
+# ## Ablation
 #
-# The circuit's three strongest heads are given, where a sentence begins, what they wrote at the beginning of other
-# sentences. The model checks less; as many other heads of the same blocks do not do that.
+# Where a sentence begins, the outputs of the circuit's three strongest heads are replaced by their outputs at the
+# beginning of other sentences. The model checks less. Doing the same to other heads of the same blocks has no such
+# effect.
 
 # %%
 heads, starts = strongest_heads(circuit, 3), start_tokens(traces)
@@ -175,10 +176,10 @@ effect = effect_of_heads(model, heads, look, reference=others, tokens=starts, n_
 heads, effect["share"]
 
 # %% [markdown]
-# ## Which sentences the answer hangs on
+# ## Which sentences the answer depends on
 #
-# Rollouts from the start of every sentence, with the sentence and with another in its place; and what the model would
-# answer if it had to stop there.
+# The model rolls out from every sentence, once with the sentence and once with another in its place. The second figure
+# shows what the model answers if its thinking is stopped there.
 
 # %%
 anchors = thought_anchors(model, problems, train[0], trace, n_samples=20, max_new_tokens=160)

@@ -16,13 +16,14 @@
 # %% [markdown]
 # # What RL changed, what SFT changed
 #
-# Two models trained from one base: `tiny-rl` by the answer alone, `tiny-sft` on taught traces. What differs inside,
-# and what would look different by chance? Every figure has its null beside it. A CPU needs about two minutes.
+# `tiny-rl` and `tiny-sft` were trained from one base model: the first with the answer as the only reward, the second on
+# supervised traces. What did training change inside, and what would differ by chance? Every figure has its null beside
+# it. Everything runs on a CPU in about two minutes.
 
 # %%
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait instead of spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wait instead of spinning
 
 import probe
 from probe.circuits import behaviour_pairs
@@ -40,23 +41,24 @@ from probe.reports import (
 rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
 
 # %% [markdown]
-# ## Everything at once
+# ## All parts in one call
 
 # %%
 found = diff_models(rl, n_problems=20, n_pairs=16)
 found
 
 # %% [markdown]
-# A model compared with itself differs in nothing: what is told above is not noise of the measures.
+# A model compared with itself shows no difference, so the differences above are not noise of the measures.
 
 # %%
 diff_models(Pair(rl.config, rl.thinking, rl.thinking), n_problems=8, parts=["tokens", "neurons", "massive"])
 
 # %% [markdown]
-# ## Where they part, token by token
+# ## Divergence by token
 #
-# Orange: divergence of the thinking model from the base. Most tokens hardly differ. What does is which change is told
-# next, and a word that the answer does not hang on: a reward for answers alone lets it drift to "cards".
+# Orange is the divergence of the thinking model from the base model. It is near zero at most tokens. It is large where
+# the next change is chosen, and at a word that the answer does not depend on: because only the answer was rewarded,
+# that word could drift to "cards".
 
 # %%
 token_trace_figure(found.tokens[0])
@@ -67,8 +69,8 @@ colored_tokens(found.tokens[0].tokens, found.tokens[0].kl)
 # %% [markdown]
 # ## Heads of the behaviour that rose most
 #
-# The share of all edge scores that leaves each head, on the same pairs of texts. Framed heads differ beyond what parts
-# of the pairs differ in, all heads taken together.
+# Each head's share of all edge scores, for the same pairs of texts in both models. Framed heads change significantly,
+# corrected for the number of heads.
 
 # %%
 told = found.to_dict()
@@ -82,16 +84,16 @@ shift_figure(taught["heads"])
 taught["findings"]
 
 # %% [markdown]
-# ## A direction, carried over
+# ## The direction of a behaviour
 #
-# What tells the base that a check is due tells the thinking model too, and pushes either.
+# The direction that predicts a coming check in the base model also predicts it in the thinking model, and steers both.
 
 # %%
 transfer_figure(told["direction"], f"The direction of {told['behaviour']}")
 
 # %% [markdown]
-# Whether an equation is true is another matter: neither model has a direction for it. They say "right" because nothing
-# was rough, not because they have done the sum again.
+# Neither model has a direction for the truth of an equation. They say "right" because the sentence did not begin with
+# "Roughly", not because they computed the sum again.
 
 # %%
 transfer_figure(told["truth"], "The direction of true equations")
@@ -103,9 +105,9 @@ transfer_figure(told["truth"], "The direction of true equations")
 latents_figure(told["latents"])
 
 # %% [markdown]
-# ## Step by step
+# ## Over training
 #
-# A few checkpoints of another run from the same base, by either way of training; the same pairs of texts in all.
+# A few checkpoints of other runs from the same base model, one trained in each way. All read the same pairs of texts.
 
 # %%
 problems = probe.load_problems("story")
@@ -122,15 +124,15 @@ for way in ("rl", "sft"):
 series_figure(runs)
 
 # %% [markdown]
-# Do the two ways change the same heads? The null exchanges heads within their blocks.
+# Do both ways of training change the same heads? The null permutes heads within their blocks.
 
 # %%
 agreement([changes["rl"]], [changes["sft"]], n_permutations=300)
 
 # %% [markdown]
-# ## A guard
+# ## Massive activations
 #
-# Massive activations would be most of any mean, cosine or SAE. There are none here.
+# Massive activations would dominate any mean, cosine or SAE. Here there are none.
 
 # %%
 texts = [document.ids for document in probe.documents_of(rl.thinking, traces[:6])]
