@@ -205,7 +205,8 @@ def test_the_commands(settings, tmp_path):
     done = run.invoke(app, ["adapter", "attach", str(out), "--question", "Mia has 22 cards.", "--new-tokens", "4"])
     assert done.exit_code == 0 and "without" in done.output
     done = run.invoke(app, ["push", str(out), "me/mine", "--dry-run"])
-    assert done.exit_code == 0 and "adapter_model.safetensors" in done.output and "would be uploaded to me/mine" in done.output
+    assert done.exit_code == 0 and "adapter_model.safetensors" in done.output
+    assert "would be uploaded to me/mine" in done.output
     (tmp_path / "study.yaml").write_text(json.dumps({"adapter": settings, "sae": {"steps": 5}}))
     told = ["--config", str(tmp_path / "study.yaml"), "--rows", "ce", "--seeds", "3", "--steps", "2"]
     done = run.invoke(app, ["adapter", "study", *told, "--out", str(tmp_path / "study")])
