@@ -86,7 +86,7 @@ def sentence_attention(
     """
     for start, end in spans:
         if not 0 <= start < end <= len(ids):
-            raise ProbeError(f"tokens {start} to {end} are no sentence of a text of {len(ids)} tokens")
+            raise ProbeError(f"tokens {start} to {end} are not a sentence of a text of {len(ids)} tokens")
     asked = tuple(range(model.n_layers) if layers is None else layers)
     member = torch.zeros(len(spans), len(ids))
     for i, (start, end) in enumerate(spans):
@@ -147,7 +147,7 @@ def receiver_heads(attentions: Sequence[Attention], near: int = _NEAR) -> Receiv
             peaked.append(_kurtosis(summed[..., known].double()))
     if not peaked:
         raise ProbeError(
-            f"no text has three sentences that are {near} or more sentences before another: use longer ones"
+            f"no text has three sentences that are {near} or more sentences before another: use longer texts"
         )
     return Receivers(torch.stack(peaked).mean(0).float(), tuple(vertical), attentions[0].layers)
 

@@ -37,7 +37,7 @@ class _OneLine(TyperGroup):
             typer.echo(f"probe: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("probe: interrupted; give the same command again to resume", err=True)
+            typer.echo("probe: interrupted; run the same command again to resume", err=True)
             raise typer.Exit(130) from None
 
 

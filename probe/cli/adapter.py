@@ -58,8 +58,8 @@ def tune(
 ) -> None:
     """Train an adapter and verify it.
 
-    An interrupted training resumes when the same command is given again. Start the command with torchrun to train on
-    several devices.
+    Interrupted training resumes when the same command is run again. Start the command with torchrun to train on several
+    devices.
 
     Example: probe adapter tune --run runs/demo-rl --objective resa --out runs/resa
 
@@ -181,7 +181,7 @@ def study(
 ) -> None:
     """Train several objectives and their controls on the same texts, with several seeds, and compare what each adds.
 
-    An interrupted study resumes when the same command is given again. Rows and seeds can be added to a finished study.
+    An interrupted study resumes when the same command is run again. Rows and seeds can be added to a finished study.
 
     Example: probe adapter study --run runs/demo-rl --out runs/study
     """

@@ -1,4 +1,4 @@
-"""What the commands share: options that mean the same everywhere, settings made from them, and output."""
+"""What the commands share: options, settings made from them, and output."""
 
 from pathlib import Path
 from typing import Annotated, Any, TypeVar

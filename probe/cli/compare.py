@@ -24,6 +24,6 @@ def compare(
     found = compare_runs(runs)
     show(comparison_table(found))
     typer.echo()
-    show(differences_table(found) if found["tests"] else "No problem in common, so no difference is tested.")
+    show(differences_table(found) if found["tests"] else "The runs share no problem, so no difference is tested.")
     if html is not None:
         typer.echo(f"\nPage: {write_comparison(found, html)}")

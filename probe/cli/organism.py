@@ -19,7 +19,7 @@ def organism(
         bool,
         typer.Option(
             "--series",
-            help="Train the bundled tiny-base in both ways and keep checkpoints, half an hour on one core.",
+            help="Train the bundled tiny-base in both ways and keep checkpoints, which takes half an hour on one core.",
         ),
     ] = False,
 ) -> None:
@@ -28,7 +28,7 @@ def organism(
     Writes tiny-base, tiny-rl and tiny-sft with their cards and the figures that show how they differ. With --decoupled,
     trains the model in which cue words do not reveal the state, and tests the falsification cards on it. With --series,
     writes rl/checkpoint-STEP and sft/checkpoint-STEP, a checkpoint series for probe diff. An interrupted command
-    resumes when it is given again.
+    resumes when it is run again.
 
     Example: probe organism --out runs/organism-1 --seed 1
 

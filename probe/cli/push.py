@@ -10,7 +10,7 @@ from probe.cli.common import Adapter
 def push(
     folder: Adapter,
     repo: Annotated[
-        str, typer.Argument(help="Hub repository ORG/NAME; it is created as a private one if it does not exist.")
+        str, typer.Argument(help="Hub repository ORG/NAME; it is created as private if it does not exist.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only write and list the files to upload; this needs no network.")

@@ -58,7 +58,7 @@ class PairConfig:
     """The difference between the two models, in one line."""
 
     problems: str | None = None
-    """Problem set on which the pair is evaluated unless another is named; None has no default."""
+    """Problem set on which the pair is evaluated unless another is named; None if there is no default."""
 
     think_close: str = "</think>"
     """Text that ends the thinking; the answer comes after it."""

@@ -36,7 +36,7 @@ class TaxonomyConfig(SAEConfig):
     outlier_multiple: float = 10.0
     """A sentence whose activation norm is more than this many times the median is left out as an outlier."""
     stable: float = 0.75
-    """The least stability and agreement between seeds that a candidate needs, if any candidate reaches it."""
+    """Minimum stability and agreement between seeds of a candidate; it is ignored if no candidate reaches it."""
     margin: float = 0.02
     """Scores that differ by at most this count as equal; among equal candidates, fewer behaviours win."""
 

@@ -219,7 +219,7 @@ def test_stopped(monkeypatch):
     monkeypatch.setattr(sys.modules["probe.pipeline"], "run", stop)
     done = probe("run", "--pair", "a")
     assert done.exit_code == 130
-    assert done.stderr == "probe: interrupted; give the same command again to resume\n"
+    assert done.stderr == "probe: interrupted; run the same command again to resume\n"
 
 
 @pytest.mark.usefixtures("calls")
@@ -275,7 +275,7 @@ def test_compare(tmp_path):
         (tmp_path / name / "results.json").write_text(json.dumps(RESULTS))
     done = probe("compare", str(tmp_path / "one"), str(tmp_path / "other"), "--html", str(tmp_path / "page.html"))
     assert done.exit_code == 0, done.output
-    assert "20% correct" in done.output and "No problem in common" in done.output
+    assert "20% correct" in done.output and "share no problem" in done.output
     assert "2 runs compared" in (tmp_path / "page.html").read_text()
 
 

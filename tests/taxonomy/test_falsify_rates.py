@@ -94,5 +94,5 @@ def test_a_card_survives_json():
     assert Card.from_dict(card.to_dict()) == card
     shown = card._repr_html_()
     assert "0. l: cue<br>3 sentences (10%); cues: none<br>because</caption>" in shown
-    assert f"<td>cue words put into other sentences</td><td>{trial(1, 2).fired.value:.0%} [" in shown
+    assert f"<td>cue words inserted into other sentences</td><td>{trial(1, 2).fired.value:.0%} [" in shown
     assert "another wording" not in shown, "it was not tried"

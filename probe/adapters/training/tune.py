@@ -35,9 +35,9 @@ class TuneConfig:
     """How an adapter is trained."""
 
     steps: int = 300
-    """Most training steps."""
+    """Maximum number of training steps."""
     batch_tokens: int = 2048
-    """Least number of tokens in a step; texts are never cut."""
+    """Minimum number of tokens in a step; texts are never cut."""
     pack_to: int = 512
     """Length in tokens of the rows into which texts are packed; it changes memory and speed, not the loss."""
     lr: float = 1e-3
@@ -45,9 +45,9 @@ class TuneConfig:
     check_every: int = 25
     """Steps between two evaluations on the validation texts; each leaves a checkpoint."""
     patience: int = 4
-    """Evaluations without a lower validation loss after which training stops."""
+    """Number of evaluations without a lower validation loss after which training stops."""
     seed: int = 0
-    """Seeds the first weights, the order of the texts, dropout and noise."""
+    """Seeds the initial weights, the order of the texts, dropout and noise."""
 
     def __post_init__(self) -> None:
         check_least("tune", self, steps=1, batch_tokens=1, pack_to=1, check_every=1, patience=1)

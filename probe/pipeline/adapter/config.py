@@ -22,7 +22,7 @@ class AdapterConfig:
     """The model to train an adapter for, instead of a run's base model."""
     texts: str | None = None
     """JSONL file of texts to train on, instead of a run's traces: ``text``, and ``prompt`` for a beginning that is not
-    learned. Of every ten texts one is used for validation and one for test."""
+    learned. One of every ten texts is used for validation, and one for test."""
     general: str | None = None
     """JSONL file of texts of another kind, on which damage is measured; None takes the base model's traces of a run."""
     sae: str | None = None
@@ -36,7 +36,7 @@ class AdapterConfig:
     through: bool = True
     """Whether gradients pass through what is inserted; Resa's published code stops them."""
     latents: tuple[int, ...] = ()
-    """Numbers of the latents that steer-distil raises and feature-match compares."""
+    """Indices of the latents that steer-distil raises and feature-match compares."""
     value: float = 0.0
     """Activation to which those latents are raised, in the SAE's units."""
     match: float = 1.0
@@ -54,9 +54,9 @@ class AdapterConfig:
     dtype: str = "float32"
     """Precision of the models: float32, bfloat16 or float16."""
     held: int = 60
-    """Most test texts of each kind on which an adapter is measured."""
+    """Maximum number of test texts of each kind on which an adapter is measured."""
     problems: int = 100
-    """Most problems of a run on which rollouts are measured, on test and on validation each."""
+    """Maximum number of problems of each split, test and validation, on which rollouts are measured."""
     plan: AdapterPlan = field(default_factory=AdapterPlan)
     """Which layers get a LoRA, and how large it is."""
     tune: TuneConfig = field(default_factory=TuneConfig)

@@ -28,7 +28,7 @@ class SAEConfig:
     site: str | None = None
     """Site that the SAE reads, such as ``resid_post.12``; None takes the output of the middle block."""
     latents: int = 0
-    """Number of latents; 0 takes eight for each dimension of the model."""
+    """Number of latents; 0 takes eight times the model's width."""
     k: int = 16
     """Number of latents that are active at a token."""
     steps: int = 2000

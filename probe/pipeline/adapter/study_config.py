@@ -32,7 +32,7 @@ class StudyConfig:
     """Rows to train and measure: OBJECTIVE, or OBJECTIVE-stopped (no gradient through what is inserted), with :INSERT
     for a control; or ``random``, an untrained random LoRA with the norms of the first row's."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the trainings of each row; each has its own text order, first weights, noise and control SAEs."""
+    """Training seeds of each row; each has its own text order, initial weights, noise and control SAEs."""
     sae: SAEConfig = field(default_factory=SAEConfig)
     """The SAE to train where ``adapter.sae`` names none; a taxonomy's few latents cannot reconstruct a state."""
 

@@ -42,7 +42,7 @@ class CircuitConfig:
     behaviour: str
     """The behaviour: a sentence type, a counter as SCHEME:NAME, or a category's number or label if ``run`` is given."""
     run: str | None = None
-    """The folder of a run whose taxonomy ``behaviour`` may name; empty for none."""
+    """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
     model: str = "thinking"
     """The model whose circuit is found: thinking or base."""
     problems: int = 150

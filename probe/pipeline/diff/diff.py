@@ -56,7 +56,7 @@ class DiffConfig:
     """The behaviour that heads are compared for: a sentence type, a counter as SCHEME:NAME, or a category's number or
     label if ``run`` is given; empty for the sentence type whose share rose most in training."""
     run: str | None = None
-    """The folder of a run whose taxonomy ``behaviour`` may name; empty for none."""
+    """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
     parts: tuple[str, ...] = tuple(PARTS)
     """The parts that are computed."""
     problems: int = 80
@@ -68,7 +68,7 @@ class DiffConfig:
     series: tuple[str, ...] = ()
     """The folders of checkpoint series, as NAME=FOLDER; runs that differ only in their seed share a NAME."""
     heads: int = 3
-    """The number of the most grown heads that are ablated and scaled in the thinking model; 0 for none."""
+    """The number of heads, those that grew most, that are ablated and scaled in the thinking model; 0 for none."""
     factors: tuple[float, ...] = (0.5, 1.3)
     """The factors that these heads' output is scaled by."""
     test: int = 60

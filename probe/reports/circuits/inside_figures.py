@@ -178,9 +178,9 @@ def token_trace_figure(trace: "TokenTrace", decay: float = 0.9) -> "Figure":
     words = [short(token, 14) for token in trace.tokens]
     figure = Figure()
     for name, values, colour, width in (
-        ("KL, thinking from base", trace.kl, ORANGE, 1.5),
+        ("KL(thinking ‖ base)", trace.kl, ORANGE, 1.5),
         ("entropy, thinking", trace.thinking_entropy, "rgba(47,127,193,0.45)", 1.0),
-        ("its running mean", running_mean(trace.thinking_entropy, decay), BLUE, 2.5),
+        ("running mean of the entropy", running_mean(trace.thinking_entropy, decay), BLUE, 2.5),
     ):
         figure.add_trace(
             Scatter(

@@ -72,8 +72,8 @@ class Card:
 
     def _repr_html_(self) -> str:
         trials = [
-            ("cue words put into other sentences", self.injection, "other words put in"),
-            ("cue words taken out", self.removal, "other words taken out"),
+            ("cue words inserted into other sentences", self.injection, "other words inserted"),
+            ("cue words removed", self.removal, "other words removed"),
             ("in another wording", self.paraphrase, "others' sentences in another wording"),
             ("question content projected out", self.content, "as many other directions"),
         ]
@@ -85,7 +85,7 @@ class Card:
         again = self.stability
         if again.mean is not None:
             shares = f"{again.mean:.0%} of samples", f"{again.expected:.0%}"
-            rows.append(["written again", *shares, "chance", f"stable: {_share(again.stable)}", ""])
+            rows.append(["sampled again", *shares, "chance", f"stable: {_share(again.stable)}", ""])
         cues = ", ".join(f"{cue.text} ({cue.share:.0%}, elsewhere {cue.elsewhere:.0%})" for cue in self.cues) or "none"
         caption = [
             f"{self.behaviour}. {self.label}: {self.verdict}",

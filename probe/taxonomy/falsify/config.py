@@ -1,4 +1,4 @@
-"""Settings of the falsification tests, and the written rule of the verdict."""
+"""Settings of the falsification tests, and the fixed rule of the verdict."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,16 @@ class FalsifyConfig:
     """
 
     sentences: int = 60
-    """The most sentences in each test."""
+    """Maximum number of sentences in each test."""
     cue_words: int = 3
-    """The most openings, and the most other words, that count as cues of a behaviour."""
+    """Maximum number of openings, and of other words, that count as cues of a behaviour."""
     max_effect: float = 0.25
     """The verdict is "cue" if cue words make the behaviour fire in more than this share of unrelated sentences, beyond
     what other words do."""
     min_retention: float = 0.5
-    """The share of the behaviour's sentences that must still fire without their cues."""
+    """Minimum share of the behaviour's sentences that must still fire without their cues."""
     prefixes: int = 20
-    """The most sentences that are sampled again from the text before them; 0 skips this test."""
+    """Maximum number of sentences that are sampled again from the text before them; 0 skips this test."""
     samples: int = 10
     """The number of samples for each of these sentences."""
     stable: float = 0.8
@@ -34,11 +34,11 @@ class FalsifyConfig:
     top_p: float = 0.95
     """The probability mass of nucleus sampling."""
     max_new_tokens: int = 128
-    """The most tokens of a sampled sentence."""
+    """Maximum number of tokens of a sampled sentence."""
     content_directions: int = 4
     """The number of directions in which questions differ that are projected out."""
     batch_tokens: int = 8192
-    """The most tokens, padding included, that the model reads at once."""
+    """Maximum number of tokens, padding included, that the model reads at once."""
 
     def __post_init__(self) -> None:
         check_least("falsify", self, sentences=1, cue_words=1, prefixes=0, samples=1, max_new_tokens=1)
@@ -46,7 +46,7 @@ class FalsifyConfig:
         check_above_zero("falsify", self, "temperature", "top_p", "stable", "max_effect", "min_retention")
         for name in ("top_p", "stable", "max_effect", "min_retention"):
             if getattr(self, name) > 1:
-                raise ProbeError(f"falsify.{name} is {getattr(self, name)}; it is a share; choose at most 1")
+                raise ProbeError(f"falsify.{name} is {getattr(self, name)}; a share is at most 1")
 
     @property
     def rule(self) -> str:

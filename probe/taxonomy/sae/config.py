@@ -14,16 +14,16 @@ class SAEConfig:
     """
 
     k: int = 1
-    """The most latents that are active in one sentence. With 1, as sentences are assigned, seeds agree more; 3, the
-    value of Venhoff et al., explains more variance."""
+    """Maximum number of latents that are active in one sentence. With 1, seeds agree more; 3, the value of Venhoff et
+    al., explains more variance."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """The seeds; each size is trained once with each, and stability is measured between them."""
     steps: int = 1000
-    """The most training steps; training ends earlier when the validation loss stops falling."""
+    """Maximum number of training steps; training ends earlier when the validation loss stops falling."""
     check_every: int = 25
     """The number of steps between two checks on validation data."""
     patience: int = 2
-    """The number of checks without progress after which the learning rate falls to a tenth, and the next time training
+    """The number of checks without progress after which the learning rate falls to a tenth; the second time, training
     ends."""
     batch_size: int = 512
     """The number of sentences in a step."""
