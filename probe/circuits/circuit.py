@@ -50,7 +50,7 @@ class Circuit:
             ProbeError: if ``n`` is not between 1 and the number of edges.
         """
         if not 1 <= n <= len(self.graph):
-            raise ProbeError(f"cannot keep {n} edges: give a number from 1 to {len(self.graph)}, the number of edges of the graph")
+            raise ProbeError(f"cannot keep {n} edges: give a number from 1 to {len(self.graph)}, the number of edges")
         size = self.scores.abs().masked_fill(~self.graph.edges, -1.0).flatten()
         kept = torch.zeros_like(size, dtype=torch.bool)
         kept[size.topk(n).indices] = True
