@@ -70,8 +70,6 @@ def thought_anchors(
     Args:
         model: the model that continues the trace, which any model may have written.
         problem_set: grades the answers.
-        problem: the problem of the trace.
-        trace: the trace.
         alike: rollouts whose sentence is alike are left out of the comparison (counterfactual importance); None
             compares with all rollouts (resampling importance).
         **sampling: how rollouts are sampled, see :class:`Sampling`; by default 50 samples of at most 256 tokens. The

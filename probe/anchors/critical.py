@@ -60,7 +60,6 @@ def critical_tokens(
     Args:
         model: the model that continues the trace.
         problem_set: grades the answers.
-        problem: the problem of the trace.
         trace: the trace, normally one with a wrong answer.
         **sampling: how rollouts are sampled, see :class:`Sampling`; by default 64 samples, as in the paper, of at most
             256 tokens.
@@ -85,8 +84,6 @@ def contrast(
         right: a model that solves problems; in the paper, one tuned on right traces. It reads its own prompt.
         wrong: a model that fails more often, with the same tokenizer; in the paper, one tuned on wrong traces of the
             same problems. The base of a thinking model will do.
-        problem: the problem of the trace.
-        trace: the trace.
         beta: weight of the wrong model.
 
     Returns:
@@ -103,8 +100,6 @@ def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tok
 
     Args:
         model: the model, with its own prompt before the trace.
-        problem: the problem of the trace.
-        trace: the trace.
     """
     return torch.distributions.Categorical(logits=log_probs(model, problem, trace)).entropy()
 
@@ -114,8 +109,6 @@ def log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "to
 
     Args:
         model: the model, with its own prompt before the trace.
-        problem: the problem of the trace.
-        trace: the trace.
     """
     forced = force(model, [model.prompt_ids(problem.question)], [trace.tokens])
     return forced_pass(model, forced).logits[0].float().log_softmax(-1).cpu()

@@ -54,8 +54,6 @@ def forced_answers(
     Args:
         model: the model that answers.
         problem_set: grades the answers.
-        problem: the problem of the trace.
-        trace: the trace.
         closing: text that is put after the kept sentences and leads the model to an answer.
         **sampling: how answers are sampled, see :class:`Sampling`; by default 16 samples of at most 12 tokens.
     """

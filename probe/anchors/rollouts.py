@@ -96,7 +96,6 @@ def roll_out(
     Args:
         model: the model that continues, with its own prompt before the trace.
         problem_set: grades the answers.
-        problem: the problem of the trace.
         trace: the trace, written by any model.
         places: for each place, the number of tokens of the trace that are kept.
         n_samples, max_new_tokens, temperature, top_p, seed, progress: as in :class:`Sampling`.

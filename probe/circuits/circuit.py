@@ -79,9 +79,6 @@ class Circuit:
     def save(self, path: str | Path) -> Path:
         """Write the circuit as JSON with ``metadata``, ``nodes`` and ``links``, keys of circuit-tracer's graph files.
 
-        Args:
-            path: the file to write.
-
         Returns:
             The path.
         """

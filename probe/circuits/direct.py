@@ -78,7 +78,6 @@ def direct_attribution(
     al., *A Mathematical Framework for Transformer Circuits*, 2021). Logits are taken before any soft cap.
 
     Args:
-        lens: the model.
         ids: token ids of the texts.
         right, wrong: the two tokens that are compared, for each text.
 

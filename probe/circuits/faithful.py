@@ -61,7 +61,6 @@ def faithfulness(
     """Measure the faithfulness of circuits made of the strongest edges, for several sizes.
 
     Args:
-        lens: the model.
         circuit: its scores order the edges.
         pairs: texts other than those that the scores were computed on.
         shares: sizes of the circuits as shares of all edges, ascending.
@@ -81,7 +80,6 @@ def kept_by(lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "lo
     """Measure the faithfulness of one circuit: the share of the metric's fall from clean to corrupt that it prevents.
 
     Args:
-        lens: the model.
         circuit: the circuit whose edges are kept.
         pairs: texts other than those that the circuit was chosen on.
         metric: ``logit-difference`` or ``divergence``.

@@ -31,7 +31,6 @@ def strongest_heads(circuit: Circuit, n: int) -> list[Head]:
     """The heads with the largest shares of a circuit's scores, the strongest first.
 
     Args:
-        circuit: the circuit.
         n: the largest number of heads; heads without an edge in the circuit are left out.
     """
     share = circuit.heads()
@@ -89,7 +88,6 @@ def reference(
     """Record what heads write over some texts, one text in a pass.
 
     Args:
-        model: the model.
         texts: traces (read with their prompts), texts, token ids or documents.
         layers: blocks to read, counted from 0; None for all.
         tokens: the tokens to read, normally those at which heads will be ablated; None for all.

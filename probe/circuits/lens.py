@@ -62,11 +62,7 @@ class EdgeLens:
         self._check()
 
     def logits(self, ids: Ids) -> Float[Tensor, "batch pos vocab"]:
-        """The logits of the model itself.
-
-        Args:
-            ids: token ids.
-        """
+        """The logits of the model itself."""
         return self.bridge(ids, return_type="logits")
 
     @torch.no_grad()
@@ -74,7 +70,6 @@ class EdgeLens:
         """What every writer adds to the residual stream.
 
         Args:
-            ids: token ids.
             window: the tokens that are returned.
         """
         return self._streams(ids, window)[0]
@@ -89,7 +84,6 @@ class EdgeLens:
         """The metric of each row, and its derivative with respect to the input of each reader.
 
         Args:
-            ids: token ids.
             metric: what is differentiated.
             change: hooks that change the run, by their TransformerLens names.
             window: the tokens at which derivatives are taken.
@@ -125,7 +119,6 @@ class EdgeLens:
         Cutting an edge changes what later writers write, as it would in the model.
 
         Args:
-            ids: token ids.
             other: token ids of the other texts, of the same shape. If no edge is kept, the result is their logits.
             keep: the edges that are kept, for all rows together or for each row.
             window: the tokens at which edges are cut; at the others all edges are kept.
@@ -139,7 +132,6 @@ class EdgeLens:
         Each edge carries what its writer makes of the edge before it; everything else is as for ``ids``.
 
         Args:
-            ids: token ids.
             other: token ids of the other texts, of the same shape.
             path: the row and column of each edge; each reader is an input of the next writer.
         """
@@ -170,7 +162,6 @@ class EdgeLens:
         """A run in which every edge that is not kept carries given values.
 
         Args:
-            ids: token ids.
             theirs: what each writer contributes along edges that are not kept.
             seen: what each slot would read if no edge were kept.
             keep: the edges that are kept, for all rows together or for each row.

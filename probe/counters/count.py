@@ -83,7 +83,6 @@ def count_behaviours(traces: Traces | Sequence[Trace], scheme: str = "habits") -
     """Count each behaviour of a scheme in each trace, from its text alone.
 
     Args:
-        traces: the traces.
         scheme: ``habits`` counts the four habits in any text by heuristic rules. ``countdown`` and ``story`` count the
             same four exactly, in traces of Countdown and of the bundled story problems. ``six`` and ``eight`` label
             sentences by two published schemes, by heuristic rules.

@@ -156,7 +156,6 @@ def direction_transfer(
     """Fit a direction in each model, then use it as a probe and for steering in both models.
 
     Args:
-        pair: the two models.
         fitted: pairs to fit on: of ``statement_pairs`` for truth, of ``behaviour_pairs`` for a behaviour.
         test: pairs to test on, made from other traces.
         layers: layers to choose from, counted from 0; None for all.

@@ -44,7 +44,6 @@ def diff_models(
     """Compare the two models of a pair on texts of the thinking model.
 
     Args:
-        pair: the two models.
         problem_set: its train split gives the problems; None for the pair's own problem set.
         traces: traces of the thinking model on the first ``n_problems`` of them; None to generate them.
         behaviour: the behaviour that heads and directions are compared for, or its name as

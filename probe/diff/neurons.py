@@ -63,7 +63,6 @@ def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
     """Find the neurons of the last MLP that write long vectors and move all logits equally (Stolfo et al., 2406.16254).
 
     Args:
-        model: the model.
         n: number of neurons; None for 1 %, but at least five.
 
     Raises:
@@ -85,7 +84,6 @@ def entropy_overlap(pair: Pair, n: int | None = None) -> NeuronOverlap:
     """Compare the entropy neurons of both models; the null chooses equally many of the candidates at random.
 
     Args:
-        pair: the two models.
         n: number of neurons in each model; None for 1 %, but at least five.
     """
     base, thinking = entropy_neurons(pair.base, n), entropy_neurons(pair.thinking, n)

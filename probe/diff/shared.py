@@ -98,7 +98,6 @@ def shared_latents(
     """Train an SAE on the states of both models at the same tokens, and scale its latents to each model.
 
     Args:
-        pair: the two models.
         texts: token ids that both models read. Every second text is for training, the others are for scaling.
         layer: layer of ``resid_post``, counted from 0.
         latents: number of latents.

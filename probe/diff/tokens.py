@@ -57,13 +57,7 @@ def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[
 
 
 def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
-    """Compare the predictions of both models along a trace, each with its own prompt before it.
-
-    Args:
-        pair: the two models.
-        problem: the problem of the trace.
-        trace: the trace.
-    """
+    """Compare the predictions of both models along a trace, each with its own prompt before it."""
     base, thinking = (log_probs(model, problem, trace) for model in (pair.base, pair.thinking))
     width = min(base.shape[1], thinking.shape[1])
     first, second = base[:, :width], thinking[:, :width]

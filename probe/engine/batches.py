@@ -70,7 +70,6 @@ def in_batches(
     """Compute one row for each item in batches, as :func:`in_stream` does.
 
     Args:
-        items: the items.
         work: takes a batch of items and returns a row, which JSON can store, for each.
         batch_size: the number of items in a batch, and of rows in a file.
         name: the label of the progress bar.

@@ -38,8 +38,6 @@ def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) ->
     """Call ``act`` at a site in every pass.
 
     Args:
-        hf: the model.
-        site: the site.
         act: the function to call.
         first: call it before the hooks that are already there instead of after them.
 
@@ -51,10 +49,6 @@ def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) ->
 
 def attacher(hf: PreTrainedModel, site: Site) -> Callable[[Act, bool], Callable[[], None]]:
     """Look a site up once, for callers that attach to it at every token.
-
-    Args:
-        hf: the model.
-        site: the site.
 
     Returns:
         A function of ``(act, first)`` that does what :func:`attach` does.

@@ -77,7 +77,6 @@ class Captured(Mapping[str, Tensor]):
         """Record the state of a site in the current pass; called by `capture`.
 
         Args:
-            site: the site.
             hidden: its state.
             now: the current pass; needed to select tokens.
             rows: the rows that the pass runs, if it runs only some.
@@ -239,7 +238,6 @@ def columns_missing(site: Site, hidden: Tensor, now: Pass) -> int:
     """Count the first columns of the pass that a state lacks, as when a model gives only the last logits.
 
     Args:
-        site: the site.
         hidden: its state.
         now: the current pass.
 

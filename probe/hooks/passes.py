@@ -327,20 +327,12 @@ _ATTRIBUTE = "_probe_passes"
 
 
 def passes_of(hf: PreTrainedModel) -> Passes:
-    """The `Passes` of a model, shared by all open blocks; new if none is open.
-
-    Args:
-        hf: the model.
-    """
+    """The `Passes` of a model, shared by all open blocks; new if none is open."""
     return getattr(hf, _ATTRIBUTE, None) or Passes(hf)
 
 
 def followed(hf: PreTrainedModel) -> bool:
-    """Whether an open capture or edit of a model records states or depends on its tokens.
-
-    Args:
-        hf: the model.
-    """
+    """Whether an open capture or edit of a model records states or depends on its tokens."""
     return any(each.selects or each.reads for each in passes_of(hf).listeners)
 
 

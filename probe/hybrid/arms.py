@@ -26,7 +26,6 @@ def hybrid_arm(which: ComingReader | Taxonomy, mechanism: Mechanism, name: str =
         which: what chooses the behaviour: a reader of the coming sentence, or a taxonomy, which reads the current one.
             The mechanism must have been learned at gates labelled in the same way.
         mechanism: what is added to the base model.
-        name: the name of the arm.
     """
     chosen = ThinkingBehaviour(which) if isinstance(which, Taxonomy) else ComingBehaviour(which)
     return Arm(name, Disagreement(), chosen, LearnedStrength(mechanism), AddVector(mechanism))
@@ -38,7 +37,6 @@ def oracle_free_arm(policy: BasePolicy, mechanism: Mechanism, name: str = "oracl
     Args:
         policy: from :func:`~probe.steering.learn_policy`.
         mechanism: what is added to the base model.
-        name: the name of the arm.
     """
     return Arm(name, LearnedGate(policy), LearnedBehaviour(policy), LearnedStrength(mechanism), AddVector(mechanism))
 

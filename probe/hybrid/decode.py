@@ -78,7 +78,6 @@ def decode_hybrid(
         models: the pair, or only the base model for an arm that never asks the thinking model. Each model reads a
             problem in its own prompt, followed by the same emitted tokens.
         arm: the arm, from :func:`~probe.hybrid.hybrid_arm` or made of your own parts.
-        problems: the problems to answer.
         max_new_tokens: limit of emitted tokens, including the end token.
         seed: seeds the random controls. Results do not depend on the batch.
         batch_size: the number of problems that are decoded at the same time.

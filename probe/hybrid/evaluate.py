@@ -76,7 +76,6 @@ def evaluate_arm(
     Args:
         models: the pair, or only the base model for an arm that never asks the thinking model.
         arm: from :func:`~probe.hybrid.hybrid_arm`, or made of your own parts.
-        problems: the problems to answer.
         max_new_tokens: limit of emitted tokens, including the end token.
         batch_size: the number of problems that are decoded at the same time.
         seed: seeds the random controls.
@@ -116,9 +115,6 @@ def rollouts(
     """Decode the greedy answers of a single model as the result of an arm.
 
     Args:
-        model: the model.
-        name: the name of the arm.
-        problems: the problems to answer.
         prompts: the token ids of the prompt for each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`evaluate_arm`.
         fitted_parameters: the number of fitted parameters of the arm.
@@ -141,7 +137,6 @@ def grade_answers(
 
     Args:
         problem_set: supplies the grader.
-        problems: the problems.
         texts: the answer to each problem.
         think_close: the tag that closes the thinking; the answer is looked for after it.
 

@@ -20,10 +20,6 @@ def check_tokenizers(base: PreTrainedTokenizerFast, thinking: PreTrainedTokenize
     Added tokens may differ, because training often renames reserved ids (``<think>``, end of turn). The padding of the
     embedding matrix is not compared.
 
-    Args:
-        base: The base model's tokenizer.
-        thinking: The thinking model's tokenizer.
-
     Returns:
         The added tokens that only one side has, or that have different ids, sorted.
 

@@ -42,7 +42,6 @@ def wander(story: Story, rng: random.Random, habits: Habits = HABITS) -> list[tu
     """Write a document of competent sentences in nearly random order, as (type, sentence) pairs.
 
     Args:
-        story: the problem.
         rng: chooses types and wordings.
         habits: weights of the next type, by the type before.
     """
@@ -61,7 +60,6 @@ def proceed(story: Story, rng: random.Random, *, check: float = 0.3, skills: str
     """Write a document in good order: plan; restate, compute and sometimes check each change; conclude.
 
     Args:
-        story: the problem.
         rng: chooses checks and wordings.
         check: probability that a computing sentence is checked.
         skills: operations that may be computed.
@@ -83,7 +81,6 @@ def slipped(story: Story, rng: random.Random, *, check: bool = False) -> list[tu
     """Write a document in good order with one wrong computing sentence and occasional small talk.
 
     Args:
-        story: the problem.
         rng: chooses the wrong sentence, the small talk and wordings.
         check: whether each computing sentence is checked at once. The wrong one is then found, but not redone.
 

@@ -60,7 +60,6 @@ def train(
 
     Args:
         model: the model, with gradients enabled.
-        tokenizer: its tokenizer.
         document: writes one document (``corpus.py``).
         folder: holds the checkpoint and ``log.jsonl``. An interrupted run resumes from its last pool.
         tokens: number of tokens that carry loss.

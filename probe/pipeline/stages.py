@@ -74,7 +74,6 @@ def describe_behaviours(
     """Describe each behaviour by the sentences that are assigned to it.
 
     Args:
-        texts: the sentences.
         assigned: the behaviour of each sentence; None where it has none.
         sentence_type: gives the true label of a sentence; None if the problem set has no labels.
 

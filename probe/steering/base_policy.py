@@ -159,7 +159,6 @@ def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]
     """Collect the training data of a policy from every emitted token of some batches.
 
     Args:
-        base: the base model.
         batches: from :func:`~probe.steering.collect_gates`.
         layers: 0-based layers whose ``resid_post`` the policy will read.
     """

@@ -58,7 +58,6 @@ def decoder_rows(
     Args:
         taxonomy: the taxonomy whose decoder rows are used.
         norms: the norm of each vector.
-        base: the base model.
         layer: the 0-based steering layer.
         persistent: whether later tokens see the shifted states; see :class:`~probe.steering.Mechanism`.
 

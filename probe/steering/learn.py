@@ -82,7 +82,6 @@ def learn_vectors(
         train, validation: from :func:`~probe.steering.collect_gates`.
         n_behaviours: K of the taxonomy; 1 learns a single vector for all behaviours.
         layer: the 0-based steering layer.
-        config: the settings of the training.
         seed: seeds the initial values and the order of batches.
         folder: keeps the residual streams below the steering layer, so that the next training on the same batches
             reuses them; they take as much space as the hidden states of one layer. None uses a temporary folder.

@@ -35,7 +35,6 @@ class GateLoss:
     Only the layers above the steering layer are run, and logits are computed at the gates only.
 
     Args:
-        base: the base model.
         mechanism: the mechanism. Its ``persistent`` decides what later tokens see, unless the batch has ``group``.
     """
 

@@ -30,7 +30,6 @@ def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "row
     """Read ``resid_post.layer`` of the texts of a batch; no layer above it is run.
 
     Args:
-        base: the base model.
         batch: the texts.
         layer: 0-based.
     """
@@ -45,8 +44,6 @@ class Prefix(Sequence[tuple[GateBatch, Tensor]]):
     the layer and the model, so that another training on the same texts reuses it.
 
     Args:
-        base: the base model.
-        batches: the batches.
         layer: the 0-based steering layer.
         folder: holds the files; all processes must see it.
         accelerator: its processes share the work and wait for each other.

@@ -242,7 +242,6 @@ def annotate(taxonomy: Taxonomy, traces: Traces, activations: SentenceActivation
 
     Args:
         taxonomy: assigns the behaviours; the names and merges of its ``behaviours.yaml`` apply.
-        traces: the traces.
         activations: what was harvested from these traces at the taxonomy's site.
 
     Returns:

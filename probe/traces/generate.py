@@ -27,7 +27,6 @@ def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens
     """Decode greedy continuations of a batch of prompts with a key/value cache.
 
     Args:
-        model: the model.
         prompts: token ids, one non-empty list for each prompt.
         max_new_tokens: the most tokens that are emitted for a prompt.
 
@@ -44,7 +43,6 @@ def stream_greedy(
     """Decode greedy continuations of any number of prompts.
 
     Args:
-        model: the model.
         prompts: token ids, one non-empty list for each prompt.
         max_new_tokens: the most tokens that are emitted for a prompt.
         slots: the number of prompts that are decoded at once.

@@ -29,7 +29,6 @@ def sample(
     """Sample continuations of one batch of prompts.
 
     Args:
-        model: the model.
         prompts: token ids, one non-empty list for each prompt.
         samples: the number of samples of each prompt.
         max_new_tokens: the most tokens of a sample.
@@ -75,7 +74,6 @@ def sample_texts(
     """Sample continuations of any number of prompts as texts; prompts of similar length are decoded together.
 
     Args:
-        model: the model.
         prompts: token ids, one non-empty list for each prompt.
         samples: the number of samples of each prompt.
         max_new_tokens: the most tokens of a sample.

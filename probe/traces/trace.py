@@ -151,7 +151,6 @@ class Traces(Sequence[Trace]):
     Args:
         model_name: name of the model.
         problems_name: name of the problem set.
-        traces: the traces.
         seconds: how long decoding took; None if unknown, as for a slice. It is ignored when comparing.
 
     >>> traces = Traces("tiny-base", "story", [])

@@ -95,7 +95,6 @@ def check_fits(model: Model, folder: Path, *, foreign: bool = False) -> None:
     """Check that an adapter fits a model.
 
     Args:
-        model: the model.
         folder: the adapter's folder.
         foreign: accept other weights and another tokenizer, if the shapes are the same.
 

@@ -155,7 +155,6 @@ def inserted(
     """Insert an SAE for the forward passes inside a block; afterwards the model is as before, bit for bit.
 
     Args:
-        model: the model.
         insertion: the change of the state.
         site: where it is applied; None takes the SAE's own site.
         tokens: the tokens that it is applied to; None takes :func:`ordinary_tokens`. A boolean mask fits passes of its

@@ -86,7 +86,6 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
     """Measure how well an SAE reconstructs a model's states, at tokens that are neither special nor outliers.
 
     Args:
-        model: the model.
         sae: the SAE.
         texts: texts that the SAE was not trained on.
 

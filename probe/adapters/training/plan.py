@@ -122,7 +122,6 @@ def linear_layers(model: Model, layers: Sequence[int], modules: Sequence[str] = 
     """Full names of the linear layers in some blocks.
 
     Args:
-        model: the model.
         layers: 0-based blocks.
         modules: last parts of the names to keep, such as ``q_proj``; empty keeps all.
 

@@ -47,7 +47,6 @@ class TextPasses:
     """Passes over texts with a model that has an adapter attached.
 
     Args:
-        model: the model.
         progress: show a bar for each round through the texts.
     """
 

@@ -52,7 +52,6 @@ def distil_lora(
         rank: the rank of the LoRA.
         folder: receives the adapter of the half epoch with the lowest validation loss. If no loss is below the base
             model's, the adapter changes nothing. An interrupted training in this folder resumes.
-        config: the settings of the training.
         seed: seeds the adapter and the order of traces.
         progress: show a bar.
     """
@@ -86,8 +85,6 @@ def run_lora(
     Args:
         base: the base model; it is unchanged afterwards.
         adapter: the folder of the adapter, from :func:`distil_lora` or any other LoRA in PEFT's format.
-        name: the name of the arm.
-        problems: the problems to answer.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
     """
     size = sum(tensor.numel() for tensor in lora_tensors(Path(adapter)).values())

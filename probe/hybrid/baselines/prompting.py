@@ -67,9 +67,6 @@ def run_prompted(
     """Decode greedy answers of the base model after other prompts.
 
     Args:
-        base: the base model.
-        name: the name of the arm.
-        problems: the problems to answer.
         prompts: the whole prompt text for each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
 

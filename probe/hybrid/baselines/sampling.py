@@ -34,8 +34,6 @@ def run_majority(
     """Sample several answers to each problem and keep one with the most frequent answer (Wang et al., 2203.11171).
 
     Args:
-        base: the base model.
-        problems: the problems to answer.
         n: the number of samples for each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
         temperature: the sampling temperature.

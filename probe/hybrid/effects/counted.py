@@ -22,7 +22,6 @@ def counted(
     Args:
         model: its tokenizer decodes the tokens.
         problem_set: supplies the counter scheme.
-        problems: the problems.
         tokens: for each arm, the emitted tokens for each problem.
         seed: seeds the resampling.
 

@@ -46,7 +46,6 @@ def classify_errors(
 
     Args:
         problem_set: the set that the problems are from.
-        problems: the problems.
         texts: the answer to each problem.
         correct: whether each answer is right; None where it was not graded.
 
@@ -73,7 +72,6 @@ def first_error(story: Story, text: str) -> str | None:
     """Find the first error in a trace that is not corrected later.
 
     Args:
-        story: the problem.
         text: the trace.
 
     Returns:

@@ -26,7 +26,6 @@ def naming_agreement(
 
     Args:
         pair: the thinking model of the pair is read.
-        taxonomy: the taxonomy.
         traces, problems: traces of the thinking model and their problems, in the same order.
         reader: from :func:`~probe.steering.learn_reader`.
         gates: the gates of these traces, from :func:`~probe.steering.collect_gates` with the same ``batch_size`` and

@@ -61,7 +61,6 @@ def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool
     """Train an SAE into ``out/sae`` (SAELens' format) and ``out/sparsify``; a finished one is not trained again.
 
     Args:
-        config: the settings.
         out: the folder that is written.
         progress: show bars.
 

@@ -85,7 +85,6 @@ def study(config: StudyConfig, out: str | Path, *, progress: bool = False) -> di
     """Train and measure every row with every seed; finished adapters are not repeated, and rows and seeds can be added.
 
     Args:
-        config: the settings.
         out: the folder that is written.
         progress: show bars.
 

@@ -38,7 +38,6 @@ def tune_adapter(
     """Train an adapter into ``out/adapter`` and verify it; finished steps are not repeated.
 
     Args:
-        config: the settings.
         out: the folder that is written.
         accelerator: shares training among its processes; the main one writes the files.
         progress: show bars.
@@ -104,7 +103,6 @@ def answers(out: str | Path, question: str, max_new_tokens: int) -> dict[str, st
 
     Args:
         out: a folder of :func:`tune_adapter`.
-        question: the question.
         max_new_tokens: longest answer, in tokens.
 
     Returns:

@@ -91,7 +91,6 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     """Find a behaviour's circuit and write ``circuit.json``, ``results.json`` and ``report.html``.
 
     Args:
-        config: the settings.
         out: folder of the results.
         progress: show progress bars.
 

@@ -95,7 +95,6 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     """Compare the models of a pair, and write ``results.json`` and ``report.html``.
 
     Args:
-        config: the settings.
         out: folder of the results.
         progress: show progress bars.
 

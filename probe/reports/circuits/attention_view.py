@@ -50,7 +50,6 @@ def write_attention(attention: "Attention", path: str | Path) -> Path:
 
     Args:
         attention: the patterns.
-        path: the file to write.
 
     Raises:
         ProbeError: if there are too many values for one page.

@@ -23,7 +23,6 @@ def circuit_figure(circuit: "Circuit", most: int = _DRAWN) -> "Figure":
     Without a blue edge the metric falls, without an orange one it rises. Wider edges have larger scores.
 
     Args:
-        circuit: the circuit.
         most: the largest number of edges.
     """
     from plotly.graph_objects import Figure, Scatter
@@ -78,11 +77,7 @@ def circuit_figure(circuit: "Circuit", most: int = _DRAWN) -> "Figure":
 
 
 def heads_figure(circuit: "Circuit") -> "Figure":
-    """Plot each head's share of the scores of the circuit's edges.
-
-    Args:
-        circuit: the circuit.
-    """
+    """Plot each head's share of the scores of the circuit's edges."""
     share = circuit.heads()
     figure = heatmap(
         share.tolist(),

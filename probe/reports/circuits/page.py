@@ -24,8 +24,6 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
 
     Args:
         results: ``results.json`` of ``probe circuits``.
-        circuit: the circuit.
-        path: the file to write.
     """
     figures = {
         "circuit": circuit_figure(circuit),

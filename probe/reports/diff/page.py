@@ -22,7 +22,6 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
 
     Args:
         results: ``results.json`` of ``probe diff``.
-        path: the file to write.
     """
     told = whole((*_KEYS, "pair", "behaviour", "findings", "missing"), results)
     figures = {}

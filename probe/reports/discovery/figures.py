@@ -51,7 +51,6 @@ def transition_figure(
 
     Args:
         counts: how often the row's behaviour was followed by the column's.
-        names: names of the behaviours.
         start: number of traces that begin with each behaviour, shown as a further row.
         end: number of traces that end with each behaviour, shown as a further column.
     """
@@ -105,7 +104,6 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
 
     Args:
         traces: ``traces`` of ``discover.json``, or the result of ``AnnotatedTraces.records``.
-        names: names of the behaviours.
     """
     longest = max((len(trace["sentences"]) for trace in traces), default=0)
     if not longest:
@@ -156,7 +154,6 @@ def usage_figure(usage: "Usage | Mapping[str, Any]", names: Sequence[str]) -> "F
 
     Args:
         usage: the result of ``AnnotatedTraces.usage``, or ``usage`` of ``discover.json``.
-        names: names of the behaviours.
     """
     from plotly.graph_objects import Figure
 
@@ -186,7 +183,6 @@ def map_figure(found: Mapping[str, Any], names: Sequence[str]) -> "Figure":
 
     Args:
         found: ``map`` of ``discover.json``, or the result of ``BehaviourMap.record``.
-        names: names of the behaviours.
     """
     from plotly.graph_objects import Figure, Scatter
 

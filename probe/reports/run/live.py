@@ -13,9 +13,7 @@ class LiveTokens:
     """Prints what an arm emits, token by token.
 
     Args:
-        console: the terminal.
         decode: turns token ids into text.
-        names: names of the behaviours.
     """
 
     def __init__(self, console: "Console", decode: Callable[[Sequence[int]], str], names: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ def delimiter_documents(model: Model, traces: Traces) -> list[Document]:
 
     Args:
         model: the model that will read them.
-        traces: the traces.
 
     Returns:
         A document for each trace.

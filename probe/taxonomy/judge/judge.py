@@ -96,8 +96,6 @@ def ask(judge: Judge, prompts: Sequence[str], *, name: str = "judge", progress: 
     """Ask a judge all prompts, 32 at a time.
 
     Args:
-        judge: the judge.
-        prompts: the prompts.
         name: the label of the progress bar.
         progress: show a progress bar.
 
