@@ -57,7 +57,7 @@ class SentenceActivations:
         """Read a store of sentences into memory.
 
         Raises:
-            ProbeError: if it is one of tokens.
+            ProbeError: if it is a store of tokens.
         """
         if store.unit != "sentence":
             raise ProbeError(f"{store.folder} holds {store.unit}s, not sentences; use ActivationStore.open")

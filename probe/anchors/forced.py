@@ -46,7 +46,7 @@ def forced_answers(
     closing: str = " </think> The answer is",
     **sampling: Unpack[Sampling],
 ) -> ForcedAnswers:
-    """Close the thinking after every sentence of a trace and let the model answer at once.
+    """Close the thinking of a trace after 0, 1, 2 … sentences, and let the model answer at once.
 
     An et al., *Don't Think Longer, Think Wisely* (2505.21765), stop thinking where this accuracy first exceeds a
     threshold.

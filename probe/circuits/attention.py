@@ -1,4 +1,4 @@
-"""Attention patterns by token and by sentence, and the heads that narrow attention to few sentences."""
+"""Attention patterns by token and by sentence, and the heads that concentrate attention on few sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def sentence_attention(
 
 @dataclass(frozen=True)
 class Receivers:
-    """How strongly each head narrows the attention of later sentences to a few earlier ones.
+    """How strongly each head concentrates the attention of later sentences on a few earlier ones.
 
     Attributes:
         kurtosis: kurtosis over sentences of the vertical scores, averaged over texts; higher is narrower.
@@ -116,7 +116,7 @@ class Receivers:
     layers: tuple[int, ...]
 
     def strongest(self, n: int = 20) -> list[Head]:
-        """The ``n`` heads of the highest kurtosis, which are the receiver heads, as ``(layer, head)``."""
+        """The ``n`` heads with the highest kurtosis, which are the receiver heads, as ``(layer, head)``."""
         n_heads = self.kurtosis.shape[1]
         order = self.kurtosis.flatten().nan_to_num(-torch.inf).argsort(descending=True)[:n].tolist()
         return [(self.layers[at // n_heads], at % n_heads) for at in order]

@@ -1,8 +1,8 @@
 """Scores of edges: from gradients (edge attribution patching, with or without integrated gradients), or exact.
 
-The score of an edge is the change of the metric when that edge alone carries what it carries for the corrupt text.
+The score of an edge is the change of the metric when only that edge carries its activation from the corrupt text.
 Attribution patching (Nanda, 2023; Syed et al., 2310.10348) estimates it from one gradient. Integrated gradients (Hanna
-et al., 2403.17806) average gradients along the way from the corrupt to the clean run, of the inputs or of the writers'
+et al., 2403.17806) average gradients along the path from the corrupt to the clean run, of the inputs or of the writers'
 own activations, so that saturation does not mislead them. Patching each edge in its own pass is exact but expensive.
 """
 

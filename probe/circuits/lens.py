@@ -114,7 +114,7 @@ class EdgeLens:
         keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
         window: Window = ALL,
     ) -> Float[Tensor, "batch pos vocab"]:
-        """The logits of a run in which every edge that is not kept carries what it carries for another text.
+        """The logits of a run in which every edge that is not kept carries its activation from another text.
 
         Cutting an edge changes what later writers write, as it would in the model.
 

@@ -12,7 +12,7 @@ Problems = Annotated[
     str | None, typer.Option(help="Name of a problem set, or a JSONL file; the pair's own problems by default.")
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
-Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a GPU if there is one by default.")]
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
 Dtype = Annotated[
     str | None, typer.Option(help="Number format of the weights: float32 (default), bfloat16 or float16.")
 ]

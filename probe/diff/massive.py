@@ -68,7 +68,7 @@ def massive_activations(
     Args:
         model: the model that reads the texts.
         texts: token ids of each text; every text is read in its own pass.
-        threshold: ratio to the text's median absolute value from which an activation is massive.
+        threshold: ratio to the text's median absolute value above which an activation is massive.
     """
     sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
     ratios, counts, n = torch.zeros(len(sites)), torch.zeros(len(sites)), 0

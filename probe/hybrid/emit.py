@@ -88,7 +88,7 @@ class SearchShifts(Emit):
 
 @dataclass(frozen=True)
 class Rerank(Emit):
-    """Emit that of the base model's most likely tokens which the thinking model finds most likely; add no vector.
+    """Emit, of the base model's most likely tokens, the one that the thinking model finds most likely; add no vector.
 
     This control measures what the choice by the thinking model gains without steering.
 

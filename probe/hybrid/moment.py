@@ -114,7 +114,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a part needs of the two models.
+    """What a part needs from the two models.
 
     Attributes:
         asks: what the part takes from the thinking model: ``token`` if it emits that model's token, ``choice`` if that

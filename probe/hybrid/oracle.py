@@ -53,8 +53,8 @@ def agreement(result: ArmResult) -> float | None:
 def surprisal(result: ArmResult) -> float | None:
     """Measure the surprisal of the emitted text under the base model, in bits per token.
 
-    It bounds what *anything*, including the learned parameters, told the base model. None for an arm that is not
-    decoded step by step.
+    It is an upper bound on the bits that come from *anything* else, the learned parameters included. None for an arm
+    that is not decoded step by step.
     """
     bits = _column(result, "surprisal")
     return float(bits.mean()) if len(bits) else None

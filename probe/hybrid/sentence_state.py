@@ -9,7 +9,7 @@ _CLOSING = "\"'”’)]}*_ "
 
 
 def sentence_enders(tokenizer: PreTrainedTokenizerFast, vocab: int) -> Bool[Tensor, " vocab"]:
-    """Find the tokens that end a sentence, by a full stop, a question or exclamation mark, or a newline at their end.
+    """Find the tokens that end a sentence: they end in a full stop, question or exclamation mark, or contain a newline.
 
     A decimal point counts as well, because the next token is not known while a text is being written.
 

@@ -78,7 +78,7 @@ def load_model(
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """Return the device of that name; ``auto`` takes a GPU if there is one.
+    """Return the device of that name; ``auto`` takes a CUDA GPU if there is one.
 
     Raises:
         ProbeError: if this machine has no such device.

@@ -1,4 +1,4 @@
-"""Seeding for libraries that can only draw from torch's global generator."""
+"""Seeding for libraries that use only torch's global generators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

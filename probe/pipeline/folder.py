@@ -46,7 +46,7 @@ class RunFolder:
         self._key = object_hash(settings)
 
     def stage(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
-        """Do a stage, or load it if it is finished.
+        """Run a stage, or load it if it is finished.
 
         Args:
             name: the folder of the stage, below the folder of the run.
@@ -63,7 +63,7 @@ class RunFolder:
         return self._do(name, make, config, seed, self._key)
 
     def branch(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
-        """Do a stage on which later stages do not depend, such as one arm of many; see :meth:`stage`."""
+        """Run a stage on which later stages do not depend, such as one arm of many; see :meth:`stage`."""
         return self._do(name, make, config, seed, object_hash([name, config, self._key]))
 
     def has(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a run found, to be looked at: a page that stands alone, figures for Jupyter, a table for the terminal.
+"""Reports of what a run found: a self-contained page, figures for Jupyter, and a table for the terminal.
 
 Everything here reads the run folder's files (``results.json`` is the contract) and computes nothing of its own.
 """

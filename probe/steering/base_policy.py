@@ -237,7 +237,7 @@ def _loss(policy: BasePolicy, data: PolicyData) -> float:
 
 @torch.no_grad()
 def residual_bits(policy: BasePolicy, data: PolicyData) -> dict[str, float]:
-    """Measure the bits of gate and behaviour that a policy cannot predict and the thinking model would have to tell.
+    """Measure the bits of gate and behaviour that a policy cannot predict; the thinking model has to supply them.
 
     Args:
         policy: a learned policy.

@@ -52,7 +52,7 @@ def steering_layer(model: Model, layer: int | None) -> int:
         layer: a 0-based layer, or None to choose.
 
     Raises:
-        ProbeError: if no block lies above the layer, or the architecture is unknown.
+        ProbeError: if there is no such layer or no block above it, or the architecture is unknown.
     """
     last = model.n_layers - 2
     found = min(last, max(0, math.ceil(0.37 * model.n_layers) - 1)) if layer is None else layer

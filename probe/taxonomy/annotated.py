@@ -121,8 +121,7 @@ class AnnotatedTraces:
     def positions(self) -> list[Float[np.ndarray, " sentence"]]:
         """Return, for each behaviour, where its sentences lie in their traces, from 0 to 1.
 
-        A sentence counts at the middle of its place: the only sentence of a trace lies at 0.5, the first of two at
-        0.25.
+        Sentence i of n, counted from 0, lies at (i + 0.5) / n.
         """
         found: list[list[float]] = [[] for _ in self.names]
         for row in self.behaviours:

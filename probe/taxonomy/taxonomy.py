@@ -86,7 +86,7 @@ class Taxonomy:
 
     @property
     def k_active(self) -> int:
-        """How many latents may be active at once."""
+        """The maximum number of latents active at once."""
         return self._weights.k
 
     @property

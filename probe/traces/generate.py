@@ -77,7 +77,7 @@ def generate_traces(
         model: either model of a pair; its own prompt template is used.
         problem_set: supplies the grader.
         problems: the problems to solve.
-        max_new_tokens: the most tokens of a trace; a trace that reaches it is marked truncated.
+        max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
         think_close: the tag that closes the thinking.
         batch_size: the number of problems decoded at once; a finished one is replaced by the next.
         folder: finished traces are saved here, ``batch_size`` at a time; a later call with the same arguments resumes.

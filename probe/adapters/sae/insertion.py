@@ -126,7 +126,7 @@ def ordinary_tokens(model: Model) -> Selection:
 
 
 def outliers(state: State, texts: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-    """Find tokens whose state is :data:`OUTLIER` times as long as the median of their text, mostly attention sinks.
+    """Find tokens whose norm exceeds :data:`OUTLIER` times the median of their text, mostly attention sinks.
 
     Args:
         state: the states.

@@ -1,4 +1,4 @@
-"""What an adapter is trained for: which predictions or states it has to reach, and what is inserted meanwhile.
+"""What an adapter is trained for: the predictions or states that are its target, and what is inserted in training.
 
 Resa (2506.09967) puts a frozen SAE's reconstruction in place of a block's output and trains the adapter to repair the
 damage; the SAE is removed afterwards. The loss is that of Chen et al. (2501.19406), who keep the SAE. Resa's published

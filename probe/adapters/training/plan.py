@@ -1,4 +1,4 @@
-"""Which linear layers get a LoRA, putting it on a model and off again, and a check that each of its tensors learns."""
+"""Which linear layers get a LoRA, attaching and detaching it, and a check that each of its tensors learns."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,7 +111,7 @@ def adapted(model: Model, plan: AdapterPlan, objective: Objective, *, seed: int)
 
 
 def detach(model: Model, wrapped: "PeftModel") -> None:
-    """Take every adapter off a model and freeze it."""
+    """Remove every adapter from a model and freeze it."""
     wrapped.unload()
     if hasattr(model.hf, "peft_config"):
         del model.hf.peft_config

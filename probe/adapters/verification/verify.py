@@ -40,8 +40,8 @@ class Verification:
     """The report on one adapter; KL is in nats a token.
 
     Measures of the claimed latents are under ``claimed``. Those under ``drawn`` are of as many random latents, the
-    control: each did not move and is about as active as the claimed latent that it stands for. They are missing where
-    there are not enough such latents.
+    control: each did not move and is about as active as the claimed latent that it is matched with. They are missing
+    where there are not enough such latents.
 
     Attributes:
         reach: for each block, the norm of what is added to its weights over the norm of the weights.

@@ -22,7 +22,7 @@ def naming_agreement(
     gates: Sequence[GateBatch],
     batch_size: int = 16,
 ) -> dict[str, float]:
-    """Measure how often the chosen behaviour at a gate is that of the sentence which the gate's token belongs to.
+    """Measure how often the chosen behaviour at a gate is that of the sentence that the gate's token belongs to.
 
     Args:
         pair: the thinking model of the pair is read.

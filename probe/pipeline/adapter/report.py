@@ -47,7 +47,7 @@ def write_verification(
 def write_foreign(
     out: Path, config: AdapterConfig, inputs: AdapterInputs, on: Model, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Measure the adapter in ``out/adapter`` on a model that it was not trained on, beside random ones of its norms.
+    """Measure the adapter in ``out/adapter`` on a model it was not trained on, beside random ones of the same norms.
 
     Returns:
         What ``foreign.json`` holds: ``model``, and ``rows`` with the measures of each adapter.

@@ -171,7 +171,7 @@ def _effects(
     *,
     progress: bool,
 ) -> dict[str, Any]:
-    """The thinking model with the most grown heads ablated, weakened and strengthened, beside random heads."""
+    """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
     model, limit = pair.thinking, pair.config.max_new_tokens
     behaviour, heads = grown
     tokens = start_tokens(traces)

@@ -52,7 +52,7 @@ class DiscoverConfig:
     problems: str | None = None
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     device: str = "auto"
-    """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes an accelerator if there is one."""
+    """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
     dtype: str = "float32"
     """Number format of the weights, such as ``bfloat16``."""
     seed: int = 0

@@ -103,7 +103,7 @@ def sentence_figure(attention: "Attention", layer: int, head: int) -> "Figure":
 
 
 def receivers_figure(receivers: "Receivers") -> "Figure":
-    """Plot the kurtosis of every head; darker heads narrow attention to fewer sentences.
+    """Plot the kurtosis of every head; darker heads concentrate attention on fewer sentences.
 
     Args:
         receivers: the result of :func:`~probe.circuits.receiver_heads`.

@@ -1,4 +1,4 @@
-"""The card of a behaviour: the result of each test, and the verdict by the written rule."""
+"""The card of a behaviour: the result of each test, and the verdict by the fixed rule."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Cue words of a behaviour: finding them, and putting them into or taking them out of a sentence."""
+"""Cue words of a behaviour: finding them, inserting them into a sentence and removing them."""
 
 import random
 import re

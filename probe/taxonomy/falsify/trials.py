@@ -70,7 +70,7 @@ class Bench:
 
 
 def injection(bench: Bench, behaviour: int, cues: Sequence[Cue]) -> Trial:
-    """Put cue words into sentences that have none and in which the behaviour does not fire.
+    """Insert cue words into sentences that have none and in which the behaviour does not fire.
 
     A sentence gets one of the openings and one of the words, chosen in proportion to how often the behaviour's
     sentences have them. Its control gets as many words that open other sentences or occur in them, and are not cues.

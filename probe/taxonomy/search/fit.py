@@ -1,4 +1,4 @@
-"""Fitting a taxonomy: search every site, size and seed, and choose by a written rule."""
+"""Fitting a taxonomy: search every site, size and seed, and choose by a fixed rule."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def fit_taxonomy(
 ) -> Taxonomy:
     """Find the behaviours in a thinking model's sentences.
 
-    The method is that of Venhoff et al. 2025 (arXiv 2510.07364), with biases fixed at zero and a written rule for site
+    The method is that of Venhoff et al. 2025 (arXiv 2510.07364), with biases fixed at zero and a fixed rule for site
     and size. A top-k SAE is trained for each site, size and seed, on sentence vectors that are centred and scaled to
     length one. :attr:`TaxonomyConfig.rule` chooses site and size on validation data and is recorded in
     ``scores["rule"]``; it never uses true types.
