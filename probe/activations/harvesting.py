@@ -84,7 +84,7 @@ def harvest(
         folder: the result is streamed here in shards; a later call with the same arguments makes only shards that are
             missing or damaged. Weights are identified by the model's path alone. None: keep the result in memory.
         dtype: the dtype of the rows; None for the model's.
-        batch_tokens: the most tokens in one forward pass, padding included (a longer document runs alone).
+        batch_tokens: the maximum number of tokens in one forward pass, padding included (a longer document runs alone).
         shard_traces: the number of traces or other documents in a shard; an interrupted run loses at most one shard.
         outliers: leave tokens whose norm exceeds this multiple of the median out of their sentence's mean. Rows that
             have only outliers stay, and the store flags them. None: keep all tokens.

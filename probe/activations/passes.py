@@ -16,7 +16,7 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
     Args:
         lengths: the length of each sequence; empty sequences are left out.
-        batch_tokens: the most tokens in a batch, padding included; a longer sequence gets a batch of its own.
+        batch_tokens: the maximum number of tokens in a batch, padding included; a longer sequence gets its own batch.
 
     Yields:
         The indices of the sequences of a batch.

@@ -44,7 +44,7 @@ def make_shard(
         scales: the size of activations at each site; its keys are the sites that are read.
         unit: whether a row is a sentence or a token.
         dtype: the dtype of the rows.
-        batch_tokens: the most tokens in one pass, padding included.
+        batch_tokens: the maximum number of tokens in one pass, padding included.
         bar: a progress bar, advanced by one for each document.
     """
     rows = [document.rows(unit) for document in documents]

@@ -48,7 +48,7 @@ class SentenceActivations:
         """Read what a harvest left in ``folder``.
 
         Raises:
-            ProbeError: if the harvest is not there, has not ended, a file of it is damaged, or it is one of tokens.
+            ProbeError: if the harvest is missing, unfinished, damaged or one of tokens.
         """
         return cls.of(ActivationStore.open(folder))
 

@@ -105,7 +105,7 @@ class Receivers:
     """How strongly each head concentrates the attention of later sentences on a few earlier ones.
 
     Attributes:
-        kurtosis: kurtosis over sentences of the vertical scores, averaged over texts; higher is narrower.
+        kurtosis: kurtosis over sentences of the vertical scores, averaged over texts; higher is more concentrated.
         vertical: for each text, the mean attention that each sentence gets from later sentences,
             ``[layers, heads, sentences]``; NaN where no later sentence is far enough away.
         layers: the blocks, counted from 0.

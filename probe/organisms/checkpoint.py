@@ -21,7 +21,7 @@ def keeps(folder: Path, tokenizer: PreTrainedTokenizerFast, every: int = 1) -> K
     Args:
         folder: where checkpoints are written; one that exists is left as it is.
         tokenizer: saved beside each model.
-        every: steps that are no multiple of this are not saved.
+        every: only steps that are multiples of this are saved.
     """
 
     def keep(step: int, model: PreTrainedModel) -> None:

@@ -74,7 +74,7 @@ def pool_batches(
         tokenizer: the tokenizer of the trained model.
         seed: seeds the documents, together with ``pool``, so that an interrupted run resumes with the same batches.
         pool: the number of the pool.
-        tokens_per_batch: the most tokens of a batch, rows times width.
+        tokens_per_batch: the maximum number of tokens of a batch, rows times width.
 
     Returns:
         Batches in random order, each an (ids, labels) pair of right-padded documents of similar length. Labels are -100

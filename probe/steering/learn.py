@@ -124,7 +124,7 @@ def learn_mechanism(
     accelerator: "Accelerator | None" = None,
     progress: bool = False,
 ) -> Learned:
-    """Train any mechanism from its present state.
+    """Train any mechanism from its current state.
 
     Args:
         base: the base model, which stays frozen.

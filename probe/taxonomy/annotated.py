@@ -135,7 +135,7 @@ class AnnotatedTraces:
 
         Args:
             behaviour: the number of the behaviour.
-            n: the most sentences.
+            n: the maximum number of sentences.
             correct: take them from correct (True) or incorrect (False) traces only; None for all traces.
             seed: seeds the choice.
 

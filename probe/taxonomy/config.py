@@ -97,7 +97,7 @@ def taxonomy_sites(model: Model, sites: Sequence[str], *, spread: int = 1, decod
     Args:
         model: the thinking model.
         sites: for example ``"resid_post.2"``; empty for evenly spaced blocks, the middle one for a ``spread`` of 1.
-        spread: the most blocks.
+        spread: the maximum number of blocks.
         decoded: whether a hybrid will be decoded with the taxonomy, which needs ``resid_post`` sites.
 
     Returns:

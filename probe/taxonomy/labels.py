@@ -98,7 +98,7 @@ def own_openings(scores: dict[str, float], counts: Counter[str], size: int, most
         scores: the z-score of each opening.
         counts: the number of the group's sentences that have each opening.
         size: the number of the group's sentences.
-        most: the most openings.
+        most: the maximum number of openings.
     """
     own = [opening for opening in standing_out(scores) if counts[opening] >= 0.1 * size]
     chosen: list[str] = []
@@ -136,7 +136,7 @@ def nearest_sentences(
         texts: sentences.
         activations: the pre-activation of each behaviour in each sentence.
         behaviours: the behaviour of each sentence.
-        n: the most sentences for each behaviour.
+        n: the maximum number of sentences for each behaviour.
     """
     examples: list[list[str]] = []
     for behaviour in range(activations.shape[1]):

@@ -56,7 +56,7 @@ def behaviour_map(
         method: ``"pca"`` (principal components: faithful distances in the two dimensions shown) or ``"umap"``
             (McInnes et al. 2018, arXiv 1802.03426, by cosine: it keeps neighbourhoods but not distances).
         seed: seeds the sample and the method.
-        sample: the most sentences on the map; more are sampled at random.
+        sample: the maximum number of sentences on the map; more are sampled at random.
 
     Returns:
         The map.

@@ -32,7 +32,7 @@ class Taxonomy:
     Every method takes raw activations of the model at :attr:`site`; the normaliser is always applied.
 
     Attributes:
-        site: where the activations come from, as ``"resid_post.2"``.
+        site: where the activations come from, such as ``"resid_post.2"``.
         normaliser: centres and scales the activations.
         model_name: the model whose activations they are.
         labels: a few words for each behaviour.

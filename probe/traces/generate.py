@@ -28,7 +28,7 @@ def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens
 
     Args:
         prompts: token ids, one non-empty list for each prompt.
-        max_new_tokens: the most tokens that are emitted for a prompt.
+        max_new_tokens: the maximum number of tokens that are emitted for a prompt.
 
     Returns:
         One emission for each prompt, in order.
@@ -44,7 +44,7 @@ def stream_greedy(
 
     Args:
         prompts: token ids, one non-empty list for each prompt.
-        max_new_tokens: the most tokens that are emitted for a prompt.
+        max_new_tokens: the maximum number of tokens that are emitted for a prompt.
         slots: the number of prompts that are decoded at once.
 
     Yields:

@@ -31,7 +31,7 @@ def sample(
     Args:
         prompts: token ids, one non-empty list for each prompt.
         samples: the number of samples of each prompt.
-        max_new_tokens: the most tokens of a sample.
+        max_new_tokens: the maximum number of tokens of a sample.
         generator: a CPU generator that supplies the random numbers.
         temperature: divides the logits; above 0.
         top_p: as in :func:`nucleus`.
@@ -76,7 +76,7 @@ def sample_texts(
     Args:
         prompts: token ids, one non-empty list for each prompt.
         samples: the number of samples of each prompt.
-        max_new_tokens: the most tokens of a sample.
+        max_new_tokens: the maximum number of tokens of a sample.
         temperature: divides the logits; above 0.
         top_p: as in :func:`nucleus`.
         seed: seeds the sampling.

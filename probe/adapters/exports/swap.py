@@ -59,7 +59,7 @@ def shell(model: Model, rank: int = 8) -> Iterator[Shell]:
     """Put an empty shell on a model for a block; afterwards the model is as before, bit for bit.
 
     Args:
-        rank: rank of the shell; it grows when an adapter of a higher rank is put in.
+        rank: rank of the shell; it grows when an adapter of a higher rank is swapped in.
     """
     from peft import PeftModel  # slow to import
 

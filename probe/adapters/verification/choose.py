@@ -83,7 +83,7 @@ def choose_latent(
         texts: texts in which the behaviour occurs.
         ahead: for each text the places before its sentences (0-based tokens, whose state predicts the first token of
             the sentence), and whether the sentence shows the behaviour; from :func:`places_before`.
-        counted: rolls the model out in its present state and counts the behaviour in each rollout. It uses the same
+        counted: rolls the model out in its current state and counts the behaviour in each rollout. It uses the same
             problems in each call, and none on which results are reported.
         candidates: number of latents to try.
         strengths: values to try, in multiples of the latent's mean activation before the behaviour.

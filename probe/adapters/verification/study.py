@@ -97,7 +97,7 @@ class EvaluationData:
     Attributes:
         like: test texts of the kind that adapters were trained on.
         general: texts of another kind.
-        solved: rolls the model out in its present state and gives 1 for each problem that it solves and 0 for others;
+        solved: rolls the model out in its current state and gives 1 for each problem that it solves and 0 for others;
             None without problems.
     """
 

@@ -106,8 +106,8 @@ def verify(
         texts: texts of the kind that it was trained on.
         general: texts of another kind, on which it should change nothing.
         latents: the latents through which it is claimed to work; empty takes up to ``most`` of those that moved.
-        most: most latents that are claimed where none are given.
-        counted: rolls the model out in its present state and counts a behaviour in each rollout, with the same problems
+        most: the maximum number of latents that are claimed where none are given.
+        counted: rolls the model out in its current state and counts a behaviour in each rollout, with the same problems
             in the same order in every call; None counts nothing.
         foreign: allow another model of the same shapes.
         seed: seeds the random latents and the intervals.

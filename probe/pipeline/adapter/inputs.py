@@ -40,7 +40,7 @@ class Questions:
         return f"Questions({len(self.problems)} problems of {self.problem_set.name})"
 
     def traces(self, model: Model) -> Traces:
-        """Greedy rollouts of a model in its present state, with whatever is attached to it."""
+        """Greedy rollouts of a model in its current state, with whatever is attached to it."""
         return generate_traces(model, self.problem_set, self.problems, max_new_tokens=self.max_new_tokens)
 
     def solved(self, model: Model) -> list[float]:

@@ -46,7 +46,7 @@ class ArmRecipe:
 
     Attributes:
         decoded: makes the four parts of an arm that is decoded token by token; None for any other.
-        written: gives the result of an arm that is decoded otherwise, from the folder that keeps its traces.
+        written: gives the result of an arm decoded in another way, from the folder that keeps its traces.
         options: settings of the section ``hybrid`` that the result depends on.
         section: a further section of the settings that the result depends on.
         shares: arms with the same value need a mechanism that the first of them learns.
@@ -72,7 +72,7 @@ def recipe(name: str) -> ArmRecipe:
     """Find the recipe of an arm.
 
     Raises:
-        ProbeError: for a name that is no arm.
+        ProbeError: if there is no such arm.
     """
     if name.startswith(SEED):
         return ArmRecipe(_seed)
@@ -85,7 +85,7 @@ def make_arm(experiment: Experiment, name: str) -> Arm:
     """Make the arm of this name; whatever it needs is learned if it is missing.
 
     Raises:
-        ProbeError: for a name that is no arm, or an arm that is not decoded token by token.
+        ProbeError: if there is no such arm, or an arm that is not decoded token by token.
     """
     decoded = recipe(name).decoded
     if decoded is None:
@@ -98,7 +98,7 @@ def arm_result(experiment: Experiment, name: str) -> ArmResult:
     """Read the result of an arm on the test problems; the arm is run if that has not been done.
 
     Raises:
-        ProbeError: for a name that is no arm.
+        ProbeError: if there is no such arm.
     """
     if name not in experiment.done:
         made, config = recipe(name), experiment.config

@@ -205,7 +205,7 @@ def ask(
         watch: called after each token with what was recorded about it, one value in each list.
 
     Raises:
-        ProbeError: for a name that is no such arm.
+        ProbeError: if there is no such arm.
     """
     inputs = experiment.inputs
     made = make_arm(experiment, arm)

@@ -41,7 +41,7 @@ def find_cues(texts: Sequence[str], own: Sequence[bool], most: int) -> list[Cue]
     Args:
         texts: all sentences.
         own: for each sentence, whether it is the behaviour's.
-        most: the most openings, and the most other words.
+        most: the maximum number of openings, and of other words.
 
     Returns:
         Openings first, then words that are in no opening; each kind most distinctive first. Numbers and signs are not

@@ -46,7 +46,7 @@ class ContextReader:
             traces: the traces that were harvested.
             activations: what was harvested from them.
             site: the site to read.
-            batch_tokens: the most tokens that the model reads at once.
+            batch_tokens: the maximum number of tokens that the model reads at once.
 
         Raises:
             ProbeError: if they are not.

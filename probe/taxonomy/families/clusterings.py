@@ -43,7 +43,7 @@ class PCAKMeans(Family):
 
     Args:
         n_behaviours: the number of behaviours to find.
-        n_components: the most principal components.
+        n_components: the maximum number of principal components.
         random_state: seeds the starts.
     """
 
@@ -78,7 +78,7 @@ class GaussianMixtureBehaviours(Family):
 
     Args:
         n_behaviours: the number of behaviours to find.
-        n_components: the most principal components.
+        n_components: the maximum number of principal components.
         random_state: seeds the starts.
     """
 
@@ -126,7 +126,7 @@ class Agglomerative(Family):
 
     Args:
         n_behaviours: the number of behaviours to find.
-        sample: the most sentences that are linked; memory grows with its square.
+        sample: the maximum number of sentences that are linked; memory grows with its square.
         random_state: seeds the sample.
     """
 

@@ -19,7 +19,7 @@ class TopKSAE(Family):
 
     Args:
         n_behaviours: the number of latents.
-        k: the most latents that are active at once.
+        k: the maximum number of latents that are active at once.
         random_state: seeds the initial weights, the order of sentences and the validation set.
 
     Attributes:

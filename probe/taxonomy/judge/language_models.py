@@ -35,7 +35,7 @@ class LocalJudge:
 
     Args:
         model: the chat model.
-        max_new_tokens: the most tokens of an answer; a thinking model needs room for its thinking too.
+        max_new_tokens: the maximum number of tokens of an answer; a thinking model needs room for its thinking too.
         batch_size: the number of prompts decoded together.
 
     Raises:

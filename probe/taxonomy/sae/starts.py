@@ -35,8 +35,8 @@ def spherical_centres(
         x: vectors of length one.
         sizes: numbers of centres.
         seed: seeds the sample and the starting centres; the result for a size does not depend on the other sizes.
-        rounds: the most rounds of Lloyd's algorithm; it stops earlier at a fixed point of all runs.
-        sample: the most sentences that are used.
+        rounds: the maximum number of rounds of Lloyd's algorithm; it stops earlier at a fixed point of all runs.
+        sample: the maximum number of sentences that are used.
 
     Returns:
         Unit centres, the sizes one after the other as in :class:`Segments`.

@@ -43,7 +43,7 @@ class Split:
         Args:
             train, validation: the harvested sentences.
             site: which site.
-            multiple: a sentence whose norm is this many times the median is an outlier.
+            multiple: a sentence whose norm is more than this many times the median is an outlier.
 
         Raises:
             ProbeError: if the site was not harvested, there are too few sentences, or a number is not finite.
