@@ -103,7 +103,8 @@ def _attach_pattern(hf: PreTrainedModel, module: nn.Module, act: Act) -> Callabl
     setattr(module, _PATTERN_ACTS, [*getattr(module, _PATTERN_ACTS, ()), act])
 
     def remove() -> None:
-        left = [each for each in getattr(module, _PATTERN_ACTS) if each is not act]
+        left = list(getattr(module, _PATTERN_ACTS))
+        left.remove(act)  # once: the same act may be attached twice
         own, count = getattr(hf, _OWN_ATTENTION)
         if left:
             setattr(module, _PATTERN_ACTS, left)

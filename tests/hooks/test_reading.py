@@ -5,6 +5,7 @@ import torch
 
 from probe.errors import ProbeError
 from probe.hooks import Tokens, capture, edit
+from probe.hooks.attach import attach
 from probe.hooks.passes import Stopped
 from probe.models import Site, all_sites, load_model, place
 
@@ -253,3 +254,18 @@ def test_nothing_is_captured_for_nothing(tiny_folder):
         capture(model, "pattern.0", tokens=Tokens(positions=0)),
     ):
         pass
+
+
+@torch.no_grad()
+def test_one_act_attached_twice_to_a_pattern_comes_off_once_each_time(model, ids):
+    before, seen = model.hf.config._attn_implementation, []
+
+    def act(pattern):
+        seen.append(pattern)
+
+    first, second = attach(model.hf, Site("pattern", 1), act), attach(model.hf, Site("pattern", 1), act)
+    first()
+    model.hf(ids)
+    assert len(seen) == 1
+    second()
+    assert model.hf.config._attn_implementation == before
