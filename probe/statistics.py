@@ -95,7 +95,8 @@ def bootstrap(
         than two items or if no resample has a value.
     """
     if n < 2:
-        shape = np.shape(statistic(np.zeros((1, n), dtype=int)))[:-1] if n else ()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shape = np.shape(statistic(np.zeros((1, n), dtype=int)))[:-1] if n else ()
         return np.full(shape, np.nan), np.full(shape, np.nan)
 
     def of(items: Int[np.ndarray, "resamples items"], axis: int) -> Float[np.ndarray, "*values resamples"]:  # noqa: ARG001
