@@ -32,4 +32,12 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         for each in cuda:
             with torch.cuda.device(each):
                 torch.cuda.manual_seed(seed)
-        yield
+        if device.type != "mps":
+            yield
+            return
+        before = torch.mps.get_rng_state()  # fork_rng cannot fork this generator
+        torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.mps.set_rng_state(before)
