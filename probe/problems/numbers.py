@@ -22,13 +22,13 @@ _WHOLE = (
 )
 _POWER = r"(?:[eE][-+]?[0-9]+|\s*(?:\*|x|X|·|×)\s*10\s*\^\s*\{?\s*[-+]?[0-9]+\s*\}?)"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+]\s*)?(?:(?P<mixed>[0-9]+)\s+(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)"
+    rf"(?P<sign>[-+]\s*)?(?:(?P<mixed>[0-9]+)\s+(?P<over>[1-9][0-9]*)\s*/\s*(?P<under>[0-9]+)"
     rf"|(?P<value>{_WHOLE}(?:[.,][0-9]+)?|\.[0-9]+)(?P<power>{_POWER})?(?:\s*/\s*(?P<divisor>[0-9]+(?:\.[0-9]+)?))?)"
 )
 #: A unit after a number: "cm^2", "m/s^2", "kg·m", "%", "degrees".
 _EXPONENT = r"(?:\s*\^\s*\{?\s*-?[0-9]\s*\}?)?"
 _UNIT = re.compile(rf"\s*(?:%|°|[^\W\d_]+\.?){_EXPONENT}(?:\s*[/·*]\s*[^\W\d_]+{_EXPONENT})*")
-#: A single letter directly after a number is a variable ("2x"), except for these units.
+#: A single letter directly after a number, or at the end, is a variable ("2x", "2 x"), except for these units.
 _LETTER_UNITS = set("mgshlLWVAJNKCF")
 #: Begins a remark after the number: a reason, a contrast, an explanation.
 _ASIDE = re.compile(
@@ -38,6 +38,8 @@ _ASIDE = re.compile(
 )
 #: Words after a number that connect it to something else, so they are no unit.
 _JOINS = re.compile(r"\s+(?:or|and|to|times|over|plus|minus|by|is|x)\b", re.IGNORECASE)
+#: Words after a number that change its value, so they are no unit.
+_FACTORS = re.compile(r"\s*(?:hundred|thousand|million|billion|trillion|dozen|pi|squared|cubed)\b", re.IGNORECASE)
 _SYMBOLIC = re.compile(r"\\[a-zA-Z]+|[\^_√π∞]|[+*=<>≤≥≠]")
 
 
@@ -102,12 +104,14 @@ def _one(text: str) -> Fraction | None:
         return None
     if found["sign"] and re.search(r"[0-9)]\s*$|[A-Za-z]$", before):
         return None  # a difference, or a range
+    variable = re.match(r"([^\W\d_])(?![^\W\d_])|\s+([^\W\d_])$", after)
+    if _FACTORS.match(after) or (variable and variable[0].strip() not in _LETTER_UNITS):
+        return None
     unit = _UNIT.match(after)
     if unit and not _JOINS.match(after) and not _ASIDE.match(after):
-        letters = re.match(r"[^\W\d_]+", after)
-        if letters and len(letters[0]) == 1 and letters[0] not in _LETTER_UNITS:
-            return None
         after = after[unit.end() :]
+        if re.match(r"\s*[,;]\s*[0-9]", after):
+            return None  # the number is a part: "1 hour, 30 minutes"
     aside = _ASIDE.match(after)
     if aside and re.match(r"\s*[-–—:]\s*[0-9]", after):
         return None  # a difference, a range, a time or a ratio

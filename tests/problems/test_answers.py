@@ -26,6 +26,7 @@ NUMBERS = [
     ("9 1", "91"), ("about 6.5 hours", "6.5"),
 ]  # fmt: skip
 NOT_NUMBERS = [
+    "3 million", "2 dozen", "2 pi", "7 squared", "5 x", r"5\,n", "1 hour, 30 minutes", "1 000/3",
     r"\sqrt{3}", r"5\sqrt{2}", r"\frac{\pi}{2}", r"3\pi", "n^3", "2^{10}", "4y", "2x + 1", "7!", "3 + 4", "8 - 5",
     "(1, 2)",     "1, 2 and 3", "4 or 9", "3 to 5", "6 cm by 7 cm", "12:45", "2 and a half", "H2O", "x2", "5/0",
     "2 1/0", "",     "seven", "1,23,45", "9" * 3000, r"\text{(C)}",
