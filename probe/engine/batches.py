@@ -1,15 +1,13 @@
 """Work on many items, saved to disk part by part, so that a killed process loses at most one part."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from probe.files import read_json, write_json
-
-Item = TypeVar("Item")
 
 
 def in_stream(
@@ -56,33 +54,3 @@ def in_stream(
             rows, fresh, seconds, began = rows | fresh, {}, seconds + took, time.perf_counter()
     bar.close()
     return [rows[item] for item in range(n)], seconds
-
-
-def in_batches(
-    items: Sequence[Item],
-    work: Callable[[Sequence[Item]], list[dict[str, Any]]],
-    batch_size: int,
-    *,
-    name: str,
-    folder: str | Path | None = None,
-    progress: bool = False,
-) -> tuple[list[dict[str, Any]], float]:
-    """Compute one row for each item in batches, as :func:`in_stream` does.
-
-    Args:
-        work: takes a batch of items and returns a row, which JSON can store, for each.
-        batch_size: the number of items in a batch, and of rows in a file.
-        name: the label of the progress bar.
-        folder: keeps the finished batches; None keeps nothing.
-        progress: whether a progress bar is shown.
-
-    Returns:
-        The rows in the order of the items, and the seconds that the work took in all calls together.
-    """
-
-    def flow(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            yield from zip(batch, work([items[item] for item in batch]), strict=True)
-
-    return in_stream(len(items), flow, part=batch_size, name=name, folder=folder, progress=progress)

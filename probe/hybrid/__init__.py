@@ -32,7 +32,6 @@ from probe.hybrid.effects import (
 from probe.hybrid.emit import (
     AddVector as AddVector,
     ForceToken as ForceToken,
-    FuseDynamically as FuseDynamically,
     FuseLogits as FuseLogits,
     Rerank as Rerank,
     SearchShifts as SearchShifts,

@@ -4,37 +4,38 @@ import json
 
 import pytest
 
-from probe.engine import in_batches, in_stream
+from probe.engine import in_stream
 
 
 def test_only_missing_batches_are_done_and_all_seconds_count(tmp_path):
     done = []
 
-    def double(batch):
-        done.append(list(batch))
-        return [{"value": 2 * item} for item in batch]
+    def double(missing):
+        for item in missing:
+            done.append(item)
+            yield item, {"value": 2 * item}
 
-    rows, seconds = in_batches(range(5), double, 2, name="numbers", folder=tmp_path)
+    rows, seconds = in_stream(5, double, part=2, name="numbers", folder=tmp_path)
     assert [row["value"] for row in rows] == [0, 2, 4, 6, 8]
-    assert done == [[0, 1], [2, 3], [4]]
+    assert done == [0, 1, 2, 3, 4]
     kept = sorted(tmp_path.iterdir())
     assert seconds == sum(json.loads(path.read_text())["seconds"] for path in kept)
 
     kept[1].unlink()
     first = json.loads(kept[0].read_text())
     kept[0].write_text(json.dumps(first | {"seconds": 100.0}))
-    again, seconds = in_batches(range(5), double, 2, name="numbers", folder=tmp_path)
+    again, seconds = in_stream(5, double, part=2, name="numbers", folder=tmp_path)
     assert again == rows
-    assert done[3:] == [[2, 3]]
+    assert done[5:] == [2, 3]
     assert seconds > 100
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows, seconds = in_batches([1, 2], lambda batch: [{"n": n} for n in batch], 5, name="numbers")
-    assert rows == [{"n": 1}, {"n": 2}]
+    rows, seconds = in_stream(2, lambda missing: ((n, {"n": n}) for n in missing), part=5, name="numbers")
+    assert rows == [{"n": 0}, {"n": 1}]
     assert seconds >= 0
-    assert in_batches([], lambda _: pytest.fail("nothing to do"), 5, name="numbers") == ([], 0.0)
+    assert in_stream(0, lambda _: pytest.fail("nothing to do"), part=5, name="numbers") == ([], 0.0)
     assert not list(tmp_path.iterdir())
 
 
