@@ -102,7 +102,7 @@ def bootstrap(
     def of(items: Int[np.ndarray, "resamples items"], axis: int) -> Float[np.ndarray, "*values resamples"]:  # noqa: ARG001
         with np.errstate(divide="ignore", invalid="ignore"):
             values = statistic(items)
-        return np.where(np.isfinite(values), values, np.nan)  # scipy takes a spread, which infinities have not
+        return np.where(np.isfinite(values), values, np.nan)  # scipy computes a spread, which infinities do not have
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # resamples without a value are handled below

@@ -122,7 +122,7 @@ def behaviour_pairs(
 
     Raises:
         ProbeError: if nothing has that name.
-        NotApplicable: if no two prefixes of one length differ in the behaviour and in the next token.
+        NotApplicable: if no two prefixes of equal length differ in the behaviour and in the next token.
     """
     wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
     before: dict[int, tuple[list[Side], list[Side]]] = defaultdict(lambda: ([], []))
@@ -151,7 +151,7 @@ def behaviour_pairs(
             size += len(some)
     if not made:
         raise NotApplicable(
-            f"no two prefixes of one length differ in {wanted.name!r} and in the next token: "
+            f"no two prefixes of equal length differ in {wanted.name!r} and in the next token: "
             "give more traces, or another behaviour"
         )
     return _pairs(made)

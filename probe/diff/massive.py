@@ -23,7 +23,7 @@ from probe.html import html_table
 from probe.models import Model
 
 _MASSIVE = 100.0
-"""Ratio to the median absolute value from which an activation is massive; Sun et al. (2402.17762) use 1,000."""
+"""Ratio to the median absolute value above which an activation is massive; Sun et al. (2402.17762) use 1,000."""
 LEAST = 6
 """The smallest number of points to which the five parameters are fitted."""
 _FEW, _MANY = 60, 4000

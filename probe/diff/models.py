@@ -24,7 +24,7 @@ from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Trace, Traces, generate_traces
 
 _MASSIVE_TEXTS = 10
-"""Texts in which massive activations are looked for."""
+"""Number of texts that are searched for massive activations."""
 
 
 def diff_models(
