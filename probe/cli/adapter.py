@@ -42,7 +42,7 @@ def tune(
         typer.Option(help="Control to insert in place of the SAE: noise, random-sae, shuffled-decoder or nothing."),
     ] = None,
     latents: Annotated[
-        str | None, typer.Option(help="Latents that steer-distil and feature-match raise, such as 3,17.")
+        str | None, typer.Option(help="Latents that steer-distil raises or feature-match compares, such as 3,17.")
     ] = None,
     value: Annotated[float | None, typer.Option(help="Activation to which --latents are raised.")] = None,
     behaviour: Annotated[
@@ -52,14 +52,14 @@ def tune(
             "taxonomy, or a sentence type; steer-distil without --latents finds the latent for it."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Largest number of training steps; 300 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Maximum number of training steps; 300 by default.")] = None,
     config: Config = None,
     device: Device = None,
 ) -> None:
     """Train an adapter and verify it.
 
-    Interrupted training resumes when the same command is run again. Start the command with torchrun to train on several
-    devices.
+    Interrupted training resumes when the same command is run again.
+    Start the command with torchrun to train on several devices.
 
     Example: probe adapter tune --run runs/demo-rl --objective resa --out runs/resa
 
@@ -174,14 +174,15 @@ def study(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, such as 0,1,2.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Largest number of training steps of each adapter; 300 by default.")
+        int | None, typer.Option(help="Maximum number of training steps of each adapter; 300 by default.")
     ] = None,
     config: Config = None,
     device: Device = None,
 ) -> None:
     """Train several objectives and their controls on the same texts, with several seeds, and compare what each adds.
 
-    An interrupted study resumes when the same command is run again. Rows and seeds can be added to a finished study.
+    An interrupted study resumes when the same command is run again.
+    Rows and seeds can be added to a finished study.
 
     Example: probe adapter study --run runs/demo-rl --out runs/study
     """
@@ -230,7 +231,7 @@ def attach(
     folder: Adapter,
     question: Annotated[str, typer.Option(help="Question for the model.")],
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", "--new-tokens", help="Largest number of tokens in the answer.")
+        int, typer.Option("--max-new-tokens", "--new-tokens", help="Maximum number of tokens in the answer.")
     ] = 200,
 ) -> None:
     """Ask the model a question, without its adapter and with it.

@@ -28,7 +28,7 @@ def circuits(
             help="Attribution method: eap, eap-ig-inputs, eap-ig-activations or exact; eap-ig-inputs by default."
         ),
     ] = None,
-    pairs: Annotated[int | None, typer.Option(help="Largest number of text pairs; 48 by default.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
     heads: Annotated[int | None, typer.Option(help="Number of top heads that are ablated; 3 by default.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
     config: Config = None,
@@ -38,8 +38,9 @@ def circuits(
 ) -> None:
     """Find the edges between heads and MLPs that make a model begin a behaviour, and test them.
 
-    Scores edges by integrated gradients or exactly, measures faithfulness on pairs that were not used to choose the
-    circuit, and compares rollouts without the circuit's heads to rollouts without other heads of the same layers.
+    Scores edges by integrated gradients or exactly, measures faithfulness on
+    pairs that were not used to choose the circuit, and compares rollouts without
+    the circuit's heads with rollouts without other heads of the same layers.
 
     Example: probe circuits --pair tiny-rl --behaviour check --out runs/circuit-check
     """

@@ -40,8 +40,9 @@ def diff(
 ) -> None:
     """Show what training changed between the base and the thinking model, each figure beside its null.
 
-    Covers the heads that carry a behaviour and what changing them does, directions that transfer, where numbers are
-    represented, entropy neurons, an SAE shared by both models, massive activations, and divergence by token.
+    Covers the heads that carry a behaviour and what changing them does,
+    directions that transfer, where numbers are represented, entropy neurons, an
+    SAE over both models, massive activations, and divergence by token.
 
     Example: probe diff --pair tiny-rl --out runs/diff-rl
 

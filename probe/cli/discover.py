@@ -46,8 +46,9 @@ def discover(
 ) -> None:
     """Find the reasoning behaviours of a thinking model, and test whether they are more than cue words.
 
-    Tries every site, size and seed, chooses one by a fixed rule, and scores, names and tests each behaviour.
-    Edit taxonomy/behaviours.yaml to rename or merge behaviours, then run the command again to apply the changes.
+    Tries every site, size and seed, chooses one by a fixed rule, and scores,
+    names and tests each behaviour. Edit taxonomy/behaviours.yaml to rename or
+    merge behaviours, then run the command again to apply the changes.
     An interrupted discovery resumes when the same command is run again.
 
     Example: probe discover --pair tiny-rl --sites resid_post.1,resid_post.2 --sizes 2-16:2

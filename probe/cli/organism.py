@@ -7,10 +7,8 @@ import typer
 
 
 def organism(
-    out: Annotated[Path, typer.Option(help="Folder to which the models are written; runs/organism by default.")] = Path(
-        "runs/organism"
-    ),
-    seed: Annotated[int, typer.Option(help="Seed of the weights, documents, problems and samples; 0 by default.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to which the models are written.")] = Path("runs/organism"),
+    seed: Annotated[int, typer.Option(help="Seed of the weights, documents, problems and samples.")] = 0,
     decoupled: Annotated[
         bool,
         typer.Option("--decoupled", help="Train tiny-decoupled from the bundled tiny-base, which takes half an hour."),
@@ -25,10 +23,12 @@ def organism(
 ) -> None:
     """Train the bundled models again from scratch, which takes a few hours on two cores.
 
-    Writes tiny-base, tiny-rl and tiny-sft with their cards and the figures that show how they differ. With --decoupled,
-    trains the model in which cue words do not reveal the state, and tests the falsification cards on it. With --series,
-    writes rl/checkpoint-STEP and sft/checkpoint-STEP, a checkpoint series for probe diff. An interrupted command
-    resumes when it is run again.
+    Writes tiny-base, tiny-rl and tiny-sft with their cards and the figures that
+    show how they differ. An interrupted command resumes when it is run again.
+
+    With --decoupled, trains the model in which cue words do not reveal the state,
+    and tests the falsification cards on it. With --series, writes
+    rl/checkpoint-STEP and sft/checkpoint-STEP, checkpoint series for probe diff.
 
     Example: probe organism --out runs/organism-1 --seed 1
 

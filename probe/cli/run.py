@@ -35,7 +35,8 @@ def run(
 ) -> None:
     """Measure how much of a thinking model's advantage its base model recovers when it is steered.
 
-    Generates traces, finds behaviours, learns vectors, decodes the hybrid with every control, and writes a report.
+    Generates traces, finds behaviours, learns vectors, decodes the hybrid with
+    every control, and writes a report.
     An interrupted run resumes when the same command is run again.
 
     Example: probe run --pair tiny-rl --out runs/rl
