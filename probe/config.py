@@ -48,7 +48,6 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     as a number), become floats where the annotation is float. Nothing else is converted.
 
     Args:
-        cls: a dataclass.
         data: a dictionary whose keys are field names; fields with a default may be left out.
         where: the name of this dictionary in error messages, for example ``"steering"`` or ``"run.yaml"``.
 
@@ -80,7 +79,6 @@ def check_least(section: str, config: Any, **least: float) -> None:
 
     Args:
         section: the name of ``config`` in error messages; "" for settings outside a section.
-        config: a dataclass.
         least: the smallest allowed value of each field to check.
 
     Raises:

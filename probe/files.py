@@ -19,9 +19,6 @@ def write_text(path: str | Path, text: str) -> Path:
 
     Missing folders are made.
 
-    Returns:
-        The path.
-
     Example:
         >>> write_text("runs/note.txt", "three seeds")  # doctest: +SKIP
     """
@@ -45,9 +42,6 @@ def _write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 def write_json(path: str | Path, value: Any) -> Path:
     """Write ``value`` as indented JSON, atomically as :func:`write_text` does.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: if a number is not finite, which JSON cannot store; write None instead.

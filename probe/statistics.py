@@ -163,9 +163,6 @@ def column_intervals(rows: Float[np.ndarray, "items columns"], *, seed: int = 0)
     Args:
         rows: one row for each item.
         seed: seeds the resampling.
-
-    Returns:
-        One interval for each column.
     """
     n, columns = rows.shape
     if not n:

@@ -19,7 +19,6 @@ def index_table(
 
     Args:
         model: decodes tokens.
-        documents: the documents of the harvest.
         unit: whether a row is a sentence or a token.
         alone: per site, True for rows that have only outlier tokens.
 

@@ -48,9 +48,6 @@ def measure(
     it resumes.
 
     Args:
-        model: the model that reads.
-        documents: the documents of the harvest.
-        sites: the sites to measure.
         multiple: the limit, in multiples of the median; None for no limit.
 
     Raises:

@@ -41,9 +41,7 @@ def read(
     """Run one right-padded pass up to the deepest site.
 
     Args:
-        model: the model that reads.
         sequences: token ids of each row.
-        sites: the sites to read.
 
     Returns:
         The states at each site, on the model's device; and a mask that is False at padding.

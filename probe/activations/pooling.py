@@ -38,12 +38,9 @@ def make_shard(
     """Read the documents of a shard.
 
     Args:
-        model: the model that reads.
-        documents: the documents of the shard.
         first: the number of the first of them in the harvest.
         scales: the size of activations at each site; its keys are the sites that are read.
         unit: whether a row is a sentence or a token.
-        dtype: the dtype of the rows.
         batch_tokens: the maximum number of tokens in one pass, padding included.
         bar: a progress bar, advanced by one for each document.
     """

@@ -35,10 +35,8 @@ class ShardFolder:
         """Start a harvest, or resume the one in the folder.
 
         Args:
-            folder: the folder of the harvest.
             key: a hash of everything that the rows depend on.
             about: the settings, recorded in the manifest.
-            n_shards: the number of shards.
 
         Raises:
             ProbeError: if the folder holds another harvest.

@@ -103,7 +103,6 @@ class ActivationStore:
         """Yield shuffled batches of the kept rows in float32 without end, as SAELens' ``data_provider``.
 
         Args:
-            batch_size: rows in a batch.
             seed: seeds the order.
 
         Raises:

@@ -14,7 +14,6 @@ class RowDataset(Dataset[Float[Tensor, " width"]]):
     """A torch Dataset of chosen rows, each ``[width]`` in float32.
 
     Args:
-        rows: the rows of a site.
         chosen: which rows to use, in this order.
     """
 
@@ -42,9 +41,6 @@ def endless(
     out.
 
     Args:
-        rows: the rows of a site.
-        chosen: which rows to use.
-        batch_size: rows in a batch.
         seed: seeds the order.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -52,7 +52,6 @@ def forced_answers(
     threshold.
 
     Args:
-        model: the model that answers.
         problem_set: grades the answers.
         closing: text that is put after the kept sentences and leads the model to an answer.
         **sampling: how answers are sampled, see :class:`Sampling`; by default 16 samples of at most 12 tokens.

@@ -100,9 +100,6 @@ def roll_out(
         places: for each place, the number of tokens of the trace that are kept.
         n_samples, max_new_tokens, temperature, top_p, seed, progress: as in :class:`Sampling`.
         forced: text that is put after the kept tokens, for example to close the thinking.
-
-    Returns:
-        The continuations of each place.
     """
     prompt = model.prompt_ids(problem.question)
     put = list(model.tokenizer(forced, add_special_tokens=False).input_ids) if forced else []

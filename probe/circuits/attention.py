@@ -55,8 +55,6 @@ def attention(model: Model, ids: Int[Tensor, " pos"], layers: Sequence[int] | No
     The result holds heads × tokens² numbers for each block.
 
     Args:
-        model: the model that reads the text.
-        ids: token ids of the text.
         layers: blocks to read, counted from 0; None for all.
     """
     asked = tuple(range(model.n_layers) if layers is None else layers)
@@ -76,8 +74,6 @@ def sentence_attention(
     """Compute the mean attention between the tokens of each two sentences, one block at a time.
 
     Args:
-        model: the model that reads the text.
-        ids: token ids of the text.
         spans: for each sentence, the index in ``ids`` of its first token and of the one after its last.
         layers: blocks to read, counted from 0; None for all.
 

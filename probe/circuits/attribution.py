@@ -46,7 +46,6 @@ def attribute(
     """Score every edge of a model on pairs of texts.
 
     Args:
-        pairs: clean and corrupt texts.
         method: one of :data:`METHODS`.
         metric: ``logit-difference``, the logit of the right next token minus that of the wrong one; or ``divergence``
             from the clean run, whose gradient at the clean run is zero, so that ``eap`` cannot use it.

@@ -42,7 +42,6 @@ class Circuit:
         """Keep the ``n`` edges with the largest absolute scores.
 
         Args:
-            n: number of edges.
             whole_paths: drop edges that are on no path from the embedding to the logits, because they change nothing.
                 Fewer than ``n`` edges may remain.
 
@@ -77,11 +76,7 @@ class Circuit:
         return sorted(found, key=lambda each: -abs(each[1]))[:n]
 
     def save(self, path: str | Path) -> Path:
-        """Write the circuit as JSON with ``metadata``, ``nodes`` and ``links``, keys of circuit-tracer's graph files.
-
-        Returns:
-            The path.
-        """
+        """Write the circuit as JSON with ``metadata``, ``nodes`` and ``links``, as in circuit-tracer's graph files."""
         nodes = [
             {"node_id": name, "layer": _layer(name, self.graph), "feature_type": _kind(name)}
             for name in (*self.graph.writers, LOGITS)
@@ -101,9 +96,6 @@ class Circuit:
     @classmethod
     def load(cls, path: str | Path) -> "Circuit":
         """Read a file that :meth:`save` wrote.
-
-        Args:
-            path: the file.
 
         Raises:
             ProbeError: if the file is missing or is not a circuit.

@@ -47,12 +47,7 @@ class LogitLens:
 
 @torch.no_grad()
 def logit_lens(model: Model, ids: Int[Tensor, " pos"]) -> LogitLens:
-    """Decode every block's output with the model's own last norm and unembedding.
-
-    Args:
-        model: the model that reads the text.
-        ids: token ids of one text.
-    """
+    """Decode every block's output with the model's own last norm and unembedding."""
     sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
     with capture(model, sites) as acts:
         model.hf(ids.to(model.device)[None])
@@ -78,7 +73,6 @@ def direct_attribution(
     al., *A Mathematical Framework for Transformer Circuits*, 2021). Logits are taken before any soft cap.
 
     Args:
-        ids: token ids of the texts.
         right, wrong: the two tokens that are compared, for each text.
 
     Returns:

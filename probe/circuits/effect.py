@@ -59,7 +59,6 @@ def behaviour_look(
     Args:
         model: the model that writes the rollouts.
         problem_set: grades the answers.
-        problems: the problems to solve.
         behaviour: the behaviour, or its name as :func:`~probe.find_behaviour` reads it.
         max_new_tokens: the largest number of tokens of a rollout.
 

@@ -83,8 +83,6 @@ def patch(
     Meng et al. (2202.05262); Heimersheim and Nanda (2404.15255) explain what either direction shows.
 
     Args:
-        model: the model that is patched.
-        pairs: clean and corrupt texts.
         site: a key of :data:`PATCHED`, which is a kind of site without a layer.
         by: ``position``, ``head`` (only for ``z``) or ``block``. None is ``head`` for ``z`` and ``position`` otherwise.
         metric: ``logit-difference`` or ``divergence`` from the clean run.

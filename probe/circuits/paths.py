@@ -21,7 +21,6 @@ def path_effect(
     ``["embed->a0.h1<v>", "a0.h1->a2.h3<q>", "a2.h3->logits"]`` gives the effect along these three edges in sequence.
 
     Args:
-        pairs: clean and corrupt texts.
         path: names of edges; each begins where the one before it ends, and the last ends at the logits.
         metric: ``logit-difference`` or ``divergence``.
 

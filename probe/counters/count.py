@@ -71,9 +71,6 @@ def count_habits(what: str | Trace) -> dict[str, int]:
 
     Args:
         what: a text, which is split into sentences, or a trace.
-
-    Returns:
-        The number of sentences for each habit.
     """
     found = Counter(habit for sentence in _sentences(what) for habit in habits_of(sentence))
     return {habit: found[habit] for habit in HABITS}

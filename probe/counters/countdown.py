@@ -28,12 +28,7 @@ def count_countdown(text: str, numbers: Iterable[int], target: int) -> dict[str,
     """Count the four habits in a trace of Countdown.
 
     Args:
-        text: the text of the trace.
         numbers: the given numbers.
-        target: the number to reach.
-
-    Returns:
-        The count of each habit.
     """
     reading = _Reading(Counter(Fraction(number) for number in numbers), Fraction(target))
     text = spell(text)

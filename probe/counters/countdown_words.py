@@ -86,9 +86,6 @@ def countdown_problem(text: str) -> tuple[tuple[int, ...], int]:
     Args:
         text: the problem, or a prompt that ends with it.
 
-    Returns:
-        The given numbers, and the target.
-
     Raises:
         ProbeError: if the text has no Countdown problem.
 

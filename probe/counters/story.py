@@ -17,9 +17,6 @@ def mark_story(sentences: Sequence[str]) -> list[frozenset[str]]:
 
     Args:
         sentences: the sentences of one trace, in order.
-
-    Returns:
-        The habits of each sentence.
     """
     found: list[frozenset[str]] = []
     refuted: str | None = None  # the left side of the equation that was called wrong and is not yet redone

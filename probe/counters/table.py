@@ -146,9 +146,6 @@ def compare_counts(
         per: ``answer`` or ``sentence``.
         seed: seeds the resampling.
 
-    Returns:
-        The means and their differences.
-
     Raises:
         ProbeError: if schemes or problems differ.
     """

@@ -104,8 +104,6 @@ def last_states(model: Model, pairs: Pairs, layers: Sequence[int]) -> Float[Tens
     """Read ``resid_post`` at the last token of the clean and the corrupt text of each pair.
 
     Args:
-        model: the model that reads the texts.
-        pairs: clean and corrupt texts.
         layers: layers to read, counted from 0.
 
     Returns:

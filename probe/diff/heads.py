@@ -120,7 +120,6 @@ def head_importance(
     Edges are scored by integrated gradients of the inputs, on the logit difference.
 
     Args:
-        pairs: clean and corrupt texts.
         n_parts: number of parts; pair i belongs to part i modulo this number.
         edges: size of the circuit, as a share of all edges; it is found on all pairs.
         steps: number of points of the integrated gradients.

@@ -66,7 +66,6 @@ def massive_activations(
     """Find massive activations in every block's output.
 
     Args:
-        model: the model that reads the texts.
         texts: token ids of each text; every text is read in its own pass.
         threshold: ratio to the text's median absolute value above which an activation is massive.
     """
@@ -128,7 +127,6 @@ def fit_rise(steps: Sequence[float] | ndarray, values: Sequence[float] | ndarray
 
     Args:
         steps: steps of training.
-        values: the value at each step.
 
     Raises:
         ProbeError: for fewer than :data:`LEAST` points, or values that are not finite.

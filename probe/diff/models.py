@@ -49,7 +49,6 @@ def diff_models(
         behaviour: the behaviour that heads and directions are compared for, or its name as
             :func:`~probe.find_behaviour` reads it; None for the sentence type whose share rose most in training.
         parts: keys of :data:`PARTS`; None for all.
-        n_problems: number of problems.
         n_pairs: the largest number of pairs of texts, for heads, directions and tracing.
         layer: layer of the SAE over both models, counted from 0; None for the middle layer.
         max_new_tokens: the largest number of tokens of a trace; None for the pair's own limit.

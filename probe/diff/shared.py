@@ -72,7 +72,6 @@ def states_of(model: Model, texts: Sequence[Sequence[int]], site: str) -> Float[
     """Read a site at every token of some texts except the first of each, which is often an attention sink.
 
     Args:
-        model: the model that reads the texts.
         texts: token ids of each text.
         site: the site, such as ``resid_post.2``.
     """
@@ -100,9 +99,7 @@ def shared_latents(
     Args:
         texts: token ids that both models read. Every second text is for training, the others are for scaling.
         layer: layer of ``resid_post``, counted from 0.
-        latents: number of latents.
         k: number of latents that are active at a token.
-        steps: number of training steps.
         seed: seeds the initial weights and the batches.
         progress: show a progress bar.
 

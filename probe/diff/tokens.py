@@ -46,7 +46,6 @@ def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[
     """Exponential moving average that starts at the first value.
 
     Args:
-        values: the value of each token.
         decay: weight of the mean so far; the new value has weight 1 − decay.
     """
     found, at = [], values[0]

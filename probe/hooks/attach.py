@@ -38,8 +38,7 @@ def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) ->
     """Call ``act`` at a site in every pass.
 
     Args:
-        act: the function to call.
-        first: call it before the hooks that are already there instead of after them.
+        first: call ``act`` before the hooks that are already there instead of after them.
 
     Returns:
         A function that removes the hook.

@@ -77,7 +77,7 @@ class Captured(Mapping[str, Tensor]):
         """Record the state of a site in the current pass; called by `capture`.
 
         Args:
-            hidden: its state.
+            hidden: the state at the site.
             now: the current pass; needed to select tokens.
             rows: the rows that the pass runs, if it runs only some.
         """
@@ -238,7 +238,7 @@ def columns_missing(site: Site, hidden: Tensor, now: Pass) -> int:
     """Count the first columns of the pass that a state lacks, as when a model gives only the last logits.
 
     Args:
-        hidden: its state.
+        hidden: the state at the site.
         now: the current pass.
 
     Raises:

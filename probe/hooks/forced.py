@@ -116,7 +116,6 @@ def forced_pass(
     """Run a model once over forced text, and read sites and logits.
 
     Args:
-        model: the model to run.
         forced: the batch, from :func:`force`.
         sites: sites to read, as in :func:`~probe.hooks.capture`.
         logits: whether logits are wanted; without them nothing above the deepest site is run.

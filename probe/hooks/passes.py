@@ -172,11 +172,7 @@ class Passes:
 
     @contextmanager
     def open(self, listener: Listener) -> Iterator["Passes"]:
-        """Inform a listener of the passes inside the block.
-
-        Args:
-            listener: the open capture or edit.
-        """
+        """Inform a listener of the passes inside the block."""
         if not self.listeners:
             self._undo = self._attach()
             setattr(self.hf, _ATTRIBUTE, self)
@@ -340,8 +336,6 @@ def check_reached(sites: Iterable[Site], reached: Container[Site], block: str) -
     """Check that every site of a block was reached.
 
     Args:
-        sites: the sites of the block.
-        reached: those that were reached.
         block: ``capture`` or ``edit``, for the message.
 
     Raises:

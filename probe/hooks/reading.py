@@ -43,7 +43,6 @@ def capture(
     one thread at a time may run a model inside the block.
 
     Args:
-        model: the model to read.
         sites: site names such as ``"resid_post.2"``, `Site` objects, or module paths (``"model.layers.2.mlp.act_fn"``).
         tokens: which tokens to keep, as ``[token, ...]`` row by row; `Captured.rows` and `Captured.positions` identify
             them. None: whole tensors, padding included.

@@ -50,7 +50,6 @@ class Runner:
     """Decodes rows token by token.
 
     Args:
-        model: the model to run.
         prompts: token ids, one non-empty list for each row.
         max_new_tokens: the maximum number of columns after each prompt.
         read: 0-based layers whose ``resid_post`` each step returns.
@@ -257,11 +256,7 @@ class Runner:
         return logits[:, -1].float()
 
     def repeat(self, times: int) -> None:
-        """Repeat every row, copies next to each other, to sample a prompt several times.
-
-        Args:
-            times: the number of copies of each row.
-        """
+        """Repeat every row, copies next to each other, to sample a prompt several times."""
         self.slots = self.slots.repeat_interleave(times)
         self._pack()
         self.cache.origin = torch.arange(len(self.slots), device=self.slots.device)
@@ -273,7 +268,6 @@ class Runner:
         The others are dropped from memory once a quarter of the batch has ended, so that the cache is seldom copied.
 
         Args:
-            rows: the rows to keep.
             hold: keep the slots of the others for :meth:`admit`.
         """
         self.slots = self.slots[rows]

@@ -142,11 +142,7 @@ class Selection:
 
 
 class Selector:
-    """Applies a selection to each forward pass, and remembers which clauses have selected a token.
-
-    Args:
-        tokens: the selection.
-    """
+    """Applies a selection to each forward pass, and remembers which clauses have selected a token."""
 
     def __init__(self, tokens: Tokens | Selection) -> None:
         if not isinstance(tokens, Tokens | Selection):

@@ -77,7 +77,6 @@ class UpperLayers:
         Args:
             hidden: the residual stream at ``resid_post.layer``.
             attention_mask: as from :func:`causal_masks`.
-            position_ids: the position of each token.
             cache: a key/value cache; None for whole texts.
             logits_to_keep: the number of last positions whose logits are returned; 0 for all.
         """

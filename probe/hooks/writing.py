@@ -47,13 +47,9 @@ def edit(
     the end of the block every hook is removed, and the model is bit for bit what it was.
 
     Args:
-        model: the model to change.
         changes: maps each site (``"resid_post.2"`` or a `Site`) to one change or a list of changes.
         tokens: where changes act that have no ``tokens`` of their own; None for every token.
         prompt_width: the number of columns of the prompt, if you run the prompt in several passes yourself.
-
-    Returns:
-        A context manager.
 
     Raises:
         ProbeError: if the model lacks a site or a change has the wrong shape; at the end of the block, if a change was

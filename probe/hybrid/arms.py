@@ -45,9 +45,7 @@ def with_mechanism(arm: Arm, mechanism: Mechanism, name: str) -> Arm:
     """Copy an arm with another mechanism and the strength of that mechanism.
 
     Args:
-        arm: the arm that is copied.
         mechanism: what the copy adds.
-        name: the name of the copy.
     """
     return replace(arm, name=name, how_strongly=LearnedStrength(mechanism), emit=AddVector(mechanism))
 

@@ -28,7 +28,6 @@ class SentenceState:
 
     Args:
         enders: from :func:`sentence_enders`, on the device of the base model.
-        items: the number of items.
     """
 
     def __init__(self, enders: Bool[Tensor, " vocab"], items: int) -> None:

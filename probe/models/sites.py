@@ -137,7 +137,6 @@ def all_sites(hf: PreTrainedModel, *kinds: str) -> list[Site]:
     """Return the sites of a model, kind by kind.
 
     Args:
-        hf: the Hugging Face model.
         kinds: the kinds of site to return; all if none is given.
 
     Raises:

@@ -51,7 +51,6 @@ def card(name: str, what: str, figures: dict, seed: int) -> str:
     """The text of one card, in Markdown.
 
     Args:
-        name: the model's name.
         what: a paragraph that says what the model is.
         figures: from :func:`~probe.organisms.verify.verify`.
         seed: the seed of the build.

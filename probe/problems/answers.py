@@ -28,7 +28,6 @@ def after_thinking(text: str, think_close: str = "</think>") -> str | None:
     """Return the text after the thinking; None if the thinking was opened and never closed, so nothing was answered.
 
     Args:
-        text: what a model wrote.
         think_close: the text that closes the thinking. The text that opens it is the same without its slash.
     """
     before, closed, after = text.rpartition(think_close)
@@ -46,7 +45,6 @@ def extract_answer(text: str, think_close: str = "</think>") -> str | None:
     ``\\boxed{...}``, ``#### ...``, "answer is ...", a number. Two boxes joined by "or" are taken together.
 
     Args:
-        text: what a model wrote.
         think_close: the text that closes the thinking.
 
     Returns:

@@ -28,9 +28,6 @@ def load_problems(
         grader: ``exact``, ``numeric`` or ``math-verify``; None takes the set's default.
         sizes: Number of problems in each split of a generated set, for example ``{"test": 2000}``.
 
-    Returns:
-        Problems in train, validation and test splits.
-
     Raises:
         ProbeError: if the set is unknown or cannot be read; the message says where and what to do.
 

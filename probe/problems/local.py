@@ -46,7 +46,6 @@ def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, 
     counted in the set's note.
 
     Args:
-        name: the name of the set.
         records: the records in their order.
         grader: the name of a grader; None grades as numbers if all answers are numbers, and exactly otherwise.
         source: where the records come from, as error messages name it.

@@ -123,8 +123,6 @@ class ProblemSet:
         """Find the answer in a model's text and grade it.
 
         Args:
-            text: what the model wrote.
-            problem: the problem that was asked.
             think_close: the text that ends the thinking; the answer comes after it.
 
         Returns:

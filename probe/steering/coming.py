@@ -135,7 +135,6 @@ def predicting_states(
     """Read ``resid_post.layer`` at the tokens that predict each emitted token.
 
     Args:
-        model: the model that reads the texts.
         problems: the problems of all traces.
         part: indices of the problems of this batch.
         emitted: the emitted tokens of each problem in ``part``.

@@ -198,7 +198,6 @@ def one_cycle(optimizer: torch.optim.Optimizer, lr: Sequence[float], steps: int)
     Args:
         optimizer: its parameter groups are scheduled.
         lr: the highest learning rate of each group.
-        steps: the number of steps.
     """
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, list(lr), total_steps=max(steps, 11), pct_start=0.1)
 

@@ -243,9 +243,6 @@ def annotate(taxonomy: Taxonomy, traces: Traces, activations: SentenceActivation
         taxonomy: assigns the behaviours; the names and merges of its ``behaviours.yaml`` apply.
         activations: what was harvested from these traces at the taxonomy's site.
 
-    Returns:
-        The traces with their behaviours.
-
     Raises:
         ProbeError: if the taxonomy's site was not harvested, or the activations are of other traces.
     """

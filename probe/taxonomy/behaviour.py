@@ -166,9 +166,6 @@ def find_behaviour(
         taxonomy: its categories may be named; give the ``model`` that it reads as well.
         model: the model that the taxonomy reads.
 
-    Returns:
-        The behaviour.
-
     Raises:
         ProbeError: if nothing has that name; the message names the nearest that exists.
     """

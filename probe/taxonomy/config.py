@@ -69,7 +69,6 @@ def sizes_for(config: TaxonomyConfig, width: int, sentences: int) -> tuple[int, 
 
     Args:
         config: its ``sizes``, if it names any.
-        width: the width of the activations.
         sentences: the number of training sentences.
 
     Raises:
@@ -99,9 +98,6 @@ def taxonomy_sites(model: Model, sites: Sequence[str], *, spread: int = 1, decod
         sites: for example ``"resid_post.2"``; empty for evenly spaced blocks, the middle one for a ``spread`` of 1.
         spread: the maximum number of blocks.
         decoded: whether a hybrid will be decoded with the taxonomy, which needs ``resid_post`` sites.
-
-    Returns:
-        The names of the sites.
 
     Raises:
         ProbeError: if the model has no such site, decoding cannot read it, or it is given twice.

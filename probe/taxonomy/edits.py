@@ -125,9 +125,6 @@ def write_template(path: str | Path, labels: Sequence[str]) -> Path:
     Args:
         path: the file, ``behaviours.yaml`` beside a taxonomy.
         labels: one for each behaviour.
-
-    Returns:
-        The path.
     """
     path = Path(path)
     if path.exists():

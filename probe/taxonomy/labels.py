@@ -35,7 +35,6 @@ def label_behaviours(texts: Sequence[str], behaviours: Int[Tensor, " sentence"],
     Args:
         texts: sentences.
         behaviours: the behaviour of each sentence.
-        n_behaviours: the number of behaviours.
 
     Returns:
         A label for each behaviour, such as ``“That makes # …” / “Now # …”: + =``.

@@ -58,9 +58,6 @@ def behaviour_map(
         seed: seeds the sample and the method.
         sample: the maximum number of sentences on the map; more are sampled at random.
 
-    Returns:
-        The map.
-
     Raises:
         ProbeError: if vectors and behaviours differ in number, a vector on the map is not finite, the method is
             unknown, or ``umap-learn`` is not installed.

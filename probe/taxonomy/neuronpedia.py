@@ -61,9 +61,6 @@ def write_neuronpedia(
         names: the names of the behaviours; None takes the taxonomy's labels.
         progress: show a progress bar.
 
-    Returns:
-        The folder.
-
     Raises:
         ProbeError: if the arguments do not belong together or the vectors are not finite. Nothing is written then.
     """

@@ -171,12 +171,6 @@ class Taxonomy:
         ``cfg.json`` and ``sae_weights.safetensors`` hold :attr:`sae` as ``SAE.load_from_disk`` reads it.
         ``behaviours.yaml`` is a template in which people rename, describe and merge behaviours; an existing one is
         kept. ``scores.json`` holds the scores. ``taxonomy.json`` is written last, so a folder that has it is complete.
-
-        Args:
-            folder: where the files are written.
-
-        Returns:
-            The folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

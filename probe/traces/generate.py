@@ -76,7 +76,6 @@ def generate_traces(
     Args:
         model: either model of a pair; its own prompt template is used.
         problem_set: supplies the grader.
-        problems: the problems to solve.
         max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
         think_close: the tag that closes the thinking.
         batch_size: the number of problems decoded at once; a finished one is replaced by the next.

@@ -22,7 +22,6 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     line.
 
     Args:
-        text: the text to split.
         think_close: the tag that closes the thinking; the opening tag is the same without its slash.
 
     Returns:

@@ -107,7 +107,6 @@ def make_trace(
     Args:
         model: the model that emitted the tokens; supplies the prompt and the tokenizer.
         problem_set: supplies the grader.
-        problem: the problem that was asked.
         tokens: the emitted ids, without the end token.
         truncated: whether the limit on new tokens stopped it.
         think_close: the tag that closes the thinking.
@@ -149,8 +148,6 @@ class Traces(Sequence[Trace]):
     """The rollouts of one model on one problem set, in the order of the problems.
 
     Args:
-        model_name: name of the model.
-        problems_name: name of the problem set.
         seconds: how long decoding took; None if unknown, as for a slice. It is ignored when comparing.
 
     >>> traces = Traces("tiny-base", "story", [])

@@ -33,9 +33,6 @@ def canonical(folder: str | Path, out: str | Path) -> Path:
         folder: the adapter.
         out: the folder that is written.
 
-    Returns:
-        ``out``.
-
     Raises:
         ProbeError: if ``folder`` holds no LoRA.
     """
@@ -84,9 +81,6 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
         folder: the adapter.
         out: the folder that is written.
 
-    Returns:
-        ``out``.
-
     Raises:
         ProbeError: if the adapter does not fit the model.
     """
@@ -108,9 +102,6 @@ def gguf_lora(model: Model, folder: str | Path, out: str | Path) -> Path:
         model: the base model, whose architecture decides the names of the tensors.
         folder: the adapter.
         out: the file that is written.
-
-    Returns:
-        ``out``.
 
     Raises:
         ProbeError: if the adapter does not fit the model, llama.cpp does not know the architecture or one of its
@@ -147,9 +138,6 @@ def peft_of_gguf(model: Model, path: str | Path, out: str | Path) -> Path:
         model: the base model, whose architecture decides the names of the tensors.
         path: the GGUF file.
         out: the folder that is written.
-
-    Returns:
-        ``out``.
 
     Raises:
         ProbeError: if the file is not a GGUF LoRA for this architecture.
@@ -197,9 +185,6 @@ def gguf_control_vector(model: Model, mechanism: Mechanism, out: str | Path) -> 
         model: the model that the mechanism steers.
         mechanism: one fixed, persistent vector.
         out: the file that is written.
-
-    Returns:
-        ``out``.
 
     Raises:
         ProbeError: if the mechanism is anything else (several behaviours, a learned strength, a transient shift), or

@@ -129,7 +129,6 @@ def outliers(state: State, texts: Int[Tensor, "batch pos"]) -> Bool[Tensor, "bat
     """Find tokens whose norm exceeds :data:`OUTLIER` times the median of their text, mostly attention sinks.
 
     Args:
-        state: the states.
         texts: number of the text that each token belongs to; negative at padding.
 
     Returns:

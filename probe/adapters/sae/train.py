@@ -39,9 +39,7 @@ def train_sae(
         store: what ``harvest(..., unit="token", folder=...)`` returns, which leaves outlier tokens out; or an endless
             iterator of batches of states, ``[batch_size, d_model]`` each.
         site: the site of the states; with a store, one of its sites.
-        latents: number of latents.
         k: number of latents that are active at a token.
-        steps: training steps.
         batch_size: tokens in a step.
         lr: highest learning rate.
         seed: seeds the weights and the order of the tokens.
@@ -86,7 +84,6 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
     """Measure how well an SAE reconstructs a model's states, at tokens that are neither special nor outliers.
 
     Args:
-        sae: the SAE.
         texts: texts that the SAE was not trained on.
 
     Returns:

@@ -64,7 +64,6 @@ def lora_config(model: Model, names: Sequence[str], *, rank: int, alpha: float, 
     """PEFT's settings for a LoRA on some linear layers.
 
     Args:
-        model: the model that gets the LoRA.
         names: full names of the layers, from :func:`linear_layers`.
         rank: of each LoRA.
         alpha: the output is multiplied by alpha / rank.
@@ -87,8 +86,6 @@ def adapted(model: Model, plan: AdapterPlan, objective: Objective, *, seed: int)
     """Put an untrained LoRA on a model for a block; afterwards the model is as before, bit for bit.
 
     Args:
-        model: the model that gets the LoRA.
-        plan: where the LoRA goes.
         objective: decides the blocks where the plan names none.
         seed: seeds the LoRA's first weights.
 

@@ -98,7 +98,6 @@ def tune(
         model: the base model; afterwards it is as before, bit for bit.
         train: texts to train on, from :func:`~probe.adapters.examples_of` for example.
         validation: texts by which the best step is chosen.
-        objective: the loss.
         folder: gets the adapter. Training that was interrupted there resumes if the settings are the same.
         plan: which layers get a LoRA; None takes the defaults.
         config: how it is trained; None takes the defaults.

@@ -79,7 +79,6 @@ def choose_latent(
     the difference of the means over the sum of the standard deviations.
 
     Args:
-        sae: the SAE.
         texts: texts in which the behaviour occurs.
         ahead: for each text the places before its sentences (0-based tokens, whose state predicts the first token of
             the sentence), and whether the sentence shows the behaviour; from :func:`places_before`.

@@ -161,9 +161,6 @@ def random_like(folder: str | Path, out: str | Path, seed: int) -> Path:
         out: the folder that is written.
         seed: seeds the directions.
 
-    Returns:
-        ``out``.
-
     Raises:
         ProbeError: if ``folder`` holds no LoRA.
     """

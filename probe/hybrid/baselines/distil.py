@@ -49,7 +49,6 @@ def distil_lora(
     Args:
         base: the base model; it is unchanged afterwards.
         train, validation: traces of the thinking model and their problems, in the same order.
-        rank: the rank of the LoRA.
         folder: receives the adapter of the half epoch with the lowest validation loss. If no loss is below the base
             model's, the adapter changes nothing. An interrupted training in this folder resumes.
         seed: seeds the adapter and the order of traces.

@@ -20,8 +20,6 @@ def few_shot_prompt(
         base: supplies the prompt format.
         traces, problems: traces of the thinking model on the train split and their problems, in the same order. The
             first correct traces are used.
-        question: the question to answer.
-        shots: the number of worked examples.
 
     Raises:
         ProbeError: if fewer than ``shots`` traces are correct.
@@ -42,7 +40,6 @@ def handbook_prompt(base: Model, taxonomy: Taxonomy, question: str) -> str:
     Args:
         base: supplies the prompt format.
         taxonomy: supplies the behaviours; those without an example are left out.
-        question: the question to answer.
     """
     entries = [
         f"- {name}: {examples[0].strip()}"

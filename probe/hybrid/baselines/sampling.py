@@ -36,7 +36,6 @@ def run_majority(
     Args:
         n: the number of samples for each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
-        temperature: the sampling temperature.
         seed: seeds the samples; each depends only on the seed, the problem and its number.
         think_close: the tag that closes the thinking; an answer is looked for after it.
 

@@ -71,9 +71,6 @@ def classify_errors(
 def first_error(story: Story, text: str) -> str | None:
     """Find the first error in a trace that is not corrected later.
 
-    Args:
-        text: the trace.
-
     Returns:
         One of :data:`KINDS`; None if there is no error.
     """

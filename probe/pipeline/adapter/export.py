@@ -28,9 +28,6 @@ def export_adapter(out: str | Path, formats: list[str]) -> list[Path]:
         out: a folder of :func:`~probe.pipeline.tune_adapter`.
         formats: names in :data:`FORMATS`.
 
-    Returns:
-        What was written for each format.
-
     Raises:
         ProbeError: if there is no adapter, there is no such format, or an export does not do what the adapter does.
     """

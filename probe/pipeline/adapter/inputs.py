@@ -56,7 +56,6 @@ class Questions:
 
         Args:
             model: the model that is rolled out.
-            behaviour: what is counted.
             ended: count 0 for truncated rollouts, so that a model that repeats itself does not score.
         """
         traces = self.traces(model)

@@ -97,7 +97,6 @@ def make_sae(
 
     Args:
         inputs: the model and its texts.
-        config: the SAE and its training.
         out: the folder that is written.
         given: an SAE that is written and measured instead of a new one.
         seed: seeds the training.

@@ -140,7 +140,6 @@ def model_of(config: AdapterConfig, folder: Path) -> Model:
     """Load the model that a finished adapter is for.
 
     Args:
-        config: the adapter's settings.
         folder: the adapter, whose ``probe.json`` names the model.
     """
     card = read_json(folder / "probe.json")

@@ -108,7 +108,6 @@ def own_arm(experiment: Experiment, where: str, which: str, strength: str, what:
         which: with which behaviour.
         strength: how strongly.
         what: what is added or emitted.
-        name: name of the arm.
 
     Raises:
         ProbeError: for an unknown name, or a number that is missing or invalid.
@@ -130,7 +129,6 @@ def try_arm(
     """Decode an arm on problems of a split and compare it with both models.
 
     Args:
-        experiment: the run.
         arm: from :func:`own_arm`.
         described: distinguishes the arm from others of the same name; an interrupted call with the same description
             resumes.
@@ -199,7 +197,6 @@ def ask(
     """Put one question to an arm of a run.
 
     Args:
-        experiment: the run.
         arm: name of an arm that is decoded token by token.
         question: the question, without a prompt template.
         watch: called after each token with what was recorded about it, one value in each list.

@@ -174,7 +174,6 @@ class Stages:
         """Collect the tokens of the thinking model's train and validation traces at which the models disagree.
 
         Args:
-            rollouts: the traces.
             taxonomy: names the behaviour at each gate.
             acts: if given, a gate has the behaviour of its sentence; if None, that of its single token.
         """

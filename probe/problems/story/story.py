@@ -121,7 +121,6 @@ def draw_story(rng: random.Random, n_changes: int, n_shares: int = 0) -> Story:
 
     Args:
         rng: the source of every random choice.
-        n_changes: the number of changes.
         n_shares: the number of changes that share equally, which needs exact division.
 
     Raises:

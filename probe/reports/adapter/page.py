@@ -22,15 +22,11 @@ def write_adapter_report(
     """Write the report on one adapter.
 
     Args:
-        path: the file that is written.
         card: what ``probe.json`` holds.
         history: evaluations during training, of :class:`~probe.adapters.Tuned`.
         cost: cost of the training, of :class:`~probe.adapters.Tuned`.
         found: what ``verification.json`` holds; None without an SAE.
         foreign: what ``foreign.json`` holds; None if the adapter was measured on no other model.
-
-    Returns:
-        ``path``.
     """
     figures = {"tuning": markup(tuning_figure(history), "tuning")}
     if found is not None:
@@ -52,10 +48,6 @@ def write_study(study: Mapping[str, Any], path: str | Path) -> Path:
 
     Args:
         study: what ``study.json`` holds.
-        path: the file that is written.
-
-    Returns:
-        ``path``.
     """
     page = fill(
         "adapter/study.html.j2",

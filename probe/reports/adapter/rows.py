@@ -73,7 +73,6 @@ def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
     """Write a value and its interval: problems solved in percent, everything else in nats a token.
 
     Args:
-        measure: its name.
         values: all measures of a row; ("", "") is returned if this one is missing.
     """
     if measure not in values:

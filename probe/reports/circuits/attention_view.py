@@ -33,7 +33,6 @@ def attention_patterns(
     The arguments have the names of CircuitsVis; the view loads nothing from the network.
 
     Args:
-        tokens: the tokens of the text.
         attention: the pattern of each head.
         names: a name for each head; None for their numbers.
 
@@ -47,9 +46,6 @@ def attention_patterns(
 
 def write_attention(attention: "Attention", path: str | Path) -> Path:
     """Write a page that shows all heads, see :func:`attention_patterns`.
-
-    Args:
-        attention: the patterns.
 
     Raises:
         ProbeError: if there are too many values for one page.
@@ -130,10 +126,6 @@ def colored_tokens(tokens: Sequence[str], values: "Float[Tensor, ' tokens'] | Se
     """Show a text whose tokens are shaded by a value, blue above zero and orange below.
 
     The arguments have the names of CircuitsVis.
-
-    Args:
-        tokens: the tokens of the text.
-        values: the value of each token.
     """
     from IPython.display import HTML
 

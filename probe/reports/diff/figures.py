@@ -111,7 +111,6 @@ def transfer_figure(found: Mapping[str, Any], title: str) -> "Figure":
 
     Args:
         found: ``direction`` or ``truth`` of the ``results.json`` of ``probe diff``.
-        title: the title of the figure.
     """
     models = ("base", "thinking")
     values = [[found["accuracy"][of][on] for on in models] for of in models]

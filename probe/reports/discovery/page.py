@@ -34,9 +34,6 @@ def write_discovery_report(folder: str | Path) -> Path:
     Args:
         folder: the folder that ``probe discover`` wrote; its ``discover.json`` is read.
 
-    Returns:
-        The path of the page.
-
     Raises:
         ProbeError: if the folder holds no ``discover.json``, or one of another schema version.
     """

@@ -21,9 +21,6 @@ def fill(template: str, script: str | None, **given: Any) -> str:
         template: path of the template below ``probe/reports``.
         script: path of the page's own script, which follows ``html/shared.js``; None if it has none.
         given: variables of the template. Everything is escaped except what is part of the package or made by plotly.
-
-    Returns:
-        The page as HTML.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

@@ -27,7 +27,6 @@ def styled(figure: "Figure", title: str, height: int, legend: int | None = None)
 
     Args:
         figure: changed in place and returned.
-        title: text above the figure.
         height: in pixels, with room for a legend of one or two lines.
         legend: distance of the legend below the plot, in pixels; None for no legend.
     """

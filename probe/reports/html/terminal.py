@@ -15,7 +15,6 @@ def terminal_table(
     Args:
         columns: the headings; the first ``left`` columns are aligned left, all others right.
         rows: the cells of each row; :func:`add_row` adds further rows.
-        title: text above the table.
     """
     from rich import box
     from rich.table import Table

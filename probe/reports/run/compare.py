@@ -114,10 +114,6 @@ def write_comparison(found: Mapping[str, Any], path: str | Path) -> Path:
 
     Args:
         found: from :func:`probe.compare_runs`.
-        path: the file.
-
-    Returns:
-        The path.
     """
     names = [run["name"] for run in found["runs"]]
     settings = sorted({key for run in found["runs"] for key in run["settings"]})

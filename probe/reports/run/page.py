@@ -27,9 +27,6 @@ def write_report(run_folder: str | Path) -> Path:
     Args:
         run_folder: the folder that ``probe run`` wrote.
 
-    Returns:
-        The path of the page.
-
     Raises:
         ProbeError: if the folder holds no results, or results of another schema version.
     """

@@ -42,7 +42,6 @@ class ContextReader:
         """Make a reader, and check on a few rows that the activations are this model's on these traces.
 
         Args:
-            model: the model that reads.
             traces: the traces that were harvested.
             activations: what was harvested from them.
             site: the site to read.

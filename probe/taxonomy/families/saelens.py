@@ -181,8 +181,6 @@ def train_with_saelens(
     Args:
         sae: the SAE; it is changed in place.
         batches: an endless iterator of activations, ``[batch_size, d_in]`` each.
-        steps: the number of steps.
-        batch_size: the rows of a batch.
         lr: Adam's learning rate; it decays to a tenth over the last third of the steps.
         device: where the SAE is trained.
         progress: the label of a progress bar; None for no bar.

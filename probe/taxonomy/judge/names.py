@@ -56,9 +56,6 @@ def name_behaviours(
         seed: seeds the choice of random sentences.
         progress: show a progress bar.
 
-    Returns:
-        A name for each behaviour.
-
     Raises:
         ProbeError: if sentences, behaviours and strengths do not fit together, or strengths are not numbers.
     """

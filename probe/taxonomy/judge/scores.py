@@ -114,9 +114,6 @@ def judge_scores(
         sample: the number of sentences for each behaviour's consistency, and for completeness.
         progress: show a progress bar.
 
-    Returns:
-        The scores.
-
     Raises:
         ProbeError: if titles, descriptions, sentences and behaviours do not fit together, or ``sample`` is below 5.
     """

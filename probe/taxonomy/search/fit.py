@@ -43,9 +43,6 @@ def fit_taxonomy(
             same arguments computes only what is missing.
         progress: show progress bars.
 
-    Returns:
-        The taxonomy.
-
     Raises:
         ProbeError: if a site was not harvested, an activation is not finite, or there are fewer sentences than
             behaviours. All this is checked before training.
@@ -82,9 +79,6 @@ def from_grid(
         train, validation, sentence_type: what :func:`explore` was given.
         site: choose only among candidates at this site; None for all.
         size: choose only among candidates with this many behaviours; None for all.
-
-    Returns:
-        The taxonomy.
 
     Raises:
         ProbeError: if the grid has no such candidate.

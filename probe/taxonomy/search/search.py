@@ -99,9 +99,6 @@ def explore(
         folder: each finished site is saved here; a later call with the same arguments computes only what is missing.
         progress: show progress bars.
 
-    Returns:
-        The grid of candidates.
-
     Raises:
         ProbeError: if a site was not harvested, a number is not finite, there are fewer sentences than behaviours, the
             delimiter family has nothing to read, or ``folder`` holds another search. All this is checked before
