@@ -59,7 +59,8 @@ def diff_models(
         The result of each part. A part that does not apply to these models or texts is named with the reason.
 
     Raises:
-        ProbeError: for an unknown part or behaviour, one that no trace shows, or a pair without problems.
+        ProbeError: for an unknown part or behaviour, one that no trace shows, a layer that a model does not have, or a
+            pair without problems.
     """
     asked = check_parts(PARTS if parts is None else parts)
     if problem_set is None:
@@ -68,6 +69,8 @@ def diff_models(
         problem_set = load_problems(pair.config.problems)
     if isinstance(behaviour, str):
         behaviour = find_behaviour(behaviour, problem_set=problem_set)
+    if layer is not None and "latents" in asked and not 0 <= layer < min(pair.base.n_layers, pair.thinking.n_layers):
+        raise ProbeError(f"layer is {layer}; the models of {pair.name} do not both have it, counted from 0")
     problems = problem_set.take("train", n_problems)
     limit = max_new_tokens or pair.config.max_new_tokens
     if traces is None:

@@ -163,7 +163,7 @@ def blocks(hf: PreTrainedModel) -> nn.ModuleList:
 def _places(config: Any) -> dict[str, Place]:
     architecture = config.model_type
     if architecture not in ARCHITECTURES:
-        raise ProbeError(
+        raise NotApplicable(
             f"the sites of '{architecture}' models are not known, only those of {', '.join(ARCHITECTURES)}; "
             "name a module by its path instead, such as model.layers.2.mlp"
         )

@@ -164,6 +164,8 @@ def test_what_cannot_be_compared_is_refused(bundled):
         diff_models(bundled, parts=["head"])
     with pytest.raises(ProbeError, match="no type of sentence is called 'chekc'; did you mean 'check'"):
         diff_models(bundled, behaviour="chekc", n_problems=2, parts=["neurons"])
+    with pytest.raises(ProbeError, match="layer is 99; the models of"):  # before any text is generated
+        diff_models(bundled, layer=99, n_problems=2, parts=["latents"])
 
 
 def test_a_part_that_does_not_apply_is_named_and_an_error_is_raised(bundled, monkeypatch):

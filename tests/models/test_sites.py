@@ -2,7 +2,7 @@
 
 import pytest
 
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.models import ARCHITECTURES, KINDS, Site, all_sites, load_model, place
 
 
@@ -71,7 +71,7 @@ def test_layers_beyond_the_last_are_refused_with_the_range(tiny_folder):
 def test_an_architecture_that_is_not_in_the_table(tiny_folder, monkeypatch):
     model = load_model(tiny_folder("llama", "letters"))
     monkeypatch.delitem(ARCHITECTURES, "llama")
-    with pytest.raises(ProbeError, match="sites of 'llama' models are not known, only those of mistral"):
+    with pytest.raises(NotApplicable, match="sites of 'llama' models are not known, only those of mistral"):
         _ = model.layers
 
 
