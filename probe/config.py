@@ -69,7 +69,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
             raise ProbeError(f"unknown key {str(key)!r}{inside}; {nearest(str(key), fields)}")
     for name, field in fields.items():
         if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ProbeError(f"missing key {name!r}{inside}")
+            raise ProbeError(f"missing key {name!r}{inside}; give a value for it")
     hints = typing.get_type_hints(cls)
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}" if where else key) for key, value in data.items()})
 

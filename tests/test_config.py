@@ -63,7 +63,7 @@ def test_numbers_and_lists_as_yaml_gives_them(tmp_path):
     [
         ({"inner": {"layr": 1}}, "unknown key 'layr' in run.inner; did you mean 'layer'?"),
         ({"nam": "y"}, "unknown key 'nam' in run; did you mean 'name'?"),
-        ({"inner": {}}, "missing key 'layer' in run.inner"),
+        ({"inner": {}}, "missing key 'layer' in run.inner; give a value for it"),
         ({"inner": 3}, "run.inner must be a set of 'key: value' lines, not 3"),
         ({"inner": {"layer": "two"}}, "run.inner.layer must be a whole number, not 'two'"),
         ({"inner": {"layer": True}}, "run.inner.layer must be a whole number, not True"),

@@ -161,8 +161,8 @@ def test_discover(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("", "name one model: either a pair, whose thinking model is used, or a thinking model"),
-        ("--pair tiny-rl --thinking bundled:tiny-rl", "name one model: either a pair"),
+        ("", "name one model: a pair (--pair), whose thinking model is used, or a thinking model (--thinking)"),
+        ("--pair tiny-rl --thinking bundled:tiny-rl", "name one model: a pair"),
         ("--pair tiny-lr", "unknown pair 'tiny-lr'; did you mean 'tiny-rl'?"),
         (
             "--thinking bundled:tiny-rl --thinking-prompt chat --problems story",

@@ -67,6 +67,6 @@ class AdapterConfig:
         if self.run is not None and any(own):
             raise ProbeError("both a run and a model or texts are given: name one")
         if self.run is None and not all(own):
-            raise ProbeError("name a run (run), or your own model and texts (model, texts)")
+            raise ProbeError("name a run (--run), or your own model and texts (--model and --texts)")
         check_least("", self, held=1, problems=1)
         check_seeds("seed", [self.seed])

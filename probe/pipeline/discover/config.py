@@ -69,7 +69,9 @@ class DiscoverConfig:
 
     def __post_init__(self) -> None:
         if (self.pair is None) == (self.thinking is None):
-            raise ProbeError("name one model: either a pair, whose thinking model is used, or a thinking model")
+            raise ProbeError(
+                "name one model: a pair (--pair), whose thinking model is used, or a thinking model (--thinking)"
+            )
         check_least("", self, shown=0)
         check_seeds("seed", [self.seed])
 

@@ -73,7 +73,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.pair is None and (self.base is None or self.thinking is None):
-            raise ProbeError("no models given: name a pair, or both base and thinking")
+            raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0, workers=1)
