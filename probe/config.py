@@ -228,6 +228,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
         raise ProbeError(f"{path} cannot be read; is it a file?") from None
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -19,6 +19,9 @@ def write_text(path: str | Path, text: str) -> Path:
 
     Missing folders are made.
 
+    Raises:
+        ProbeError: if the path is a folder.
+
     Example:
         >>> write_text("runs/note.txt", "three seeds")  # doctest: +SKIP
     """
@@ -29,6 +32,8 @@ def write_text(path: str | Path, text: str) -> Path:
 def _write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file, then rename it to ``path``."""
     path = Path(path)
+    if path.is_dir():
+        raise ProbeError(f"{path} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, so that the replacement is a rename within one file system.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -61,6 +66,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProbeError(f"{path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); delete the file to make it again") from None
     except json.JSONDecodeError as error:
         raise ProbeError(
             f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it again"

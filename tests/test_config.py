@@ -138,6 +138,9 @@ def test_read_yaml_names_the_file_and_the_line(tmp_path):
     assert read_yaml(path) == {}
     with pytest.raises(ProbeError, match="cannot be read"):
         read_yaml(tmp_path)
+    path.write_bytes(b"a: \xff\n")
+    with pytest.raises(ProbeError, match=r"run\.yaml is not UTF-8 text \(byte 3\)"):
+        read_yaml(path)
 
 
 def test_nearest_of_many_does_not_list_them_all():

@@ -48,6 +48,15 @@ def test_read_json_names_the_file_and_the_line(tmp_path):
     path = write_text(tmp_path / "bad.json", '{\n"a": }')
     with pytest.raises(ProbeError, match=r"bad\.json:2 is not valid JSON"):
         read_json(path)
+    path.write_bytes(b"[1, \xff]")
+    with pytest.raises(ProbeError, match=r"bad\.json is not UTF-8 text \(byte 4\)"):
+        read_json(path)
+
+
+def test_a_folder_is_not_written_over(tmp_path):
+    with pytest.raises(ProbeError, match="is a folder; name a file"):
+        write_text(tmp_path, "a page")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_object_hash_sees_values_and_not_key_order():

@@ -23,14 +23,18 @@ def chat(
     """
     from rich.console import Console
 
-    from probe.pipeline import ask, experiment_at
+    from probe.pipeline import ask, experiment_at, make_arm
     from probe.reports import LiveTokens
 
     console = Console()
     experiment = experiment_at(run)
     pair, names = experiment.stages.inputs.pair, experiment.taxonomy.names
+    make_arm(experiment, arm)  # an unknown arm is refused before the models answer
     while True:
-        asked = question or console.input("[bold]question:[/] ").strip()
+        try:
+            asked = question if question is not None else console.input("[bold]question:[/] ").strip()
+        except EOFError:  # Ctrl-D, or the end of a file of questions
+            asked = ""
         if not asked:
             return
         tokens = LiveTokens(console, pair.base.decode, names)
@@ -39,5 +43,5 @@ def chat(
             ask(experiment, name, asked, tokens.add)
             tokens.end()
         tokens.legend()
-        if question:
+        if question is not None:
             return

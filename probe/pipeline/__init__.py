@@ -27,6 +27,7 @@ from probe.pipeline.discover.config import (
     JudgeConfig as JudgeConfig,
 )
 from probe.pipeline.discover.discover import discover as discover
+from probe.pipeline.run.arms import make_arm as make_arm
 from probe.pipeline.run.config import (
     DecodingConfig as DecodingConfig,
     RunConfig as RunConfig,

@@ -5,7 +5,9 @@ import json
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from probe.cli import app
 from probe.config import from_dict, to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash
@@ -306,11 +308,30 @@ def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
         (("always", "one:7", "1", "hybrid"), "the taxonomy has behaviours 0 to"),
         (("always", "coming", "much", "hybrid"), "write 'learned', or a number"),
         (("random:often", "coming", "1", "hybrid"), "'often' is not a number"),
+        (("random:nan", "coming", "1", "hybrid"), "'nan' is not a number"),
+        (("random:2", "coming", "1", "hybrid"), "a rate is from 0 to 1"),
+        (("sentence-start:-1", "coming", "1", "hybrid"), "a whole number of at least 1"),
+        (("always", "coming", "inf", "hybrid"), "write 'learned', or a number"),
+        (("always", "coming", "1", "rerank:0"), "a whole number of at least 1"),
     ):
         with pytest.raises(ProbeError, match=said):
             own_arm(experiment, *parts, "mine")
+    for name in ("base", "thinking", "../mine", "a/b", "", ".."):
+        with pytest.raises(ProbeError, match="use letters, digits"):
+            own_arm(experiment, "never", "one:1", "2", "hybrid", name)
+    with pytest.raises(ProbeError, match="at least 1 is needed"):
+        try_arm(experiment, own_arm(experiment, "never", "one:1", "2", "hybrid", "mine"), "never", n=0)
     with pytest.raises(ProbeError, match="holds no run"):
         experiment_at(tmp_path / "nothing")
+
+
+def test_chat_ends_with_its_input_and_refuses_an_unknown_arm_first(whole):
+    chat = ["chat", "--run", str(whole[0])]
+    assert CliRunner().invoke(app, chat, input="").exit_code == 0
+    assert CliRunner().invoke(app, [*chat, "--question", ""], input="").exit_code == 0
+    done = CliRunner().invoke(app, [*chat, "--arm", "hybrd", "--question", "Mia has 22 cards."])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "did you mean 'hybrid'?" in done.stderr
 
 
 @pytest.mark.slow

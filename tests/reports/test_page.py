@@ -196,7 +196,7 @@ def test_written_twice_is_the_same(write_run, contents):
     assert write_report(write_run(contents)).read_bytes() == first
 
 
-@pytest.mark.parametrize("results", [None, {"schema": 2}, []])
+@pytest.mark.parametrize("results", [None, {"schema": 2}, [], {"heads": []}])
 def test_not_a_run(tmp_path, write_run, results):
     if results is not None:
         write_run({"results": results})

@@ -1,5 +1,7 @@
 """User-made arms on a finished run, made of four named parts; and single questions to any arm."""
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,14 +112,18 @@ def own_arm(experiment: Experiment, where: str, which: str, strength: str, what:
         what: what is added or emitted.
 
     Raises:
-        ProbeError: for an unknown name, or a number that is missing or invalid.
+        ProbeError: for an unknown name, a number that is missing or invalid, or a name that an arm cannot have.
     """
     emits: dict[str, Callable[[float], Emit]] = {
         "token": lambda _: ForceToken(),
         "rerank": lambda among: Rerank(int(among)),
         "fusion": lambda weight: FuseLogits(weight),
     }
+    if name in ("base", "thinking") or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ProbeError(f"--name {name}: use letters, digits, '.', '-' and '_', and neither 'base' nor 'thinking'")
     kind, number = _split("what", what, (*WHAT,), {"rerank": 5, "fusion": 0.5})
+    if kind == "rerank":
+        _whole("what", what, number)
     mechanism = None if kind in emits else _mechanism(experiment, kind)
     emit = AddVector(mechanism) if mechanism is not None else emits[kind](number)
     return Arm(name, _where(experiment, where), _which(experiment, which), _strength(strength, mechanism), emit)
@@ -141,7 +147,7 @@ def try_arm(
     """
     stages, inputs = experiment.stages, experiment.inputs
     config = stages.config
-    some = inputs.problem_set.take(split, n or len(getattr(inputs, split)))
+    some = inputs.problem_set.take(split, len(getattr(inputs, split)) if n is None else n)
     limits: dict[str, Any] = {
         "max_new_tokens": inputs.max_new_tokens,
         "batch_size": config.decoding.batch_size,
@@ -233,13 +239,25 @@ def _split(part: str, said: str, known: tuple[str, ...], defaults: dict[str, flo
     if names[name] != bool(number):
         raise ProbeError(f"--{part} {said}: write it as one of {', '.join(known)}")
     try:
-        return name, float(number or 0)
+        value = float(number or 0)
     except ValueError:
-        raise ProbeError(f"--{part} {said}: {number!r} is not a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ProbeError(f"--{part} {said}: {number!r} is not a number")
+    return name, value
+
+
+def _whole(part: str, said: str, number: float) -> None:
+    if number < 1 or not number.is_integer():
+        raise ProbeError(f"--{part} {said}: write a whole number of at least 1 after the colon")
 
 
 def _where(experiment: Experiment, said: str) -> Where:
     name, number = _split("where", said, WHERE, {"sentence-start": 1})
+    if name == "random" and not 0 <= number <= 1:
+        raise ProbeError(f"--where {said}: a rate is from 0 to 1")
+    if name == "sentence-start":
+        _whole("where", said, number)
     made: dict[str, Callable[[], Where]] = {
         "disagreement": Disagreement,
         "divergence": lambda: Divergence(number),
@@ -275,9 +293,12 @@ def _strength(said: str, mechanism: Mechanism | None) -> HowStrongly:
     if said == "learned":
         return FixedStrength() if mechanism is None else LearnedStrength(mechanism)
     try:
-        return FixedStrength(float(said))
+        value = float(said)
     except ValueError:
-        raise ProbeError(f"--strength {said}: write 'learned', or a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ProbeError(f"--strength {said}: write 'learned', or a number")
+    return FixedStrength(value)
 
 
 def _mechanism(experiment: Experiment, name: str) -> Mechanism:

@@ -46,9 +46,10 @@ def read_results(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ProbeError(f"{folder} holds no results.json; give the folder of a finished `probe run`")
     results = read_json(path)
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise ProbeError(f"{path} has schema {found}, this version reads {SCHEMA}; run `probe run` again")
+    if not isinstance(results, dict) or "schema" not in results:
+        raise ProbeError(f"{path} was not written by `probe run`; give the folder of a finished `probe run`")
+    if results["schema"] != SCHEMA:
+        raise ProbeError(f"{path} has schema {results['schema']}, this version reads {SCHEMA}; run `probe run` again")
     return results
 
 
