@@ -1,6 +1,8 @@
 """Read and write activations at named sites and selected tokens through torch hooks; decode in cached batches."""
 
 from probe.hooks.captured import Captured as Captured
+from probe.hooks.decoding.runner import Runner as Runner, Step as Step
+from probe.hooks.decoding.streaming import Lane as Lane, Now as Now, stream as stream
 from probe.hooks.forced import Forced as Forced, ForcedPass as ForcedPass, force as force, forced_pass as forced_pass
 from probe.hooks.operations import (
     Add as Add,
@@ -13,8 +15,6 @@ from probe.hooks.operations import (
 )
 from probe.hooks.passes import Pass as Pass
 from probe.hooks.reading import as_sites as as_sites, capture as capture
-from probe.hooks.runner import Runner as Runner, Step as Step
 from probe.hooks.selection import Selection as Selection, Tokens as Tokens
-from probe.hooks.streaming import Lane as Lane, Now as Now, stream as stream
 from probe.hooks.upper import UpperLayers as UpperLayers, additive_masks as additive_masks, causal_masks as causal_masks
 from probe.hooks.writing import edit as edit

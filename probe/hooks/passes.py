@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from probe.errors import ProbeError
-from probe.hooks.row_cache import RowCache
+from probe.hooks.decoding.row_cache import RowCache
 from probe.models import OPEN_BLOCK, Site
 
 

@@ -127,7 +127,7 @@ def test_a_mistake_is_one_line(calls, tmp_path):
     ],
 )
 def test_what_would_fail_after_hours_fails_at_once(tmp_path, monkeypatch, yaml, said):
-    monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
     file, out = tmp_path / "run.yaml", tmp_path / "run"
     file.write_text(yaml)
     done = probe("run", "--config", str(file), "--out", str(out))
@@ -189,7 +189,7 @@ def test_discover(monkeypatch, tmp_path):
     ],
 )
 def test_a_discovery_that_cannot_work_is_one_line_at_once(tmp_path, monkeypatch, options, said):
-    monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
     monkeypatch.setattr("probe.taxonomy.judge.language_models.time.sleep", lambda _: None)
     file, wrong, out = tmp_path / "large.yaml", tmp_path / "wrong.yaml", tmp_path / "out"
     file.write_text("sizes: {train: 1000000}")

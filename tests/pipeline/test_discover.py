@@ -62,7 +62,7 @@ def contents(folder):
 
 def forbid_work(monkeypatch):
     """Fail if a model runs or an expensive stage is called; traces are read by the function that makes them."""
-    monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
     monkeypatch.setattr("probe.pipeline.stages.harvest", lambda *_, **__: pytest.fail("harvest was called"))
     for name in EXPENSIVE:
         monkeypatch.setattr(MODULE, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))

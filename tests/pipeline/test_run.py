@@ -100,7 +100,7 @@ def test_forced_tokens_are_the_thinking_models(whole):
 
 def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, monkeypatch):
     out, found = whole
-    monkeypatch.setattr("probe.hooks.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
     assert run(from_dict(RunConfig, settings(tiny_folder)), out) == found
 
 

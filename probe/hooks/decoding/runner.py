@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.hooks.attach import attacher
+from probe.hooks.decoding.row_cache import RowCache
 from probe.hooks.passes import followed
-from probe.hooks.row_cache import RowCache
 from probe.hooks.upper import UpperLayers, causal_masks
 from probe.models import Model, Site
 

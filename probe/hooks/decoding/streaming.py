@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from probe.hooks.decoding.runner import Runner, Step
 from probe.hooks.passes import followed
-from probe.hooks.runner import Runner, Step
 from probe.models import Model
 
 _ADMIT_SHARE = 8
