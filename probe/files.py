@@ -12,6 +12,7 @@ from probe.errors import ProbeError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -101,6 +102,21 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
         yield where, record
+
+
+def read_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
+    """Read the tensors of a safetensors file, by name.
+
+    Raises:
+        ProbeError: if the file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ProbeError(f"{path} cannot be read ({error}); make it again") from None
 
 
 def write_table(path: str | Path, table: "pa.Table") -> Path:

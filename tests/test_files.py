@@ -5,7 +5,7 @@ import os
 import pytest
 
 from probe.errors import ProbeError
-from probe.files import file_hash, object_hash, read_json, write_json, write_text
+from probe.files import file_hash, object_hash, read_json, read_tensors, write_json, write_text
 
 
 def test_text_and_json_come_back(tmp_path):
@@ -51,6 +51,15 @@ def test_read_json_names_the_file_and_the_line(tmp_path):
     path.write_bytes(b"[1, \xff]")
     with pytest.raises(ProbeError, match=r"bad\.json is not UTF-8 text \(byte 4\)"):
         read_json(path)
+
+
+def test_damaged_tensors_are_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    for contents in (None, b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{"):
+        if contents is not None:
+            path.write_bytes(contents)
+        with pytest.raises(ProbeError, match=r"a\.safetensors cannot be read"):
+            read_tensors(path)
 
 
 def test_a_folder_is_not_written_over(tmp_path):

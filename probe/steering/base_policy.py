@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
-from probe.files import read_json, write_json
+from probe.files import read_json, read_tensors, write_json
 from probe.hooks import forced_pass
 from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
@@ -126,13 +126,11 @@ class BasePolicy(nn.Module):
         """Load a policy that :meth:`save` wrote; it is frozen.
 
         Raises:
-            ProbeError: if the folder holds no policy.
+            ProbeError: if the folder holds no policy, or a damaged one.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         made = cls(**read_json(folder / "policy.json"))
-        made.load_state_dict(load_file(folder / "policy.safetensors"))
+        made.load_state_dict(read_tensors(folder / "policy.safetensors"))
         return made.eval().requires_grad_(False)
 
 

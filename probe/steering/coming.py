@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.activations import SentenceActivations
-from probe.files import read_json, write_json
+from probe.files import read_json, read_tensors, write_json
 from probe.hooks import force, forced_pass
 from probe.models import Model, Pair
 from probe.problems import Problem
@@ -64,13 +64,11 @@ class ComingReader(nn.Module):
         """Load a reader that :meth:`save` wrote; it is frozen.
 
         Raises:
-            ProbeError: if the folder holds no reader.
+            ProbeError: if the folder holds no reader, or a damaged one.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         made = cls(**read_json(folder / "reader.json"))
-        made.load_state_dict(load_file(folder / "reader.safetensors"))
+        made.load_state_dict(read_tensors(folder / "reader.safetensors"))
         return made.eval().requires_grad_(False)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import read_json, read_tensors, write_json
 
 
 class Mechanism(nn.Module):
@@ -100,10 +100,8 @@ def load_mechanism(folder: str | Path) -> Mechanism:
     """Load a mechanism of any class that :meth:`Mechanism.save` wrote; it is frozen.
 
     Raises:
-        ProbeError: if the folder holds no mechanism, or its class is unknown.
+        ProbeError: if the folder holds no mechanism or a damaged one, or its class is unknown.
     """
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     said = read_json(folder / "mechanism.json")
     kind = said.pop("kind", None)
@@ -112,7 +110,7 @@ def load_mechanism(folder: str | Path) -> Mechanism:
     if kind not in kinds:
         raise ProbeError(f"{folder / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
     made = kinds[kind](**said)
-    made.load_state_dict(load_file(folder / "mechanism.safetensors"))
+    made.load_state_dict(read_tensors(folder / "mechanism.safetensors"))
     return made.eval().requires_grad_(False)
 
 
