@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from probe.adapters import Ablate, Boost, Noise, Replace, inserted
+from probe.adapters import Ablate, Boost, Noise, Objective, Replace, inserted
 from probe.adapters.sae.insertion import outliers
+from probe.errors import ProbeError
 from probe.hooks import Apply, capture, edit
 from tests.adapters.conftest import random_topk
 
@@ -116,3 +117,15 @@ def test_outliers_are_those_of_a_text_however_it_is_packed():
     assert packed.tolist() == [[True, *[False] * 6]]
     assert outliers(states[None, :4], torch.zeros(1, 4, dtype=torch.long)).tolist() == packed[:, :4].tolist()
     assert not outliers(states[:, None], torch.zeros(7, 1, dtype=torch.long) + torch.arange(7)[:, None]).any()
+
+
+def test_latents_that_an_sae_has_not_are_refused():
+    sae = random_topk()
+    size = sae.cfg.d_sae
+    for latents in ((size,), (0, -1)):
+        with pytest.raises(ProbeError, match=f"no latent {latents[-1]}; its numbers are 0 to {size - 1}"):
+            Boost(sae, latents, 1.0)
+        with pytest.raises(ProbeError, match=f"no latent {latents[-1]}"):
+            Ablate(sae, latents)
+        with pytest.raises(ProbeError, match=f"no latent {latents[-1]}"):
+            Objective("feature-match", sae, latents=latents, value=1.0)

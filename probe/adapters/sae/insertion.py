@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.adapters.sae.folders import site_of
+from probe.errors import ProbeError
 from probe.hooks import Apply, Selection, Tokens, edit
 from probe.models import Model, Site
 
@@ -92,6 +93,9 @@ class Ablate(Insertion):
 
     latents: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        check_latents(self.sae, self.latents)
+
     def __call__(self, state: State, /) -> State:
         return _with_latents(self.sae, state, self.latents, lambda now: torch.zeros_like(now))
 
@@ -108,8 +112,22 @@ class Boost(Insertion):
     latents: tuple[int, ...]
     value: float | tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        check_latents(self.sae, self.latents)
+
     def __call__(self, state: State, /) -> State:
         return _with_latents(self.sae, state, self.latents, lambda now: now.maximum(now.new_tensor(self.value)))
+
+
+def check_latents(sae: "SAE[Any]", latents: Sequence[int]) -> None:
+    """Check that an SAE has these latents.
+
+    Raises:
+        ProbeError: for a number that is none of its latents.
+    """
+    size = int(sae.cfg.d_sae)
+    if wrong := [each for each in latents if not 0 <= each < size]:
+        raise ProbeError(f"the SAE has no latent {wrong[0]}; its numbers are 0 to {size - 1}")
 
 
 def _with_latents(sae: "SAE[Any]", state: State, latents: Sequence[int], change: Any) -> State:

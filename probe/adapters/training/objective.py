@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.adapters.sae.folders import random_sae, shuffled_decoder, site_of
-from probe.adapters.sae.insertion import Boost, Insertion, Noise, Replace, inserted
+from probe.adapters.sae.insertion import Boost, Insertion, Noise, Replace, check_latents, inserted
 from probe.adapters.training.packing import Packed
 from probe.config import nearest
 from probe.errors import ProbeError
@@ -89,6 +89,8 @@ class Objective:
             raise ProbeError(f"match is {self.match}; it must be at least 0")
         if lacks := [what for what, is_missing in missing.items() if is_missing]:
             raise ProbeError(f"the objective {self.name} needs {' and '.join(lacks)}")
+        if self.sae is not None:
+            check_latents(self.sae, self.latents)
 
     def __repr__(self) -> str:
         insert = f", insert={self.insert!r}" if self.name in INSERTING else ""
