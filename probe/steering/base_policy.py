@@ -129,7 +129,8 @@ class BasePolicy(nn.Module):
             ProbeError: if the folder holds no policy, or a damaged one.
         """
         folder = Path(folder)
-        made = cls(**read_json(folder / "policy.json"))
+        with seeded(0):  # initial weights, which are replaced
+            made = cls(**read_json(folder / "policy.json"))
         made.load_state_dict(read_tensors(folder / "policy.safetensors"))
         return made.eval().requires_grad_(False)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from probe.activations import SentenceActivations
 from probe.files import read_json, read_tensors, write_json
 from probe.hooks import force, forced_pass
-from probe.models import Model, Pair
+from probe.models import Model, Pair, seeded
 from probe.problems import Problem
 from probe.steering.gates import text_batches, token_behaviours
 from probe.taxonomy import Taxonomy
@@ -67,7 +67,8 @@ class ComingReader(nn.Module):
             ProbeError: if the folder holds no reader, or a damaged one.
         """
         folder = Path(folder)
-        made = cls(**read_json(folder / "reader.json"))
+        with seeded(0):  # initial weights, which are replaced
+            made = cls(**read_json(folder / "reader.json"))
         made.load_state_dict(read_tensors(folder / "reader.safetensors"))
         return made.eval().requires_grad_(False)
 
@@ -113,7 +114,8 @@ def learn_reader(
     some = np.random.default_rng(seed).permutation(len(y))[:_MAX_TOKENS]
     scaler = StandardScaler().fit(x[some])
     regression = LogisticRegression(max_iter=300).fit(scaler.transform(x[some]), y[some])
-    reader = ComingReader(layer, x.shape[1], taxonomy.n_behaviours).requires_grad_(False)
+    with seeded(seed):  # initial weights, which are replaced
+        reader = ComingReader(layer, x.shape[1], taxonomy.n_behaviours).requires_grad_(False)
     reader.linear.weight.zero_()
     reader.linear.bias.fill_(-1e9)  # a behaviour without an example is never predicted
     coefficients, intercepts = regression.coef_, regression.intercept_

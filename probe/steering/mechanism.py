@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.errors import ProbeError
-from probe.files import read_json, read_tensors, write_json
+from probe.files import read_json, write_json
+from probe.models import seeded
 
 
 class Mechanism(nn.Module):
@@ -109,7 +110,8 @@ def load_mechanism(folder: str | Path) -> Mechanism:
     kinds = _subclasses(Mechanism)
     if kind not in kinds:
         raise ProbeError(f"{folder / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
-    made = kinds[kind](**said)
+    with seeded(0):  # initial weights, which are replaced
+        made = kinds[kind](**said)
     made.load_state_dict(read_tensors(folder / "mechanism.safetensors"))
     return made.eval().requires_grad_(False)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from probe.config import to_dict
 from probe.hybrid import distil_lora
+from probe.models import seeded
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.stages import Gates
 from probe.steering import (
@@ -97,7 +98,8 @@ def _v2(experiment: Experiment) -> dict[str, Mechanism]:
     # Version 2 names a gate by what the taxonomy reads off the single token.
     gates = experiment.stages.gates(experiment.rollouts, experiment.taxonomy, None)
     unit = typical_coordinate(base, gates[0][:4], layer)
-    fresh = BehaviourVectors(k, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent)
+    with seeded(config.seeds[0]):  # layers accept no generator
+        fresh = BehaviourVectors(k, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent)
     return {"v2": _at_gates(experiment, fresh, gates, config)}
 
 
