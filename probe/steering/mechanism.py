@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import read_json, read_tensors, write_json
 from probe.models import seeded
 
 
