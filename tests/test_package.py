@@ -69,7 +69,7 @@ def test_the_default_run_and_discovery_need_no_extra(tiny_folder, tmp_path):
         "sizes": {"train": 12, "validation": 8},
         "decoding": {"max_new_tokens": 60},
         "taxonomy": {"sites": ["resid_post.2"], "sizes": [4], "seeds": [0, 1], "steps": 20},
-        "falsify": {"sentences": 2, "prefixes": 1, "samples": 1, "max_new_tokens": 8},
+        "falsify": {"sentences": 2, "prefixes": 1, "samples": 1, "new_tokens": 8},
     }
     for name, settings in (("run", run), ("discover", discover)):
         (tmp_path / f"{name}.yaml").write_text(json.dumps(settings))  # JSON is YAML

@@ -26,7 +26,7 @@ SMALL = {
     "sizes": {"train": 12, "validation": 8},
     "decoding": {"batch_size": 4, "max_new_tokens": 60},
     "taxonomy": {"sites": ["resid_post.2"], "sizes": [4], "seeds": [0, 1], "steps": 20, "rivals": ["pca-kmeans"]},
-    "falsify": {"sentences": 3, "prefixes": 1, "samples": 2, "max_new_tokens": 12},
+    "falsify": {"sentences": 3, "prefixes": 1, "samples": 2, "new_tokens": 12},
 }
 EXPENSIVE = ("fit_taxonomy", "falsify", "write_neuronpedia")
 JUDGE = {

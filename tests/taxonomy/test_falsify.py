@@ -155,7 +155,7 @@ def test_activations_that_are_not_finite_are_refused(model, traces, read):
 
 
 def test_an_interrupted_run_resumes(model, traces, read, tmp_path):
-    config = FalsifyConfig(sentences=4, prefixes=1, samples=2, max_new_tokens=12)
+    config = FalsifyConfig(sentences=4, prefixes=1, samples=2, new_tokens=12)
 
     def begin(folder, **kwargs):
         detector = Directions(read.vectors[SITE], **kwargs)
@@ -175,7 +175,7 @@ def test_an_interrupted_run_resumes(model, traces, read, tmp_path):
 
 
 def test_cards_say_how_much_was_tried(model, traces, read):
-    config = FalsifyConfig(sentences=4, prefixes=2, samples=3, max_new_tokens=12)
+    config = FalsifyConfig(sentences=4, prefixes=2, samples=3, new_tokens=12)
     card = falsify(model, Directions(read.vectors[SITE]), traces, read, paraphrase=reword, config=config)[0]
     assert card.sentences == Directions(read.vectors[SITE]).fires(read.vectors[SITE])[:, 0].sum()
     assert card.injection.effect.n <= card.injection.fired.n <= config.sentences
@@ -227,11 +227,11 @@ def test_a_judge_is_asked_to_do_without_the_cues():
 def test_one_sentence_is_sampled_and_the_seed_decides(model, traces, read):
     reader = ContextReader.of(model, traces, read, SITE, 4096)
     prefixes = [reader.prefix(row) for row in (2, 7, 4)]
-    config = FalsifyConfig(samples=4, max_new_tokens=20)
+    config = FalsifyConfig(samples=4, new_tokens=20)
     found = sample_sentences(model, prefixes, config, 0)
     assert [len(each) for each in found] == [4, 4, 4]
     assert found == sample_sentences(model, prefixes, config, 0) != sample_sentences(model, prefixes, config, 1)
-    sure = sample_sentences(model, prefixes, FalsifyConfig(samples=2, max_new_tokens=20, top_p=1e-6), 0)
+    sure = sample_sentences(model, prefixes, FalsifyConfig(samples=2, new_tokens=20, top_p=1e-6), 0)
     assert all(a == b for a, b in sure), "the likeliest token alone leaves no choice"
 
 

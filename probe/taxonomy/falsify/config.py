@@ -33,7 +33,7 @@ class FalsifyConfig:
     """The sampling temperature."""
     top_p: float = 0.95
     """The probability mass of nucleus sampling."""
-    max_new_tokens: int = 128
+    new_tokens: int = 128
     """Maximum number of tokens of a sampled sentence."""
     content_directions: int = 4
     """The number of directions in which questions differ that are projected out."""
@@ -41,7 +41,7 @@ class FalsifyConfig:
     """Maximum number of tokens, padding included, that the model reads at once."""
 
     def __post_init__(self) -> None:
-        check_least("falsify", self, sentences=1, cue_words=1, prefixes=0, samples=1, max_new_tokens=1)
+        check_least("falsify", self, sentences=1, cue_words=1, prefixes=0, samples=1, new_tokens=1)
         check_least("falsify", self, content_directions=1, batch_tokens=1)
         check_above_zero("falsify", self, "temperature", "top_p", "stable", "max_effect", "min_retention")
         for name in ("top_p", "stable", "max_effect", "min_retention"):

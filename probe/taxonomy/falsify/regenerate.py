@@ -77,7 +77,7 @@ def sample_sentences(
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
     found: list[list[tuple[int, ...]]] = [[] for _ in prefixes]
     size = max(
-        1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.max_new_tokens))
+        1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.new_tokens))
     )
     for start in range(0, len(order), size):
         batch = order[start : start + size]
@@ -93,12 +93,12 @@ def _continue(
     """Samples of each prefix, next to each other, at least up to the end of the first sentence."""
     out: list[list[int]] = [[] for _ in range(len(prefixes) * config.samples)]
     alive = list(range(len(out)))
-    runner = Runner(model, prefixes, config.max_new_tokens)
+    runner = Runner(model, prefixes, config.new_tokens)
     logits = runner.prefill().logits.repeat_interleave(config.samples, 0)
     runner.repeat(config.samples)
     if not logits.isfinite().all():
         raise ProbeError(f"{model.name} gives logits that are not finite; load it in float32, or check its weights")
-    for i in range(config.max_new_tokens):
+    for i in range(config.new_tokens):
         chances = nucleus(logits.cpu(), config.temperature, config.top_p)
         tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
         look = (i + 1) % _LOOK == 0
@@ -109,7 +109,7 @@ def _continue(
             out[row].append(token)
             if not (look and len(split_sentences(model.decode(out[row]))) > 1):
                 going.append(at)
-        if not going or i == config.max_new_tokens - 1:
+        if not going or i == config.new_tokens - 1:
             break
         tokens = tokens.to(logits.device)
         if len(going) < len(alive):
