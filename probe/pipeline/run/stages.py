@@ -130,9 +130,9 @@ class Stages:
             )
         if missing:
             gates = self.gates(rollouts, taxonomy, acts)
+            layer = self._layer(gates, taxonomy.n_behaviours, folder)
             # The states below the steering layer do not depend on the vectors: they are computed once for all seeds.
             with TemporaryDirectory() as cache:
-                layer = self._layer(gates, taxonomy.n_behaviours, folder, Path(cache))
                 for name in missing:
                     n_behaviours, seed = wanted[name]
                     self._learn(gates, n_behaviours, layer, seed, folder / name, Path(cache))
@@ -140,7 +140,7 @@ class Stages:
         reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
-    def _layer(self, gates: Gates, n_behaviours: int, folder: Path, cache: Path) -> int:
+    def _layer(self, gates: Gates, n_behaviours: int, folder: Path) -> int:
         """Choose the steering layer: the only one, or the one whose vectors have the lowest validation loss."""
         layers = self.inputs.layers
         if len(layers) == 1:
@@ -149,13 +149,15 @@ class Stages:
         for layer in layers:
             tried = folder / f"layer-{layer}"
             if not _learned(tried):
-                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried, cache)
+                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
             losses[layer] = min(epoch["loss"] for epoch in read_json(tried / _HISTORY))
         best = min(losses, key=lambda layer: losses[layer])
         write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})
         return best
 
-    def _learn(self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path, cache: Path) -> None:
+    def _learn(
+        self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path, cache: Path | None = None
+    ) -> None:
         config, progress = self.config.steering, self.progress
         learned = learn_vectors(
             self.inputs.pair.base,

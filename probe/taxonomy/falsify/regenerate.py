@@ -76,9 +76,7 @@ def sample_sentences(
     generator = torch.Generator().manual_seed(seed)
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
     found: list[list[tuple[int, ...]]] = [[] for _ in prefixes]
-    size = max(
-        1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.new_tokens))
-    )
+    size = max(1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.new_tokens)))
     for start in range(0, len(order), size):
         batch = order[start : start + size]
         rows = _continue(model, [prefixes[i] for i in batch], config, generator)
