@@ -32,7 +32,7 @@ class Sentence:
     token_end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """One rollout."""
 
@@ -55,6 +55,11 @@ class Trace:
     """Whether the limit on new tokens stopped the trace."""
     failed: bool = False
     """Whether grading failed; such a trace is excluded from accuracies."""
+
+    def __repr__(self) -> str:
+        grade = "not graded" if self.failed else "correct" if self.correct else "wrong"
+        sizes = f"{len(self.tokens)} tokens, {len(self.sentences)} sentences"
+        return f"Trace({self.problem_id!r}: {sizes}, answer {self.answer!r}, {grade})"
 
     def sentence_text(self, sentence: Sentence) -> str:
         """The text of one of the sentences."""

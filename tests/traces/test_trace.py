@@ -103,6 +103,13 @@ def test_refusals(tmp_path: Path) -> None:
         Traces.load(tmp_path)
 
 
+def test_a_trace_is_shown_in_one_line(bytewise: Model) -> None:
+    problem = Problem("a", "6 x 7?", "42")
+    ids = bytewise.tokenizer("It is 41. The answer is 42.", add_special_tokens=False).input_ids
+    trace = make_trace(bytewise, ProblemSet("mine", "numeric", {"test": (problem,)}), problem, ids, False)
+    assert repr(trace) == f"Trace('a': {len(ids)} tokens, 2 sentences, answer '42', correct)"
+
+
 def test_shown(bytewise: Model) -> None:
     traces = Traces("<tiny>", "sums", [make(bytewise, "a <b. 2")])
     assert "100.0% correct" in repr(traces)
