@@ -30,7 +30,7 @@ def test_sentences_are_means_over_pairs_of_tokens(llama):
             expected = tokens.patterns[:, :, start:end, first:last].mean((2, 3))
             torch.testing.assert_close(sentences.patterns[:, :, i, j], expected, atol=1e-6, rtol=1e-4)
     assert sentences.names[1] == llama.decode([int(ids[3])]).strip()
-    with pytest.raises(ProbeError, match="tokens 4 to 10 are no sentence"):
+    with pytest.raises(ProbeError, match="tokens 4 to 10 are not a sentence"):
         sentence_attention(llama, ids, [(4, 10)])
 
 
