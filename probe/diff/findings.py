@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class PairDiff:
-    """What training changed; the result of a part that was not asked for, or does not apply, is None.
+    """What training changed. The result of a part that was not requested, or does not apply, is None.
 
     Attributes:
         pair: name of the pair.

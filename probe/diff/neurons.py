@@ -45,7 +45,7 @@ class NeuronOverlap:
         thinking: those of the thinking model.
         shared: indices of the neurons in both sets.
         iou: number of neurons in both sets over the number in either.
-        p: hypergeometric p-value for at least as many shared neurons by chance.
+        p: hypergeometric p value: the probability that random sets of this size share at least as many neurons.
     """
 
     base: EntropyNeurons

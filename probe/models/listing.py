@@ -52,7 +52,8 @@ def site_table(model: Model | ModelConfig | str | Path) -> SiteTable:
         ProbeError: if there is no such model, or its architecture is not in the table of sites.
 
     Example:
-        >>> print(site_table("bundled:tiny-base"))  # doctest: +SKIP
+        >>> site_table("bundled:tiny-base")  # doctest: +ELLIPSIS
+        SiteTable(bundled:tiny-base (llama): layers 0 to 3, d_model 128, ... 15 kinds of site)
     """
     if isinstance(model, str | Path):
         model = ModelConfig(str(model))

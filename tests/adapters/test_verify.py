@@ -58,7 +58,7 @@ def test_latents_that_were_trained_to_move_are_found(llama, sae, tmp_path):
     found = verify(llama, tmp_path, sae, texts(20, 5), most=2)
     assert {3, 7} & set(found.moved[:4]), found.moved
     assert found.site_changed.value > 0.01 and found.reach[2] == found.reach[3] == 0.0
-    assert set(found.necessity) == {"claimed", "drawn"} and found.claimed == found.moved[:2]
+    assert set(found.necessity) == {"claimed", "random"} and found.claimed == found.moved[:2]
     assert found.effect.ci[0] > 0 and "\n" not in repr(found)
     given = json.loads(json.dumps(verify(llama, tmp_path, sae, texts(2, 5), latents=(3, 7)).to_dict()))
     assert given["claimed"] == [3, 7] and given["moved"] == [], "two texts are too few for a test"

@@ -39,9 +39,9 @@ OFF, ON = (False, None), (True, None)
 class Verification:
     """The report on one adapter; KL is in nats a token.
 
-    Measures of the claimed latents are under ``claimed``. Those under ``drawn`` are of as many random latents, the
-    control: each did not move and is about as active as the claimed latent that it is matched with. They are missing
-    where there are not enough such latents.
+    The key ``claimed`` holds the measures of the claimed latents. The key ``random`` holds those of the control, as many
+    random latents: each did not move and is about as active as the claimed latent that it is matched with. It is
+    missing if there are not enough such latents.
 
     Attributes:
         reach: for each block, the norm of what is added to its weights over the norm of the weights.
@@ -124,7 +124,7 @@ def verify(
         moved = _moved(plain.latents, on.latents)
         claimed = list(latents) or moved[:most] or plain.latents.mean(0).argsort(descending=True)[:most].tolist()
         random = _random_like(on.latents, claimed, moved, seed)
-        sets = {"claimed": claimed} | ({"drawn": random} if random else {})
+        sets = {"claimed": claimed} | ({"random": random} if random else {})
         effect, backwards = passes.kl(texts, OFF, ON), passes.kl(texts, ON, OFF)
         necessity, sufficiency = {}, {}
         for name, some in sets.items():

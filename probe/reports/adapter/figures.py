@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from probe.reports.adapter.rows import with_current_keys
 from probe.reports.html.look import GREY, dot, key, nothing, rows_of, styled
 from probe.reports.html.numbers import interval, number, percent
 
@@ -56,7 +57,8 @@ def verification_figure(found: Mapping[str, Any]) -> "Figure":
     """
     from plotly.graph_objects import Figure
 
-    sides = {"claimed": ("claimed", _CLAIMED), "drawn": ("random", _CONTROL)}  # by the keys on disk
+    found = with_current_keys(found)
+    sides = {"claimed": _CLAIMED, "random": _CONTROL}
     rows = {
         "effect removed by ablation": found["necessity"],
         "effect reproduced by raising": found["sufficiency"],
@@ -70,13 +72,13 @@ def verification_figure(found: Mapping[str, Any]) -> "Figure":
     if all(each["value"] is None for row in rows.values() for each in row.values()):
         return nothing("the adapter changes nothing, so there are no shares of its effect")
     figure = Figure()
-    for side, (said, look) in sides.items():
-        key(figure, f"{said} latents", *look)
+    for side, look in sides.items():
+        key(figure, f"{side} latents", *look)
         for place, (name, row) in enumerate(rows.items()):
             if side in row and row[side]["value"] is not None:
                 each = row[side]
-                note = f"<b>{name}</b>, {said} latents<br>{percent(each['value'], 1)} {interval(each['ci'])}"
-                dot(figure, place + (0.14 if side == "drawn" else -0.14), each["value"], each["ci"], *look, note)
+                note = f"<b>{name}</b>, {side} latents<br>{percent(each['value'], 1)} {interval(each['ci'])}"
+                dot(figure, place + (0.14 if side == "random" else -0.14), each["value"], each["ci"], *look, note)
     rows_of(figure, list(rows))
     figure.update_xaxes(tickformat=".0%", zeroline=True)
     return styled(figure, "Shares of the adapter's effect", _ROW * 2 * len(rows) + 130, legend=44)

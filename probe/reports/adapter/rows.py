@@ -22,6 +22,7 @@ def verification_rows(
     """
     best = min(history, key=lambda check: check["loss"])
     rows = {"validation loss": f"{history[0]['loss']:.4f} → {best['loss']:.4f} at step {best['step']:.0f}"}
+    found = with_current_keys(found)
     if found is not None:
         reached = [block for block, share in found["reach"].items() if share]
         rows |= {
@@ -43,7 +44,7 @@ def verification_rows(
         counted = found.get("behaviour") or {}
         for name, each in counted.items():
             share = name.startswith("taken back")
-            rows[f"behaviour, {_side(name)}"] = _share(each) if share else _nats(each, 2)
+            rows[f"behaviour, {name}"] = _share(each) if share else _nats(each, 2)
     rows["cost"] = f"{number(cost['tokens'], 0)} tokens, {cost['flops']:.2g} FLOPs, {number(cost['seconds'], 0)} s"
     return rows
 
@@ -84,11 +85,14 @@ def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
 
 def _both(what: str, by_latents: Mapping[str, Any], write: Callable[[Any], str]) -> dict[str, str]:
     """A row for the claimed latents, and one for random latents if there are any."""
-    return {f"{what}, {_side(name)} latents": write(value) for name, value in by_latents.items()}
+    return {f"{what}, {name} latents": write(value) for name, value in by_latents.items()}
 
 
-def _side(name: str) -> str:
-    return name.replace("drawn", "random")  # ``drawn`` is the key on disk
+def with_current_keys(found: Any) -> Any:
+    """Read a verification of an earlier version, in which the random latents have the key ``drawn``."""
+    if not isinstance(found, Mapping):
+        return found
+    return {str(key).replace("drawn", "random"): with_current_keys(value) for key, value in found.items()}
 
 
 def _nats(measured: Mapping[str, Any], digits: int = 4) -> str:

@@ -102,7 +102,7 @@ def diff_table(results: Mapping[str, Any]) -> "Table":
     rows = [(each["part"], "differs" if each["differs"] else "same", each["said"]) for each in results["findings"]]
     rows += [(part, "–", why) for part, why in results["missing"].items()]
     rows += [
-        ("series", value, f"{what}; expected by chance {null}")
+        ("series", value, f"{what}; null {null}")
         for what, value, null in agreement_rows(results.get("agreement"), results.get("chance"))
     ]
     effects = results.get("effects")

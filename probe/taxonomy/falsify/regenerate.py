@@ -39,7 +39,7 @@ class Stability:
     stable: Interval
     """The share of prefixes that are stable: enough of their samples show the behaviour."""
     expected: float
-    """The share to expect by chance: that of the behaviour among all sentences."""
+    """The share expected of a random sentence: that of the behaviour among all sentences."""
 
     @classmethod
     def of(cls, shown: Bool[np.ndarray, "prefix sample"], stable: float, expected: float, seed: int) -> "Stability":
@@ -48,7 +48,7 @@ class Stability:
         Args:
             shown: whether each sample shows the behaviour.
             stable: the share of samples that makes a prefix stable.
-            expected: the share to expect by chance.
+            expected: the share expected of a random sentence.
             seed: seeds the bootstrap.
         """
         shares = shown.mean(1) if shown.size else np.empty(0)
