@@ -17,8 +17,8 @@
 # # What RL changed, what SFT changed
 #
 # `tiny-rl` and `tiny-sft` were trained from one base model: the first with the answer as the only reward, the second on
-# supervised traces. What did training change inside the model? Every figure is shown with its null. Everything runs on a
-# CPU in about two minutes.
+# supervised traces. What did training change inside the model? Every figure is shown with its null.
+# Everything runs on a CPU in about two minutes.
 
 # %%
 import os

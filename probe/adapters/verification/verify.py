@@ -39,8 +39,8 @@ OFF, ON = (False, None), (True, None)
 class Verification:
     """The report on one adapter; KL is in nats a token.
 
-    The key ``claimed`` holds the measures of the claimed latents. The key ``random`` holds those of the control, as many
-    random latents: each did not move and is about as active as the claimed latent that it is matched with. It is
+    The key ``claimed`` holds the measures of the claimed latents. The key ``random`` holds those of the control, as
+    many random latents: each did not move and is about as active as the claimed latent that it is matched with. It is
     missing if there are not enough such latents.
 
     Attributes:
