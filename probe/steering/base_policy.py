@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
-from probe.files import read_json, read_tensors, write_json
 from probe.hooks import forced_pass
 from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
+from probe.steering.saving import load_module, save_module
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,8 @@ class BasePolicy(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``policy.safetensors`` and then ``policy.json`` to a folder."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "policy.safetensors"
-        )
         fields = ("layers", "d_model", "n_behaviours", "hidden", "dropout", "threshold")
-        write_json(folder / "policy.json", {name: getattr(self, name) for name in fields})
+        save_module(self, folder, "policy", {name: getattr(self, name) for name in fields})
 
     @classmethod
     def load(cls, folder: str | Path) -> "BasePolicy":
@@ -128,11 +121,7 @@ class BasePolicy(nn.Module):
         Raises:
             ProbeError: if the folder holds no policy, or a damaged one.
         """
-        folder = Path(folder)
-        with seeded(0):  # initial weights, which are replaced
-            made = cls(**read_json(folder / "policy.json"))
-        made.load_state_dict(read_tensors(folder / "policy.safetensors"))
-        return made.eval().requires_grad_(False)
+        return load_module(lambda settings: cls(**settings), folder, "policy")
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.activations import SentenceActivations
-from probe.files import read_json, read_tensors, write_json
 from probe.hooks import force, forced_pass
 from probe.models import Model, Pair, seeded
 from probe.problems import Problem
 from probe.steering.gates import text_batches, token_behaviours
+from probe.steering.saving import load_module, save_module
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
 
@@ -50,14 +50,8 @@ class ComingReader(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``reader.safetensors`` and then ``reader.json`` to a folder."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "reader.safetensors"
-        )
-        write_json(folder / "reader.json", {name: getattr(self, name) for name in ("layer", "d_model", "n_behaviours")})
+        fields = ("layer", "d_model", "n_behaviours")
+        save_module(self, folder, "reader", {name: getattr(self, name) for name in fields})
 
     @classmethod
     def load(cls, folder: str | Path) -> "ComingReader":
@@ -66,11 +60,7 @@ class ComingReader(nn.Module):
         Raises:
             ProbeError: if the folder holds no reader, or a damaged one.
         """
-        folder = Path(folder)
-        with seeded(0):  # initial weights, which are replaced
-            made = cls(**read_json(folder / "reader.json"))
-        made.load_state_dict(read_tensors(folder / "reader.safetensors"))
-        return made.eval().requires_grad_(False)
+        return load_module(lambda settings: cls(**settings), folder, "reader")
 
 
 def learn_reader(

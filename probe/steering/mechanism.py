@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.errors import ProbeError
-from probe.files import read_json, read_tensors, write_json
-from probe.models import seeded
+from probe.steering.saving import load_module, save_module
 
 
 class Mechanism(nn.Module):
@@ -87,14 +86,9 @@ class Mechanism(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``mechanism.safetensors`` and then ``mechanism.json`` to a folder."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, folder / "mechanism.safetensors")
-        said: dict[str, Any] = {name: getattr(self, name) for name in self.fields}
-        write_json(folder / "mechanism.json", {"kind": type(self).__name__, **said, "site": f"resid_post.{self.layer}"})
+        settings: dict[str, Any] = {name: getattr(self, name) for name in self.fields}
+        site = f"resid_post.{self.layer}"
+        save_module(self, folder, "mechanism", {"kind": type(self).__name__, **settings, "site": site})
 
 
 def load_mechanism(folder: str | Path) -> Mechanism:
@@ -103,17 +97,15 @@ def load_mechanism(folder: str | Path) -> Mechanism:
     Raises:
         ProbeError: if the folder holds no mechanism or a damaged one, or its class is unknown.
     """
-    folder = Path(folder)
-    said = read_json(folder / "mechanism.json")
-    kind = said.pop("kind", None)
-    said.pop("site", None)
     kinds = _subclasses(Mechanism)
-    if kind not in kinds:
-        raise ProbeError(f"{folder / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
-    with seeded(0):  # initial weights, which are replaced
-        made = kinds[kind](**said)
-    made.load_state_dict(read_tensors(folder / "mechanism.safetensors"))
-    return made.eval().requires_grad_(False)
+
+    def make(settings: dict[str, Any]) -> Mechanism:
+        kind, _ = settings.pop("kind", None), settings.pop("site", None)
+        if kind not in kinds:
+            raise ProbeError(f"{Path(folder) / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
+        return kinds[kind](**settings)
+
+    return load_module(make, folder, "mechanism")
 
 
 def _subclasses(kind: type[Mechanism]) -> dict[str, type[Mechanism]]:
