@@ -1,10 +1,12 @@
-"""The behaviour that an option names, from the problem set, a counter or the taxonomy of a run."""
+"""What ``probe circuits`` and ``probe diff`` share: a pair's problems, the behaviour that is named, a folder's key."""
 
 from pathlib import Path
+from typing import Any
 
+from probe.config import to_dict
 from probe.errors import ProbeError
-from probe.models import Model
-from probe.problems import ProblemSet
+from probe.models import Model, Pair
+from probe.problems import ProblemSet, load_problems
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 
 
@@ -26,3 +28,22 @@ def named_behaviour(name: str, problem_set: ProblemSet, *, run: str | None, thin
     if taxonomy.model_name != thinking.name:
         raise ProbeError(f"the taxonomy of {run} was fitted on {taxonomy.model_name}, not on {thinking.name}")
     return find_behaviour(name, problem_set=problem_set, taxonomy=taxonomy, model=thinking)
+
+
+def problems_of(pair: Pair) -> ProblemSet:
+    """Load the problem set that a pair names.
+
+    Raises:
+        ProbeError: if it names none.
+    """
+    if pair.config.problems is None:
+        raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
+    return load_problems(pair.config.problems)
+
+
+def key_settings(config: Any) -> dict[str, Any]:
+    """The settings that a folder is recognised by; without a ``run``, as in versions before that setting existed."""
+    settings = to_dict(config)
+    if settings["run"] is None:
+        del settings["run"]
+    return settings

@@ -19,13 +19,12 @@ from probe.circuits import (
     start_tokens,
     strongest_heads,
 )
-from probe.config import check_least, check_seeds, nearest, to_dict
+from probe.config import check_least, check_seeds, nearest
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, find_pair, load_pair
-from probe.pipeline.behaviour import named_behaviour
+from probe.pipeline.behaviour import key_settings, named_behaviour, problems_of
 from probe.pipeline.folder import RunFolder
-from probe.problems import load_problems
 from probe.reports import write_circuit_report
 from probe.traces import generate_traces
 
@@ -104,14 +103,9 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     out = Path(out)
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype)
     model: Model = getattr(pair, config.model)
-    if pair.config.problems is None:
-        raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
-    problem_set = load_problems(pair.config.problems)
+    problem_set = problems_of(pair)
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
-    settings = to_dict(config)
-    if config.run is None:  # folders from before this setting existed are read
-        del settings["run"]
-    folder = RunFolder(out, {"circuits": settings})
+    folder = RunFolder(out, {"circuits": key_settings(config)})
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
     limit = pair.config.max_new_tokens
     traces = generate_traces(

@@ -18,7 +18,7 @@ from probe.circuits import (
     reference,
     start_tokens,
 )
-from probe.config import check_least, check_seeds, to_dict
+from probe.config import check_least, check_seeds
 from probe.diff import (
     LEAST,
     PARTS,
@@ -35,9 +35,9 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
-from probe.pipeline.behaviour import named_behaviour
+from probe.pipeline.behaviour import key_settings, named_behaviour, problems_of
 from probe.pipeline.folder import RunFolder
-from probe.problems import ProblemSet, load_problems
+from probe.problems import ProblemSet
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces, generate_traces
@@ -108,9 +108,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     pair_config = find_pair(config.pair)
     runs = [(name, load_series(folder, pair_config.thinking.prompt)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
-    if pair.config.problems is None:
-        raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
-    problem_set = load_problems(pair.config.problems)
+    problem_set = problems_of(pair)
     behaviour = None
     if config.behaviour is not None:
         behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
@@ -119,10 +117,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
             f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
         )
     train = problem_set.take("train", config.problems)
-    settings = to_dict(config)
-    if config.run is None:  # folders from before this setting existed are read
-        del settings["run"]
-    folder = RunFolder(out, {"diff": settings})
+    folder = RunFolder(out, {"diff": key_settings(config)})
     traces = generate_traces(
         pair.thinking,
         problem_set,
