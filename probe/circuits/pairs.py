@@ -125,21 +125,26 @@ def behaviour_pairs(
         NotApplicable: if no two prefixes of equal length differ in the behaviour and in the next token.
     """
     wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
-    before: dict[int, tuple[list[Side], list[Side]]] = defaultdict(lambda: ([], []))
-    for trace, problem, shown in zip(traces, problems, wanted.marks(traces), strict=True):
-        prompt = model.prompt_ids(problem.question)
+    prompts = [model.prompt_ids(problem.question) for problem in problems]
+    # Where each prefix ends, as the index of its trace and a token: the ids of all prefixes would fill the memory.
+    ends: dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = defaultdict(lambda: ([], []))
+    for i, (trace, prompt, shown) in enumerate(zip(traces, prompts, wanted.marks(traces), strict=True)):
         for sentence, shows in zip(trace.sentences, shown, strict=True):
             start = sentence.token_start
             if 0 < start < len(trace.tokens):
-                ids = [*prompt, *trace.tokens[:start]]
-                before[len(ids)][0 if shows else 1].append((ids, trace.tokens[start]))
+                ends[len(prompt) + start][0 if shows else 1].append((i, start))
+
+    def prefix(end: tuple[int, int]) -> Side:
+        i, start = end
+        return [*prompts[i], *traces[i].tokens[:start]], traces[i].tokens[start]
+
     generator = torch.Generator().manual_seed(seed)
-    groups: list[list[tuple[Side, Side]]] = []
-    for sides in (before[length] for length in sorted(before)):
+    groups: list[list[tuple[tuple[int, int], tuple[int, int]]]] = []
+    for sides in (ends[length] for length in sorted(ends)):
         size = min(map(len, sides))
         if size >= min_group:
             mine, theirs = ([side[i] for i in torch.randperm(len(side), generator=generator)[:size]] for side in sides)
-            differ = [(a, b) for a, b in zip(mine, theirs, strict=True) if a[1] != b[1]]
+            differ = [(a, b) for a, b in zip(mine, theirs, strict=True) if prefix(a)[1] != prefix(b)[1]]
             if differ:
                 groups.append(differ)
     order = torch.randperm(len(groups), generator=generator).tolist()
@@ -147,7 +152,7 @@ def behaviour_pairs(
     for at in order:
         some = groups[at][: n_pairs - size]
         if some:
-            made.append(_group(model, [a for a, _ in some], [b for _, b in some]))
+            made.append(_group(model, [prefix(a) for a, _ in some], [prefix(b) for _, b in some]))
             size += len(some)
     if not made:
         raise NotApplicable(
