@@ -75,18 +75,6 @@ def show(table: Any, *lines: str) -> None:
         console.out("\n" + "\n".join(lines), highlight=False)
 
 
-def plain_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
-    """A table for the terminal whose cells are plain text."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
 def names(text: str | None) -> list[str] | None:
     """The names in a comma-separated list; None stays None.
 

@@ -1,6 +1,6 @@
 """``probe pairs``."""
 
-from probe.cli.common import plain_table, show
+from probe.cli.common import show
 
 
 def pairs() -> None:
@@ -9,6 +9,8 @@ def pairs() -> None:
     Example: probe pairs
     """
     from probe.models import list_pairs
+    from probe.reports import terminal_table
 
     rows = [(p.name, p.base.path, p.thinking.path, p.problems or "–", p.description) for p in list_pairs()]
-    show(plain_table(("pair", "base", "thinking", "problems", ""), rows))
+    columns = ("pair", "base", "thinking", "problems", "")
+    show(terminal_table(columns, rows, left=len(columns), wrap=True))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import plain_table, show
+from probe.cli.common import show
 
 
 def sites(
@@ -17,8 +17,9 @@ def sites(
     Example: probe sites bundled:tiny-base
     """
     from probe.models import site_table
+    from probe.reports import terminal_table
 
     found = site_table(model)
     typer.echo(found.about)
-    show(plain_table(found.columns, list(found.rows)))
+    show(terminal_table(found.columns, found.rows, left=len(found.columns), wrap=True))
     typer.echo("Any other module is a site by its path: model.layers.2.mlp.act_fn, or with :input for its input.")

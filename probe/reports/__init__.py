@@ -54,6 +54,7 @@ from probe.reports.discovery.page import (
     discovery_table as discovery_table,
     write_discovery_report as write_discovery_report,
 )
+from probe.reports.html.terminal import terminal_table as terminal_table
 from probe.reports.run.bits_figure import bits_figure as bits_figure
 from probe.reports.run.compare import (
     comparison_figure as comparison_figure,

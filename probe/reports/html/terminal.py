@@ -8,13 +8,19 @@ if TYPE_CHECKING:
 
 
 def terminal_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]] = (), *, title: str | None = None, left: int = 1
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]] = (),
+    *,
+    title: str | None = None,
+    left: int = 1,
+    wrap: bool = False,
 ) -> "Table":
     """Make a table for the terminal.
 
     Args:
         columns: the headings; the first ``left`` columns are aligned left, all others right.
         rows: the cells of each row; :func:`add_row` adds further rows.
+        wrap: break long cells into lines where the terminal is narrow; otherwise they are cut off.
     """
     from rich import box
     from rich.table import Table
@@ -29,7 +35,7 @@ def terminal_table(
         collapse_padding=True,
     )
     for i, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if i < left else "right", no_wrap=True)
+        table.add_column(Text(name), justify="left" if i < left else "right", no_wrap=not wrap)
     for row in rows:
         add_row(table, row)
     return table
