@@ -34,7 +34,7 @@ from probe.adapters.sae.train import sae_quality as sae_quality, train_sae as tr
 from probe.adapters.training.objective import INSERTS as INSERTS, OBJECTIVES as OBJECTIVES, Objective as Objective
 from probe.adapters.training.packing import Example as Example, examples_of as examples_of, pack as pack
 from probe.adapters.training.plan import AdapterPlan as AdapterPlan
-from probe.adapters.training.processes import launched as launched
+from probe.adapters.training.processes import launched as launched, launched_processes as launched_processes
 from probe.adapters.training.tune import TuneConfig as TuneConfig, Tuned as Tuned, tune as tune
 from probe.adapters.verification.choose import (
     Chosen as Chosen,

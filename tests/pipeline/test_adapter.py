@@ -126,6 +126,13 @@ def test_on_another_base_beside_random_adapters(settings, tmp_path):
         pass
 
 
+def test_a_study_is_refused_in_several_processes(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ProbeError, match="start it without torchrun"):
+        study(from_dict(StudyConfig, {"adapter": settings}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_and_rows_added_to_it(settings, tmp_path):
     out = tmp_path / "out"
     given = {"adapter": settings | {"sae": None}, "sae": {"latents": 64, "k": 4, "steps": 20, "batch_size": 64}}

@@ -55,24 +55,23 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
     for each in wanted:
         check_fits(model, Path(each.folder), foreign=foreign)
     names = [f"adapter_{i}" for i in range(len(wanted))]
-    with quiet_peft():
-        with seeded(0, model.device):  # PEFT initialises weights before it loads them
-            wrapped = PeftModel.from_pretrained(model.hf, str(wanted[0].folder), adapter_name=names[0])
-        try:
-            with seeded(0, model.device):
-                for name, each in zip(names[1:], wanted[1:], strict=True):
-                    wrapped.load_adapter(str(each.folder), adapter_name=name)
-            wrapped.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]
-            for path, module in wrapped.named_modules():
-                scaling = getattr(module, "scaling", None)
-                for name, each in zip(names, wanted, strict=True):
-                    if isinstance(scaling, dict) and name in scaling:
-                        there = not each.layers or block_of(path) in each.layers
-                        scaling[name] *= each.weight if there else 0.0
-            wrapped.requires_grad_(False).eval()
-            yield model
-        finally:
-            detach(model, wrapped)
+    with quiet_peft(), seeded(0, model.device):  # PEFT initialises weights before it loads them
+        wrapped = PeftModel.from_pretrained(model.hf, str(wanted[0].folder), adapter_name=names[0])
+    try:
+        with quiet_peft(), seeded(0, model.device):
+            for name, each in zip(names[1:], wanted[1:], strict=True):
+                wrapped.load_adapter(str(each.folder), adapter_name=name)
+        wrapped.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]
+        for path, module in wrapped.named_modules():
+            scaling = getattr(module, "scaling", None)
+            for name, each in zip(names, wanted, strict=True):
+                if isinstance(scaling, dict) and name in scaling:
+                    there = not each.layers or block_of(path) in each.layers
+                    scaling[name] *= each.weight if there else 0.0
+        wrapped.requires_grad_(False).eval()
+        yield model
+    finally:
+        detach(model, wrapped)
 
 
 @contextmanager

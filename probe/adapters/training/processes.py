@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
+def launched_processes() -> int:
+    """The number of processes that ``torchrun`` or ``accelerate launch`` started; 1 for a program that runs alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched() -> "Accelerator | None":
     """The accelerator of a program that ``torchrun`` or ``accelerate launch`` started in several processes.
 
     Returns:
         None in a program that runs alone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         return None
     from accelerate import Accelerator
 

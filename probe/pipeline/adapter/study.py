@@ -13,6 +13,7 @@ from probe.adapters import (
     EvaluationData,
     Objective,
     Row,
+    launched_processes,
     load_sae,
     measure,
     random_like,
@@ -95,6 +96,8 @@ def study(config: StudyConfig, out: str | Path, *, progress: bool = False) -> di
     Raises:
         ProbeError: for invalid settings or inputs, before the first step.
     """
+    if launched_processes() > 1:
+        raise ProbeError("a study trains its adapters in one process: start it without torchrun")
     inputs = prepare_adapter(config.adapter)
     rows = [Row.parse(name) for name in config.rows]
     for row in rows:
