@@ -1,4 +1,4 @@
-"""Colours that can be told apart, and tables that escape what they show."""
+"""Colours that readers can distinguish, and tables that escape what they show."""
 
 import numpy as np
 

@@ -227,8 +227,8 @@ class Traces(Sequence[Trace]):
         return cls(names[b"probe.model"].decode(), names[b"probe.problems"].decode(), rows, seconds)
 
     def __repr__(self) -> str:
-        shares = f"{self.accuracy:.1%} correct, {self.truncated:.1%} truncated"
-        return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}, {shares})"
+        shares = f", {self.accuracy:.1%} correct, {self.truncated:.1%} truncated" if self.traces else ""
+        return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}{shares})"
 
     def _repr_html_(self) -> str:
         shown = "".join(_html_trace(trace) for trace in self.traces[:5])

@@ -13,7 +13,7 @@ _EQUATION = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
 
 
 def planted_traces(model, n, *, changes=4, seed=0):
-    """(problem, trace, types of its sentences, number of the wrong one, first wrong token) of drawn stories."""
+    """(problem, trace, types of its sentences, number of the wrong one, first wrong token) of random stories."""
     rng, problems, found = random.Random(seed), load_problems("story"), []
     for i in range(n):
         story = draw_story(rng, changes)

@@ -36,10 +36,10 @@ def right(rng):
     """As the traces with a slip, without the slip."""
     story = draw_story(rng, 4)
     written = slipped(story, rng, check=rng.random() < 0.5)
-    work, mended = Work(story), []
+    work, corrected = Work(story), []
     for kind, text in written:
-        mended.append((kind, text if kind == CHAT else write(kind, work, rng)))
-    return THINKING_PROMPT.format(question=story.question()), join(mended)
+        corrected.append((kind, text if kind == CHAT else write(kind, work, rng)))
+    return THINKING_PROMPT.format(question=story.question()), join(corrected)
 
 
 def wrong(rng):

@@ -1,4 +1,4 @@
-"""A series keeps checkpoints that load, and goes on where it was broken off."""
+"""A series keeps checkpoints that load, and resumes after an interruption."""
 
 import torch
 

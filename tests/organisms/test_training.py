@@ -1,4 +1,4 @@
-"""Training that is broken off and goes on is training that was never broken off."""
+"""Training that is interrupted and resumed equals training that was never interrupted."""
 
 import random
 from dataclasses import replace

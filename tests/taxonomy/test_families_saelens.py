@@ -1,4 +1,4 @@
-"""The SAE families: what SAELens makes of them, and what is mended."""
+"""The SAE families: what SAELens makes of them, and what is corrected."""
 
 from pathlib import Path
 

@@ -110,6 +110,10 @@ def test_a_trace_is_shown_in_one_line(bytewise: Model) -> None:
     assert repr(trace) == f"Trace('a': {len(ids)} tokens, 2 sentences, answer '42', correct)"
 
 
+def test_no_traces_have_no_shares() -> None:
+    assert repr(Traces("m", "p", [])) == "Traces('m' on 'p': 0)"
+
+
 def test_shown(bytewise: Model) -> None:
     traces = Traces("<tiny>", "sums", [make(bytewise, "a <b. 2")])
     assert "100.0% correct" in repr(traces)
