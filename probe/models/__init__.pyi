@@ -5,6 +5,7 @@ from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
 from .fingerprint import fingerprint as fingerprint, tensors_hash as tensors_hash
 from .listing import SiteTable as SiteTable, site_table as site_table
 from .loading import as_device as as_device, as_dtype as as_dtype, load_model as load_model
+from .memory import spare_memory as spare_memory
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
 from .seeding import seeded as seeded

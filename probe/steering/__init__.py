@@ -2,6 +2,7 @@
 
 from probe.steering.base_policy import (
     BasePolicy as BasePolicy,
+    LearnedPolicy as LearnedPolicy,
     PolicyConfig as PolicyConfig,
     learn_policy as learn_policy,
     policy_data as policy_data,

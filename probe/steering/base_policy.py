@@ -1,7 +1,8 @@
 """The oracle-free policy: it predicts where to steer, and with which behaviour, from the base model alone."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
+from probe.convergence import Schedule
 from probe.hooks import forced_pass
 from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
@@ -28,19 +30,22 @@ class PolicyConfig:
 
     hidden: int = 256
     """Width of the policy's one hidden layer."""
-    epochs: int = 30
-    """Maximum number of passes over the tokens of the train traces."""
-    patience: int = 6
-    """Training stops after this many epochs without a lower validation loss."""
+    steps: int = 4000
+    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
+    the maximum is reported as not converged."""
+    check_every: int = 25
+    """Number of steps between two evaluations on the tokens of the validation traces."""
+    patience: int = 75
+    """The learning rate falls to zero after this many steps without progress."""
     lr: float = 2e-3
-    """Learning rate of AdamW at the start of its cosine schedule."""
+    """Highest learning rate of AdamW."""
     batch_size: int = 1024
     """Number of tokens in a training step."""
     dropout: float = 0.1
     """Dropout rate of the hidden layer during training."""
 
     def __post_init__(self) -> None:
-        check_least("policy", self, hidden=1, epochs=1, patience=1, batch_size=1)
+        check_least("policy", self, hidden=1, steps=1, check_every=1, patience=1, batch_size=1)
         check_above_zero("policy", self, "lr")
 
 
@@ -143,6 +148,22 @@ class PolicyData:
         return f"PolicyData({len(self.wanted)} tokens, {int((self.wanted > 0).sum())} steered)"
 
 
+@dataclass(frozen=True)
+class LearnedPolicy:
+    """A learned policy and the history of its training.
+
+    Attributes:
+        policy: the policy of the best evaluation, frozen.
+        history: for each evaluation its ``step``, the ``loss`` on the validation tokens in nats, and ``train``, the
+            mean loss of the steps before it. The first entry is from before training.
+        converged: whether the validation loss stopped falling before the maximum number of steps.
+    """
+
+    policy: BasePolicy
+    history: list[dict[str, float]]
+    converged: bool
+
+
 def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]) -> PolicyData:
     """Collect the training data of a policy from every emitted token of some batches.
 
@@ -169,8 +190,8 @@ def learn_policy(
     config: PolicyConfig,
     seed: int,
     progress: bool = False,
-) -> BasePolicy:
-    """Learn a policy by cross-entropy, and keep the epoch with the lowest validation loss.
+) -> LearnedPolicy:
+    """Learn a policy by cross-entropy, and keep the weights with the lowest validation loss.
 
     Args:
         train, validation: from :func:`policy_data`.
@@ -181,7 +202,7 @@ def learn_policy(
         progress: show a bar.
 
     Returns:
-        The frozen policy, on the device of the data.
+        The frozen policy, on the device of the data, and how its training went.
     """
     device, width = train.states.device, train.states.shape[1]
     with seeded(seed, device):  # layers and dropout accept no generator
@@ -189,33 +210,48 @@ def learn_policy(
         policy = policy.to(device)
         policy.mean.copy_(train.states.mean(0))
         policy.spread.copy_(train.states.std(0).clamp(min=1e-6))
-        _train(policy, train, validation, config, seed=seed, progress=progress)
-    return policy.eval().requires_grad_(False)
+        history, converged = _train(policy, train, validation, config, seed=seed, progress=progress)
+    return LearnedPolicy(policy.eval().requires_grad_(False), history, converged)
 
 
 def _train(
     policy: BasePolicy, train: PolicyData, validation: PolicyData, config: PolicyConfig, *, seed: int, progress: bool
-) -> None:
+) -> tuple[list[dict[str, float]], bool]:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=0.01)
-    steps = config.epochs * -(-len(train.wanted) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(seed)
-    best, lowest, since = copy.deepcopy(policy.state_dict()), float("inf"), 0
-    for _ in tqdm(range(config.epochs), desc="policy", unit="epoch", disable=not progress):
-        policy.train()
-        for some in torch.randperm(len(train.wanted), generator=generator).split(config.batch_size):
-            loss = F.cross_entropy(policy(train.states[some]), train.wanted[some])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        loss = _loss(policy.eval(), validation)
-        since += 1
-        if loss < lowest:
-            best, lowest, since = copy.deepcopy(policy.state_dict()), loss, 0
-        elif since >= config.patience:
+    schedule = Schedule(config.steps, config.check_every, config.patience)
+    batches = _in_epochs(len(train.wanted), config.batch_size, torch.Generator().manual_seed(seed))
+    history: list[dict[str, float]] = []
+    recent: list[Tensor] = []
+    best = copy.deepcopy(policy.state_dict())
+    bar = tqdm(total=config.steps, desc="policy", unit="step", disable=not progress)
+    for done in itertools.count():
+        if schedule.due(done):
+            check = {"step": done, "loss": _loss(policy.eval(), validation)}
+            history.append(check | ({"train": torch.stack(recent).mean().item()} if recent else {}))
+            recent = []
+            schedule.update(done, check["loss"])
+            if check["loss"] <= min(each["loss"] for each in history):
+                best = copy.deepcopy(policy.state_dict())
+            policy.train()
+        if schedule.ended(done):
             break
+        some = next(batches)
+        loss = F.cross_entropy(policy(train.states[some]), train.wanted[some])
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * schedule.rate(done)
+        optimizer.step()
+        recent.append(loss.detach())
+        bar.update()
+    bar.close()
     policy.load_state_dict(best)
+    return history, schedule.converged
+
+
+def _in_epochs(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, " tokens"]]:
+    while True:
+        yield from torch.randperm(n, generator=generator).split(batch_size)
 
 
 @torch.no_grad()

@@ -19,10 +19,13 @@ class SteeringConfig:
     layers: tuple[int, ...] = ()
     """Steering layers to choose from. Vectors are learned at each with the first seed, and the layer with the lowest
     loss at the gates of the validation traces is kept. If empty, ``layer`` is used."""
-    epochs: int = 3
-    """Maximum number of passes over the gates of the train traces."""
-    patience: int = 3
-    """Training stops after this many epochs without a lower validation loss."""
+    steps: int = 1000
+    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
+    the maximum is reported as not converged."""
+    check_every: int = 25
+    """Number of steps between two evaluations on the gates of the validation traces."""
+    patience: int = 25
+    """The learning rate falls to zero after this many steps without progress."""
     lr_vectors: float = 0.15
     """Learning rate of the vectors, in units of a typical coordinate of the residual stream."""
     lr_strength: float = 5e-3
@@ -33,7 +36,7 @@ class SteeringConfig:
     """Give every behaviour the same weight in a step, however many gates it has; ``per_trace`` then applies too."""
     per_trace: int | None = 64
     """With ``balance``, the maximum number of gates of a behaviour that count in one trace, chosen at random in each
-    epoch; None counts all."""
+    step; None counts all."""
     batches_per_step: int = 1
     """Number of batches whose gradients are summed for a step. Several processes share them, and each needs at least
     one."""
@@ -47,5 +50,7 @@ class SteeringConfig:
         check_seeds("steering.seeds", self.seeds)
         if self.layers and self.layer is not None:
             raise ProbeError("both steering.layer and steering.layers are given; give one of them")
-        check_least("steering", self, layer=0, epochs=1, patience=1, hidden=1, batches_per_step=1, per_trace=1)
+        check_least(
+            "steering", self, layer=0, steps=1, check_every=1, patience=1, hidden=1, batches_per_step=1, per_trace=1
+        )
         check_above_zero("steering", self, "lr_vectors", "lr_strength")

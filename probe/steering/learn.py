@@ -2,9 +2,10 @@
 
 The method is that of Venhoff et al. (2510.07364v4) with three corrections: training and decoding steer in the same way
 (at the output of one block, through the same code), the gate compares most likely tokens in both, and vectors and
-strengths are of the same epoch, which is chosen on validation traces.
+strengths are of the same step, which is chosen on validation traces.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from probe.convergence import Schedule
 from probe.errors import ProbeError
-from probe.models import Model, place, seeded
+from probe.models import Model, place, seeded, spare_memory
 from probe.steering.balance import gate_weights
 from probe.steering.config import SteeringConfig
 from probe.steering.gates import GateBatch
@@ -35,13 +37,23 @@ class Learned:
     """A learned mechanism and the history of its training.
 
     Attributes:
-        vectors: the mechanism of the best epoch, frozen.
-        history: for each epoch, ``loss`` (mean cross-entropy), ``accuracy`` and the number of ``gates`` on the
-            validation traces. The first entry is from before training.
+        vectors: the mechanism of the best evaluation, frozen.
+        history: for each evaluation its ``step``, the ``loss`` (mean cross-entropy), the ``accuracy`` and the number
+            of ``gates`` on the validation traces, and ``train``, the mean loss of the steps before it. The first entry
+            is from before training.
+        converged: whether the validation loss stopped falling before the maximum number of steps.
     """
 
     vectors: Mechanism
     history: list[dict[str, float]]
+    converged: bool
+
+    def __repr__(self) -> str:
+        first, best = self.history[0]["loss"], min(self.history, key=lambda each: each["loss"])
+        end = "" if self.converged else ", not converged"
+        return (
+            f"Learned({self.vectors!r}, validation loss {first:.3f} → {best['loss']:.3f} at step {best['step']}{end})"
+        )
 
 
 def steering_layer(model: Model, layer: int | None) -> int:
@@ -145,61 +157,65 @@ def learn_mechanism(
         )
     rest = [parameter for name, parameter in mechanism.named_parameters() if name != "directions"]
     groups = [(config.lr_vectors, [mechanism.directions]), (config.lr_strength, rest)]
-    groups = [(lr, parameters) for lr, parameters in groups if parameters]
-    optimizer = torch.optim.AdamW([{"params": parameters, "lr": lr} for lr, parameters in groups], weight_decay=0.0)
-    steps = config.epochs * math.ceil(len(train) / per_step)
-    schedule = one_cycle(optimizer, [lr for lr, _ in groups], steps)
+    groups = [{"params": parameters, "lr": lr, "highest": lr} for lr, parameters in groups if parameters]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     for parameter in mechanism.parameters():
         parameter.grad = torch.zeros_like(parameter)  # a process without a gate still has a gradient to sum
+    schedule = Schedule(config.steps, config.check_every, config.patience)
     generator = torch.Generator().manual_seed(seed)
-    gate_loss = GateLoss(base, mechanism)
-    bar = tqdm(total=steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
+    gate_loss = GateLoss(base, mechanism, keep=spare_memory(base.device) // 8)
+    history: list[dict[str, float]] = []
+    recent: list[Tensor] = []
+    best = _state(mechanism)
     with cache_folder(folder, accelerator) as kept:
         train_states, validation_states = (
             Prefix(base, batches, mechanism.layer, kept, accelerator=accelerator) for batches in (train, validation)
         )
-        history = [_evaluate(gate_loss, validation_states, accelerator)]
-        best = _state(mechanism)
-        for _ in range(config.epochs):
-            order = torch.randperm(len(train), generator=generator).tolist()
-            for step in (order[start : start + per_step] for start in range(0, len(order), per_step)):
-                weights = gate_weights([train[i] for i in step], mechanism.n_behaviours, config, generator)
-                optimizer.zero_grad(set_to_none=False)
-                for i, weight in list(zip(step, weights, strict=True))[rank::processes]:
-                    losses = gate_loss(*train_states[i]).losses
-                    if len(losses):
-                        (losses * weight).sum().backward()
-                for parameter in mechanism.parameters():
-                    assert parameter.grad is not None
-                    parameter.grad = _sum(parameter.grad, accelerator)
-                torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
-                optimizer.step()  # without gates the gradient is zero and nothing moves
-                schedule.step()
-                bar.update()
-            history.append(_evaluate(gate_loss, validation_states, accelerator))
-            losses = [epoch["loss"] for epoch in history]
-            if losses[-1] <= min(losses):
-                best = _state(mechanism)
-            elif len(losses) - 1 - losses.index(min(losses)) >= config.patience:
+        steps = _in_epochs(len(train), per_step, generator)
+        bar = tqdm(total=config.steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
+        for done in itertools.count():
+            if schedule.due(done):
+                check = {"step": done, **_evaluate(gate_loss, validation_states, accelerator)}
+                if recent:
+                    check["train"] = _sum(torch.stack(recent).sum(), accelerator).item() / len(recent)
+                history.append(check)
+                recent = []
+                schedule.update(done, check["loss"])
+                bar.set_postfix(loss=f"{check['loss']:.3f}")
+                if check["loss"] <= min(each["loss"] for each in history):
+                    best = _state(mechanism)
+            if schedule.ended(done):
                 break
+            step = next(steps)
+            weights = gate_weights([train[i] for i in step], mechanism.n_behaviours, config, generator)
+            optimizer.zero_grad(set_to_none=False)
+            recent.append(torch.zeros((), device=base.device))
+            for i, weight in list(zip(step, weights, strict=True))[rank::processes]:
+                losses = gate_loss(*train_states[i]).losses
+                if len(losses):
+                    loss = (losses * weight).sum()
+                    loss.backward()
+                    recent[-1] += loss.detach()
+            for parameter in mechanism.parameters():
+                assert parameter.grad is not None
+                parameter.grad = _sum(parameter.grad, accelerator)
+            torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest"] * schedule.rate(done)
+            optimizer.step()  # without gates the gradient is zero and nothing moves
+            bar.update()
         bar.close()
         mechanism.load_state_dict(best)
         if isinstance(mechanism, BehaviourVectors):
             mechanism.fold(_mean_strengths(mechanism, train_states, accelerator))
-    return Learned(mechanism.eval().requires_grad_(False), history)
+    return Learned(mechanism.eval().requires_grad_(False), history, schedule.converged)
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, lr: Sequence[float], steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Make a schedule that rises to ``lr`` during the first tenth of the steps and falls afterwards.
-
-    Fewer than eleven steps are the first steps of an eleven-step schedule, because with ten steps torch divides by the
-    zero length of the rise.
-
-    Args:
-        optimizer: its parameter groups are scheduled.
-        lr: the highest learning rate of each group.
-    """
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, list(lr), total_steps=max(steps, 11), pct_start=0.1)
+def _in_epochs(n: int, per_step: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """The batches of each step; every epoch goes through all of them in an order of its own."""
+    while True:
+        order = torch.randperm(n, generator=generator).tolist()
+        yield from (order[start : start + per_step] for start in range(0, n, per_step))
 
 
 def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) -> float:

@@ -36,11 +36,14 @@ class GateLoss:
 
     Args:
         mechanism: the mechanism. Its ``persistent`` decides what later tokens see, unless the batch has ``group``.
+        keep: bytes of keys and values of unshifted texts that may be kept between calls. They do not depend on the
+            mechanism and take most of the time of a step.
     """
 
-    def __init__(self, base: Model, mechanism: Mechanism) -> None:
+    def __init__(self, base: Model, mechanism: Mechanism, *, keep: int = 0) -> None:
         self.base, self.mechanism = base, mechanism
         self.upper = UpperLayers(base, mechanism.layer)
+        self._room, self._texts = keep, dict[int, tuple[GateBatch, _TextCache]]()
 
     def __call__(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> Scored:
         """Score a batch.
@@ -82,11 +85,7 @@ class GateLoss:
         gradients and only its keys and values are kept.
         """
         forced, (rows, at), width = batch.forced, batch.places, hidden.shape[1]
-        cache = _TextCache()
-        with torch.no_grad():
-            masks = causal_masks(self.base, forced.valid, width)
-            self.upper(hidden, attention_mask=masks, position_ids=forced.positions, cache=cache, logits_to_keep=1)
-        cache.written = width
+        cache = self._text(batch, hidden)
 
         column = _in_slots(batch, at, width)  # a slot without a gate attends to the whole text and is never read
         label = _in_slots(batch, at if batch.group is None else batch.group[batch.gate], -1)
@@ -101,6 +100,20 @@ class GateLoss:
         return self.upper(
             copies, attention_mask=additive_masks(self.base, seen, distance), position_ids=positions, cache=cache
         )
+
+    @torch.no_grad()
+    def _text(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> "_TextCache":
+        """The keys and values of the unshifted texts of a batch, which are kept while there is room."""
+        if id(batch) in self._texts:
+            return self._texts[id(batch)][1]
+        cache, width = _TextCache(), hidden.shape[1]
+        masks = causal_masks(self.base, batch.forced.valid, width)
+        self.upper(hidden, attention_mask=masks, position_ids=batch.forced.positions, cache=cache, logits_to_keep=1)
+        cache.written = width
+        if cache.size <= self._room:
+            self._room -= cache.size
+            self._texts[id(batch)] = batch, cache  # the batch is held, so that no other gets its id
+        return cache
 
 
 class _TextCache(Cache):
@@ -120,6 +133,11 @@ class _TextCache(Cache):
             return key_states, value_states
         keys, values = self.states[layer_idx]
         return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(tensor.nbytes for pair in self.states.values() for tensor in pair)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
         return self.written

@@ -4,7 +4,7 @@ First one vector is learned for all text of the thinking model (the bias), then 
 it. Each is trained to make the base model write the thinking model's sentences of that behaviour, using the sentences
 that the base model finds least likely. Corrected: the shift is added at the output of the site's block and at the token
 that predicts (published: one block off and one token late), sentences are located by token and not by searching for
-their text, categories without a sentence keep the bias alone, and the best epoch is chosen on validation sentences.
+their text, categories without a sentence keep the bias alone, and the best step is chosen on validation sentences.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def learn_on_sentences(
     config: SteeringConfig,
     seed: int,
     progress: bool = False,
-) -> tuple[FixedVectors, FixedVectors, list[dict[str, float]]]:
+) -> tuple[Learned, Learned]:
     """Learn the vectors of the first version.
 
     Args:
@@ -100,8 +100,7 @@ def learn_on_sentences(
         progress: show a bar.
 
     Returns:
-        One vector for each behaviour, which includes the bias; the bias alone; and the history of the training of the
-        behaviours' vectors, as in :class:`~probe.steering.Learned`.
+        One vector for each behaviour, which includes the bias; and the bias alone.
     """
     unit = typical_coordinate(base, train[:4], layer)
 
@@ -116,17 +115,13 @@ def learn_on_sentences(
     whole_train, whole_validation = ([_whole(batch) for batch in some] for some in (train, validation))
     generator = torch.Generator().manual_seed(seed)
     start = 0.01 * torch.randn(1, base.d_model, generator=generator).to(base.device)
-    bias = learn(start, whole_train, whole_validation).vectors
+    bias = learn(start, whole_train, whole_validation)
+    fixed = replace(bias, vectors=FixedVectors.of(bias.vectors.vectors, layer))
     if not n_behaviours:
-        fixed = FixedVectors.of(bias.vectors, layer)
-        return fixed, fixed, []
-    start = bias.vectors / unit + 0.01 * torch.randn(n_behaviours, base.d_model, generator=generator).to(base.device)
-    learned = learn(start, train, validation)
-    return (
-        FixedVectors.of(learned.vectors.vectors, layer),
-        FixedVectors.of(bias.vectors, layer),
-        learned.history,
-    )
+        return fixed, fixed
+    noise = 0.01 * torch.randn(n_behaviours, base.d_model, generator=generator).to(base.device)
+    learned = learn(bias.vectors.vectors / unit + noise, train, validation)
+    return replace(learned, vectors=FixedVectors.of(learned.vectors.vectors, layer)), fixed
 
 
 def _whole(batch: GateBatch) -> GateBatch:

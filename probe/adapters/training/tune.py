@@ -17,6 +17,7 @@ from probe.adapters.training.packing import Example, Packed, pack
 from probe.adapters.training.plan import AdapterPlan, adapted, prove_alive, trained
 from probe.adapters.training.processes import Processes
 from probe.config import check_above_zero, check_least
+from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
 from probe.models import Model, fingerprint, seeded
@@ -34,18 +35,20 @@ _CHECKPOINT = "checkpoint"
 class TuneConfig:
     """How an adapter is trained."""
 
-    steps: int = 300
-    """Maximum number of training steps."""
+    steps: int = 1000
+    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
+    the maximum is reported as not converged."""
     batch_tokens: int = 2048
     """Minimum number of tokens in a step; texts are never cut."""
     pack_to: int = 512
     """Length in tokens of the rows into which texts are packed; it changes memory and speed, not the loss."""
     lr: float = 1e-3
-    """Highest learning rate; it rises over the first tenth of the steps and then falls to a hundredth."""
+    """Highest learning rate. It rises for ten steps, stays constant until the validation loss stops falling, and then
+    falls to zero."""
     check_every: int = 25
     """Steps between two evaluations on the validation texts; each leaves a checkpoint."""
-    patience: int = 4
-    """Number of evaluations without a lower validation loss after which training stops."""
+    patience: int = 50
+    """The learning rate falls to zero after this many steps without progress."""
     seed: int = 0
     """Seeds the initial weights, the order of the texts, dropout and noise."""
 
@@ -64,11 +67,13 @@ class Tuned:
             the steps before it.
         cost: ``tokens`` seen, ``flops`` (2 forward and 4 backward for each parameter and token), ``seconds``, and
             ``peak_memory`` in bytes where the system reports it.
+        converged: whether the validation loss stopped falling before the maximum number of steps.
     """
 
     folder: Path
     history: list[dict[str, float]]
     cost: dict[str, float]
+    converged: bool
 
     @property
     def best(self) -> dict[str, float]:
@@ -77,7 +82,9 @@ class Tuned:
 
     def __repr__(self) -> str:
         first, best = self.history[0]["loss"], self.best
-        return f"Tuned({str(self.folder)!r}, validation loss {first:.4f} → {best['loss']:.4f} at step {best['step']})"
+        end = "" if self.converged else ", not converged"
+        loss = f"validation loss {first:.4f} → {best['loss']:.4f} at step {best['step']}"
+        return f"Tuned({str(self.folder)!r}, {loss}{end})"
 
 
 def tune(
@@ -115,7 +122,8 @@ def tune(
     if (folder / CARD).exists() and read_json(folder / CARD)["key"] != told["key"]:
         raise ProbeError(f"{folder} holds another adapter: name another folder, or remove that one")
     if (folder / CARD).exists():
-        return Tuned(folder, read_json(folder / "history.json"), read_json(folder / CARD)["cost"])
+        card = read_json(folder / CARD)
+        return Tuned(folder, read_json(folder / "history.json"), card["cost"], card["converged"])
     run = _Run(model, objective, config, train=train, validation=validation, folder=folder, processes=processes)
     folder.mkdir(parents=True, exist_ok=True)
     with adapted(model, plan, objective, seed=config.seed) as wrapped:
@@ -128,10 +136,10 @@ def tune(
             wrapped.peft_config["default"].base_model_name_or_path = str(model.config.path)
             wrapped.save_pretrained(str(folder), save_embedding_layers=False)
             write_json(folder / "history.json", done["history"])
-            write_json(folder / CARD, {**told, "cost": cost, "scale": 1.0})
+            write_json(folder / CARD, {**told, "cost": cost, "scale": 1.0, "converged": done["converged"]})
             shutil.rmtree(folder / _CHECKPOINT, ignore_errors=True)
         processes.wait()
-    return Tuned(folder, done["history"], cost)
+    return Tuned(folder, done["history"], cost, done["converged"])
 
 
 def _told(
@@ -208,14 +216,15 @@ class _Run:
         bar = tqdm(total=config.steps, initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
         recent: list[float] = []
         began = time.perf_counter()
-        while state["step"] < config.steps and not self._stale(state["history"]):
+        schedule = Schedule(config.steps, config.check_every, config.patience).replay(state["history"])
+        while not schedule.ended(state["step"]):
             texts = self.texts(state["step"])
             optimizer.zero_grad()
             recent.append(self.processes.total(self._backward(wrapped, state["step"], texts)))
             self.processes.sum_gradients(tensors.values())
             torch.nn.utils.clip_grad_norm_(tensors.values(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * _schedule(state["step"], config.steps)
+                group["lr"] = config.lr * schedule.rate(state["step"])
             optimizer.step()
             tokens = sum(len(text.ids) for text in texts)
             passes = 1 if self.objective.name == "ce" else 2
@@ -223,14 +232,15 @@ class _Run:
             state["cost"]["flops"] += (2.0 * passes + 4.0) * self.size * tokens
             state["step"] += 1
             bar.update()
-            if state["step"] % config.check_every == 0 or state["step"] == config.steps:
+            if schedule.due(state["step"]):
                 state["cost"]["seconds"] += time.perf_counter() - began
                 began = time.perf_counter()
                 self._check(state, recent, optimizer, wrapped)
+                schedule.update(state["step"], state["history"][-1]["loss"])
                 bar.set_postfix(loss=f"{state['history'][-1]['loss']:.4f}")
                 recent = []
         bar.close()
-        return state
+        return state | {"converged": schedule.converged}
 
     def _backward(self, wrapped: "PeftModel", step: int, texts: Sequence[Example]) -> float:
         """Add the gradient of this process's share of a step, and return its share of the loss."""
@@ -258,10 +268,6 @@ class _Run:
 
     def restore_best(self, wrapped: "PeftModel") -> None:
         _put(trained(wrapped), load_file(self.folder / _CHECKPOINT / "best.safetensors"))
-
-    def _stale(self, history: list[dict[str, float]]) -> bool:
-        losses = [check["loss"] for check in history]
-        return len(losses) - 1 - losses.index(min(losses)) >= self.config.patience
 
     def _check(
         self, state: dict[str, Any], recent: list[float], optimizer: torch.optim.Optimizer, wrapped: "PeftModel"
@@ -323,12 +329,6 @@ class _Run:
             at.rename(self.folder / _CHECKPOINT)
         self.processes.wait()
         return state
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Factor of the learning rate: linearly up over a tenth of the steps, then down to a hundredth."""
-    up = max(1, steps // 10)
-    return min((step + 1) / up, max(0.01, (steps - step) / max(1, steps - up)))
 
 
 def _parts(examples: Sequence[Example], tokens: int) -> list[list[Example]]:

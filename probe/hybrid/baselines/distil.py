@@ -1,6 +1,5 @@
 """The base model with a LoRA that is distilled on the thinking model's traces, the same data that the hybrid has."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,20 @@ class DistilConfig:
         ProbeError: if a setting is out of range.
     """
 
-    epochs: int = 2
-    """Number of passes over the train traces."""
+    steps: int = 1000
+    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
+    the maximum is reported as not converged."""
+    check_every: int = 25
+    """Number of steps between two evaluations on the validation traces."""
+    patience: int = 25
+    """The learning rate falls to zero after this many steps without progress."""
     lr: float = 5e-3
-    """Learning rate of the LoRA."""
+    """Highest learning rate of the LoRA."""
     batch_size: int = 16
     """Average number of traces in a training step."""
 
     def __post_init__(self) -> None:
-        check_least("distil", self, epochs=1, batch_size=1)
+        check_least("distil", self, steps=1, check_every=1, patience=1, batch_size=1)
         check_above_zero("distil", self, "lr")
 
 
@@ -49,19 +53,19 @@ def distil_lora(
     Args:
         base: the base model; it is unchanged afterwards.
         train, validation: traces of the thinking model and their problems, in the same order.
-        folder: receives the adapter of the half epoch with the lowest validation loss. If no loss is below the base
-            model's, the adapter changes nothing. An interrupted training in this folder resumes.
+        folder: receives the adapter with the lowest validation loss. If no loss is below the base model's, the adapter
+            changes nothing. An interrupted training in this folder resumes.
         seed: seeds the adapter and the order of traces.
         progress: show a bar.
     """
     examples, unseen = (examples_of(base, *split) for split in (train, validation))
-    epoch = math.ceil(len(examples) / config.batch_size)
     tokens = sum(len(example.ids) for example in examples)
     settings = TuneConfig(
-        steps=config.epochs * epoch,
-        batch_tokens=max(1, tokens // epoch),
+        steps=config.steps,
+        batch_tokens=max(1, round(config.batch_size * tokens / len(examples))),
         lr=config.lr,
-        check_every=max(1, epoch // 2),
+        check_every=config.check_every,
+        patience=config.patience,
         seed=seed,
     )
     plan = AdapterPlan(rank=rank, alpha=2.0 * rank)

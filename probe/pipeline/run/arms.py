@@ -1,7 +1,7 @@
 """The table of arms: from each name to what makes the arm and the settings that its result depends on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class ArmRecipe:
         options: settings of the section ``hybrid`` that the result depends on.
         section: a further section of the settings that the result depends on.
         shares: arms with the same value need a mechanism that the first of them learns.
+        parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
     """
 
     decoded: Callable[[Experiment, str], Arm] | None = None
@@ -57,6 +58,7 @@ class ArmRecipe:
     options: tuple[str, ...] = ()
     section: str | None = None
     shares: str | None = None
+    parts: tuple[str, ...] = ()
 
     def settings(self, config: RunConfig) -> dict[str, Any]:
         """Collect the settings that the result depends on."""
@@ -75,7 +77,7 @@ def recipe(name: str) -> ArmRecipe:
         ProbeError: if there is no such arm.
     """
     if name.startswith(SEED):
-        return ArmRecipe(_seed)
+        return ArmRecipe(_seed, parts=(f"steering/seed-{name.removeprefix(SEED)}",))
     if name not in ARM_RECIPES:
         raise ProbeError(f"there is no arm {name!r}; {nearest(name, ARM_RECIPES)}")
     return ARM_RECIPES[name]
@@ -257,32 +259,34 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
     )
 
 
-_V1 = ArmRecipe(_v1, options=("v1_strengths", "v1_windows"), shares="v1")
-_V2 = ArmRecipe(_v2, shares="v2")
+_VECTORS = ("steering/seed",)
+_CONTROL = ArmRecipe(_control, parts=_VECTORS)
+_V1 = ArmRecipe(_v1, options=("v1_strengths", "v1_windows"), shares="v1", parts=("mechanisms/v1/v1",))
+_V2 = ArmRecipe(_v2, shares="v2", parts=("mechanisms/v2/v2",))
 
 ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "base": ArmRecipe(_alone),
     "thinking": ArmRecipe(_alone),
-    "hybrid": ArmRecipe(_hybrid),
-    "oracle-free": ArmRecipe(_oracle_free, section="policy"),
-    "single-vector": ArmRecipe(_control),
-    "random-category": ArmRecipe(_control),
-    "min-cosine": ArmRecipe(_control),
-    "random-vectors": ArmRecipe(_control),
-    "random-positions": ArmRecipe(_control),
+    "hybrid": ArmRecipe(_hybrid, parts=_VECTORS),
+    "oracle-free": ArmRecipe(_oracle_free, section="policy", parts=(*_VECTORS, "policy")),
+    "single-vector": ArmRecipe(_control, parts=("steering/single",)),
+    **dict.fromkeys(("random-category", "min-cosine", "random-vectors", "random-positions"), _CONTROL),
     "rerank-only": ArmRecipe(_control, options=("rerank_among",)),
     "force-token": ArmRecipe(_control),
     "mean-difference": ArmRecipe(_mechanism),
     "decoder-rows": ArmRecipe(_mechanism),
-    "rank-1": ArmRecipe(_mechanism),
-    "bias": ArmRecipe(_bias),
+    "rank-1": ArmRecipe(_mechanism, parts=("mechanisms/rank-1/rank-1",)),
+    "bias": ArmRecipe(_bias, parts=("mechanisms/bias/bias",)),
     "speculative": ArmRecipe(_speculative, options=("speculative_tokens",)),
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
-    **dict.fromkeys(RANKS, ArmRecipe(written=_lora, section="distil")),
+    **{name: ArmRecipe(written=_lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
     "few-shot": ArmRecipe(written=_few_shot, options=("shots",)),
     "handbook": ArmRecipe(written=_handbook),
     **{name: _V1 for name in ARMS if name.startswith("v1")},
+    "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
+    "v1-learned-vectors": replace(_V1, parts=_VECTORS),
+    "v1-rerank": replace(_V1, parts=()),
     **{name: _V2 for name in ARMS if name.startswith("v2")},
 }
 """Every arm that can be named. A further seed of the hybrid is named ``hybrid-seed-SEED``."""

@@ -10,7 +10,7 @@ from probe.hybrid import ArmResult
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs, prepare
-from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors
+from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors, write_training
 from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
 from probe.taxonomy import Taxonomy
@@ -93,7 +93,7 @@ class Experiment:
             if not finished:
                 layers = tuple(range(base.n_layers))
                 train, validation = (policy_data(base, batches, layers) for batches in self.gates)
-                policy = learn_policy(
+                learned = learn_policy(
                     train,
                     validation,
                     layers=layers,
@@ -102,8 +102,10 @@ class Experiment:
                     seed=config.seed,
                     progress=stages.progress,
                 )
-                policy.save(folder)
-                write_json(folder / "validation.json", residual_bits(policy, validation))
+                learned.policy.save(folder)
+                write_json(folder / "validation.json", residual_bits(learned.policy, validation))
+                steps = config.policy.steps
+                write_training(folder, learned.history, converged=learned.converged, steps=steps)
             return BasePolicy.load(folder).to(base.device)
 
         return self.folder.branch("policy", make, to_dict(config.policy), config.seed)

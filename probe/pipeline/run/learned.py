@@ -8,10 +8,11 @@ from probe.config import to_dict
 from probe.hybrid import distil_lora
 from probe.models import seeded
 from probe.pipeline.run.experiment import Experiment
-from probe.pipeline.run.stages import Gates
+from probe.pipeline.run.stages import Gates, write_training
 from probe.steering import (
     BehaviourVectors,
     FixedVectors,
+    Learned,
     Mechanism,
     RankOne,
     SteeringConfig,
@@ -40,7 +41,12 @@ def mechanism(experiment: Experiment, name: str) -> Mechanism:
     def make(folder: Path, finished: bool) -> Mechanism:
         if not finished:
             for part, learned in _LEARNED[kept](experiment).items():
-                learned.save(folder / part)
+                if isinstance(learned, Learned):
+                    learned.vectors.save(folder / part)
+                    steps = config.steering.steps
+                    write_training(folder / part, learned.history, converged=learned.converged, steps=steps)
+                else:
+                    learned.save(folder / part)
         return load_mechanism(folder / name)
 
     steering = _published(config.steering) if name == "v2" else config.steering
@@ -69,19 +75,19 @@ def adapter(experiment: Experiment, name: str) -> Path:
     return experiment.folder.branch(f"adapters/{name}", make, to_dict(config.distil), config.seed)
 
 
-def _mean_difference(experiment: Experiment) -> dict[str, Mechanism]:
+def _mean_difference(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     base, vectors, (train, _) = experiment.inputs.pair.base, experiment.vectors, experiment.gates
     k, persistent = experiment.taxonomy.n_behaviours, experiment.config.steering.persistent
     return {"mean-difference": difference_of_means(base, train, k, vectors.layer, persistent=persistent)}
 
 
-def _decoder_rows(experiment: Experiment) -> dict[str, Mechanism]:
+def _decoder_rows(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     base, vectors = experiment.inputs.pair.base, experiment.vectors
     norms, persistent = vectors.seeds[0].vectors.norm(dim=1), experiment.config.steering.persistent
     return {"decoder-rows": decoder_rows(experiment.taxonomy, norms, base, vectors.layer, persistent=persistent)}
 
 
-def _rank_1(experiment: Experiment) -> dict[str, Mechanism]:
+def _rank_1(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     base, layer, config = (
         experiment.inputs.pair.base,
         experiment.vectors.layer,
@@ -92,7 +98,7 @@ def _rank_1(experiment: Experiment) -> dict[str, Mechanism]:
     return {"rank-1": _at_gates(experiment, fresh, experiment.gates, config)}
 
 
-def _v2(experiment: Experiment) -> dict[str, Mechanism]:
+def _v2(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     base, layer, k = experiment.inputs.pair.base, experiment.vectors.layer, experiment.taxonomy.n_behaviours
     config = _published(experiment.config.steering)
     # Version 2 names a gate by what the taxonomy reads off the single token.
@@ -103,22 +109,23 @@ def _v2(experiment: Experiment) -> dict[str, Mechanism]:
     return {"v2": _at_gates(experiment, fresh, gates, config)}
 
 
-def _at_gates(experiment: Experiment, fresh: Mechanism, gates: Gates, config: SteeringConfig) -> Mechanism:
+def _at_gates(experiment: Experiment, fresh: Mechanism, gates: Gates, config: SteeringConfig) -> Learned:
     base, progress = experiment.inputs.pair.base, experiment.stages.progress
-    return learn_mechanism(base, fresh, *gates, config=config, seed=config.seeds[0], progress=progress).vectors
+    return learn_mechanism(base, fresh, *gates, config=config, seed=config.seeds[0], progress=progress)
 
 
-def _bias(experiment: Experiment) -> dict[str, Mechanism]:
+def _bias(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     _, bias = _on_sentences(experiment, 0)
-    return {"bias": FixedVectors.of(bias.vectors, experiment.vectors.layer, persistent=True)}
+    vectors = FixedVectors.of(bias.vectors.vectors, experiment.vectors.layer, persistent=True)
+    return {"bias": replace(bias, vectors=vectors)}
 
 
-def _v1(experiment: Experiment) -> dict[str, Mechanism]:
+def _v1(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     vectors, bias = _on_sentences(experiment, experiment.taxonomy.n_behaviours)
     return {"v1": vectors, "v1-bias": bias}
 
 
-def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Mechanism, Mechanism]:
+def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Learned, Learned]:
     inputs, rollouts = experiment.inputs, experiment.rollouts
     config, acts = experiment.config.steering, experiment.acts
     train, validation = (
@@ -128,7 +135,7 @@ def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Mechanism,
             (rollouts.validation, inputs.validation, acts[1]),
         )
     )
-    vectors, bias, _ = learn_on_sentences(
+    return learn_on_sentences(
         inputs.pair.base,
         train,
         validation,
@@ -138,15 +145,17 @@ def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Mechanism,
         seed=config.seeds[0],
         progress=experiment.stages.progress,
     )
-    return vectors, bias
 
 
 def _published(config: SteeringConfig) -> SteeringConfig:
-    """The settings of version 2 as published (2510.07364v4); its learning rate counts typical coordinates here."""
-    return replace(config, hidden=512, lr_vectors=0.01, lr_strength=1e-3, epochs=10, patience=5, balance=True)
+    """The settings of version 2 as published (2510.07364v4).
+
+    Its learning rate counts typical coordinates here, and training lasts until it converges instead of 10 epochs.
+    """
+    return replace(config, hidden=512, lr_vectors=0.01, lr_strength=1e-3, balance=True)
 
 
-_LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism]]] = {
+_LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism | Learned]]] = {
     "mean-difference": _mean_difference,
     "decoder-rows": _decoder_rows,
     "rank-1": _rank_1,

@@ -21,6 +21,7 @@ from probe.hybrid import (
 )
 from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
 
 SCHEMA = 1
@@ -81,6 +82,9 @@ def results(finished: Finished) -> dict:
         }
     if "force-token" in arms:  # the arm emits the text of the thinking model, so its surprisal is that of the text
         entries["thinking"]["bits_per_token"] = surprisal(arms["force-token"])
+    trained = training(experiment, arms)
+    for name in arms:
+        entries[name]["not_converged"] = not_converged(trained, name)
     gaps = {name: gap_recovered(correct[name], correct["base"], correct["thinking"], seed=config.seed) for name in arms}
     per_seed = ["hybrid", *(f"{SEED}{seed}" for seed in config.steering.seeds[1:])]
     values = [gaps[name]["value"] for name in per_seed]
@@ -113,8 +117,9 @@ def results(finished: Finished) -> dict:
         "taxonomy": {
             "site": taxonomy.site,
             "k": taxonomy.n_behaviours,
-            **{name: taxonomy.scores.get(name) for name in ("variance_explained", "stability", "ami")},
+            **{name: taxonomy.scores.get(name) for name in ("variance_explained", "stability", "ami", "converged")},
         },
+        "training": trained,
         "settings": {
             "steering_site": f"resid_post.{vectors.layer}",
             "device": str(inputs.pair.base.device),

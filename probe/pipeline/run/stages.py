@@ -22,8 +22,8 @@ from probe.traces import Traces
 
 Gates = tuple[list[GateBatch], list[GateBatch]]
 """Gates of the train traces and of the validation traces."""
-_HISTORY = "history.json"
-"""Written last, beside the vectors: a folder with this file is complete."""
+TRAINING = "training.json"
+"""How the training of a part went. It is written last, so a folder that holds it is complete."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Stages:
             tried = folder / f"layer-{layer}"
             if not _learned(tried):
                 self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
-            losses[layer] = min(epoch["loss"] for epoch in read_json(tried / _HISTORY))
+            losses[layer] = min(check["loss"] for check in read_json(tried / TRAINING)["checks"])
         best = min(losses, key=lambda layer: losses[layer])
         write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})
         return best
@@ -158,19 +158,18 @@ class Stages:
     def _learn(
         self, gates: Gates, n_behaviours: int, layer: int, seed: int, folder: Path, cache: Path | None = None
     ) -> None:
-        config, progress = self.config.steering, self.progress
         learned = learn_vectors(
             self.inputs.pair.base,
             *gates,
             n_behaviours=n_behaviours,
             layer=layer,
-            config=config,
+            config=self.config.steering,
             seed=seed,
             folder=cache,
-            progress=progress,
+            progress=self.progress,
         )
         learned.vectors.save(folder)
-        write_json(folder / _HISTORY, learned.history)
+        write_training(folder, learned.history, converged=learned.converged, steps=self.config.steering.steps)
 
     def gates(self, rollouts: RunTraces, taxonomy: Taxonomy, acts: Splits | None) -> Gates:
         """Collect the tokens of the thinking model's train and validation traces at which the models disagree.
@@ -189,5 +188,16 @@ class Stages:
         return train, validation
 
 
+def write_training(folder: Path, history: list[dict[str, float]], *, converged: bool, steps: int) -> None:
+    """Write ``training.json`` beside what was trained.
+
+    Args:
+        history: the evaluations, each with its ``step`` and ``loss``.
+        converged: whether the validation loss stopped falling before the maximum number of steps.
+        steps: that maximum.
+    """
+    write_json(folder / TRAINING, {"converged": converged, "steps": steps, "checks": history})
+
+
 def _learned(folder: Path) -> bool:
-    return (folder / _HISTORY).exists()
+    return (folder / TRAINING).exists()

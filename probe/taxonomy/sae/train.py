@@ -51,19 +51,21 @@ def train_saes(
         progress: show a progress bar.
 
     Returns:
-        The SAE of each (size, seed). The other sizes and seeds only influence when training ends.
+        The SAE of each (size, seed). The other sizes and seeds only influence when training ends, and whether an SAE
+        counts as converged.
     """
     run = _Sweep(x, config, sizes)
     best = _Best(run.parameters, run.segments)
     optimiser = torch.optim.Adam(run.parameters, lr=config.lr)
     batches = zip(*(_batches(x, config.batch_size, seed) for seed in config.seeds), strict=True)
-    waited, lowered = 0, False
+    waited, lowered, converged = 0, False, False
     with tqdm(total=config.steps, desc=f"{run.n_saes} SAEs", unit="step", disable=not progress) as bar:
         for step in range(config.steps + 1):
             if step % config.check_every == 0 or step == config.steps:
                 waited = 0 if best.update(run.losses(x_validation)) else waited + 1
                 if waited >= config.patience:
                     if lowered:
+                        converged = True
                         break
                     waited, lowered = 0, True
                     best.restore()
@@ -78,7 +80,7 @@ def train_saes(
             optimiser.step()
             bar.update()
     best.restore()
-    return run.weights()
+    return run.weights(converged=converged)
 
 
 class _Sweep:
@@ -154,13 +156,14 @@ class _Sweep:
         return x[torch.randperm(len(x), generator=generator)[:_REVIVE_SAMPLE].to(x.device)]
 
     @torch.no_grad()
-    def weights(self) -> dict[tuple[int, int], Weights]:
+    def weights(self, *, converged: bool) -> dict[tuple[int, int], Weights]:
         decoder = normalize(self.decoder, dim=-1)
         return {
             (size, seed): Weights(
                 self.encoder[i, :, at].clone(memory_format=torch.contiguous_format),
                 decoder[i, at].clone(),
                 min(self.config.k, size),
+                converged,
             )
             for i, seed in enumerate(self.config.seeds)
             for size, at in zip(self.segments.sizes, self.segments.slices(), strict=True)

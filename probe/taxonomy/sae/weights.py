@@ -16,6 +16,8 @@ class Weights:
     """Its rows have length one."""
     k: int
     """The most latents that are active at once."""
+    converged: bool = True
+    """Whether the validation loss stopped falling before the maximum number of steps."""
 
     def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
         """Project activations on the encoder."""

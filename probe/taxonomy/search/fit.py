@@ -112,6 +112,7 @@ def from_grid(
         "train_sentences": len(split.x),
         "validation_sentences": len(split.x_validation),
         "outliers": split.outliers,
+        "converged": weights.converged,
     }
     return Taxonomy(
         chosen.site,

@@ -227,8 +227,9 @@ def _save(kept: Path, key: str, candidates: Sequence[Candidate], weights: dict[t
         tensors[f"decoder.{size}.{seed}"] = each.decoder.contiguous()
     save_file(tensors, f"{kept}.safetensors")
     active = {f"{size}.{seed}": each.k for (size, seed), each in weights.items()}
-    # Written last: a site that has this file is complete.
-    write_json(f"{kept}.json", {"key": key, "candidates": [asdict(each) for each in candidates], "active": active})
+    converged = all(each.converged for each in weights.values())
+    about = {"candidates": [asdict(each) for each in candidates], "active": active, "converged": converged}
+    write_json(f"{kept}.json", {"key": key, **about})  # written last: a site that has this file is complete
 
 
 def _load(kept: Path, key: str) -> SiteSearch | None:
@@ -247,7 +248,8 @@ def _load(kept: Path, key: str) -> SiteSearch | None:
     weights = {}
     for name, k in about["active"].items():
         size, seed = map(int, name.split("."))
-        weights[size, seed] = Weights(tensors[f"encoder.{name}"], tensors[f"decoder.{name}"], k)
+        encoder, decoder = tensors[f"encoder.{name}"], tensors[f"decoder.{name}"]
+        weights[size, seed] = Weights(encoder, decoder, k, about.get("converged", True))
     lists = ("seeds", "variance_explained", "ami", "used")
     candidates = [Candidate(**each | {name: tuple(each[name]) for name in lists}) for each in about["candidates"]]
     return candidates, weights
