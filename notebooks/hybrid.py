@@ -63,7 +63,7 @@ gates, gates_checked = (
     list(probe.collect_gates(pair, taxonomy, each, those, acts=sentences))
     for each, those, sentences in ((traces, train, acts), (checked, validation, acts_checked))
 )
-how = {"layer": layer, "config": SteeringConfig(epochs=3), "seed": 0}
+how = {"layer": layer, "config": SteeringConfig(), "seed": 0}
 vectors = probe.learn_vectors(pair.base, gates, gates_checked, n_behaviours=taxonomy.n_behaviours, **how).vectors
 single = probe.learn_vectors(pair.base, gates, gates_checked, n_behaviours=1, **how).vectors
 
@@ -116,8 +116,8 @@ done = {arm.name: probe.evaluate_arm(pair, arm, test, max_new_tokens=limit) for 
 layers = tuple(range(pair.base.n_layers))
 states, states_checked = (policy_data(pair.base, each, layers) for each in (gates, gates_checked))
 policy = learn_policy(
-    states, states_checked, layers=layers, n_behaviours=taxonomy.n_behaviours, config=PolicyConfig(epochs=8), seed=0
-)
+    states, states_checked, layers=layers, n_behaviours=taxonomy.n_behaviours, config=PolicyConfig(), seed=0
+).policy
 alone = probe.oracle_free_arm(policy, vectors)
 done[alone.name] = probe.evaluate_arm(pair.base, alone, test, max_new_tokens=limit)
 residual_bits(policy, states_checked)

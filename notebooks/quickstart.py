@@ -76,7 +76,7 @@ learned = probe.learn_vectors(
     gates_checked,
     n_behaviours=taxonomy.n_behaviours,
     layer=layer,
-    config=SteeringConfig(epochs=4),
+    config=SteeringConfig(),
     seed=0,
 )
 learned.history

@@ -38,7 +38,7 @@ class Schedule:
     def __post_init__(self) -> None:
         self._first = self._lowest = math.inf
         self._progress_at = 0
-        self._decay_at = max(0, self.steps - _decay(self.steps / (1 + _DECAY)))
+        self._decay_at, self._end = int(self.steps / (1 + _DECAY)), self.steps
 
     def replay(self, history: Iterable[Mapping[str, float]]) -> "Schedule":
         """Take the evaluations of an interrupted training, each with its ``step`` and ``loss``, and return itself."""
@@ -60,16 +60,13 @@ class Schedule:
             self._lowest, self._progress_at = loss, step
         elif step - self._progress_at >= self.patience:
             self._decay_at, self.converged = step, True
+            self._end = step + max(1, math.ceil(_DECAY * step))
 
     def rate(self, step: int) -> float:
         """The learning rate of the next step after this many steps, as a share of the highest."""
         warm = min(1.0, (step + 1) / _WARM_UP)
-        return warm * min(1.0, max(0.0, 1 - (step - self._decay_at) / _decay(self._decay_at)))
+        return warm * min(1.0, 1 - (step - self._decay_at) / (self._end - self._decay_at))
 
     def ended(self, step: int) -> bool:
         """Whether training is over after this many steps."""
-        return step >= min(self.steps, self._decay_at + _decay(self._decay_at))
-
-
-def _decay(before: float) -> int:
-    return max(1, math.ceil(_DECAY * before))
+        return step >= self._end

@@ -61,8 +61,8 @@ def test_the_default_run_and_discovery_need_no_extra(tiny_folder, tmp_path):
         "sizes": {"train": 8, "validation": 6, "test": 6},
         "decoding": {"batch_size": 8, "max_new_tokens": 16},
         "taxonomy": {"sizes": [2], "k": 1, "steps": 5, "seeds": [0]},
-        "steering": {"epochs": 1, "seeds": [0]},
-        "policy": {"epochs": 1},
+        "steering": {"steps": 2, "seeds": [0]},
+        "policy": {"steps": 20},
     }
     discover = {
         "pair": "tiny-rl",

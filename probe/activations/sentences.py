@@ -64,6 +64,13 @@ class SentenceActivations:
         vectors = {site: store[site].tensor() for site in store.sites}
         return cls(vectors, pairs(store.index), store.index["text"].to_pylist(), store.model_name, store.outliers)
 
+    def first(self, n: int) -> "SentenceActivations":
+        """Keep the sentences of the first ``n`` documents."""
+        rows = [row for row, (document, _) in enumerate(self.index) if document < n]
+        vectors = {site: each[rows] for site, each in self.vectors.items()}
+        index, texts = ([each[row] for row in rows] for each in (self.index, self.texts))
+        return SentenceActivations(vectors, index, texts, self.model_name, self.outliers)
+
     @property
     def sites(self) -> tuple[str, ...]:
         return tuple(self.vectors)

@@ -52,7 +52,7 @@ def tune(
             "taxonomy, or a sentence type; steer-distil without --latents finds the latent for it."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Maximum number of training steps; 300 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Maximum number of training steps; 1000 by default.")] = None,
     config: Config = None,
     device: Device = None,
 ) -> None:
@@ -87,7 +87,7 @@ def tune(
     accelerator = launched()
     done, found = tune_adapter(settings(AdapterConfig, config, given), out, accelerator=accelerator, progress=True)
     if accelerator is None or accelerator.is_main_process:
-        table = verification_table(done.history, done.cost, found)
+        table = verification_table(done.history, done.cost, found, converged=done.converged)
         show(table, f"Adapter: {done.folder}", f"Report: {out / 'report.html'}")
 
 
@@ -152,7 +152,7 @@ def verify(
         table = study_table(found)
     else:
         card, history = (read_json(folder / "adapter" / f"{name}.json") for name in ("probe", "history"))
-        table = verification_table(history, card["cost"], found)
+        table = verification_table(history, card["cost"], found, converged=card.get("converged", True))
     show(table, f"Report: {folder / 'report.html'}")
 
 
@@ -174,7 +174,7 @@ def study(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, such as 0,1,2.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Maximum number of training steps of each adapter; 300 by default.")
+        int | None, typer.Option(help="Maximum number of training steps of each adapter; 1000 by default.")
     ] = None,
     config: Config = None,
     device: Device = None,

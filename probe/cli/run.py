@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Pair, Problems, Seed, settings, show
+from probe.cli.common import Config, Device, Dtype, Pair, Problems, Seed, numbers, settings, show
 
 
 def run(
@@ -32,6 +32,10 @@ def run(
         int | None,
         typer.Option(help="Number of processes that decode arms in parallel, useful on a CPU; 1 by default."),
     ] = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(help="Also measure with these numbers of train traces, such as 60,150,400."),
+    ] = None,
 ) -> None:
     """Measure how much of a thinking model's advantage its base model recovers when it is steered.
 
@@ -44,7 +48,7 @@ def run(
     Example: probe run --base ./base --thinking org/name --thinking-prompt chat --problems mine.jsonl
     """
     from probe.pipeline import RunConfig, run as run_pipeline
-    from probe.reports import arms_table
+    from probe.reports import arms_table, curve_table
 
     given = {
         "pair": pair,
@@ -55,8 +59,11 @@ def run(
         "dtype": dtype,
         "seed": seed,
         "workers": workers,
+        "curve": numbers(curve, "--curve"),
     }
     chosen = settings(RunConfig, config, given)
     out = out or Path("runs") / chosen.name
     results = run_pipeline(chosen, out, progress=True)
+    if chosen.curve:
+        show(curve_table(results))
     show(arms_table(results), f"Results: {out / 'results.json'}", f"Report:  {out / 'report.html'}")

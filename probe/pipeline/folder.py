@@ -66,6 +66,11 @@ class RunFolder:
         """Run a stage on which later stages do not depend, such as one arm of many; see :meth:`stage`."""
         return self._do(name, make, config, seed, object_hash([name, config, self._key]))
 
+    @property
+    def key(self) -> str:
+        """Identifies the settings of the run and of every stage so far."""
+        return self._key
+
     def has(self, name: str) -> bool:
         """Whether a stage or branch is finished."""
         return (self.path / name / "manifest.json").exists()

@@ -32,7 +32,7 @@ def test_a_lora_learns_and_comes_off_bit_for_bit(pair, tmp_path):
     some = problems.take("train", 4)
     traces = list(generate_traces(pair.thinking, problems, some, max_new_tokens=12))
     before = {name: tensor.clone() for name, tensor in pair.base.hf.state_dict().items()}
-    config = DistilConfig(epochs=6, lr=0.02, batch_size=2)
+    config = DistilConfig(steps=12, check_every=2, lr=0.02, batch_size=2)
     done = distil_lora(pair.base, (traces, some), (traces, some), rank=4, folder=tmp_path, config=config, seed=0)
     assert done.best["loss"] < 0.7 * done.history[0]["loss"]
     after = pair.base.hf.state_dict()
@@ -53,7 +53,9 @@ def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
     theirs, own = (
         (list(generate_traces(model, problems, some, max_new_tokens=12)), some) for model in (pair.thinking, pair.base)
     )
-    done = distil_lora(pair.base, theirs, own, rank=4, folder=tmp_path, config=DistilConfig(epochs=2, lr=0.05), seed=0)
+    done = distil_lora(
+        pair.base, theirs, own, rank=4, folder=tmp_path, config=DistilConfig(steps=2, check_every=1, lr=0.05), seed=0
+    )
     assert done.history[-1]["loss"] > done.history[0]["loss"], "what the model says by itself is less likely now"
     ids = torch.tensor([[5, 6, 7]])
     plain = pair.base.hf(ids).logits

@@ -46,8 +46,8 @@ def settings(tiny_folder, **more):
         "sizes": {"train": 12, "validation": 6, "test": 8},
         "decoding": {"batch_size": 4, "max_new_tokens": 20},
         "taxonomy": {"sizes": [2, 3], "k": 1, "steps": 20, "seeds": [0, 1]},
-        "steering": {"epochs": 2, "seeds": [0, 1]},
-        "policy": {"epochs": 2},
+        "steering": {"steps": 4, "seeds": [0, 1]},
+        "policy": {"steps": 20},
         "hybrid": {"arms": ["probe", "oracle-free", "speculative", "majority"]},
     }
     return small | more
@@ -131,7 +131,7 @@ def test_seconds_are_those_of_the_work_and_not_of_the_last_process(whole, tiny_f
 
 def test_a_model_against_itself_has_no_gap_and_is_never_steered(tiny_folder, tmp_path):
     model = settings(tiny_folder)["thinking"]
-    few = {"sizes": {"train": 6, "validation": 4, "test": 4}, "steering": {"epochs": 1, "seeds": [0]}}
+    few = {"sizes": {"train": 6, "validation": 4, "test": 4}, "steering": {"steps": 2, "seeds": [0]}}
     found = run(from_dict(RunConfig, settings(tiny_folder, base=model, **few)), tmp_path / "same")
     assert all(gap == {"value": None, "ci": None} for gap in found["gap_recovered"].values())
     steered = {name for name, arm in found["arms"].items() if arm["steered_fraction"] > 0}
@@ -160,8 +160,8 @@ def test_a_hub_model_is_told_by_its_commit(tiny_folder):
 
 def test_other_settings_are_refused_and_named(whole, tiny_folder):
     out, _ = whole
-    other = settings(tiny_folder, steering={"epochs": 3, "seeds": [0, 1]})
-    with pytest.raises(ProbeError, match=r"config\.steering\.epochs: 2 there, 3 now"):
+    other = settings(tiny_folder, steering={"steps": 3, "seeds": [0, 1]})
+    with pytest.raises(ProbeError, match=r"config\.steering\.steps: 4 there, 3 now"):
         run(from_dict(RunConfig, other), out)
 
 
@@ -200,7 +200,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"seeds": [-1]}}, r"steering\.seeds: -1 is not a seed"),
         ({"steering": {"layer": 3}}, r"steering\.layer is 3"),
         ({"steering": {"layer": -1}}, r"steering\.layer is -1"),
-        ({"steering": {"epochs": 0}}, r"steering\.epochs is 0"),
+        ({"steering": {"steps": 0}}, r"steering\.steps is 0"),
         ({"hybrid": {"arms": ["hybird"]}}, "unknown arm 'hybird'; did you mean 'hybrid'"),
         ({"workers": 0}, "workers is 0"),
         ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at layers 0 to 2"),
@@ -230,7 +230,7 @@ def test_a_run_of_two_models_is_named_after_the_thinking_model(path, name):
 def test_a_layer_is_chosen_on_validation(tiny_folder, tmp_path):
     config = from_dict(
         RunConfig,
-        settings(tiny_folder, steering={"epochs": 1, "seeds": [0], "layers": [2, 0]}, hybrid={"arms": ["hybrid"]}),
+        settings(tiny_folder, steering={"steps": 2, "seeds": [0], "layers": [2, 0]}, hybrid={"arms": ["hybrid"]}),
     )
     found = run(config, tmp_path)
     tried = json.loads((tmp_path / "steering" / "layers.json").read_text())
@@ -282,7 +282,7 @@ def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path)
     shutil.copytree(out, again)
     shutil.rmtree(again / "arms")
     arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *BASELINES]
-    small = {"distil": {"epochs": 1}, "hybrid": {"arms": arms}, "workers": 2}
+    small = {"distil": {"steps": 2}, "hybrid": {"arms": arms}, "workers": 2}
     more = run(from_dict(RunConfig, settings(tiny_folder, **small)), again)
     assert {"v1-rerank", "v2-random-both", "lora", "bias", "fusion"} <= set(more["arms"])
     assert more["arms"]["hybrid"]["accuracy"] == found["arms"]["hybrid"]["accuracy"]
@@ -342,3 +342,22 @@ def test_killed_in_every_stage_and_resumed_equals_never_killed(whole, tiny_folde
         kill(run, config, out, stage)
         assert not (out / "results.json").exists()
     assert timeless(run(config, out)) == timeless(found)
+
+
+@pytest.mark.slow
+def test_a_learning_curve_of_all_traces_is_the_run_itself(tiny_folder, tmp_path):
+    given = settings(tiny_folder, curve=[6, 12], hybrid={"arms": ["lora"]}, distil={"steps": 2})
+    found = run(from_dict(RunConfig, given), tmp_path)
+    small, whole = found["curve"]
+    assert (small["traces"], whole["traces"]) == (6, 12)
+    assert set(whole["arms"]) == {"hybrid", "hybrid-seed-1", "lora"}
+    for name in ("hybrid", "lora"):
+        assert whole["arms"][name]["accuracy"] == found["arms"][name]["accuracy"]
+        assert whole["arms"][name]["gap_recovered"] == found["gap_recovered"][name]
+    fewer = {"curve": [], "sizes": {"train": 6, "validation": 6, "test": 8}}
+    alone = run(from_dict(RunConfig, given | fewer), tmp_path / "alone")
+    for name in ("hybrid", "lora"):
+        assert small["arms"][name]["gap_recovered"] == alone["gap_recovered"][name], "as if there were no more traces"
+    assert run(from_dict(RunConfig, given), tmp_path)["curve"] == found["curve"]
+    with pytest.raises(ProbeError, match=r"curve has 13 traces, but sizes\.train is 12"):
+        from_dict(RunConfig, given | {"curve": [13]})

@@ -25,7 +25,7 @@ from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix, resid_below
 
 LAYER, K = 1, 3
-CONFIG = SteeringConfig(epochs=3, hidden=4, batches_per_step=2, balance=True, per_trace=3)
+CONFIG = SteeringConfig(steps=6, check_every=2, hidden=4, batches_per_step=2, balance=True, per_trace=3)
 
 
 def gates_of(model, n=4, seed=0):
@@ -52,28 +52,36 @@ def model(tiny_folder):
 @pytest.mark.parametrize("persistent", [False, True])
 def test_every_kind_learns(model, persistent):
     train, unseen = gates_of(model), gates_of(model, 2, seed=1)
-    config = replace(CONFIG, epochs=10, lr_vectors=1.0, persistent=persistent)
+    config = replace(CONFIG, steps=20, lr_vectors=1.0, persistent=persistent)
     learned = [learn_vectors(model, train, unseen, n_behaviours=K, layer=LAYER, config=config, seed=0)]
     for kind in (FixedVectors, RankOne):
         fresh = kind(K, model.d_model, LAYER, unit=learned[0].vectors.unit, persistent=persistent)
         learned.append(learn_mechanism(model, fresh, train, unseen, config=config, seed=0))
     for each in learned:
-        first, best = each.history[0]["loss"], min(epoch["loss"] for epoch in each.history)
+        first, best = each.history[0]["loss"], min(check["loss"] for check in each.history)
         assert best < 0.7 * first
         scored = [GateLoss(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in unseen]
         mean = torch.cat([score.losses for score in scored]).mean().item()
-        assert mean == pytest.approx(best, rel=1e-4), "the best epoch's is kept, and folding changes nothing"
+        assert mean == pytest.approx(best, rel=1e-4), "the best evaluation's is kept, and folding changes nothing"
 
 
-@pytest.mark.parametrize("epochs", [1, 9, 10, 11])
-def test_any_number_of_steps_will_do(model, epochs):
-    """Ten are one too many for the schedule's first tenth to be a step long."""
+@pytest.mark.parametrize("steps", [1, 2, 11])
+def test_any_number_of_steps_will_do(model, steps):
     train = gates_of(model, 1)
-    config = replace(CONFIG, epochs=epochs, patience=99, batches_per_step=1)
-    assert (
-        len(learn_vectors(model, train, train, n_behaviours=K, layer=LAYER, config=config, seed=0).history)
-        == epochs + 1
-    )
+    config = replace(CONFIG, steps=steps, check_every=1, patience=99, batches_per_step=1)
+    done = learn_vectors(model, train, train, n_behaviours=K, layer=LAYER, config=config, seed=0)
+    assert [check["step"] for check in done.history] == list(range(steps + 1))
+    assert not done.converged and "not converged" in repr(done)
+
+
+def test_training_lasts_until_the_loss_stops_falling_however_few_the_texts(model):
+    config = replace(CONFIG, steps=2000, check_every=10, patience=20, lr_vectors=1.0, batches_per_step=1)
+    for n in (1, 4):
+        train = gates_of(model, n)
+        done = learn_vectors(model, train, train, n_behaviours=K, layer=LAYER, config=config, seed=0)
+        losses = {check["step"]: check["loss"] for check in done.history}
+        assert done.converged and 50 < max(losses) < 2000
+        assert min(losses.values()) < 0.25 * losses[0]
 
 
 def test_after_learning_the_mean_strength_at_a_behaviour_s_gates_is_one(model):
@@ -139,14 +147,17 @@ def test_what_is_kept_in_half_precision_is_what_is_read(tiny_folder, tmp_path):
 def test_sentences_are_learned_and_the_caller_s_random_numbers_stay(model):
     train = [replace(batch, group=torch.zeros_like(batch.behaviour)) for batch in gates_of(model, 2)]
     state = torch.get_rng_state()
-    how = {"layer": LAYER, "config": replace(CONFIG, epochs=6, lr_vectors=1.0), "seed": 0}
-    vectors, bias, history = learn_on_sentences(model, train, train, n_behaviours=K, **how)
-    learn_vectors(model, train, train, n_behaviours=1, layer=LAYER, config=replace(CONFIG, epochs=1), seed=0)
+    how = {"layer": LAYER, "config": replace(CONFIG, steps=6, lr_vectors=1.0), "seed": 0}
+    learned, bias = learn_on_sentences(model, train, train, n_behaviours=K, **how)
+    learn_vectors(model, train, train, n_behaviours=1, layer=LAYER, config=replace(CONFIG, steps=1), seed=0)
     assert torch.equal(torch.get_rng_state(), state)
-    assert min(epoch["loss"] for epoch in history) < 0.9 * history[0]["loss"]
-    assert vectors.vectors.shape == (K, model.d_model) and bias.vectors.shape == (1, model.d_model)
-    alone, _, _ = learn_on_sentences(model, train, train, n_behaviours=0, **how)
-    assert torch.equal(alone.vectors, bias.vectors), "the bias does not depend on what is learned after it"
+    for each, n in ((learned, K), (bias, 1)):
+        assert min(check["loss"] for check in each.history) < 0.9 * each.history[0]["loss"]
+        assert each.vectors.vectors.shape == (n, model.d_model)
+    alone, _ = learn_on_sentences(model, train, train, n_behaviours=0, **how)
+    assert torch.equal(alone.vectors.vectors, bias.vectors.vectors), (
+        "the bias does not depend on what is learned after it"
+    )
 
 
 def test_a_cache_changes_nothing(model, tmp_path):

@@ -30,6 +30,9 @@ def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
     batch = GateBatch(forced, gate, behaviour, target)
     scored = GateLoss(model, vectors)(batch, resid_below(model, batch, LAYER))
     summed, n = scored.losses.sum(), len(scored.losses)
+    keeping = GateLoss(model, vectors, keep=2**20)
+    for _ in range(2):
+        assert torch.equal(keeping(batch, resid_below(model, batch, LAYER)).losses, scored.losses)
 
     expected = 0.0
     for row, (prompt, text) in enumerate(zip(PROMPTS, TEXTS, strict=True)):
@@ -57,7 +60,7 @@ def test_no_gate_is_no_loss_and_learning_goes_on(tiny_folder, persistent):
     model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     forced = force(model, PROMPTS, TEXTS)
     batch = GateBatch(forced, torch.zeros_like(forced.emitted), torch.zeros_like(forced.predicts), forced.predicts)
-    config = SteeringConfig(epochs=2, persistent=persistent)
+    config = SteeringConfig(steps=4, persistent=persistent)
     learned = learn_vectors(model, [batch], [batch], n_behaviours=2, layer=LAYER, config=config, seed=0)
     assert [epoch["gates"] for epoch in learned.history] == [0, 0, 0]
     assert [epoch["loss"] for epoch in learned.history] == [0, 0, 0]

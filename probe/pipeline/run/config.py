@@ -61,6 +61,9 @@ class RunConfig:
     workers: int = 1
     """Number of processes that run arms at the same time. Each loads the pair; more than one is faster for small models
     on a CPU."""
+    curve: tuple[int, ...] = ()
+    """Numbers of train traces for a learning curve: the hybrid, and of the arms that were run those that are learned
+    from traces, are learned again from the first so many."""
     shown: int = 12
     """Number of test problems whose traces the report shows."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
@@ -78,6 +81,10 @@ class RunConfig:
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0, workers=1)
         check_seeds("seed", [self.seed])
+        if wrong := [n for n in self.curve if not 1 <= n <= self.sizes.train]:
+            raise ProbeError(
+                f"curve has {wrong[0]} traces, but sizes.train is {self.sizes.train}; give numbers from 1 to that"
+            )
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """An opened run: the objects that its stages made, and the gates and the policy that several arms need."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
 from probe.taxonomy import Taxonomy
 
-NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "workers")
+NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "workers", "curve")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
@@ -59,9 +59,28 @@ class Experiment:
         for own in NOT_IN_KEY:
             settings.pop(own)
         folder = RunFolder(Path(out), {"config": settings, **inputs.hashes()})
-        seed = config.seed
-        rollouts = folder.stage("traces", stages.traces, to_dict(config.decoding), seed)
-        acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), {"sites": inputs.sites}, seed)
+        rollouts = folder.stage("traces", stages.traces, to_dict(config.decoding), config.seed)
+        sites = {"sites": inputs.sites}
+        acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), sites, config.seed)
+        return cls._learn(stages, folder, rollouts, acts)
+
+    def with_traces(self, n: int) -> "Experiment":
+        """Learn everything again from the first train traces; all other traces are shared.
+
+        Args:
+            n: number of train traces. The run's own number gives the run itself.
+        """
+        if n == len(self.inputs.train):
+            return self
+        config = replace(self.config, curve=(), sizes=replace(self.config.sizes, train=n))
+        stages = replace(self.stages, config=config, inputs=replace(self.inputs, train=self.inputs.train[:n]))
+        rollouts = replace(self.rollouts, train=self.rollouts.train[:n])
+        folder = RunFolder(self.folder.path / "curve" / str(n), {"run": self.folder.key, "train": n})
+        return self._learn(stages, folder, rollouts, (self.acts[0].first(n), self.acts[1]))
+
+    @classmethod
+    def _learn(cls, stages: Stages, folder: RunFolder, rollouts: RunTraces, acts: Splits) -> "Experiment":
+        config, seed = stages.config, stages.config.seed
         taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(acts, *at), to_dict(config.taxonomy), seed)
         vectors = folder.stage(
             "steering", lambda *at: stages.steering(rollouts, acts, taxonomy, *at), to_dict(config.steering), seed

@@ -97,7 +97,13 @@ def open_run(out: str | Path, arms: tuple[str, ...] = ()) -> RunConfig:
     written = Path(out) / "config.json"
     if not written.exists():
         raise ProbeError(f"{out} holds no run; make one with: probe run --pair tiny-rl --out {out}")
-    config = from_dict(RunConfig, read_json(written), str(written))
+    settings = read_json(written)
+    if "epochs" in settings.get("steering", {}):
+        raise ProbeError(
+            f"{out} was made by a version that trained for a number of epochs: its results and report can be read, but "
+            "nothing can be added; run it again in another folder"
+        )
+    config = from_dict(RunConfig, settings, str(written))
     return replace(config, hybrid=replace(config.hybrid, arms=(*config.hybrid.arms, *arms)))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from probe.config import to_dict
 from probe.files import read_json, write_json
 from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
@@ -35,6 +36,8 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
     found["effects"] |= observed(finished)
     if "oracle-free" in finished.arms:
         found["oracle"]["given_base"] = read_json(out / "policy" / "validation.json")
+    if config.curve:
+        found["curve"] = learning_curve(experiment)
     write_json(out / "behaviours.json", behaviours(finished))
     write_json(out / "graded.json", graded(finished))
     write_json(out / "shown.json", shown(finished, config.shown))

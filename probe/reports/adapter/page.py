@@ -35,7 +35,7 @@ def write_adapter_report(
         "adapter/page.html.j2",
         None,
         card=card,
-        rows=verification_rows(history, cost, found),
+        rows=verification_rows(history, cost, found, converged=card.get("converged", True)),
         found=found,
         foreign=None if foreign is None else {"model": foreign["model"], "table": study_rows(foreign["rows"])},
         figures=figures,
@@ -79,7 +79,8 @@ def adapter_card(
     """
     objective = card["objective"]
     what = objective["name"] + (f" ({objective['insert']})" if objective["insert"] not in (None, "sae") else "")
-    rows = "\n".join(f"| {name} | {value} |" for name, value in verification_rows(history, cost, found).items())
+    figures = verification_rows(history, cost, found, converged=card.get("converged", True))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
     return f"""---
 library_name: peft
 base_model: {base}

@@ -8,7 +8,11 @@ from probe.reports.html.numbers import estimate, interval, number, percent, valu
 
 
 def verification_rows(
-    history: Sequence[Mapping[str, float]], cost: Mapping[str, float], found: Mapping[str, Any] | None
+    history: Sequence[Mapping[str, float]],
+    cost: Mapping[str, float],
+    found: Mapping[str, Any] | None,
+    *,
+    converged: bool = True,
 ) -> dict[str, str]:
     """Write what is known of an adapter, one row for each figure.
 
@@ -16,12 +20,16 @@ def verification_rows(
         history: evaluations during training, of :class:`~probe.adapters.Tuned`.
         cost: cost of the training, of :class:`~probe.adapters.Tuned`.
         found: what ``verification.json`` holds; None without an SAE.
+        converged: whether the validation loss stopped falling before the maximum number of steps.
 
     Returns:
         The name of each row and its text.
     """
     best = min(history, key=lambda check: check["loss"])
     rows = {"validation loss": f"{history[0]['loss']:.4f} → {best['loss']:.4f} at step {best['step']:.0f}"}
+    if not converged:
+        last = history[-1]["step"]
+        rows["not converged"] = f"the validation loss was still falling; raise tune.steps, which is {last:.0f}"
     found = with_current_keys(found)
     if found is not None:
         reached = [block for block, share in found["reach"].items() if share]

@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 
 def verification_table(
-    history: Sequence[Mapping[str, float]], cost: Mapping[str, float], found: Mapping[str, Any] | None
+    history: Sequence[Mapping[str, float]],
+    cost: Mapping[str, float],
+    found: Mapping[str, Any] | None,
+    *,
+    converged: bool = True,
 ) -> "Table":
     """The rows of :func:`~probe.reports.adapter.rows.verification_rows` as a table for the terminal."""
-    return listing(verification_rows(history, cost, found).items())
+    return listing(verification_rows(history, cost, found, converged=converged).items())
 
 
 def study_table(study: Mapping[str, Any]) -> "Table":

@@ -14,6 +14,13 @@ from probe.reports.run.figures import arms_figure, gap_figure
 from probe.reports.run.headline import headline
 from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 from probe.reports.run.shown import compact
+from probe.reports.run.training import (
+    convergence_sentences,
+    curve_figure,
+    curve_rows,
+    not_converged,
+    training_figure,
+)
 
 SCHEMA = 1
 
@@ -59,6 +66,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
     traces = compact(shown)
     labels = {behaviour["behaviour"]: behaviour.get("label", "") for behaviour in behaviours}
     arms, prices, tests = _arm_rows(results), price_rows(results), results.get("tests") or {}
+    trained = (results.get("training") or {}).get("parts") or {}
     sections = {name: whole(keys, results.get(name)) for name, keys in _SECTIONS.items()}
     return fill(
         "run/page.html.j2",
@@ -66,8 +74,12 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         **sections,
         run=whole(("pair", "seed"), results),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
-        sentence=sentence,
-        supporting=supporting,
+        sentence=f"{sentence} Its vectors have not converged." if not_converged(results, "hybrid") else sentence,
+        supporting=[*supporting, *convergence_sentences(results)],
+        marked={name for name in results.get("arms") or {} if not_converged(results, name)},
+        curve=curve_rows(results),
+        curve_figure=markup(curve_figure(results), "curve") if results.get("curve") else "",
+        training_figure=markup(training_figure(results), "training") if trained else "",
         arms=arms,
         headings=headings([arm["name"] for arm in arms]),
         prices=prices,

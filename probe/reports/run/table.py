@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from probe.reports.html.numbers import estimate, number, percent
 from probe.reports.html.terminal import add_row, listing, terminal_table
 from probe.reports.run.arms import gap_of, in_order, no_gap, seeds_of
+from probe.reports.run.training import curve_rows, not_converged
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +31,7 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
     for name in in_order(arms):
         arm = arms[name]
         cells = (
-            name,
+            f"{name} *" if not_converged(results, name) else name,
             _with(arm.get("accuracy"), arm.get("ci")),
             "" if name in ("base", "thinking") else "no gap" if without_gap else _with(*gap_of(results, name)),
             percent(arm.get("steered_fraction"), 1),
@@ -42,6 +43,33 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         for seed in seeds_of(results) if name == "hybrid" else []:
             gap = "no gap" if without_gap else _with(seed["gap"], seed["ci"])
             add_row(table, (f"  seed {seed['seed']}", percent(seed["accuracy"]), gap), "dim")
+    if any(not_converged(results, name) for name in arms):
+        table.caption = "* has a part that has not converged"
+        table.caption_justify = "left"
+    return table
+
+
+def curve_table(results: Mapping[str, Any]) -> "Table":
+    """Tabulate the gap that each learned arm recovers by the number of train traces.
+
+    Args:
+        results: the contents of ``results.json`` of a run with a learning curve.
+    """
+    rows = curve_rows(results)
+    arms = list(rows[0]["arms"])
+    table = terminal_table(("arm", *(f"{row['traces']} traces" for row in rows)), title="Gap recovered")
+    for name in arms:
+        cells = [row["arms"][name] for row in rows]
+        add_row(
+            table,
+            (
+                name,
+                *(
+                    "no gap" if cell["gap"] is None else _with(cell["gap"], cell["ci"]) + " *" * cell["marked"]
+                    for cell in cells
+                ),
+            ),
+        )
     return table
 
 
