@@ -7,7 +7,7 @@ Both follow Venhoff et al. (2510.07364), with known mistakes corrected:
   the learned norms and no bias (published: unit norm beside the trained bias); resuming does not change accuracies.
 - v2: training and decoding follow one convention (published: later tokens see the shifts in training but not in
   decoding); both compare with the thinking model's most likely token (published: sampled in training); vectors and
-  strengths are of one epoch (published: each vector of its own).
+  strengths are of one training step (published: each vector of its own epoch).
 """
 
 from dataclasses import replace

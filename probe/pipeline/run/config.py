@@ -18,7 +18,7 @@ class SizesConfig:
     train: int = 400
     """Number of training problems; the taxonomy and the vectors are learned from their traces."""
     validation: int = 120
-    """Number of validation problems; sizes, sites and epochs are chosen on them."""
+    """Number of validation problems; sizes, sites and training steps are chosen on them."""
     test: int = 300
     """Number of test problems; the report is about them, and nothing is chosen on them."""
 
