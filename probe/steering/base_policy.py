@@ -223,7 +223,7 @@ def _train(
     history: list[dict[str, float]] = []
     recent: list[Tensor] = []
     best = copy.deepcopy(policy.state_dict())
-    bar = tqdm(total=config.steps, desc="policy", unit="step", disable=not progress)
+    bar = tqdm(desc="policy", unit="step", disable=not progress)
     for done in itertools.count():
         if schedule.due(done):
             check = {"step": done, "loss": _loss(policy.eval(), validation)}

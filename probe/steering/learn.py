@@ -172,7 +172,7 @@ def learn_mechanism(
             Prefix(base, batches, mechanism.layer, kept, accelerator=accelerator) for batches in (train, validation)
         )
         steps = _in_epochs(len(train), per_step, generator)
-        bar = tqdm(total=config.steps, desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
+        bar = tqdm(desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
         for done in itertools.count():
             if schedule.due(done):
                 check = {"step": done, **_evaluate(gate_loss, validation_states, accelerator)}

@@ -213,7 +213,7 @@ class _Run:
             state = {"step": 0, "history": [], "cost": dict.fromkeys(("tokens", "flops", "seconds"), 0.0), "key": key}
             self._check(state, [], optimizer, wrapped)
         shown = progress and self.processes.is_main
-        bar = tqdm(total=config.steps, initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
+        bar = tqdm(initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
         recent: list[float] = []
         began = time.perf_counter()
         schedule = Schedule(config.steps, config.check_every, config.patience).replay(state["history"])
