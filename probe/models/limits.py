@@ -1,6 +1,6 @@
 """What a model can read: the ids that have a row in its embedding, and the number of its positions."""
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from transformers import PreTrainedModel
 
@@ -9,7 +9,8 @@ from probe.errors import ProbeError
 
 def embedding_rows(hf: PreTrainedModel) -> int:
     """Return the number of token ids that a model can read."""
-    return int(hf.get_input_embeddings().weight.shape[0])
+    embedding: Any = hf.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def has_row(hf: PreTrainedModel, token_id: object) -> TypeGuard[int]:

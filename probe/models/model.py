@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.limits import check_id, check_length, has_row
+from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.prompts import chat_text, start_ids
 from probe.models.sites import blocks, place
 from probe.models.views import to_nnsight, to_transformer_lens
@@ -52,9 +52,9 @@ class Model:
         self.tokenizer = tokenizer
         self.config = config or ModelConfig(path=hf.config.model_type)
         self.name = name or _short_name(self.config.path)
-        self.start_ids = start_ids(tokenizer)
+        self.start_ids = start_ids(tokenizer, self.name)
         self.eos_ids = _eos_ids(hf, tokenizer)
-        pad_id = tokenizer.pad_token_id
+        pad_id: Any = tokenizer.pad_token_id
         # A tokenizer may have been given a padding token for which the embedding has no row.
         self.pad_id: int = pad_id if has_row(hf, pad_id) else next(iter(self.eos_ids), 0)
 
@@ -144,7 +144,15 @@ class Model:
         check_length(self.hf, longest, self.name, max_new_tokens)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the exact text of token ids, special tokens included."""
+        """Return the exact text of token ids, special tokens included.
+
+        Raises:
+            ProbeError: if neither the tokenizer nor the model knows an id.
+        """
+        known = max(embedding_rows(self.hf), len(self.tokenizer))
+        if len(ids) and not (min(ids) >= 0 and max(ids) < known):
+            wrong = next(i for i in ids if not 0 <= i < known)
+            raise ProbeError(f"token id {wrong} is unknown to {self.name}, which knows {known} ids, from 0")
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 

@@ -11,8 +11,12 @@ _SAMPLE = "What is 6 times 7?"
 _PROGRAM = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
-def start_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+def start_ids(tokenizer: PreTrainedTokenizerFast, name: str) -> tuple[int, ...]:
     """Return the ids that a tokenizer adds before a text, such as the start token; what it adds after one is left out.
+
+    Args:
+        tokenizer: any tokenizer.
+        name: the name of the model in error messages.
 
     Raises:
         ProbeError: if the tokenizer cannot encode text.
@@ -20,10 +24,12 @@ def start_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     try:
         read = tokenizer(_SAMPLE, return_special_tokens_mask=True)
     except Exception as error:  # the tokenizers library raises nothing narrower
-        raise ProbeError(f"the tokenizer cannot encode {_SAMPLE!r}: {str(error).partition(chr(10))[0]}") from error
+        why = " ".join(str(error).split())
+        raise ProbeError(f"the tokenizer of '{name}' cannot encode {_SAMPLE!r}: {why}; give another one") from error
     added = read["special_tokens_mask"]
-    first = added.index(0) if 0 in added else 0
-    return tuple(read["input_ids"][:first])
+    if 0 not in added:
+        raise ProbeError(f"the tokenizer of '{name}' has no token for {_SAMPLE!r}: its files are damaged, or another's")
+    return tuple(read["input_ids"][: added.index(0)])
 
 
 def chat_text(tokenizer: PreTrainedTokenizerFast, question: str, name: str) -> str:
