@@ -105,6 +105,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object on each line") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
+            raise ProbeError(f"{where} cannot be read ({error}); write one JSON object on each line") from None
         if not isinstance(record, dict):
             raise ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
         yield where, record

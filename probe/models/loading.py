@@ -139,7 +139,7 @@ def find_source(config: ModelConfig) -> Source:
     Raises:
         ProbeError: if the model is missing, is incomplete, or is not a decoder-only language model.
     """
-    path = Path(config.path).expanduser()
+    path = Path(os.path.expanduser(config.path))
     bundled = config.path.removeprefix("bundled:")
     if config.path.startswith("bundled:") or (bundled in bundled_folders() and not path.exists()):
         path = bundled_folder(bundled)
