@@ -15,6 +15,7 @@ from probe.models.weights import headers, how_to_get, weight_files
 
 _AGAIN = "download it again"
 _TEXT, _NUMBER, _FLAG = (str, NoneType), (int, float, NoneType), (bool, NoneType)
+_READ = (".json", ".jinja", ".model", ".safetensors", ".txt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 #: The types of the values that transformers uses without checking them.
@@ -43,7 +44,7 @@ def check_folder(path: Path) -> None:
     if not path.is_dir():
         raise ProbeError(f"there is no model folder {path}")
     for file in path.iterdir():
-        if file.is_symlink() and not file.exists():
+        if file.suffix in _READ and file.is_symlink() and not file.exists():
             raise ProbeError(f"{file} is a link to a file that does not exist; {_AGAIN}")
     if not (path / "config.json").exists():
         if (path / "adapter_config.json").is_file():

@@ -237,7 +237,7 @@ def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch
     if unfit := sorted(found["mismatched_keys"]):
         name, stored, wanted = unfit[0]
         raise ProbeError(f"{name} of '{where}' has shape {list(stored)}, but its config asks for {list(wanted)}")
-    if extra := misplaced(found["unexpected_keys"]):
+    if extra := misplaced(found["unexpected_keys"], hf.state_dict()):
         raise ProbeError(
             f"'{where}' has {len(extra)} weights for which its config.json has no place, the first is {extra[0]}; "
             "the config is another model's"

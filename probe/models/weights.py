@@ -15,7 +15,7 @@ from probe.files import read_json
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_IN_BLOCK = re.compile(r"\.(?:layers|h|blocks|layer)\.\d+\..*weight$")
+_NUMBER = re.compile(r"\.\d+\.")
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -111,6 +111,14 @@ def check_weights(files: Iterable[Path], config: PretrainedConfig, model: str) -
             )
 
 
-def misplaced(names: Iterable[str]) -> list[str]:
-    """Return the weights of blocks among names for which a model has no place: it is another model's checkpoint."""
-    return sorted(name for name in names if _IN_BLOCK.search(f".{name}"))
+def misplaced(unused: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Return the unused weights that belong to a model's blocks: the checkpoint is another model's.
+
+    Unused weights elsewhere, such as those of a vision tower that a text model leaves out, are nothing wrong.
+
+    Args:
+        unused: names of weights for which the model has no place.
+        own: names of the model's weights.
+    """
+    blocks = {parts[0] for name in own if len(parts := _NUMBER.split(name, maxsplit=1)) > 1}
+    return sorted(name for name in unused if name.endswith("weight") and _NUMBER.split(name, maxsplit=1)[0] in blocks)

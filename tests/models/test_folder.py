@@ -181,6 +181,16 @@ def test_whole_shards_are_the_same_model(sharded, tiny_folder):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in one.hf.state_dict().items())
 
 
+def test_weights_beside_the_model_are_no_mistake(folder):
+    weights = load_file(folder / WEIGHTS)
+    extra = {f"{name}.layers.0.proj.weight": torch.zeros(2, 2) for name in ("model.vision_tower", "mtp", "value_head")}
+    save_file(weights | extra, folder / WEIGHTS, metadata={"format": "pt"})
+    assert load_model(folder, device="cpu").n_layers == 4
+    save_file(weights | {"model.layers.1.self_attn.q_norm.weight": torch.ones(8)}, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(ProbeError, match=r"1 weights for which .* no place, the first is model\.layers\.1\.self_attn"):
+        load_model(folder, device="cpu")
+
+
 def test_what_is_not_safetensors_is_said(folder):
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     with pytest.raises(ProbeError, match=r"only pytorch_model\.bin, which probe does not read; save the model"):
