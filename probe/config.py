@@ -163,7 +163,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if hint is Path and isinstance(value, str):
         return Path(value)
@@ -230,10 +230,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ProbeError(f"{path} cannot be read; is it a file?") from None
     except UnicodeDecodeError as error:
         raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    # What PyYAML raises for "!!int x", a date in month 13, a number of thousands of digits, or as many brackets.
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ProbeError(f"{path} cannot be read as YAML ({error}); correct the value") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, why = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        why = why or " ".join(str(error).split())
         line = f":{mark.line + 1}" if mark else ""
-        raise ProbeError(f"{path}{line} is not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        raise ProbeError(f"{path}{line} is not valid YAML ({why})") from None
     if data is None:
         return {}
     if not isinstance(data, dict):

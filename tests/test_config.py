@@ -143,5 +143,18 @@ def test_read_yaml_names_the_file_and_the_line(tmp_path):
         read_yaml(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!int x", "a: !!bool x", "a: !!int ''", "a: !!timestamp x", "a: 2001-13-45", "a: " + "[" * 1000, "a: \0"],
+    ids=lambda text: text[:12],
+)
+def test_yaml_that_breaks_its_reader_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ProbeError, match=r"run\.yaml (cannot be read as|is not valid) YAML") as error:
+        read_yaml(path)
+    assert "\n" not in str(error.value)
+
+
 def test_nearest_of_many_does_not_list_them_all():
     assert nearest("zzz", [f"name{i:03}" for i in range(100)]).endswith("name011 and 88 more")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from probe.errors import ProbeError
-from probe.files import file_hash, object_hash, read_json, read_tensors, write_json, write_text
+from probe.files import file_hash, object_hash, read_json, read_jsonl, read_tensors, write_json, write_text
 
 
 def test_text_and_json_come_back(tmp_path):
@@ -51,6 +51,13 @@ def test_read_json_names_the_file_and_the_line(tmp_path):
     path.write_bytes(b"[1, \xff]")
     with pytest.raises(ProbeError, match=r"bad\.json is not UTF-8 text \(byte 4\)"):
         read_json(path)
+    for text in ("[" * 100_000, "9" * 5000):
+        path.write_text(text)
+        for read in (read_json, lambda path: list(read_jsonl(path))):
+            with pytest.raises(ProbeError, match=r"bad\.json.* cannot be read"):
+                read(path)
+    with pytest.raises(ProbeError, match=r"cannot be read \(Is a directory\)"):
+        read_json(tmp_path)
 
 
 def test_damaged_tensors_are_named(tmp_path):

@@ -105,8 +105,7 @@ def _of_any(model: Model, each: Document | str | Sequence[int]) -> Document:
 
 
 def _of_trace(model: Model, trace: Trace) -> Document:
-    # As in Model.prompt_ids: a chat template writes its own start token.
-    prompt = model.tokenizer(trace.prompt, add_special_tokens=model.config.prompt != "chat").input_ids
+    prompt = model.encode_prompt(trace.prompt)
     n = len(prompt)
     return Document(
         ids=(*prompt, *trace.tokens),
@@ -118,14 +117,15 @@ def _of_trace(model: Model, trace: Trace) -> Document:
 
 def _of_text(model: Model, text: str) -> Document:
     """Split a text; a token belongs to the sentence that contains its first character, as in traces."""
-    read = model.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    own = [i for i, special in enumerate(read["special_tokens_mask"]) if not special]
-    first, end = (own[0], own[-1] + 1) if own else (0, 0)
-    starts = [start for start, _ in read["offset_mapping"][first:end]]
+    read = model.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    ids = read["input_ids"]
+    begin = model.start_of(ids)
+    first, end = len(begin), len(begin) + len(ids)
+    starts = [start for start, _ in read["offset_mapping"]]
     sentences = split_sentences(text)
     edges = [first, *(first + bisect_left(starts, start) for start, _ in sentences[1:]), end]
     return Document(
-        ids=tuple(read["input_ids"]),
+        ids=(*begin, *ids),
         spans=tuple(pairwise(edges)) if sentences else (),
         texts=tuple(text[start:stop] for start, stop in sentences),
     )

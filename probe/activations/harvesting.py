@@ -95,13 +95,14 @@ def harvest(
         tokens.
 
     Raises:
-        ProbeError: if the model lacks a site or has no vector for each token there, ``folder`` holds another harvest,
-            or an argument is invalid.
+        ProbeError: if the model lacks a site or has no vector for each token there, cannot read a document's ids or
+            as many tokens, ``folder`` holds another harvest, or an argument is invalid.
     """
     names = [str(site) for site in as_sites(sites)]
     _check(model, names, unit, folder, batch_tokens, shard_traces, outliers)
     kept = model.dtype if dtype is None else as_dtype(dtype)
     documents = documents_of(model, what)
+    model.check_ids(document.ids for document in documents)
     parts = [documents[i : i + shard_traces] for i in range(0, len(documents), shard_traces)] or [[]]
     files = None
     if folder is not None:

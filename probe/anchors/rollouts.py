@@ -102,7 +102,7 @@ def roll_out(
         forced: text that is put after the kept tokens, for example to close the thinking.
     """
     prompt = model.prompt_ids(problem.question)
-    put = list(model.tokenizer(forced, add_special_tokens=False).input_ids) if forced else []
+    put = model.encode(forced, start=False)
     prompts = [[*prompt, *trace.tokens[:place], *put] for place in places]
     written = sample_texts(
         model, prompts, n_samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress

@@ -80,8 +80,10 @@ def direct_attribution(
         logits for each text.
 
     Raises:
+        ProbeError: if the model does not know one of the two tokens.
         NotApplicable: if the last norm is of an unknown kind, so that the contributions do not add up.
     """
+    lens.model.check_ids([token] for side in (right, wrong) for token in side.tolist())
     hf = lens.model.hf
     norm: Any = hf.get_submodule(place(hf, "final_norm").module)
     unembed: Any = hf.get_submodule(place(hf, "logits").module)

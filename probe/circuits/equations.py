@@ -87,7 +87,7 @@ def _edited(text: str, places: Sequence[int]) -> str:
 def _encoded(model: Model, problem: Problem, *texts: str) -> list[list[int]] | None:
     """Prompt and text as token ids; None unless all texts have equally many tokens."""
     prompt = model.prompt_ids(problem.question)
-    ids = [[*prompt, *model.tokenizer(text, add_special_tokens=False).input_ids] for text in texts]
+    ids = [[*prompt, *model.encode(text, start=False)] for text in texts]
     return ids if len({len(each) for each in ids}) == 1 else None
 
 
@@ -108,6 +108,7 @@ def _paired(
             ids = _encoded(model, problem, *texts)
             if ids is not None:
                 found.append(ids)
+    model.check_ids(ids for pair in found for ids in pair)
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
     by_length: dict[int, list[Row]] = defaultdict(list)
     size = 0

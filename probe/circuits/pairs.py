@@ -178,8 +178,8 @@ def read_pairs(model: Model, path: str | Path) -> Pairs:
         missing = [key for key in ("clean", "corrupt", "right", "wrong") if not isinstance(row.get(key), str)]
         if missing:
             raise ProbeError(f"{where} has no text {missing[0]!r}")
-        clean, corrupt = (list(model.tokenizer(row[key]).input_ids) for key in ("clean", "corrupt"))
-        nexts = [model.tokenizer(row[key], add_special_tokens=False).input_ids[:1] for key in ("right", "wrong")]
+        clean, corrupt = (model.encode(row[key]) for key in ("clean", "corrupt"))
+        nexts = [model.encode(row[key], start=False)[:1] for key in ("right", "wrong")]
         if len(clean) != len(corrupt):
             raise ProbeError(
                 f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them equally long"
@@ -210,6 +210,8 @@ def grouped(model: Model, by_length: Mapping[int, Sequence[Row]]) -> Pairs:
 
 
 def _group(model: Model, clean: list[Side], corrupt: list[Side]) -> tuple[Tensor, ...]:
+    for side in (clean, corrupt):
+        model.check_ids([*(ids for ids, _ in side), *([after] for _, after in side)])
     sides = [torch.tensor([ids for ids, _ in side], device=model.device) for side in (clean, corrupt)]
     nexts = [torch.tensor([after for _, after in side], device=model.device) for side in (clean, corrupt)]
     return sides[0], sides[1], nexts[0], nexts[1]

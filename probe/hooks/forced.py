@@ -55,10 +55,12 @@ def force(model: Model, prompts: Sequence[Sequence[int]], texts: Sequence[Sequen
         texts: emitted token ids of each row.
 
     Raises:
-        ValueError: if a prompt is empty, because nothing would predict the first emitted token.
+        ProbeError: if a prompt is empty, because nothing would predict the first emitted token; or if the model cannot
+            read an id, or so many tokens.
     """
-    if not all(prompts):
-        raise ValueError("every prompt must have at least one token")
+    if not all(map(len, prompts)):
+        raise ProbeError("a prompt has no token, so nothing predicts the first emitted token; give one with text")
+    model.check_ids([*prompt, *text] for prompt, text in zip(prompts, texts, strict=True))
     width = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
     longest = max(len(text) for text in texts)
     ids = torch.full((len(texts), width), model.pad_id)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from probe.errors import ProbeError
 from probe.hooks.decoding.row_cache import RowCache
-from probe.models import OPEN_BLOCK, Site
+from probe.models import OPEN_BLOCK, Site, check_id, check_length
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,7 @@ class Passes:
             raise ProbeError(f"the passes of {type(self.hf).__name__} cannot be followed: it has no key/value cache")
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
+        self._check(ids, kwargs.get("position_ids"), past + states.shape[1])
         if past == 0:
             self._first_width = states.shape[1]
         self._call, self._seen = (kwargs, states, past), {}
@@ -261,6 +262,17 @@ class Passes:
             self._note_ends(ids, past, self._stops)
         for listener in self.listeners:
             listener.begin(past)
+
+    def _check(self, ids: Tensor | None, positions: Tensor | None, columns: int) -> None:
+        """Refuse ids and positions that the model's tables lack; values on an accelerator are not waited for."""
+        name = type(self.hf).__name__
+        if ids is not None and ids.device.type == "cpu" and ids.numel():
+            for extreme in ids.aminmax():
+                check_id(self.hf, int(extreme), name)
+        if positions is None:
+            check_length(self.hf, columns, name)
+        elif positions.device.type == "cpu" and positions.numel():
+            check_length(self.hf, int(positions.max()) + 1, name)
 
     def _note_ends(self, ids: Tensor, past: int, stops: Tensor) -> None:
         """Mark rows that have ended; ``generate`` keeps running them, but what they are fed is no text."""

@@ -3,7 +3,6 @@
 A request is checked before any weights are read, and every mistake is reported in one line.
 """
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from urllib.request import getproxies
 
 import torch
 from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -33,9 +33,25 @@ from transformers.utils import logging as hf_logging
 from probe.errors import ProbeError
 from probe.models.bundled import bundled_folder, bundled_folders
 from probe.models.config import ModelConfig
+from probe.models.folder import check_folder
 from probe.models.model import Model
 from probe.models.packaged import PACKAGED, converted_folder, is_packaged, packaged_file
+from probe.models.prompts import check_chat, start_ids
+from probe.models.quantised import ask_for_plain, check_quantised, is_quantised, make_plain
+from probe.models.weights import check_weights, misplaced, weight_files
 
+#: What transformers raises for a file with wrong values, which it uses before it checks them.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -74,7 +90,9 @@ def load_model(
     config = model if isinstance(model, ModelConfig) else ModelConfig(path=str(model))
     where, number = as_device(device), as_dtype(dtype)
     source = find_source(config)
-    return read_model(source, read_tokenizer(source), where, number)
+    tokenizer = read_tokenizer(source)
+    check_source(source)
+    return read_model(source, tokenizer, where, number)
 
 
 def as_device(device: str | torch.device) -> torch.device:
@@ -121,7 +139,7 @@ def find_source(config: ModelConfig) -> Source:
     Raises:
         ProbeError: if the model is missing, is incomplete, or is not a decoder-only language model.
     """
-    path = Path(config.path).expanduser()
+    path = Path(os.path.expanduser(config.path))
     bundled = config.path.removeprefix("bundled:")
     if config.path.startswith("bundled:") or (bundled in bundled_folders() and not path.exists()):
         path = bundled_folder(bundled)
@@ -131,7 +149,7 @@ def find_source(config: ModelConfig) -> Source:
     if is_packaged(config.path):
         return _packaged_source(config)
     if path.exists() or _looks_like_folder(config.path):
-        _check_folder(path)
+        check_folder(path)
         source = Source(config, str(path), code)
     else:
         source = Source(config, config.path, code | {"revision": config.revision} | _hub_options())
@@ -143,8 +161,8 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a model.
 
     Raises:
-        ProbeError: if there is no tokenizer, it gives no character offsets, or the prompt needs a chat template and it
-            has none.
+        ProbeError: if there is no tokenizer, it gives no character offsets or encodes no text, or the prompt needs a
+            chat template and it has none that asks the question.
     """
     where = source.config.path
     try:
@@ -153,13 +171,38 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
         own = "gguf_file" not in source.options and _names_general_tokenizer(source)
         reader = PreTrainedTokenizerFast if own else AutoTokenizer
         tokenizer = reader.from_pretrained(source.path, **source.options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ProbeError(f"the tokenizer of model '{where}' cannot be read: {_first_line(error)}") from error
+    except Exception as error:  # the tokenizers library raises nothing narrower for a damaged tokenizer.json
+        raise ProbeError(
+            f"the tokenizer of model '{where}' (tokenizer.json, tokenizer_config.json) cannot be read: "
+            f"{_one_line(error)}"
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ProbeError(f"the tokenizer of '{where}' is a slow one; a fast tokenizer (tokenizer.json) is needed")
-    if source.config.prompt == "chat" and not tokenizer.chat_template:
-        raise ProbeError(f"the tokenizer of '{where}' has no chat template; write a prompt with {{question}} instead")
+    start_ids(tokenizer, where)
+    if source.config.prompt == "chat":
+        check_chat(tokenizer, where)
     return tokenizer
+
+
+def check_source(source: Source) -> None:
+    """Refuse weights that cannot be read, by their config and their headers.
+
+    Raises:
+        ProbeError: if the weights are quantised and what reads them is missing, the config describes no model, or a
+            weight does not match the config.
+    """
+    if "gguf_file" in source.options:
+        return
+    config, where = read_config(source), source.config.path
+    ask_for_plain(config)
+    check_quantised(config, where)
+    if is_quantised(config) or source.config.trust_remote_code or not Path(source.path).is_dir():
+        return
+    _drop_unknown_padding(config)
+    try:
+        check_weights(weight_files(Path(source.path)), config, where)
+    except _UNREADABLE as error:
+        raise ProbeError(f"the config.json of model '{where}' describes no model: {_one_line(error)}") from error
 
 
 def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype) -> Model:
@@ -168,7 +211,7 @@ def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch
     Raises:
         ProbeError: if the weights cannot be read, some are missing, or a shape does not match the config.
     """
-    where = source.config.path
+    where, plain = source.config.path, False
     options = dict(source.options)
     if "gguf_file" in options:
         from transformers import GgufConfig
@@ -177,37 +220,36 @@ def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
         options["use_safetensors"] = True
+        options["config"] = config = read_config(source)
+        _drop_unknown_padding(config)
+        plain = ask_for_plain(config)
     try:
         with _quiet():
             # Wrong shapes pass here, so that they can be named below.
             read: Any = AutoModelForCausalLM.from_pretrained(
                 source.path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ProbeError(f"the weights of '{where}' cannot be read: {_first_line(error)}") from error
+    except (*_UNREADABLE, SafetensorError) as error:
+        raise ProbeError(f"the weights of '{where}' cannot be read: {_one_line(error)}") from error
     hf, found = read
     if missing := sorted(found["missing_keys"]):
         raise ProbeError(f"{len(missing)} weights of '{where}' are missing, the first is {missing[0]}")
     if unfit := sorted(found["mismatched_keys"]):
         name, stored, wanted = unfit[0]
         raise ProbeError(f"{name} of '{where}' has shape {list(stored)}, but its config asks for {list(wanted)}")
+    if extra := misplaced(found["unexpected_keys"], hf.state_dict()):
+        raise ProbeError(
+            f"'{where}' has {len(extra)} weights for which its config.json has no place, the first is {extra[0]}; "
+            "the config is another model's"
+        )
+    if plain:
+        make_plain(hf, dtype)
     return Model(hf.to(device), tokenizer, source.config)
 
 
 def _looks_like_folder(path: str) -> bool:
     """Whether a path that does not exist can only be a folder: hub ids are NAME or ORG/NAME."""
     return path.startswith((".", "~", "/")) or path.endswith("/") or path.count("/") > 1 or "\\" in path
-
-
-def _check_folder(path: Path) -> None:
-    if not path.is_dir():
-        raise ProbeError(f"there is no model folder {path}")
-    if not (path / "config.json").is_file():
-        raise ProbeError(f"the folder {path} holds no model: it has no config.json")
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ProbeError(f"the model folder {path} has no tokenizer.json")
-    if not any(path.glob("*.safetensors")):
-        raise ProbeError(f"the model folder {path} has no weights (*.safetensors)")
 
 
 def _hub_options() -> dict[str, Any]:
@@ -258,7 +300,7 @@ def read_config(source: Source) -> PretrainedConfig:
     where = source.config.path
     try:
         config = AutoConfig.from_pretrained(source.path, **source.options)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (*_UNREADABLE, StrictDataclassError) as error:
         if source.path == where and not Path(source.path).is_dir():
             revision = f" at revision '{source.config.revision}'" if source.config.revision else ""
             close = get_close_matches(where, [*bundled_folders(), *PACKAGED], n=1)
@@ -266,15 +308,24 @@ def read_config(source: Source) -> PretrainedConfig:
                 f"there is no model folder '{where}', no bundled model of that name, and no such model{revision} "
                 "on the hub or in its cache" + "".join(f"; did you mean '{name}'?" for name in close)
             ) from error
-        raise ProbeError(f"the config.json of model '{where}' cannot be read: {_first_line(error)}") from error
+        raise ProbeError(f"the config.json of model '{where}' cannot be read: {_one_line(error)}") from error
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if config.is_encoder_decoder or not (known or source.config.trust_remote_code):
         raise ProbeError(f"model '{where}' ({config.model_type}) is not a decoder-only language model")
     return config
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _drop_unknown_padding(config: PretrainedConfig) -> None:
+    """Forget a padding id for which the embedding has no row: the model could not be built, and padding is masked."""
+    for part in (config, config.get_text_config()):
+        pad, rows = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(rows, int) and not 0 <= pad < rows:
+            part.pad_token_id = None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 @contextmanager

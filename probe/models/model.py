@@ -1,16 +1,19 @@
 """A loaded model: its weights, tokenizer and prompt, and the same model in other libraries."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from probe.errors import ProbeError
 from probe.models.config import ModelConfig
+from probe.models.limits import check_id, check_length, embedding_rows, has_row
+from probe.models.prompts import chat_text, start_ids
 from probe.models.sites import blocks, place
 from probe.models.views import to_nnsight, to_transformer_lens
 
@@ -30,8 +33,12 @@ class Model:
         hf: The Hugging Face model.
         tokenizer: The fast tokenizer.
         config: Where the model comes from, and its prompt.
-        eos_ids: Every token id that ends an answer.
-        pad_id: The token id that pads batches; padding is always masked.
+        start_ids: The token ids that the tokenizer puts before every text, such as its start token.
+        eos_ids: Every token id that ends an answer, of those that the model can emit.
+        pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
+
+    Raises:
+        ProbeError: if the tokenizer cannot encode text.
     """
 
     def __init__(
@@ -45,9 +52,11 @@ class Model:
         self.tokenizer = tokenizer
         self.config = config or ModelConfig(path=hf.config.model_type)
         self.name = name or _short_name(self.config.path)
+        self.start_ids = start_ids(tokenizer, self.name)
         self.eos_ids = _eos_ids(hf, tokenizer)
-        pad_id = tokenizer.pad_token_id
-        self.pad_id: int = pad_id if isinstance(pad_id, int) else next(iter(self.eos_ids), 0)
+        pad_id: Any = tokenizer.pad_token_id
+        # A tokenizer may have been given a padding token for which the embedding has no row.
+        self.pad_id: int = pad_id if has_row(hf, pad_id) else next(iter(self.eos_ids), 0)
 
     @property
     def device(self) -> torch.device:
@@ -75,22 +84,75 @@ class Model:
         return blocks(self.hf)
 
     def prompt_text(self, question: str) -> str:
-        """Return the prompt for a question: the text that precedes the answer."""
+        """Return the prompt for a question: the text that precedes the answer.
+
+        Raises:
+            ProbeError: if the chat template fails, or leaves out the question.
+        """
         if self.config.prompt != "chat":
             return self.config.prompt.replace("{question}", question)
-        turn = [{"role": "user", "content": question}]
-        return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        return chat_text(self.tokenizer, question, self.name)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the token ids of ``prompt_text(question)``.
 
-        A template gets the tokenizer's start token, if there is one; a chat template already contains it.
+        Raises:
+            ProbeError: as `prompt_text`, or if the prompt has no token.
         """
-        text, start = self.prompt_text(question), self.config.prompt != "chat"
-        return list(self.tokenizer(text, add_special_tokens=start).input_ids)
+        ids = self.encode_prompt(self.prompt_text(question))
+        if not ids:
+            raise ProbeError(
+                f"the prompt of '{self.name}' for the question {question!r} has no token; give a question with text, "
+                "or a prompt with more than {question}"
+            )
+        return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the token ids of the text of a prompt; a chat template has already written its start token."""
+        return self.encode(text, start=self.config.prompt != "chat")
+
+    def encode(self, text: str, *, start: bool = True) -> list[int]:
+        """Return the token ids of a text, without an end token.
+
+        Args:
+            text: any text.
+            start: put the tokenizer's start token first, if it has one and the text does not begin with it.
+        """
+        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return [*self.start_of(ids), *ids] if start else ids
+
+    def start_of(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids that are put before a text: ``start_ids``, or none if the text begins with them."""
+        return () if tuple(ids[: len(self.start_ids)]) == self.start_ids else self.start_ids
+
+    def check_ids(self, rows: Iterable[Sequence[int]], *, max_new_tokens: int = 0) -> None:
+        """Refuse token ids that the model cannot read.
+
+        Args:
+            rows: the token ids of each text.
+            max_new_tokens: the number of tokens that may be added to each.
+
+        Raises:
+            ProbeError: if an id has no row in the embedding, or a text and its new tokens need more positions than the
+                model has.
+        """
+        longest = 0
+        for ids in rows:
+            longest = max(longest, len(ids))
+            for extreme in (min(ids), max(ids)) if len(ids) else ():
+                check_id(self.hf, extreme, self.name)
+        check_length(self.hf, longest, self.name, max_new_tokens)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the exact text of token ids, special tokens included."""
+        """Return the exact text of token ids, special tokens included.
+
+        Raises:
+            ProbeError: if neither the tokenizer nor the model knows an id.
+        """
+        known = max(embedding_rows(self.hf), len(self.tokenizer))
+        if len(ids) and not (min(ids) >= 0 and max(ids) < known):
+            wrong = next(i for i in ids if not 0 <= i < known)
+            raise ProbeError(f"token id {wrong} is unknown to {self.name}, which knows {known} ids, from 0")
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
@@ -161,7 +223,7 @@ def _eos_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[i
     """Token ids that end an answer, from the generation config and the tokenizer, each once."""
     said = getattr(hf.generation_config, "eos_token_id", None)
     ids = [*(said if isinstance(said, (list, tuple)) else [said]), tokenizer.eos_token_id]
-    return tuple(dict.fromkeys(i for i in ids if isinstance(i, int)))
+    return tuple(dict.fromkeys(i for i in ids if has_row(hf, i)))
 
 
 def _short_name(path: str) -> str:

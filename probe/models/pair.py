@@ -7,7 +7,7 @@ import torch
 
 from probe.models.bundled import find_pair
 from probe.models.config import PairConfig
-from probe.models.loading import as_device, as_dtype, find_source, read_model, read_tokenizer
+from probe.models.loading import as_device, as_dtype, check_source, find_source, read_model, read_tokenizer
 from probe.models.model import Model
 from probe.models.tokenizers import check_tokenizers
 
@@ -50,7 +50,7 @@ def load_pair(
 ) -> Pair:
     """Load both models of a pair.
 
-    Both models are found and their tokenizers compared before any weights are read.
+    Both models are found, their tokenizers compared and their configs checked before any weights are read.
 
     Args:
         pair: The name of a bundled pair (see `list_pairs`), the path of a ``pair.yaml`` file, or a `PairConfig`.
@@ -68,6 +68,8 @@ def load_pair(
     sources = find_source(config.base), find_source(config.thinking)
     tokenizers = read_tokenizer(sources[0]), read_tokenizer(sources[1])
     check_tokenizers(*tokenizers)
+    for source in sources:
+        check_source(source)
     base, thinking = (
         read_model(source, tokenizer, where, number) for source, tokenizer in zip(sources, tokenizers, strict=True)
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TopPLogitsWarper
 
-from probe.hooks import Runner
+from probe.hooks import Runner, check_prompts
 from probe.models import Model
 
 _ROWS = 512
@@ -84,7 +84,11 @@ def sample_texts(
 
     Returns:
         For each prompt the texts of its samples, without end tokens.
+
+    Raises:
+        ProbeError: if the model cannot continue a prompt, before any is run.
     """
+    check_prompts(model, prompts, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     each = max(1, _ROWS // samples)

@@ -120,7 +120,7 @@ def test_a_folder_that_is_not_whole(folder, lost, said, monkeypatch):
 
 def test_a_config_that_is_no_config(folder):
     (folder / "config.json").write_text("{")
-    with pytest.raises(ProbeError, match=r"config\.json of model") as error:
+    with pytest.raises(ProbeError, match=r"config\.json:1 is not valid JSON") as error:
         load_model(folder)
     assert "\n" not in str(error.value)
 

@@ -73,7 +73,7 @@ def compare_export(model: Model, folder: str | Path, kind: str, path: str | Path
 
 @torch.no_grad()
 def _logits(hf: Any, model: Model) -> list[torch.Tensor]:
-    ids = [model.tokenizer(text, return_tensors="pt").input_ids.to(model.device) for text in PROMPTS]
+    ids = [torch.tensor([model.encode(text)], device=model.device) for text in PROMPTS]
     return [hf(input_ids=each).logits[0].float().cpu().contiguous() for each in ids]
 
 

@@ -111,10 +111,14 @@ def examples_of(model: Model, traces: Sequence[Trace], problems: Sequence[Proble
         model: gives the prompt and the end token, which is appended to every trace that is not truncated.
         traces: rollouts.
         problems: the problem of each trace, in the same order.
+
+    Raises:
+        ProbeError: if the model cannot read an id, or so many tokens.
     """
     found = []
     for trace, problem in zip(traces, problems, strict=True):
         prompt = model.prompt_ids(problem.question)
-        end = [] if trace.truncated else [model.eos_ids[0]]
+        end = [] if trace.truncated else model.eos_ids[:1]
         found.append(Example((*prompt, *trace.tokens, *end), len(prompt)))
+    model.check_ids(example.ids for example in found)
     return found

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from probe.errors import ProbeError
 from probe.hooks.attach import attacher
 from probe.hooks.decoding.row_cache import RowCache
 from probe.hooks.passes import followed
@@ -46,6 +47,25 @@ class Step:
         return Step(self.logits[:, :vocab].to(device), resid)
 
 
+def check_prompts(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse prompts that a model cannot continue, before any is run.
+
+    Args:
+        prompts: token ids of each prompt.
+        max_new_tokens: the maximum number of tokens after each prompt.
+
+    Raises:
+        ProbeError: if a prompt is empty, an id is unknown to the model, a prompt and its new tokens need more positions
+            than the model has, or there are to be no new tokens.
+    """
+    if max_new_tokens < 1:
+        raise ProbeError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    if not all(map(len, prompts)):
+        empty = next(i for i, prompt in enumerate(prompts) if not len(prompt))
+        raise ProbeError(f"prompt {empty} for {model.name} has no token; every prompt needs at least one")
+    model.check_ids(prompts, max_new_tokens=max_new_tokens)
+
+
 class Runner:
     """Decodes rows token by token.
 
@@ -55,6 +75,9 @@ class Runner:
         read: 0-based layers whose ``resid_post`` each step returns.
         steer: the layer above which :meth:`rerun` runs; it is read too.
         remember: keep the residual stream at ``steer`` of every column, for :meth:`rerun_window`.
+
+    Raises:
+        ProbeError: as :func:`check_prompts`.
     """
 
     def __init__(
@@ -67,6 +90,7 @@ class Runner:
         steer: int | None = None,
         remember: bool = False,
     ) -> None:
+        check_prompts(model, prompts, max_new_tokens)
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.steer = steer

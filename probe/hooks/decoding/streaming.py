@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe.hooks.decoding.runner import Runner, Step
+from probe.hooks.decoding.runner import Runner, Step, check_prompts
 from probe.hooks.passes import followed
 from probe.models import Model
 
@@ -137,7 +137,12 @@ def stream(
     Yields:
         Each item as soon as it is done: its index; one list for each column, with a value for each emitted token (the
         end token is left out); and whether the limit on tokens stopped it.
+
+    Raises:
+        ProbeError: if a model cannot continue one of its prompts, before any is run.
     """
+    for lane in lanes:
+        check_prompts(lane.model, lane.prompts, max_new_tokens)
     device = lanes[0].model.device
     if late is None:
         late = device.type != "cpu" and not any(followed(lane.model.hf) for lane in lanes)

@@ -70,8 +70,7 @@ def run_prompted(
     Raises:
         ProbeError: if a prompt and its answer do not fit into the positions that the model was trained with.
     """
-    start = base.config.prompt != "chat"
-    ids = [list(base.tokenizer(prompt, add_special_tokens=start).input_ids) for prompt in prompts]
+    ids = [base.encode_prompt(prompt) for prompt in prompts]
     there, longest = base.hf.config.get_text_config().max_position_embeddings, max(map(len, ids))
     if longest + max_new_tokens > there:
         raise ProbeError(

@@ -182,9 +182,10 @@ def texts_of(model: Model, path: Path) -> list[Example]:
         prompt, text = row.get("prompt", ""), row.get("text")
         if not isinstance(prompt, str) or not isinstance(text, str) or not text:
             raise ProbeError(f'{where}: write {{"text": "…"}}, and "prompt" if there is one')
-        ids = model.tokenizer(prompt).input_ids if prompt else []
-        more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
+        ids = model.encode(prompt) if prompt else []
+        more = model.encode(text, start=not prompt)
         found.append(Example((*ids, *more), max(1, len(ids))))
+    model.check_ids(example.ids for example in found)
     if not found:
         raise ProbeError(f"{path} has no text: give a JSONL file with a text on every line")
     return found

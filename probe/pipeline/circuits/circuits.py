@@ -25,6 +25,7 @@ from probe.files import write_json
 from probe.models import Model, find_pair, load_pair
 from probe.pipeline.behaviour import key_settings, named_behaviour, problems_of
 from probe.pipeline.folder import RunFolder
+from probe.pipeline.run.inputs import check_positions
 from probe.reports import write_circuit_report
 from probe.traces import generate_traces
 
@@ -108,6 +109,7 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     folder = RunFolder(out, {"circuits": key_settings(config)})
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
     limit = pair.config.max_new_tokens
+    check_positions(model, (*train, *test), limit)
     traces = generate_traces(
         model, problem_set, train, max_new_tokens=limit, folder=folder.path / "traces", progress=progress
     )

@@ -37,6 +37,7 @@ from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import key_settings, named_behaviour, problems_of
 from probe.pipeline.folder import RunFolder
+from probe.pipeline.run.inputs import check_positions
 from probe.problems import ProblemSet
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
@@ -117,6 +118,8 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
             f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
         )
     train = problem_set.take("train", config.problems)
+    for model in (pair.base, pair.thinking):
+        check_positions(model, train, pair.config.max_new_tokens)
     folder = RunFolder(out, {"diff": key_settings(config)})
     traces = generate_traces(
         pair.thinking,

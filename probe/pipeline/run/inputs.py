@@ -76,21 +76,12 @@ def prepare(config: RunConfig) -> Inputs:
 
 
 def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: int) -> None:
-    """Refuse answers that need more positions than a model has; rotary positions have no limit.
+    """Refuse problems whose prompts or answers a model cannot read; rotary positions have no limit.
 
     Raises:
-        ProbeError: if the longest prompt and answer do not fit.
+        ProbeError: if a prompt has no token or an unknown one, or the longest prompt and answer do not fit.
     """
-    config = model.hf.config.get_text_config()
-    if getattr(config, "rope_parameters", None):
-        return
-    there = config.max_position_embeddings
-    prompt = max(len(model.prompt_ids(problem.question)) for problem in problems)
-    if prompt + max_new_tokens > there:
-        raise ProbeError(
-            f"{model.name} has {there} positions: no room for a prompt of {prompt} tokens and an answer of "
-            f"{max_new_tokens}; set decoding.max_new_tokens, or give shorter problems"
-        )
+    model.check_ids((model.prompt_ids(problem.question) for problem in problems), max_new_tokens=max_new_tokens)
 
 
 def weights_hash(model: Model) -> str:

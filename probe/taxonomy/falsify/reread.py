@@ -120,9 +120,7 @@ class ContextReader:
 
 def _encodings(model: Model, before: str, text: str) -> Iterator[list[int]]:
     """Encode the text alone, then after what precedes it, for tokenizers that treat the start of a text specially."""
-    tokenizer = model.tokenizer
-    yield list(tokenizer(text, add_special_tokens=False).input_ids)
-    head = list(tokenizer(before, add_special_tokens=False).input_ids)
-    whole = list(tokenizer(before + text, add_special_tokens=False).input_ids)
+    yield model.encode(text, start=False)
+    head, whole = (model.encode(each, start=False) for each in (before, before + text))
     if whole[: len(head)] == head:
         yield whole[len(head) :]
