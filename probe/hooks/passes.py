@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from probe.errors import ProbeError
 from probe.hooks.decoding.row_cache import RowCache
-from probe.models import OPEN_BLOCK, Site
+from probe.models import OPEN_BLOCK, Site, check_length
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,8 @@ class Passes:
             raise ProbeError(f"the passes of {type(self.hf).__name__} cannot be followed: it has no key/value cache")
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
+        if not isinstance(cache, RowCache):  # those have been checked, row by row
+            check_length(self.hf, past + states.shape[1])
         if past == 0:
             self._first_width = states.shape[1]
         self._call, self._seen = (kwargs, states, past), {}

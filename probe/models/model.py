@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.models.config import ModelConfig
+from probe.models.decoders import check_decoder, longest_text, mask_windows
 from probe.models.sites import blocks, place
 from probe.models.views import to_nnsight, to_transformer_lens
 
@@ -32,6 +34,9 @@ class Model:
         config: Where the model comes from, and its prompt.
         eos_ids: Every token id that ends an answer.
         pad_id: The token id that pads batches; padding is always masked.
+
+    Raises:
+        NotApplicable: if probe cannot run this architecture.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Model:
         config: ModelConfig | None = None,
         name: str | None = None,
     ) -> None:
+        check_decoder(hf)
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.config = config or ModelConfig(path=hf.config.model_type)
@@ -73,6 +79,16 @@ class Model:
     def layers(self) -> nn.ModuleList:
         """The blocks, in order."""
         return blocks(self.hf)
+
+    @cached_property
+    def mask_windows(self) -> dict[str | None, int | None]:
+        """The sliding window of each attention mask that the model takes, by kind of block; None: of all blocks."""
+        return mask_windows(self.hf)
+
+    @cached_property
+    def longest_text(self) -> int | None:
+        """The number of tokens above which the rotary frequencies depend on the length; None if they never do."""
+        return longest_text(self.hf)
 
     def prompt_text(self, question: str) -> str:
         """Return the prompt for a question: the text that precedes the answer."""

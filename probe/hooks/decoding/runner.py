@@ -16,7 +16,7 @@ from probe.hooks.attach import attacher
 from probe.hooks.decoding.row_cache import RowCache
 from probe.hooks.passes import followed
 from probe.hooks.upper import UpperLayers, causal_masks
-from probe.models import Model, Site
+from probe.models import Model, Site, check_length
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class Runner:
         read: 0-based layers whose ``resid_post`` each step returns.
         steer: the layer above which :meth:`rerun` runs; it is read too.
         remember: keep the residual stream at ``steer`` of every column, for :meth:`rerun_window`.
+
+    Raises:
+        NotApplicable: if a row may become so long that the model's frequencies depend on the length.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Runner:
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
         width = max(len(prompt) for prompt in prompts)
+        check_length(self.model.hf, width + max(self.max_new_tokens - 1, 0))  # the last token is never run
         ids = torch.full((len(prompts), width), self.model.pad_id)
         real = torch.zeros(len(prompts), width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
