@@ -38,12 +38,13 @@ class Verdict:
     kind: str
     result: Literal["supported", "refused", "not tried", "WRONG"]
     note: str = ""
+    sites: bool = False
+    """Whether the sites of its architecture are known."""
 
     @property
     def line(self) -> str:
         """The line of the table."""
-        known = "known" if self.result == "supported" and self.kind in ARCHITECTURES else ""
-        return f"| {self.kind} | {self.result} | {known} | {self.note} |"
+        return f"| {self.kind} | {self.result} | {'known' if self.sites else ''} | {self.note} |"
 
 
 def verdict(kind: str) -> Verdict:
@@ -78,7 +79,7 @@ def try_model(kind: str, hf: PreTrainedModel) -> Verdict:
         return Verdict(kind, "WRONG", "other tokens than generate")
     if not all(torch.allclose(got, want, rtol=1e-3, atol=1e-3) for got, want in zip(forced, logits, strict=True)):
         return Verdict(kind, "WRONG", "other logits than the model")
-    return Verdict(kind, "supported")
+    return Verdict(kind, "supported", sites=hf.config.model_type in ARCHITECTURES)
 
 
 def some_prompts() -> list[list[int]]:
