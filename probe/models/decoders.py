@@ -102,8 +102,6 @@ def _why_not(hf: PreTrainedModel) -> str | None:
         return f"they have blocks of {', '.join(unknown)}"
     if not _kinds(text) and getattr(text, "attention_chunk_size", None):
         return "their blocks attend in chunks"
-    if getattr(text, "attention_type", None) == "block_sparse":
-        return "block_sparse attention skips keys in long texts; set attention_type to original_full in config.json"
     if getattr(hf, "_is_stateful", False):
         return "their blocks keep a state, which padding would change"
     if "past_key_values" not in takes:
@@ -114,6 +112,8 @@ def _why_not(hf: PreTrainedModel) -> str | None:
         return "they count positions from the padding token's id"
     if not _takes_positions(hf) and config.model_type not in _NO_POSITIONS:
         return "they count positions from the first column of a batch, padding included"
+    if getattr(text, "attention_type", None) == "block_sparse":
+        return "block_sparse attention skips keys in long texts; set attention_type to original_full in config.json"
     windowed = SLIDING in _kinds(text) or (not _kinds(text) and getattr(text, "sliding_window", None))
     if windowed and not _applies_windows(hf):
         return "this one names a sliding window that its code does not apply; remove it from config.json"
