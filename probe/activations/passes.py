@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks import capture
-from probe.models import Model
+from probe.models import Model, check_frequencies
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -47,9 +47,11 @@ def read(
         The states at each site, on the model's device; and a mask that is False at padding.
 
     Raises:
-        ProbeError: if a site has no vector for each token.
+        ProbeError: if a site has no vector for each token, or the model's frequencies depend on the length of such
+            texts.
     """
     width = max(map(len, sequences))
+    check_frequencies(model.hf, width)
     ids = torch.full((len(sequences), width), model.pad_id)
     real = torch.zeros(len(sequences), width, dtype=torch.bool)
     for row, sequence in enumerate(sequences):

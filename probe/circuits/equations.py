@@ -9,7 +9,7 @@ import torch
 from probe.circuits.pairs import Pairs, Row, grouped
 from probe.counters import read_sum
 from probe.errors import NotApplicable
-from probe.models import Model
+from probe.models import Model, check_frequencies
 from probe.problems import Problem
 from probe.traces import Trace
 
@@ -116,6 +116,7 @@ def _paired(
         if size == n_pairs:
             break
         clean, corrupt = found[at]
+        check_frequencies(model.hf, len(clean))
         right, wrong = model.hf(torch.tensor(found[at], device=model.device)).logits[:, -1].argmax(-1).tolist()
         if right != wrong or not differ:
             by_length[len(clean)].append((clean, corrupt, right, wrong))

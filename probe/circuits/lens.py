@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probe.circuits.graph import LOGITS, Graph
 from probe.errors import NotApplicable
-from probe.models import Model
+from probe.models import Model, check_frequencies
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -63,6 +63,7 @@ class EdgeLens:
 
     def logits(self, ids: Ids) -> Float[Tensor, "batch pos vocab"]:
         """The logits of the model itself."""
+        check_frequencies(self.model.hf, ids.shape[1])
         return self.bridge(ids, return_type="logits")
 
     @torch.no_grad()

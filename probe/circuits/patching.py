@@ -18,7 +18,7 @@ from probe.config import nearest
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, capture, edit
 from probe.html import html_table
-from probe.models import Model
+from probe.models import Model, check_frequencies
 
 #: Sites that can be patched.
 PATCHED = {
@@ -171,4 +171,5 @@ def _patched(
 
 def _logits(model: Model, ids: Ids) -> Float[Tensor, "batch last vocab"]:
     """The logits of the last token, the only ones that metrics use."""
+    check_frequencies(model.hf, ids.shape[1])
     return model.hf(ids, logits_to_keep=1).logits

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from probe.errors import ProbeError
 from probe.hooks.decoding.row_cache import RowCache
-from probe.models import OPEN_BLOCK, Site, check_id, check_length
+from probe.models import OPEN_BLOCK, Site, check_frequencies, check_id, check_length
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,8 @@ class Passes:
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
         self._check(ids, kwargs.get("position_ids"), past + states.shape[1])
+        if not isinstance(cache, RowCache):  # those have been checked, row by row
+            check_frequencies(self.hf, past + states.shape[1])
         if past == 0:
             self._first_width = states.shape[1]
         self._call, self._seen = (kwargs, states, past), {}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from probe.models import Model
+from probe.models import Model, check_frequencies
 
 
 class _Enter(nn.Module):
@@ -124,6 +124,9 @@ def additive_masks(
 
     Returns:
         As :func:`causal_masks`.
+
+    Raises:
+        NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
     """
     lowest = torch.finfo(model.dtype).min
 
@@ -131,11 +134,10 @@ def additive_masks(
         mask = torch.zeros(allowed.shape, dtype=model.dtype, device=allowed.device)
         return mask.masked_fill_(~allowed, lowest)[:, None]
 
-    types = set(getattr(model.hf.config, "layer_types", None) or ())
-    window = getattr(model.hf.config, "sliding_window", None)
-    near = seen if window is None else seen & (distance < window)
-    if not types:  # Mistral, Phi-3: every layer has the window, if there is one
-        return additive(near)
-    if types == {"full_attention"}:
-        return additive(seen)
-    return {kind: additive(near if kind == "sliding_attention" else seen) for kind in types}
+    if model.longest_text is not None:
+        check_frequencies(model.hf, int(seen.sum(-1).max()))
+    masks = {
+        kind: additive(seen if window is None else seen & (distance < window))
+        for kind, window in model.mask_windows.items()
+    }
+    return masks[None] if None in masks else {kind: mask for kind, mask in masks.items() if kind is not None}

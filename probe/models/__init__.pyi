@@ -2,6 +2,7 @@
 from .architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
 from .bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
 from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
+from .decoders import check_frequencies as check_frequencies
 from .fingerprint import fingerprint as fingerprint, tensors_hash as tensors_hash
 from .limits import check_id as check_id, check_length as check_length
 from .listing import SiteTable as SiteTable, site_table as site_table

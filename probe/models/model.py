@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
+from probe.models.decoders import check_decoder, longest_text, mask_windows
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.prompts import chat_text, start_ids
 from probe.models.sites import blocks, place
@@ -38,6 +40,7 @@ class Model:
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
 
     Raises:
+        NotApplicable: if probe cannot run this architecture.
         ProbeError: if the tokenizer cannot encode text.
     """
 
@@ -48,6 +51,7 @@ class Model:
         config: ModelConfig | None = None,
         name: str | None = None,
     ) -> None:
+        check_decoder(hf)
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.config = config or ModelConfig(path=hf.config.model_type)
@@ -82,6 +86,16 @@ class Model:
     def layers(self) -> nn.ModuleList:
         """The blocks, in order."""
         return blocks(self.hf)
+
+    @cached_property
+    def mask_windows(self) -> dict[str | None, int | None]:
+        """The sliding window of each attention mask that the model takes, by kind of block; None: of all blocks."""
+        return mask_windows(self.hf)
+
+    @cached_property
+    def longest_text(self) -> int | None:
+        """The number of tokens above which the rotary frequencies depend on the length; None if they never do."""
+        return longest_text(self.hf)
 
     def prompt_text(self, question: str) -> str:
         """Return the prompt for a question: the text that precedes the answer.

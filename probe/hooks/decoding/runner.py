@@ -17,7 +17,7 @@ from probe.hooks.attach import attacher
 from probe.hooks.decoding.row_cache import RowCache
 from probe.hooks.passes import followed
 from probe.hooks.upper import UpperLayers, causal_masks
-from probe.models import Model, Site
+from probe.models import Model, Site, check_frequencies
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Runner:
 
     Raises:
         ProbeError: as :func:`check_prompts`.
+        NotApplicable: if a row may become so long that the model's frequencies depend on the length.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Runner:
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
         width = max(len(prompt) for prompt in prompts)
+        check_frequencies(self.model.hf, width + max(self.max_new_tokens - 1, 0))  # the last token is never run
         ids = torch.full((len(prompts), width), self.model.pad_id)
         real = torch.zeros(len(prompts), width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
