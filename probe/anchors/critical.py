@@ -15,7 +15,7 @@ from probe.anchors.rollouts import Sampling, roll_out
 from probe.hooks import force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.traces import Trace
+from probe.traces import Trace, token_texts
 
 _LOST = 0.05
 """Accuracy stays below this after the critical token."""
@@ -69,7 +69,7 @@ def critical_tokens(
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     shares = [each.accuracy for each in found]
     lost = [i for i in range(len(shares)) if shares[i] == 0 and all(share < _LOST for share in shares[i:])]
-    tokens = tuple(model.decode([token]) for token in trace.tokens)
+    tokens = tuple(token_texts(trace.tokens, model.decode, model.tokenizer))
     return CriticalTokens(tokens, tuple(shares), lost[0] if lost else None)
 
 

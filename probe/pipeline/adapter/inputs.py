@@ -13,7 +13,7 @@ from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.run.own import experiment_at
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
-from probe.traces import Trace, Traces, generate_traces
+from probe.traces import Trace, Traces, encode_after, generate_traces
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -182,8 +182,8 @@ def texts_of(model: Model, path: Path) -> list[Example]:
         prompt, text = row.get("prompt", ""), row.get("text")
         if not isinstance(prompt, str) or not isinstance(text, str) or not text:
             raise ProbeError(f'{where}: write {{"text": "…"}}, and "prompt" if there is one')
-        ids = model.tokenizer(prompt).input_ids if prompt else []
-        more = model.tokenizer(text, add_special_tokens=not prompt).input_ids
+        ids = list(model.tokenizer(prompt).input_ids) if prompt else []
+        more = encode_after(ids, text, model.decode, model.tokenizer) if ids else model.tokenizer(text).input_ids
         found.append(Example((*ids, *more), max(1, len(ids))))
     if not found:
         raise ProbeError(f"{path} has no text: give a JSONL file with a text on every line")
