@@ -66,8 +66,8 @@ def token_name(token: int, decode: Decode, tokenizer: PreTrainedTokenizerBase | 
         return text
     if tokenizer is None:
         return "part of a character"
-    piece = tokenizer.convert_ids_to_tokens(token)
-    return token_bytes(piece).decode(errors="backslashreplace") if of_bytes(tokenizer) else str(piece)
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    return token_bytes(piece).decode(errors="backslashreplace") if of_bytes(tokenizer) else piece
 
 
 def text_after(before: Sequence[int], tokens: Sequence[int], decode: Decode) -> str:
