@@ -42,10 +42,12 @@ class CriticalTokens:
     def _repr_html_(self) -> str:
         pieces = "".join(
             f'<span title="{share:.0%}" style="background:rgba(200,100,30,{1 - share:.2f});'
-            f'{"outline:2px solid #c8641e" if i == self.critical else ""}">{escape(token)}</span>'
+            f"{'outline:2px solid #c8641e;' if i == self.critical else ''}"
+            f'{"" if token else "padding:0 2px"}">{escape(token)}</span>'
             for i, (token, share) in enumerate(zip(self.tokens, self.accuracy, strict=True))
         )
-        return f'<p style="line-height:1.9">{pieces}</p><p>orange: low accuracy · framed: the critical token</p>'
+        said = "orange: low accuracy · framed: the critical token"
+        return f'<p style="line-height:1.9;white-space:pre-wrap">{pieces}</p><p>{said}</p>'
 
 
 def critical_tokens(
