@@ -1,15 +1,15 @@
 """The index of a harvest: a table that describes each row."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import pyarrow as pa
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from probe.activations.documents import Document, Unit
 from probe.models import Model
+from probe.traces import token_texts
 
 
 def index_table(
@@ -31,17 +31,20 @@ def index_table(
     document = torch.arange(len(documents)).repeat_interleave(
         torch.tensor([len(own) for own in rows], dtype=torch.long)
     )
-    token_text = cache(lambda token: model.decode([token]))
 
-    def text(document: Document, number: int, start: int, end: int) -> str:
-        if unit == "token":
-            return token_text(document.ids[start])
-        return document.texts[number] if document.texts else model.decode(document.ids[start:end])
+    def texts_of(document: Document, rows: Int[Tensor, "row 3"]) -> list[str]:
+        if unit == "sentence" and document.texts:
+            return [document.texts[number] for number in rows[:, 0].tolist()]
+        if not len(rows):
+            return []
+        first, last = int(rows[:, 1].min()), int(rows[:, 2].max())
+        said = token_texts(document.ids[first:last], model.decode, model.tokenizer)
+        return ["".join(said[start - first : end - first]) for _, start, end in rows.tolist()]
 
     def whole(numbers: Tensor) -> pa.Array:
         return pa.array(numbers.numpy(), pa.int32())
 
-    texts = [text(each, *row) for each, own in zip(documents, rows, strict=True) for row in own.tolist()]
+    texts = [text for each, own in zip(documents, rows, strict=True) for text in texts_of(each, own)]
     names = [each.name for each, own in zip(documents, rows, strict=True) for _ in own]
     return pa.table(
         {

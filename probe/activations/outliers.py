@@ -16,6 +16,7 @@ from torch import Tensor
 from probe.activations.documents import Document
 from probe.activations.passes import batches, norms, read
 from probe.models import Model
+from probe.traces import token_name
 
 _SAMPLE, _EACH = 512, 64
 """The number of tokens for the median, and the most that are taken from the start of one document."""
@@ -112,7 +113,7 @@ class OutlierReport:
             read,
             len(outliers),
             int((outliers[:, 1] == 0).sum()),
-            [{"id": i, "text": model.decode([i]), "count": count} for i, count in commonest],
+            [{"id": i, "text": token_name(i, model.decode, model.tokenizer), "count": count} for i, count in commonest],
         )
 
     def __str__(self) -> str:

@@ -49,7 +49,8 @@ class Anchors:
             for text, value, shift in zip(self.sentences, self.importance, self.shift, strict=False)
         )
         rest = escape("".join(self.sentences[len(self.importance) :]))
-        return f'<p style="line-height:1.9">{rows}{rest}</p><p>blue: raises accuracy · orange: lowers it</p>'
+        said = "blue: raises accuracy · orange: lowers it"
+        return f'<p style="line-height:1.9;white-space:pre-wrap">{rows}{rest}</p><p>{said}</p>'
 
 
 def thought_anchors(

@@ -15,7 +15,7 @@ from probe.anchors.rollouts import Sampling, roll_out
 from probe.hooks import force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.traces import Trace
+from probe.traces import Trace, token_texts
 
 _LOST = 0.05
 """Accuracy stays below this after the critical token."""
@@ -42,10 +42,12 @@ class CriticalTokens:
     def _repr_html_(self) -> str:
         pieces = "".join(
             f'<span title="{share:.0%}" style="background:rgba(200,100,30,{1 - share:.2f});'
-            f'{"outline:2px solid #c8641e" if i == self.critical else ""}">{escape(token)}</span>'
+            f"{'outline:2px solid #c8641e;' if i == self.critical else ''}"
+            f'{"" if token else "padding:0 2px"}">{escape(token)}</span>'
             for i, (token, share) in enumerate(zip(self.tokens, self.accuracy, strict=True))
         )
-        return f'<p style="line-height:1.9">{pieces}</p><p>orange: low accuracy · framed: the critical token</p>'
+        said = "orange: low accuracy · framed: the critical token"
+        return f'<p style="line-height:1.9;white-space:pre-wrap">{pieces}</p><p>{said}</p>'
 
 
 def critical_tokens(
@@ -69,7 +71,7 @@ def critical_tokens(
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     shares = [each.accuracy for each in found]
     lost = [i for i in range(len(shares)) if shares[i] == 0 and all(share < _LOST for share in shares[i:])]
-    tokens = tuple(model.decode([token]) for token in trace.tokens)
+    tokens = tuple(token_texts(trace.tokens, model.decode, model.tokenizer))
     return CriticalTokens(tokens, tuple(shares), lost[0] if lost else None)
 
 

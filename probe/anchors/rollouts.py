@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
-from probe.traces import Trace, sample_texts
+from probe.traces import Trace, encode_after, sample_each, text_after
 
 
 class Sampling(TypedDict, total=False):
@@ -102,16 +102,17 @@ def roll_out(
         forced: text that is put after the kept tokens, for example to close the thinking.
     """
     prompt = model.prompt_ids(problem.question)
-    put = model.encode(forced, start=False)
-    prompts = [[*prompt, *trace.tokens[:place], *put] for place in places]
-    written = sample_texts(
+    cut = [trace.tokens[:place] for place in places]
+    kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
+    prompts = [[*prompt, *tokens] for tokens in kept]
+    written = sample_each(
         model, prompts, n_samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress
     )
     found = []
-    for place, texts in zip(places, written, strict=True):
-        before = model.decode(list(trace.tokens[:place])) + forced
-        grades = [problem_set.grade(before + text, problem) for text in texts]
+    for place, before, tails in zip(places, kept, written, strict=True):
+        texts = tuple(text_after(before, tail, model.decode) for tail in tails)
+        grades = [problem_set.grade(model.decode([*before, *tail]), problem) for tail in tails]
         answers = tuple(grade.answer for grade in grades)
         correct = tuple(None if grade.failed else grade.correct for grade in grades)
-        found.append(Continuations(place, tuple(texts), answers, correct))
+        found.append(Continuations(place, texts, answers, correct))
     return found

@@ -11,6 +11,7 @@ from probe.circuits.heads import Head
 from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model
+from probe.traces import token_texts
 
 _NEAR = 4
 """Sentences nearer than this do not count towards a vertical score, because every head attends to its neighbours."""
@@ -61,7 +62,7 @@ def attention(model: Model, ids: Int[Tensor, " pos"], layers: Sequence[int] | No
     with capture(model, [f"pattern.{layer}" for layer in asked]) as acts:
         model.hf(ids.to(model.device)[None])
     found = torch.stack([acts[f"pattern.{layer}"][0].float().cpu() for layer in asked])
-    return Attention(tuple(model.decode([token]) for token in ids.tolist()), asked, found)
+    return Attention(tuple(token_texts(ids.tolist(), model.decode, model.tokenizer)), asked, found)
 
 
 @torch.no_grad()
@@ -92,7 +93,8 @@ def sentence_attention(
         with capture(model, f"pattern.{layer}") as acts:
             model.hf(ids.to(model.device)[None])
         rows.append(torch.einsum("sq,hqk,tk->hst", member, acts[f"pattern.{layer}"][0].float().cpu(), member))
-    names = tuple(model.decode(ids[start:end].tolist()).strip() for start, end in spans)
+    said = token_texts(ids.tolist(), model.decode, model.tokenizer)
+    names = tuple("".join(said[start:end]).strip() for start, end in spans)
     return Attention(names, asked, torch.stack(rows))
 
 

@@ -12,6 +12,7 @@ from probe.errors import NotApplicable
 from probe.hooks import capture
 from probe.html import html_table
 from probe.models import Model, place
+from probe.traces import token_name, token_texts
 
 _CLOSE = 1e-2
 """Relative tolerance for the linearised norm against the norm itself."""
@@ -59,8 +60,9 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"]) -> LogitLens:
         spread = torch.distributions.Categorical(logits=log_p).entropy()
         rows.append((best.indices, best.values, target, spread))
     top, log_prob, target, entropy = (torch.stack(part).cpu() for part in zip(*rows, strict=True))
-    said = tuple(tuple(model.decode([token]) for token in row) for row in top.tolist())
-    return LogitLens(tuple(model.decode([token]) for token in ids.tolist()), top, said, log_prob, target, entropy)
+    said = tuple(tuple(token_name(token, model.decode, model.tokenizer) for token in row) for row in top.tolist())
+    tokens = tuple(token_texts(ids.tolist(), model.decode, model.tokenizer))
+    return LogitLens(tokens, top, said, log_prob, target, entropy)
 
 
 @torch.no_grad()

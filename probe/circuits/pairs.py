@@ -15,7 +15,7 @@ from probe.files import read_jsonl
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, find_behaviour
-from probe.traces import Trace
+from probe.traces import Trace, encode_after
 
 Side = tuple[list[int], int]
 """The token ids of a text, and its next token."""
@@ -179,7 +179,7 @@ def read_pairs(model: Model, path: str | Path) -> Pairs:
         if missing:
             raise ProbeError(f"{where} has no text {missing[0]!r}")
         clean, corrupt = (model.encode(row[key]) for key in ("clean", "corrupt"))
-        nexts = [model.encode(row[key], start=False)[:1] for key in ("right", "wrong")]
+        nexts = [encode_after(clean, row[key], model.decode, model.tokenizer)[:1] for key in ("right", "wrong")]
         if len(clean) != len(corrupt):
             raise ProbeError(
                 f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them equally long"

@@ -9,7 +9,7 @@ from torch import Tensor
 from probe.anchors import log_probs
 from probe.models import Pair
 from probe.problems import Problem
-from probe.traces import Trace
+from probe.traces import Trace, token_texts
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
     first, second = base[:, :width], thinking[:, :width]
     before, after = (torch.distributions.Categorical(logits=log_p).entropy() for log_p in (first, second))
     return TokenTrace(
-        tuple(pair.thinking.decode([token]) for token in trace.tokens),
+        tuple(token_texts(trace.tokens, pair.thinking.decode, pair.thinking.tokenizer)),
         (second.exp() * (second - first)).sum(-1),
         before,
         after,

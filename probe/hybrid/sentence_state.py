@@ -5,11 +5,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-_CLOSING = "\"'”’)]}*_ "
+_CLOSING = "\"'”’)]}*_ 」』）"
+_STOPS = (".", "!", "?", "。", "！", "？")
 
 
 def sentence_enders(tokenizer: PreTrainedTokenizerFast, vocab: int) -> Bool[Tensor, " vocab"]:
-    """Find the tokens that end a sentence: they end in a full stop, question or exclamation mark, or contain a newline.
+    """Find the tokens that end a sentence: they end in a stop, question or exclamation mark, or contain a newline.
 
     A decimal point counts as well, because the next token is not known while a text is being written.
 
@@ -19,7 +20,7 @@ def sentence_enders(tokenizer: PreTrainedTokenizerFast, vocab: int) -> Bool[Tens
     """
     known = min(vocab, len(tokenizer))
     texts = tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
-    ends = [text.rstrip(_CLOSING).endswith((".", "!", "?")) or "\n" in text for text in texts]
+    ends = [text.rstrip(_CLOSING).endswith(_STOPS) or "\n" in text for text in texts]
     return torch.tensor(ends + [False] * (vocab - known))
 
 

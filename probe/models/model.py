@@ -229,7 +229,8 @@ class Model:
         return f"Model({self.name}: {facts['architecture']}, {facts['size']}, {facts['device']})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{k}</th><td><pre>{html.escape(v)}</pre></td></tr>" for k, v in self._facts().items())
+        # A browser drops a line end at the start of <pre>.
+        rows = "".join(f"<tr><th>{k}</th><td><pre>\n{html.escape(v)}</pre></td></tr>" for k, v in self._facts().items())
         return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
 
 

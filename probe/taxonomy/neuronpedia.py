@@ -25,7 +25,7 @@ from probe.files import write_text
 from probe.hooks import capture
 from probe.models import Model, Site
 from probe.taxonomy.taxonomy import Taxonomy
-from probe.traces import Traces
+from probe.traces import Traces, token_name, token_texts
 
 #: Tokens shown on each side of a sentence.
 _CONTEXT = 32
@@ -185,24 +185,24 @@ class _TokenLatents:
 
     def __init__(self, taxonomy: Taxonomy, model: Model, traces: Traces) -> None:
         self.taxonomy, self.model, self.traces = taxonomy, model, traces
-        self._documents: dict[int, tuple[Document, Tensor]] = {}
+        self._documents: dict[int, tuple[Document, list[str], Tensor]] = {}
 
     def read(self, trace: int, sentence: int, behaviour: int) -> tuple[list[str], list[float]]:
-        document, latents = self._document(trace)
+        document, said, latents = self._document(trace)
         start, end = document.spans[sentence]
         shown = slice(max(0, start - _CONTEXT), min(len(document.ids), end + _CONTEXT))
-        tokens = [self.model.decode([token]) for token in document.ids[shown]]
-        return tokens, latents[shown, behaviour].tolist()
+        return said[shown], latents[shown, behaviour].tolist()
 
     @torch.no_grad()
-    def _document(self, trace: int) -> tuple[Document, Float[Tensor, "pos behaviour"]]:
+    def _document(self, trace: int) -> tuple[Document, list[str], Float[Tensor, "pos behaviour"]]:
         if trace not in self._documents:
             (document,) = documents_of(self.model, self.traces[trace : trace + 1])
             ids = torch.tensor([document.ids], device=self.model.device)
             with capture(self.model, self.taxonomy.site) as acts:
                 self.model.hf(input_ids=ids, use_cache=False)
             states = acts[self.taxonomy.site][0].float().cpu()
-            self._documents[trace] = document, _latents(self.taxonomy, states)
+            said = token_texts(document.ids, self.model.decode, self.model.tokenizer)
+            self._documents[trace] = document, said, _latents(self.taxonomy, states)
         return self._documents[trace]
 
 
@@ -219,6 +219,6 @@ def _extremes(model: Model, logits: Float[Tensor, " vocab"]) -> dict[str, list[A
     found: dict[str, list[Any]] = {}
     for name, largest in (("pos", True), ("neg", False)):
         values, tokens = logits.topk(min(_TOP_LOGITS, len(logits)), largest=largest)
-        found[f"{name}_str"] = [model.decode([token]) for token in tokens.tolist()]
+        found[f"{name}_str"] = [token_name(token, model.decode, model.tokenizer) for token in tokens.tolist()]
         found[f"{name}_values"] = values.tolist()
     return found

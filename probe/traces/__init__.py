@@ -7,7 +7,15 @@ from probe.traces.generate import (
     stream_greedy as stream_greedy,
 )
 from probe.traces.offsets import token_starts as token_starts
-from probe.traces.sampling import nucleus as nucleus, sample as sample, sample_texts as sample_texts
+from probe.traces.pieces import (
+    TextStream as TextStream,
+    encode_after as encode_after,
+    encode_exactly as encode_exactly,
+    text_after as text_after,
+    token_name as token_name,
+    token_texts as token_texts,
+)
+from probe.traces.sampling import nucleus as nucleus, sample as sample, sample_each as sample_each
 from probe.traces.sentences import split_sentences as split_sentences
 from probe.traces.trace import (
     Sentence as Sentence,

@@ -7,7 +7,7 @@ from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def token_starts(
@@ -26,12 +26,16 @@ def token_starts(
     Returns:
         One index for each token, never decreasing; ``len(text)`` for tokens without characters at the end.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and isinstance(backend.decoder, decoders.ByteLevel):
-        pieces = [_token_bytes(piece) for piece in tokenizer.convert_ids_to_tokens(list(tokens))]
+    if of_bytes(tokenizer):
+        pieces = [token_bytes(piece) for piece in tokenizer.convert_ids_to_tokens(list(tokens))]
         if b"".join(pieces).decode(errors="replace") == text:
             return _starts_in_bytes(pieces)
     return starts_in_windows(list(tokens), text, decode)
+
+
+def of_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether each token stands for bytes, and a text is the bytes of its tokens."""
+    return isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), decoders.ByteLevel)
 
 
 @functools.cache
@@ -39,8 +43,14 @@ def _byte_of() -> dict[str, int]:
     return {char: byte for byte, char in bytes_to_unicode().items()}
 
 
-def _token_bytes(piece: str) -> bytes:
-    """The bytes of a byte-level token; a token with characters outside the byte alphabet stands for itself."""
+def token_bytes(piece: str | None) -> bytes:
+    """The bytes of a byte-level token; a token with characters outside the byte alphabet stands for itself.
+
+    Args:
+        piece: how the vocabulary writes the token; None for an id that it lacks, which has no bytes.
+    """
+    if piece is None:
+        return b""
     try:
         return bytes(map(_byte_of().__getitem__, piece))
     except KeyError:
@@ -79,26 +89,53 @@ def _char_of_byte(data: bytes) -> Sequence[int]:
     return [*chars, count]
 
 
-def starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
-    """Find offsets by decoding from the last place where a character ended, with some context before it.
+class Window:
+    """Decodes tokens one after the other, from the last place where a character ended, with some context before it.
 
     Some decoders treat the first token of a text differently (they strip a space); the context prevents that here.
+
+    Args:
+        decode: turns ids into text.
     """
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode = decode
+        self._context: list[int] = []
+        self._tokens: list[int] = []
+        self._known = ""
+
+    def add(self, token: int) -> str:
+        """Add a token and return what the tokens since the last end of a character give."""
+        self._tokens.append(token)
+        return self._decode([*self._context, *self._tokens])[len(self._known) :]
+
+    def end(self) -> None:
+        """Say that a character ends after the last token."""
+        self._context, self._tokens = self._tokens, []
+        self._known = self._decode(self._context)
+
+
+def is_whole(text: str) -> bool:
+    """Whether decoded text ends with a whole character; a character of which bytes are missing is replaced."""
+    return bool(text) and not text.endswith(REPLACEMENT)
+
+
+def starts_in_windows(tokens: list[int], text: str, decode: Callable[[list[int]], str]) -> list[int]:
+    """Find offsets by decoding from the last place where a character ended."""
     starts: list[int] = []
-    context = begin = at = 0  # tokens[context:begin] are the context; text[:at] is what tokens[:begin] gave
-    known = new = ""
-    for i in range(len(tokens)):
+    window, new, at = Window(decode), "", 0  # text[:at] is what the tokens before the window gave
+    for token in tokens:
         # Some decoders withdraw characters when invalid bytes follow, but a start never decreases.
-        starts.append(max(at + _agree(new, text, at), *starts[-1:], 0))
-        new = decode(tokens[context : i + 1])[len(known) :]
-        if new and not new.endswith(_REPLACEMENT) and text.startswith(new, at):
+        starts.append(max(at + agree(new, text, at), *starts[-1:], 0))
+        new = window.add(token)
+        if is_whole(new) and text.startswith(new, at):
             at += len(new)
-            context, begin = begin, i + 1
-            known, new = decode(tokens[context:begin]), ""
+            window.end()
+            new = ""
     return starts
 
 
-def _agree(part: str, text: str, at: int) -> int:
+def agree(part: str, text: str, at: int = 0) -> int:
     """The number of characters that ``part`` shares with ``text`` from ``at`` on."""
     shared = 0
     for ours, theirs in zip(part, text[at : at + len(part)], strict=False):

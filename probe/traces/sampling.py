@@ -60,7 +60,7 @@ def sample(
     return out
 
 
-def sample_texts(
+def sample_each(
     model: Model,
     prompts: Sequence[Sequence[int]],
     samples: int,
@@ -70,8 +70,8 @@ def sample_texts(
     top_p: float = 1.0,
     seed: int = 0,
     progress: bool = False,
-) -> list[list[str]]:
-    """Sample continuations of any number of prompts as texts; prompts of similar length are decoded together.
+) -> list[list[list[int]]]:
+    """Sample continuations of any number of prompts; prompts of similar length are decoded together.
 
     Args:
         prompts: token ids, one non-empty list for each prompt.
@@ -83,7 +83,7 @@ def sample_texts(
         progress: show a progress bar.
 
     Returns:
-        For each prompt the texts of its samples, without end tokens.
+        For each prompt the emitted ids of its samples, without end tokens.
 
     Raises:
         ProbeError: if the model cannot continue a prompt, before any is run.
@@ -92,7 +92,7 @@ def sample_texts(
     generator = torch.Generator().manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     each = max(1, _ROWS // samples)
-    found: list[list[str]] = [[] for _ in prompts]
+    found: list[list[list[int]]] = [[] for _ in prompts]
     with tqdm(total=len(prompts), desc="rollouts", unit="text", disable=not progress) as bar:
         for first in range(0, len(order), each):
             some = order[first : first + each]
@@ -107,7 +107,7 @@ def sample_texts(
             )
             for place, tail in enumerate(tails):
                 ended = bool(tail) and tail[-1] in model.eos_ids
-                found[some[place // samples]].append(model.decode(tail[:-1] if ended else tail))
+                found[some[place // samples]].append(tail[:-1] if ended else tail)
             bar.update(len(some))
     return found
 

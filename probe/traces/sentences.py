@@ -6,20 +6,33 @@ from itertools import pairwise
 
 import sentencex
 
+from probe.traces.wholes import masked, unmarked
+
+_PART = r"step|case|part|option|problem|question|example|method|approach|section|phase|stage|rule|theorem|lemma|claim"
 #: A piece of text that only numbers what follows it.
-_ENUMERATOR = re.compile(r"(?:(?:step|case|part|option)\s+)?(?:\d+|[a-z])[.)]", re.IGNORECASE)
-#: Formulas; a closing dollar follows no space and precedes no digit, so that prices are not mistaken for formulas.
-_FORMULA = re.compile(r"\$\$.+?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|\\\(.+?\\\)|\\\[.+?\\\]")
+_ENUMERATOR = re.compile(
+    rf"\(?(?:(?:{_PART})\s+)?(?:[a-z]?\d+(?:\.\d+)*|[a-z]|[ivx]{{1,4}})(?:\.?\)|\.)", re.IGNORECASE
+)
+#: Abbreviations that end no sentence, and those that end none before a number, a bracket or a small letter.
+_ABBREVIATION = re.compile(r"(?:^|[\s(\[])(?:e\.g|i\.e|cf|vs|viz|w\.r\.t|s\.t|et al)\.\Z", re.IGNORECASE)
+_BEFORE_NUMBER = re.compile(
+    r"(?:^|[\s(\[])(?:eqs?|approx|figs?|secs?|ch|thm|lem|prop|cor|alg|tab|refs?|resp|incl|max|min|avg|pp|vol)\.\Z",
+    re.IGNORECASE,
+)
 _FACTORIAL = re.compile(r"(?:\d|\b[a-z])!\s*[^\sA-Z]")
+_CLOSING = re.compile(r"[\"'”’»)\]」』）】]+")
+_WIDE_STOPS = "。！？．｡"
+#: Ends that sentencex does not see: an ellipsis of one character, and a stop within brackets.
+_MORE = re.compile(r"(?:…[\"”’)\]]*|(?<=[.!?])[)\]])\s+(?=[\"“(\[]?[A-Z])")
 
 
 def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int, int]]:
     """Split a text into sentences: character spans that cover the text.
 
-    A line break ends a sentence. Within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.") stays
-    with what it numbers, and formulas and factorials are not split. White space belongs to the sentence after it, as it
-    does to the token after it in most tokenizers. A think tag begins a sentence, together with what follows it on its
-    line.
+    A line break ends a sentence. Within a line sentencex decides, except that a bare enumerator ("2.", "**Step 1.**")
+    stays with what it numbers, and that code, formulas, rows of tables, links and factorials are not split; code and
+    formulas of several lines are not split either. White space belongs to the sentence after it, as it does to the
+    token after it in most tokenizers. A think tag begins a sentence, together with what follows it on its line.
 
     Args:
         think_close: the tag that closes the thinking; the opening tag is the same without its slash.
@@ -34,49 +47,77 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     if not text:
         return []
     tag = re.compile("|".join(re.escape(t) for t in {think_close, think_close.replace("/", "", 1)} if t) or r"(?!)")
-    cuts = {_before_space(text, start) for part in _parts(text, tag) for start in _starts(text, *part)}
+    plain = masked(text, tag)
+    cuts = {_before_space(text, plain, start) for part in _parts(text, plain, tag) for start in _starts(plain, *part)}
     edges = [0, *sorted(cuts - {0}), len(text)]
     return list(pairwise(edges))
 
 
-def _parts(text: str, tag: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+def _parts(text: str, plain: str, tag: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
     """Yield the lines of the text, cut before each tag: start of the part, end of its tag, end of the part."""
-    for line in re.finditer(r"[^\r\n]+", text):
+    for line in re.finditer(r"[^\r\n]+", plain):
         tags = list(tag.finditer(text, *line.span()))
         begins = [line.start(), *(found.start() for found in tags)]
         after = [line.start(), *(found.end() for found in tags)]
         yield from zip(begins, after, [*begins[1:], line.end()], strict=True)
 
 
-def _starts(text: str, begin: int, after_tag: int, end: int) -> Iterator[int]:
+def _starts(plain: str, begin: int, after_tag: int, end: int) -> Iterator[int]:
     """Yield where the sentences of one part begin; nothing if it is only white space."""
-    if not text[begin:end].strip():
+    if not plain[begin:end].strip():
         return
-    rest = text[after_tag:end]
-    formulas = [found.span() for found in _FORMULA.finditer(rest)]
+    rest = plain[after_tag:end]
     yield begin
     previous = 0
-    for boundary in sentencex.get_sentence_boundaries("en", rest):  # pyright: ignore[reportAttributeAccessIssue]
-        start = boundary["start_index"]
-        if start > 0 and _may_cut(rest, previous, start, formulas):
+    boundaries = sentencex.get_sentence_boundaries("en", rest)  # pyright: ignore[reportAttributeAccessIssue]
+    own = {_behind_closing(rest, boundary["start_index"]) for boundary in boundaries}
+    for start in sorted(own | {found.end() for found in _MORE.finditer(rest)}):
+        if start > 0 and _may_cut(rest, previous, start, start in own):
             yield after_tag + start
             previous = start
 
 
-def _may_cut(rest: str, previous: int, start: int, formulas: list[tuple[int, int]]) -> bool:
-    """Whether the text before the cut and the text after it can each be a sentence."""
-    before = rest[previous:start].strip()
+def _behind_closing(rest: str, start: int) -> int:
+    """Move a start behind the quotes and brackets that close what was before it."""
+    closing = _CLOSING.match(rest, start)
+    stop = rest[start - 1 : start]
+    if not closing or not stop or stop.isspace():
+        return start
+    return closing.end() if rest[closing.end() :][:1].strip() == "" or stop in _WIDE_STOPS else start
+
+
+def _may_cut(rest: str, previous: int, start: int, own: bool) -> bool:
+    """Whether the text before the cut and the text after it can each be a sentence.
+
+    Args:
+        own: whether it is a boundary of sentencex; otherwise brackets must enclose the whole sentence.
+    """
+    before, after = unmarked(rest[previous:start]), rest[start:]
     return (
         any(c.isalnum() for c in before)
-        and any(c.isalnum() for c in rest[start:])
+        and any(c.isalnum() for c in after)
         and not _ENUMERATOR.fullmatch(before)
-        and not any(first < start < last for first, last in formulas)
+        and not _ABBREVIATION.search(before[-9:])
+        and not (_BEFORE_NUMBER.search(before[-9:]) and not after.lstrip()[:1].isupper())
         and not _FACTORIAL.match(rest, max(0, len(rest[:start].rstrip()) - 2))
+        and not _in_name(rest, start)
+        and (own or before[-1] not in ")]" or before[0] in "([")
     )
 
 
-def _before_space(text: str, start: int) -> int:
-    """Move ``start`` back over white space."""
-    while start > 0 and text[start - 1].isspace():
-        start -= 1
-    return start
+def _in_name(rest: str, start: int) -> bool:
+    """Whether a number or a name goes on behind its full stop, as ``2.Add`` and ``Math.PI`` do."""
+    before = rest[max(0, start - 40) : start]
+    if re.search(r"\d\.\Z", before):
+        return rest[start].isalnum()
+    return bool(re.search(r"\b[A-Z]\w*\.\Z", before) and re.match(r"[A-Z]{2}|\w+[.(\[]", rest[start : start + 40]))
+
+
+def _before_space(text: str, plain: str, start: int) -> int:
+    """Move ``start`` back over white space, but not over marks of emphasis that close the sentence before it."""
+    place = start
+    while place > 0 and plain[place - 1].isspace():
+        place -= 1
+    while place < start and not text[place].isspace():
+        place += 1
+    return place

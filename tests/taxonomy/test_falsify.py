@@ -8,6 +8,7 @@ from itertools import cycle
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers_of_all_kinds import KINDS
 from transformers import PreTrainedTokenizerFast
 
 from probe.activations import SentenceActivations, harvest
@@ -128,6 +129,28 @@ def test_a_tokenizer_that_begins_every_text_with_a_space(tiny_folder):
     activations = harvest(model, traces, [SITE])
     reader = ContextReader.of(model, traces, activations, SITE, 4096)
     assert reader.text(1) and reader.encode(1, " Now wait.") == (1, 2, 6)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "byte_fallback_plain", "metaspace_first", "suffixes"])
+def test_changed_sentences_keep_their_spaces(kind, tiny_folder):
+    """Sentences are found, changed and written where they stand by tokenizers of every kind."""
+    tokenizer = KINDS[kind]()
+    hf = load_model(str(tiny_folder("llama", "letters")), device="cpu").hf
+    hf.resize_token_embeddings(len(tokenizer))
+    model = Model(hf, tokenizer)
+    traces = traces_of(model, ["The answer is 7. Wait, no answer is 31. 是的 it is 7 🙂. Wait, it is 22."] * 2)
+    activations = harvest(model, traces, [SITE])
+    reader = ContextReader.of(model, traces, activations, SITE, 4096)
+    n = len(traces[0].sentences)
+    assert n >= 3 and len(reader.index) == 2 * n
+    assert "".join(reader.text(row) for row in range(n)) == traces[0].text
+    for row in range(2 * n):
+        assert reader.encode(row, reader.text(row)) == reader.own_ids(row)
+    x = activations.vectors[SITE]
+    for card in falsify(model, Directions(x, share=0.5), traces, activations, config=SMALL):
+        for trial in (card.injection, card.removal):
+            assert trial.unwritten == 0
+            assert trial.fired.n > 0 or not card.cues
 
 
 def test_activations_of_another_model_are_refused(model, traces, read, tiny_folder):

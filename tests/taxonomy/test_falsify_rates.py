@@ -96,3 +96,14 @@ def test_a_card_survives_json():
     assert "0. l: cue<br>3 sentences (10%); cues: none<br>because</caption>" in shown
     assert f"<td>cue words inserted into other sentences</td><td>{trial(1, 2).fired.value:.0%} [" in shown
     assert "another wording" not in shown, "it was not tried"
+
+
+def test_a_tokenizer_that_cannot_write_the_changes_is_named():
+    none, known = share_interval([]), trial(60, 60)
+    unwritten = Trial(none, none, none, excluded=7, unwritten=7)
+    verdict, reasons = decide(unwritten, unwritten, unwritten, known, FalsifyConfig())
+    assert verdict == "undecided"
+    for test in ("injection", "removal", "paraphrase"):
+        assert f"{test}: not tried, the tokenizer can write none of 7 changed sentences exactly" in reasons
+    _, reasons = decide(Trial(none, none, none), known, None, known, FalsifyConfig())
+    assert any("there is no cue word" in reason for reason in reasons)

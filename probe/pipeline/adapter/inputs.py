@@ -13,7 +13,7 @@ from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.run.own import experiment_at
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
-from probe.traces import Trace, Traces, generate_traces
+from probe.traces import Trace, Traces, encode_after, generate_traces
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -183,7 +183,7 @@ def texts_of(model: Model, path: Path) -> list[Example]:
         if not isinstance(prompt, str) or not isinstance(text, str) or not text:
             raise ProbeError(f'{where}: write {{"text": "…"}}, and "prompt" if there is one')
         ids = model.encode(prompt) if prompt else []
-        more = model.encode(text, start=not prompt)
+        more = encode_after(ids, text, model.decode, model.tokenizer) if ids else model.encode(text)
         found.append(Example((*ids, *more), max(1, len(ids))))
     model.check_ids(example.ids for example in found)
     if not found:

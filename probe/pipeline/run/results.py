@@ -23,6 +23,7 @@ from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
+from probe.traces import token_name, token_texts
 
 SCHEMA = 1
 
@@ -184,7 +185,11 @@ def behaviours(finished: Finished) -> list[dict]:
 def shown(finished: Finished, n: int) -> list[dict]:
     """Collect the traces that the report shows: the first ``n`` test problems, every arm, token by token."""
     inputs, rollouts, arms = finished.experiment.inputs, finished.experiment.rollouts, finished.arms
-    tokenizer, correct = inputs.pair.base, finished.correct
+    base, correct = inputs.pair.base, finished.correct
+
+    def said(token: int, emitted: int, text: str) -> str:
+        return text if token == emitted else token_name(token, base.decode, base.tokenizer)
+
     rows = []
     for i, problem in enumerate(inputs.test[:n]):
         row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
@@ -197,15 +202,16 @@ def shown(finished: Finished, n: int) -> list[dict]:
                 continue
             tokens = [
                 {
-                    "text": tokenizer.decode([token]),
+                    "text": text,
                     "steered": steered,
                     "behaviour": behaviour if steered else None,
                     "strength": round(strength, 3) if steered else None,
-                    "base": tokenizer.decode([base]),
-                    "thinking": tokenizer.decode([thinking]) if thinking >= 0 else None,
+                    "base": said(first, token, text),
+                    "thinking": said(second, token, text) if second >= 0 else None,
                 }
-                for token, steered, behaviour, strength, base, thinking in zip(
+                for token, text, steered, behaviour, strength, first, second in zip(
                     trace.tokens,
+                    token_texts(trace.tokens, base.decode, base.tokenizer),
                     trace.steered,
                     trace.behaviour,
                     trace.strength,

@@ -1,11 +1,10 @@
 """Figures of adapters: training, what the claimed latents carry, and a comparison of objectives."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from probe.reports.adapter.rows import with_current_keys
-from probe.reports.html.look import GREY, dot, key, nothing, rows_of, styled
+from probe.reports.html.look import GREY, dot, key, nothing, plain, rows_of, styled
 from probe.reports.html.numbers import interval, number, percent
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ def study_figure(study: Mapping[str, Any]) -> "Figure":
                 continue
             value = (percent if measure == "solved" else number)(each["value"], 1 if measure == "solved" else 4)
             control = ":" in name or name == "random"
-            note = f"<b>{escape(name)}</b><br>{_SHOWN[measure]}: {value}"
+            note = f"<b>{plain(name)}</b><br>{_SHOWN[measure]}: {value}"
             dot(figure, place, each["value"], each["ci"], *(_CONTROL if control else _CLAIMED), note, (1, column))
         figure.update_xaxes(col=column, zeroline=True, nticks=4, tickformat=".0%" if measure == "solved" else "")
-    rows_of(figure, [escape(name) for name in rows])
+    rows_of(figure, [plain(name) for name in rows])
     return styled(figure, "", _ROW * len(rows) + 90).update_annotations(font_size=12)

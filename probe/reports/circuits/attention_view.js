@@ -37,6 +37,7 @@ function probeAttention(id, data) {
   const spans = data.tokens.map((token, i) => {
     const span = document.createElement("span");
     span.textContent = token;
+    if (!token) span.style.padding = "0 2px";  // a token that is a part of a character has no text of its own
     span.tabIndex = 0;
     span.style.borderRadius = "3px";
     span.onmouseenter = (event) => show(i, event.shiftKey);

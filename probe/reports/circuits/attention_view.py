@@ -1,7 +1,6 @@
 """Views of attention: an interactive page of every head's pattern, and maps of attention between sentences."""
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -63,11 +62,12 @@ def _view(tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", 
         raise ProbeError(
             f"{attention.numel():,} values are too many for a view of {_MOST:,}: choose fewer layers or a shorter text"
         )
+    from jinja2.utils import htmlsafe_json_dumps
+
     levels = (attention.clamp(0, 1) * 255).round().byte().contiguous().cpu().numpy().tobytes()
     said = list(names) if names is not None else [f"head {i}" for i in range(len(attention))]
     data = {"tokens": list(tokens), "names": said, "levels": base64.b64encode(levels).decode()}
-    # A closing tag in a token would end the script.
-    encoded = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+    encoded = htmlsafe_json_dumps(data)
     script = (_HERE / "attention_view.js").read_text(encoding="utf-8")
     name = f"attention-{uuid4().hex[:8]}"
     return f'<div id="{name}"></div><script>{script}\nprobeAttention("{name}", {encoded});</script>'
@@ -133,7 +133,7 @@ def colored_tokens(tokens: Sequence[str], values: "Float[Tensor, ' tokens'] | Se
     largest = max((abs(each) for each in numbers), default=1.0) or 1.0
     pieces = "".join(
         f'<span title="{number:.4f}" style="background:rgba({"47,127,193" if number > 0 else "200,100,30"},'
-        f'{abs(number) / largest:.2f})">{escape(token)}</span>'
+        f'{abs(number) / largest:.2f}){"" if token else ";padding:0 2px"}">{escape(token)}</span>'
         for token, number in zip(tokens, numbers, strict=True)
     )
     return HTML(f'<div style="line-height:1.9;white-space:pre-wrap">{pieces}</div>')

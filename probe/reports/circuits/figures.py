@@ -1,10 +1,9 @@
 """Figures of a circuit: its edges, its heads, and the faithfulness of circuits of each size."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.look import BLUE, GREY, ORANGE, RISING, heatmap, styled
+from probe.reports.html.look import BLUE, GREY, ORANGE, RISING, heatmap, plain, styled
 from probe.reports.html.numbers import number, percent
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def circuit_figure(circuit: "Circuit", most: int = _DRAWN) -> "Figure":
                     mode="lines",
                     line={"color": colour, "width": max(0.6, _WIDEST * abs(score) / largest), "shape": "spline"},
                     opacity=0.35 + 0.6 * abs(score) / largest,
-                    hovertext=f"<b>{escape(name)}</b><br>{number(score, 4)}",
+                    hovertext=f"<b>{plain(name)}</b><br>{number(score, 4)}",
                     hoverinfo="text",
                     showlegend=False,
                 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.look import BLUE, DIVERGING, GREY, ORANGE, RISING, heatmap, styled
+from probe.reports.html.look import BLUE, DIVERGING, GREY, ORANGE, RISING, heatmap, plain, styled
 from probe.reports.html.numbers import number, percent
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def series_figure(series: Sequence[Mapping[str, Any]]) -> "Figure":
 
     runs = list(series)
     figure = make_subplots(
-        cols=len(runs), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[run["name"] for run in runs]
+        cols=len(runs), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[plain(run["name"]) for run in runs]
     )
     change: dict[tuple[int, int], float] = {}
     for run in runs:

@@ -1,11 +1,10 @@
 """The figure of falsification: how each behaviour did in every test."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from probe.html import behaviour_colour
-from probe.reports.html.look import GREY, NAME, dot, key, label, nothing, rows_of, short, styled
+from probe.reports.html.look import GREY, NAME, dot, key, label, nothing, plain, rows_of, short, styled
 from probe.reports.html.numbers import interval, percent
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def cards_figure(behaviours: Sequence[Mapping[str, Any]]) -> "Figure":
             xanchor="left",
             y=place,
             yref="y",
-            text=f"<b>{escape(str(each['card'].get('verdict') or ''))}</b>",
+            text=f"<b>{plain(str(each['card'].get('verdict') or ''))}</b>",
             showarrow=False,
         )
     figure.update_annotations(font_size=12)

@@ -5,7 +5,6 @@ They read what ``discover.json`` holds. A behaviour has one colour and one numbe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from probe.reports.html.look import (
     label,
     mark,
     nothing,
+    plain,
     rows_of,
     short,
     styled,
@@ -227,10 +227,10 @@ def map_figure(found: Mapping[str, Any], names: Sequence[str]) -> "Figure":
 def _tail(problem_id: object, most: int = 22) -> str:
     """Write the end of a problem's name, which distinguishes the problems of one set."""
     text = str(problem_id)
-    return escape(text if len(text) <= most else f"…{text[1 - most :]}")
+    return plain(text if len(text) <= most else f"…{text[1 - most :]}")
 
 
 def _said(sentence: Mapping[str, Any], names: Sequence[str]) -> str:
     behaviour, kind = sentence.get("behaviour"), sentence.get("type")
     head = "<b>no behaviour</b>" if behaviour is None else heading(behaviour, names)
-    return f"{head}{'' if kind is None else f' · true type {escape(str(kind))}'}<br>{wrapped(sentence.get('text'))}"
+    return f"{head}{'' if kind is None else f' · true type {plain(str(kind))}'}<br>{wrapped(sentence.get('text'))}"

@@ -1,11 +1,10 @@
 """The figure of the search: the scores of every candidate taxonomy, and the one that was chosen."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from probe.html import behaviour_colour
-from probe.reports.html.look import GREY, SYMBOLS, key, nothing, styled
+from probe.reports.html.look import GREY, SYMBOLS, key, nothing, plain, styled
 from probe.reports.html.numbers import number
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def grid_figure(
         len(sites),
         shared_xaxes=True,
         shared_yaxes=True,
-        column_titles=[escape(site) for site in sites],
+        column_titles=[plain(site) for site in sites],
         horizontal_spacing=0.02,
         vertical_spacing=0.045,
     )
@@ -111,6 +110,6 @@ def _add_line(
 
 
 def _candidate(each: Mapping[str, Any]) -> str:
-    lines = [f"<b>{escape(each['family'])}, {each['size']} behaviours</b> at {escape(each['site'])}"]
+    lines = [f"<b>{plain(each['family'])}, {each['size']} behaviours</b> at {plain(each['site'])}"]
     lines += [f"{said}: {number(each[metric])}" for metric, said in METRICS.items() if each.get(metric) is not None]
     return "<br>".join(lines + (["<b>chosen</b>"] if each.get("chosen") else []))

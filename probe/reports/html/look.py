@@ -27,6 +27,7 @@ def styled(figure: "Figure", title: str, height: int, legend: int | None = None)
 
     Args:
         figure: changed in place and returned.
+        title: shown as it is written.
         height: in pixels, with room for a legend of one or two lines.
         legend: distance of the legend below the plot, in pixels; None for no legend.
     """
@@ -42,7 +43,7 @@ def styled(figure: "Figure", title: str, height: int, legend: int | None = None)
     figure.update_yaxes(axis)
     return figure.update_layout(
         title={
-            "text": f"<b>{title}</b>",
+            "text": f"<b>{plain(title)}</b>",
             "font": {"size": 14},
             "x": 0,
             "xref": "container",
@@ -168,12 +169,23 @@ def mark(correct: bool | None) -> str:
     return "–" if correct is None else "✓" if correct else "✗"
 
 
+def plain(text: object) -> str:
+    """Write a text so that plotly shows it as it is: plotly reads tags, a few entities, and ``%{...}`` in templates.
+
+    It knows no entity for quotes, which need none.
+
+    >>> plain('<b> & "%{x}"')
+    '&lt;b&gt; &amp; "%&#123;x}"'
+    """
+    return escape(str(text), quote=False).replace("%{", "%&#123;")
+
+
 def short(text: object, most: int) -> str:
     """Write a text in one line, cut to ``most`` characters and escaped."""
     line = " ".join(str(text).split())
-    return escape(line if len(line) <= most else f"{line[: most - 1]}…")
+    return plain(line if len(line) <= most else f"{line[: most - 1]}…")
 
 
 def wrapped(text: object, width: int = 44) -> str:
     """Write a text in lines for a hover label, cut and escaped."""
-    return "<br>".join(escape(line) for line in wrap(" ".join(str(text).split())[:TEXT], width))
+    return "<br>".join(plain(line) for line in wrap(" ".join(str(text).split())[:TEXT], width))

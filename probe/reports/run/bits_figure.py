@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.look import styled
+from probe.reports.html.look import plain, styled
 from probe.reports.html.numbers import interval, number, percent
 from probe.reports.run.arms import FAMILIES, OTHER, family_of, in_order
 from probe.reports.run.figures import arm_hover
@@ -74,7 +73,7 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
                 mode="markers+text",
                 name=family,
                 marker={"color": colour, "symbol": symbol, "size": 10},
-                text=[escape(dot.name) if dot.name in places else "" for dot in members],
+                text=[plain(dot.name) if dot.name in places else "" for dot in members],
                 textposition=[places.get(dot.name, "top center") for dot in members],
                 textfont={"size": 12},
                 cliponaxis=False,
@@ -138,5 +137,5 @@ def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, fl
 
 
 def _hover(dot: _Dot) -> str:
-    told = f"{number(dot.bits)} bits per token" + (f" ({dot.note})" if dot.note else "")
+    told = f"{number(dot.bits)} bits per token" + (f" ({plain(dot.note)})" if dot.note else "")
     return arm_hover(dot.name, f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}", told)

@@ -1,13 +1,12 @@
 """Compares runs in a table for the terminal, a figure for Jupyter, and a page."""
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.files import write_text
 from probe.reports.html.filling import fill, markup
-from probe.reports.html.look import dot, key, nothing, rows_of, styled
+from probe.reports.html.look import dot, key, nothing, plain, rows_of, styled
 from probe.reports.html.numbers import estimate, interval, number, percent
 from probe.reports.html.terminal import terminal_table
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap
@@ -102,9 +101,9 @@ def comparison_figure(found: Mapping[str, Any]) -> "Figure":
         key(figure, run["name"], *look)
         for place, arm in enumerate(arms):
             value, low_high = gap_of(run["results"], arm)
-            note = f"<b>{escape(arm)}</b>, {escape(run['name'])}<br>{percent(value, 1)} {interval(low_high)}"
+            note = f"<b>{plain(arm)}</b>, {plain(run['name'])}<br>{percent(value, 1)} {interval(low_high)}"
             dot(figure, place + (i - (len(runs) - 1) / 2) * apart, value, low_high, *look, note)
-    rows_of(figure, [escape(arm) for arm in arms])
+    rows_of(figure, [plain(arm) for arm in arms])
     figure.update_xaxes(tickformat=".0%")
     return styled(figure, "", _ROW * len(arms) * max(2, len(runs)) + 130, legend=40)
 

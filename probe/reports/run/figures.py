@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.look import BLUE, GREY, ORANGE, rows_of, styled
+from probe.reports.html.look import BLUE, GREY, ORANGE, plain, rows_of, styled
 from probe.reports.html.numbers import interval, percent
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, seeds_of
 
@@ -130,7 +129,7 @@ def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str
                 hovertemplate=_hover(row) + "<extra></extra>",
             )
         )
-    rows_of(figure, [escape(row.label) for row in rows])
+    rows_of(figure, [plain(row.label) for row in rows])
     styled(figure, title, _ROW * max(len(rows), 2) + 90).update_layout(margin={"r": 44, "t": 56})
     figure.update_xaxes(tickformat=".0%", range=[min(ends) - 0.03 * width, max(ends) + 0.03 * width], zeroline=False)
     figure.update_yaxes(showgrid=False, ticklabelstandoff=8)
@@ -141,11 +140,10 @@ def _dots(rows: list[_Row], references: list[tuple[str, float, str]], title: str
 
 
 def _hover(row: _Row) -> str:
-    return arm_hover(row.label, f"{percent(row.value, 1)} {interval(row.interval)}", escape(row.note))
+    return arm_hover(row.label, f"{percent(row.value, 1)} {interval(row.interval)}", plain(row.note))
 
 
 def arm_hover(arm: str, *lines: str) -> str:
     """Write the hover label of an arm: its name, what it is, and further lines of markup."""
-    lines = (f"<b>{escape(arm)}</b>", MEANING.get(arm, ""), *lines)
-    # plotly reads %{...} in a template as a variable.
-    return "<br>".join(line for line in lines if line).replace("%{", "% {")
+    lines = (f"<b>{plain(arm)}</b>", MEANING.get(arm, ""), *lines)
+    return "<br>".join(line for line in lines if line)

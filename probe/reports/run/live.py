@@ -8,9 +8,11 @@ from probe.html import behaviour_colour
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from probe.traces import TextStream
+
 
 class LiveTokens:
-    """Prints what an arm emits, token by token.
+    """Prints what an arm emits, token by token; a character of several tokens when it is whole.
 
     Args:
         decode: turns token ids into text.
@@ -20,11 +22,14 @@ class LiveTokens:
         self.console, self.decode, self.names = console, decode, names
         self.seen: set[int] = set()
         self.steered = self.tokens = 0
+        self._stream: TextStream | None = None
+        self._style = ""
 
     def begin(self, arm: str) -> None:
         """Begin the answer of an arm."""
         self.steered = self.tokens = 0
-        self.console.print(f"\n{arm}", style="bold", highlight=False)
+        self._stream, self._style = None, ""
+        self.console.print(f"\n{arm}", style="bold", highlight=False, markup=False)
 
     def add(self, record: Mapping[str, Sequence[float]]) -> None:
         """Print one token.
@@ -32,18 +37,30 @@ class LiveTokens:
         Args:
             record: what the decoder recorded about it, one value in each list.
         """
-        from rich.text import Text
+        from probe.traces import TextStream
 
+        if self._stream is None:
+            self._stream = TextStream(self.decode)
         behaviour = int(record["behaviour"][0])
         steered = bool(record["steered"][0]) and behaviour >= 0
         self.tokens, self.steered = self.tokens + 1, self.steered + steered
-        style = f"bold white on {behaviour_colour(behaviour)}" if steered else ""
         if steered:
             self.seen.add(behaviour)
-        self.console.print(Text(self.decode([int(record["tokens"][0])]), style), end="", soft_wrap=True)
+            # A character has the colour of the first of its tokens that was steered.
+            self._style = self._style or f"bold white on {behaviour_colour(behaviour)}"
+        self._print(self._stream.add(int(record["tokens"][0])))
+
+    def _print(self, text: str) -> None:
+        from rich.text import Text
+
+        if text:
+            self.console.print(Text(text, self._style), end="", soft_wrap=True)
+            self._style = ""
 
     def end(self) -> None:
         """End the answer with its share of steered tokens."""
+        if self._stream is not None:
+            self._print(self._stream.rest())
         share = f"  ({self.steered} of {self.tokens} tokens steered)" if self.steered else ""
         self.console.print(share, style="dim", highlight=False)
 
@@ -53,4 +70,4 @@ class LiveTokens:
 
         for behaviour in sorted(self.seen):
             mark = Text(f" {behaviour} ", f"bold white on {behaviour_colour(behaviour)}")
-            self.console.print(mark, self.names[behaviour], highlight=False)
+            self.console.print(mark, Text(self.names[behaviour]), highlight=False)

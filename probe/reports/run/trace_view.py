@@ -25,24 +25,26 @@ def trace_view(trace: "HybridTrace", decode: Callable[[Sequence[int]], str], nam
     """
     from IPython.display import HTML
 
+    from probe.traces import token_name, token_texts
+
     pieces: list[str] = []
     seen: set[int] = set()
-    for i, token in enumerate(trace.tokens):
-        text = escape(decode([token]))
+    for i, said in enumerate(token_texts(trace.tokens, decode)):
+        text = escape(said)
         if not trace.steered or not trace.steered[i]:
             pieces.append(text)
             continue
         behaviour = trace.behaviour[i]
-        told = f"base: {decode([trace.base_token[i]])!r}"
+        told = f"base: {token_name(trace.base_token[i], decode)!r}"
         if trace.thinking_token[i] >= 0:
-            told += f", thinking: {decode([trace.thinking_token[i]])!r}"
+            told += f", thinking: {token_name(trace.thinking_token[i], decode)!r}"
         if behaviour >= 0:
             seen.add(behaviour)
             told = f"{behaviour} {names[behaviour]}, strength {number(trace.strength[i])}; {told}"
         colour = behaviour_colour(behaviour) if behaviour >= 0 else "#7d8590"
-        pieces.append(
-            f'<span title="{escape(told)}" style="background:{colour};color:#fff;border-radius:3px">{text}</span>'
-        )
+        # The first tokens of a character of several are shown as a bar before it.
+        look = f"background:{colour};color:#fff;border-radius:3px{'' if said else ';padding:0 2px'}"
+        pieces.append(f'<span title="{escape(told)}" style="{look}">{text}</span>')
     legend = "".join(
         f'<span style="margin-right:1.5em"><span style="background:{behaviour_colour(k)};color:#fff;padding:0 5px;'
         f'border-radius:3px">{k}</span> {escape(names[k])}</span>'

@@ -27,6 +27,8 @@ class Trial:
     """The number of sentences that the change leaves empty, or that the tokenizer cannot write."""
     examples: tuple[str, ...] = ()
     """Some of the changed sentences."""
+    unwritten: int = 0
+    """How many of the excluded sentences the tokenizer cannot write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +126,18 @@ Finding = tuple[Verdict | None, str]
 """The verdict of one test (None if it has none) and its result in words."""
 
 
+def _unwritten(trial: Trial) -> str | None:
+    """Why a test without results has none, if it is the tokenizer."""
+    if not trial.unwritten or trial.fired.n:
+        return None
+    return f"not tried, the tokenizer can write none of {trial.unwritten} changed sentences exactly"
+
+
 def _injection(trial: Trial, config: FalsifyConfig) -> Finding:
     effect = trial.effect
     if effect.low is None or effect.high is None:
+        if reason := _unwritten(trial):
+            return "undecided", f"injection: {reason}"
         return "undecided", "injection: not tried, there is no cue word or no other sentence"
     fired, control = _share(trial.fired), _share(trial.control)
     numbers = f"fires in {fired} other sentences given its cue words, in {control} given other words"
@@ -140,6 +151,8 @@ def _injection(trial: Trial, config: FalsifyConfig) -> Finding:
 def _removal(trial: Trial, config: FalsifyConfig) -> Finding:
     fired, effect = trial.fired, trial.effect
     if fired.low is None or fired.high is None:
+        if reason := _unwritten(trial):
+            return "undecided", f"removal: {reason}"
         return "undecided", "removal: not tried, none of its sentences has cue words and other words too"
     numbers = (
         f"{_share(fired)} of its sentences fire without their cue words, {_share(trial.control)} without as many "
@@ -157,6 +170,8 @@ def _removal(trial: Trial, config: FalsifyConfig) -> Finding:
 def _paraphrase(trial: Trial, config: FalsifyConfig) -> Finding:
     fired, control = trial.fired, trial.control
     if fired.low is None or fired.high is None:
+        if reason := _unwritten(trial):
+            return None, f"paraphrase: {reason}"
         return None, f"paraphrase: not tried, none of {trial.excluded} sentences has a wording with fewer of its cues"
     numbers = f"{_share(fired)} of its sentences fire in another wording, {_share(control)} of others'"
     if fired.high < config.min_retention:

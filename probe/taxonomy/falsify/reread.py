@@ -5,7 +5,7 @@ The text of the sentence's own tokens is what changes, so white space that a tok
 place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from probe.activations import Document, SentenceActivations, documents_of, harvest
 from probe.errors import ProbeError
 from probe.models import Model
-from probe.traces import Traces
+from probe.traces import Traces, encode_exactly, text_after
 
 #: Tokens of context that a new sentence is encoded with if it cannot be encoded alone.
 _TAIL = 8
@@ -81,17 +81,23 @@ class ContextReader:
         return self.documents[trace].ids[slice(*self.documents[trace].spans[sentence])]
 
     def text(self, row: int) -> str:
-        """Decode the tokens of a sentence."""
-        return self.model.decode(self.own_ids(row))
+        """What the tokens of a sentence say in their place."""
+        return text_after(self._before(row), self.own_ids(row), self.model.decode)
+
+    def _before(self, row: int) -> tuple[int, ...]:
+        """A few tokens of the trace before a sentence, from the beginning of a character."""
+        trace, sentence = self.index[row]
+        document = self.documents[trace]
+        prefix = document.ids[document.spans[0][0] : document.spans[sentence][0]]
+        for length in range(_TAIL, 2 * _TAIL):
+            if not self.model.decode(prefix[-length:]).startswith("\N{REPLACEMENT CHARACTER}"):
+                return prefix[-length:]
+        return prefix[-_TAIL:]
 
     def encode(self, row: int, text: str) -> tuple[int, ...] | None:
         """Encode ``text`` for a sentence's place; None if no token ids decode to exactly this text there."""
-        tail = self.prefix(row)[-_TAIL:]
-        before = self.model.decode(tail)
-        for ids in _encodings(self.model, before, text):
-            if ids and self.model.decode([*tail, *ids]) == before + text and not self._unknown(ids, row):
-                return tuple(ids)
-        return None
+        ids = encode_exactly(self._before(row), text, self.model.decode, self.model.tokenizer)
+        return None if not ids or self._unknown(ids, row) else tuple(ids)
 
     def _unknown(self, ids: Sequence[int], row: int) -> bool:
         unknown = self.model.tokenizer.unk_token_id
@@ -116,11 +122,3 @@ class ContextReader:
         read = harvest(self.model, unique, [self.site], batch_tokens=self.batch_tokens).vectors[self.site].float()
         where = {document: i for i, document in enumerate(unique)}
         return read[[where[document] for document in documents]].cpu()
-
-
-def _encodings(model: Model, before: str, text: str) -> Iterator[list[int]]:
-    """Encode the text alone, then after what precedes it, for tokenizers that treat the start of a text specially."""
-    yield model.encode(text, start=False)
-    head, whole = (model.encode(each, start=False) for each in (before, before + text))
-    if whole[: len(head)] == head:
-        yield whole[len(head) :]

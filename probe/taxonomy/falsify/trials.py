@@ -136,6 +136,7 @@ def paraphrase(bench: Bench, behaviour: int, cues: Sequence[Cue], rewrite: Rewri
         effect=share_difference([]),
         excluded=sum(hit is None for hit in fired),
         examples=_shown(changed, fired),
+        unwritten=_unwritten(changed, fired),
     )
 
 
@@ -185,12 +186,17 @@ def pairs_trial(texts: Sequence[str | None], fired: Sequence[bool | None], contr
         effect=share_difference(both),
         excluded=sum(hit is None for hit in fired),
         examples=_shown(texts, fired),
+        unwritten=_unwritten(texts, fired),
     )
 
 
 def _shown(texts: Sequence[str | None], fired: Sequence[bool | None]) -> tuple[str, ...]:
     done = [text for text, hit in zip(texts, fired, strict=False) if text is not None and hit is not None]
     return tuple(text.strip() for text in done[:_EXAMPLES])
+
+
+def _unwritten(texts: Sequence[str | None], fired: Sequence[bool | None]) -> int:
+    return sum(text is not None and hit is None for text, hit in zip(texts, fired, strict=False))
 
 
 def _known(hits: Sequence[bool | None]) -> list[bool]:
