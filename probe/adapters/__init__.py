@@ -4,14 +4,14 @@
 ``exports``: adapters on a model and in other formats.
 """
 
-from probe.adapters.exports.attach import Adapter as Adapter, attached as attached, lora_tensors as lora_tensors
-from probe.adapters.exports.export import (
-    canonical as canonical,
+from probe.adapters.exports.attach import Adapter as Adapter, attached as attached
+from probe.adapters.exports.export import canonical as canonical, merged as merged
+from probe.adapters.exports.gguf import (
     gguf_control_vector as gguf_control_vector,
     gguf_lora as gguf_lora,
-    merged as merged,
     peft_of_gguf as peft_of_gguf,
 )
+from probe.adapters.exports.lora import lora_tensors as lora_tensors
 from probe.adapters.exports.reloaded import compare_export as compare_export
 from probe.adapters.exports.swap import Shell as Shell, shell as shell
 from probe.adapters.sae.folders import (
