@@ -95,10 +95,10 @@ def fill(wrapped: "PeftModel", name: str, lora: LoRA | None, adapter: Adapter) -
     """
     from peft.tuners.lora import LoraLayer
 
-    for path, module in wrapped.base_model.model.named_modules():
+    for path, module in wrapped.get_base_model().named_modules():
         if not isinstance(module, LoraLayer) or name not in module.lora_A:
             continue
-        a, b = module.lora_A[name].weight, module.lora_B[name].weight
+        a, b = (side.get_submodule(name).get_parameter("weight") for side in (module.lora_A, module.lora_B))
         part = None if lora is None else lora.parts.get(path)
         if part is None:
             b.zero_()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from probe.adapters.exports.lora import LoRA, check_fits, read_lora, write_lora
+from probe.adapters.exports.lora import LoRA, check_fits, read_lora, shares_embedding, write_lora
 from probe.adapters.mounting import check_bare
 from probe.adapters.training.tune import CARD
 from probe.errors import ProbeError
@@ -64,9 +64,10 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
     check_bare(model)
     if wrong := [name for name in adapter.parts if not _weight(model.hf, name).is_floating_point()]:
         raise ProbeError(f"{wrong[0]} of {model.name} is quantised: load the model unquantised to merge an adapter")
-    whole = copy.deepcopy(model.hf).float()
+    whole: Any = copy.deepcopy(model.hf).float()
     _merge(whole, adapter)
-    whole.to(model.dtype).save_pretrained(str(out))
+    whole.to(dtype=model.dtype)
+    whole.save_pretrained(str(out))
     model.tokenizer.save_pretrained(str(out))
     wanted = whole.state_dict()
     again = load_model(ModelConfig(str(out)), device="cpu", dtype=str(model.dtype).removeprefix("torch."))
@@ -79,13 +80,12 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
 
 def _merge(whole: Any, adapter: LoRA) -> None:
     """Add an adapter to the float32 weights of a model; a layer gets new weights, which nothing else shares."""
-    head = whole.get_output_embeddings()
-    tied = head is not None and head.weight is whole.get_input_embeddings().weight
+    tied = shares_embedding(whole, whole.get_output_embeddings())
     for name, part in adapter.parts.items():
         layer, (a, b) = whole.get_submodule(name), part.folded
         added = (b @ a).to(layer.weight.device)
         layer.weight = nn.Parameter(layer.weight + (added.T if isinstance(layer, Conv1D) else added))
-    if tied and head.weight is not whole.get_input_embeddings().weight:
+    if tied and not shares_embedding(whole, whole.get_output_embeddings()):
         for config in (whole.config, whole.config.get_text_config()):
             config.tie_word_embeddings = False
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from probe.adapters.exports.lora import Part, check_fits, check_same, read_lora, write_lora
+from probe.adapters.exports.lora import Part, check_fits, check_same, read_lora, shares_embedding, write_lora
 from probe.errors import ProbeError
 from probe.models import Model
 from probe.steering import FixedVectors, Mechanism
@@ -130,8 +130,7 @@ class _Layout:
 
     def name(self, path: str) -> str:
         """llama.cpp's name of a layer."""
-        head = self.model.hf.get_output_embeddings()
-        if self.model.hf.get_submodule(path) is head and head.weight is self.model.hf.get_input_embeddings().weight:
+        if shares_embedding(self.model.hf, self.model.hf.get_submodule(path)):
             raise ProbeError(
                 f"{path} of {self.model.name} shares the embedding's weights, and llama.cpp has no output layer of its "
                 "own for it: merge the adapter instead, or train one without it"

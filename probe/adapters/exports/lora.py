@@ -224,6 +224,13 @@ def check_fits(model: Model, adapter: LoRA, *, foreign: bool = False) -> None:
         _check_trained_on(model, folder, foreign=foreign)
 
 
+def shares_embedding(hf: Any, layer: nn.Module | None) -> bool:
+    """Whether a layer is the output layer of a model whose embedding has the same weights."""
+    return (
+        layer is not None and layer is hf.get_output_embeddings() and layer.weight is hf.get_input_embeddings().weight
+    )
+
+
 def block_of(path: str) -> int | None:
     """The number of the block that a module is in, by its name; None outside of the blocks."""
     return next((int(part) for part in path.split(".") if part.isdigit()), None)

@@ -189,9 +189,9 @@ def _of_sparsify(
     made = {names.get(name, name): tensor for name, tensor in tensors.items()}
     if made.get("W_enc", torch.empty(0)).ndim == 2:
         made["W_enc"] = made["W_enc"].T.contiguous()
-    size, factor, width = raw.get("num_latents"), raw.get("expansion_factor"), raw.get("d_in")
-    if not size and _is_count(factor) and _is_count(width):  # 0 means: by the factor
-        size = factor * width
+    size, factor, width = (raw.get(name, 0) for name in ("num_latents", "expansion_factor", "d_in"))
+    if not size and _is_count(factor) and _is_count(width):
+        size = int(factor) * int(width)  # 0 means: by the factor
     hookpoint = folder.resolve().name
     return {
         "architecture": "topk",
