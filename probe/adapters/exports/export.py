@@ -70,8 +70,8 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
     whole.save_pretrained(str(out))
     model.tokenizer.save_pretrained(str(out))
     wanted = whole.state_dict()
-    again = load_model(ModelConfig(str(out)), device="cpu", dtype=str(model.dtype).removeprefix("torch."))
-    found = again.hf.state_dict()
+    config = ModelConfig(str(out), prompt=model.config.prompt, trust_remote_code=model.config.trust_remote_code)
+    found = load_model(config, device="cpu", dtype=model.dtype).hf.state_dict()
     for name, tensor in wanted.items():
         if name not in found or not torch.equal(found[name], tensor.cpu()):
             raise ProbeError(f"{out} was written, but read again it differs at {name}: report this, and do not use it")

@@ -9,7 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from probe.adapters.exports.lora import Part, check_fits, check_same, read_lora, shares_embedding, write_lora
+from probe.adapters.exports.lora import (
+    Part,
+    check_fits,
+    check_same,
+    checked_pair,
+    read_lora,
+    shares_embedding,
+    write_lora,
+)
 from probe.errors import ProbeError
 from probe.models import Model
 from probe.steering import FixedVectors, Mechanism
@@ -100,10 +108,13 @@ def _parts(model: Model, path: Path) -> dict[str, Part]:
     }
     alpha, found = fields.get("adapter.lora.alpha", 0.0), {}
     for name in sorted({name.rpartition(".weight.lora_")[0] for name in tensors}):
-        a, b = (tensors.get(f"{name}.weight.lora_{side}") for side in "ab")
-        if name not in paths or a is None or b is None or a.ndim != 2 or b.ndim != 2 or len(a) != b.shape[1]:
+        if name not in paths:
+            raise ProbeError(f"{path} has {name or 'a tensor'}, which is no layer of {model.name}")
+        a, b = checked_pair(*(tensors.get(f"{name}.weight.lora_{side}") for side in "ab"), paths[name], path)
+        layer: Any = model.hf.get_submodule(paths[name])
+        if len(b) != layer.weight.shape[1 if isinstance(layer, Conv1D) else 0]:
             raise ProbeError(
-                f"{path} has no A and B of a layer of {model.name} at {name or 'a tensor'}: write it again"
+                f"{path} has {paths[name]} {len(b)} wide, and {model.name} has another width: write it again"
             )
         scale = alpha / len(a) if alpha else 1.0
         found[paths[name]] = Part(a.float(), layout.rows(b.float(), paths[name], back=True), scale)

@@ -117,10 +117,7 @@ def read_lora(folder: str | Path) -> LoRA:
     parts = {}
     for name in sorted({name for name, _ in tensors}):
         a, b = tensors.get((name, "A")), tensors.get((name, "B"))
-        if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not len(a):
-            raise ProbeError(f"{folder / WEIGHTS} has no A and B of one rank for {name}: copy the folder again")
-        if not (a.isfinite().all() and b.isfinite().all()):
-            raise ProbeError(f"{folder / WEIGHTS} has numbers for {name} that are not finite: train the adapter again")
+        a, b = checked_pair(a, b, name, folder / WEIGHTS)
         rank, scale = _rank_and_scale(config, name, folder)
         if rank != len(a):
             raise ProbeError(f"{folder} has rank {len(a)} for {name}, and its {CONFIG} says {rank}: copy it again")
@@ -128,6 +125,19 @@ def read_lora(folder: str | Path) -> LoRA:
             raise ProbeError(f"{folder} has a LoRA for {name}, which the target_modules of its {CONFIG} leave out")
         parts[name] = Part(a, b, scale)
     return LoRA(folder, config, parts)
+
+
+def checked_pair(a: Tensor | None, b: Tensor | None, name: str, path: Path) -> tuple[Tensor, Tensor]:
+    """A and B of a layer, as they are in a file.
+
+    Raises:
+        ProbeError: if one is missing, they are of different ranks, or they have numbers that are not finite.
+    """
+    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not len(a):
+        raise ProbeError(f"{path} has no A and B of one rank for {name}: copy it again")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ProbeError(f"{path} has numbers for {name} that are not finite: train the adapter again")
+    return a, b
 
 
 def lora_tensors(folder: str | Path) -> dict[str, Tensor]:
