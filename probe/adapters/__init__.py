@@ -4,22 +4,21 @@
 ``exports``: adapters on a model and in other formats.
 """
 
-from probe.adapters.exports.attach import Adapter as Adapter, attached as attached, lora_tensors as lora_tensors
-from probe.adapters.exports.export import (
-    canonical as canonical,
+from probe.adapters.exports.attach import Adapter as Adapter, attached as attached
+from probe.adapters.exports.export import canonical as canonical, merged as merged
+from probe.adapters.exports.gguf import (
     gguf_control_vector as gguf_control_vector,
     gguf_lora as gguf_lora,
-    merged as merged,
     peft_of_gguf as peft_of_gguf,
 )
+from probe.adapters.exports.lora import lora_tensors as lora_tensors
 from probe.adapters.exports.reloaded import compare_export as compare_export
 from probe.adapters.exports.swap import Shell as Shell, shell as shell
 from probe.adapters.sae.folders import (
-    load_sae as load_sae,
     random_sae as random_sae,
+    save_saelens as save_saelens,
     save_sparsify as save_sparsify,
     shuffled_decoder as shuffled_decoder,
-    site_of as site_of,
 )
 from probe.adapters.sae.insertion import (
     Ablate as Ablate,
@@ -30,6 +29,8 @@ from probe.adapters.sae.insertion import (
     inserted as inserted,
     ordinary_tokens as ordinary_tokens,
 )
+from probe.adapters.sae.plain import check_sae as check_sae, site_of as site_of
+from probe.adapters.sae.reading import load_sae as load_sae
 from probe.adapters.sae.train import sae_quality as sae_quality, train_sae as train_sae
 from probe.adapters.training.objective import INSERTS as INSERTS, OBJECTIVES as OBJECTIVES, Objective as Objective
 from probe.adapters.training.packing import Example as Example, examples_of as examples_of, pack as pack

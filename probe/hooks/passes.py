@@ -187,15 +187,15 @@ class Passes:
                 delattr(self.hf, _ATTRIBUTE)
 
     def _attach(self) -> ExitStack:
-        undo = ExitStack()
-        trunk = self.hf.base_model
-        undo.callback(trunk.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
-        modules: tuple[nn.Module, ...] = (self.hf, trunk)
-        for module in dict.fromkeys(modules):
-            undo.callback(_replace(module, "forward", self._ending))
-        if hasattr(self.hf, "generate"):
-            undo.callback(_replace(self.hf, "generate", self._following))
-        return undo
+        with ExitStack() as undo:  # all or nothing
+            trunk = self.hf.base_model
+            undo.callback(trunk.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            modules: tuple[nn.Module, ...] = (self.hf, trunk)
+            for module in dict.fromkeys(modules):
+                undo.callback(_replace(module, "forward", self._ending))
+            if hasattr(self.hf, "generate"):
+                undo.callback(_replace(self.hf, "generate", self._following))
+            return undo.pop_all()
 
     def _ending(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a forward method so that the outermost call, of the model or of its trunk, ends on `Enough`."""

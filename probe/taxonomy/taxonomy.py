@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: The file in which people rename, describe and merge behaviours.
 EDITS = "behaviours.yaml"
+_SAID = ("labels", "examples", "titles", "descriptions")
 
 
 class Taxonomy:
@@ -178,7 +179,7 @@ class Taxonomy:
         write_json(folder / "scores.json", self.scores)
         write_template(folder / EDITS, self.labels)
         about = {"site": self.site, "model": self.model_name, "outlier_limit": self.normaliser.limit}
-        said = {name: getattr(self, name) for name in ("labels", "examples", "titles", "descriptions")}
+        said = {name: getattr(self, name) for name in _SAID}
         write_json(folder / "taxonomy.json", {**about, **said})
         return folder
 
@@ -193,7 +194,8 @@ class Taxonomy:
             ProbeError: if a file is missing or damaged, or ``behaviours.yaml`` is invalid.
         """
         folder = Path(folder)
-        about = read_json(folder / "taxonomy.json")
+        about = _read(folder / "taxonomy.json", "site", "outlier_limit", "model", *_SAID)
+        cfg = _read(folder / "cfg.json", "k")
         path = folder / "sae_weights.safetensors"
         try:
             tensors = load_file(path)
@@ -204,12 +206,9 @@ class Taxonomy:
         return cls(
             about["site"],
             Normaliser(mean, about["outlier_limit"]),
-            Weights(encoder, decoder, read_json(folder / "cfg.json")["k"]),
+            Weights(encoder, decoder, cfg["k"]),
             model_name=about["model"],
-            labels=about["labels"],
-            examples=about["examples"],
-            titles=about["titles"],
-            descriptions=about["descriptions"],
+            **{name: about[name] for name in _SAID},
             edits=Edits.read(edits, len(decoder)) if edits.exists() else None,
             scores=read_json(folder / "scores.json"),
         )
@@ -230,3 +229,10 @@ class Taxonomy:
         ]
         head = ["", "behaviour", "share", "F1 from words", "F1 from the nearest mean", "nearest sentences"]
         return html_table(head, rows, repr(self))
+
+
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    said = read_json(path)
+    if not isinstance(said, dict) or not set(keys) <= set(said):
+        raise ProbeError(f"{path} does not have all of {', '.join(keys)}; fit the taxonomy again")
+    return said

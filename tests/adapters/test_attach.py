@@ -24,7 +24,7 @@ from probe.adapters import (
     merged,
     tune,
 )
-from probe.adapters.exports.attach import WEIGHTS
+from probe.adapters.exports.lora import WEIGHTS
 from probe.errors import ProbeError
 from probe.models import ModelConfig, fingerprint, load_model
 from probe.steering import BehaviourVectors, FixedVectors

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from probe.adapters import Objective, TuneConfig, launched, tune, verify
-from probe.adapters.exports.attach import WEIGHTS
+from probe.adapters.exports.lora import WEIGHTS
 from probe.models import as_device, load_model
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts

@@ -93,8 +93,8 @@ def test_what_is_no_sae_is_refused(tmp_path):
     save_sparsify(random_topk(), tmp_path).rename(tmp_path / "somewhere")
     with pytest.raises(ProbeError, match="name the site"):
         load_sae(tmp_path / "somewhere")
-    with pytest.raises(ProbeError, match="sparsify has no hookpoint for z"):
-        save_sparsify(random_topk(site="blocks.1.attn.hook_z"), tmp_path)
+    with pytest.raises(ProbeError, match="sparsify has no hookpoint for resid_mid"):
+        save_sparsify(random_topk(site="blocks.1.hook_resid_mid"), tmp_path)
 
 
 def test_controls_keep_lengths_and_nothing_else():

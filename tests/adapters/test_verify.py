@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from probe.adapters import AdapterPlan, Objective, Replace, TuneConfig, inserted, tune, verify
-from probe.adapters.exports.attach import WEIGHTS
+from probe.adapters.exports.lora import WEIGHTS
 from probe.adapters.training.objective import kl
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts

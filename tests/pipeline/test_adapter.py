@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from probe.adapters import attached, compare_export, load_sae, save_sparsify
-from probe.adapters.exports.attach import WEIGHTS
+from probe.adapters.exports.lora import WEIGHTS
 from probe.cli import app
 from probe.config import from_dict
 from probe.counters import SCHEMES

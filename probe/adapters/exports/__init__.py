@@ -1,1 +1,2 @@
-"""Using adapters: ``attach`` and ``swap`` put them on a model, ``export`` writes other formats, ``reloaded`` checks."""
+"""Using adapters: ``lora`` reads them, ``attach`` and ``swap`` put them on a model, ``export`` and ``gguf`` write other
+formats, ``reloaded`` checks."""

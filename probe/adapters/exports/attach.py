@@ -1,22 +1,21 @@
 """Attaches adapters to a model for a block: one or several, weighted, at all blocks or at some."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 
-from probe.adapters.quiet import quiet_peft
-from probe.adapters.training.plan import detach
-from probe.adapters.training.tune import CARD
+from probe.adapters.exports.lora import LoRA, block_of, check_fits, read_lora
+from probe.adapters.mounting import lora_config, mounted, quiet_peft
 from probe.errors import ProbeError
-from probe.files import read_json
-from probe.models import Model, fingerprint, seeded
+from probe.models import Model, seeded
 
-WEIGHTS = "adapter_model.safetensors"
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,29 @@ class Adapter:
     weight: float = 1.0
     layers: tuple[int, ...] = ()
 
+    def read(self, model: Model, *, foreign: bool = False) -> LoRA:
+        """Read the adapter and check that it fits a model.
+
+        Args:
+            foreign: allow another model of the same shapes.
+
+        Raises:
+            ProbeError: if the folder holds no plain LoRA, it does not fit, or a weight or a block is not possible.
+        """
+        if not math.isfinite(self.weight):
+            raise ProbeError(f"the weight of {self.folder} is {self.weight}; give a finite number")
+        if wrong := [layer for layer in self.layers if not 0 <= layer < model.n_layers]:
+            raise ProbeError(f"{self.folder} is to act at block {wrong[0]}; {model.name} has 0 to {model.n_layers - 1}")
+        lora = read_lora(self.folder)
+        check_fits(model, lora, foreign=foreign)
+        return lora
+
 
 @contextmanager
 def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = False) -> Iterator[Model]:
     """Attach adapters to a model for a block; afterwards the model is as before, bit for bit.
+
+    Everything is read and checked before the model is touched.
 
     Args:
         model: the model that they were trained on.
@@ -45,33 +63,49 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
         foreign: allow another model of the same shapes.
 
     Raises:
-        ProbeError: if a folder holds no LoRA or a damaged one, or the LoRA does not fit the model.
+        ProbeError: if a folder holds no plain LoRA or a damaged one, the LoRA does not fit the model, or the model has
+            an adapter on already.
     """
-    from peft import PeftModel  # slow to import
-
     wanted = [each if isinstance(each, Adapter) else Adapter(each) for each in adapters]
     if not wanted:
         raise ProbeError("there is no adapter to attach; name at least one folder")
-    for each in wanted:
-        check_fits(model, Path(each.folder), foreign=foreign)
+    loras = [each.read(model, foreign=foreign) for each in wanted]
     names = [f"adapter_{i}" for i in range(len(wanted))]
-    with quiet_peft(), seeded(0, model.device):  # PEFT initialises weights before it loads them
-        wrapped = PeftModel.from_pretrained(model.hf, str(wanted[0].folder), adapter_name=names[0])
-    try:
-        with quiet_peft(), seeded(0, model.device):
-            for name, each in zip(names[1:], wanted[1:], strict=True):
-                wrapped.load_adapter(str(each.folder), adapter_name=name)
+    configs = [lora_config(model, {name: part.rank for name, part in lora.parts.items()}) for lora in loras]
+    with mounted(model, configs[0], names[0]) as wrapped:
+        with quiet_peft(), seeded(0, model.device):  # PEFT initialises weights, which are replaced
+            for name, config in zip(names[1:], configs[1:], strict=True):
+                wrapped.add_adapter(name, config)
         wrapped.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]
-        for path, module in wrapped.named_modules():
-            scaling = getattr(module, "scaling", None)
-            for name, each in zip(names, wanted, strict=True):
-                if isinstance(scaling, dict) and name in scaling:
-                    there = not each.layers or block_of(path) in each.layers
-                    scaling[name] *= each.weight if there else 0.0
+        for name, lora, each in zip(names, loras, wanted, strict=True):
+            fill(wrapped, name, lora, each)
         wrapped.requires_grad_(False).eval()
         yield model
-    finally:
-        detach(model, wrapped)
+
+
+@torch.no_grad()
+def fill(wrapped: "PeftModel", name: str, lora: LoRA | None, adapter: Adapter) -> None:
+    """Give an adapter in PEFT the weights of a LoRA; its layers that the LoRA lacks then add nothing.
+
+    Args:
+        wrapped: the model with the adapter, whose layers may have another rank.
+        name: the adapter's name in PEFT.
+        lora: the weights; None for none.
+        adapter: the weight, and the blocks at which it acts.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for path, module in wrapped.get_base_model().named_modules():
+        if not isinstance(module, LoraLayer) or name not in module.lora_A:
+            continue
+        a, b = (side.get_submodule(name).get_parameter("weight") for side in (module.lora_A, module.lora_B))
+        part = None if lora is None else lora.parts.get(path)
+        if part is None:
+            b.zero_()
+            continue
+        a.data, b.data = part.a.to(a.device, a.dtype), part.b.to(b.device, b.dtype)
+        there = not adapter.layers or block_of(path) in adapter.layers
+        module.scaling[name] = part.scale * adapter.weight if there else 0.0
 
 
 @contextmanager
@@ -79,74 +113,13 @@ def switched_off(model: Model) -> Iterator[None]:
     """Switch attached adapters off for a block; the model then computes exactly what it does without them."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [module for module in model.hf.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer.enable_adapters(False)
+    tuners = [module for module in model.hf.modules() if isinstance(module, BaseTunerLayer)]
+    layers = [layer for layer in tuners if not layer.disable_adapters]
     try:
+        for layer in layers:
+            layer.enable_adapters(False)
         yield
     finally:
         for layer in layers:
             layer.enable_adapters(True)
             layer.requires_grad_(False)
-
-
-def check_fits(model: Model, folder: Path, *, foreign: bool = False) -> None:
-    """Check that an adapter fits a model.
-
-    Args:
-        folder: the adapter's folder.
-        foreign: accept other weights and another tokenizer, if the shapes are the same.
-
-    Raises:
-        ProbeError: saying what differs.
-    """
-    tensors = lora_tensors(folder)
-    shapes = {name.replace(".base_layer", ""): tuple(t.shape) for name, t in model.hf.state_dict().items()}
-    for name, tensor in tensors.items():
-        base = name.removeprefix("base_model.model.").rpartition(".lora_")[0] + ".weight"
-        there = shapes.get(base)
-        side = -1 if ".lora_A." in name else 0
-        if there is None:
-            raise ProbeError(f"{folder} adapts {base.removesuffix('.weight')}, which {model.name} does not have")
-        if tensor.shape[1 if side else 0] not in there:
-            raise ProbeError(
-                f"{folder} has {base.removesuffix('.weight')} {tensor.shape[1 if side else 0]} wide; in {model.name} "
-                f"it is {' × '.join(map(str, there))}"
-            )
-    if not (folder / CARD).exists():
-        return
-    trained_on, here = read_json(folder / CARD)["base"], fingerprint(model)
-    differ = [what for what in ("architecture", "shapes", "tokenizer", "weights") if trained_on[what] != here[what]]
-    if "architecture" in differ or "shapes" in differ:
-        raise ProbeError(
-            f"{folder} is for a {trained_on['architecture']} whose shapes differ from those of {model.name}"
-        )
-    if differ and not foreign:
-        raise ProbeError(
-            f"{folder} was trained on a model whose {' and '.join(differ)} differ from those of {model.name}; "
-            "pass foreign=True to attach it nevertheless"
-        )
-
-
-def lora_tensors(folder: Path) -> dict[str, Any]:
-    """Read the tensors of a LoRA, by PEFT's names.
-
-    Raises:
-        ProbeError: if the folder holds no LoRA or a damaged one.
-    """
-    if not (folder / "adapter_config.json").is_file() or not (folder / WEIGHTS).is_file():
-        raise ProbeError(f"{folder} holds no adapter: PEFT writes adapter_config.json and {WEIGHTS}")
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ProbeError(f"{folder / WEIGHTS} is damaged ({error}): copy it again") from error
-    if read_json(folder / "adapter_config.json").get("peft_type") != "LORA" or not all(
-        ".lora_A." in name or ".lora_B." in name for name in tensors
-    ):
-        raise ProbeError(f"{folder} holds an adapter that is not a plain LoRA; only LoRAs can be attached and exported")
-    return tensors
-
-
-def block_of(path: str) -> int | None:
-    """The number of the block that a module is in, by its name; None outside of the blocks."""
-    return next((int(part) for part in path.split(".") if part.isdigit()), None)

@@ -82,7 +82,7 @@ def _read(task: dict[str, Any]) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from probe.adapters.exports.export import peft_of_gguf
+    from probe.adapters.exports.gguf import peft_of_gguf
 
     model, path = load_model(ModelConfig(**task["model"]), device="cpu", dtype=task["dtype"]), task["path"]
     if task["kind"] == "merged":

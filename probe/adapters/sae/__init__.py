@@ -1,1 +1,1 @@
-"""SAEs: ``folders`` reads and writes them, ``train`` trains them, ``insertion`` puts them into a model."""
+"""SAEs: ``reading`` and ``folders`` (writing, controls), ``plain`` (which are usable), ``train`` and ``insertion``."""

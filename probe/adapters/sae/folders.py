@@ -1,99 +1,68 @@
-"""SAEs on disk, in the formats of SAELens and sparsify (in which Resa publishes its SAEs), and random controls.
+"""Writes SAEs in the formats of SAELens and sparsify (in which Resa publishes its SAEs), and makes random controls."""
 
-In memory an SAE is SAELens' own object, whose ``cfg.metadata.hook_name`` says which site it reads. The converter in
-SAELens 6 transposes sparsify's decoder, drops the subtraction of the decoder's bias from the input and takes every
-hookpoint for a residual stream; therefore the conversion is done here.
-"""
-
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from probe.errors import ProbeError
-from probe.files import read_json, write_json
-from probe.models import Site
+from probe.adapters.sae.plain import HOOKPOINTS, check_sae, site_of
+from probe.adapters.sae.reading import load_sae
+from probe.errors import NotApplicable, ProbeError
+from probe.files import write_json
+from probe.models import Model, Site, place
 
 if TYPE_CHECKING:
-    from sae_lens import SAE, TopKSAE
-
-#: Kind of site for each ending of sparsify's hookpoints; layers are 0-based in both.
-_HOOKPOINTS = {"": "resid_post", ".mlp": "mlp_out", ".self_attn": "attn_out", ".attn": "attn_out"}
-_HOOKPOINT = re.compile(r"(?:.*\.)?(?:layers|h)\.(\d+)(\.mlp|\.self_attn|\.attn)?")
-
-
-def load_sae(folder: str | Path, site: str | Site | None = None) -> "SAE[Any]":
-    """Read an SAE in float32, frozen.
-
-    Args:
-        folder: a folder of SAELens (``sae_weights.safetensors``) or sparsify (``sae.safetensors``), with ``cfg.json``.
-        site: the site it reads, where its files do not say or are wrong. sparsify says it in the folder's name alone
-            (``layers.12.mlp``).
-
-    Raises:
-        ProbeError: if the folder holds no SAE, its files are damaged, SAELens has no equivalent of its architecture, or
-            its site is unknown.
-    """
     from sae_lens import SAE
 
-    folder = Path(folder)
-    if not (folder / "cfg.json").is_file():
-        raise ProbeError(f"{folder} holds no SAE: a folder of SAELens or sparsify has a cfg.json")
-    try:
-        if (folder / "sae_weights.safetensors").is_file():
-            sae = SAE.load_from_disk(str(folder), device="cpu", dtype="float32")
-        elif (folder / "sae.safetensors").is_file():
-            sae = _of_sparsify(read_json(folder / "cfg.json"), load_file(folder / "sae.safetensors"), folder)
-        else:
-            raise ProbeError(f"{folder} has a cfg.json but no weights: copy the folder again")
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ProbeError(f"the SAE in {folder} is broken ({error}): copy the folder again") from error
-    if site is not None:
-        sae.cfg.metadata.hook_name = Site.parse(site).lens
-    site_of(sae)
-    return sae.requires_grad_(False).eval()
 
+def save_saelens(sae: "SAE[Any]", folder: str | Path) -> Path:
+    """Write an SAE in SAELens' format, read it again and compare.
 
-def site_of(sae: "SAE[Any]") -> Site:
-    """The site that an SAE reads.
+    Args:
+        folder: the folder that is written.
 
     Raises:
-        ProbeError: if its configuration names none.
+        ProbeError: if it is no plain SAE, or what is read is not what was written.
     """
-    name = getattr(sae.cfg.metadata, "hook_name", None)
-    if not name:
-        raise ProbeError("this SAE does not say where it reads: name the site, as load_sae(folder, 'resid_post.12')")
-    path = _HOOKPOINT.fullmatch(str(name))
-    return Site(_HOOKPOINTS[path[2] or ""], int(path[1])) if path else Site.parse(str(name))
+    site, folder = site_of(sae), Path(folder)
+    sae.save_model(folder)
+    _check_same(load_sae(folder), sae, site, folder)
+    return folder
 
 
-def save_sparsify(sae: "SAE[Any]", folder: str | Path) -> Path:
-    """Write an SAE in sparsify's format.
+def save_sparsify(sae: "SAE[Any]", folder: str | Path, model: Model | None = None) -> Path:
+    """Write an SAE in sparsify's format, read it again and compare.
 
     Args:
         sae: a top-k SAE on raw activations.
         folder: gets a folder named after the hookpoint, such as ``layers.12.mlp``.
+        model: the model that it reads; None takes sparsify's hookpoint for the site, which is wrong where a norm
+            follows the attention or the MLP (Gemma 2 and 3, OLMo 2).
 
     Returns:
         That folder.
 
     Raises:
-        ProbeError: if sparsify has no equivalent of the SAE or of its site.
+        NotApplicable: if sparsify has no equivalent of the SAE or of its site.
     """
-    cfg = sae.cfg
+    cfg, site = sae.cfg, site_of(sae)
     if cfg.architecture() != "topk" or cfg.normalize_activations != "none":
-        raise ProbeError(f"sparsify reads only top-k SAEs on raw activations; this one is {cfg.architecture()}")
+        raise NotApplicable(f"sparsify reads only top-k SAEs on raw activations; this one is {cfg.architecture()}")
     if cfg.rescale_acts_by_decoder_norm or not cfg.apply_b_dec_to_input:
-        raise ProbeError(
+        raise NotApplicable(
             "sparsify subtracts the decoder's bias from the input and does not rescale latents: fold both into the SAE"
         )
-    site = site_of(sae)
-    ending = next((end for end, kind in _HOOKPOINTS.items() if kind == site.kind), None)
+    ending = next((end for end, kind in HOOKPOINTS.items() if kind == site.kind), None)
     if ending is None:
-        raise ProbeError(f"sparsify has no hookpoint for {site}: it has blocks, their MLPs and their attention")
+        raise NotApplicable(f"sparsify has no hookpoint for {site}: it has blocks, their MLPs and their attention")
+    if model is not None and ending:
+        check_sae(sae, model)
+        ending = "." + place(model.hf, site).module.rpartition(".")[-1]
+        if "norm" in ending:
+            raise NotApplicable(
+                f"sparsify has no hookpoint for {site} of {model.name}, where a norm follows the module"
+            )
     folder = Path(folder) / f"layers.{site.layer}{ending}"
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -117,6 +86,7 @@ def save_sparsify(sae: "SAE[Any]", folder: str | Path) -> Path:
         "d_in": cfg.d_in,
     }
     write_json(folder / "cfg.json", about)
+    _check_same(load_sae(folder), sae, site, folder)
     return folder
 
 
@@ -156,34 +126,8 @@ def _changed(sae: "SAE[Any]", **tensors: torch.Tensor) -> "SAE[Any]":
     return made.to(sae.W_dec.device).requires_grad_(False).eval()
 
 
-def _of_sparsify(cfg: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> "TopKSAE":
-    from sae_lens import TopKSAE, TopKSAEConfig
-    from sae_lens.saes.sae import SAEMetadata
-
-    if cfg.get("activation", "topk") != "topk" or cfg.get("skip_connection") or cfg.get("multi_topk"):
-        raise ProbeError(
-            f"the SAE in {folder} is a {cfg.get('activation', 'topk')} SAE"
-            f"{' with a skip connection' if cfg.get('skip_connection') else ''}"
-            f"{' with several k' if cfg.get('multi_topk') else ''}: SAELens has no equivalent"
-        )
-    hookpoint = _HOOKPOINT.fullmatch(folder.resolve().name)
-    name = Site(_HOOKPOINTS[hookpoint[2] or ""], int(hookpoint[1])).lens if hookpoint else None
-    size = cfg.get("num_latents") or cfg["d_in"] * cfg["expansion_factor"]  # 0 means: by the factor
-    config = TopKSAEConfig(
-        d_in=cfg["d_in"],
-        d_sae=size,
-        k=cfg["k"],
-        apply_b_dec_to_input=not cfg.get("transcode", False),
-        rescale_acts_by_decoder_norm=False,
-        metadata=SAEMetadata(hook_name=name),
-    )
-    with torch.random.fork_rng(devices=[]):
-        sae = TopKSAE(config)
-    state = {
-        "W_enc": tensors["encoder.weight"].T.contiguous(),
-        "b_enc": tensors["encoder.bias"],
-        "W_dec": tensors["W_dec"],
-        "b_dec": tensors["b_dec"],
-    }
-    sae.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return sae
+def _check_same(found: "SAE[Any]", wanted: "SAE[Any]", site: Site, folder: Path) -> None:
+    tensors, there = wanted.state_dict(), found.state_dict()
+    same = tensors.keys() == there.keys() and site_of(found) == site
+    if not same or not all(torch.equal(there[name].cpu(), tensors[name].float().cpu()) for name in tensors):
+        raise ProbeError(f"{folder} was written, but read again it is another SAE: report this, and do not use it")

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe.adapters.sae.folders import site_of
+from probe.adapters.sae.plain import check_sae, site_of
 from probe.errors import ProbeError
 from probe.hooks import Apply, Selection, Tokens, edit
 from probe.models import Model, Site
@@ -37,6 +37,9 @@ class Insertion(ABC):
 
     sae: "SAE[Any]"
 
+    def __post_init__(self) -> None:
+        site_of(self.sae)
+
     @abstractmethod
     def __call__(self, state: State, /) -> State:
         """The new state, from the state at the site."""
@@ -57,7 +60,7 @@ class Replace(Insertion):
 
     def __call__(self, state: State, /) -> State:
         with torch.set_grad_enabled(self.through and torch.is_grad_enabled()):
-            made = self.sae(state.to(self.sae.dtype)).to(state.dtype)
+            made = self.sae(_as_input(self.sae, state)).to(state.dtype)
         return made + (state - made).detach() if self.keep_error else made
 
 
@@ -76,7 +79,7 @@ class Noise(Insertion):
 
     def __call__(self, state: State, /) -> State:
         with torch.no_grad():
-            error = state.float() - self.sae(state.to(self.sae.dtype)).float()
+            error = state.float() - self.sae(_as_input(self.sae, state)).float()
             generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
             direction = torch.randn(state.shape, generator=generator).to(error)
             noise = torch.nn.functional.normalize(direction, dim=-1) * error.norm(dim=-1, keepdim=True)
@@ -94,6 +97,7 @@ class Ablate(Insertion):
     latents: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_latents(self.sae, self.latents)
 
     def __call__(self, state: State, /) -> State:
@@ -113,6 +117,7 @@ class Boost(Insertion):
     value: float | tuple[float, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_latents(self.sae, self.latents)
 
     def __call__(self, state: State, /) -> State:
@@ -130,12 +135,26 @@ def check_latents(sae: "SAE[Any]", latents: Sequence[int]) -> None:
         raise ProbeError(f"the SAE has no latent {wrong[0]}; its numbers are 0 to {size - 1}")
 
 
+def _as_input(sae: "SAE[Any]", state: State) -> State:
+    """The state in the SAE's dtype.
+
+    Raises:
+        ProbeError: if its width is not the SAE's.
+    """
+    if state.shape[-1] != sae.cfg.d_in:
+        raise ProbeError(f"the SAE has width {sae.cfg.d_in}, and the state {state.shape[-1]}: give another SAE or site")
+    return state.to(sae.dtype)
+
+
 def _with_latents(sae: "SAE[Any]", state: State, latents: Sequence[int], change: Any) -> State:
     """The state with some latents changed and everything else kept."""
-    acts = sae.encode(state.to(sae.dtype))
+    acts = sae.encode(_as_input(sae, state))
+    norm = {name: vars(sae)[name] for name in ("ln_mu", "ln_std", "x_norm_coeff") if name in vars(sae)}
     wanted = acts.clone()
     wanted[..., list(latents)] = change(acts[..., list(latents)])
-    return state + (sae.decode(wanted) - sae.decode(acts)).to(state.dtype)
+    before = sae.decode(acts)
+    vars(sae).update(norm)  # an SAE that normalises each state forgets its norm when it decodes
+    return state + (sae.decode(wanted) - before).to(state.dtype)
 
 
 def ordinary_tokens(model: Model) -> Selection:
@@ -181,9 +200,9 @@ def inserted(
             every later token.
 
     Raises:
-        ProbeError: if the model has no such site, or its width there differs from the SAE's.
+        ProbeError: if the SAE is no plain one, the model has no such site, or its width there differs from the SAE's.
     """
-    where = site_of(insertion.sae) if site is None else Site.parse(site)
+    where = check_sae(insertion.sae, model, None if site is None else Site.parse(site))
     if isinstance(tokens, Tensor):
 
         def there(state: Tensor) -> Tensor:

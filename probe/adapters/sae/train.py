@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from probe.activations import ActivationStore
-from probe.adapters.sae.folders import site_of
 from probe.adapters.sae.insertion import Replace, outliers
+from probe.adapters.sae.plain import check_sae, name_of
 from probe.adapters.training.objective import kl, with_insertion
 from probe.adapters.training.packing import Example, pack
 from probe.errors import ProbeError
@@ -75,7 +75,7 @@ def train_sae(
         )
     made = for_inference(sae)
     made.cfg.rescale_acts_by_decoder_norm = False  # decoder rows have length one now
-    made.cfg.metadata = SAEMetadata(hook_name=site.lens)
+    made.cfg.metadata = SAEMetadata(hook_name=name_of(site))
     return made.eval()
 
 
@@ -90,7 +90,7 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
         ``variance_explained``; ``kl``, KL(model ‖ model with the SAE inserted) in nats a token; ``l0``, active latents
         at a token; ``dead``, the share of latents that no token activates.
     """
-    site, kls, errors, states, active = site_of(sae), [], [], [], []
+    site, kls, errors, states, active = check_sae(sae, model), [], [], [], []
     special = torch.tensor(sorted(model.tokenizer.all_special_ids), device=model.device)
     for text in texts:
         batch = pack(model, [text], len(text.ids))

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.adapters.sae.folders import random_sae, shuffled_decoder, site_of
+from probe.adapters.sae.folders import random_sae, shuffled_decoder
 from probe.adapters.sae.insertion import Boost, Insertion, Noise, Replace, check_latents, inserted
+from probe.adapters.sae.plain import site_of
 from probe.adapters.training.packing import Packed
 from probe.config import nearest
 from probe.errors import ProbeError
@@ -90,7 +91,11 @@ class Objective:
         if lacks := [what for what, is_missing in missing.items() if is_missing]:
             raise ProbeError(f"the objective {self.name} needs {' and '.join(lacks)}")
         if self.sae is not None:
+            site_of(self.sae)
             check_latents(self.sae, self.latents)
+            if self.name == "feature-match" and not hasattr(self.sae, "b_enc"):
+                kind = self.sae.cfg.architecture()
+                raise ProbeError(f"feature-match compares latents before their threshold, and a {kind} SAE has two")
 
     def __repr__(self) -> str:
         insert = f", insert={self.insert!r}" if self.name in INSERTING else ""
@@ -179,7 +184,9 @@ class Objective:
         sae: Any = self.sae
         some = list(self.latents)
         state = self._state_and_logits(model, batch)[0].to(sae.dtype)
-        return sae.process_sae_in(state) @ sae.W_enc[:, some] + sae.b_enc[some]
+        found = sae.process_sae_in(state) @ sae.W_enc[:, some] + sae.b_enc[some]
+        rescaled = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
+        return found * sae.W_dec[some].norm(dim=-1) if rescaled else found
 
 
 def kl(teacher: Float[Tensor, "*n vocab"], student: Float[Tensor, "*n other"]) -> Float[Tensor, "*n"]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from probe.adapters.sae.folders import site_of
 from probe.adapters.sae.insertion import Boost, inserted
+from probe.adapters.sae.plain import check_sae
 from probe.adapters.training.packing import Example, pack
 from probe.errors import ProbeError
 from probe.hooks import capture
@@ -120,7 +120,7 @@ def choose_latent(
 def _ahead(
     model: Model, sae: "SAE[Any]", texts: Sequence[Example], ahead: Sequence[Sequence[tuple[int, bool]]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    site, acts, shows = site_of(sae), [], []
+    site, acts, shows = check_sae(sae, model), [], []
     for text, places in zip(texts, ahead, strict=True):
         if not places:
             continue

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.adapters.exports.attach import switched_off
-from probe.adapters.sae.folders import site_of
 from probe.adapters.sae.insertion import Insertion
+from probe.adapters.sae.plain import check_sae
 from probe.adapters.training.objective import kl, with_insertion
 from probe.adapters.training.packing import Example, Packed, pack
 from probe.hooks import capture
@@ -67,7 +67,7 @@ class TextPasses:
     @torch.no_grad()
     def means(self, texts: Sequence[Example], sae: "SAE[Any]", *, adapted: bool) -> TextMeans:
         """The mean latents and the mean state of each text at the SAE's site."""
-        site, latents, states = site_of(sae), [], []
+        site, latents, states = check_sae(sae, self.model), [], []
         for batch in self._batches(texts):
             with self._maybe(adapted), capture(self.model, site, stop=False) as acts:
                 batch.logits(self.model)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from probe.adapters.exports.attach import WEIGHTS, attached, lora_tensors, switched_off
+from probe.adapters.exports.attach import attached, switched_off
+from probe.adapters.exports.lora import WEIGHTS, lora_tensors
 from probe.adapters.training.objective import INSERTING, INSERTS, OBJECTIVES, ON_LATENTS, Objective
 from probe.adapters.training.packing import Example
 from probe.adapters.verification.passes import TextPasses

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from scipy.stats import false_discovery_control, wilcoxon
 from torch import Tensor
 
-from probe.adapters.exports.attach import attached, block_of, lora_tensors, switched_off
-from probe.adapters.exports.export import folded
+from probe.adapters.exports.attach import attached, switched_off
+from probe.adapters.exports.lora import block_of, check_fits, read_lora
 from probe.adapters.sae.insertion import Ablate, Boost, Replace, inserted
 from probe.adapters.training.packing import Example
 from probe.adapters.verification.passes import TextPasses
-from probe.files import read_json
 from probe.models import Model
 from probe.statistics import Interval, mean_interval
 
@@ -216,24 +215,24 @@ def _random_like(acts: Tensor, claimed: Sequence[int], moved: Sequence[int], see
     return found
 
 
-def _deltas(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    tensors, config = lora_tensors(folder), read_json(folder / "adapter_config.json")
-    modules = sorted({name.rpartition(".lora_")[0] for name in tensors})
-    return {name.removeprefix("base_model.model."): folded(name, tensors, config) for name in modules}
-
-
 def reach(model: Model, folder: str | Path) -> dict[int, float]:
     """How far an adapter reaches: for each block, the norm of what it adds to the weights over their norm.
 
     Args:
         model: the base model.
-        folder: the adapter.
+        folder: the adapter; what it adds outside of the blocks, as to the unembedding, is left out.
+
+    Raises:
+        ProbeError: if the folder holds no plain LoRA, or it does not fit the model.
     """
+    adapter = read_lora(folder)
+    check_fits(model, adapter, foreign=True)
     added, there = dict.fromkeys(range(model.n_layers), 0.0), dict.fromkeys(range(model.n_layers), 0.0)
     weights = dict(model.hf.named_parameters())
-    for name, (a, b) in _deltas(Path(folder)).items():
-        block = block_of(name)
-        assert block is not None
+    for name, part in adapter.parts.items():
+        if (block := block_of(name)) is None:
+            continue
+        a, b = part.folded
         added[block] += float((b @ a).square().sum())
         there[block] += float(weights[f"{name}.weight"].detach().float().square().sum())
     return {block: (added[block] / there[block]) ** 0.5 if there[block] else 0.0 for block in added}
@@ -241,7 +240,8 @@ def reach(model: Model, folder: str | Path) -> dict[int, float]:
 
 def _alignment(folder: Path, sae: "SAE[Any]", latents: Sequence[int]) -> float:
     width, columns = sae.W_dec.shape[1], []
-    for name, (_, b) in _deltas(folder).items():
+    for name, part in read_lora(folder).parts.items():
+        b = part.folded[1]
         if b.shape[0] == width and name.rpartition(".")[-1] in _WRITERS:
             columns.append(F.normalize(b, dim=0).T)
     if not columns:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from probe.adapters import canonical, compare_export, gguf_lora, merged
+from probe.adapters import canonical, compare_export, gguf_lora, merged, save_saelens
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
 from probe.pipeline.adapter.inputs import sae_of
@@ -71,7 +71,7 @@ def hub_folder(out: str | Path) -> Path:
         if path.exists():
             shutil.copy(path, hub / path.name)
     if (sae := sae_of(config)) is not None:
-        sae.save_model(hub / "sae")
+        save_saelens(sae, hub / "sae")
     return hub
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.adapters import Example, examples_of, load_sae
+from probe.adapters import Example, check_sae, examples_of, load_sae
 from probe.errors import ProbeError
 from probe.files import read_jsonl
 from probe.models import Model, load_model
@@ -160,10 +160,9 @@ def fitting(sae: "SAE[Any]", model: Model) -> "SAE[Any]":
     """Move an SAE to the model's device.
 
     Raises:
-        ProbeError: if its width is not the model's.
+        ProbeError: if the model has no such site, or another width there.
     """
-    if sae.cfg.d_in != model.d_model:
-        raise ProbeError(f"the SAE has width {sae.cfg.d_in}, and {model.name} has {model.d_model}: give another SAE")
+    check_sae(sae, model)
     return sae.to(model.device)
 
 

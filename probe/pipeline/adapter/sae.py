@@ -1,14 +1,15 @@
 """``probe adapter sae``: trains an ordinary SAE on a model's states and measures how well it reconstructs them."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.activations import harvest
-from probe.adapters import sae_quality, save_sparsify, site_of, train_sae
+from probe.adapters import sae_quality, save_saelens, save_sparsify, site_of, train_sae
 from probe.config import check_above_zero, check_least, to_dict
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.files import read_json, write_json
 from probe.models import Site, place
 from probe.pipeline.adapter.config import AdapterConfig
@@ -58,7 +59,9 @@ class TrainSAEConfig:
 
 
 def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
-    """Train an SAE into ``out/sae`` (SAELens' format) and ``out/sparsify``; a finished one is not trained again.
+    """Train an SAE into ``out/sae`` (SAELens' format) and, where sparsify has its site, into ``out/sparsify``.
+
+    A finished one is not trained again.
 
     Args:
         out: the folder that is written.
@@ -122,9 +125,10 @@ def make_sae(
             device=str(model.device),
             progress=progress,
         )
-        save_sparsify(sae, out / "sparsify")
+        with suppress(NotApplicable):  # not every site has a hookpoint there
+            save_sparsify(sae, out / "sparsify", model)
     size = {"latents": int(sae.cfg.d_sae), "k": getattr(sae.cfg, "k", None)}
     quality = sae_quality(model, sae, inputs.test[:_MEASURED])
-    sae.save_model(out / "sae")
+    save_saelens(sae, out / "sae")
     write_json(out / "quality.json", {"site": str(site_of(sae)), **size, **quality})
     shutil.rmtree(out / "activations", ignore_errors=True)  # large, and quickly harvested again
