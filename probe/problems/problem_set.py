@@ -9,7 +9,7 @@ from functools import cached_property
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.problems.answers import extract_answer
+from probe.problems.answers import readings
 from probe.problems.grading import Grade, find_grader
 from probe.problems.numbers import read_number
 
@@ -128,14 +128,21 @@ class ProblemSet:
         Returns:
             The grade. A text without an answer is wrong; where the grader cannot decide, the grade is ``failed``.
         """
-        answer = extract_answer(text, think_close)
-        if answer is None:
+        found = readings(text, think_close, problem.answer)
+        if not found:
             return Grade(None, correct=False)
+        failed = True
+        for answer in found:
+            verdict = self._verdict(answer, problem)
+            if verdict:
+                return Grade(answer, correct=True)
+            failed = failed and verdict is None
+        return Grade(found[0], correct=False, failed=failed)
+
+    def _verdict(self, answer: str, problem: Problem) -> bool | None:
         if self.verifier is not None:
-            verdict = self.verifier(answer, problem)
-        else:
-            verdict = find_grader(self.grader)(answer, problem.answer)
-        return Grade(answer, correct=bool(verdict), failed=verdict is None)
+            return self.verifier(answer, problem)
+        return find_grader(self.grader)(answer, problem.answer)
 
     @cached_property
     def hash(self) -> str:
