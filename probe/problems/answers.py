@@ -3,7 +3,7 @@
 import re
 
 from probe.problems.number_words import SCALES
-from probe.problems.numbers import read_number
+from probe.problems.numbers import is_single, read_number
 
 #: A number as written; the last one in a text is the answer if the text states none. Exponents and indices are not.
 _NUMBER = re.compile(
@@ -85,7 +85,7 @@ def readings(text: str, think_close: str = "</think>", like: str | None = None) 
     if answered is None:
         return []
     answered = answered.replace("−", "-")
-    if like is None or is_number(like):
+    if like is None or is_single(like):
         answered = _FENCE.sub("", answered)
         answer = _marked(answered) or _stated(answered) or _last_number(answered)
         if answer is None:
@@ -94,11 +94,6 @@ def readings(text: str, think_close: str = "</think>", like: str | None = None) 
         whole = like is not None and re.fullmatch("-?[0-9]+", like) and value is not None and value.denominator == 1
         return list(dict.fromkeys([answer, *_variants(answer), *([str(value)] if whole else [])]))
     return _words(answered, like)
-
-
-def is_number(text: str) -> bool:
-    """Whether a known answer is a number and not a list: "[4]" or the row of digits "1 0 1"."""
-    return read_number(text) is not None and not re.match(r"\s*(?:[\[({]|-?[0-9]+\s+-?[0-9]+(?!\s*/))", text)
 
 
 def _marked(answered: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from probe.config import nearest
 from probe.errors import ProbeError
-from probe.problems.numbers import is_percentage, read_number
+from probe.problems.numbers import LONGEST, is_percentage, is_plain_number, read_number
 from probe.problems.worker import SECONDS, CallFailed, worker
 
 
@@ -29,12 +29,7 @@ def exact(answer: str, truth: str) -> bool | None:
     White space, dollar signs, a final dot and ``\\dfrac`` for ``\\frac`` make no difference. A choice may be written
     "B", "(B)", "B." or ``\\text{(B)}``.
     """
-    return _written(answer) == _written(truth) or (
-        _PLAIN_NUMBER.fullmatch(truth) is not None and numeric(answer, truth)
-    )
-
-
-_PLAIN_NUMBER = re.compile(r"-?[0-9][0-9,./]*")
+    return _written(answer) == _written(truth) or (is_plain_number(truth) and numeric(answer, truth))
 
 
 def _written(text: str) -> str:
@@ -65,7 +60,7 @@ def math_verify(answer: str, truth: str) -> bool | None:
         return True
     if read_number(answer) is not None and read_number(truth) is not None:
         return numeric(answer, truth)
-    if len(answer) > LONGEST:  # no real answer is so long, and parsing it could take very long
+    if len(answer) > LONGEST:
         return False
     if _BASED.search(answer) or _BASED.search(truth):
         return False  # the library does not read the base of "17_8"
@@ -76,8 +71,6 @@ def math_verify(answer: str, truth: str) -> bool | None:
 
 
 _BASED = re.compile(r"[0-9]_\{?[0-9]")
-LONGEST = 1000
-"""Longer answers are wrong without being parsed."""
 
 Grader = Callable[[str, str], bool | None]
 """Takes the answer found and the known one; returns right, wrong or, where it cannot decide, None."""
@@ -97,19 +90,36 @@ def find_grader(name: str) -> Grader:
     return GRADERS[name]
 
 
-def unreadable(grader: str, truths: Sequence[str]) -> list[int]:
-    """Return the places of the known answers that a grader cannot read, so that no answer could be right.
+def readable(grader: str, truth: str) -> bool:
+    """Whether a grader can read a known answer; if not, no answer could be right."""
+    if grader == "numeric":
+        return read_number(truth) is not None
+    return _written(truth) != "" and (grader == "exact" or len(truth) <= LONGEST)
+
+
+def refuse_unreadable(name: str, grader: str, answers: Sequence[tuple[str, str]]) -> None:
+    """Refuse known answers that a grader cannot read.
+
+    Args:
+        name: where the answers come from.
+        grader: the name of the grader.
+        answers: for each problem how a message names it, and its known answer.
 
     Raises:
-        ProbeError: for an unknown grader.
+        ProbeError: if it cannot read some; the message says how many, and names them.
     """
-    find_grader(grader)
-    if grader == "exact":
-        return []
-    places = [i for i, truth in enumerate(truths) if read_number(truth) is None]
-    if grader == "numeric" or not places:
-        return places
-    try:
-        return [places[i] for i in worker().call("unreadable", [truths[i] for i in places], seconds=300)]
-    except CallFailed as reason:
-        raise ProbeError(f"math-verify cannot read the known answers ({reason}); use the grader 'exact'") from None
+    bad = [f"{problem}: {_short(answer)}" for problem, answer in answers if not readable(grader, answer)]
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        other = "'exact' or 'math-verify'" if grader == "numeric" else "'exact'"
+        raise ProbeError(
+            f"the grader {grader!r} cannot read {len(bad)} of {len(answers)} known answers of {name} "
+            f"({'; '.join(bad[:_NAMED])}{more}); correct them, or use the grader {other}"
+        )
+
+
+_NAMED = 20
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= 40 else answer[:37] + "...")

@@ -10,8 +10,8 @@ from fractions import Fraction
 
 from probe.problems.number_words import SCALES, with_digits
 
-#: Longer answers are not read; Python refuses to parse integers of thousands of digits.
-_LONGEST = 1000
+LONGEST = 1000
+"""Longer answers are not read: no real one is so long, and parsing it could take very long."""
 _VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
 _VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10"}
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -71,7 +71,22 @@ def read_number(text: str) -> Fraction | None:
     >>> read_number(r"2\\frac{1}{2}"), read_number("1.5e3"), read_number(r"12\\text{ cm}^2"), read_number(r"2\\pi")
     (Fraction(5, 2), Fraction(1500, 1), Fraction(12, 1), None)
     """
-    return None if len(text) > _LONGEST else _side(_plain(text))
+    return None if len(text) > LONGEST else _side(_plain(text))
+
+
+def is_plain_number(text: str) -> bool:
+    """Whether a text is a number and nothing else: no unit, no words, no list.
+
+    >>> is_plain_number(r"\\frac{1}{2}"), is_plain_number("1e-05"), is_plain_number("12 cm"), is_plain_number("[4]")
+    (True, True, False, False)
+    """
+    bare = re.sub(r"\\[a-zA-Z]+|(?<=[0-9])[eE](?=[-+]?[0-9])", "", text)
+    return is_single(text) and not any(letter.isalpha() for letter in bare)
+
+
+def is_single(text: str) -> bool:
+    """Whether a text is a number, perhaps with a unit, and not a list: "[4]" or the row of digits "1 0 1"."""
+    return read_number(text) is not None and not re.match(r"\s*(?:[\[({]|-?[0-9]+\s+-?[0-9]+(?!\s*/))", text)
 
 
 def is_percentage(text: str) -> bool:
@@ -213,7 +228,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
     value = Fraction(text.replace(",", ""))
     if power := found["power"]:
         exponent = int(re.findall(r"[-+]?[0-9]+", power)[-1])
-        if abs(exponent) > _LONGEST:
+        if abs(exponent) > LONGEST:
             return None
         value *= Fraction(10) ** exponent
     return sign * value * SCALES[(found["scale"] or "").lower()] if found["scale"] else sign * value

@@ -51,13 +51,6 @@ def verify(answer: str, truth: str) -> bool | None:
     return math_verify.verify(gold, given, timeout_seconds=None) if gold else None
 
 
-def unreadable(truths: list[str]) -> list[int]:
-    """Return the places of the known answers that math-verify cannot read."""
-    import math_verify
-
-    return [i for i, truth in enumerate(truths) if not math_verify.parse(_as_latex(truth), parsing_timeout=None)]
-
-
 def _as_latex(text: str) -> str:
     return f"${text.replace(chr(92) + '$', '').replace('$', '')}$"
 
@@ -96,4 +89,4 @@ def score(task: str, seed: int, i: int, answer: str) -> bool:
     return float(_items(task, seed).score_answer(answer, _item(task, seed, i))) == 1.0
 
 
-_FUNCTIONS = {each.__name__: each for each in (ready, load, verify, unreadable, make, score)}
+_FUNCTIONS = {each.__name__: each for each in (ready, load, verify, make, score)}

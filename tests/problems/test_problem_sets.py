@@ -93,7 +93,7 @@ def test_a_set_that_contradicts_itself_is_refused():
         ProblemSet("bad", "exact", {"train": (a, a)})
     with pytest.raises(ProbeError, match="unknown split 'dev'"):
         ProblemSet("bad", "exact", {"dev": (a,)})
-    with pytest.raises(ProbeError, match="'yes', is not one number"):
+    with pytest.raises(ProbeError, match=r"'numeric' cannot read 1 of 1 known answers of bad \('a': 'yes'\)"):
         ProblemSet("bad", "numeric", {"test": (Problem("a", "Q?", "yes"),)})
 
 
