@@ -192,8 +192,8 @@ def _blocks(text: str, like: str, *, stated: bool) -> list[str]:
     if lines := like.count("\n"):
         begin = next((i for i in range(len(rows), 0, -1) if rows[i - 1].rstrip(" *_").endswith(":")), 0)
         every = text.strip("\n").split("\n")
-        # Some grids have empty rows.
-        return ["\n".join(rows[begin:]), text, "\n".join(every[: lines + 1] if stated else every[-lines - 1 :])]
+        found = ["\n".join(rows[begin:]), "\n".join(rows).rpartition(": ")[2], text]
+        return [*found, "\n".join(every[: lines + 1] if stated else every[-lines - 1 :])]  # a grid can have empty rows
     row = rows[first_or_last]
     if stated:
         return [re.split(r"[.!?;]+[*_`\"')]*(?=\s|$)", row)[0], row]

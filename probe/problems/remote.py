@@ -47,7 +47,7 @@ def verify(answer: str, truth: str) -> bool | None:
     """Whether both are the same by math-verify; None if the truth cannot be read."""
     import math_verify
 
-    gold, given = (math_verify.parse(_as_latex(text), parsing_timeout=None) for text in (truth, answer))
+    gold, given = (math_verify.parse(_as_latex(text), parsing_timeout=None) for text in (truth, answer))  # pyright: ignore[reportArgumentType]
     return math_verify.verify(gold, given, timeout_seconds=None) if gold else None
 
 

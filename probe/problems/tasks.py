@@ -70,25 +70,25 @@ class _Items:
         found = self._found[split]
         while len(found) < n and not self._ended:
             if time.monotonic() - began > _SECONDS:
-                self._refuse(f"it makes only {len(found)} {split} problems in {_SECONDS} s")
+                raise self._refusal(f"it makes only {len(found)} {split} problems in {_SECONDS} s")
             try:
                 # No more than needed: a task can have an item, further on, that is never finished.
                 end = min(self._made + 2 * (n - len(found)), self._limit)
                 made = worker().call("make", self._task, self._seed, self._made, end, 0.5, seconds=_SECONDS)
             except CallFailed as reason:
-                self._refuse(str(reason))
+                raise self._refusal(str(reason)) from None
             for i, (question, answer) in enumerate(made, start=self._made):
                 if answer is None:
-                    self._refuse("it has no known answers")
+                    raise self._refusal("it has no known answers")
                 self._found[split_of(question)].setdefault(question, Problem(f"{self._task}/{i}", question, answer))
             self._made += len(made)
             self._ended = not made or self._made >= self._limit
         return tuple(found.values())[:n]
 
-    def _refuse(self, reason: str) -> None:
-        raise ProbeError(
+    def _refusal(self, reason: str) -> ProbeError:
+        return ProbeError(
             f"the reasoning-gym task {self._task!r} cannot be used ({reason}); choose another task or fewer problems"
-        ) from None
+        )
 
 
 class TaskSplit(Sequence[Problem]):
