@@ -3,7 +3,7 @@
 import re
 
 from probe.problems.number_words import SCALES
-from probe.problems.numbers import is_single, read_number
+from probe.problems.numbers import is_plain_number, is_single, read_number
 
 #: A number as written; the last one in a text is the answer if the text states none. Exponents and indices are not.
 _NUMBER = re.compile(
@@ -24,7 +24,7 @@ _SAID = "right|correct|wrong|incorrect|verified|consistent|reasonable|plausible|
 _SAID += "|confirmed"
 _REMARKS = re.compile(rf"(?:{_SAID}|false|true now|unknown|not)(?:\b.*)?", re.IGNORECASE)
 #: Where the answers are words, "false" is one.
-_REMARKS_ON_WORDS = re.compile(rf"(?:{_SAID})(?:\b.*)?", re.IGNORECASE)
+_REMARKS_ON_WORDS = re.compile(rf"(?:{_SAID})\b", re.IGNORECASE)
 _STATING = re.compile(r"\banswer\b[\s*_]*(?:is\b|:|=)[*_]*[\s*:]*|####[ \t]*", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```", re.DOTALL)
@@ -85,15 +85,23 @@ def readings(text: str, think_close: str = "</think>", like: str | None = None) 
     if answered is None:
         return []
     answered = answered.replace("−", "-")
+    found = []
     if like is None or is_single(like):
-        answered = _FENCE.sub("", answered)
-        answer = _marked(answered) or _stated(answered) or _last_number(answered)
-        if answer is None:
-            return []
-        value = read_number(answer)
-        whole = like is not None and re.fullmatch("-?[0-9]+", like) and value is not None and value.denominator == 1
-        return list(dict.fromkeys([answer, *_variants(answer), *([str(value)] if whole else [])]))
-    return _words(answered, like)
+        found = _numbers(answered, like)
+    if like is not None and not is_plain_number(like):  # "Room 12" and "12 cm" are read in both ways
+        found += _words(answered, like)
+    return list(dict.fromkeys(found))
+
+
+def _numbers(answered: str, like: str | None) -> list[str]:
+    """The readings of an answer that is a number."""
+    answered = _FENCE.sub("", answered)
+    answer = _marked(answered) or _stated(answered) or _last_number(answered)
+    if answer is None:
+        return []
+    value = read_number(answer)
+    whole = like is not None and re.fullmatch("-?[0-9]+", like) and value is not None and value.denominator == 1
+    return [answer, *_variants(answer), *([str(value)] if whole else [])]
 
 
 def _marked(answered: str) -> str | None:
@@ -152,7 +160,7 @@ def _last_number(answered: str) -> str | None:
 
 def _words(answered: str, like: str) -> list[str]:
     """The readings of an answer that is no number; it has several lines if the known one has."""
-    remarks = re.compile("(?!)") if _REMARKS_ON_WORDS.fullmatch(like) else _REMARKS_ON_WORDS
+    remarks = re.compile("(?!)") if _REMARKS_ON_WORDS.match(like) else _REMARKS_ON_WORDS
     marked = [found for found in _TAGGED.findall(answered) if found.strip()][-1:]
     boxed = _last_boxed(marked[0] if marked else answered)
     places = [found.end() for found in _STATING.finditer(answered) if not remarks.match(answered, found.end())]

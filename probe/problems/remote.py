@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from functools import cache, lru_cache
@@ -86,7 +87,13 @@ def make(task: str, seed: int, first: int, end: int, seconds: float) -> list[lis
 
 def score(task: str, seed: int, i: int, answer: str) -> bool:
     """Whether the verifier of a task gives full marks; partial ones go even to text that merely contains the answer."""
-    return float(_items(task, seed).score_answer(answer, _item(task, seed, i))) == 1.0
+    item = _item(task, seed, i)
+    if item["answer"] in ("True", "False"):  # the verifier of game_of_life_halting takes any text for either
+        return answer.strip().lower() == item["answer"].lower()
+    # The verifier of puzzle24 takes any four numbers that make 24.
+    if task == "puzzle24" and sorted(re.findall("[0-9]+", answer)) != sorted(re.findall("[0-9]+", item["answer"])):
+        return False
+    return float(_items(task, seed).score_answer(answer, item)) == 1.0
 
 
 _FUNCTIONS = {each.__name__: each for each in (ready, load, verify, make, score)}

@@ -158,6 +158,9 @@ def test_the_answer_of_a_text_that_is_no_number(text, like, answer):
         ("Thus $f(x) = x+1$", "f(x)=x+1"),
         ("The answer is (1, 2)", "(1,2)"),
         ("The answer is 1,200 crates", "1200"),
+        ("The answer is Foundation", "Foundation"),
+        ("Room 12", "Room 12"),
+        ("It is in:\nroom one", "room one"),
     ],
 )
 def test_an_answer_in_words_is_right_however_it_is_set(text, truth):

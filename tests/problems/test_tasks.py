@@ -110,6 +110,16 @@ def test_an_answer_of_another_problem_is_wrong():
             assert not problems.grade(form.format(other.answer), one).correct
 
 
+def test_either_of_true_and_false_is_wrong_for_the_other():
+    for task in ("game_of_life_halting", "ransom_note"):
+        problems = load_problems(f"reasoning-gym:{task}", sizes=dict.fromkeys(SPLITS, 3))
+        for problem in problems.take("test"):
+            other = {"True": "False", "False": "True"}[problem.answer]
+            assert problems.grade(f"The answer is {problem.answer.lower()}.", problem).correct
+            assert not problems.grade(f"The answer is {other}.", problem).correct
+            assert not problems.grade("I cannot say.", problem).correct
+
+
 def test_a_count_is_right_with_its_unit_and_separators():
     problems = load_problems("reasoning-gym:products", sizes=dict.fromkeys(SPLITS, 1))
     (problem,) = problems.take("test")
