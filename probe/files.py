@@ -82,34 +82,69 @@ def read_json(path: str | Path, *, fix: str = "delete the file to make it again"
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of a JSONL file; empty lines are skipped.
+    """Read the objects of a JSONL file in UTF-8, UTF-16 or UTF-32; empty lines are skipped.
+
+    Whole numbers of more digits than Python reads stay text.
 
     Yields:
         The place of each object (``file:line``) and the object.
 
     Raises:
-        ProbeError: if the file is missing or not UTF-8, or a line is not a JSON object; the message names the line.
+        ProbeError: if the file is missing or is not text, or a line is not a JSON object or holds half a character; the
+            message names the line.
     """
     path = Path(path)
     if not path.is_file():
         raise ProbeError(f"there is no file {path}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        lines = data.decode(json.detect_encoding(data)).split("\n")
     except UnicodeDecodeError as error:
-        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ProbeError(f"{path}:{line} is not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_int=_whole_number)
         except json.JSONDecodeError as error:
-            raise ProbeError(f"{where} is not valid JSON ({error.msg}); write one JSON object on each line") from None
+            whole = len(lines) > 1 and _is_json("\n".join(lines))
+            fix = f"; it is spread over several lines: jq -c . {path}" if whole else ""
+            raise ProbeError(
+                f"{where} is not valid JSON ({error.msg}); write one JSON object on each line{fix}"
+            ) from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
             raise ProbeError(f"{where} cannot be read ({error}); write one JSON object on each line") from None
         if not isinstance(record, dict):
             raise ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
+        if "\\u" in line and (half := _half_character(record)):
+            raise ProbeError(f"{where} holds {half!r}, which is half of a character; write the whole character")
         yield where, record
+
+
+def _whole_number(digits: str) -> int | str:
+    return int(digits) if len(digits) < 4000 else digits  # Python refuses to read, and to print, longer ones
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _half_character(record: dict[str, Any]) -> str | None:
+    """One half of a UTF-16 pair, which cannot be written to any file; None if there is none."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        return str(error.object)[error.start]
+    return None
 
 
 def read_tensors(path: str | Path) -> "dict[str, torch.Tensor]":

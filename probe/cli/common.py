@@ -11,6 +11,10 @@ Pair = Annotated[str | None, typer.Option(help="Name of a bundled pair (see `pro
 Problems = Annotated[
     str | None, typer.Option(help="Name of a problem set, or a JSONL file; the pair's own problems by default.")
 ]
+Grader = Annotated[
+    str | None,
+    typer.Option(help="How answers are graded: exact, numeric or math-verify; as the problem set says by default."),
+]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
 Dtype = Annotated[

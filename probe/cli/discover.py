@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Pair, Problems, Seed, names, numbers, settings, show
+from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, names, numbers, settings, show
 
 
 def discover(
@@ -17,6 +17,7 @@ def discover(
         str | None, typer.Option(help="Prompt of the thinking model: a template with {question}, or 'chat'.")
     ] = None,
     problems: Problems = None,
+    grader: Grader = None,
     sites: Annotated[
         str | None,
         typer.Option(help="Sites to try, such as resid_post.1,resid_post.2; six evenly spaced blocks by default."),
@@ -63,6 +64,7 @@ def discover(
         "pair": pair,
         "thinking": {"path": thinking, "prompt": thinking_prompt},
         "problems": problems,
+        "grader": grader,
         "taxonomy": {"sites": names(sites), "sizes": numbers(sizes), "rivals": others},
         "judge": {"model": judge, "url": judge_url},
         "device": device,

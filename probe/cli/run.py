@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Pair, Problems, Seed, numbers, settings, show
+from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, numbers, settings, show
 
 
 def run(
@@ -23,6 +23,7 @@ def run(
         str | None, typer.Option(help="Prompt of the thinking model: a template with {question}, or 'chat'.")
     ] = None,
     problems: Problems = None,
+    grader: Grader = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     device: Device = None,
@@ -55,6 +56,7 @@ def run(
         "base": {"path": base, "prompt": base_prompt},
         "thinking": {"path": thinking, "prompt": thinking_prompt},
         "problems": problems,
+        "grader": grader,
         "device": device,
         "dtype": dtype,
         "seed": seed,

@@ -66,7 +66,7 @@ def diff_models(
     if problem_set is None:
         if pair.config.problems is None:
             raise ProbeError(f"the pair {pair.name} names no problems: give problem_set=load_problems(...)")
-        problem_set = load_problems(pair.config.problems)
+        problem_set = load_problems(pair.config.problems, grader=pair.config.grader)
     if isinstance(behaviour, str):
         behaviour = find_behaviour(behaviour, problem_set=problem_set)
     if layer is not None and "latents" in asked and not 0 <= layer < min(pair.base.n_layers, pair.thinking.n_layers):

@@ -1,6 +1,6 @@
 """The settings of a model and of a pair, as in a pair's YAML file; this file needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probe.errors import ProbeError
 from probe.models.packaged import default_prompt
@@ -65,6 +65,9 @@ class PairConfig:
 
     max_new_tokens: int = 512
     """Largest number of tokens in a trace; a longer trace is truncated."""
+
+    grader: str | None = field(default=None, metadata={"later": True})
+    """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
 
     def __post_init__(self) -> None:
         if not self.think_close:

@@ -38,7 +38,7 @@ def problems_of(pair: Pair) -> ProblemSet:
     """
     if pair.config.problems is None:
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
-    return load_problems(pair.config.problems)
+    return load_problems(pair.config.problems, grader=pair.config.grader)
 
 
 def key_settings(config: Any) -> dict[str, Any]:

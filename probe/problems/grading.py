@@ -1,14 +1,14 @@
 """Local, deterministic grading: a grader compares the answer found in a text with the known one."""
 
+import importlib.util
 import re
-import threading
-import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from probe.config import nearest
 from probe.errors import ProbeError
-from probe.problems.numbers import read_number
+from probe.problems.numbers import LONGEST, is_percentage, is_plain_number, read_number
+from probe.problems.worker import SECONDS, CallFailed, worker
 
 
 @dataclass(frozen=True)
@@ -24,71 +24,53 @@ class Grade:
 
 
 def exact(answer: str, truth: str) -> bool | None:
-    """Whether both are the same text, apart from white space, dollar signs, a final dot and ``\\dfrac`` for ``\\frac``.
+    """Whether both are the same text, or, where the known answer is a number, the same number.
 
-    A choice may be written "B", "(B)", "B." or ``\\text{(B)}``.
+    White space, dollar signs, a final dot and ``\\dfrac`` for ``\\frac`` make no difference. A choice may be written
+    "B", "(B)", "B." or ``\\text{(B)}``.
     """
-    return _written(answer) == _written(truth)
+    return _written(answer) == _written(truth) or (is_plain_number(truth) and numeric(answer, truth))
 
 
 def _written(text: str) -> str:
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.strip().strip("$").strip())
-    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
-    text = text.removesuffix(".").strip()
+    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text.strip().strip("$*").strip())
+    text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
+    text = re.sub(r"\\[dtc]frac", r"\\frac", re.sub(r"\\(?:left|right|[,;:! ])(?![a-zA-Z])", "", text))
+    text = " ".join(text.removesuffix(".").split())
+    text = re.sub(r"(?<![\w]) | (?![\w])", "", text)  # white space beside a sign: "(1, 2)" and "x + 1"
     return re.sub(r"^\(?([A-J])[).]?$", r"\1", text)
 
 
 def numeric(answer: str, truth: str) -> bool | None:
-    """Whether both are exactly the same number: 0.5 is 1/2, 1,000 is 1000, and 50% is 50."""
-    value = read_number(answer)
-    return value is not None and value == read_number(truth)
+    """Whether both are exactly the same number: 0.5 is 1/2, 1,000 is 1000, and 50% is 50 as well as 0.5."""
+    value, known = read_number(answer), read_number(truth)
+    if value is None or known is None:
+        return False
+    if is_percentage(answer) != is_percentage(truth):
+        return known in (value, value / 100) if is_percentage(answer) else value in (known, known / 100)
+    return value == known
 
 
 def math_verify(answer: str, truth: str) -> bool | None:
-    """Whether both are the same mathematical object by the math-verify library; None if it cannot decide."""
-    if len(answer) > 1000:  # no real answer is so long, and parsing it could take very long
+    """Whether both are the same text, number or mathematical object; None if it cannot be decided in ten seconds.
+
+    Objects are compared by the math-verify library.
+    """
+    if exact(answer, truth):
+        return True
+    if read_number(answer) is not None and read_number(truth) is not None:
+        return numeric(answer, truth)
+    if len(answer) > LONGEST:
         return False
-    import math_verify as library
-
-    def verify() -> bool | None:
-        # Its time limits are signals, which only the main thread can set; other threads run without a limit.
-        seconds = 5 if threading.current_thread() is threading.main_thread() else None
-        gold, given = (library.parse(_as_latex(text), parsing_timeout=seconds) for text in (truth, answer))  # pyright: ignore[reportArgumentType]
-        return library.verify(gold, given, timeout_seconds=seconds) if gold else None
-
-    return guarded(verify)
-
-
-VERIFIER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    NameError,
-    RuntimeError,  # RecursionError among them
-    SyntaxError,
-    TypeError,
-    ValueError,
-    re.error,
-    tokenize.TokenError,
-)
-"""What the verifiers of math-verify and reasoning-gym can raise on the text of a model, beside SymPy's own errors."""
-
-
-def guarded(verify: Callable[[], bool | None]) -> bool | None:
-    """Call a verifier of another library; None where it raises an error on the text of a model."""
-    from sympy.polys.polyerrors import BasePolynomialError  # slow to import
-
+    if _BASED.search(answer) or _BASED.search(truth):
+        return False  # the library does not read the base of "17_8"
     try:
-        return verify()
-    except (*VERIFIER_ERRORS, BasePolynomialError):
+        return worker().call("verify", answer, truth, seconds=SECONDS)
+    except CallFailed:
         return None
 
 
-def _as_latex(text: str) -> str:
-    return f"${text.replace(chr(92) + '$', '').replace('$', '')}$"
-
+_BASED = re.compile(r"[0-9]_\{?[0-9]")
 
 Grader = Callable[[str, str], bool | None]
 """Takes the answer found and the known one; returns right, wrong or, where it cannot decide, None."""
@@ -103,9 +85,41 @@ def find_grader(name: str) -> Grader:
     """
     if name not in GRADERS:
         raise ProbeError(f"unknown grader {name!r}; {nearest(name, GRADERS)}")
-    if name == "math-verify":
-        try:
-            import math_verify  # noqa: F401
-        except ImportError:
-            raise ProbeError("the grader math-verify is not installed; run: pip install 'probe-interp[math]'") from None
+    if name == "math-verify" and importlib.util.find_spec("math_verify") is None:
+        raise ProbeError("the grader math-verify is not installed; run: pip install 'probe-interp[math]'")
     return GRADERS[name]
+
+
+def readable(grader: str, truth: str) -> bool:
+    """Whether a grader can read a known answer; if not, no answer could be right."""
+    if grader == "numeric":
+        return read_number(truth) is not None
+    return _written(truth) != "" and (grader == "exact" or len(truth) <= LONGEST)
+
+
+def refuse_unreadable(name: str, grader: str, answers: Sequence[tuple[str, str]]) -> None:
+    """Refuse known answers that a grader cannot read.
+
+    Args:
+        name: where the answers come from.
+        grader: the name of the grader.
+        answers: for each problem how a message names it, and its known answer.
+
+    Raises:
+        ProbeError: if it cannot read some; the message says how many, and names them.
+    """
+    bad = [f"{problem}: {_short(answer)}" for problem, answer in answers if not readable(grader, answer)]
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        other = "'exact' or 'math-verify'" if grader == "numeric" else "'exact'"
+        raise ProbeError(
+            f"the grader {grader!r} cannot read {len(bad)} of {len(answers)} known answers of {name} "
+            f"({'; '.join(bad[:_NAMED])}{more}); correct them, or use the grader {other}"
+        )
+
+
+_NAMED = 20
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= 40 else answer[:37] + "...")

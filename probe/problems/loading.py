@@ -1,5 +1,6 @@
 """Loading a problem set by its name or file."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def load_problems(
         spec: One of
 
             - ``story`` or ``story-share``: the bundled word problems;
-            - a ``.jsonl`` or ``.parquet`` file with ``question``, ``answer`` and, optionally, ``split`` and ``id``;
+            - a ``.jsonl`` or ``.parquet`` file with ``question``, ``answer`` and, optionally, ``split``, ``id`` and
+              ``grader``;
             - ``gsm8k`` or ``math500`` from the Hugging Face hub, or ``gsm8k:PATH`` from a local copy;
             - ``reasoning-gym:TASK``.
         seed: Seed of sets whose problems are generated; files and hub sets ignore it.
@@ -38,6 +40,9 @@ def load_problems(
     """
     if unknown := set(sizes or {}) - set(SPLITS):
         raise ProbeError(f"unknown split {min(unknown)!r} in sizes; {nearest(min(unknown), SPLITS)}")
+    for split, n in (sizes or {}).items():
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ProbeError(f"sizes.{split} is {n!r}; it must be a whole number")
     name, _, rest = str(spec).partition(":")
     if name in RECIPES and not rest:
         return bundled_set(name, seed, sizes, grader)
@@ -46,10 +51,10 @@ def load_problems(
     if name in SOURCES:
         return hub_set(name, Path(rest) if rest else None, grader)
     path = Path(spec)
-    if path.suffix in (".jsonl", ".parquet"):
+    if path.suffix.lower() in (".jsonl", ".parquet"):
         return file_set(path, grader)
     known = [*RECIPES, *SOURCES, "reasoning-gym:TASK"]
-    if path.exists():
+    if os.path.exists(path):  # False, too, for a text that cannot be a path
         raise ProbeError(f"{path} cannot be read as a problem file; give a .jsonl or .parquet file")
     raise ProbeError(
         f"unknown problem set {str(spec)!r}; {nearest(str(spec), known)} (or give a .jsonl or .parquet file)"

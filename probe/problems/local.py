@@ -1,6 +1,9 @@
 """Problems from a file: JSON lines or Parquet."""
 
+import math
+import os
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,8 @@ from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import read_jsonl
 from probe.problems.answers import known_answer
-from probe.problems.numbers import read_number
+from probe.problems.grading import find_grader, refuse_unreadable
+from probe.problems.numbers import is_plain_number
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet, split_of
 
 Record = tuple[str, dict[str, Any]]
@@ -24,84 +28,138 @@ def read_records(path: str | Path) -> Iterator[Record]:
         ProbeError: if the file cannot be read, or a line is not a JSON object; the message names the line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ProbeError(f"the problem file {path} does not exist" if not path.exists() else f"{path} is not a file")
-    if path.suffix == ".parquet":
+    if not os.path.isfile(path):  # False, too, for a text that cannot be a path
+        there = os.path.exists(path)
+        raise ProbeError(f"{path} is not a file" if there else f"the problem file {path} does not exist")
+    if path.suffix.lower() == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             rows = pq.read_table(path).to_pylist()
-        except pa.ArrowException as error:
-            raise ProbeError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]})") from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = (str(error).splitlines() or ["damaged"])[0]
+            raise ProbeError(f"{path} cannot be read as a Parquet file ({reason})") from None
         yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
         return
     yield from read_jsonl(path)
 
 
 def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, source: str) -> ProblemSet:
-    """Make a problem set of records with ``question``, ``answer`` and, optionally, ``split`` and ``id``.
+    """Make a problem set of records with ``question``, ``answer`` and, optionally, ``split``, ``id`` and ``grader``.
 
-    Other keys are ignored. Records without a split are split by :func:`split_of`. A repeated record is dropped and
-    counted in the set's note.
+    ``problem`` and ``solution`` are read in place of ``question`` and ``answer``. Other keys are ignored. Records
+    without a split are split by :func:`split_of`. A repeated record is dropped and counted in the set's note.
 
     Args:
         records: the records in their order.
-        grader: the name of a grader; None grades as numbers if all answers are numbers, and exactly otherwise.
+        grader: the name of a grader; None takes that of the records or, without one, grades as numbers if all answers
+            are numbers, and exactly otherwise.
         source: where the records come from, as error messages name it.
 
     Raises:
         ProbeError: if a question or answer is missing, a split is unknown or given for some records only, a question is
-            repeated with another answer, or there is no record.
+            repeated with another answer, an id is repeated, the grader cannot read a known answer, or there is no
+            record.
     """
     splits: dict[str, list[Problem]] = {split: [] for split in SPLITS}
     met: dict[str, tuple[str, str, str]] = {}
+    places: dict[str, str] = {}
     repeated = 0
-    declared: bool | None = None
+    declared: dict[str, bool] = {}
+    named: str | None = None
     for number, (where, record) in enumerate(records):
-        question, answer = _text(record, "question", where), known_answer(_text(record, "answer", where))
-        split = record.get("split")
-        if declared is not None and declared != (split is not None):
-            raise ProbeError(
-                f"{where} has {'no' if declared else 'a'} split, unlike the lines before it; give all or none"
-            )
-        declared = split is not None
-        if split is None:
-            split = split_of(question)
-        elif split not in SPLITS:
-            raise ProbeError(f"{where} has the unknown split {split!r}; {nearest(str(split), SPLITS)}")
-        if question in met:
-            before, *same = met[question]
+        question, answer = _text(record, where, "question", "problem"), _answer(record, where)
+        given = {key: _name(record, key, where) for key in ("split", "grader", "id")}
+        for key in ("split", "grader"):
+            there = declared.setdefault(key, given[key] is not None)
+            if there != (given[key] is not None):
+                raise ProbeError(
+                    f"{where} has {'no' if there else 'a'} {key}, unlike the lines before it; give all or none"
+                )
+        if given["grader"] is not None:
+            find_grader(given["grader"])
+            if named not in (None, given["grader"]):
+                raise ProbeError(f"{where} has the grader {given['grader']!r}, the lines before it {named!r}; give one")
+            named = given["grader"]
+        split = given["split"] or split_of(question)
+        if split not in SPLITS:
+            raise ProbeError(f"{where} has the unknown split {split!r}; {nearest(split, SPLITS)}")
+        words = " ".join(question.split())
+        if words in met:
+            before, *same = met[words]
             if same != [answer, split]:
                 raise ProbeError(f"{where} repeats the question of {before} with another answer or split; keep one")
             repeated += 1
             continue
-        met[question] = where, answer, split
-        splits[split].append(Problem(str(record.get("id") or f"{name}/{number}"), question, answer))
-    if declared is None:
+        met[words] = where, answer, split
+        problem = Problem(given["id"] or f"{name}/{number}", question, answer)
+        if (before := places.setdefault(problem.id, where)) != where:
+            raise ProbeError(f"{where}: two problems of {name} have the id {problem.id!r}, the other is {before}")
+        splits[split].append(problem)
+    if not met:
         raise ProbeError(f"{source} holds no problems; write JSON lines with 'question' and 'answer'")
-    if grader is None:
-        grader = "numeric" if all(_is_number(answer) for _, answer, _ in met.values()) else "exact"
-    notes = ["" if declared else HASHED, f"{repeated} repeated problems dropped" if repeated else ""]
+    if (grader := grader or named) is None:
+        grader = "numeric" if all(is_plain_number(answer) for _, answer, _ in met.values()) else "exact"
+    found = [problem for some in splits.values() for problem in some]
+    find_grader(grader)
+    refuse_unreadable(source, grader, [(_line(places[each.id], source, each), each.answer) for each in found])
+    notes = ["" if declared["split"] else HASHED, f"{repeated} repeated problems dropped" if repeated else ""]
     return ProblemSet(
         name, grader, {key: tuple(value) for key, value in splits.items()}, note="; ".join(filter(None, notes))
     )
 
 
-def _text(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
+def _line(where: str, source: str, problem: Problem) -> str:
+    line = where.removeprefix(source)
+    return f"{f'line {line[1:]}' if line[:1] == ':' else line.lstrip(', ')}, id {problem.id!r}"
+
+
+def _text(record: dict[str, Any], where: str, key: str, other: str) -> str:
+    """The text of a record under the first of two keys that it has."""
+    used = key if record.get(key) is not None or record.get(other) is None else other
+    value = record.get(used)
     if value is None:
         raise ProbeError(f"{where} has no {key!r}; every problem needs a question and an answer")
-    if isinstance(value, bool | list | dict):
-        raise ProbeError(f"{where} has {value!r} as its {key!r}; it must be text or a number")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise ProbeError(f"{where} has {_short(value)} as its {used!r}; it must be text or a number")
+    if not isinstance(value, str) and not math.isfinite(value):
+        raise ProbeError(f"{where} has {value} as its {used!r}, which is no number; correct it or leave the line out")
     text = str(value).strip()
     if not text:
-        raise ProbeError(f"{where} has an empty {key!r}; every problem needs a question and an answer")
+        raise ProbeError(f"{where} has an empty {used!r}; every problem needs a question and an answer")
     return text
 
 
-def _is_number(answer: str) -> bool:
-    return read_number(answer) is not None and not any(letter.isalpha() for letter in answer)
+def _answer(record: dict[str, Any], where: str) -> str:
+    text = _text(record, where, "answer", "solution")
+    answer = known_answer(text)
+    if record.get("answer") is None and answer == text and ("\n" in text or len(text) > _LONGEST):
+        raise ProbeError(
+            f"{where} has a solution without \\boxed{{...}} or '#### ...', so its answer is unknown; give 'answer'"
+        )
+    return answer
+
+
+#: A longer solution is a worked one.
+_LONGEST = 200
+
+
+def _name(record: dict[str, Any], key: str, where: str) -> str | None:
+    """The text of a record under a key that it need not have."""
+    value = record.get(key)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ProbeError(
+            f"{where} has {_short(value)} as its {key!r}; it must be text{' or a whole number' * (key == 'id')}"
+        )
+    return str(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def file_set(path: str | Path, grader: str | None = None) -> ProblemSet:

@@ -9,9 +9,8 @@ from functools import cached_property
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.problems.answers import extract_answer
-from probe.problems.grading import Grade, find_grader
-from probe.problems.numbers import read_number
+from probe.problems.answers import readings
+from probe.problems.grading import Grade, find_grader, refuse_unreadable
 
 SPLITS = {"train": 0.5, "validation": 0.2, "test": 0.3}
 """The splits, and the share of problems in each where the source has no splits."""
@@ -58,7 +57,7 @@ class ProblemSet:
 
     Raises:
         ProbeError: for an unknown split or grader, an id used twice, a question in two splits, or a known answer that
-            the numeric grader cannot read.
+            the grader cannot read.
     """
 
     name: str
@@ -88,20 +87,18 @@ class ProblemSet:
         for split, problems in self.splits.items():
             if split not in SPLITS:
                 raise ProbeError(f"unknown split {split!r} in {self.name}; {nearest(split, SPLITS)}")
+            if self.verifier is None:
+                some = problems if isinstance(problems, tuple) else problems[:20]
+                refuse_unreadable(self.name, self.grader, [(repr(problem.id), problem.answer) for problem in some])
             for problem in problems if isinstance(problems, tuple) else ():
                 if problem.id in ids:
                     raise ProbeError(f"two problems of {self.name} have the id {problem.id!r}; ids must differ")
                 ids.add(problem.id)
-                other = home.setdefault(problem.question, split)
+                other = home.setdefault(" ".join(problem.question.split()), split)
                 if other != split:
                     raise ProbeError(
                         f"the question of {problem.id} is in the {split} and the {other} split of {self.name}; "
                         "splits must not overlap"
-                    )
-                if self.verifier is None and self.grader == "numeric" and read_number(problem.answer) is None:
-                    raise ProbeError(
-                        f"the answer of {problem.id}, {problem.answer!r}, is not one number; "
-                        "use the grader 'exact' or 'math-verify'"
                     )
 
     def take(self, split: str, n: int | None = None) -> tuple[Problem, ...]:
@@ -115,9 +112,12 @@ class ProblemSet:
         problems = self.splits.get(split, ())
         if n is not None and n < 1:
             raise ProbeError(f"{n} problems asked for; at least 1 is needed")
-        if len(problems) < (n or 1):
-            raise ProbeError(f"{n or 1} {split} problems asked for, but {self.name} has {self._counts()}")
-        return tuple(problems[:n])
+        found = tuple(problems[:n])
+        if len(found) < (n or 1):
+            # A task of reasoning-gym may have fewer questions than it was asked for.
+            there = self._counts() if len(found) == len(problems) else f"only {len(found)} different ones"
+            raise ProbeError(f"{n or 1} {split} problems asked for, but {self.name} has {there}")
+        return found
 
     def grade(self, text: str, problem: Problem, *, think_close: str = "</think>") -> Grade:
         """Find the answer in a model's text and grade it.
@@ -128,14 +128,21 @@ class ProblemSet:
         Returns:
             The grade. A text without an answer is wrong; where the grader cannot decide, the grade is ``failed``.
         """
-        answer = extract_answer(text, think_close)
-        if answer is None:
+        found = readings(text, think_close, problem.answer)
+        if not found:
             return Grade(None, correct=False)
+        failed = True
+        for answer in found:
+            verdict = self._verdict(answer, problem)
+            if verdict:
+                return Grade(answer, correct=True)
+            failed = failed and verdict is None
+        return Grade(found[0], correct=False, failed=failed)
+
+    def _verdict(self, answer: str, problem: Problem) -> bool | None:
         if self.verifier is not None:
-            verdict = self.verifier(answer, problem)
-        else:
-            verdict = find_grader(self.grader)(answer, problem.answer)
-        return Grade(answer, correct=bool(verdict), failed=verdict is None)
+            return self.verifier(answer, problem)
+        return find_grader(self.grader)(answer, problem.answer)
 
     @cached_property
     def hash(self) -> str:

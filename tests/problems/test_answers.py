@@ -23,13 +23,50 @@ NUMBERS = [
     ("**17**", "17"), ("negative 8", "-8"), ("１２", "12"), (r"\left(\frac{5}{6}\right)", "5/6"), ("6 (six)", "6"),
     # equations and remarks
     ("y = 11", "11"), ("11 = y", "11"), ("2 + 9 = 11", "11"), ("14, rather than 15", "14"), ("9 since 3 x 3 = 9", "9"),
-    ("9 1", "91"), ("about 6.5 hours", "6.5"),
+    ("9 1", "91"), ("about 6.5 hours", "6.5"), ("f(2) = 9", "9"), ("f(x, y) = 9", "9"), ("n_1 = -8", "-8"),
+    (r"\frac{1}{4} \approx 0.26", "1/4"), (r"\approx 7", "7"), ("3/8 or 0.375", "3/8"), ("3/8 = 0.375", "3/8"),
+    ("8 (not 9)", "8"), ("(8)", "8"), ("[[8]]", "8"), (r"\(8\)", "8"), (r"\mathbf{8}", "8"), ("'8'", "8"),
+    ("equal to 8", "8"),
+    # signs, fractions
+    ("-(3/8)", "-3/8"), ("(-3)/8", "-3/8"), ("3/-8", "-3/8"), (r"-\frac{-3}{8}", "3/8"), (r"\frac{2,500}{3}", "2500/3"),
+    (r"\frac{3}8", "3/8"), (r"\frac3{8}", "3/8"), ("3 ÷ 8", "3/8"), ("-2\\dfrac12", "-5/2"), ("2 and a half", "5/2"),
+    # separators and digits of other scripts
+    ("1.234.567", "1234567"), ("1'234'567", "1234567"), ("7’000", "7000"), ("7_000", "7000"), ("12,34,567", "1234567"),
+    ("1 234,5", "1234.5"), ("7.000,00", "7000"), ("٤٢", "42"), ("४२", "42"), ("- 3 7", "-37"), ("3 . 5", "3.5"),
+    ("1 , 2 3 4", "1234"),
+    # units and currencies
+    (r"12\ \text{cm}^{2}", "12"), ("20 °C", "20"), (r"20^{\circ}", "20"), ("US$18", "18"), ("USD 18", "18"),
+    ("5¢", "5"),
+    ("₹500", "500"), ("Rs. 500", "500"), ("60 mph", "60"), ("5 sq. ft.", "5"), ("5 per hour", "5"),
+    ("50 per cent", "50"),
+    ("9.8 m s^-2", "9.8"), ("5 of them", "5"), ("5 times", "5"),
+    # words
+    ("seven", "7"), ("Minus five", "-5"), ("twenty-one", "21"), ("one hundred and five", "105"),
+    ("two thousand", "2000"),
+    ("three million four hundred thousand", "3400000"), ("twelve hundred", "1200"), ("three-quarters", "3/4"),
+    ("one half", "1/2"), ("two and two thirds", "8/3"), ("a dozen", "12"), ("five apples", "5"),
+    ("3 million", "3000000"),
+    ("$1.5 billion", "1500000000"), ("2 dozen", "24"), ("forty-two (42)", "42"),
 ]  # fmt: skip
 NOT_NUMBERS = [
-    "3 million", "2 dozen", "2 pi", "7 squared", "5 x", r"5\,n", "1 hour, 30 minutes", "1 000/3",
+    "2 pi", "7 squared", "5 x", r"5\,n", "1 hour, 30 minutes", "1 000/3",
     r"\sqrt{3}", r"5\sqrt{2}", r"\frac{\pi}{2}", r"3\pi", "n^3", "2^{10}", "4y", "2x + 1", "7!", "3 + 4", "8 - 5",
-    "(1, 2)",     "1, 2 and 3", "4 or 9", "3 to 5", "6 cm by 7 cm", "12:45", "2 and a half", "H2O", "x2", "5/0",
-    "2 1/0", "",     "seven", "1,23,45", "9" * 3000, r"\text{(C)}",
+    "(1, 2)",     "1, 2 and 3", "4 or 9", "3 to 5", "6 cm by 7 cm", "12:45", "H2O", "x2", "5/0",
+    "2 1/0", "",     "1,23,45", "9" * 3000, r"\text{(C)}",
+    # several, a point, a set, an interval, a bound
+    "{1, 2}", r"\{1,2\}", "(1,2)", "[0, 5)", "1;2", "5, or 6", "5 (6)", "x = 2, y = 3", "x=2,y=3", "x = 2 or x = 3",
+    "±5",
+    r"\pm 5", "5 ± 2", "x=±5", "1–5", "between 1 and 5", "1 < x", "x ≥ 5", r"x \in [1,2]", "at least 5", "more than 5",
+    "up to 5", "at most 5", "5 or more", "not 5", "5+", "5 hours 30 minutes", "18 dollars and 50 cents", "5 ft 3 in",
+    "one two",
+    # what changes the number, or is none
+    "log 5", r"\ln 2", "sin 30", "|5|", "half of 5", "twice 5", "square root of 5", "two times 5", "5 less than x",
+    "5 of 6",
+    "20% of 50", "5 (mod 7)", "101_2", "0x1F", "3i", "2+3i", "3rd", "5'", "5‰", "3.14...", r"0.\overline{3}", "0.(3)",
+    "12 -",
+    "12 - 5 =", "5/", "/5", "--4", "1/2/3", "1-1/2", r"\frac{x}{4}", r"3/4\pi", r"\binom{5}{2}", "e^2", "2e",
+    "2024-01-05",
+    "VIII", "no solution", "∞", "NaN", "unknown", "1.2.3", "4 2 apples", "someone", "none of them",
 ]  # fmt: skip
 
 
@@ -73,10 +110,64 @@ def test_no_text_raises(text):
         ("Exactly 2½", "2½"),
         ("\\boxed{2} or \\boxed{7}", "\\boxed{2} or \\boxed{7}"),
         ("\\boxed{2} and then \\boxed{7}", "7"),
+        # the formula around the last number, where that number alone would be a part of it
+        ("f(x) = x^2 + 1", "f(x) = x^2 + 1"),
+        ("That leaves 5 - 3", "5 - 3"),
+        ("y is sin(x) + 1", "sin(x) + 1"),
+        ("so 2\\pi.", "2\\pi"),
+        ("it makes 5 √2 in all", "5 √2"),
+        ("There are 13 million.", "13 million"),
+        ("Then 12 - 5 = 7 cards", "7"),
+        ("It is 3 or 4.", "3 or 4"),
+        ("Answer:\n```\n12\n```", "12"),
     ],
 )
 def test_the_answer_of_a_text(text, answer):
     assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "like", "answer"),
+    [
+        ("So the capital is:\nParis", "Rome", "Paris"),
+        ("Paris", "Rome", "Paris"),
+        ("The answer is Paris. It lies on the Seine.", "Rome", "Paris"),
+        ("Suppose the answer is True. No, the answer is False.", "True", "False"),
+        ("The answer is correct. Final answer: blue", "red", "blue"),
+        ("The grid:\n1 0\n0 1", "1 1\n1 1", "1 0\n0 1"),
+        ("The answer is:\n\n```text\n1 0\n0 1\n```\nas I said", "1 1\n1 1", "1 0\n0 1"),
+        ("<answer>\n1 0\n0 1\n</answer>", "1 1\n1 1", "1 0\n0 1"),
+        ("The list is [1, 2]", "[4]", "The list is [1, 2]"),
+        ("", "Rome", None),
+    ],
+)
+def test_the_answer_of_a_text_that_is_no_number(text, like, answer):
+    assert extract_answer(text, like=like) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        ("**blue**", "blue"),
+        ("The answer is **blue**.", "blue"),
+        ("The answer is 'blue'", "blue"),
+        ("It must be **blue** then", "blue"),
+        ("\\boxed{\\text{blue}}", "blue"),
+        ("The answer is: Yes", "Yes"),
+        ("The answer is False.", "False"),
+        ("Thus $f(x) = x+1$", "f(x)=x+1"),
+        ("The answer is (1, 2)", "(1,2)"),
+        ("The answer is 1,200 crates", "1200"),
+        ("The answer is Foundation", "Foundation"),
+        ("Room 12", "Room 12"),
+        ("It is in:\nroom one", "room one"),
+    ],
+)
+def test_an_answer_in_words_is_right_however_it_is_set(text, truth):
+    problem = Problem("a", "Q?", truth)
+    problems = ProblemSet("mine", "exact", {"test": (problem,)})
+    assert problems.grade(text, problem).correct
+    assert not problems.grade(text, Problem("b", "Q?", truth + "y")).correct
 
 
 @pytest.mark.parametrize("close", ["</think>", "[/THINK]", "</reasoning>"])
@@ -114,6 +205,13 @@ def test_a_known_answer_loses_its_solution(text, answer):
         ("(B)", "C", False),
         ("New York", "York", False),
         ("b", "B", False),
+        ("(1, 2)", "(1,2)", True),
+        ("\\left(1, 2\\right)", "(1,2)", True),
+        ("17_{8}", "17_8", True),
+        ("1,000", "1000", True),
+        ("42 apples", "42", True),
+        ("17", "17_8", False),
+        ("x = 42 y", "42", False),
     ],
 )
 def test_the_same_text_written_otherwise(answer, truth, same):

@@ -2,6 +2,7 @@
 
 import json
 import random
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,8 +73,74 @@ def test_answers_that_are_not_numbers_are_graded_exactly_unless_told(tmp_path):
     words = lines(tmp_path / "b.jsonl", [*PLAIN, {"question": "Half?", "answer": "half"}])
     assert load_problems(path).grader == "exact"
     assert load_problems(path, grader="math-verify").grader == "math-verify"
-    with pytest.raises(ProbeError, match="'half', is not one number"):
+    refusal = r"'numeric' cannot read 1 of 101 known answers of .*b\.jsonl \(line 101, id 'b/100': 'half'\)"
+    with pytest.raises(ProbeError, match=refusal):
         load_problems(words, grader="numeric")
+
+
+def test_the_grader_can_be_a_column(tmp_path):
+    path = lines(tmp_path / "a.jsonl", [{**each, "grader": "exact"} for each in PLAIN])
+    assert load_problems(path).grader == "exact"
+    assert load_problems(path, grader="numeric").grader == "numeric"
+    assert load_problems(path).hash != load_problems(path, grader="numeric").hash
+    mistakes = {
+        "numeric": r"a\.jsonl:101 has the grader 'numeric', the lines before it 'exact'",
+        "": r"a\.jsonl:101 has no grader, unlike the lines before it",
+        "numerical": r"unknown grader 'numerical'; did you mean 'numeric'",
+    }
+    for other, message in mistakes.items():
+        more = {"question": "More?", "answer": 1} | ({"grader": other} if other else {})
+        lines(path, [*({**each, "grader": "exact"} for each in PLAIN), more])
+        with pytest.raises(ProbeError, match=message):
+            load_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("answers", "grader"),
+    [
+        (["1e-05", "3"], "numeric"),
+        ([r"\frac{1}{2}", "2\\frac{1}{2}", "-½"], "numeric"),
+        (["1,000", "50%", "$3"], "numeric"),
+        (["[4]", "[1, 2]"], "exact"),
+        (["1 0 1", "1 1 1"], "exact"),
+        (["3", "B"], "exact"),
+        (["12 cm"], "exact"),
+    ],
+)
+def test_the_grader_follows_from_the_known_answers(tmp_path, answers, grader):
+    path = lines(tmp_path / "a.jsonl", [{"question": f"{i}?", "answer": each} for i, each in enumerate(answers)])
+    assert load_problems(path).grader == grader
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("ending", ["\r\n", "\n \n"])
+def test_text_in_other_encodings_is_read(tmp_path, encoding, ending):
+    records = [{"question": f"{i} Äpfel?", "answer": str(i), "id": i} for i in range(3)]
+    (tmp_path / "a.jsonl").write_bytes(
+        ending.join(json.dumps(each, ensure_ascii=False) for each in records).encode(encoding)
+    )
+    found = load_problems(tmp_path / "a.jsonl")
+    assert {each.id for split in SPLITS for each in found.splits[split]} == {"0", "1", "2"}
+    assert set(by_question(found)) == {each["question"] for each in records}
+
+
+def test_problem_and_solution_are_read_too(tmp_path):
+    records = [
+        {"problem": "Half of 1?", "solution": "We halve it.\nSo it is $\\boxed{\\frac{1}{2}}$."},
+        {"problem": "1 + 1?", "solution": "2"},
+        {"problem": "2 + 2?", "solution": "Add them.\n#### 4"},
+        {"problem": "3 + 3?", "solution": "Worked out.", "answer": "6"},
+    ]
+    found = by_question(load_problems(lines(tmp_path / "a.jsonl", records)))
+    assert [found[each["problem"]][1] for each in records] == ["\\frac{1}{2}", "2", "4", "6"]
+
+
+def test_an_integer_of_any_length_is_an_answer(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "10^4999?", "answer": 1' + "0" * 4999 + "}")
+    problems = load_problems(tmp_path / "a.jsonl")
+    (problem,) = (each for split in SPLITS for each in problems.splits[split])
+    assert problems.grade(f"The answer is {10**3 * 10**996}" + "0" * 4000, problem).correct
+    assert not problems.grade(f"The answer is {10**3 * 10**996}" + "0" * 3999, problem).correct
 
 
 def test_repeated_problems_are_dropped_and_counted(tmp_path):
@@ -111,8 +178,27 @@ def test_a_byte_order_mark_and_unicode_line_ends_inside_text_are_harmless(tmp_pa
         ),
         (
             '{"question": "Q", "answer": 1, "id": "x"}\n{"question": "R", "answer": 2, "id": "x"}',
-            "two problems of a have the id 'x'",
+            r"a\.jsonl:2: two problems of a have the id 'x', the other is .*a\.jsonl:1",
         ),
+        ('{"question": "Q", "answer": 1, "id": 0}\n{"question": "R", "answer": 2, "id": "0"}', r"a\.jsonl:2: two prob"),
+        ('{"question": "Q", "answer": 1, "id": [1]}', r"a\.jsonl:1 has \[1\] as its 'id'"),
+        ('{"question": "Q", "answer": 1, "split": {}}', r"a\.jsonl:1 has \{\} as its 'split'"),
+        ('{"question": "Q", "answer": 1, "grader": true}', r"a\.jsonl:1 has True as its 'grader'"),
+        ('{"question": "Q", "answer": NaN}', r"a\.jsonl:1 has nan as its 'answer'"),
+        ('{"question": "Q", "answer": 1e999}', r"a\.jsonl:1 has inf as its 'answer'"),
+        ('{"question": "Q \\ud83d", "answer": 1}', r"a\.jsonl:1 holds '\\ud83d', which is half of a character"),
+        ('{"question": "Q", "answer": 1, "note": {"\\udc00": 1}}', r"a\.jsonl:1 holds '\\udc00'"),
+        (
+            '{\n "question": "Q",\n "answer": 1\n}',
+            r"a\.jsonl:1 is not valid JSON .*over several lines: jq -c \. .*a\.jsonl",
+        ),
+        ('{"question": "Q", "answer": ' + "[" * 100_000, r"a\.jsonl:1 cannot be read \(maximum recursion"),
+        ('{"question": "Q", "answer": "$"}', r"'exact' cannot read 1 of 1 known answers .*\(line 1, id 'a/0': '\$'\)"),
+        (
+            '{"question": "Q  1", "answer": 1, "split": "train"}\n{"question": " Q 1", "answer": 1, "split": "test"}',
+            r"a\.jsonl:2 repeats the question of .*a\.jsonl:1",
+        ),
+        ('{"problem": "Q", "solution": "It follows\\nat once."}', r"a\.jsonl:1 has a solution without \\boxed"),
     ],
 )
 def test_a_bad_file_is_refused_naming_the_line(tmp_path, text, message):
@@ -125,7 +211,7 @@ def test_a_bad_file_is_refused_naming_the_line(tmp_path, text, message):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff"}')
-    with pytest.raises(ProbeError, match="not UTF-8"):
+    with pytest.raises(ProbeError, match=r"a\.jsonl:1 is not UTF-8"):
         load_problems(tmp_path / "a.jsonl")
     (tmp_path / "a.parquet").write_text("no")
     with pytest.raises(ProbeError, match="cannot be read as a Parquet file"):
@@ -133,6 +219,35 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(ProbeError, match="is not a file"):
         load_problems(tmp_path / "folder.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"answer": pa.array([1.5, float("nan")])}, "row 1 has nan as its 'answer'"),
+        ({"answer": pa.array([b"1", b"2"])}, "row 0 has b'1' as its 'answer'"),
+        ({"answer": pa.array(["1", None])}, "row 1 has no 'answer'"),
+        ({"answer": pa.array([[1], [2]])}, r"row 0 has \[1\] as its 'answer'"),
+    ],
+)
+def test_a_table_with_other_values_is_refused_naming_the_row(tmp_path, column, message):
+    pq.write_table(pa.table({"question": ["a?", "b?"], **column}), tmp_path / "a.parquet")
+    with pytest.raises(ProbeError, match=message):
+        load_problems(tmp_path / "a.parquet")
+
+
+def test_a_table_of_decimals_is_read(tmp_path):
+    answers = pa.array([Decimal("1.50"), Decimal("-2.00")])
+    pq.write_table(pa.table({"question": ["a?", "b?"], "answer": answers, "id": [0, 1]}), tmp_path / "a.PARQUET")
+    problems = load_problems(tmp_path / "a.PARQUET")
+    assert problems.grader == "numeric"
+    assert {answer for _, answer in by_question(problems).values()} == {"1.50", "-2.00"}
+
+
+@pytest.mark.parametrize("spec", ["x" * 5000 + ".jsonl", "x" * 5000, "a\0.parquet", "gsm8k:a\0b.jsonl", ""])
+def test_a_text_that_cannot_be_a_path_is_refused(spec):
+    with pytest.raises(ProbeError):
+        load_problems(spec)
 
 
 @pytest.mark.parametrize("write", [lines, table])

@@ -7,8 +7,9 @@ from hypothesis import example, given, strategies as st
 
 from probe.errors import ProbeError
 from probe.problems import GRADERS, extract_answer
-from probe.problems.grading import exact, find_grader, numeric
+from probe.problems.grading import exact, find_grader, math_verify, numeric
 from probe.problems.numbers import read_number
+from probe.problems.worker import CallFailed, Worker
 
 #: Text with all that answers are made of in it, much more often than at random.
 SCRAPS = st.lists(
@@ -37,7 +38,7 @@ SCRAPS = st.lists(
         ("\\boxed{1} and \\boxed{\\frac{1}{2", "1"),
         ("\\boxed{} 6", "6"),
         ("22 - 9 makes 13 cards", "13"),
-        ("5-3", "3"),
+        ("5-3", "5-3"),
         ("it is (-3)", "-3"),
         ("−5 degrees", "-5"),
         ("1,234,567 in all", "1,234,567"),
@@ -101,6 +102,10 @@ def test_decimals_are_exact(value):
         ("1,000", "1000", True),
         ("0.5", "1/2", True),
         ("50%", "50", True),
+        ("50%", "0.5", True),
+        ("0.5", "50\\%", True),
+        ("50%", "5000%", False),
+        ("0.5", "50", False),
         ("$18.00", "18", True),
         ("-$5", "-5", True),
         ("\\$32,348", "32348", True),
@@ -131,6 +136,16 @@ def test_numeric(answer, truth, same):
         ("1 < x < 2", "(1,2)", False),
         ("4", "3", False),
         ("3", "", None),
+        ("5, not 6", "5", True),
+        ("3 or 4", "4", False),
+        ("5x", "5", False),
+        ("17", "17_8", False),
+        ("\\pm 5", "5", False),
+        ("\\sqrt{4}", "2", True),
+        ("\\{2, 1\\}", "\\{1,2\\}", True),
+        ("[1,2]", "(1,2)", False),
+        ("11\\sqrt{2}", "\\sqrt{242}", True),
+        ("no solution", "\\text{no solution}", True),
     ],
 )
 def test_math_verify_keeps_its_order_of_arguments_and_works_in_threads(answer, truth, verdict):
@@ -142,8 +157,29 @@ def test_math_verify_keeps_its_order_of_arguments_and_works_in_threads(answer, t
     assert found == [verdict]
 
 
-def test_math_verify_gives_up_on_a_tower_of_powers():
-    assert GRADERS["math-verify"]("9^{9^{9^{9}}}", "9^{9^{9^{9}}}+1") in (False, None)
+def test_a_grader_that_never_returns_is_ended(monkeypatch):
+    monkeypatch.setattr("probe.problems.grading.SECONDS", 1)
+    tower = "9^{9^{9^{9}}}"
+    began = time.monotonic()
+    assert math_verify(tower, f"{tower}+1") in (False, None)
+    assert time.monotonic() - began < 5
+    assert math_verify("1+x", "x+1"), "the next answer is graded as usual"
+
+
+def test_a_call_says_why_it_failed():
+    process = Worker()
+    for function, arguments, reason in [
+        ("load", ["no_such_library"], "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("make", ["chain_sum", 0, 0, 10**9, 60.0], "it took longer than 1 s"),
+    ]:
+        with pytest.raises(CallFailed, match=reason):
+            process.call(function, *arguments, seconds=1)
+    assert process.call("load", "json")
+    assert process._process is not None
+    process._process.kill()
+    process._process.wait()
+    assert process.call("load", "json"), "a process that was ended is started again"
+    process.stop()
 
 
 def test_an_unknown_grader_is_refused_by_name():

@@ -1,12 +1,8 @@
-import tokenize
-
 import pytest
 from hypothesis import given, strategies as st
-from sympy.polys.polyerrors import BasePolynomialError
 
 from probe.errors import ProbeError
 from probe.problems import SPLITS, Problem, ProblemSet, load_problems, split_of
-from probe.problems.grading import guarded
 from probe.problems.story.sentences import TYPES
 from probe.problems.story.sets import RandomSplit
 from probe.problems.story.story import VERBS
@@ -97,7 +93,7 @@ def test_a_set_that_contradicts_itself_is_refused():
         ProblemSet("bad", "exact", {"train": (a, a)})
     with pytest.raises(ProbeError, match="unknown split 'dev'"):
         ProblemSet("bad", "exact", {"dev": (a,)})
-    with pytest.raises(ProbeError, match="'yes', is not one number"):
+    with pytest.raises(ProbeError, match=r"'numeric' cannot read 1 of 1 known answers of bad \('a': 'yes'\)"):
         ProblemSet("bad", "numeric", {"test": (Problem("a", "Q?", "yes"),)})
 
 
@@ -114,18 +110,6 @@ def test_an_answer_that_a_verifier_cannot_read_is_wrong():
     assert problems.grade(f"The answer is {problem.answer}.", problem).correct
     grade = problems.grade("The answer is garbage.", problem)
     assert not grade.correct
-
-
-def test_a_verifier_of_another_library_that_raises_cannot_decide():
-    for error in (RecursionError, ZeroDivisionError, tokenize.TokenError, BasePolynomialError, KeyError):
-
-        def verify(error: type[Exception] = error) -> bool:
-            raise error
-
-        assert guarded(verify) is None
-    assert guarded(lambda: True) is True
-    with pytest.raises(KeyboardInterrupt):
-        guarded(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
 
 
 def test_a_verifier_of_your_own_grades_in_place_of_the_grader():

@@ -67,7 +67,7 @@ def run_majority(
     for i, problem in enumerate(problems):
         some = rows[i * n : (i + 1) * n]
         written = [base.decode(row["tokens"]) for row in some]
-        chosen = vote([extract_answer(text, think_close) for text in written])
+        chosen = vote([extract_answer(text, think_close, problem.answer) for text in written])
         traces.append(HybridTrace(problem.id, tokens=some[chosen]["tokens"], truncated=some[chosen]["truncated"]))
         texts.append(written[chosen])
     return ArmResult("majority", traces, texts, seconds)

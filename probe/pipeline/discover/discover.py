@@ -13,9 +13,9 @@ from probe.models import Model, ModelConfig, PairConfig, Site, as_device, find_p
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder
-from probe.pipeline.run.inputs import check_positions, weights_hash
+from probe.pipeline.run.inputs import check_positions, chosen_problems, weights_hash
 from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits
-from probe.problems import Problem, ProblemSet, load_problems
+from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
 from probe.taxonomy import (
     CachedJudge,
@@ -114,10 +114,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     else:
         assert config.thinking is not None
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
-    name = config.problems or pair.problems
-    if name is None:
-        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
-    problem_set = load_problems(name)
+    problem_set = chosen_problems(config.problems, config.grader, pair)
     train, validation = (problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation"))
     model = load_model(pair.thinking, device=config.device, dtype=config.dtype)
     sites = taxonomy_sites(model, config.taxonomy.sites, spread=SPREAD)

@@ -52,6 +52,8 @@ class RunConfig:
     """The thinking model, if no pair is named."""
     problems: str | None = None
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
+    grader: str | None = field(default=None, metadata={"later": True})
+    """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
     device: str = "auto"
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
     dtype: str = "float32"

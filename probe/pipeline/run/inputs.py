@@ -58,10 +58,7 @@ def prepare(config: RunConfig) -> Inputs:
     else:
         assert config.base is not None and config.thinking is not None
         pair_config = PairConfig(config.name, config.base, config.thinking)
-    name = config.problems or pair_config.problems
-    if name is None:
-        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
-    problem_set = load_problems(name)
+    problem_set = chosen_problems(config.problems, config.grader, pair_config)
     train, validation, test = (
         problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
     )
@@ -73,6 +70,18 @@ def prepare(config: RunConfig) -> Inputs:
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), max_new_tokens)
     return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens)
+
+
+def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) -> ProblemSet:
+    """Load the problems that the settings name, else those of the pair with the grader that the pair names.
+
+    Raises:
+        ProbeError: if neither names problems, or they cannot be loaded.
+    """
+    name = problems or pair.problems
+    if name is None:
+        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
+    return load_problems(name, grader=grader or (None if problems else pair.grader))
 
 
 def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: int) -> None:
