@@ -203,8 +203,17 @@ def _name(hint: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Convert a dataclass to a plain dictionary for JSON or YAML; :func:`from_dict` is the inverse."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+    """Convert a dataclass to a plain dictionary for JSON or YAML; :func:`from_dict` is the inverse.
+
+    A field with ``later`` in its metadata was added later. At its default it is left out, so that settings that an
+    earlier version wrote are still the same settings.
+    """
+    return {
+        field.name: _plain(value)
+        for field in dataclasses.fields(config)
+        if field.init and not ("later" in field.metadata and getattr(config, field.name) == field.default)
+        for value in [getattr(config, field.name)]
+    }
 
 
 def _plain(value: Any) -> Any:

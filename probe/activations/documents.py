@@ -122,7 +122,7 @@ def _of_text(model: Model, text: str) -> Document:
     own = [i for i, special in enumerate(read["special_tokens_mask"]) if not special]
     first, end = (own[0], own[-1] + 1) if own else (0, 0)
     starts = [start for start, _ in read["offset_mapping"][first:end]]
-    sentences = split_sentences(text)
+    sentences = split_sentences(text, model.think_tags)
     edges = [first, *(first + bisect_left(starts, start) for start, _ in sentences[1:]), end]
     return Document(
         ids=tuple(read["input_ids"]),

@@ -96,12 +96,12 @@ def roll_out(
     Args:
         model: the model that continues, with its own prompt before the trace.
         problem_set: grades the answers.
-        trace: the trace, written by any model.
+        trace: the trace, written by any model; rollouts are graded by its think tags.
         places: for each place, the number of tokens of the trace that are kept.
         n_samples, max_new_tokens, temperature, top_p, seed, progress: as in :class:`Sampling`.
         forced: text that is put after the kept tokens, for example to close the thinking.
     """
-    prompt = model.prompt_ids(problem.question)
+    prompt, asked = model.prompt_ids(problem.question), model.prompt_text(problem.question)
     put = list(model.tokenizer(forced, add_special_tokens=False).input_ids) if forced else []
     prompts = [[*prompt, *trace.tokens[:place], *put] for place in places]
     written = sample_texts(
@@ -110,7 +110,9 @@ def roll_out(
     found = []
     for place, texts in zip(places, written, strict=True):
         before = model.decode(list(trace.tokens[:place])) + forced
-        grades = [problem_set.grade(before + text, problem) for text in texts]
+        grades = [
+            problem_set.grade(before + text, problem, think_close=trace.think_tags, prompt=asked) for text in texts
+        ]
         answers = tuple(grade.answer for grade in grades)
         correct = tuple(None if grade.failed else grade.correct for grade in grades)
         found.append(Continuations(place, tuple(texts), answers, correct))

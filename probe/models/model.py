@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.models.config import ModelConfig
 from probe.models.sites import blocks, place
+from probe.models.thinking import find_tags
 from probe.models.views import to_nnsight, to_transformer_lens
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Model:
         config: Where the model comes from, and its prompt.
         eos_ids: Every token id that ends an answer.
         pad_id: The token id that pads batches; padding is always masked.
+        think_tags: The tags around its thinking: those of ``config``, or else those that the tokenizer has.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Model:
         self.tokenizer = tokenizer
         self.config = config or ModelConfig(path=hf.config.model_type)
         self.name = name or _short_name(self.config.path)
+        self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
         self.eos_ids = _eos_ids(hf, tokenizer)
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = pad_id if isinstance(pad_id, int) else next(iter(self.eos_ids), 0)

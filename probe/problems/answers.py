@@ -2,6 +2,8 @@
 
 import re
 
+from probe.models import ThinkTags
+
 #: A number as written; the last one in a text is the answer if the text states none. Exponents and indices are not.
 _NUMBER = re.compile(
     r"(?:(?<![\w.)])[-+−])?(?<![\w.^_])(?<!\^\{)"
@@ -24,28 +26,27 @@ _REMARKS = re.compile(
 )
 
 
-def after_thinking(text: str, think_close: str = "</think>") -> str | None:
+def after_thinking(text: str, think_close: str | ThinkTags = "</think>", prompt: str = "") -> str | None:
     """Return the text after the thinking; None if the thinking was opened and never closed, so nothing was answered.
 
     Args:
-        think_close: the text that closes the thinking. The text that opens it is the same without its slash.
+        think_close: the text that closes the thinking, or both tags.
+        prompt: what stands before the text, which may open the thinking; see :meth:`~probe.models.ThinkTags.opened_by`.
     """
-    before, closed, after = text.rpartition(think_close)
-    if closed:
-        return after
-    think_open = think_close.replace("/", "", 1)
-    return None if think_open != think_close and think_open in before + after else after
+    return ThinkTags.of(think_close).answer_in(text, prompt)
 
 
-def extract_answer(text: str, think_close: str = "</think>") -> str | None:
+def extract_answer(text: str, think_close: str | ThinkTags = "</think>", prompt: str = "") -> str | None:
     """Find the final answer in a text.
 
-    Only the text after the last ``think_close`` is searched, if there is one; thinking that was opened and not closed
-    gives no answer. The first of these that occurs counts, and of several the last: ``<answer>...</answer>``,
-    ``\\boxed{...}``, ``#### ...``, "answer is ...", a number. Two boxes joined by "or" are taken together.
+    Only the text after the last ``think_close`` is searched, if there is one; thinking that the text or the prompt
+    opened and nothing closed gives no answer. The first of these that occurs counts, and of several the last:
+    ``<answer>...</answer>``, ``\\boxed{...}``, ``#### ...``, "answer is ...", a number. Two boxes joined by "or" are
+    taken together.
 
     Args:
-        think_close: the text that closes the thinking.
+        think_close: the text that closes the thinking, or both tags.
+        prompt: what stands before the text, which may open the thinking.
 
     Returns:
         The answer as written, with a plain minus sign; None if there is none.
@@ -57,7 +58,7 @@ def extract_answer(text: str, think_close: str = "</think>") -> str | None:
     >>> extract_answer("I give up.")
     >>> extract_answer("<think> 6 x 7 is 42? Let me check")
     """
-    answered = after_thinking(text, think_close)
+    answered = after_thinking(text, think_close, prompt)
     if answered is None:
         return None
     answered = answered.replace("−", "-")

@@ -9,6 +9,7 @@ from functools import cached_property
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import object_hash
+from probe.models import ThinkTags
 from probe.problems.answers import extract_answer
 from probe.problems.grading import Grade, find_grader
 from probe.problems.numbers import read_number
@@ -119,16 +120,20 @@ class ProblemSet:
             raise ProbeError(f"{n or 1} {split} problems asked for, but {self.name} has {self._counts()}")
         return tuple(problems[:n])
 
-    def grade(self, text: str, problem: Problem, *, think_close: str = "</think>") -> Grade:
+    def grade(
+        self, text: str, problem: Problem, *, think_close: str | ThinkTags = "</think>", prompt: str = ""
+    ) -> Grade:
         """Find the answer in a model's text and grade it.
 
         Args:
-            think_close: the text that ends the thinking; the answer comes after it.
+            think_close: the text that ends the thinking, or both tags; the answer comes after it.
+            prompt: what stood before the text. If it opens the thinking and the text does not close it, nothing was
+                answered.
 
         Returns:
             The grade. A text without an answer is wrong; where the grader cannot decide, the grade is ``failed``.
         """
-        answer = extract_answer(text, think_close)
+        answer = extract_answer(text, think_close, prompt)
         if answer is None:
             return Grade(None, correct=False)
         if self.verifier is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probe.engine import in_stream
 from probe.hooks import Lane, Now, stream
-from probe.models import Model
+from probe.models import Model, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.traces.trace import Traces, make_trace
 
@@ -66,7 +66,7 @@ def generate_traces(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
-    think_close: str = "</think>",
+    think_close: str | ThinkTags | None = None,
     batch_size: int = 64,
     folder: str | Path | None = None,
     progress: bool = False,
@@ -77,7 +77,7 @@ def generate_traces(
         model: either model of a pair; its own prompt template is used.
         problem_set: supplies the grader.
         max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
-        think_close: the tag that closes the thinking.
+        think_close: the tag that closes the thinking, or both tags; None for those of the model.
         batch_size: the number of problems decoded at once; a finished one is replaced by the next.
         folder: finished traces are saved here, ``batch_size`` at a time; a later call with the same arguments resumes.
         progress: show a progress bar.

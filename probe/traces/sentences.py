@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import sentencex
 
+from probe.models import ThinkTags
+
 #: A piece of text that only numbers what follows it.
 _ENUMERATOR = re.compile(r"(?:(?:step|case|part|option)\s+)?(?:\d+|[a-z])[.)]", re.IGNORECASE)
 #: Formulas; a closing dollar follows no space and precedes no digit, so that prices are not mistaken for formulas.
@@ -13,7 +15,7 @@ _FORMULA = re.compile(r"\$\$.+?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|\\\(.+?\\\)|
 _FACTORIAL = re.compile(r"(?:\d|\b[a-z])!\s*[^\sA-Z]")
 
 
-def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int, int]]:
+def split_sentences(text: str, think_close: str | ThinkTags = "</think>") -> list[tuple[int, int]]:
     """Split a text into sentences: character spans that cover the text.
 
     A line break ends a sentence. Within a line sentencex decides, except that a bare enumerator ("2.", "Step 1.") stays
@@ -22,7 +24,7 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     line.
 
     Args:
-        think_close: the tag that closes the thinking; the opening tag is the same without its slash.
+        think_close: the tag that closes the thinking, or both tags.
 
     Returns:
         ``(start, end)`` of each sentence, in order; none is empty. An empty text has no sentences.
@@ -33,7 +35,7 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     """
     if not text:
         return []
-    tag = re.compile("|".join(re.escape(t) for t in {think_close, think_close.replace("/", "", 1)} if t) or r"(?!)")
+    tag = ThinkTags.of(think_close).pattern
     cuts = {_before_space(text, start) for part in _parts(text, tag) for start in _starts(text, *part)}
     edges = [0, *sorted(cuts - {0}), len(text)]
     return list(pairwise(edges))

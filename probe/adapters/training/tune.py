@@ -20,7 +20,7 @@ from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model, fingerprint, seeded
+from probe.models import Model, ThinkTags, fingerprint, seeded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -165,6 +165,8 @@ def _told(
     }
     # The fingerprint identifies the model; its path is only for loading it again, so it is not part of the key.
     found_at = {name: getattr(model.config, name) for name in ("path", "revision", "prompt")}
+    if (tags := model.think_tags) != ThinkTags():
+        found_at |= {"think_close": tags.close, "think_open": tags.open}
     return {**said, "key": object_hash(said), "model": found_at}
 
 

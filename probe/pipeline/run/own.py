@@ -38,6 +38,7 @@ from probe.hybrid import (
     Where,
     Which,
     agreement,
+    answer_prompts,
     evaluate_arm,
     gap_recovered,
     grade_answers,
@@ -161,11 +162,14 @@ def try_arm(
     }
     base, thinking = make_arm(experiment, "base"), make_arm(experiment, "thinking")
     told, correct = {}, {}
-    for each in (base, thinking, arm):
+    texts: list[str] = []
+    for each in (thinking, base, arm):
         digest = object_hash([described if each is arm else "", split, len(some)])[:10]
         folder = experiment.folder.path / "own" / f"{each.name}-{digest}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
-        correct[each.name] = grade_answers(inputs.problem_set, some, done.texts, inputs.pair.config.think_close)
+        texts = texts or done.texts  # the thinking model's
+        prompts = answer_prompts(inputs.pair, some, done.texts, texts)
+        correct[each.name] = grade_answers(inputs.problem_set, some, done.texts, inputs.pair.think_tags, prompts)
         told[each.name] = {
             **summarise(
                 correct[each.name],

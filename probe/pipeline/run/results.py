@@ -8,6 +8,7 @@ import numpy as np
 from probe.hybrid import (
     ArmResult,
     agreement,
+    answer_prompts,
     classify_errors,
     compare_arms,
     counted,
@@ -48,10 +49,16 @@ class Finished:
     @cached_property
     def correct(self) -> dict[str, list[bool | None]]:
         """The grade of every answer; None for one that could not be graded."""
-        inputs = self.experiment.inputs
-        close = inputs.pair.config.think_close
+        inputs, pair, thinking = self.experiment.inputs, self.experiment.inputs.pair, self.texts["thinking"]
         return {
-            name: grade_answers(inputs.problem_set, inputs.test, texts, close) for name, texts in self.texts.items()
+            name: grade_answers(
+                inputs.problem_set,
+                inputs.test,
+                texts,
+                pair.think_tags,
+                answer_prompts(pair, inputs.test, texts, thinking),
+            )
+            for name, texts in self.texts.items()
         }
 
 

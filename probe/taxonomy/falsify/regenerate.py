@@ -105,7 +105,7 @@ def _continue(
             if token in model.eos_ids:
                 continue
             out[row].append(token)
-            if not (look and len(split_sentences(model.decode(out[row]))) > 1):
+            if not (look and len(split_sentences(model.decode(out[row]), model.think_tags)) > 1):
                 going.append(at)
         if not going or i == config.new_tokens - 1:
             break
