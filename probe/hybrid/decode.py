@@ -201,7 +201,7 @@ class _Chooser:
                 choice[rows] = emitted.choice
         thinking_token = torch.full_like(tokens, -1) if moment.thinking is None else moment.thinking_token
         logits = moment.base.logits
-        surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens[:, None])[:, 0]) / math.log(2)
+        surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens.clamp(min=0)[:, None])[:, 0]) / math.log(2)
         return tokens, gate, behaviour, strength, choice, base_token, thinking_token, surprisal
 
     def _moment(self, now: Now) -> Moment:

@@ -50,7 +50,8 @@ class Model:
         self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
         self.eos_ids = _eos_ids(hf, tokenizer)
         pad_id = tokenizer.pad_token_id
-        self.pad_id: int = pad_id if isinstance(pad_id, int) else next(iter(self.eos_ids), 0)
+        there = [i for i in (pad_id, *self.eos_ids) if isinstance(i, int) and 0 <= i < self.n_embeddings]
+        self.pad_id: int = there[0] if there else 0  # an added pad token may have no row in the embedding
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +72,11 @@ class Model:
     def d_model(self) -> int:
         """The width of the residual stream."""
         return int(self.hf.config.get_text_config().hidden_size)
+
+    @property
+    def n_embeddings(self) -> int:
+        """The number of token ids that the model can read, which may differ from the size of the tokenizer."""
+        return int(self.hf.get_input_embeddings().weight.shape[0])
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
-from probe.hooks import forced_pass
+from probe.hooks import check_finite, forced_pass
 from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
 from probe.steering.saving import load_module, save_module
@@ -227,6 +227,7 @@ def _train(
     for done in itertools.count():
         if schedule.due(done):
             check = {"step": done, "loss": _loss(policy.eval(), validation)}
+            check_finite(torch.tensor(check["loss"]), f"the validation loss of the policy at step {done}")
             history.append(check | ({"train": torch.stack(recent).mean().item()} if recent else {}))
             recent = []
             schedule.update(done, check["loss"])

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from probe.engine import in_stream
-from probe.hooks import Lane, Now, stream
+from probe.hooks import Lane, Now, likeliest, stream
 from probe.models import Model, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.traces.trace import Traces, make_trace
@@ -32,6 +32,9 @@ def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens
 
     Returns:
         One emission for each prompt, in order.
+
+    Raises:
+        ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
     """
     done = dict(stream_greedy(model, prompts, max_new_tokens, max(1, len(prompts))))
     return [done[item] for item in range(len(prompts))]
@@ -57,7 +60,7 @@ def stream_greedy(
 
 
 def _likeliest(now: Now) -> tuple[Int[Tensor, " rows"]]:
-    return (now.steps[0].logits.argmax(-1),)
+    return (likeliest(now.steps[0].logits),)
 
 
 def generate_traces(

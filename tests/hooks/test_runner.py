@@ -141,7 +141,7 @@ def test_copies_of_a_row_go_on_alike_and_apart(model):
 
 def test_a_text_without_a_prompt_is_refused(tiny_folder):
     model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ProbeError, match="prompt 0 has no token"):
         force(model, [[], [5]], [[6], [7]])
 
 

@@ -20,6 +20,7 @@ from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
+from probe.hooks import check_finite
 from probe.models import Model, ThinkTags, fingerprint, seeded
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ class _Run:
             losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
             loss = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
             loss.backward()
+        check_finite(loss.detach(), f"the loss at step {step} of the adapter", self.model)
         return loss.item()
 
     @torch.no_grad()
