@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
+from probe.errors import ProbeError
 from probe.hooks import check_finite, forced_pass
 from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
@@ -205,6 +206,13 @@ def learn_policy(
         The frozen policy, on the device of the data, and how its training went.
     """
     device, width = train.states.device, train.states.shape[1]
+    for data in (train, validation):
+        if data.states.shape[1] != width or width % len(layers) or int(data.wanted.max()) > n_behaviours:
+            raise ProbeError(
+                f"the states are {data.states.shape[1]} wide with classes up to {int(data.wanted.max())}; for "
+                f"{len(layers)} layers and {n_behaviours} behaviours give what policy_data makes of one model"
+            )
+        check_finite(data.states, "a state that the policy reads")
     with seeded(seed, device):  # layers and dropout accept no generator
         policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
         policy = policy.to(device)
