@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from probe.errors import ProbeError
 from probe.models.config import ModelConfig
 from probe.models.sites import blocks, place
 from probe.models.thinking import find_tags
@@ -117,8 +118,10 @@ class Model:
             Logits over the vocabulary on the last axis.
 
         Raises:
-            ProbeError: if the architecture is not in the table of sites.
+            ProbeError: if the architecture is not in the table of sites, or the vectors have another width.
         """
+        if not resid.ndim or resid.shape[-1] != self.d_model:
+            raise ProbeError(f"{self.name} is {self.d_model} wide; these vectors have shape {list(resid.shape)}")
         norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
         logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
         cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)

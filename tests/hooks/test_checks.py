@@ -1,29 +1,36 @@
 """What a model cannot read, and what it computes that is not finite, is refused in one line that says where."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import probe
 from probe.errors import ProbeError
-from probe.hooks import Lane, force, forced_pass, likeliest, stream
+from probe.hooks import Clamp, Lane, ProjectOut, Scale, Swap, edit, force, forced_pass, likeliest, stream
 from probe.hybrid import (
     AddVector,
     Always,
     Arm,
+    ComingBehaviour,
     FixedStrength,
     ForceToken,
     FuseLogits,
+    LearnedGate,
+    LeastSimilar,
     Never,
     OneBehaviour,
     decode_hybrid,
 )
 from probe.hybrid.baselines import run_majority
 from probe.models import Model, ModelConfig, Pair, PairConfig, load_model
-from probe.problems import Problem
-from probe.steering import FixedVectors
-from probe.traces import decode_greedy, sample, sample_texts
+from probe.problems import Problem, ProblemSet
+from probe.steering import BasePolicy, ComingReader, FixedVectors, collect_gates
+from probe.taxonomy import Taxonomy
+from probe.taxonomy.sae.normaliser import Normaliser
+from probe.taxonomy.sae.weights import Weights
+from probe.traces import decode_greedy, make_trace, sample, sample_texts
 
 BAD = 77
 """The token whose embedding is spoiled."""
@@ -180,3 +187,67 @@ def test_no_prompts_give_no_texts(model):
 def test_a_forced_text_the_model_cannot_read(model):
     with pytest.raises(ProbeError, match="token 5000 in text 1 has no row"):
         force(model, [[5], [6]], [[7], [5000]])
+
+
+def shift(width: int, layer: int) -> AddVector:
+    return AddVector(FixedVectors.of(torch.ones(1, width), layer))
+
+
+ONE, FORCE = OneBehaviour(0), ForceToken()
+
+
+@pytest.mark.parametrize(
+    ("where", "which", "emit", "said"),
+    [
+        (Always(), ONE, shift(31, 1), "emit .* FixedVectors for models 31 wide"),
+        (Always(), ONE, shift(32, 3), "steered at layers 0 to 2"),
+        (LearnedGate(BasePolicy([0, 4], 32, 1)), ONE, FORCE, "where .* reads layer 4; llama-letters-0"),
+        (LearnedGate(BasePolicy([0, 3], 16, 1)), ONE, FORCE, "BasePolicy for models 16 wide"),
+        (Always(), ComingBehaviour(ComingReader(9, 32, 1)), FORCE, "which .* reads layer 9; llama-letters-1"),
+        (Always(), LeastSimilar(ComingBehaviour(ComingReader(1, 33, 1)), (0,)), FORCE, "ComingReader for models 33"),
+    ],
+)
+def test_arms_that_were_learned_for_other_models_are_refused(pair, where, which, emit, said):
+    arm = Arm("mine", where, which, FixedStrength(), emit)
+    with pytest.raises(ProbeError, match=said):
+        decode_hybrid(pair, arm, [Problem("a", "1?", "1")], max_new_tokens=2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_states_of_another_width_are_refused(model):
+    with pytest.raises(ProbeError, match=r"32 wide; these vectors have shape \[2, 31\]"):
+        model.unembed(torch.zeros(2, 31))
+    taxonomy = Taxonomy("resid_post.1", Normaliser(torch.zeros(32)), Weights(torch.eye(32), torch.eye(32), k=1))
+    for use in (taxonomy.behaviour, taxonomy.latents, taxonomy.variance_explained):
+        with pytest.raises(ProbeError, match=r"reads states 32 wide at resid_post\.1; these have shape \[5, 1\]"):
+            use(torch.zeros(5, 1))
+    ids = torch.tensor([[5, 6, 7]])
+    for change in (
+        torch.ones(31),
+        Clamp(torch.ones(31), low=0.0),
+        ProjectOut(torch.ones(33)),
+        Scale(2.0, torch.ones(1)),
+        Swap(torch.ones(4, 32)),
+        torch.ones(2, 1, 3, 32),
+    ):
+        with pytest.raises(ProbeError, match=r"the edit at resid_post\.1"), edit(model, {"resid_post.1": change}):
+            model.hf(ids)
+
+
+def test_gates_leave_out_what_only_the_thinking_model_has(pair):
+    """Training compares the tokens that both models have, as decoding does."""
+    problems = ProblemSet("mine", "numeric", {"test": (Problem("a", "6 x 7?", "42"),)})
+    (problem,) = problems.take("test")
+    thinking = pair.thinking
+    known = thinking.n_embeddings
+    trace = make_trace(thinking, problems, problem, [40, 41, 42, 43], False)
+    taxonomy = Taxonomy("resid_post.1", Normaliser(torch.zeros(32)), Weights(torch.eye(32), torch.eye(32), k=1))
+    (before,) = collect_gates(pair, taxonomy, [trace], [problem])
+    with torch.random.fork_rng(devices=[]):
+        thinking.hf.resize_token_embeddings(known + 5, mean_resizing=False)
+    thinking.hf.lm_head.weight.data[known:] = 100 * thinking.hf.lm_head.weight.data[:5]
+    thinking.eos_ids = (known + 2, *thinking.eos_ids)
+    (batch,) = collect_gates(pair, taxonomy, [trace], [problem])
+    assert torch.equal(batch.target, before.target) and torch.equal(batch.gate, before.gate)
+    with pytest.raises(ProbeError, match=f"trace of a has token {known + 1}, but only ids below {known}"):
+        list(collect_gates(pair, taxonomy, [replace(trace, tokens=(40, known + 1))], [problem]))

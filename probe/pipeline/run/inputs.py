@@ -40,14 +40,14 @@ class Inputs:
     def hashes(self) -> dict[str, str]:
         """Hash what a run depends on beside its settings."""
         return {
-            "prompts": object_hash(_prompts(self.pair)),
+            "prompts": object_hash(pair_settings(self.pair)),
             "problems": self.problem_set.hash,
             "base": weights_hash(self.pair.base),
             "thinking": weights_hash(self.pair.thinking),
         }
 
 
-def _prompts(pair: Pair) -> dict[str, Any]:
+def pair_settings(pair: Pair) -> dict[str, Any]:
     """The settings of a pair, with the think tags that it has, however they were found."""
     members = {
         name: {key: value for key, value in to_dict(getattr(pair.config, name)).items() if not key.startswith("think_")}
