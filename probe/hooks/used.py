@@ -1,5 +1,7 @@
 """Whether a model uses what stands at a module's path, found by a trial."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -36,8 +38,9 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
         noise = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
         return hidden + (1 + hidden.abs().max()) * noise
 
-    embedding = hf.get_input_embeddings().weight
-    ids = torch.arange(_TOKENS, device=embedding.device)[None] % len(embedding)
+    embedding: Any = hf.get_input_embeddings()
+    rows = embedding.weight.shape[0]
+    ids = torch.arange(_TOKENS, device=embedding.weight.device)[None] % rows
     with passes_of(hf).aside():
         plain = hf(input_ids=ids, use_cache=False)[0]
         detach = attach(hf, site, change)

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -77,7 +77,8 @@ class Model:
     @property
     def n_embeddings(self) -> int:
         """The number of token ids that the model can read, which may differ from the size of the tokenizer."""
-        return int(self.hf.get_input_embeddings().weight.shape[0])
+        embedding: Any = self.hf.get_input_embeddings()
+        return int(embedding.weight.shape[0])
 
     @property
     def layers(self) -> nn.ModuleList:
