@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from probe.errors import ProbeError
 from probe.models import Model, Place, Site, place

@@ -58,7 +58,7 @@ def test_what_the_state_does_not_tell_stays_to_be_told():
 
 
 def test_states_that_do_not_fit_or_are_not_finite_are_refused():
-    settings = {"n_behaviours": 2, "config": PolicyConfig(hidden=4, epochs=1), "seed": 0}
+    settings = {"n_behaviours": 2, "config": PolicyConfig(hidden=4, steps=1), "seed": 0}
     holed = planted(50, 0)
     holed.states[7, 3] = float("nan")
     for wrong, layers, said in (

@@ -8,6 +8,7 @@ from typing import Any
 from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
+from probe.hybrid import answer_prompts, grade_answers
 from probe.models import Model, Pair, PairConfig, ThinkTags, find_pair, load_pair
 from probe.pipeline.run.config import RunConfig
 from probe.problems import Problem, ProblemSet, load_problems
@@ -36,6 +37,17 @@ class Inputs:
     layers: tuple[int, ...]
     sites: tuple[str, ...]
     max_new_tokens: int
+
+    def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[bool | None]:
+        """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
+
+        Args:
+            problems: the problems that were answered.
+            texts: the answers.
+            thinking: the thinking model's answers to the same problems.
+        """
+        prompts = answer_prompts(self.pair, problems, texts, thinking)
+        return grade_answers(self.problem_set, problems, texts, self.pair.think_tags, prompts)
 
     def hashes(self) -> dict[str, str]:
         """Hash what a run depends on beside its settings."""

@@ -38,10 +38,8 @@ from probe.hybrid import (
     Where,
     Which,
     agreement,
-    answer_prompts,
     evaluate_arm,
     gap_recovered,
-    grade_answers,
     least_similar,
     oracle_bits,
     stream_hybrid,
@@ -168,8 +166,7 @@ def try_arm(
         folder = experiment.folder.path / "own" / f"{each.name}-{digest}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
         texts = texts or done.texts  # the thinking model's
-        prompts = answer_prompts(inputs.pair, some, done.texts, texts)
-        correct[each.name] = grade_answers(inputs.problem_set, some, done.texts, inputs.pair.think_tags, prompts)
+        correct[each.name] = inputs.graded(some, done.texts, texts)
         told[each.name] = {
             **summarise(
                 correct[each.name],

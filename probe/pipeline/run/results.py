@@ -8,13 +8,11 @@ import numpy as np
 from probe.hybrid import (
     ArmResult,
     agreement,
-    answer_prompts,
     classify_errors,
     compare_arms,
     counted,
     detectable_gap,
     gap_recovered,
-    grade_answers,
     oracle_bits,
     seeds_recovered,
     summarise,
@@ -49,17 +47,8 @@ class Finished:
     @cached_property
     def correct(self) -> dict[str, list[bool | None]]:
         """The grade of every answer; None for one that could not be graded."""
-        inputs, pair, thinking = self.experiment.inputs, self.experiment.inputs.pair, self.texts["thinking"]
-        return {
-            name: grade_answers(
-                inputs.problem_set,
-                inputs.test,
-                texts,
-                pair.think_tags,
-                answer_prompts(pair, inputs.test, texts, thinking),
-            )
-            for name, texts in self.texts.items()
-        }
+        inputs, thinking = self.experiment.inputs, self.texts["thinking"]
+        return {name: inputs.graded(inputs.test, texts, thinking) for name, texts in self.texts.items()}
 
 
 def results(finished: Finished) -> dict:
