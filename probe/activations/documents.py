@@ -122,7 +122,7 @@ def _of_text(model: Model, text: str) -> Document:
     begin = model.start_of(ids)
     first, end = len(begin), len(begin) + len(ids)
     starts = [start for start, _ in read["offset_mapping"]]
-    sentences = split_sentences(text)
+    sentences = split_sentences(text, model.think_tags)
     edges = [first, *(first + bisect_left(starts, start) for start, _ in sentences[1:]), end]
     return Document(
         ids=(*begin, *ids),

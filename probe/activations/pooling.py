@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from probe.activations.documents import Document, Unit, runs
 from probe.activations.outliers import SiteScale
 from probe.activations.passes import batches, means, norms, read, to_device
+from probe.hooks import not_finite
 from probe.models import Model
 
 
@@ -43,13 +44,16 @@ def make_shard(
         unit: whether a row is a sentence or a token.
         batch_tokens: the maximum number of tokens in one pass, padding included.
         bar: a progress bar, advanced by one for each document.
+
+    Raises:
+        ProbeError: if the state at a token of a row is not finite.
     """
     rows = [document.rows(unit) for document in documents]
     offsets = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
     # A document without rows is not read.
     lengths = [len(document.ids) if len(own) else 0 for document, own in zip(documents, rows, strict=True)]
     bar.update(lengths.count(0))
-    done: list[tuple[list[int], dict[str, tuple[Tensor, Tensor, Tensor]]]] = []
+    done: list[tuple[list[int], dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]]] = []
     for batch in batches(lengths, batch_tokens):
         done.append((batch, _pool(model, [documents[i] for i in batch], [rows[i] for i in batch], scales, dtype)))
         bar.update(len(batch))
@@ -63,7 +67,13 @@ def make_shard(
     seen: dict[str, list[tuple[int, int, int]]] = {site: [] for site in scales}
     for batch, by_site in done:
         where = torch.cat([torch.arange(offsets[i], offsets[i + 1]) for i in batch])
-        for site, (vectors, alone, outlying) in by_site.items():
+        for site, (vectors, alone, outlying, bad) in by_site.items():
+            if bad.any():
+                row = int(where[bad][0])
+                of = int(torch.searchsorted(torch.tensor(offsets), row, right=True)) - 1
+                named = f" ({documents[of].name})" if documents[of].name else ""
+                what = f"a state at {site} in {unit} {row - offsets[of]} of document {first + of}{named}"
+                raise not_finite(what, model)
             shard.vectors[site][where] = vectors
             shard.alone[site][where] = alone
             at = outlying.nonzero().tolist()
@@ -79,8 +89,11 @@ def _pool(
     rows: Sequence[Int[Tensor, "_ 3"]],
     scales: Mapping[str, SiteScale],
     dtype: torch.dtype,
-) -> dict[str, tuple[Float[Tensor, "row _"], Bool[Tensor, " row"], Bool[Tensor, "batch pos"]]]:
-    """Run one pass; return rows, which rows have only outliers, and outlier tokens, possibly still being copied."""
+) -> dict[str, tuple[Float[Tensor, "row _"], Bool[Tensor, " row"], Bool[Tensor, "batch pos"], Bool[Tensor, " row"]]]:
+    """Run one pass; return rows, which rows have only outliers, outlier tokens, and which rows are not finite.
+
+    The tensors may still be being copied.
+    """
     sequences = [document.ids for document in documents]
     width = max(map(len, sequences))
     starts = torch.cat([own[:, 1] + i * width for i, own in enumerate(rows)])
@@ -88,12 +101,16 @@ def _pool(
     at, lengths = to_device(runs(starts, lengths), model.device), to_device(lengths, model.device)
     seen, real = read(model, sequences, list(scales))
 
-    def pooled(site: str, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    def pooled(site: str, limit: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         states = seen[site]
+        size = norms(states)
         # Not ">": a norm that is NaN counts as an outlier too.
-        outlying = torch.zeros_like(real) if limit is None else real & ~(norms(states) <= limit)
+        outlying = torch.zeros_like(real) if limit is None else real & ~(size <= limit)
         vectors, alone = means(states, outlying, at, lengths)
-        return _to_host(vectors.to(dtype)), _to_host(alone), _to_host(outlying)
+        vectors = vectors.to(dtype)
+        bad = torch.segment_reduce((~size.isfinite()).flatten()[at].float(), "max", lengths=lengths, unsafe=True) > 0
+        bad |= ~vectors.isfinite().all(-1)  # a smaller format may not hold what the model computed
+        return _to_host(vectors), _to_host(alone), _to_host(outlying), _to_host(bad)
 
     return {site: pooled(site, scale.limit) for site, scale in scales.items()}
 

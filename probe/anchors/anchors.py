@@ -8,7 +8,7 @@ from typing import Unpack
 
 from probe.anchors.rollouts import Continuations, Sampling, roll_out
 from probe.errors import ProbeError
-from probe.models import Model
+from probe.models import Model, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, split_sentences
 
@@ -90,7 +90,7 @@ def thought_anchors(
     importance, shift, others = [], [], []
     for i in range(len(places) - 1):
         kept, text = found[i + 1], trace.sentence_text(trace.sentences[i])
-        other = _others(found[i], text, alike)
+        other = _others(found[i], text, alike, trace.think_tags)
         others.append(len(other))
         importance.append(kept.accuracy - other.accuracy if len(other) else math.nan)
         shift.append(_divergence(kept, other) if len(other) else math.nan)
@@ -98,13 +98,13 @@ def thought_anchors(
     return Anchors(texts, tuple(each.accuracy for each in found), tuple(importance), tuple(shift), tuple(others))
 
 
-def _others(rollouts: Continuations, text: str, alike: Alike | None) -> Continuations:
+def _others(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> Continuations:
     """The rollouts whose first sentence is not alike."""
     if alike is None:
         return rollouts
     some = []
     for i, written in enumerate(rollouts.texts):
-        spans = split_sentences(written)
+        spans = split_sentences(written, tags)
         if not spans or not alike(written[slice(*spans[0])], text):
             some.append(i)
     return rollouts[some]

@@ -43,7 +43,7 @@ def forced_answers(
     problem: Problem,
     trace: Trace,
     *,
-    closing: str = " </think> The answer is",
+    closing: str | None = None,
     **sampling: Unpack[Sampling],
 ) -> ForcedAnswers:
     """Close the thinking of a trace after 0, 1, 2 … sentences, and let the model answer at once.
@@ -53,13 +53,16 @@ def forced_answers(
 
     Args:
         problem_set: grades the answers.
-        closing: text that is put after the kept sentences and leads the model to an answer.
+        closing: text that is put after the kept sentences and leads the model to an answer; None for the closing tag of
+            the trace and "The answer is".
         **sampling: how answers are sampled, see :class:`Sampling`; by default 16 samples of at most 12 tokens.
     """
     thinking = [sentence for sentence in trace.sentences if trace.think_end is None or sentence.start < trace.think_end]
     if trace.think_end is not None and len(thinking) > 1:
         thinking = thinking[:-1]  # the last one contains the tag that closes the thinking
     places = [0, *(sentence.token_end for sentence in thinking)]
+    if closing is None:
+        closing = f" {trace.think_tags.close} The answer is"
     settings = Sampling(n_samples=16, max_new_tokens=12) | sampling
     found = roll_out(model, problem_set, problem, trace, places=places, forced=closing, **settings)
     common = tuple(max(set(each.answers), key=each.answers.count) for each in found)

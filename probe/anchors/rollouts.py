@@ -96,12 +96,12 @@ def roll_out(
     Args:
         model: the model that continues, with its own prompt before the trace.
         problem_set: grades the answers.
-        trace: the trace, written by any model.
+        trace: the trace, written by any model; rollouts are graded by its think tags.
         places: for each place, the number of tokens of the trace that are kept.
         n_samples, max_new_tokens, temperature, top_p, seed, progress: as in :class:`Sampling`.
         forced: text that is put after the kept tokens, for example to close the thinking.
     """
-    prompt = model.prompt_ids(problem.question)
+    prompt, asked = model.prompt_ids(problem.question), model.prompt_text(problem.question)
     cut = [trace.tokens[:place] for place in places]
     kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
     prompts = [[*prompt, *tokens] for tokens in kept]
@@ -111,7 +111,8 @@ def roll_out(
     found = []
     for place, before, tails in zip(places, kept, written, strict=True):
         texts = tuple(text_after(before, tail, model.decode) for tail in tails)
-        grades = [problem_set.grade(model.decode([*before, *tail]), problem) for tail in tails]
+        wholes = [model.decode([*before, *tail]) for tail in tails]
+        grades = [problem_set.grade(whole, problem, think_close=trace.think_tags, prompt=asked) for whole in wholes]
         answers = tuple(grade.answer for grade in grades)
         correct = tuple(None if grade.failed else grade.correct for grade in grades)
         found.append(Continuations(place, texts, answers, correct))

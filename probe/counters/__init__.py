@@ -5,6 +5,7 @@ from probe.counters.count import (
     Scheme as Scheme,
     count_behaviours as count_behaviours,
     count_habits as count_habits,
+    usual_sentences as usual_sentences,
 )
 from probe.counters.countdown import count_countdown as count_countdown
 from probe.counters.countdown_words import countdown_problem as countdown_problem

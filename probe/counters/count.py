@@ -51,7 +51,7 @@ def _by_labels(scheme: str) -> Callable[[Sequence[str]], list[frozenset[str]]]:
 
 
 def _of_countdown(trace: Trace) -> dict[str, int]:
-    return count_countdown(trace.text, *countdown_problem(trace.prompt))
+    return count_countdown(trace.think_tags.as_default(trace.text), *countdown_problem(trace.prompt))
 
 
 #: The schemes by name.
@@ -104,7 +104,12 @@ def count_behaviours(traces: Traces | Sequence[Trace], scheme: str = "habits") -
     )
 
 
+def usual_sentences(trace: Trace) -> list[str]:
+    """The text of each sentence, with ``<think>`` and ``</think>`` for the trace's own tags: the rules know those."""
+    return [trace.think_tags.as_default(text) for text in trace.sentence_texts]
+
+
 def _sentences(what: str | Trace) -> list[str]:
     if isinstance(what, Trace):
-        return what.sentence_texts
+        return usual_sentences(what)
     return [what[start:end] for start, end in split_sentences(what)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe.errors import ProbeError
-from probe.models import Model, ModelConfig, load_model
+from probe.models import Model, ModelConfig, ThinkTags, load_model
 
 _STEP = re.compile(r"checkpoint-(\d+)")
 
@@ -20,12 +20,14 @@ class Series:
         steps: training step of each checkpoint.
         folders: folder of each checkpoint.
         prompt: the prompt of all checkpoints.
+        think_tags: the tags around their thinking; None for those that their tokenizer has.
     """
 
     name: str
     steps: tuple[int, ...]
     folders: tuple[Path, ...]
     prompt: str
+    think_tags: ThinkTags | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -38,19 +40,23 @@ class Series:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             dtype: data type of the weights.
         """
-        return load_model(ModelConfig(str(self.folders[at]), prompt=self.prompt), device=device, dtype=dtype)
+        tags = self.think_tags
+        close, begin = (None, None) if tags is None else (tags.close, tags.open)
+        source = ModelConfig(str(self.folders[at]), prompt=self.prompt, think_close=close, think_open=begin)
+        return load_model(source, device=device, dtype=dtype)
 
     def __iter__(self) -> Iterator[tuple[int, Model]]:
         """The step and the model of each checkpoint; one model is loaded at a time."""
         return ((step, self.load(at)) for at, step in enumerate(self.steps))
 
 
-def load_series(folder: str | Path, prompt: str) -> Series:
+def load_series(folder: str | Path, prompt: str, think_tags: ThinkTags | None = None) -> Series:
     """Find the ``checkpoint-STEP`` folders of a run.
 
     Args:
         folder: the folder of the run.
         prompt: the prompt of all checkpoints, as in :class:`~probe.ModelConfig`.
+        think_tags: the tags around their thinking; None for those that their tokenizer has.
 
     Raises:
         ProbeError: if there are none.
@@ -64,4 +70,4 @@ def load_series(folder: str | Path, prompt: str) -> Series:
     if not found:
         raise ProbeError(f"{folder} holds no checkpoint-STEP folders: make some with probe organism --series")
     steps, folders = zip(*found, strict=True)
-    return Series(folder.name, steps, folders, prompt)
+    return Series(folder.name, steps, folders, prompt, think_tags)

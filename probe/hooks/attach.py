@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.utils.generic import ModelOutput
 
 from probe.errors import ProbeError
 from probe.models import Model, Place, Site, place
@@ -66,17 +67,31 @@ def _hook(module: nn.Module, where: Place, act: Act, first: bool) -> Callable[[]
         new = act(where.read(whole))
         return None if new is None else where.write(whole, new)
 
+    def tensor(whole: Any, side: str) -> Tensor:
+        if not isinstance(whole, Tensor):
+            raise ProbeError(f"the {side} of {where.module} is no tensor; name another module, or its other side")
+        return whole
+
     def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        new = exchange(args[0] if args else kwargs["hidden_states"])
+        # Most blocks are called with their state as the first argument or by this name, others with one argument.
+        name = next((name for name in ("hidden_states", *kwargs) if isinstance(kwargs.get(name), Tensor)), "")
+        new = exchange(tensor(args[0] if args else kwargs.get(name), "input"))
         if new is None:
             return None
-        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {name: new})
 
-    def on_output(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
-        if isinstance(output, Tensor):
-            return exchange(output)
-        new = exchange(output[0])
-        return None if new is None else (new, *output[1:])
+    def on_output(_: nn.Module, __: tuple, output: Any) -> Any:
+        if isinstance(output, ModelOutput):
+            name = next(iter(output))
+            new = exchange(tensor(output[name], "output"))
+            return None if new is None else type(output)(**{**output, name: new})
+        if not isinstance(output, tuple | list):
+            return exchange(tensor(output, "output"))
+        new = exchange(tensor(output[0] if output else None, "output"))
+        if new is None:
+            return None
+        made = (new, *output[1:])
+        return type(output)(*made) if hasattr(output, "_fields") else type(output)(made)
 
     if where.side == "input":
         return module.register_forward_pre_hook(on_input, with_kwargs=True, prepend=first).remove

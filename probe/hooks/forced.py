@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.errors import ProbeError
+from probe.hooks.checks import check_finite
 from probe.hooks.reading import as_sites, capture
 from probe.hooks.upper import causal_masks
 from probe.models import Model, Site
@@ -121,6 +122,9 @@ def forced_pass(
         forced: the batch, from :func:`force`.
         sites: sites to read, as in :func:`~probe.hooks.capture`.
         logits: whether logits are wanted; without them nothing above the deepest site is run.
+
+    Raises:
+        ProbeError: if a state that was read, or a logit, is not finite.
     """
     asked = as_sites(sites)
     with ExitStack() as reading:
@@ -131,5 +135,12 @@ def forced_pass(
             position_ids=forced.positions,
             use_cache=False,
         )
+    for site in asked:
+        check_finite(acts[str(site)], f"a state at {site} in a forced pass", model)
+    if not logits:
+        return ForcedPass(forced, acts, None)
     rows = torch.arange(len(forced.ids), device=forced.ids.device)[:, None]
-    return ForcedPass(forced, acts, out.logits[rows, forced.predicts] if logits else None)
+    found = out.logits[rows, forced.predicts]
+    # Those of the emitted tokens tell: one bad number in the residual stream spoils all logits of a token.
+    check_finite(found.gather(-1, forced.tokens[..., None]), "a logit in a forced pass", model)
+    return ForcedPass(forced, acts, found)

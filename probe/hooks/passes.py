@@ -124,6 +124,8 @@ class Passes:
     def __init__(self, hf: PreTrainedModel) -> None:
         self.hf = hf
         self.listeners: list[Listener] = []
+        self.quiet = False
+        """Whether the listeners take no part in the passes that run now."""
         self._undo: ExitStack | None = None
         self._running = self._cutting = False
         self._generating = False
@@ -186,6 +188,15 @@ class Passes:
                 self._call, self._seen = None, {}  # they hold the caller's cache
                 delattr(self.hf, _ATTRIBUTE)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Run passes of one's own inside the block, of which no listener learns."""
+        before, self.quiet = self.quiet, True
+        try:
+            yield
+        finally:
+            self.quiet = before
+
     def _attach(self) -> ExitStack:
         with ExitStack() as undo:  # all or nothing
             trunk = self.hf.base_model
@@ -203,7 +214,7 @@ class Passes:
 
         @wraps(forward)
         def run(*args: Any, **kwargs: Any) -> Any:
-            if self._running:
+            if self._running or self.quiet:
                 return forward(*args, **kwargs)
             given = signature.bind_partial(*args, **kwargs).arguments if args else kwargs
             cached = given.get("past_key_values") is not None or given.get("use_cache")
@@ -246,6 +257,8 @@ class Passes:
         return run
 
     def _begin(self, trunk: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self.quiet:
+            return
         if args:
             kwargs = kwargs | inspect.signature(trunk.forward).bind_partial(*args).arguments
         ids = kwargs.get("input_ids")

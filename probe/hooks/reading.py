@@ -112,6 +112,8 @@ class _Reader:
         """Make the hook of a site."""
 
         def read(hidden: Tensor) -> Tensor | None:
+            if self.passes.quiet:
+                return None
             now = None if self._selector is None else self.passes.now(self._prompt_width)
             self.acts.take(site, hidden, now, self.passes.some_rows)
             self._reached.add(site)

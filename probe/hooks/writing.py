@@ -15,6 +15,7 @@ from probe.hooks.captured import columns_missing
 from probe.hooks.operations import Add, Apply, Operation
 from probe.hooks.passes import check_reached, passes_of
 from probe.hooks.selection import Selection, Selector, Tokens
+from probe.hooks.used import check_used
 from probe.models import Model, Site, place
 
 Change = Tensor | Callable[[Tensor], Tensor]
@@ -52,8 +53,8 @@ def edit(
         prompt_width: the number of columns of the prompt, if you run the prompt in several passes yourself.
 
     Raises:
-        ProbeError: if the model lacks a site or a change has the wrong shape; at the end of the block, if a change was
-            never applied or a clause of its ``tokens`` selected nothing.
+        ProbeError: if the model lacks a site or does not use what stands there, or a change has the wrong shape; at the
+            end of the block, if a change was never applied or a clause of its ``tokens`` selected nothing.
     """
     hf = as_hf(model)
     wanted: dict[Site, list[Operation]] = {}
@@ -63,6 +64,8 @@ def edit(
         if site in wanted:
             raise ProbeError(f"{site} appears twice among the changes; give it one list of changes")
         wanted[site] = _operations(site, change, tokens)
+        if site.is_module:
+            check_used(hf, site)
     if not wanted:
         raise ProbeError("nothing to edit; give at least one site with its change")
     writer = _Writer(hf, wanted, prompt_width)
@@ -91,6 +94,8 @@ class _Writer:
         self._selectors: list[Selector] = []
         self._pending: set[Site] = set()
         self._done: set[Site] = set()
+        self._left: dict[Site, Tensor] = {}
+        """For sites that had only the last columns of a pass: whether any selected token was among them."""
 
     def begin(self, past: int) -> None:  # noqa: ARG002 - an edit does not depend on where a pass begins
         self._pending = set(self._sites)
@@ -109,6 +114,8 @@ class _Writer:
             self._selectors.append(selector)
 
         def act(hidden: Tensor) -> Tensor | None:
+            if self.passes.quiet:
+                return None
             self._done.add(site)
             self._pending.discard(site)
             return self._changed(site, operation, selector, hidden)
@@ -144,7 +151,9 @@ class _Writer:
         mask = selector.mask(now)
         if not site.by_token:  # a pattern: its third axis is the query tokens
             return torch.where(mask[:, None, :, None], new, hidden)
-        mask = mask[:, columns_missing(site, hidden, now) :]
+        if missing := columns_missing(site, hidden, now):
+            mask = mask[:, missing:]
+            self._left[site] = self._left.get(site, torch.zeros_like(mask).any()) | mask.any()
         return torch.where(mask.reshape(*mask.shape, *[1] * (hidden.ndim - 2)), new, hidden)
 
     def close(self) -> None:
@@ -157,6 +166,12 @@ class _Writer:
         for selector in self._selectors:
             selector.forget()
             selector.check()
+        for site, left in self._left.items():
+            if not left:
+                raise ProbeError(
+                    f"the model computed {site} at the last tokens only, and none of them was selected; "
+                    "call it with logits_to_keep=0, or select the last token"
+                )
 
 
 def _operations(site: str | Site, change: Any, tokens: Tokens | Selection | None) -> list[Operation]:

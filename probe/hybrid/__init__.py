@@ -38,6 +38,7 @@ from probe.hybrid.emit import (
 )
 from probe.hybrid.evaluate import (
     ArmResult as ArmResult,
+    answer_prompts as answer_prompts,
     evaluate_arm as evaluate_arm,
     grade_answers as grade_answers,
     summarise as summarise,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks import Lane, Now, stream
+from probe.hybrid.fit import check_fit
 from probe.hybrid.moment import Arm, Moment
 from probe.hybrid.sentence_state import SentenceState, sentence_enders
 from probe.models import Model, Pair
@@ -86,7 +87,8 @@ def decode_hybrid(
         One trace for each problem, in order. An answer ends at an end token of either model.
 
     Raises:
-        ProbeError: if the arm asks the thinking model and only the base model is given.
+        ProbeError: if the arm asks the thinking model and only the base model is given, a part does not fit its model,
+            or logits are not finite.
     """
     found = dict(stream_hybrid(models, arm, problems, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size))
     return [found[item] for item in range(len(problems))]
@@ -115,13 +117,15 @@ def stream_hybrid(
         The index of a problem, and its trace.
 
     Raises:
-        ProbeError: if the arm asks the thinking model and only the base model is given.
+        ProbeError: if the arm asks the thinking model and only the base model is given, a part does not fit its model,
+            or logits are not finite.
     """
     base, thinking = (models, None) if isinstance(models, Model) else (models.base, models.thinking)
     if not arm.asks:
         thinking = None
     elif thinking is None:
         raise ProbeError(f"the arm '{arm.name}' asks the thinking model ({', '.join(arm.asks)}); pass the pair")
+    check_fit(arm, base, thinking)
     needs = [part.needs for part in arm.parts.values()]
     read = frozenset().union(*(need.base for need in needs))
     lanes = [
@@ -201,7 +205,7 @@ class _Chooser:
                 choice[rows] = emitted.choice
         thinking_token = torch.full_like(tokens, -1) if moment.thinking is None else moment.thinking_token
         logits = moment.base.logits
-        surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens[:, None])[:, 0]) / math.log(2)
+        surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens.clamp(min=0)[:, None])[:, 0]) / math.log(2)
         return tokens, gate, behaviour, strength, choice, base_token, thinking_token, surprisal
 
     def _moment(self, now: Now) -> Moment:

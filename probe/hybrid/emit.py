@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from probe.hooks import likeliest
 from probe.hybrid.moment import Emit, Emitted, Moment, Needs
 from probe.steering import Mechanism
 
@@ -22,7 +23,7 @@ class AddVector(Emit):
 
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], strength: Float[Tensor, " rows"], /) -> Emitted:
         shift = self.mechanism.shift(moment.base.resid[self.mechanism.layer], strength, behaviour)
-        return Emitted(moment.steered(shift, persistent=self.mechanism.persistent).argmax(-1))
+        return Emitted(likeliest(moment.steered(shift, persistent=self.mechanism.persistent)))
 
     @property
     def steers(self) -> int | None:
@@ -57,16 +58,17 @@ class SearchShifts(Emit):
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], strength: Float[Tensor, " rows"], /) -> Emitted:
         resid = moment.base.resid[self.mechanism.layer]
         shifts = torch.stack([self.mechanism.shift(resid, strength * by, behaviour) for by in self.strengths], 1)
-        tried = [moment.tried(shifts, window).argmax(-1) for window in self.windows]
+        tried = [likeliest(moment.tried(shifts, window)) for window in self.windows]
         candidates = torch.cat([*([moment.base_token[:, None]] if self.unsteered else []), *tried], 1)
         if self.at_random:
             number = candidates.shape[1]
             choice = (moment.random[:, 2] * number).long().clamp_(max=number - 1)
         elif candidates.shape[1] > 1:
-            choice = moment.asked.logits.gather(-1, candidates).argmax(-1)
+            choice = moment.asked.logits.gather(-1, candidates.clamp(min=0)).argmax(-1)
         else:
             choice = torch.zeros_like(moment.counts)
         tokens = candidates.gather(-1, choice[:, None])[:, 0]
+        tokens = torch.where((candidates < 0).any(-1), -1, tokens)  # logits that are not finite give no candidate
         return Emitted(tokens, (candidates == tokens[:, None]).int().argmax(-1))
 
     @property
@@ -131,7 +133,7 @@ class FuseLogits(Emit):
     weight: float = 0.5
 
     def __call__(self, moment: Moment, *_: Tensor) -> Emitted:
-        return Emitted(torch.lerp(moment.base.logits, moment.asked.logits, self.weight).argmax(-1))
+        return Emitted(likeliest(torch.lerp(moment.base.logits, moment.asked.logits, self.weight)))
 
     @property
     def needs(self) -> Needs:

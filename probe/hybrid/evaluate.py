@@ -11,7 +11,7 @@ from probe.engine import in_stream
 from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
 from probe.hybrid.moment import Arm
-from probe.models import Model, Pair
+from probe.models import Model, Pair, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.statistics import share_interval
 from probe.traces import stream_greedy
@@ -131,22 +131,45 @@ def rollouts(
 
 
 def grade_answers(
-    problem_set: ProblemSet, problems: Sequence[Problem], texts: Sequence[str], think_close: str
+    problem_set: ProblemSet,
+    problems: Sequence[Problem],
+    texts: Sequence[str],
+    think_close: str | ThinkTags,
+    prompts: Sequence[str] | None = None,
 ) -> list[bool | None]:
     """Grade one answer to each problem.
 
     Args:
         problem_set: supplies the grader.
         texts: the answer to each problem.
-        think_close: the tag that closes the thinking; the answer is looked for after it.
+        think_close: the tag that closes the thinking, or both tags; the answer is looked for after it.
+        prompts: the prompt before each answer. Where it opens the thinking and the text does not close it, nothing was
+            answered. None for prompts that open none; see :func:`answer_prompts`.
 
     Returns:
         Whether each answer is right; None where the grader failed.
     """
     grades = [
-        problem_set.grade(text, problem, think_close=think_close) for text, problem in zip(texts, problems, strict=True)
+        problem_set.grade(text, problem, think_close=think_close, prompt=prompt)
+        for text, problem, prompt in zip(texts, problems, prompts or [""] * len(texts), strict=True)
     ]
     return [None if grade.failed else grade.correct for grade in grades]
+
+
+def answer_prompts(pair: Pair, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[str]:
+    """The prompt by which each answer of an arm is graded: the base model's, which every arm continues.
+
+    An answer that is the thinking model's own text is graded after the thinking model's prompt, so that equal texts
+    have equal grades.
+
+    Args:
+        texts: the answers of the arm.
+        thinking: the answers of the thinking model to the same problems.
+    """
+    return [
+        (pair.thinking if text == own else pair.base).prompt_text(problem.question)
+        for problem, text, own in zip(problems, texts, thinking, strict=True)
+    ]
 
 
 def summarise(

@@ -12,7 +12,7 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from probe.hooks import Runner, Step
+from probe.hooks import Runner, Step, likeliest
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Moment:
 
     @property
     def base_token(self) -> Int[Tensor, " rows"]:
-        """The most likely token of the unsteered base model."""
-        return self.base.logits.argmax(-1)
+        """The most likely token of the unsteered base model; −1 where its logits are not finite."""
+        return likeliest(self.base.logits)
 
     @property
     def thinking_token(self) -> Int[Tensor, " rows"]:
-        """The most likely token of the thinking model."""
-        return self.asked.logits.argmax(-1)
+        """The most likely token of the thinking model; −1 where its logits are not finite."""
+        return likeliest(self.asked.logits)
 
     def select(self, some: Int[Tensor, " some"]) -> "Moment":
         """Select some of the rows.

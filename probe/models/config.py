@@ -1,6 +1,6 @@
 """The settings of a model and of a pair, as in a pair's YAML file; this file needs no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from probe.errors import ProbeError
 from probe.models.packaged import default_prompt
@@ -11,7 +11,7 @@ class ModelConfig:
     """Where a model is, and the prompt with which it is asked a question.
 
     Raises:
-        ProbeError: if ``prompt`` does not contain ``{question}``.
+        ProbeError: if ``prompt`` does not contain ``{question}``, or ``think_close`` is empty.
     """
 
     path: str
@@ -27,6 +27,12 @@ class ModelConfig:
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
 
+    think_close: str | None = field(default=None, metadata={"later": True})
+    """Text that ends the thinking. None: the tag of a known kind that the tokenizer has, else ``</think>``."""
+
+    think_open: str | None = field(default=None, metadata={"later": True})
+    """Text that begins the thinking. None: the one that belongs to ``think_close``; empty if there is none."""
+
     def __post_init__(self) -> None:
         if not self.prompt:
             object.__setattr__(self, "prompt", default_prompt(self.path))
@@ -35,6 +41,8 @@ class ModelConfig:
                 f"the prompt of model '{self.path}' has no {{question}}: {self.prompt!r}; "
                 "write a template with {question}, or 'chat' for the tokenizer's chat template"
             )
+        if self.think_close == "":
+            raise ProbeError(f"think_close of model '{self.path}' is empty; give the text that ends the thinking")
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,11 @@ class PairConfig:
     problems: str | None = None
     """Problem set on which the pair is evaluated unless another is named; None if there is no default."""
 
-    think_close: str = "</think>"
-    """Text that ends the thinking; the answer comes after it."""
+    think_close: str | None = None
+    """Text that ends the thinking; the answer comes after it. None: that of the thinking model."""
+
+    think_open: str | None = field(default=None, metadata={"later": True})
+    """Text that begins the thinking. None: the one that belongs to ``think_close``; empty if there is none."""
 
     max_new_tokens: int = 512
     """Largest number of tokens in a trace; a longer trace is truncated."""
@@ -70,7 +81,13 @@ class PairConfig:
     """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
 
     def __post_init__(self) -> None:
-        if not self.think_close:
+        if self.think_close == "":
             raise ProbeError(f"think_close of pair '{self.name}' is empty; give the text that ends the thinking")
         if self.max_new_tokens < 1:
             raise ProbeError(f"max_new_tokens of pair '{self.name}' is {self.max_new_tokens}; it must be at least 1")
+        if self.think_close is not None or self.think_open is not None:  # so that a member loaded alone has them too
+            for name in ("base", "thinking"):
+                member = getattr(self, name)
+                close = self.think_close or member.think_close
+                begin = member.think_open if self.think_open is None else self.think_open
+                object.__setattr__(self, name, replace(member, think_close=close, think_open=begin))

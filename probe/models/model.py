@@ -17,6 +17,7 @@ from probe.models.decoders import check_decoder, longest_text, mask_windows
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.prompts import chat_text, start_ids
 from probe.models.sites import blocks, place
+from probe.models.thinking import find_tags
 from probe.models.views import to_nnsight, to_transformer_lens
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Model:
         start_ids: The token ids that the tokenizer puts before every text, such as its start token.
         eos_ids: Every token id that ends an answer, of those that the model can emit.
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
+        think_tags: The tags around its thinking: those of ``config``, or else those that the tokenizer has.
 
     Raises:
         NotApplicable: if probe cannot run this architecture.
@@ -57,6 +59,7 @@ class Model:
         self.config = config or ModelConfig(path=hf.config.model_type)
         self.name = name or _short_name(self.config.path)
         self.start_ids = start_ids(tokenizer, self.name)
+        self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
         self.eos_ids = _eos_ids(hf, tokenizer)
         pad_id: Any = tokenizer.pad_token_id
         # A tokenizer may have been given a padding token for which the embedding has no row.
@@ -81,6 +84,11 @@ class Model:
     def d_model(self) -> int:
         """The width of the residual stream."""
         return int(self.hf.config.get_text_config().hidden_size)
+
+    @property
+    def n_embeddings(self) -> int:
+        """The number of token ids that the model can read, which may differ from the size of the tokenizer."""
+        return embedding_rows(self.hf)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -184,8 +192,10 @@ class Model:
             Logits over the vocabulary on the last axis.
 
         Raises:
-            ProbeError: if the architecture is not in the table of sites.
+            ProbeError: if the architecture is not in the table of sites, or the vectors have another width.
         """
+        if not resid.ndim or resid.shape[-1] != self.d_model:
+            raise ProbeError(f"{self.name} is {self.d_model} wide; these vectors have shape {list(resid.shape)}")
         norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
         logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
         cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)

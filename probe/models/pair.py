@@ -9,6 +9,7 @@ from probe.models.bundled import find_pair
 from probe.models.config import PairConfig
 from probe.models.loading import as_device, as_dtype, check_source, find_source, read_model, read_tokenizer
 from probe.models.model import Model
+from probe.models.thinking import find_tags
 from probe.models.tokenizers import check_tokenizers
 
 
@@ -20,6 +21,7 @@ class Pair:
         config: The settings of the pair.
         base: The model before training.
         thinking: The model after training.
+        think_tags: The tags around the thinking; both models mark thinking with them from now on.
         differing_tokens: Added tokens, such as ``<think>``, that differ between the two tokenizers.
 
     Raises:
@@ -31,6 +33,13 @@ class Pair:
         self.config = config
         self.base = base
         self.thinking = thinking
+        member = thinking.config
+        self.think_tags = find_tags(
+            thinking.tokenizer,
+            member.think_close if config.think_close is None else config.think_close,
+            member.think_open if config.think_open is None else config.think_open,
+        )
+        base.think_tags = thinking.think_tags = self.think_tags
         self.differing_tokens = check_tokenizers(base.tokenizer, thinking.tokenizer)
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from probe.hooks import check_finite
 from probe.models import Model
 from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import SIZES
@@ -166,6 +167,7 @@ def _update(
             now = logits.log_softmax(-1)
             divergence = (now.exp() * (now - fixed)).sum(-1)
             loss = loss + kl * (divergence * emitted[:, 1:]).sum() / total
+        check_finite(loss.detach(), "the loss of the reinforcement")
         loss.backward()
         summed += loss.item()
         start = end

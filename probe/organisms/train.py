@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from probe.hooks import check_finite
 from probe.models import seeded
 from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import IGNORE, Document, pool_batches
@@ -90,6 +91,7 @@ def train(
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+            check_finite(loss.detach(), f"the loss of {folder.name} at step {at['step']}")
             losses.append(loss.item())
             learned = int((labels != IGNORE).sum())
             at["tokens"] += learned

@@ -2,6 +2,7 @@
 
 import re
 
+from probe.models import ThinkTags
 from probe.problems.number_words import SCALES
 from probe.problems.numbers import is_plain_number, is_single, read_number
 
@@ -35,30 +36,31 @@ _FORMULA = re.compile(
 _UNIT = re.compile(r"(?:(?:[cdkm]?m|in|ft|yd|mi|s)\^?\{?-?[0-9²³]\}?|[mgshlLWVAJNKCF])[.,;:!?)$]*")
 
 
-def after_thinking(text: str, think_close: str = "</think>") -> str | None:
+def after_thinking(text: str, think_close: str | ThinkTags = "</think>", prompt: str = "") -> str | None:
     """Return the text after the thinking; None if the thinking was opened and never closed, so nothing was answered.
 
     Args:
-        think_close: the text that closes the thinking. The text that opens it is the same without its slash.
+        think_close: the text that closes the thinking, or both tags.
+        prompt: what stands before the text, which may open the thinking; see :meth:`~probe.models.ThinkTags.opened_by`.
     """
-    before, closed, after = text.rpartition(think_close)
-    if closed:
-        return after
-    think_open = think_close.replace("/", "", 1)
-    return None if think_open != think_close and think_open in before + after else after
+    return ThinkTags.of(think_close).answer_in(text, prompt)
 
 
-def extract_answer(text: str, think_close: str = "</think>", like: str | None = None) -> str | None:
+def extract_answer(
+    text: str, think_close: str | ThinkTags = "</think>", *, like: str | None = None, prompt: str = ""
+) -> str | None:
     """Find the final answer in a text.
 
-    Only the text after the last ``think_close`` is searched, if there is one; thinking that was opened and not closed
-    gives no answer. The first of these that occurs counts, and of several the last: ``<answer>...</answer>``,
-    ``\\boxed{...}``, ``#### ...``, "answer is ...", a number. Two boxes joined by "or" are taken together.
+    Only the text after the last ``think_close`` is searched, if there is one; thinking that the text or the prompt
+    opened and nothing closed gives no answer. The first of these that occurs counts, and of several the last:
+    ``<answer>...</answer>``, ``\\boxed{...}``, ``#### ...``, "answer is ...", a number. Two boxes joined by "or" are
+    taken together.
 
     Args:
-        think_close: the text that closes the thinking.
+        think_close: the text that closes the thinking, or both tags.
         like: the known answer, which shows the kind: where it is not a number, a text that states no answer ends with
             it, and an answer may have several lines.
+        prompt: what stands before the text, which may open the thinking.
 
     Returns:
         The answer as written, with a plain minus sign; None if there is none.
@@ -72,16 +74,18 @@ def extract_answer(text: str, think_close: str = "</think>", like: str | None = 
     >>> extract_answer("It is the capital:\\nParis", like="Rome")
     'Paris'
     """
-    return next(iter(readings(text, think_close, like)), None)
+    return next(iter(readings(text, think_close, like=like, prompt=prompt)), None)
 
 
-def readings(text: str, think_close: str = "</think>", like: str | None = None) -> list[str]:
+def readings(
+    text: str, think_close: str | ThinkTags = "</think>", *, like: str | None = None, prompt: str = ""
+) -> list[str]:
     """Return the one answer that a text gives, in each way of reading it; the first is that of :func:`extract_answer`.
 
     Where it ends is often open: "Paris. It lies on the Seine" is "Paris" or all of it, and the quotation marks of
     "'blue'" may or may not belong to it.
     """
-    answered = after_thinking(text, think_close)
+    answered = after_thinking(text, think_close, prompt)
     if answered is None:
         return []
     answered = answered.replace("−", "-")

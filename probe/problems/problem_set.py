@@ -9,6 +9,7 @@ from functools import cached_property
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.files import object_hash
+from probe.models import ThinkTags
 from probe.problems.answers import readings
 from probe.problems.grading import Grade, find_grader, refuse_unreadable
 
@@ -119,16 +120,20 @@ class ProblemSet:
             raise ProbeError(f"{n or 1} {split} problems asked for, but {self.name} has {there}")
         return found
 
-    def grade(self, text: str, problem: Problem, *, think_close: str = "</think>") -> Grade:
+    def grade(
+        self, text: str, problem: Problem, *, think_close: str | ThinkTags = "</think>", prompt: str = ""
+    ) -> Grade:
         """Find the answer in a model's text and grade it.
 
         Args:
-            think_close: the text that ends the thinking; the answer comes after it.
+            think_close: the text that ends the thinking, or both tags; the answer comes after it.
+            prompt: what stood before the text. If it opens the thinking and the text does not close it, nothing was
+                answered.
 
         Returns:
             The grade. A text without an answer is wrong; where the grader cannot decide, the grade is ``failed``.
         """
-        found = readings(text, think_close, problem.answer)
+        found = readings(text, think_close, like=problem.answer, prompt=prompt)
         if not found:
             return Grade(None, correct=False)
         failed = True

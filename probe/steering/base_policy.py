@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
-from probe.hooks import forced_pass
+from probe.errors import ProbeError
+from probe.hooks import check_finite, forced_pass
 from probe.models import Model, seeded
 from probe.steering.gates import GateBatch
 from probe.steering.saving import load_module, save_module
@@ -205,6 +206,13 @@ def learn_policy(
         The frozen policy, on the device of the data, and how its training went.
     """
     device, width = train.states.device, train.states.shape[1]
+    for data in (train, validation):
+        if data.states.shape[1] != width or width % len(layers) or int(data.wanted.max()) > n_behaviours:
+            raise ProbeError(
+                f"the states are {data.states.shape[1]} wide with classes up to {int(data.wanted.max())}; for "
+                f"{len(layers)} layers and {n_behaviours} behaviours give what policy_data makes of one model"
+            )
+        check_finite(data.states, "a state that the policy reads")
     with seeded(seed, device):  # layers and dropout accept no generator
         policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
         policy = policy.to(device)
@@ -227,6 +235,7 @@ def _train(
     for done in itertools.count():
         if schedule.due(done):
             check = {"step": done, "loss": _loss(policy.eval(), validation)}
+            check_finite(torch.tensor(check["loss"]), f"the validation loss of the policy at step {done}")
             history.append(check | ({"train": torch.stack(recent).mean().item()} if recent else {}))
             recent = []
             schedule.update(done, check["loss"])

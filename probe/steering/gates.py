@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from probe.activations import SentenceActivations
+from probe.errors import ProbeError
 from probe.hooks import Forced, force, forced_pass
 from probe.models import Pair
 from probe.problems import Problem
@@ -79,6 +80,7 @@ def collect_gates(
         Batches of traces of similar length.
 
     Raises:
+        ProbeError: if a trace has a token that the base model cannot read.
         ValueError: if traces and problems are not in the same order.
     """
     named = None if acts is None else token_behaviours(taxonomy, traces, acts)
@@ -90,8 +92,10 @@ def collect_gates(
         base = forced_pass(pair.base, forced)
         thinking = forced_pass(pair.thinking, asked, f"resid_post.{taxonomy.layer}")
         resid = thinking.predicting(f"resid_post.{taxonomy.layer}")
-        thinking_token = thinking.logits.argmax(-1).to(forced.ids.device)
-        gate = (base.logits.argmax(-1) != thinking_token) & forced.emitted
+        # As in decoding: a token that only the thinking model has cannot be produced by steering the base model.
+        vocab = min(base.logits.shape[-1], thinking.logits.shape[-1])
+        thinking_token = thinking.logits[..., :vocab].argmax(-1).to(forced.ids.device)
+        gate = (base.logits[..., :vocab].argmax(-1) != thinking_token) & forced.emitted
         behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
         for row, i in enumerate(part):
             if named is None:
@@ -130,7 +134,8 @@ def text_batches(
     """Sort traces by length and divide them into batches; empty traces are left out.
 
     Args:
-        pair: the thinking model's end token is appended to traces that were not truncated.
+        pair: the thinking model's end token is appended to traces that were not truncated; of several, the first that
+            the base model can read too.
         traces, problems: traces and their problems, in the same order.
         batch_size: number of traces in a batch.
 
@@ -138,6 +143,7 @@ def text_batches(
         For each batch the indices of its traces, and the emitted tokens of each.
 
     Raises:
+        ProbeError: if a trace has a token that one of the models cannot read.
         ValueError: if traces and problems are not in the same order.
     """
     for trace, problem in zip(traces, problems, strict=True):
@@ -145,8 +151,16 @@ def text_batches(
             raise ValueError(
                 f"a trace of {trace.problem_id} is paired with problem {problem.id}: give both in the same order"
             )
-    (eos, *_) = pair.thinking.eos_ids
-    texts = [[*trace.tokens, *([] if trace.truncated else [eos])] for trace in traces]
+    both = min(pair.base.n_embeddings, pair.thinking.n_embeddings)
+    for trace in traces:
+        if beyond := [token for token in trace.tokens if token >= both]:
+            raise ProbeError(
+                f"the trace of {trace.problem_id} has token {beyond[0]}, but only ids below {both} have a row in the "
+                f"embeddings of both {pair.base.name} and {pair.thinking.name}; leave that trace out, or resize the "
+                "smaller embedding"
+            )
+    end = [token for token in pair.thinking.eos_ids if token < both][:1]
+    texts = [[*trace.tokens, *([] if trace.truncated else end)] for trace in traces]
     order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]

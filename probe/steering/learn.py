@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from probe.convergence import Schedule
 from probe.errors import ProbeError
+from probe.hooks import check_finite
 from probe.models import Model, place, seeded, spare_memory
 from probe.steering.balance import gate_weights
 from probe.steering.config import SteeringConfig
@@ -146,8 +147,10 @@ def learn_mechanism(
         seed: seeds the order of batches.
 
     Raises:
-        ProbeError: if a step has fewer batches than there are processes.
+        ProbeError: if a step has fewer batches than there are processes, the mechanism does not fit the base model, or
+            a loss or gradient is not finite.
     """
+    _check(base, mechanism)
     mechanism = mechanism.to(base.device).train().requires_grad_(True)
     rank, processes = share(accelerator)
     per_step = config.batches_per_step
@@ -199,7 +202,8 @@ def learn_mechanism(
             for parameter in mechanism.parameters():
                 assert parameter.grad is not None
                 parameter.grad = _sum(parameter.grad, accelerator)
-            torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(mechanism.parameters(), 1.0)
+            check_finite(norm, f"the gradient of the mechanism at step {done}")
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * schedule.rate(done)
             optimizer.step()  # without gates the gradient is zero and nothing moves
@@ -209,6 +213,13 @@ def learn_mechanism(
         if isinstance(mechanism, BehaviourVectors):
             mechanism.fold(_mean_strengths(mechanism, train_states, accelerator))
     return Learned(mechanism.eval().requires_grad_(False), history, schedule.converged)
+
+
+def _check(base: Model, mechanism: Mechanism) -> None:
+    steering_layer(base, mechanism.layer)
+    width = mechanism.vectors.shape[-1]
+    if width != base.d_model:
+        raise ProbeError(f"the mechanism's vectors are {width} wide and {base.name} is {base.d_model} wide")
 
 
 def _in_epochs(n: int, per_step: int, generator: torch.Generator) -> Iterator[list[int]]:
@@ -234,7 +245,9 @@ def _evaluate(gate_loss: GateLoss, batches: Prefix, accelerator: "Accelerator | 
     for batch, hidden in _mine(batches, accelerator):
         scored = gate_loss(batch, hidden)
         sums += torch.stack([scored.losses.sum(), scored.right.sum(), batch.gate.sum()])
-    loss, right, n = _sum(sums, accelerator).tolist()
+    total = _sum(sums, accelerator)
+    check_finite(total, "the validation loss of the mechanism")
+    loss, right, n = total.tolist()
     return {"loss": loss / max(n, 1), "accuracy": right / max(n, 1), "gates": int(n)}
 
 

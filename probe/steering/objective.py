@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from probe.errors import ProbeError
 from probe.hooks import UpperLayers, additive_masks, causal_masks
 from probe.models import Model
 from probe.steering.gates import GateBatch
@@ -51,11 +52,19 @@ class GateLoss:
         Args:
             batch: the texts and their gates.
             hidden: the unshifted residual stream at the steering layer, one row for each text.
+
+        Raises:
+            ProbeError: if a target is no token of the base model.
         """
         mechanism, target = self.mechanism, batch.target[batch.gate]
         if not len(target):
             nothing = hidden.new_zeros(0, dtype=torch.float32)
             return Scored(nothing, nothing.bool())
+        if not 0 <= int(target.min()) <= int(target.max()) < self.base.n_embeddings:
+            raise ProbeError(
+                f"a gate's target is token {int(target.max())}, and {self.base.name} has "
+                f"{self.base.n_embeddings} tokens; leave that gate out"
+            )
         resid, behaviour = hidden[batch.places], batch.behaviours(mechanism.n_behaviours)
         shift = mechanism.shift(resid, mechanism.strength(resid, behaviour), behaviour).to(resid.dtype)
         run = self._together if batch.group is None and mechanism.persistent else self._in_groups

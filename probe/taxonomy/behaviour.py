@@ -6,7 +6,7 @@ from typing import Literal
 
 from probe.activations import harvest
 from probe.config import nearest
-from probe.counters import SCHEMES
+from probe.counters import SCHEMES, usual_sentences
 from probe.errors import ProbeError
 from probe.models import Model
 from probe.problems import ProblemSet
@@ -66,7 +66,7 @@ class Behaviour:
         def test(text: str) -> bool:
             return sentence_type(text) == name
 
-        return cls(name, "type", lambda traces: [[test(text) for text in t.sentence_texts] for t in traces], test)
+        return cls(name, "type", lambda traces: [[test(text) for text in usual_sentences(t)] for t in traces], test)
 
     @classmethod
     def of_counter(cls, name: str) -> "Behaviour":
@@ -89,7 +89,7 @@ class Behaviour:
             raise ProbeError(f"the scheme {scheme} counts in whole answers, not in sentences; use another scheme")
 
         def marks(traces: Sequence[Trace]) -> Marks:
-            return [[counted in found for found in mark(trace.sentence_texts)] for trace in traces]
+            return [[counted in found for found in mark(usual_sentences(trace))] for trace in traces]
 
         return cls(name, "counter", marks, None if rules.in_order else lambda text: counted in mark([text])[0])
 

@@ -124,14 +124,21 @@ class Taxonomy:
 
     def variance_explained(self, x: Float[Tensor, "sentence d_model"]) -> float:
         """Measure the share of the variance of normalised activations that the SAE reconstructs, without outliers."""
+        self._check(x)
         z = self.normaliser(x[self.normaliser.keep(x)])
         return self._weights_on(z).explained(z)
 
     def _weights_on(self, x: Tensor) -> Weights:
+        self._check(x)
         if x.device not in self._on:
             own = self._weights
             self._on[x.device] = Weights(own.encoder.to(x.device), own.decoder.to(x.device), own.k)
         return self._on[x.device]
+
+    def _check(self, x: Tensor) -> None:
+        width = self._weights.decoder.shape[1]
+        if not x.ndim or x.shape[-1] != width:
+            raise ProbeError(f"the taxonomy reads states {width} wide at {self.site}; these have shape {list(x.shape)}")
 
     @cached_property
     def sae(self) -> "TopKSAE":

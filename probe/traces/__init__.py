@@ -15,7 +15,12 @@ from probe.traces.pieces import (
     token_name as token_name,
     token_texts as token_texts,
 )
-from probe.traces.sampling import nucleus as nucleus, sample as sample, sample_each as sample_each
+from probe.traces.sampling import (
+    nucleus as nucleus,
+    sample as sample,
+    sample_each as sample_each,
+    sample_texts as sample_texts,
+)
 from probe.traces.sentences import split_sentences as split_sentences
 from probe.traces.trace import (
     Sentence as Sentence,

@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from probe.engine import in_stream
-from probe.hooks import Lane, Now, stream
-from probe.models import Model
+from probe.hooks import Lane, Now, likeliest, stream
+from probe.models import Model, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.traces.trace import Traces, make_trace
 
@@ -32,6 +32,9 @@ def decode_greedy(model: Model, prompts: Sequence[Sequence[int]], max_new_tokens
 
     Returns:
         One emission for each prompt, in order.
+
+    Raises:
+        ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
     """
     done = dict(stream_greedy(model, prompts, max_new_tokens, max(1, len(prompts))))
     return [done[item] for item in range(len(prompts))]
@@ -57,7 +60,7 @@ def stream_greedy(
 
 
 def _likeliest(now: Now) -> tuple[Int[Tensor, " rows"]]:
-    return (now.steps[0].logits.argmax(-1),)
+    return (likeliest(now.steps[0].logits),)
 
 
 def generate_traces(
@@ -66,7 +69,7 @@ def generate_traces(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
-    think_close: str = "</think>",
+    think_close: str | ThinkTags | None = None,
     batch_size: int = 64,
     folder: str | Path | None = None,
     progress: bool = False,
@@ -77,7 +80,7 @@ def generate_traces(
         model: either model of a pair; its own prompt template is used.
         problem_set: supplies the grader.
         max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
-        think_close: the tag that closes the thinking.
+        think_close: the tag that closes the thinking, or both tags; None for those of the model.
         batch_size: the number of problems decoded at once; a finished one is replaced by the next.
         folder: finished traces are saved here, ``batch_size`` at a time; a later call with the same arguments resumes.
         progress: show a progress bar.

@@ -1,6 +1,7 @@
 """Sampling: several random continuations of each prompt, decoded with a key/value cache."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,8 +9,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TopPLogitsWarper
 
-from probe.hooks import Runner, check_prompts
+from probe.errors import ProbeError
+from probe.hooks import Runner, check_prompts, not_finite
 from probe.models import Model
+from probe.traces.pieces import text_after
 
 _ROWS = 512
 """The number of rows that are decoded at once."""
@@ -25,6 +28,7 @@ def sample(
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Sample continuations of one batch of prompts.
 
@@ -35,10 +39,20 @@ def sample(
         generator: a CPU generator that supplies the random numbers.
         temperature: divides the logits; above 0.
         top_p: as in :func:`nucleus`.
+        numbers: what messages call each prompt; None for its index.
 
     Returns:
         The emitted ids of each sample, with the end token if it was reached; samples of one prompt are adjacent.
+
+    Raises:
+        ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
     """
+    check_prompts(model, prompts, max_new_tokens)
+    if samples < 1 or not temperature > 0 or not 0 < top_p <= 1:
+        raise ProbeError(
+            f"{samples} samples at temperature {temperature} and top_p {top_p}; "
+            "give at least 1 sample, a temperature above 0 and a top_p from 0 to 1"
+        )
     ends = torch.tensor(model.eos_ids, device=model.device)
     out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     alive = torch.arange(len(out))
@@ -46,7 +60,12 @@ def sample(
     logits = runner.prefill().logits.repeat_interleave(samples, 0)
     runner.repeat(samples)
     for i in range(max_new_tokens):
-        tokens = torch.multinomial(nucleus(logits, temperature, top_p).cpu(), 1, generator=generator)[:, 0]
+        chances = nucleus(logits, temperature, top_p).cpu()
+        if chances[:, 0].isnan().any():  # one bad logit makes every probability of its row NaN
+            row = int(alive[chances[:, 0].isnan()][0])
+            prompt = row // samples if numbers is None else numbers[row // samples]
+            raise not_finite(f"a logit at new token {i} of sample {row % samples} of prompt {prompt}", model)
+        tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             out[row].append(token)
         tokens = tokens.to(model.device)
@@ -104,12 +123,34 @@ def sample_each(
                 generator,
                 temperature=temperature,
                 top_p=top_p,
+                numbers=some,
             )
             for place, tail in enumerate(tails):
                 ended = bool(tail) and tail[-1] in model.eos_ids
                 found[some[place // samples]].append(tail[:-1] if ended else tail)
             bar.update(len(some))
     return found
+
+
+def sample_texts(
+    model: Model, prompts: Sequence[Sequence[int]], samples: int, max_new_tokens: int, **sampling: Any
+) -> list[list[str]]:
+    """Sample continuations as texts: what each adds to the text of its prompt.
+
+    Args:
+        prompts, samples, max_new_tokens: see :func:`sample_each`.
+        **sampling: ``temperature``, ``top_p``, ``seed`` and ``progress``, as there.
+
+    Returns:
+        For each prompt the texts of its samples, without end tokens.
+
+    Raises:
+        ProbeError: as there.
+    """
+    found = sample_each(model, prompts, samples, max_new_tokens, **sampling)
+    return [
+        [text_after(prompt, tail, model.decode) for tail in tails] for prompt, tails in zip(prompts, found, strict=True)
+    ]
 
 
 def nucleus(logits: Float[Tensor, "row vocab"], temperature: float, top_p: float) -> Float[Tensor, "row vocab"]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import sentencex
 
+from probe.models import ThinkTags
 from probe.traces.wholes import masked, unmarked
 
 _PART = r"step|case|part|option|problem|question|example|method|approach|section|phase|stage|rule|theorem|lemma|claim"
@@ -26,7 +27,7 @@ _WIDE_STOPS = "。！？．｡"
 _MORE = re.compile(r"(?:…[\"”’)\]]*|(?<=[.!?])[)\]])\s+(?=[\"“(\[]?[A-Z])")
 
 
-def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int, int]]:
+def split_sentences(text: str, think_close: str | ThinkTags = "</think>") -> list[tuple[int, int]]:
     """Split a text into sentences: character spans that cover the text.
 
     A line break ends a sentence. Within a line sentencex decides, except that a bare enumerator ("2.", "**Step 1.**")
@@ -35,7 +36,7 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     token after it in most tokenizers. A think tag begins a sentence, together with what follows it on its line.
 
     Args:
-        think_close: the tag that closes the thinking; the opening tag is the same without its slash.
+        think_close: the tag that closes the thinking, or both tags.
 
     Returns:
         ``(start, end)`` of each sentence, in order; none is empty. An empty text has no sentences.
@@ -46,7 +47,7 @@ def split_sentences(text: str, think_close: str = "</think>") -> list[tuple[int,
     """
     if not text:
         return []
-    tag = re.compile("|".join(re.escape(t) for t in {think_close, think_close.replace("/", "", 1)} if t) or r"(?!)")
+    tag = ThinkTags.of(think_close).pattern
     plain = masked(text, tag)
     cuts = {_before_space(text, plain, start) for part in _parts(text, plain, tag) for start in _starts(plain, *part)}
     edges = [0, *sorted(cuts - {0}), len(text)]

@@ -2,17 +2,17 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import pyarrow as pa
 
 from probe.errors import ProbeError
 from probe.files import read_table, write_table
-from probe.models import Model
+from probe.models import KNOWN_TAGS, Model, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.traces.offsets import token_starts
 from probe.traces.sentences import split_sentences
@@ -55,6 +55,8 @@ class Trace:
     """Whether the limit on new tokens stopped the trace."""
     failed: bool = False
     """Whether grading failed; such a trace is excluded from accuracies."""
+    think_tags: ThinkTags = field(default_factory=ThinkTags)
+    """The tags around the thinking, by which the trace was split and graded."""
 
     def __repr__(self) -> str:
         grade = "not graded" if self.failed else "correct" if self.correct else "wrong"
@@ -71,16 +73,18 @@ class Trace:
         return [self.sentence_text(sentence) for sentence in self.sentences]
 
 
-def sentences_of(model: Model, tokens: Sequence[int], think_close: str = "</think>") -> tuple[Sentence, ...]:
+def sentences_of(
+    model: Model, tokens: Sequence[int], think_close: str | ThinkTags | None = None
+) -> tuple[Sentence, ...]:
     """The sentences of emitted tokens.
 
     Args:
         model: its tokenizer decodes the tokens.
         tokens: emitted ids, without the end token.
-        think_close: the tag that closes the thinking.
+        think_close: the tag that closes the thinking, or both tags; None for those of the model.
     """
     text = model.decode(list(tokens))
-    spans = split_sentences(text, think_close)
+    spans = split_sentences(text, model.think_tags if think_close is None else think_close)
     starts = token_starts(model.tokenizer, tokens, text, model.decode)
     edges = [0, *(bisect_left(starts, start) for start, _ in spans[1:]), len(tokens)]
     return tuple(
@@ -88,14 +92,15 @@ def sentences_of(model: Model, tokens: Sequence[int], think_close: str = "</thin
     )
 
 
-def first_sentence(model: Model, tokens: Sequence[int]) -> tuple[int, ...]:
+def first_sentence(model: Model, tokens: Sequence[int], think_close: str | ThinkTags | None = None) -> tuple[int, ...]:
     """The tokens of the first sentence of emitted tokens; all of them if it does not end.
 
     Args:
         model: its tokenizer decodes the tokens.
         tokens: emitted ids, without the end token.
+        think_close: as in :func:`sentences_of`.
     """
-    sentences = sentences_of(model, tokens)
+    sentences = sentences_of(model, tokens, think_close)
     return tuple(tokens[: sentences[0].token_end] if sentences else tokens)
 
 
@@ -105,31 +110,34 @@ def make_trace(
     problem: Problem,
     tokens: Sequence[int],
     truncated: bool,
-    think_close: str = "</think>",
+    think_close: str | ThinkTags | None = None,
 ) -> Trace:
     """Make a trace: decode, grade and split the tokens that a model emitted on a problem.
+
+    Thinking that the prompt or the text opened and nothing closed gives no answer.
 
     Args:
         model: the model that emitted the tokens; supplies the prompt and the tokenizer.
         problem_set: supplies the grader.
         tokens: the emitted ids, without the end token.
         truncated: whether the limit on new tokens stopped it.
-        think_close: the tag that closes the thinking.
+        think_close: the tag that closes the thinking, or both tags; None for those of the model.
     """
-    text = model.decode(list(tokens))
-    closed = text.rfind(think_close) if think_close else -1
-    grade = problem_set.grade(text, problem, think_close=think_close)
+    text, prompt = model.decode(list(tokens)), model.prompt_text(problem.question)
+    tags = model.think_tags if think_close is None else ThinkTags.of(think_close)
+    grade = problem_set.grade(text, problem, think_close=tags, prompt=prompt)
     return Trace(
         problem_id=problem.id,
-        prompt=model.prompt_text(problem.question),
+        prompt=prompt,
         tokens=tuple(tokens),
         text=text,
-        sentences=sentences_of(model, tokens, think_close),
-        think_end=None if closed < 0 else closed + len(think_close),
+        sentences=sentences_of(model, tokens, tags),
+        think_end=tags.end(text),
         answer=grade.answer,
         correct=grade.correct,
         truncated=truncated,
         failed=grade.failed,
+        think_tags=tags,
     )
 
 
@@ -139,12 +147,13 @@ _SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("tokens", pa.list_(pa.int32())),
         ("text", pa.string()),
-        ("sentences", pa.list_(pa.struct([(field.name, pa.int32()) for field in fields(Sentence)]))),
+        ("sentences", pa.list_(pa.struct([(each.name, pa.int32()) for each in fields(Sentence)]))),
         ("think_end", pa.int32()),
         ("answer", pa.string()),
         ("correct", pa.bool_()),
         ("truncated", pa.bool_()),
         ("failed", pa.bool_()),
+        ("think_tags", pa.struct([(each.name, pa.string()) for each in fields(ThinkTags)])),
     ]
 )
 
@@ -220,7 +229,14 @@ class Traces(Sequence[Trace]):
         if b"probe.model" not in names or b"probe.problems" not in names:
             raise ProbeError(f"{path} does not hold traces; delete it and run again")
         rows = [
-            Trace(**row | {"tokens": tuple(row["tokens"]), "sentences": tuple(Sentence(**s) for s in row["sentences"])})
+            Trace(
+                **row
+                | {
+                    "tokens": tuple(row["tokens"]),
+                    "sentences": tuple(Sentence(**s) for s in row["sentences"]),
+                    "think_tags": _kept_tags(row),
+                }
+            )
             for row in table.to_pylist()
         ]
         seconds = float(names[b"probe.seconds"]) if b"probe.seconds" in names else None
@@ -233,6 +249,14 @@ class Traces(Sequence[Trace]):
     def _repr_html_(self) -> str:
         shown = "".join(_html_trace(trace) for trace in self.traces[:5])
         return f"<div><b>{escape(repr(self))}</b>{shown}</div>"
+
+
+def _kept_tags(row: dict[str, Any]) -> ThinkTags:
+    """The tags of a saved trace; of one that earlier versions saved without them, the known tag that closes it."""
+    if row.get("think_tags") is not None:
+        return ThinkTags(**row["think_tags"])
+    thinking = row["text"][: row["think_end"] or 0]
+    return next((tags for tags in KNOWN_TAGS if thinking.endswith(tags.close)), ThinkTags())
 
 
 def _html_trace(trace: Trace) -> str:

@@ -194,3 +194,9 @@ def test_traces_count_from_behind_the_prompt(tiny_folder):
     for example, trace, problem in zip(examples_of(model, traces, some), traces, some, strict=True):
         prompt = model.prompt_ids(problem.question)
         assert example.ids[example.start :][:6] == trace.tokens and list(example.ids[: example.start]) == prompt
+
+
+def test_a_training_that_diverges_says_at_which_step(model, tmp_path):
+    config = replace(CONFIG, lr=1e30)
+    with pytest.raises(ProbeError, match=r"the loss at step [1-9] of the adapter of .* is not finite"):
+        tune(model, texts(12), texts(4, 1), Objective("ce"), folder=tmp_path, plan=AdapterPlan(), config=config)

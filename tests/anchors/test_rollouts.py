@@ -7,6 +7,7 @@ import pytest
 import probe
 from probe.anchors import Continuations, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
 from probe.errors import ProbeError
+from probe.traces import make_trace
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,23 @@ def test_the_whole_text_is_graded(scene):
         forced=" 1",
     )
     assert wrong[0].accuracy == 0.0
+
+
+def test_rollouts_are_graded_by_the_tags_of_their_trace(scene, tiny_folder):
+    """Nothing but a closing tag of the trace's kind makes an answer of what comes after it."""
+    _, problems, problem, _ = scene
+    model = probe.load_model(tiny_folder("llama", "letters"), device="cpu")
+    text = f"[THINK]Is it 7?\nNo.[/THINK]It is {problem.answer}."
+    ids = model.tokenizer(text, add_special_tokens=False).input_ids
+    trace = make_trace(model, problems, problem, ids, False, think_close="[/THINK]")
+    inside = len("[THINK]Is it 7")
+    settings = {"n_samples": 2, "max_new_tokens": 1}
+    whole, cut = roll_out(model, problems, problem, trace, places=[len(ids), inside], **settings)
+    assert (whole.answers[0], cut.answers) == (problem.answer, (None, None))
+    forced = forced_answers(model, problems, problem, trace, n_samples=2, max_new_tokens=1)
+    (same,) = roll_out(model, problems, problem, trace, places=[0], forced=" [/THINK] The answer is", **settings)
+    assert forced.sentences == ("[THINK]Is it 7?", "\nNo.")
+    assert forced.answers[0] == max(set(same.answers), key=same.answers.count)
 
 
 def test_the_same_seed_gives_the_same_rollouts(scene):

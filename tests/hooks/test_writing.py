@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig, OlmoeConfig, Qwen3MoeConfig
 
 from probe.errors import ProbeError
-from probe.hooks import capture, edit
+from probe.hooks import Tokens, capture, edit
 from probe.models import Site, all_sites, load_model, place
 
 
@@ -152,3 +153,83 @@ def test_refusals(tiny_folder):
     with pytest.raises(ProbeError, match="layers 0 to 3"), edit(model, {"resid_post.4": torch.zeros(32)}):
         pass
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+
+
+def test_a_large_change_at_any_site_changes_the_logits(model, ids):
+    """Read and written sites are the same tensors, and the rest of the pass uses them."""
+    plain = model.hf(ids).logits
+
+    def change(hidden):
+        return hidden + 10 * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+
+    for site in all_sites(model.hf):
+        with torch.no_grad(), edit(model, {site: change}):
+            assert (model.hf(ids).logits - plain).abs().max() > 1e-2, site
+
+
+SMALL = {
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "initializer_range": 0.2,
+}
+EXPERTS = {"num_experts_per_tok": 2, "num_key_value_heads": 2, "num_hidden_layers": 1, "eos_token_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "router"),
+    [
+        (MixtralConfig(**SMALL, **EXPERTS, num_local_experts=4), "mlp.gate"),
+        (Qwen3MoeConfig(**SMALL, **EXPERTS, num_experts=4, moe_intermediate_size=16, head_dim=8), "mlp.gate"),
+        (OlmoeConfig(**SMALL, **EXPERTS, num_experts=4), "mlp.gate"),
+        (GptOssConfig(**SMALL, **EXPERTS, num_local_experts=4, head_dim=8), "mlp.router"),
+    ],
+    ids=lambda each: getattr(each, "model_type", ""),
+)
+def test_a_tensor_that_the_model_does_not_use_cannot_be_edited(config, router, ids):
+    """A router returns its logits first, and the experts read the weights that it returns second."""
+    hf = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        plain = hf(ids).logits
+        for site in (f"model.layers.0.{router}", "model.rotary_emb:input"):
+            with (
+                pytest.raises(ProbeError, match=f"an edit at {site} would change nothing"),
+                edit(hf, {site: torch.zeros_like}),
+            ):
+                pass
+        with capture(hf, "model.layers.0", stop=False) as acts:
+            hf(ids)
+            for site in (
+                "model.layers.0.mlp",
+                "model.layers.0.self_attn",
+                "model.rotary_emb",
+                f"model.layers.0.{router}:input",
+            ):
+                before = acts["model.layers.0"]
+                with edit(hf, {site: lambda hidden: 2 * hidden + 1}):
+                    assert acts["model.layers.0"] is before, "the trial is no pass of the capture"
+                    assert not torch.equal(hf(ids).logits, plain), site
+    assert torch.equal(hf(ids).logits, plain)
+
+
+def test_the_trunk_and_modules_without_a_tensor(tiny_folder, ids):
+    model = load_model(tiny_folder("llama", "letters"), device="cpu")
+    with torch.no_grad():
+        with edit(model, {"model:output": torch.zeros_like}):
+            assert not model.hf(ids).logits.any(), "the trunk's output has a name"
+        with (
+            edit(model, {"model.layers.1.mlp:input": torch.zeros_like}),
+            capture(model, "mlp_out.1", stop=False) as acts,
+        ):
+            model.hf(ids)
+        assert not acts["mlp_out.1"].any()
+
+
+def test_an_edit_of_logits_that_are_not_computed_is_refused(tiny_folder, ids):
+    model = load_model(tiny_folder("llama", "letters"), device="cpu")
+    early = edit(model, {"logits": torch.zeros_like}, tokens=Tokens(positions=[0, 3]))
+    with pytest.raises(ProbeError, match="computed logits at the last tokens only"), torch.no_grad(), early:
+        model.hf(ids, logits_to_keep=1)
+    with torch.no_grad(), edit(model, {"logits": torch.zeros_like}, tokens=Tokens(phase="prompt")):
+        assert not model.hf(ids, logits_to_keep=1).logits.any()

@@ -5,6 +5,7 @@ import torch
 
 from probe.adapters import attached
 from probe.errors import ProbeError
+from probe.hybrid import answer_prompts, grade_answers
 from probe.hybrid.baselines import (
     DistilConfig,
     distil_lora,
@@ -13,8 +14,8 @@ from probe.hybrid.baselines import (
     run_majority,
     run_prompted,
 )
-from probe.models import ModelConfig, Pair, PairConfig, load_model
-from probe.problems import load_problems
+from probe.models import ModelConfig, Pair, PairConfig, ThinkTags, load_model
+from probe.problems import Problem, ProblemSet, load_problems
 from probe.traces import generate_traces
 
 
@@ -63,6 +64,14 @@ def test_a_lora_that_only_does_harm_is_not_kept(pair, tmp_path):
         assert torch.equal(model.hf(ids).logits, plain)
 
 
+def test_a_majority_votes_on_what_comes_after_the_thinking(pair, monkeypatch):
+    (problem,) = load_problems("story").take("test", 1)
+    texts = iter(["<r>1</r>7", "<r>1</r>8", "<r>1</r>8", "<r>8"])
+    monkeypatch.setattr(pair.base, "decode", lambda _: next(texts))
+    pair.base.think_tags = ThinkTags.of("</r>")
+    assert run_majority(pair.base, [problem], n=4, max_new_tokens=2).texts == ["<r>1</r>8"]
+
+
 def test_a_majority_does_not_depend_on_batches(pair):
     problems = load_problems("story").take("test", 5)
     small, large = (run_majority(pair.base, problems, n=3, max_new_tokens=8, batch_size=size) for size in (2, 64))
@@ -79,3 +88,16 @@ def test_prompts_that_do_not_fit_are_refused(pair):
     with pytest.raises(ProbeError, match="do not fit into the 512 positions"):
         run_prompted(pair.base, "few-shot", some, ["First " * 500] * 2, max_new_tokens=20)
     assert len(run_prompted(pair.base, "handbook", some, ["First", "Mia has"], max_new_tokens=3).texts) == 2
+
+
+def test_answers_are_graded_after_the_prompt_of_the_model_that_wrote_them(pair):
+    """The thinking model's prompt opens the thinking; the base model's does not."""
+    problem = Problem("a", "6 x 7?", "42")
+    problems = ProblemSet("mine", "numeric", {"test": (problem,)})
+    for texts, thinking, right in (
+        (["It is 42."], ["It is 42."], False),
+        (["It is 42."], ["Hm."], True),
+        (["7</think>42"], ["7</think>42"], True),
+    ):
+        prompts = answer_prompts(pair, [problem], texts, thinking)
+        assert grade_answers(problems, [problem], texts, pair.think_tags, prompts) == [right]

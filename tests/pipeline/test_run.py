@@ -12,10 +12,10 @@ from probe.config import from_dict, to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.hybrid.config import ARMS as KNOWN, BASELINES
-from probe.models import ModelConfig, load_model
+from probe.models import ModelConfig, PairConfig, load_model, load_pair
 from probe.pipeline import RunConfig, prepare, run
 from probe.pipeline.run.arms import ARM_RECIPES, recipe
-from probe.pipeline.run.inputs import weights_hash
+from probe.pipeline.run.inputs import pair_settings, weights_hash
 from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
 from probe.traces import decode_greedy
 
@@ -361,3 +361,25 @@ def test_a_learning_curve_of_all_traces_is_the_run_itself(tiny_folder, tmp_path)
     assert run(from_dict(RunConfig, given), tmp_path)["curve"] == found["curve"]
     with pytest.raises(ProbeError, match=r"curve has 13 traces, but sizes\.train is 12"):
         from_dict(RunConfig, given | {"curve": [13]})
+
+
+def test_a_pair_with_the_usual_tags_has_the_key_of_earlier_versions(tiny_folder):
+    members = {
+        name: {"path": str(tiny_folder("llama", seed=seed)), "revision": None, "prompt": f"{name}: {{question}}"}
+        for seed, name in enumerate(("base", "thinking"))
+    }
+    earlier = {
+        "name": "mine",
+        **{name: {**member, "trust_remote_code": False} for name, member in members.items()},
+        "description": "",
+        "problems": None,
+        "think_close": "</think>",
+        "max_new_tokens": 512,
+    }
+    told = [{}, {"think_close": "</think>"}, {"think_close": "[/THINK]"}, {"think_open": "<reason>"}]
+    keys = []
+    for more in told:
+        pair = load_pair(from_dict(PairConfig, {"name": "mine", **members, **more}), device="cpu")
+        keys.append(object_hash(pair_settings(pair)))
+    assert keys[:3] == [object_hash({**earlier, **more}) for more in told[:3]]
+    assert len(set(keys)) == 3

@@ -1,7 +1,9 @@
 """The policy that never asks: it learns what the base model's state tells, and says what it does not."""
 
+import pytest
 import torch
 
+from probe.errors import ProbeError
 from probe.steering import BasePolicy, PolicyConfig, learn_policy, residual_bits
 from probe.steering.base_policy import PolicyData
 
@@ -53,3 +55,15 @@ def test_what_the_state_does_not_tell_stays_to_be_told():
     ).policy
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers stay"
     assert 0.98 < residual_bits(policy, coins(2000, 2))["bits_per_token"] < 1.05
+
+
+def test_states_that_do_not_fit_or_are_not_finite_are_refused():
+    settings = {"n_behaviours": 2, "config": PolicyConfig(hidden=4, steps=1), "seed": 0}
+    holed = planted(50, 0)
+    holed.states[7, 3] = float("nan")
+    for wrong, layers, said in (
+        (holed, (0, 3), "a state that the policy reads is not finite"),
+        (planted(50, 0), (0, 1, 2), "8 wide with classes up to 2; for 3 layers"),
+    ):
+        with pytest.raises(ProbeError, match=said):
+            learn_policy(wrong, planted(50, 1), layers=layers, **settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from probe.errors import ProbeError
 from probe.hooks import force, forced_pass
 from probe.models import ModelConfig, load_model
 from probe.steering import (
@@ -63,6 +64,29 @@ def test_every_kind_learns(model, persistent):
         scored = [GateLoss(model, each.vectors)(batch, resid_below(model, batch, LAYER)) for batch in unseen]
         mean = torch.cat([score.losses for score in scored]).mean().item()
         assert mean == pytest.approx(best, rel=1e-4), "the best evaluation's is kept, and folding changes nothing"
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize(
+    ("unseen", "said"), [(1, "the validation loss of the mechanism"), (0, "gradient .* at step 0")]
+)
+def test_vectors_that_are_not_finite_say_so(model, persistent, unseen, said):
+    train, mechanism = gates_of(model, 2), FixedVectors(K, model.d_model, LAYER, persistent=persistent)
+    mechanism.directions.data[:, 3] = float("nan")
+    with pytest.raises(ProbeError, match=f"{said} is not finite"):
+        learn_mechanism(model, mechanism, train, train[:unseen], config=CONFIG, seed=0)
+
+
+def test_a_mechanism_and_targets_that_do_not_fit_are_refused(model):
+    train = gates_of(model, 1)
+    beyond = [replace(batch, target=batch.target + 500) for batch in train]
+    for wrong, batches, said in (
+        (FixedVectors(K, model.d_model + 1, LAYER), train, "vectors are 33 wide and llama-letters-0 is 32 wide"),
+        (FixedVectors(K, model.d_model, 3), train, "can be steered at layers 0 to 2"),
+        (FixedVectors(K, model.d_model, LAYER), beyond, r"a gate's target is token 5\d\d"),
+    ):
+        with pytest.raises(ProbeError, match=said):
+            learn_mechanism(model, wrong, batches, train, config=CONFIG, seed=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 11])

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from probe.errors import ProbeError
 from probe.taxonomy import TaxonomyConfig
 from probe.taxonomy.sae.segments import Segments
 from probe.taxonomy.sae.starts import _moved, spherical_centres
@@ -139,3 +140,9 @@ def test_segments() -> None:
     assert best.tolist() == [[5, 9]]
     assert at.tolist() == [[1, 4]]
     assert [values[0, part].tolist() for part in segments.slices()] == [[1, 5], [7, 2, 9]]
+
+
+def test_a_training_that_diverges_says_at_which_step(split: Split) -> None:
+    config = replace(CONFIG, sizes=(4,), seeds=(0,), lr=1e30, steps=20, check_every=5)
+    with pytest.raises(ProbeError, match="the loss of an SAE at step 5 is not finite"):
+        train_saes(split.x, split.x_validation, config.sizes, config)

@@ -1,11 +1,13 @@
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from probe.errors import ProbeError
-from probe.models import Model, load_model
+from probe.models import Model, ModelConfig, ThinkTags, load_model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, Traces, make_trace
 
@@ -38,6 +40,39 @@ def test_what_a_trace_holds(bytewise: Model) -> None:
     assert (trace.answer, trace.correct, trace.truncated) == ("2", True, False)
     assert trace.prompt == bytewise.prompt_text("What is 1 + 1?")
     check_spans(trace)
+
+
+@pytest.mark.parametrize("close", ["[/THINK]", "◁/think▷", "<|channel|>final<|message|>"])
+def test_one_description_of_thinking_cuts_and_grades(bytewise: Model, close: str, tmp_path: Path) -> None:
+    tags = ThinkTags.of(close)
+    text = f"{tags.open}Try \\boxed{{7}}. No.{close}It is 2."
+    ids = bytewise.tokenizer(text, add_special_tokens=False).input_ids
+    problem = SUMS.take("test", 1)[0]
+    trace = make_trace(bytewise, SUMS, problem, ids, False, think_close=close)
+    assert (trace.answer, trace.correct, trace.think_tags) == ("2", True, tags)
+    assert trace.sentence_texts[-1] == f"{close}It is 2."
+    cut = make_trace(bytewise, SUMS, problem, ids[: -len(f"{close}It is 2.".encode())], True, think_close=close)
+    assert (cut.answer, cut.correct, cut.think_end) == (None, False, None)
+    Traces("m", "sums", [trace, cut]).save(tmp_path)
+    assert list(Traces.load(tmp_path)) == [trace, cut]
+
+
+def test_thinking_that_the_prompt_opened_must_be_closed(bytewise: Model) -> None:
+    model = copy(bytewise)
+    model.config = ModelConfig(bytewise.config.path, prompt="{question}\n<think>\n")
+    assert make(bytewise, "1 + 1 = 2", truncated=True).answer == "2"
+    cut = make(model, "1 + 1 = 2", truncated=True)
+    assert (cut.answer, cut.correct, cut.failed) == (None, False, False)
+    assert make(model, "1 + 1 = 3</think>2").correct
+
+
+def test_traces_of_earlier_versions_have_the_tag_that_closes_them(bytewise: Model, tmp_path: Path) -> None:
+    tokens = bytewise.tokenizer("Hm.[/THINK]It is 2.", add_special_tokens=False).input_ids
+    trace = make_trace(bytewise, SUMS, SUMS.take("test", 1)[0], tokens, False, "[/THINK]")
+    path = Traces("m", "sums", [trace, make(bytewise, "Hm.</think>2")]).save(tmp_path)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("think_tags"), path)
+    assert [each.think_tags.close for each in Traces.load(tmp_path)] == ["[/THINK]", "</think>"]
 
 
 def test_nothing_emitted(bytewise: Model) -> None:

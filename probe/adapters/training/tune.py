@@ -20,7 +20,8 @@ from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model, fingerprint, seeded
+from probe.hooks import check_finite
+from probe.models import Model, ThinkTags, fingerprint, seeded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -165,6 +166,8 @@ def _told(
     }
     # The fingerprint identifies the model; its path is only for loading it again, so it is not part of the key.
     found_at = {name: getattr(model.config, name) for name in ("path", "revision", "prompt")}
+    if (tags := model.think_tags) != ThinkTags():
+        found_at |= {"think_close": tags.close, "think_open": tags.open}
     return {**said, "key": object_hash(said), "model": found_at}
 
 
@@ -253,6 +256,7 @@ class _Run:
             losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
             loss = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
             loss.backward()
+        check_finite(loss.detach(), f"the loss at step {step} of the adapter", self.model)
         return loss.item()
 
     @torch.no_grad()

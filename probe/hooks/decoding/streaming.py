@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from probe.hooks.checks import not_finite
 from probe.hooks.decoding.runner import Runner, Step, check_prompts
 from probe.hooks.passes import followed
 from probe.models import Model
@@ -101,7 +102,8 @@ class Now:
 
 Column = Int[Tensor, " rows"] | Bool[Tensor, " rows"] | Float[Tensor, " rows"]
 Choose = Callable[[Now], Sequence[Column]]
-"""Chooses what each row emits: a column of token ids, then any columns to be recorded beside them."""
+"""Chooses what each row emits: a column of token ids, then any columns to be recorded beside them. A token of −1 says
+that the logits it was to be chosen from are not finite; see :func:`~probe.hooks.likeliest`."""
 
 
 @dataclass
@@ -139,7 +141,8 @@ def stream(
         end token is left out); and whether the limit on tokens stopped it.
 
     Raises:
-        ProbeError: if a model cannot continue one of its prompts, before any is run.
+        ProbeError: if a model cannot continue one of its prompts, before any is run; and where the logits of a model
+            are not finite.
     """
     for lane in lanes:
         check_prompts(lane.model, lane.prompts, max_new_tokens)
@@ -179,7 +182,8 @@ def stream(
         )
         chosen = choose(now)
         kinds = [column.dtype for column in chosen]
-        columns = torch.stack([_as_integers(column) for column in chosen], 1)
+        # The last column is read together with the others, so that looking for bad logits costs no waiting.
+        columns = torch.stack([*map(_as_integers, chosen), _at_fault(steps, chosen[0])], 1)
         if late:
             known = pending.rows()
         else:
@@ -187,12 +191,15 @@ def stream(
         going = []
         for at, row in enumerate(rows):
             if at < emitted:
+                _check(lanes, row, known[at])
                 if known[at][0] in ends:
                     yield row.item, _by_column(row.columns, kinds), False
                     continue
                 row.columns.append(known[at])
             if len(row.columns) + late == max_new_tokens:
                 final = [columns[at].tolist()] if late else []
+                for last in final:
+                    _check(lanes, row, last)
                 ended = late and final[0][0] in ends
                 yield row.item, _by_column(row.columns + ([] if ended else final), kinds), not ended
                 continue
@@ -204,8 +211,26 @@ def stream(
             rows, columns = [rows[at] for at in going], columns[kept]
         before = columns
         if rows:
-            tokens = columns[:, 0]
+            tokens = columns[:, 0].clamp(min=0)  # noticed a step later, if late
             steps = [runner.step(tokens.to(lane.model.device)) for lane, runner in zip(lanes, runners, strict=True)]
+
+
+def _at_fault(steps: Sequence[Step], tokens: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """For each row 0, or 1 plus the number of the lane whose logits are not finite.
+
+    Logits are seldom bad alone (one bad number in the residual stream spoils all of a row), so the chosen one tells.
+    """
+    found = (tokens < 0).long()  # chosen from the first lane's logits, shifted
+    for number, step in reversed(list(enumerate(steps))):
+        at = tokens.clamp(0, step.logits.shape[-1] - 1).to(step.logits.device)
+        logit = step.logits.gather(-1, at[:, None])[:, 0].to(tokens.device)
+        found = torch.where(logit.isnan() | logit.isposinf(), number + 1, found)
+    return found
+
+
+def _check(lanes: Sequence[Lane], row: _Row, chosen: Sequence[int]) -> None:
+    if chosen[-1]:
+        raise not_finite(f"a logit at new token {len(row.columns)} of prompt {row.item}", lanes[chosen[-1] - 1].model)
 
 
 def _as_integers(column: Tensor) -> Int[Tensor, " rows"]:
@@ -214,8 +239,8 @@ def _as_integers(column: Tensor) -> Int[Tensor, " rows"]:
 
 
 def _by_column(rows: list[list[int]], kinds: Sequence[torch.dtype]) -> list[list]:
-    """Undo :func:`_as_integers`: one list for each column."""
-    whole = torch.tensor(rows, dtype=torch.long).reshape(len(rows), len(kinds)).T
+    """Undo :func:`_as_integers`: one list for each column that was chosen."""
+    whole = torch.tensor([row[: len(kinds)] for row in rows], dtype=torch.long).reshape(len(rows), len(kinds)).T
     return [
         (column.int().view(torch.float32) if kind.is_floating_point else column.to(kind)).tolist()
         for column, kind in zip(whole, kinds, strict=True)

@@ -14,7 +14,7 @@ from probe.engine import in_stream
 from probe.hooks import Lane, Now, stream
 from probe.hybrid.decode import HybridTrace
 from probe.hybrid.evaluate import ArmResult
-from probe.models import Model
+from probe.models import Model, ThinkTags
 from probe.problems import Problem, extract_answer
 
 
@@ -27,7 +27,7 @@ def run_majority(
     temperature: float = 0.7,
     seed: int = 0,
     batch_size: int = 64,
-    think_close: str = "</think>",
+    think_close: str | ThinkTags | None = None,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
@@ -37,12 +37,14 @@ def run_majority(
         n: the number of samples for each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
         seed: seeds the samples; each depends only on the seed, the problem and its number.
-        think_close: the tag that closes the thinking; an answer is looked for after it.
+        think_close: the tag that closes the thinking, or both tags; an answer is looked for after it. None for those of
+            the model.
 
     Returns:
         For each problem the first sample with the most frequent answer. Among equally frequent answers the earliest
         wins. Samples without an answer do not vote; if no sample has one, the first sample is kept.
     """
+    tags = base.think_tags if think_close is None else think_close
     tasks = [(problem, sample) for problem in problems for sample in range(n)]
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -66,8 +68,9 @@ def run_majority(
     traces, texts = [], []
     for i, problem in enumerate(problems):
         some = rows[i * n : (i + 1) * n]
+        prompt = base.prompt_text(problem.question)
         written = [base.decode(row["tokens"]) for row in some]
-        chosen = vote([extract_answer(text, think_close, problem.answer) for text in written])
+        chosen = vote([extract_answer(text, tags, like=problem.answer, prompt=prompt) for text in written])
         traces.append(HybridTrace(problem.id, tokens=some[chosen]["tokens"], truncated=some[chosen]["truncated"]))
         texts.append(written[chosen])
     return ArmResult("majority", traces, texts, seconds)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.hooks import Lane, Now, force, forced_pass, stream
+from probe.hooks import Lane, Now, force, forced_pass, likeliest, stream
 from probe.html import html_table
 from probe.models import Model, Pair
 from probe.problems import Problem
@@ -173,14 +173,14 @@ def _written(
     read = () if layer is None else (layer,)
 
     def choose(now: Now) -> tuple[Tensor]:
-        tokens = now.steps[0].logits.argmax(-1)
+        tokens = likeliest(now.steps[0].logits)
         first = [at for at, count in enumerate(now.fetch(now.counts)) if count == 0]
         if mechanism is not None and layer is not None and first:
             rows = torch.tensor(first, device=tokens.device)
             resid = now.steps[0].resid[layer][rows]
             kind = torch.full_like(rows, behaviour or 0)
             shift = mechanism.shift(resid, mechanism.strength(resid, kind), kind).to(resid.dtype)
-            tokens[rows] = now.runners[0].rerun(resid + shift, rows, persistent=mechanism.persistent).argmax(-1)
+            tokens[rows] = likeliest(now.runners[0].rerun(resid + shift, rows, persistent=mechanism.persistent))
         return (tokens,)
 
     lane = Lane(base, [start.base for start in starts], read, layer)

@@ -94,7 +94,9 @@ def verify_adapter(out: str | Path, on: str | None = None, *, progress: bool = F
     inputs = prepare_adapter(config)
     if on is None:
         return write_verification(out, config, inputs, progress=progress)
-    other = load_model(ModelConfig(on, prompt=inputs.model.config.prompt), device=config.device, dtype=config.dtype)
+    tags = inputs.model.think_tags
+    source = ModelConfig(on, prompt=inputs.model.config.prompt, think_close=tags.close, think_open=tags.open)
+    other = load_model(source, device=config.device, dtype=config.dtype)
     return write_foreign(out, config, inputs, other, progress=progress)
 
 

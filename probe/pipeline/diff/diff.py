@@ -34,7 +34,7 @@ from probe.diff import (
 )
 from probe.errors import ProbeError
 from probe.files import write_json
-from probe.models import Model, Pair, find_pair, load_pair
+from probe.models import Model, Pair, ThinkTags, find_pair, load_pair
 from probe.pipeline.behaviour import key_settings, named_behaviour, problems_of
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.run.inputs import check_positions
@@ -107,7 +107,9 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     """
     out = Path(out)
     pair_config = find_pair(config.pair)
-    runs = [(name, load_series(folder, pair_config.thinking.prompt)) for name, _, folder in map(_parted, config.series)]
+    member = pair_config.thinking
+    tags = None if member.think_close is None else ThinkTags.of(member.think_close, member.think_open)
+    runs = [(name, load_series(folder, member.prompt, tags)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
     problem_set = problems_of(pair)
     behaviour = None

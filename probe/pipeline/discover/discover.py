@@ -9,7 +9,7 @@ from probe.activations import SentenceActivations, harvest
 from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model, ModelConfig, PairConfig, Site, as_device, find_pair, load_model
+from probe.models import Model, ModelConfig, PairConfig, Site, ThinkTags, as_device, find_pair, load_model
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder
@@ -52,13 +52,14 @@ class DiscoverInputs:
     validation: Sequence[Problem]
     sites: tuple[str, ...]
     max_new_tokens: int
-    think_close: str
     judge: Judge | None
 
     def hashes(self) -> dict[str, str]:
         """Hash what a discovery depends on beside its settings."""
+        tags = self.model.think_tags
         return {
             "prompt": object_hash(self.model.config.prompt),
+            **({} if tags == ThinkTags() else {"think_tags": object_hash(to_dict(tags))}),
             "problems": self.problem_set.hash,
             "thinking": weights_hash(self.model),
         }
@@ -130,7 +131,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         if not (out / "run.json").exists():
             # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
-    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, pair.think_close, judge)
+    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge)
 
 
 def _judge(config: JudgeConfig, device: str) -> Judge:
@@ -158,7 +159,6 @@ class DiscoverStages:
             {"train": (inputs.model, inputs.train), "validation": (inputs.model, inputs.validation)},
             inputs.problem_set,
             max_new_tokens=inputs.max_new_tokens,
-            think_close=inputs.think_close,
             batch_size=self.config.decoding.batch_size,
             folder=folder,
             progress=self.progress and not finished,

@@ -253,7 +253,6 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
         n=max(1, round(ratio)),
         temperature=config.hybrid.majority_temperature,
         seed=config.seed,
-        think_close=inputs.pair.config.think_close,
         folder=folder,
         **_limits(experiment),
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from probe.hybrid import gap_recovered, grade_answers
+from probe.hybrid import gap_recovered
 from probe.pipeline.run.arms import SEED, arm_result
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
@@ -22,8 +22,10 @@ def learning_curve(experiment: Experiment) -> list[dict[str, Any]]:
     names = [name for name in _LEARNED if name in config.hybrid.names]
     names += [f"{SEED}{seed}" for seed in config.steering.seeds[1:]]
 
+    own = [trace.text for trace in experiment.rollouts.thinking]
+
     def graded(texts: list[str]) -> list[bool | None]:
-        return grade_answers(inputs.problem_set, inputs.test, texts, inputs.pair.config.think_close)
+        return inputs.graded(inputs.test, texts, own)
 
     base, thinking = (graded([trace.text for trace in of]) for of in experiment.rollouts.of_test.values())
     points = []

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
-from probe.models import Model, Pair, PairConfig, find_pair, load_pair
+from probe.hybrid import answer_prompts, grade_answers
+from probe.models import Model, Pair, PairConfig, ThinkTags, find_pair, load_pair
 from probe.pipeline.run.config import RunConfig
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.steering import steering_layer
@@ -36,14 +38,37 @@ class Inputs:
     sites: tuple[str, ...]
     max_new_tokens: int
 
+    def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[bool | None]:
+        """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
+
+        Args:
+            problems: the problems that were answered.
+            texts: the answers.
+            thinking: the thinking model's answers to the same problems.
+        """
+        prompts = answer_prompts(self.pair, problems, texts, thinking)
+        return grade_answers(self.problem_set, problems, texts, self.pair.think_tags, prompts)
+
     def hashes(self) -> dict[str, str]:
         """Hash what a run depends on beside its settings."""
         return {
-            "prompts": object_hash(to_dict(self.pair.config)),
+            "prompts": object_hash(pair_settings(self.pair)),
             "problems": self.problem_set.hash,
             "base": weights_hash(self.pair.base),
             "thinking": weights_hash(self.pair.thinking),
         }
+
+
+def pair_settings(pair: Pair) -> dict[str, Any]:
+    """The settings of a pair, with the think tags that it has, however they were found."""
+    members = {
+        name: {key: value for key, value in to_dict(getattr(pair.config, name)).items() if not key.startswith("think_")}
+        for name in ("base", "thinking")
+    }
+    tags = pair.think_tags
+    settings = to_dict(pair.config) | members | {"think_close": tags.close}
+    settings.pop("think_open", None)
+    return settings if tags == ThinkTags.of(tags.close) else settings | {"think_open": tags.open}
 
 
 def prepare(config: RunConfig) -> Inputs:

@@ -40,7 +40,6 @@ from probe.hybrid import (
     agreement,
     evaluate_arm,
     gap_recovered,
-    grade_answers,
     least_similar,
     oracle_bits,
     stream_hybrid,
@@ -161,11 +160,13 @@ def try_arm(
     }
     base, thinking = make_arm(experiment, "base"), make_arm(experiment, "thinking")
     told, correct = {}, {}
-    for each in (base, thinking, arm):
+    texts: list[str] = []
+    for each in (thinking, base, arm):
         digest = object_hash([described if each is arm else "", split, len(some)])[:10]
         folder = experiment.folder.path / "own" / f"{each.name}-{digest}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
-        correct[each.name] = grade_answers(inputs.problem_set, some, done.texts, inputs.pair.config.think_close)
+        texts = texts or done.texts  # the thinking model's
+        correct[each.name] = inputs.graded(some, done.texts, texts)
         told[each.name] = {
             **summarise(
                 correct[each.name],

@@ -13,7 +13,6 @@ from probe.hybrid import (
     counted,
     detectable_gap,
     gap_recovered,
-    grade_answers,
     oracle_bits,
     seeds_recovered,
     summarise,
@@ -49,11 +48,8 @@ class Finished:
     @cached_property
     def correct(self) -> dict[str, list[bool | None]]:
         """The grade of every answer; None for one that could not be graded."""
-        inputs = self.experiment.inputs
-        close = inputs.pair.config.think_close
-        return {
-            name: grade_answers(inputs.problem_set, inputs.test, texts, close) for name, texts in self.texts.items()
-        }
+        inputs, thinking = self.experiment.inputs, self.texts["thinking"]
+        return {name: inputs.graded(inputs.test, texts, thinking) for name, texts in self.texts.items()}
 
 
 def results(finished: Finished) -> dict:

@@ -80,7 +80,6 @@ class Stages:
                 splits,
                 inputs.problem_set,
                 max_new_tokens=inputs.max_new_tokens,
-                think_close=pair.config.think_close,
                 batch_size=self.config.decoding.batch_size,
                 folder=folder,
                 progress=self.progress and not finished,

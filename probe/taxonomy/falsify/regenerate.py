@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from probe.errors import ProbeError
-from probe.hooks import Runner
+from probe.hooks import Runner, check_prompts, not_finite
 from probe.models import Model
 from probe.statistics import Interval, mean_interval, share_interval
 from probe.taxonomy.falsify.config import FalsifyConfig
@@ -89,15 +88,16 @@ def _continue(
     model: Model, prefixes: Sequence[Sequence[int]], config: FalsifyConfig, generator: torch.Generator
 ) -> list[list[int]]:
     """Samples of each prefix, next to each other, at least up to the end of the first sentence."""
+    check_prompts(model, prefixes, config.new_tokens)
     out: list[list[int]] = [[] for _ in range(len(prefixes) * config.samples)]
     alive = list(range(len(out)))
     runner = Runner(model, prefixes, config.new_tokens)
     logits = runner.prefill().logits.repeat_interleave(config.samples, 0)
     runner.repeat(config.samples)
-    if not logits.isfinite().all():
-        raise ProbeError(f"{model.name} gives logits that are not finite; load it in float32, or check its weights")
     for i in range(config.new_tokens):
         chances = nucleus(logits.cpu(), config.temperature, config.top_p)
+        if chances[:, 0].isnan().any():  # one bad logit makes every probability of its row NaN
+            raise not_finite(f"a logit at new token {i} of a sentence that is sampled again", model)
         tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
         look = (i + 1) % _LOOK == 0
         going = []
@@ -105,7 +105,7 @@ def _continue(
             if token in model.eos_ids:
                 continue
             out[row].append(token)
-            if not (look and len(split_sentences(model.decode(out[row]))) > 1):
+            if not (look and len(split_sentences(model.decode(out[row]), model.think_tags)) > 1):
                 going.append(at)
         if not going or i == config.new_tokens - 1:
             break

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.activations import whole_batches
+from probe.hooks import check_finite
 from probe.models import seeded
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, subsample
 from probe.taxonomy.families.clusterings import SphericalKMeans
@@ -201,7 +202,8 @@ def train_with_saelens(
     )
     trainer = SAETrainer(config, sae, batches)
     for _ in tqdm(range(steps), desc=progress, unit="step", disable=progress is None):
-        trainer.step(next(trainer.data_provider))
+        found = trainer.step(next(trainer.data_provider))
+        check_finite(found.loss.detach(), f"the loss of the SAE at step {trainer.n_training_steps}")
         trainer.n_training_steps += 1
 
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from probe.errors import ProbeError
 from probe.files import object_hash
+from probe.models import read_thinking
 
 #: Prompts handed over at once: the most answers that an interruption can lose.
 _AT_ONCE = 32
@@ -121,8 +122,8 @@ def without_thinking(answer: str | None) -> str | None:
     """
     if answer is None:
         return None
-    after = answer.rpartition("</think>")[2]
-    return None if "<think>" in after else after.strip()
+    after = read_thinking(answer)
+    return None if after is None else after.strip()
 
 
 def _complete(judge: Judge, prompts: Sequence[str]) -> list[str | None]:

@@ -74,7 +74,10 @@ class LocalJudge:
             rows = fit[start : start + self.batch_size]
             emissions = decode_greedy(self.model, [ids[i] for i in rows], self.max_new_tokens)
             for i, emission in zip(rows, emissions, strict=True):
-                answers[i] = None if emission.truncated else self.model.decode(emission.tokens).strip()
+                said = None if emission.truncated else self.model.decode(emission.tokens)
+                if said is not None:
+                    said = self.model.think_tags.answer_in(said, self.model.prompt_text(prompts[i]))
+                answers[i] = None if said is None else said.strip()
         return answers
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from probe.activations import whole_batches
+from probe.hooks import check_finite
 from probe.taxonomy.sae.config import SAEConfig
 from probe.taxonomy.sae.segments import Segments
 from probe.taxonomy.sae.starts import spherical_centres
@@ -62,7 +63,9 @@ def train_saes(
     with tqdm(total=config.steps, desc=f"{run.n_saes} SAEs", unit="step", disable=not progress) as bar:
         for step in range(config.steps + 1):
             if step % config.check_every == 0 or step == config.steps:
-                waited = 0 if best.update(run.losses(x_validation)) else waited + 1
+                losses = run.losses(x_validation)
+                check_finite(losses, f"the loss of an SAE at step {step}")
+                waited = 0 if best.update(losses) else waited + 1
                 if waited >= config.patience:
                     if lowered:
                         converged = True
