@@ -28,6 +28,9 @@ from probe.cli.run import run
 from probe.cli.sites import sites
 from probe.errors import ProbeError
 
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""What every wrong option raises; typer names only this subclass."""
+
 
 class _OneLine(TyperGroup):
     """A command group that ends with one line where the user made a mistake or pressed Ctrl-C."""
@@ -37,6 +40,12 @@ class _OneLine(TyperGroup):
             return super().invoke(ctx)
         except ProbeError as error:
             typer.echo(f"probe: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except _UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command shows its help
+                raise
+            usage = error.ctx.command_path if error.ctx is not None else "probe"
+            typer.echo(f"probe: {' '.join(error.format_message().split())} (see {usage} --help)", err=True)
             raise typer.Exit(2) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has ended, as `head` does

@@ -8,7 +8,7 @@ from typing import Any
 
 from probe.engine.lock import FolderLock
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, read_json, write_json, writing
 
 KEY = "key.json"
 """The name of the key file."""
@@ -47,7 +47,9 @@ class KeptFolder:
             ProbeError: if the folder keeps the work of another key, or of an unknown one.
         """
         file = self.folder / KEY
-        if not file.is_file():
+        with writing(self.folder):
+            missing = not file.is_file()
+        if missing:
             if self._any() and not (self._proof and self._proof()):
                 raise ProbeError(
                     f"{self.folder} keeps work of an earlier version, which did not record its model and settings; "

@@ -35,6 +35,9 @@ def check_inputs(config: Any) -> None:
     for role in ("base", "thinking", "model", "source"):
         if isinstance(model := getattr(config, role, None), ModelConfig):
             check_model(model.path)
+    judge = getattr(config, "judge", None)
+    if judge is not None and judge.url is None:
+        check_model(judge.model)
     if isinstance(problems, str):
         _check_problems(problems)
     if (run := getattr(config, "run", None)) is not None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from probe.engine import LOCK, PARTS, FolderLock, adopt, difference, remove_empty
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, read_json, write_json, writing
 
 Made = TypeVar("Made")
 
@@ -54,7 +54,8 @@ class RunFolder:
         self._upgrade = upgrade
         self._lock: AbstractContextManager[Any] = nullcontext() if joined else FolderLock(path)
         self._old = False
-        self._key = self._check()
+        with writing(path):
+            self._key = self._check()
 
     def _check(self) -> str:
         """Refuse a folder of something else, and return the key with which the first stage begins."""
