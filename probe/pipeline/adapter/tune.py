@@ -216,6 +216,7 @@ def _with_latents(
     """The configuration with the latent that causes its behaviour, where that latent has to be found."""
     if not _finds_latents(config, inputs):
         return config
+    assert inputs.behaviour is not None
     model, sae, choosing, learning = inputs.model, inputs.sae, inputs.choosing, inputs.learning
     if sae is None or choosing is None or learning is None:
         raise ProbeError("the latent of a behaviour is found by rollouts on a run's problems: name a run, or latents")
