@@ -20,6 +20,7 @@ from probe.hybrid.config import ARMS as KNOWN, BASELINES
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.run.arms import ARM_RECIPES, recipe
+from probe.pipeline.run.experiment import NOT_IN_KEY
 from probe.pipeline.run.inputs import first_prompts_hash, weights_hash
 from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
 from probe.traces import decode_greedy
@@ -436,7 +437,7 @@ def test_a_run_of_the_first_format_resumes(whole, tiny_folder, tmp_path, monkeyp
     config = from_dict(RunConfig, settings(tiny_folder))
     inputs = prepare(config)
     told = to_dict(config)
-    for name in ("hybrid", "policy", "distil", "shown", "workers"):
+    for name in NOT_IN_KEY:
         told.pop(name)
     prompts = first_prompts_hash(config, told)
     key = {"config": told, **inputs.hashes(), "prompts": prompts}
