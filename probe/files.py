@@ -1,10 +1,12 @@
 """Files that are written completely or not at all, and hashes that identify the inputs of a result."""
 
+import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ def write_text(path: str | Path, text: str) -> Path:
     Missing folders are made.
 
     Raises:
-        ProbeError: if the path is a folder.
+        ProbeError: if the path is a folder, or cannot be written.
 
     Example:
         >>> write_text("runs/note.txt", "three seeds")  # doctest: +SKIP
@@ -33,17 +35,44 @@ def write_text(path: str | Path, text: str) -> Path:
 def _write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file, then rename it to ``path``."""
     path = Path(path)
-    if path.is_dir():
-        raise ProbeError(f"{path} is a folder; name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the replacement is a rename within one file system.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path):
+        if path.is_dir():
+            raise ProbeError(f"{path} is a folder; name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, so that the replacement is a rename within one file system.
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            write(part)
+            os.replace(part, path)
+        finally:
+            with suppress(OSError):  # the first error says more
+                part.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Name the path where writing fails: on a full or read-only disk, below a file, or under a name that is too long.
+
+    Raises:
+        ProbeError: in place of the error of the file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be written ({error.strerror or error}); {_advice(error)}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # known by its name, so that this file does not import it
+            raise
+        raise ProbeError(f"{path} cannot be written ({error}); free some space, or name another folder") from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space and run the same again to resume"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "a folder in this path is a file: name another folder"
+    return "name another folder"
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -56,7 +85,7 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path, *, fix: str = "delete the file to make it again") -> Any:
+def read_json(path: str | Path, *, fix: str = "it is damaged: restore it") -> Any:
     """Read a JSON file.
 
     Args:
@@ -162,6 +191,13 @@ def read_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
         raise ProbeError(f"{path} cannot be read ({error}); make it again") from None
 
 
+def write_tensors(path: str | Path, tensors: "Mapping[str, torch.Tensor]") -> Path:
+    """Write tensors as a safetensors file, atomically as :func:`write_text` does, and return the path."""
+    from safetensors.torch import save_file
+
+    return _write_whole(path, lambda part: save_file(dict(tensors), part))
+
+
 def write_table(path: str | Path, table: "pa.Table") -> Path:
     """Write a table as a Parquet file, atomically as :func:`write_text` does, and return the path."""
     import pyarrow.parquet as pq
@@ -184,6 +220,66 @@ def read_table(path: str | Path) -> "pa.Table":
         raise ProbeError(f"{path} does not exist") from None
     except pa.ArrowInvalid as error:
         raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete it to make it again") from None
+
+
+_FOLDERS = ("run", "texts", "general", "sae", "series")
+"""Names of settings that are always a path."""
+_ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet")}
+"""Names of settings that are a path if they end so, and a name otherwise."""
+
+
+def located(settings: Any, home: str | Path) -> Any:
+    """Make the paths among settings absolute, so that they mean the same from any folder.
+
+    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model is a path if it looks like
+    one (``./base``, ``~/base``) or if it is there.
+
+    Args:
+        settings: a dictionary as read from YAML or made by ``to_dict``.
+        home: the folder that relative paths start from.
+    """
+    return map_paths(settings, lambda path: absolute(path, home))
+
+
+def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") -> Any:
+    """Change every path among settings; see :func:`located` for what counts as one.
+
+    Args:
+        settings: a dictionary, or a part of it.
+        change: called with each path.
+        name: the name of ``settings`` in the dictionary above.
+    """
+    if isinstance(settings, Mapping):
+        return {key: map_paths(value, change, name=str(key)) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [map_paths(value, change, name=name) for value in settings]
+    if not isinstance(settings, str) or not settings:
+        return settings
+    if name == "problems" and ":" in settings:  # gsm8k:PATH; what follows another name is no path
+        kind, _, path = settings.partition(":")
+        return f"{kind}:{change(path)}" if path and kind in ("gsm8k", "math500") else settings
+    if name == "series":
+        kind, sign, path = settings.partition("=")
+        return f"{kind}{sign}{change(path)}" if path else settings
+    if name in _FOLDERS or settings.endswith(_ENDINGS.get(name, ("\0",))):
+        return change(settings)
+    if name == "path" and not settings.startswith("bundled:"):
+        there = change(settings)
+        return there if settings.startswith((".", "~", "/")) or is_there(there) else settings
+    return settings
+
+
+def absolute(path: str | Path, home: str | Path = "") -> str:
+    """An absolute path, from ``home``; ``~`` is expanded and links are kept."""
+    return os.path.normpath(Path(home).expanduser().absolute() / Path(path).expanduser())
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a path exists; False also for a text that cannot be a path, such as one that is too long."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def file_hash(path: str | Path) -> str:

@@ -34,7 +34,7 @@ def make_shard(
     unit: Unit,
     dtype: torch.dtype,
     batch_tokens: int,
-    bar: tqdm,
+    bar: tqdm | None,
 ) -> Shard:
     """Read the documents of a shard.
 
@@ -43,7 +43,7 @@ def make_shard(
         scales: the size of activations at each site; its keys are the sites that are read.
         unit: whether a row is a sentence or a token.
         batch_tokens: the maximum number of tokens in one pass, padding included.
-        bar: a progress bar, advanced by one for each document.
+        bar: a progress bar, advanced by one for each document; None for none.
 
     Raises:
         ProbeError: if the state at a token of a row is not finite.
@@ -52,6 +52,7 @@ def make_shard(
     offsets = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
     # A document without rows is not read.
     lengths = [len(document.ids) if len(own) else 0 for document, own in zip(documents, rows, strict=True)]
+    bar = bar or tqdm(disable=True)
     bar.update(lengths.count(0))
     done: list[tuple[list[int], dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]]] = []
     for batch in batches(lengths, batch_tokens):

@@ -68,7 +68,7 @@ class SentenceActivations:
         """Keep the sentences of the first ``n`` documents."""
         rows = [row for row, (document, _) in enumerate(self.index) if document < n]
         vectors = {site: each[rows] for site, each in self.vectors.items()}
-        index, texts = ([each[row] for row in rows] for each in (self.index, self.texts))
+        index, texts = [self.index[row] for row in rows], [self.texts[row] for row in rows]
         return SentenceActivations(vectors, index, texts, self.model_name, self.outliers)
 
     @property

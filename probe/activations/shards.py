@@ -1,11 +1,10 @@
 """The folder of a harvest: safetensors shards, a Parquet index, and a manifest.
 
-``manifest.json`` identifies the harvest (by a hash of its inputs) and holds the hash of each finished file. A file
+``key.json`` says whose harvest it is, and ``manifest.json`` holds the hash of each finished file. A file
 counts as finished only if it still has that hash, so a truncated, changed or deleted file is made again. The index is
 written last.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from probe.activations.outliers import OutlierReport, SiteScale
 from probe.activations.pooling import Shard
 from probe.errors import ProbeError
-from probe.files import file_hash, read_json, read_table, write_json, write_table
+from probe.files import file_hash, read_json, read_table, write_json, write_table, write_tensors
 
-_MANIFEST, _INDEX, _FORMAT = "manifest.json", "index.parquet", 2
+MANIFEST, _INDEX, _FORMAT = "manifest.json", "index.parquet", 2
 
 
 class ShardFolder:
@@ -31,29 +29,38 @@ class ShardFolder:
         self.manifest = manifest
 
     @classmethod
-    def begin(cls, folder: Path, key: str, about: Mapping[str, Any], n_shards: int) -> "ShardFolder":
-        """Start a harvest, or resume the one in the folder.
+    def begin(cls, folder: Path, about: Mapping[str, Any], n_shards: int) -> "ShardFolder":
+        """Start a harvest, or resume the one in the folder, which is locked and known to be the same.
 
         Args:
-            key: a hash of everything that the rows depend on.
             about: the settings, recorded in the manifest.
+        """
+        there = cls.there(folder)
+        if there is None:
+            manifest = {"format": _FORMAT, **about, "n_shards": n_shards, "shards": {}}
+            write_json(folder / MANIFEST, manifest)
+            return cls(folder, manifest)
+        for part in there.leftovers():
+            part.unlink()
+        return there
+
+    def leftovers(self) -> list[Path]:
+        """Files that an interrupted run has left half written."""
+        return list(self.folder.glob(".*.tmp"))
+
+    @classmethod
+    def there(cls, folder: Path) -> "ShardFolder | None":
+        """The harvest in the folder, finished or not; None if there is none.
 
         Raises:
-            ProbeError: if the folder holds another harvest.
+            ProbeError: if its manifest is damaged.
         """
-        path = folder / _MANIFEST
-        if not path.exists():
-            manifest = {"format": _FORMAT, "key": key, **about, "n_shards": n_shards, "shards": {}}
-            write_json(path, manifest)
-            return cls(folder, manifest)
+        path = folder / MANIFEST
+        if not path.is_file():
+            return None
         manifest = read_json(path)
-        if manifest.get("key") != key:
-            raise ProbeError(
-                f"{folder} holds the activations of other traces, sites or another model; "
-                "choose another folder or delete it"
-            )
-        for part in folder.glob(".*.tmp"):  # left by an interrupted run
-            part.unlink()
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict):
+            raise ProbeError(f"{path} is not the manifest of a harvest; delete {folder} and harvest again")
         return cls(folder, manifest)
 
     @classmethod
@@ -63,10 +70,12 @@ class ShardFolder:
         Raises:
             ProbeError: if there is none, it is unfinished, or a file is missing or damaged.
         """
-        manifest = read_json(folder / _MANIFEST)
+        files = cls.there(folder)
+        if files is None:
+            raise ProbeError(f"{folder} holds no harvest: there is no {MANIFEST} in it")
+        manifest = files.manifest
         if manifest.get("format") != _FORMAT:
             raise ProbeError(f"{folder} was harvested by another version of probe; delete it and harvest again")
-        files = cls(folder, manifest)
         for name in [*map(_shard_name, range(manifest["n_shards"])), _INDEX]:
             if not files.is_whole(name):
                 raise ProbeError(f"{folder / name} is missing or damaged; harvest into {folder} again")
@@ -91,6 +100,11 @@ class ShardFolder:
         """Whether the index is finished and undamaged."""
         return self.is_whole(_INDEX)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the index and every shard are finished and undamaged."""
+        return self.ended and all(self.done(number) for number in range(self.manifest["n_shards"]))
+
     def done(self, number: int) -> bool:
         """Whether a shard is finished and undamaged."""
         return self.is_whole(_shard_name(number))
@@ -103,9 +117,7 @@ class ShardFolder:
             **{f"outliers/{site}": found for site, found in shard.outliers.items()},
         }
         name = _shard_name(number)
-        part = self.folder / f".{name}.tmp"
-        save_file(tensors, part)
-        os.replace(part, self.folder / name)
+        write_tensors(self.folder / name, tensors)
         self._note("shards", self.manifest["shards"] | {name: file_hash(self.folder / name)})
 
     def shards(self) -> Iterator[Shard]:
@@ -139,7 +151,7 @@ class ShardFolder:
 
     def _note(self, key: str, value: object) -> None:
         self.manifest[key] = value
-        write_json(self.folder / _MANIFEST, self.manifest)
+        write_json(self.folder / MANIFEST, self.manifest)
 
 
 def _shard_name(number: int) -> str:

@@ -16,19 +16,11 @@ from tqdm.auto import tqdm
 
 from probe.circuits.circuit import Circuit
 from probe.circuits.lens import ALL, EdgeLens, Ids, Metric, Window, Written
+from probe.circuits.names import METHODS, METRICS
 from probe.circuits.pairs import Pairs, divergence, logit_difference
 from probe.config import nearest
 from probe.errors import ProbeError
 
-#: Ways to score edges.
-METHODS = {
-    "eap": "one gradient, at the clean run",
-    "eap-ig-inputs": "gradients between the corrupt and the clean embeddings",
-    "eap-ig-activations": "gradients between the corrupt and the clean activations of each block's writers",
-    "exact": "each edge patched in its own pass",
-}
-#: Ways to compare the next token of two texts.
-METRICS = ("logit-difference", "divergence")
 _PATCHED = 64
 """Rows in one pass of exact patching."""
 

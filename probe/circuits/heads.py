@@ -10,18 +10,12 @@ from torch import Tensor
 
 from probe.activations import Document, documents_of
 from probe.circuits.circuit import Circuit
+from probe.circuits.names import ABLATIONS
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.hooks import Apply, Selection, Tokens, capture, edit
 from probe.models import Model
 from probe.traces import Trace, Traces
-
-#: What replaces a head's output.
-ABLATIONS = {
-    "zero": "zeros",
-    "mean": "the head's mean output over reference texts",
-    "resample": "the head's output at a random token of reference texts",
-}
 
 Head = tuple[int, int]
 """0-based layer and head."""

@@ -1,9 +1,11 @@
 """The ``probe`` command: one file for each command, which turns its options into one call.
 
-A user's mistake (:class:`~probe.errors.ProbeError`) gives one line on stderr and exit code 2; Ctrl-C gives one line and
+A user's mistake (:class:`~probe.errors.ProbeError`), or a disk that cannot be read or written, gives one line on stderr
+and exit code 2; Ctrl-C gives one line and
 exit code 130. Each command imports the slow libraries that it needs itself, so that ``probe --help`` is quick.
 """
 
+import errno
 import os
 from typing import Annotated, Any
 
@@ -26,6 +28,9 @@ from probe.cli.run import run
 from probe.cli.sites import sites
 from probe.errors import ProbeError
 
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""What every wrong option raises; typer names only this subclass."""
+
 
 class _OneLine(TyperGroup):
     """A command group that ends with one line where the user made a mistake or pressed Ctrl-C."""
@@ -35,6 +40,18 @@ class _OneLine(TyperGroup):
             return super().invoke(ctx)
         except ProbeError as error:
             typer.echo(f"probe: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except _UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command shows its help
+                raise
+            usage = error.ctx.command_path if error.ctx is not None else "probe"
+            typer.echo(f"probe: {' '.join(error.format_message().split())} (see {usage} --help)", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has ended, as `head` does
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"probe: {place}{error.strerror or ' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("probe: interrupted; run the same command again to resume", err=True)

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Adapter, Config, Device, OwnModel, Texts, names, numbers, settings, show
+from probe.cli.common import (
+    Adapter,
+    Config,
+    Device,
+    OwnModel,
+    Texts,
+    folder as folder_of,
+    names,
+    numbers,
+    settings,
+    show,
+)
 
 adapter = typer.Typer(
     help="Train a LoRA adapter through an SAE, measure what it does, and export it.\n\n"
@@ -66,9 +77,7 @@ def tune(
     Example: probe adapter tune --run runs/demo-rl --sae runs/study/sae/sae --objective steer-distil
     --behaviour story:verification --out runs/checks
     """
-    from probe.adapters import launched
-    from probe.pipeline import AdapterConfig, tune_adapter
-    from probe.reports import verification_table
+    from probe.pipeline import AdapterConfig
 
     given = {
         "run": run,
@@ -84,8 +93,13 @@ def tune(
         "tune": {"steps": steps},
         "device": device,
     }
+    chosen, out = settings(AdapterConfig, config, given), folder_of(out, out)
+    from probe.adapters import launched  # slow to import: mistakes are named before
+    from probe.pipeline import tune_adapter
+    from probe.reports import verification_table
+
     accelerator = launched()
-    done, found = tune_adapter(settings(AdapterConfig, config, given), out, accelerator=accelerator, progress=True)
+    done, found = tune_adapter(chosen, out, accelerator=accelerator, progress=True)
     if accelerator is None or accelerator.is_main_process:
         table = verification_table(done.history, done.cost, found, converged=done.converged)
         show(table, f"Adapter: {done.folder}", f"Report: {out / 'report.html'}")
@@ -115,13 +129,16 @@ def sae(
 
     Example: probe adapter sae --run runs/demo-rl --site resid_post.2 --latents 512 --k 4 --own --out runs/sae
     """
-    from probe.pipeline import TrainSAEConfig, train_adapter_sae
+    from probe.pipeline import TrainSAEConfig
 
     given = {
         "adapter": {"run": run, "model": {"path": model}, "texts": texts, "device": device},
         "sae": {"site": site, "latents": latents, "k": k, "steps": steps, "own": own or None},
     }
-    found = train_adapter_sae(settings(TrainSAEConfig, config, given), out, progress=True)
+    chosen, out = settings(TrainSAEConfig, config, given), folder_of(out, out)
+    from probe.pipeline import train_adapter_sae  # slow to import: mistakes are named before
+
+    found = train_adapter_sae(chosen, out, progress=True)
     typer.echo(
         f"{found['latents']:,} latents at {found['site']}: {found['variance_explained']:.1%} of the variance "
         f"explained, KL {found['kl']:.4f} nats a token when inserted, {found['dead']:.0%} dead on the texts measured\n"
@@ -144,7 +161,12 @@ def verify(
     Example: probe adapter verify runs/resa --on bundled:tiny-sft
     """
     from probe.files import read_json
-    from probe.pipeline import verify_adapter
+    from probe.pipeline import check_model, finished_adapter
+
+    finished_adapter(folder)
+    if on is not None:
+        check_model(on)
+    from probe.pipeline import verify_adapter  # slow to import: mistakes are named before
     from probe.reports import study_table, verification_table
 
     found = verify_adapter(folder, on, progress=True)
@@ -186,8 +208,7 @@ def study(
 
     Example: probe adapter study --run runs/demo-rl --out runs/study
     """
-    from probe.pipeline import StudyConfig, study as run_study
-    from probe.reports import study_table
+    from probe.pipeline import StudyConfig
 
     given = {
         "adapter": {
@@ -202,7 +223,11 @@ def study(
         "rows": names(rows),
         "seeds": numbers(seeds, "--seeds"),
     }
-    found = run_study(settings(StudyConfig, config, given), out, progress=True)
+    chosen, out = settings(StudyConfig, config, given), folder_of(out, out)
+    from probe.pipeline import study as run_study  # slow to import: mistakes are named before
+    from probe.reports import study_table
+
+    found = run_study(chosen, out, progress=True)
     show(study_table(found), f"Report: {out / 'report.html'}")
 
 
@@ -216,9 +241,13 @@ def export(
     Example: probe adapter export runs/resa --to peft,merged,gguf
     """
     from probe.files import read_json
-    from probe.pipeline import export_adapter
+    from probe.pipeline import check_formats, finished_adapter
 
-    formats = to.split(",")
+    formats = names(to) or []
+    check_formats(formats)
+    finished_adapter(folder)
+    from probe.pipeline import export_adapter  # slow to import: mistakes are named before
+
     made = export_adapter(folder, formats)
     for name, path in zip(formats, made, strict=True):
         figures = read_json(folder / "exports.json")[name]
@@ -240,7 +269,10 @@ def attach(
     """
     from rich.console import Console
 
-    from probe.pipeline import answers
+    from probe.pipeline import finished_adapter
+
+    finished_adapter(folder)
+    from probe.pipeline import answers  # slow to import: mistakes are named before
 
     console = Console()
     for name, said in answers(folder, question, max_new_tokens).items():

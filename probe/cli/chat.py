@@ -23,7 +23,11 @@ def chat(
     """
     from rich.console import Console
 
-    from probe.pipeline import ask, experiment_at, make_arm
+    from probe.pipeline import check_arm, recalled
+
+    recalled(run)
+    check_arm(arm)
+    from probe.pipeline import ask, experiment_at, make_arm  # slow to import: mistakes are named before
     from probe.reports import LiveTokens
 
     console = Console()

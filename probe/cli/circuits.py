@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Pair, Seed, settings, show
+from probe.cli.common import Config, Device, Pair, Seed, folder, settings, show
 
 
 def circuits(
@@ -44,8 +44,7 @@ def circuits(
 
     Example: probe circuits --pair tiny-rl --behaviour check --out runs/circuit-check
     """
-    from probe.pipeline import CircuitConfig, find_circuit
-    from probe.reports import circuit_table
+    from probe.pipeline import CircuitConfig
 
     given = {
         "pair": pair,
@@ -60,6 +59,9 @@ def circuits(
         "seed": seed,
     }
     chosen = settings(CircuitConfig, config, given)
-    out = out or Path("runs") / f"circuit-{chosen.behaviour.replace(':', '-')}"
+    out = folder(out, Path("runs") / f"circuit-{chosen.behaviour.replace(':', '-')}")
+    from probe.pipeline import find_circuit  # slow to import: mistakes are named before
+    from probe.reports import circuit_table
+
     found = find_circuit(chosen, out, progress=True)
     show(circuit_table(found), f"Report: {out / 'report.html'}")

@@ -33,12 +33,30 @@ Texts = Annotated[
 def settings(cls: type[T], config: Path | None, given: dict[str, Any]) -> T:
     """The dataclass ``cls`` from a YAML file and the given options, which override the file.
 
-    Raises:
-        ProbeError: if a key or a value is wrong.
-    """
-    from probe.config import from_dict, read_yaml
+    Paths in the file are relative to the file, and paths among the options to the current folder.
 
-    return from_dict(cls, merge(read_yaml(config) if config else {}, given), str(config or ""))
+    Raises:
+        ProbeError: if a key or a value is wrong, or what they name is not there.
+    """
+    import dataclasses
+
+    from probe.config import from_dict, read_yaml
+    from probe.errors import ProbeError
+    from probe.files import located
+
+    config = config and config.expanduser()
+    merged = merge(located(read_yaml(config), config.parent) if config else {}, given)
+    fields: Any = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    for field in fields:
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name in given and field.name not in merged:
+            raise ProbeError(
+                f"no {field.name} given: use --{field.name}, or write it into a file of settings (--config)"
+            )
+    made = from_dict(cls, merged, str(config or ""))
+    if check := getattr(made, "check", None):
+        check()
+    return made
 
 
 def merge(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -67,6 +85,20 @@ def _given(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {key: _given(item) for key, item in value.items() if _given(item) not in (None, {})}
+
+
+def folder(out: Path | None, usual: Path) -> Path:
+    """The folder of ``--out``, or the usual one.
+
+    Raises:
+        ProbeError: if it is a file.
+    """
+    from probe.errors import ProbeError
+
+    chosen = (out or usual).expanduser()
+    if chosen.exists() and not chosen.is_dir():
+        raise ProbeError(f"--out {chosen} is a file: name a folder")
+    return chosen
 
 
 def show(table: Any, *lines: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Pair, Seed, settings, show
+from probe.cli.common import Config, Device, Pair, Seed, folder, settings, show
 
 
 def diff(
@@ -48,8 +48,7 @@ def diff(
 
     Example: probe diff --pair tiny-rl --part heads --series rl=runs/series-0/rl --series sft=runs/series-0/sft
     """
-    from probe.pipeline import DiffConfig, diff as run_diff
-    from probe.reports import diff_table
+    from probe.pipeline import DiffConfig
 
     given = {
         "pair": pair,
@@ -61,6 +60,9 @@ def diff(
         "seed": seed,
     }
     chosen = settings(DiffConfig, config, given)
-    out = out or Path("runs") / f"diff-{Path(chosen.pair).stem}"
+    out = folder(out, Path("runs") / f"diff-{Path(chosen.pair).stem}")
+    from probe.pipeline import diff as run_diff  # slow to import: mistakes are named before
+    from probe.reports import diff_table
+
     found = run_diff(chosen, out, progress=True)
     show(diff_table(found), f"Report: {out / 'report.html'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, names, numbers, settings, show
+from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, folder, names, numbers, settings, show
 
 
 def discover(
@@ -56,8 +56,7 @@ def discover(
 
     Example: probe discover --thinking org/name --thinking-prompt chat --problems gsm8k --judge org/chat-model
     """
-    from probe.pipeline import DiscoverConfig, discover as run_discover
-    from probe.reports import discovery_table
+    from probe.pipeline import DiscoverConfig
 
     others = [] if rivals == "none" else names(rivals)
     given = {
@@ -72,6 +71,9 @@ def discover(
         "seed": seed,
     }
     chosen = settings(DiscoverConfig, config, given)
-    out = out or Path("runs") / f"{chosen.name}-behaviours"
+    out = folder(out, Path("runs") / f"{chosen.name}-behaviours")
+    from probe.pipeline import discover as run_discover  # slow to import: mistakes are named before
+    from probe.reports import discovery_table
+
     found = run_discover(chosen, out, progress=True)
     show(discovery_table(found), f"Taxonomy: {out / 'taxonomy'}", f"Report:   {out / 'report.html'}")

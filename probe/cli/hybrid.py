@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import show
+from probe.cli.common import names, show
 
 
 def hybrid(
@@ -50,14 +50,20 @@ def hybrid(
 
     Example: probe hybrid --run runs/rl --arms v1,v2
     """
-    from dataclasses import replace
+    from probe.pipeline import check_parts, recalled, with_arms
 
-    from probe.pipeline import experiment_at, open_run, own_arm, run as run_pipeline, try_arm
+    config, _ = recalled(run)
+    wanted = names(arms)
+    if wanted is not None:
+        with_arms(config, wanted)
+    else:
+        check_parts(where, which, strength, what, name, split)
+    from probe.pipeline import add_arms, experiment_at, own_arm, try_arm  # slow to import: mistakes are named before
     from probe.reports import arms_table, own_table
 
-    if arms is not None:
-        config = replace(open_run(run, tuple(arms.split(","))), workers=workers)
-        show(arms_table(run_pipeline(config, run, progress=True)), f"Report:  {run / 'report.html'}")
+    if wanted is not None:
+        found = add_arms(run, wanted, workers=workers, progress=True)
+        show(arms_table(found), f"Report:  {run / 'report.html'}")
         return
     experiment = experiment_at(run, progress=True)
     made = own_arm(experiment, where, which, strength, what, name)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.common import folder
+
 
 def organism(
     out: Annotated[Path, typer.Option(help="Folder to which the models are written.")] = Path("runs/organism"),
@@ -36,11 +38,15 @@ def organism(
 
     Example: probe organism --series --out runs/series-1 --seed 1
     """
+    from probe.config import check_seeds
     from probe.errors import ProbeError
-    from probe.organisms import build, build_decoupled, build_series
 
     if series and decoupled:
         raise ProbeError("--series and --decoupled train different models; give one of them")
+    check_seeds("--seed", [seed])
+    out = folder(out, out)
+    from probe.organisms import build, build_decoupled, build_series  # slow to import: mistakes are named before
+
     if series:
         build_series(out, seed=seed, progress=True)
         typer.echo(f"Checkpoints: {out}/rl and {out}/sft")

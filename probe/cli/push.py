@@ -20,7 +20,10 @@ def push(
 
     Example: probe push runs/resa me/resa --dry-run
     """
-    from probe.pipeline import hub_folder, push_adapter
+    from probe.pipeline import finished_adapter
+
+    finished_adapter(folder)
+    from probe.pipeline import hub_folder, push_adapter  # slow to import: mistakes are named before
 
     if not dry_run:
         typer.echo(push_adapter(folder, repo))

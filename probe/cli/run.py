@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, numbers, settings, show
+from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, folder, numbers, settings, show
 
 
 def run(
@@ -48,8 +48,7 @@ def run(
 
     Example: probe run --base ./base --thinking org/name --thinking-prompt chat --problems mine.jsonl
     """
-    from probe.pipeline import RunConfig, run as run_pipeline
-    from probe.reports import arms_table, curve_table
+    from probe.pipeline import RunConfig
 
     given = {
         "pair": pair,
@@ -64,7 +63,10 @@ def run(
         "curve": numbers(curve, "--curve"),
     }
     chosen = settings(RunConfig, config, given)
-    out = out or Path("runs") / chosen.name
+    out = folder(out, Path("runs") / chosen.name)
+    from probe.pipeline import run as run_pipeline  # slow to import: mistakes are named before
+    from probe.reports import arms_table, curve_table
+
     results = run_pipeline(chosen, out, progress=True)
     if chosen.curve:
         show(curve_table(results))

@@ -16,7 +16,10 @@ def sites(
 
     Example: probe sites bundled:tiny-base
     """
-    from probe.models import site_table
+    from probe.pipeline import check_model
+
+    check_model(model)
+    from probe.models import site_table  # slow to import: mistakes are named before
     from probe.reports import terminal_table
 
     found = site_table(model)

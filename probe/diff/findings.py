@@ -10,22 +10,11 @@ from probe.diff.directions import DirectionTransfer
 from probe.diff.heads import HeadShift, head_names
 from probe.diff.knowledge import KnowledgeMaps
 from probe.diff.massive import MassiveActivations
+from probe.diff.names import PARTS
 from probe.diff.neurons import NeuronOverlap
 from probe.diff.shared import SharedLatents
 from probe.diff.tokens import TokenTrace
 from probe.html import html_table
-
-#: The parts of a comparison.
-PARTS = {
-    "tokens": "divergence and entropy, token by token",
-    "heads": "the heads that a behaviour depends on",
-    "direction": "the direction of a behaviour, by probes and by steering",
-    "truth": "the direction of true equations, by probes and by steering",
-    "knowledge": "where an operand is represented",
-    "neurons": "entropy neurons",
-    "latents": "an SAE over both models",
-    "massive": "massive activations",
-}
 
 
 @dataclass(frozen=True)

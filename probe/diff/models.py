@@ -1,19 +1,19 @@
 """Comparing the two models of a pair: every part of the comparison, each beside its null."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from probe.activations import documents_of
 from probe.circuits import Pairs, behaviour_pairs, operand_pairs, statement_pairs
-from probe.config import nearest
 from probe.diff.directions import DirectionTransfer, direction_transfer
-from probe.diff.findings import PARTS, PairDiff
+from probe.diff.findings import PairDiff
 from probe.diff.heads import head_shift
 from probe.diff.knowledge import knowledge_maps
 from probe.diff.massive import massive_activations
+from probe.diff.names import PARTS, check_parts
 from probe.diff.neurons import entropy_overlap
 from probe.diff.shared import shared_latents
 from probe.diff.tokens import token_trace
@@ -86,21 +86,6 @@ def diff_models(
             missing[part] = str(error)
     used = behaviour or texts.known
     return PairDiff(pair.name, used and used.name, **found, missing=missing)
-
-
-def check_parts(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return the parts as a tuple if all of them exist.
-
-    Args:
-        parts: keys of :data:`PARTS`.
-
-    Raises:
-        ProbeError: for an unknown part.
-    """
-    for part in (named := tuple(parts)):
-        if part not in PARTS:
-            raise ProbeError(f"there is no part {part!r}; {nearest(part, PARTS)} (choose from {', '.join(PARTS)})")
-    return named
 
 
 @dataclass

@@ -79,3 +79,28 @@ class HybridConfig:
             for arm in ((name,) if name in ARMS and name not in ("v1", "v2") else RECIPES[name])
         ]
         return tuple(dict.fromkeys(["hybrid", *wanted]))
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """Settings for distilling a LoRA.
+
+    Raises:
+        ProbeError: if a setting is out of range.
+    """
+
+    steps: int = 1000
+    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
+    the maximum is reported as not converged."""
+    check_every: int = 25
+    """Number of steps between two evaluations on the validation traces."""
+    patience: int = 25
+    """The learning rate falls to zero after this many steps without progress."""
+    lr: float = 5e-3
+    """Highest learning rate of the LoRA."""
+    batch_size: int = 16
+    """Average number of traces in a training step."""
+
+    def __post_init__(self) -> None:
+        check_least("distil", self, steps=1, check_every=1, patience=1, batch_size=1)
+        check_above_zero("distil", self, "lr")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from probe.engine import in_stream
+from probe.files import object_hash
 from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
 from probe.hybrid.moment import Arm
-from probe.models import Model, Pair, ThinkTags
+from probe.models import Model, Pair, ThinkTags, content_hash, identity
 from probe.problems import Problem, ProblemSet
 from probe.statistics import share_interval
 from probe.traces import stream_greedy
@@ -83,8 +84,10 @@ def evaluate_arm(
         progress: show a bar.
 
     Raises:
-        ProbeError: if the arm asks the thinking model and only the base model is given.
+        ProbeError: if the arm asks the thinking model and only the base model is given; or if ``folder`` keeps the work
+            of another arm, other models, problems or settings, or another process writes into it.
     """
+    base = models if isinstance(models, Model) else models.base
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         some = [problems[item] for item in missing]
@@ -93,9 +96,22 @@ def evaluate_arm(
         ):
             yield missing[at], asdict(trace)
 
-    rows, seconds = in_stream(len(problems), decode, part=batch_size, name=arm.name, folder=folder, progress=progress)
+    def key() -> dict[str, Any]:
+        asked = models.thinking if isinstance(models, Pair) and arm.asks else None
+        return {
+            "work": "arm",
+            "base": identity(base),
+            "thinking": None if asked is None else identity(asked),
+            **{part: content_hash(each) for part, each in arm.parts.items()},
+            "problems": problems_hash(problems),
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+        }
+
+    rows, seconds = in_stream(
+        len(problems), decode, part=batch_size, name=arm.name, key=key, folder=folder, progress=progress
+    )
     traces = [HybridTrace(**row) for row in rows]
-    base = models if isinstance(models, Model) else models.base
     texts = [base.decode(trace.tokens) for trace in traces]
     return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
 
@@ -124,10 +140,21 @@ def rollouts(
         for at, emission in stream_greedy(model, [prompts[item] for item in missing], max_new_tokens, batch_size):
             yield missing[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
 
-    rows, seconds = in_stream(len(problems), decode, part=batch_size, name=name, folder=folder, progress=progress)
+    def key() -> dict[str, Any]:
+        read = object_hash([list(prompt) for prompt in prompts])
+        return {"work": "answers", "model": identity(model), "prompts": read, "max_new_tokens": max_new_tokens}
+
+    rows, seconds = in_stream(
+        len(problems), decode, part=batch_size, name=name, key=key, folder=folder, progress=progress
+    )
     traces = [HybridTrace(problem.id, **row) for problem, row in zip(problems, rows, strict=True)]
     texts = [model.decode(trace.tokens) for trace in traces]
     return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters)
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """Hash the problems that answers belong to; what is right does not change what is written."""
+    return object_hash([[problem.id, problem.question] for problem in problems])
 
 
 def grade_answers(

@@ -2,11 +2,22 @@
 from .architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
 from .bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
 from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
+from .content import content_hash as content_hash
 from .decoders import check_frequencies as check_frequencies
-from .fingerprint import fingerprint as fingerprint, tensors_hash as tensors_hash
+from .fingerprint import (
+    fingerprint as fingerprint,
+    identity as identity,
+    tensors_hash as tensors_hash,
+    weights_hash as weights_hash,
+)
 from .limits import check_id as check_id, check_length as check_length
 from .listing import SiteTable as SiteTable, site_table as site_table
-from .loading import as_device as as_device, as_dtype as as_dtype, load_model as load_model
+from .loading import (
+    as_device as as_device,
+    as_dtype as as_dtype,
+    find_source as find_source,
+    load_model as load_model,
+)
 from .memory import spare_memory as spare_memory
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair

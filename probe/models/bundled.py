@@ -4,6 +4,7 @@ from pathlib import Path
 
 from probe.config import from_dict, nearest, read_yaml
 from probe.errors import ProbeError
+from probe.files import located
 from probe.models.config import PairConfig
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -53,4 +54,4 @@ def list_pairs() -> list[PairConfig]:
 
 
 def _read_pair(path: Path) -> PairConfig:
-    return from_dict(PairConfig, read_yaml(path), str(path))
+    return from_dict(PairConfig, located(read_yaml(path), path.parent), str(path))

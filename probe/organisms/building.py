@@ -4,11 +4,12 @@ A build takes two hours on one core. Every stage keeps a checkpoint and a log, s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from probe.engine import KeptFolder
 from probe.files import read_json, write_json
 from probe.models import Model, ModelConfig, load_model
 from probe.organisms.card import write_cards
@@ -53,9 +54,24 @@ def build(out: str | Path, *, seed: int = 0, recipe: Recipe | None = None, progr
 
     Returns:
         The figures of :func:`~probe.organisms.verify.verify`.
+
+    Raises:
+        ProbeError: if the folder holds models of another seed or recipe, or another process writes into it.
     """
-    root = Path(out)
-    recipe = recipe or Recipe()
+    root, recipe = Path(out), recipe or Recipe()
+    key = {"work": "bundled models", "seed": seed, "recipe": asdict(recipe)}
+    with KeptFolder(root, key, "*/model.safetensors", lambda: _made_with(root, seed)):
+        return _build(root, seed, recipe, progress)
+
+
+def _made_with(root: Path, seed: int) -> bool:
+    """Whether the cards of an earlier version name this seed."""
+    cards = [card for card in (root / name / "README.md" for name in ("tiny-base", "tiny-rl")) if card.is_file()]
+    return bool(cards) and all(f"--seed {seed}`" in card.read_text(encoding="utf-8") for card in cards)
+
+
+def _build(root: Path, seed: int, recipe: Recipe, progress: bool) -> dict:
+    """Train what is missing in a folder that is locked."""
     tokenizer = build_tokenizer()
 
     def stage(name: str, prompt: str, make: Callable[[Path], PreTrainedModel]) -> Model:

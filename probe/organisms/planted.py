@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from probe.activations import SentenceActivations, harvest
-from probe.files import write_json
+from probe.engine import KeptFolder
+from probe.files import read_json, write_json
 from probe.models import Model, ModelConfig, bundled_folder, load_model, load_pair
 from probe.organisms.decoupled import decoupled_document, parse_trace, reword_decoupled, write_decoupled
 from probe.organisms.documents import join, wander
@@ -237,6 +238,19 @@ def build_decoupled(
         ``out/cards`` and ``out/work/types/cards``.
     """
     out = Path(out)
+    key = {"work": "decoupled", "seed": seed, "tokens": tokens, "traces": traces}
+    with KeptFolder(out, key, "*/model.safetensors", lambda: _made_with(out, seed, tokens)):
+        return _build(out, seed, tokens, traces, config, progress)
+
+
+def _made_with(out: Path, seed: int, tokens: int) -> bool:
+    """Whether the figures of an earlier version name this seed and this length."""
+    figures = read_json(out / "figures.json") if (out / "figures.json").is_file() else None
+    return isinstance(figures, dict) and (figures.get("seed"), figures.get("tokens")) == (seed, tokens)
+
+
+def _build(out: Path, seed: int, tokens: int, traces: int, config: FalsifyConfig | None, progress: bool) -> dict:
+    """Train and test in a folder that is locked."""
     model = _taught(out, seed, tokens, progress)
     problem_set = load_problems("story")
     detector = plant_decoupled(model, seed, progress=progress)

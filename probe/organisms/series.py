@@ -3,9 +3,10 @@
 Differences between seeds are training noise. What all seeds share and the base lacks is what training did.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from probe.engine import KeptFolder
 from probe.models import ModelConfig, bundled_folder, load_model
 from probe.organisms.checkpoint import keeps
 from probe.organisms.corpus import taught_document
@@ -37,8 +38,13 @@ def build_series(out: str | Path, *, seed: int = 0, recipe: SeriesRecipe | None 
         recipe: how long each series trains; None for the default.
         progress: show progress bars.
     """
-    out = Path(out)
-    recipe = recipe or SeriesRecipe()
+    out, recipe = Path(out), recipe or SeriesRecipe()
+    with KeptFolder(out, {"work": "series", "seed": seed, "recipe": asdict(recipe)}, "*/checkpoint-*/*.safetensors"):
+        _build(out, seed, recipe, progress)
+
+
+def _build(out: Path, seed: int, recipe: SeriesRecipe, progress: bool) -> None:
+    """Train in a folder that is locked."""
     work = [out / "work" / name for name in ("sft", "rl")]
     for folder in work:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,14 @@
-"""What ``probe circuits`` and ``probe diff`` share: a pair's problems, the behaviour that is named, a folder's key."""
+"""What ``probe circuits`` and ``probe diff`` share: a pair's problems, the behaviour that is named, their folder."""
 
 from pathlib import Path
 from typing import Any
 
 from probe.config import to_dict
 from probe.errors import ProbeError
-from probe.models import Model, Pair
+from probe.files import absolute
+from probe.models import Model, Pair, content_hash
+from probe.pipeline.folder import RunFolder
+from probe.pipeline.run.inputs import prompts_hash, weights_hash
 from probe.problems import ProblemSet, load_problems
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 
@@ -24,7 +27,7 @@ def named_behaviour(name: str, problem_set: ProblemSet, *, run: str | None, thin
     """
     if run is None:
         return find_behaviour(name, problem_set=problem_set)
-    taxonomy = Taxonomy.load(Path(run) / "taxonomy")
+    taxonomy = Taxonomy.load(Path(run).expanduser() / "taxonomy")
     if taxonomy.model_name != thinking.name:
         raise ProbeError(f"the taxonomy of {run} was fitted on {taxonomy.model_name}, not on {thinking.name}")
     return find_behaviour(name, problem_set=problem_set, taxonomy=taxonomy, model=thinking)
@@ -41,9 +44,43 @@ def problems_of(pair: Pair) -> ProblemSet:
     return load_problems(pair.config.problems, grader=pair.config.grader)
 
 
-def key_settings(config: Any) -> dict[str, Any]:
-    """The settings that a folder is recognised by; without a ``run``, as in versions before that setting existed."""
-    settings = to_dict(config)
-    if settings["run"] is None:
-        del settings["run"]
-    return settings
+def behaviour_folder(kind: str, config: Any, pair: Pair, problem_set: ProblemSet, out: Path) -> RunFolder:
+    """The folder of ``probe circuits`` or ``probe diff``, which is checked and not yet written.
+
+    Only traces are kept there, which know themselves whose they are; everything else is computed again.
+
+    Args:
+        kind: ``circuits`` or ``diff``.
+        config: its settings.
+
+    Raises:
+        ProbeError: if it holds results of other settings or inputs, or something else.
+    """
+    settings = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
+    if "series" in settings:
+        settings["series"] = [each.partition("=")[0] for each in settings["series"]]
+    hashes = {
+        "prompts": prompts_hash(pair),
+        "problems": problem_set.hash,
+        "base": weights_hash(pair.base),
+        "thinking": weights_hash(pair.thinking),
+        "taxonomy": None if config.run is None else content_hash(Taxonomy.load(Path(config.run) / "taxonomy")),
+    }
+
+    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
+        """The first format knew inputs by their names alone."""
+        there = before.get(kind)
+        if not isinstance(there, dict):
+            return before
+        inputs = {name: absolute(str(there.get(name))) for name in ("pair", "run")}
+        if inputs != {name: absolute(str(getattr(config, name))) for name in inputs}:
+            return before
+        left = {name: value for name, value in there.items() if name not in _NOT_IN_KEY}
+        if "series" in left:
+            left["series"] = [each.partition("=")[0] for each in left["series"]]
+        return {**hashes, kind: left}
+
+    return RunFolder(out, {kind: settings, **hashes}, upgrade=upgrade, result="results.json")
+
+
+_NOT_IN_KEY = ("device", "pair", "run")

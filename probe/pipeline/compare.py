@@ -6,9 +6,7 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.files import read_json
-from probe.hybrid import compare_arms
 from probe.reports import read_results
-from probe.statistics import holm
 
 
 def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
@@ -47,6 +45,8 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
         }
         for name, path, found, one in zip(names, paths, results, settings, strict=True)
     ]
+    from probe.statistics import holm  # slow to import: the folders are checked before
+
     graded = [_graded(path) for path in paths]
     tests = [
         {"run": run["name"], **test}
@@ -59,6 +59,8 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
 
 def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
     """Test every arm that both runs have, on the problems in common."""
+    from probe.hybrid import compare_arms  # slow to import: the folders are checked before
+
     place = {problem: i for i, problem in enumerate(first["problems"])}
     common = [(place[problem], i) for i, problem in enumerate(other["problems"]) if problem in place]
     found = []

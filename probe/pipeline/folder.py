@@ -1,51 +1,124 @@
 """The folder of a run: one manifest for each stage, so that a run that is started again does only what is missing."""
 
+import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from probe.engine import LOCK, PARTS, FolderLock, adopt, difference, remove_empty
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, read_json, write_json, writing
 
 Made = TypeVar("Made")
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
+_FORMAT = 2
+"""The format of ``run.json``; in the first one, settings that only say how, and paths, were part of the key."""
 
 
 class RunFolder:
     """The folder of a run, such as ``runs/NAME``.
 
+    Nothing is written before the folder is entered, which locks it for this process, or a stage has something to do.
+
     Args:
         path: the folder; it is made if it is missing.
-        settings: the settings and the hashes of the inputs. A folder with other settings is refused, so that results
-            of two configurations never mix.
+        settings: the settings and the hashes of the inputs: everything that results depend on. A folder with other
+            settings is refused, so that results of two configurations never mix.
+        upgrade: turns what a folder of an earlier version says of its settings into what it would say now.
+        joined: whether another process has locked the folder for this one.
+        later: sections of ``settings["config"]`` that may change until the stage of that name is finished.
+        result: a file without which nothing in the folder depends on the settings; None if everything does.
 
     Raises:
-        ProbeError: for a folder with other settings (the first one that differs is named), or with other files.
+        ProbeError: for a folder with other settings (the first one that differs is named), or with other files; on
+            entering, if another process writes into it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        joined: bool = False,
+        later: Sequence[str] = (),
+        result: str | None = None,
+    ) -> None:
         self.path = path
+        self._later, self._result = later, result
+        self._settings = {"format": _FORMAT, **settings}
+        self._upgrade = upgrade
+        self._lock: AbstractContextManager[Any] = nullcontext() if joined else FolderLock(path)
+        self._old = False
+        with writing(path):
+            self._key = self._check()
+
+    def _check(self) -> str:
+        """Refuse a folder of something else, and return the key with which the first stage begins."""
+        path, written = self.path, self.path / "run.json"
         if path.exists() and not path.is_dir():
             raise ProbeError(f"--out {path} is a file: name a folder")
-        written = path / "run.json"
-        if written.exists():
-            before = read_json(written)
-            if object_hash(before) != object_hash(settings):
-                raise ProbeError(
-                    f"{path} holds a run with other settings ({_difference(before, settings)}): "
-                    "give another --out, or remove that folder"
-                )
-        elif path.exists() and any(path.iterdir()):
-            raise ProbeError(f"--out {path} is not empty and holds no run: name another folder")
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(written, settings)
-        self._key = object_hash(settings)
+        if not written.exists():
+            if path.exists() and any(file.name != LOCK for file in path.iterdir()):
+                raise ProbeError(f"--out {path} is not empty and holds no run: name another folder")
+            return self._first_key()
+        before = read_json(written)
+        if not isinstance(before, dict):
+            raise ProbeError(f"{written} does not hold the settings of a run: name another folder")
+        self._old = before.get("format") != _FORMAT
+        key = object_hash(before) if self._old else self._first_key()
+        if self._old:
+            before = {"format": _FORMAT, **(self._upgrade(before) if self._upgrade else before)}
+        free = [f"config.{name}" for name in self._later if not self._old and not self.has(name)]
+        said = difference(without(before, *free), without(self._settings, *free))
+        if said is not None and (self._result is None or (path / self._result).exists()):
+            raise ProbeError(
+                f"{path} holds a run with other settings ({said}): give another --out, or remove that folder"
+            )
+        if self._old:
+            adopt(path, PARTS)  # its settings have just been compared
+        return key
 
-    def stage(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
+    def _first_key(self) -> str:
+        return object_hash(without(self._settings, *(f"config.{name}" for name in self._later)))
+
+    def _as_written(self) -> Any:
+        return json.loads(json.dumps(self._settings))
+
+    def __enter__(self) -> "RunFolder":
+        self._lock.__enter__()
+        try:
+            self._check()  # again: another process may have begun since
+            written = self.path / "run.json"
+            if not written.exists() or (not self._old and read_json(written) != self._as_written()):
+                write_json(written, self._settings)
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        # A request that failed before anything was kept must not keep the folder from the next one.
+        written = (self.path / "run.json", self.path / LOCK)
+        nothing = any(error) and all(file in written for file in self.path.rglob("*") if file.is_file())
+        if nothing:
+            written[0].unlink(missing_ok=True)
+        self._lock.__exit__(*(error or (None, None, None)))
+        if nothing:
+            remove_empty(self.path)
+
+    def stage(
+        self,
+        name: str,
+        make: Callable[[Path, bool], Made],
+        config: Mapping[str, Any],
+        seed: int,
+        how: Sequence[str] = (),
+    ) -> Made:
         """Run a stage, or load it if it is finished.
 
         Args:
@@ -54,17 +127,25 @@ class RunFolder:
                 what an interrupted call has left in the folder.
             config: the settings of the stage, written into the manifest.
             seed: the seed of the stage, written into the manifest.
+            how: settings on which the result does not depend, such as ``decoding.batch_size``.
 
         Raises:
             ProbeError: if the stage is finished and was made with other settings.
         """
         # The result depends on the settings of the run and of every stage up to this one.
-        self._key = object_hash([name, config, self._key])
-        return self._do(name, make, config, seed, self._key)
+        made, self._key = self._do(name, make, config, seed, how)
+        return made
 
-    def branch(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int) -> Made:
+    def branch(
+        self,
+        name: str,
+        make: Callable[[Path, bool], Made],
+        config: Mapping[str, Any],
+        seed: int,
+        how: Sequence[str] = (),
+    ) -> Made:
         """Run a stage on which later stages do not depend, such as one arm of many; see :meth:`stage`."""
-        return self._do(name, make, config, seed, object_hash([name, config, self._key]))
+        return self._do(name, make, config, seed, how)[0]
 
     @property
     def key(self) -> str:
@@ -73,30 +154,70 @@ class RunFolder:
 
     def has(self, name: str) -> bool:
         """Whether a stage or branch is finished."""
-        return (self.path / name / "manifest.json").exists()
+        return (self.path / name / _MANIFEST).exists()
 
-    def _do(self, name: str, make: Callable[[Path, bool], Made], config: object, seed: int, key: str) -> Made:
-        folder = self.path / name
-        manifest = folder / "manifest.json"
-        finished = manifest.exists()
-        if finished and (before := read_json(manifest))["inputs"] != key:
-            same = object_hash(before["config"]) == object_hash(config)
-            what = "of an earlier stage" if same else f"({_difference(before['config'], config, name)})"
-            raise ProbeError(
-                f"{folder} was made with other settings {what}: remove it and those after it, or give another --out"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        made = make(folder, finished)
-        if not finished:
+    def _do(
+        self,
+        name: str,
+        make: Callable[[Path, bool], Made],
+        config: Mapping[str, Any],
+        seed: int,
+        how: Sequence[str],
+    ) -> tuple[Made, str]:
+        folder, before = self.path / name, self._key
+        manifest = folder / _MANIFEST
+        if manifest.exists():
+            key = self._fits(manifest, name, config, how)
+            try:
+                return make(folder, True), key
+            except ProbeError as error:
+                if str(folder) not in str(error):
+                    raise
+                raise ProbeError(f"{error} (or remove {folder}, and run the same again to make it again)") from None
+        with self:
+            made = make(folder, False)
             versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
+            key = self._key_of(name, config, how, before)
             write_json(manifest, {"stage": name, "inputs": key, "config": config, "seed": seed, "versions": versions})
-        return made
+        return made, key
+
+    def _fits(self, manifest: Path, name: str, config: Mapping[str, Any], how: Sequence[str]) -> str:
+        """The key of a finished stage.
+
+        Raises:
+            ProbeError: if it was made with other settings, or its manifest is damaged.
+        """
+        before = read_json(manifest)
+        if not isinstance(before, dict) or not {"inputs", "config"} <= set(before):
+            raise ProbeError(f"{manifest} is not the manifest of a stage: remove {manifest.parent} to make it again")
+        said = difference(without(before["config"], *how), without(config, *how), name)
+        if said is None and before["inputs"] != self._key_of(name, before["config"], how, self._key):
+            said = "of an earlier stage"
+        if said is not None:
+            raise ProbeError(
+                f"{manifest.parent} was made with other settings ({said}): remove it and those after it, "
+                "or give another --out"
+            )
+        return before["inputs"]
+
+    def _key_of(self, name: str, config: Mapping[str, Any], how: Sequence[str], before: str) -> str:
+        return object_hash([name, config if self._old else without(config, *how), before])
 
 
-def _difference(before: Any, after: Any, where: str = "") -> str:
-    """Name the first setting that differs, with both values."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in [*before, *(key for key in after if key not in before)]:
-            if object_hash(before.get(key)) != object_hash(after.get(key)):
-                return _difference(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
-    return f"{where}: {before!r} there, {after!r} now"
+_MANIFEST = "manifest.json"
+
+
+def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The settings without some, which are named by their section and name.
+
+    >>> without({"device": "cpu", "decoding": {"batch_size": 2, "max_new_tokens": 6}}, "device", "decoding.batch_size")
+    {'decoding': {'max_new_tokens': 6}}
+    """
+    left = dict(settings)
+    for name in names:
+        section, _, rest = name.partition(".")
+        if not rest:
+            left.pop(section, None)
+        elif isinstance(left.get(section), Mapping):
+            left[section] = without(left[section], rest)
+    return left

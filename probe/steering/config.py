@@ -54,3 +54,32 @@ class SteeringConfig:
             "steering", self, layer=0, steps=1, check_every=1, patience=1, hidden=1, batches_per_step=1, per_trace=1
         )
         check_above_zero("steering", self, "lr_vectors", "lr_strength")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Settings for learning the policy of the oracle-free hybrid.
+
+    Raises:
+        ProbeError: if a setting is out of range.
+    """
+
+    hidden: int = 256
+    """Width of the policy's one hidden layer."""
+    steps: int = 4000
+    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
+    the maximum is reported as not converged."""
+    check_every: int = 25
+    """Number of steps between two evaluations on the tokens of the validation traces."""
+    patience: int = 75
+    """The learning rate falls to zero after this many steps without progress."""
+    lr: float = 2e-3
+    """Highest learning rate of AdamW."""
+    batch_size: int = 1024
+    """Number of tokens in a training step."""
+    dropout: float = 0.1
+    """Dropout rate of the hidden layer during training."""
+
+    def __post_init__(self) -> None:
+        check_least("policy", self, hidden=1, steps=1, check_every=1, patience=1, batch_size=1)
+        check_above_zero("policy", self, "lr")

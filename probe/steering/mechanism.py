@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe.errors import ProbeError
-from probe.steering.saving import load_module, save_module
+from probe.steering.saving import save_module
 
 
 class Mechanism(nn.Module):
@@ -89,30 +88,6 @@ class Mechanism(nn.Module):
         settings: dict[str, Any] = {name: getattr(self, name) for name in self.fields}
         site = f"resid_post.{self.layer}"
         save_module(self, folder, "mechanism", {"kind": type(self).__name__, **settings, "site": site})
-
-
-def load_mechanism(folder: str | Path) -> Mechanism:
-    """Load a mechanism of any class that :meth:`Mechanism.save` wrote; it is frozen.
-
-    Raises:
-        ProbeError: if the folder holds no mechanism or a damaged one, or its class is unknown.
-    """
-    kinds = _subclasses(Mechanism)
-
-    def make(settings: dict[str, Any]) -> Mechanism:
-        kind, _ = settings.pop("kind", None), settings.pop("site", None)
-        if kind not in kinds:
-            raise ProbeError(f"{Path(folder) / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
-        return kinds[kind](**settings)
-
-    return load_module(make, folder, "mechanism")
-
-
-def _subclasses(kind: type[Mechanism]) -> dict[str, type[Mechanism]]:
-    found: dict[str, type[Mechanism]] = {}
-    for child in kind.__subclasses__():
-        found |= {child.__name__: child, **_subclasses(child)}
-    return found
 
 
 class FixedVectors(Mechanism):

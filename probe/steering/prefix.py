@@ -4,8 +4,6 @@ They are computed once and kept on disk.
 """
 
 import hashlib
-import os
-import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from probe.errors import ProbeError
+from probe.files import write_tensors
 from probe.hooks import forced_pass
-from probe.models import Model, tensors_hash
+from probe.models import Model, weights_hash
 from probe.steering.gates import GateBatch
 
 if TYPE_CHECKING:
@@ -62,15 +60,12 @@ class Prefix(Sequence[tuple[GateBatch, Tensor]]):
         accelerator: "Accelerator | None" = None,
     ) -> None:
         self.batches, self.device = batches, base.device
-        folder.mkdir(parents=True, exist_ok=True)
         below = _name(base, layer)
         self._files = [folder / f"{_name_of(batch, below)}.safetensors" for batch in batches]
         rank, processes = share(accelerator)
         for file, batch in list(zip(self._files, batches, strict=True))[rank::processes]:
             if not file.exists():
-                part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-                save_file({"resid": resid_below(base, batch, layer).contiguous()}, part)
-                os.replace(part, file)
+                write_tensors(file, {"resid": resid_below(base, batch, layer).contiguous()})
         if accelerator is not None:
             accelerator.wait_for_everyone()
         if missing := [file for file in self._files if not file.exists()]:
@@ -110,7 +105,7 @@ def cache_folder(given: str | Path | None, accelerator: "Accelerator | None") ->
 
 
 def _name(base: Model, layer: int) -> str:
-    return f"{base.name} {base.dtype} {layer} {tensors_hash(base.hf.parameters())}"
+    return f"{base.dtype} {layer} {weights_hash(base.hf.state_dict().items())}"
 
 
 def _name_of(batch: GateBatch, below: str) -> str:

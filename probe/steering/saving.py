@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from probe.files import read_json, read_tensors, write_json
+from probe.files import read_json, read_tensors, write_json, write_tensors
 from probe.models import seeded
 
 M = TypeVar("M", bound=nn.Module)
@@ -18,12 +18,9 @@ def save_module(module: nn.Module, folder: str | Path, name: str, settings: Mapp
     Args:
         settings: what :func:`load_module` makes the module from.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.detach().contiguous() for key, tensor in module.state_dict().items()}
-    save_file(tensors, folder / f"{name}.safetensors")
+    write_tensors(folder / f"{name}.safetensors", tensors)
     write_json(folder / f"{name}.json", dict(settings))
 
 

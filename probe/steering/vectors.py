@@ -1,12 +1,15 @@
 """Mechanisms with learned strengths: vectors with a strength network, and rank-1 adapters."""
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from probe.errors import ProbeError
 from probe.steering.mechanism import Mechanism
+from probe.steering.saving import load_module
 
 
 class BehaviourVectors(Mechanism):
@@ -87,3 +90,27 @@ class RankOne(Mechanism):
     ) -> Float[Tensor, "rows d_model"]:
         along = (resid.to(self.readers.dtype) / self.unit * self.readers[behaviour]).sum(-1) + self.biases[behaviour]
         return (strength * along)[:, None] * self.vectors[behaviour]
+
+
+def load_mechanism(folder: str | Path) -> Mechanism:
+    """Load a mechanism of any class that :meth:`Mechanism.save` wrote; it is frozen.
+
+    Raises:
+        ProbeError: if the folder holds no mechanism or a damaged one, or its class is unknown.
+    """
+    kinds = _subclasses(Mechanism)
+
+    def make(settings: dict[str, Any]) -> Mechanism:
+        kind, _ = settings.pop("kind", None), settings.pop("site", None)
+        if kind not in kinds:
+            raise ProbeError(f"{Path(folder) / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
+        return kinds[kind](**settings)
+
+    return load_module(make, folder, "mechanism")
+
+
+def _subclasses(kind: type[Mechanism]) -> dict[str, type[Mechanism]]:
+    found: dict[str, type[Mechanism]] = {}
+    for child in kind.__subclasses__():
+        found |= {child.__name__: child, **_subclasses(child)}
+    return found

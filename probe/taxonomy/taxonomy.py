@@ -105,6 +105,11 @@ class Taxonomy:
         """The decoder's rows: for each behaviour, a unit direction in the thinking model's residual stream."""
         return self._weights.decoder
 
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What assignments depend on: neither names nor scores."""
+        return self.site, self.normaliser, self._weights
+
     def behaviour(self, x: Float[Tensor, "*batch d_model"]) -> Int[Tensor, "*batch"]:
         """Assign each raw activation the behaviour with the largest pre-activation; the result stays on its device."""
         return self.pre_activations(x).argmax(-1)

@@ -9,8 +9,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from probe.engine import in_stream
+from probe.files import object_hash
 from probe.hooks import Lane, Now, likeliest, stream
-from probe.models import Model, ThinkTags
+from probe.models import Model, ThinkTags, identity
 from probe.problems import Problem, ProblemSet
 from probe.traces.trace import Traces, make_trace
 
@@ -87,6 +88,10 @@ def generate_traces(
 
     Returns:
         One trace for each problem, in order.
+
+    Raises:
+        ProbeError: if ``folder`` keeps traces of another model, prompt, limit or of other problems, or another process
+            writes into it.
     """
 
     def roll_out(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -94,8 +99,22 @@ def generate_traces(
         for at, emission in stream_greedy(model, prompts, max_new_tokens, batch_size):
             yield missing[at], asdict(emission)
 
+    def key() -> dict[str, Any]:
+        return {
+            "work": "greedy traces",
+            "model": identity(model),
+            "problems": object_hash([problem.question for problem in problems]),
+            "max_new_tokens": max_new_tokens,
+        }
+
     rows, seconds = in_stream(
-        len(problems), roll_out, part=batch_size, name=f"traces of {model.name}", folder=folder, progress=progress
+        len(problems),
+        roll_out,
+        part=batch_size,
+        name=f"traces of {model.name}",
+        key=key,
+        folder=folder,
+        progress=progress,
     )
     traces = [
         make_trace(model, problem_set, problem, row["tokens"], row["truncated"], think_close)

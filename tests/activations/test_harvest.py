@@ -125,9 +125,9 @@ def test_a_damaged_file_is_found_and_made_again(
 def test_another_harvest_is_not_written_over(reader: Model, story_traces: MakeTraces, tmp_path: Path) -> None:
     traces = story_traces(reader, 4)
     harvest(reader, traces, SITES, folder=tmp_path)
-    with pytest.raises(ProbeError, match="other traces, sites or another model"):
+    with pytest.raises(ProbeError, match="keeps the work of other inputs"):
         harvest(reader, traces[:3], SITES, folder=tmp_path)
-    with pytest.raises(ProbeError, match="other traces, sites or another model"):
+    with pytest.raises(ProbeError, match="keeps the work of other inputs"):
         harvest(reader, traces, SITES[:1], folder=tmp_path)
 
 

@@ -3,19 +3,25 @@
 import copy
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from probe.cli import app
 from probe.config import from_dict, to_dict
+from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.hybrid.config import ARMS as KNOWN, BASELINES
-from probe.models import ModelConfig, PairConfig, load_model, load_pair
-from probe.pipeline import RunConfig, prepare, run
+from probe.models import ModelConfig, load_model
+from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.run.arms import ARM_RECIPES, recipe
-from probe.pipeline.run.inputs import pair_settings, weights_hash
+from probe.pipeline.run.experiment import NOT_IN_KEY
+from probe.pipeline.run.inputs import first_prompts_hash, weights_hash
 from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
 from probe.traces import decode_greedy
 
@@ -363,23 +369,112 @@ def test_a_learning_curve_of_all_traces_is_the_run_itself(tiny_folder, tmp_path)
         from_dict(RunConfig, given | {"curve": [13]})
 
 
-def test_a_pair_with_the_usual_tags_has_the_key_of_earlier_versions(tiny_folder):
-    members = {
-        name: {"path": str(tiny_folder("llama", seed=seed)), "revision": None, "prompt": f"{name}: {{question}}"}
-        for seed, name in enumerate(("base", "thinking"))
-    }
-    earlier = {
-        "name": "mine",
-        **{name: {**member, "trust_remote_code": False} for name, member in members.items()},
-        "description": "",
-        "problems": None,
-        "think_close": "</think>",
-        "max_new_tokens": 512,
-    }
-    told = [{}, {"think_close": "</think>"}, {"think_close": "[/THINK]"}, {"think_open": "<reason>"}]
-    keys = []
-    for more in told:
-        pair = load_pair(from_dict(PairConfig, {"name": "mine", **members, **more}), device="cpu")
-        keys.append(object_hash(pair_settings(pair)))
-    assert keys[:3] == [object_hash({**earlier, **more}) for more in told[:3]]
-    assert len(set(keys)) == 3
+def test_a_run_opens_from_anywhere_and_after_it_was_moved(whole, tiny_folder, tmp_path, monkeypatch):
+    """A run of a pair.yaml with relative paths: from another folder, moved alone, moved with its inputs, and linked."""
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    out, found = whole
+    home = tmp_path / "project"
+    for role, seed in (("base", 1), ("thinking", 2)):
+        shutil.copytree(tiny_folder("llama", seed=seed), home / role)
+    given = settings(tiny_folder)
+    prompts = {role: given.pop(role)["prompt"] for role in ("base", "thinking")}
+    pair = {role: {"path": f"./{role}", "prompt": prompt} for role, prompt in prompts.items()}
+    (home / "pair.yaml").write_text(json.dumps({"name": "llama-words-2", "max_new_tokens": 512, **pair}))
+    config = from_dict(RunConfig, given | {"pair": "pair.yaml"})
+    shutil.copytree(out, home / "runs" / "mine")
+    monkeypatch.chdir(home)
+    # The inputs are known by their content: the models and prompts of another place and spelling are the same.
+    assert timeless(run(config, "runs/mine")) == timeless(found)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to(home / "runs" / "mine")
+    for path in ("project/runs/mine", home / "runs" / "mine", "~/project/runs/mine", "link"):
+        assert experiment_at(path).taxonomy.n_behaviours > 1
+    home.rename(tmp_path / "moved")
+    assert experiment_at(tmp_path / "moved" / "runs" / "mine").inputs.pair.name == "llama-words-2"
+    (tmp_path / "moved").rename(home)
+    shutil.move(home / "runs" / "mine", tmp_path / "alone")
+    (home / "pair.yaml").unlink()
+    assert experiment_at("alone").inputs.pair.config.thinking.prompt == prompts["thinking"]
+    weights = next((home / "base").glob("*.safetensors"))
+    shutil.copyfile(next((home / "thinking").glob("*.safetensors")), weights)
+    with pytest.raises(ProbeError, match=r"other settings .base differs"):
+        experiment_at("alone")
+
+
+def test_how_a_run_is_made_is_no_part_of_it(whole, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    out, found = whole
+    again = shutil.copytree(out, tmp_path / "again")
+    other = settings(tiny_folder, device="auto", decoding={"batch_size": 3, "max_new_tokens": 20})
+    if not torch.cuda.is_available():
+        assert timeless(run(from_dict(RunConfig, other), again)) == timeless(found)
+    with pytest.raises(ProbeError, match=r"decoding\.max_new_tokens: 20 there, 21 now"):
+        run(from_dict(RunConfig, settings(tiny_folder, decoding={"batch_size": 4, "max_new_tokens": 21})), again)
+
+
+def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "again")
+    before = {path: path.read_bytes() for path in again.rglob("*") if path.is_file()}
+    for arms, said in (
+        (["random-vectors", "few-shot"], "train traces are correct|do not fit"),
+        (["v1", "few-shot"], "train traces are correct|do not fit"),
+        (["hybird"], "did you mean 'hybrid'"),
+    ):
+        with pytest.raises(ProbeError, match=said):
+            add_arms(again, arms)
+        assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
+    assert "fusion" in add_arms(again, ["fusion"])["arms"]
+
+
+def test_a_run_of_the_first_format_resumes(whole, tiny_folder, tmp_path, monkeypatch):
+    """Its key had paths, the device and the batch size, and its parts had no keys of their own."""
+    out, found = whole
+    old = shutil.copytree(out, tmp_path / "old")
+    for name in ("key.json", "place.json"):
+        for file in old.rglob(name):
+            file.unlink()
+    config = from_dict(RunConfig, settings(tiny_folder))
+    inputs = prepare(config)
+    told = to_dict(config)
+    for name in NOT_IN_KEY:
+        told.pop(name)
+    prompts = first_prompts_hash(config, told)
+    key = {"config": told, **inputs.hashes(), "prompts": prompts}
+    (old / "run.json").write_text(json.dumps(key))
+    chain = object_hash(key)
+    for name in ("traces", "activations", "taxonomy", "steering"):
+        manifest = json.loads((old / name / "manifest.json").read_text())
+        chain = manifest["inputs"] = object_hash([name, manifest["config"], chain])
+        (old / name / "manifest.json").write_text(json.dumps(manifest))
+    for file in old.glob("*/*/manifest.json"):
+        manifest = json.loads(file.read_text())
+        if "inputs" in manifest:  # a harvest has a manifest too
+            manifest["inputs"] = object_hash([manifest["stage"], manifest["config"], chain])
+            file.write_text(json.dumps(manifest))
+    for name in ("policy", "effects"):
+        file = old / name / "manifest.json"
+        manifest = json.loads(file.read_text())
+        manifest["inputs"] = object_hash([name, manifest["config"], chain])
+        file.write_text(json.dumps(manifest))
+    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
+    assert timeless(run(config, old)) == timeless(found)
+    assert (old / "traces" / "train" / "key.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_second_of_two_processes_in_a_run_is_refused(tiny_folder, tmp_path):
+    file, out = tmp_path / "run.yaml", tmp_path / "run"
+    file.write_text(json.dumps(settings(tiny_folder)))
+    script = "from probe.cli import main; main()"
+    command = [sys.executable, "-c", script, "run", "--config", str(file), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        while not (out / "run.json").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = subprocess.run(command, capture_output=True, text=True)
+        first.kill()
+    assert second.returncode == 2 and f"is being written by process {first.pid}" in second.stderr
+    assert sum(line.startswith("probe: ") for line in second.stderr.splitlines()) == 1
+    with FolderLock(out):
+        pass

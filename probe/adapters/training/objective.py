@@ -19,6 +19,7 @@ from torch import Tensor
 from probe.adapters.sae.folders import random_sae, shuffled_decoder
 from probe.adapters.sae.insertion import Boost, Insertion, Noise, Replace, check_latents, inserted
 from probe.adapters.sae.plain import site_of
+from probe.adapters.training.config import INSERTING, INSERTS, OBJECTIVES, ON_LATENTS
 from probe.adapters.training.packing import Packed
 from probe.config import nearest
 from probe.errors import ProbeError
@@ -27,22 +28,6 @@ from probe.models import Model, Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-#: The objectives by name, each with its target.
-OBJECTIVES = {
-    "resa": "the base model's own predictions while an SAE's reconstruction is inserted, which is removed afterwards",
-    "chen": "the same, and the SAE stays in the model",
-    "steer-distil": "the predictions of the base model with chosen latents raised, and its state at the SAE's site",
-    "source-distil": "another model's predictions",
-    "feature-match": "another model's latents, or the base model's own raised, at the SAE's site",
-    "ce": "the texts themselves",
-}
-#: What can be inserted at the SAE's site: the SAE, or a control in its place.
-INSERTS = ("sae", "noise", "random-sae", "shuffled-decoder", "nothing")
-#: Objectives that insert something while the adapter is trained.
-INSERTING = ("resa", "chen")
-#: Objectives that need chosen latents and reach only the blocks up to the SAE's site.
-ON_LATENTS = ("steer-distil", "feature-match")
 
 
 @dataclass(frozen=True, repr=False)

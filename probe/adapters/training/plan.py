@@ -2,44 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from probe.adapters.mounting import linear_layers, lora_config, mounted
-from probe.adapters.training.objective import ON_LATENTS, Objective
+from probe.adapters.training.config import ON_LATENTS, AdapterPlan
+from probe.adapters.training.objective import Objective
 from probe.adapters.training.packing import Packed
-from probe.config import check_above_zero, check_least
 from probe.errors import ProbeError
 from probe.models import Model, seeded
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-
-@dataclass(frozen=True)
-class AdapterPlan:
-    """Where a LoRA is put and how large it is.
-
-    Raises:
-        ProbeError: if a setting is out of range.
-    """
-
-    layers: tuple[int, ...] = ()
-    """0-based blocks that get a LoRA; empty takes all blocks that the objective's gradient reaches."""
-    rank: int = 8
-    """Rank of the LoRA on each linear layer."""
-    alpha: float = 16.0
-    """The LoRA's output is multiplied by alpha / rank."""
-    dropout: float = 0.0
-    """Dropout on the LoRA's input during training, from 0 to 1."""
-    modules: tuple[str, ...] = ()
-    """Names of the linear layers that get a LoRA, such as ``q_proj``; empty takes all linear layers of a block."""
-
-    def __post_init__(self) -> None:
-        check_least("plan", self, rank=1)
-        check_above_zero("plan", self, "alpha")
-        if not 0 <= self.dropout < 1:
-            raise ProbeError(f"plan.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 
 def reachable(model: Model, objective: Objective) -> tuple[int, ...]:

@@ -4,24 +4,26 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
+from probe.adapters.training.config import AdapterPlan, TuneConfig
 from probe.adapters.training.objective import Objective
 from probe.adapters.training.packing import Example, Packed, pack
-from probe.adapters.training.plan import AdapterPlan, adapted, prove_alive, trained
+from probe.adapters.training.plan import adapted, prove_alive, trained
 from probe.adapters.training.processes import Processes
-from probe.config import check_above_zero, check_least
 from probe.convergence import Schedule
+from probe.engine import FolderLock, difference
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import located, object_hash, read_json, write_json, write_tensors, writing
 from probe.hooks import check_finite
-from probe.models import Model, ThinkTags, fingerprint, seeded
+from probe.models import Model, ThinkTags, fingerprint, identity, seeded, weights_hash
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,32 +32,6 @@ if TYPE_CHECKING:
 CARD = "probe.json"
 """The file in an adapter's folder that says how it was trained; it is written last."""
 _CHECKPOINT = "checkpoint"
-
-
-@dataclass(frozen=True)
-class TuneConfig:
-    """How an adapter is trained."""
-
-    steps: int = 1000
-    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
-    the maximum is reported as not converged."""
-    batch_tokens: int = 2048
-    """Minimum number of tokens in a step; texts are never cut."""
-    pack_to: int = 512
-    """Length in tokens of the rows into which texts are packed; it changes memory and speed, not the loss."""
-    lr: float = 1e-3
-    """Highest learning rate. It rises for ten steps, stays constant until the validation loss stops falling, and then
-    falls to zero."""
-    check_every: int = 25
-    """Steps between two evaluations on the validation texts; each leaves a checkpoint."""
-    patience: int = 50
-    """The learning rate falls to zero after this many steps without progress."""
-    seed: int = 0
-    """Seeds the initial weights, the order of the texts, dropout and noise."""
-
-    def __post_init__(self) -> None:
-        check_least("tune", self, steps=1, batch_tokens=1, pack_to=1, check_every=1, patience=1)
-        check_above_zero("tune", self, "lr")
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,22 +96,25 @@ def tune(
         raise ProbeError("there is nothing to train on: give at least one text to train on and one to validate with")
     processes = Processes(accelerator)
     told = _told(model, objective, plan, config, [*train, *validation])
-    if (folder / CARD).exists() and read_json(folder / CARD)["key"] != told["key"]:
-        raise ProbeError(f"{folder} holds another adapter: name another folder, or remove that one")
+    keys = (told["key"], _first_key(told))
     if (folder / CARD).exists():
         card = read_json(folder / CARD)
-        return Tuned(folder, read_json(folder / "history.json"), card["cost"], card["converged"])
+        if card["key"] not in keys:
+            said = difference({name: card.get(name) for name in _IN_KEY}, {name: told[name] for name in _IN_KEY})
+            raise ProbeError(f"{folder} holds another adapter ({said}): name another folder, or remove that one")
+        return Tuned(folder, read_json(folder / "history.json"), card["cost"], card.get("converged", True))
     run = _Run(model, objective, config, train=train, validation=validation, folder=folder, processes=processes)
-    folder.mkdir(parents=True, exist_ok=True)
-    with adapted(model, plan, objective, seed=config.seed) as wrapped:
+    lock = FolderLock(folder) if processes.is_main else nullcontext()
+    with lock, adapted(model, plan, objective, seed=config.seed) as wrapped:
         prove_alive(model, wrapped, objective, pack(model, run.texts(0), config.pack_to))
-        done = run.train(wrapped, told["key"], progress)
+        done = run.train(wrapped, keys, progress)
         run.restore_best(wrapped)
         processes.wait()
         cost = {**done["cost"], **_peak_memory(model)}
         if processes.is_main:
-            wrapped.peft_config["default"].base_model_name_or_path = str(model.config.path)
-            wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+            wrapped.peft_config["default"].base_model_name_or_path = told["model"]["path"]
+            with writing(folder):
+                wrapped.save_pretrained(str(folder), save_embedding_layers=False)
             write_json(folder / "history.json", done["history"])
             write_json(folder / CARD, {**told, "cost": cost, "scale": 1.0, "converged": done["converged"]})
             shutil.rmtree(folder / _CHECKPOINT, ignore_errors=True)
@@ -162,13 +141,23 @@ def _told(
             "source": None if objective.source is None else objective.source.name,
             "seed": objective.seed,
         },
+        "sae": None if objective.sae is None else weights_hash(objective.sae.state_dict().items()),
+        "source": None if objective.source is None else identity(objective.source),
         "texts": object_hash([[[*text.ids], text.start] for text in texts]),
     }
     # The fingerprint identifies the model; its path is only for loading it again, so it is not part of the key.
-    found_at = {name: getattr(model.config, name) for name in ("path", "revision", "prompt")}
+    found_at = located({name: getattr(model.config, name) for name in ("path", "revision", "prompt")}, Path.cwd())
     if (tags := model.think_tags) != ThinkTags():
         found_at |= {"think_close": tags.close, "think_open": tags.open}
     return {**said, "key": object_hash(said), "model": found_at}
+
+
+_IN_KEY = ("base", "plan", "tune", "objective", "texts", "sae", "source")
+
+
+def _first_key(told: dict[str, Any]) -> str:
+    """The key that earlier versions wrote, which did not know the weights of the SAE and of the source."""
+    return object_hash({name: told[name] for name in _IN_KEY if name not in ("sae", "source")})
 
 
 class _Run:
@@ -207,13 +196,18 @@ class _Run:
         share = self.processes.share(self.texts(step))
         return pack(self.model, share, self.config.pack_to) if any(text.counted > 0 for text in share) else None
 
-    def train(self, wrapped: "PeftModel", key: str, progress: bool) -> dict[str, Any]:
-        """Run the remaining steps and return the history and the cost."""
+    def train(self, wrapped: "PeftModel", keys: Sequence[str], progress: bool) -> dict[str, Any]:
+        """Run the remaining steps and return the history and the cost; the first of ``keys`` is written."""
         config, tensors = self.config, trained(wrapped)
         optimizer = torch.optim.AdamW(tensors.values(), lr=config.lr, weight_decay=0.0)
-        state = self._resume(tensors, optimizer, key)
+        state = self._resume(tensors, optimizer, keys)
         if state is None:
-            state = {"step": 0, "history": [], "cost": dict.fromkeys(("tokens", "flops", "seconds"), 0.0), "key": key}
+            state = {
+                "step": 0,
+                "history": [],
+                "cost": dict.fromkeys(("tokens", "flops", "seconds"), 0.0),
+                "key": keys[0],
+            }
             self._check(state, [], optimizer, wrapped)
         shown = progress and self.processes.is_main
         bar = tqdm(initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
@@ -290,21 +284,23 @@ class _Run:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         now = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(now, fresh / "adapter.safetensors")
+        write_tensors(fresh / "adapter.safetensors", now)
         if losses[-1] < min(losses[:-1], default=float("inf")):
-            save_file(now, fresh / "best.safetensors")
+            write_tensors(fresh / "best.safetensors", now)
         else:
             shutil.copy(there / "best.safetensors", fresh / "best.safetensors")
         moments = {}
         for i, tensor in enumerate(tensors.values()):
             for name, value in optimizer.state.get(tensor, {}).items():
                 moments[f"{i}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
-        save_file(moments, fresh / "optimizer.safetensors")
+        write_tensors(fresh / "optimizer.safetensors", moments)
         write_json(fresh / "state.json", state)
         shutil.rmtree(there, ignore_errors=True)
         fresh.rename(there)
 
-    def _resume(self, tensors: dict[str, Any], optimizer: torch.optim.Optimizer, key: str) -> dict[str, Any] | None:
+    def _resume(
+        self, tensors: dict[str, Any], optimizer: torch.optim.Optimizer, keys: Sequence[str]
+    ) -> dict[str, Any] | None:
         at = next(
             (
                 at
@@ -316,7 +312,7 @@ class _Run:
         if at is None:
             return None
         state = read_json(at / "state.json")
-        if state["key"] != key:
+        if state["key"] not in keys:
             raise ProbeError(
                 f"{self.folder} holds another adapter, interrupted: name another folder, or remove that one"
             )

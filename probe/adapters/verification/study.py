@@ -15,11 +15,9 @@ from safetensors.torch import save_file
 
 from probe.adapters.exports.attach import attached, switched_off
 from probe.adapters.exports.lora import WEIGHTS, lora_tensors
-from probe.adapters.training.objective import INSERTING, INSERTS, OBJECTIVES, ON_LATENTS, Objective
+from probe.adapters.training.objective import Objective
 from probe.adapters.training.packing import Example
 from probe.adapters.verification.passes import TextPasses
-from probe.config import nearest
-from probe.errors import ProbeError
 from probe.files import read_json, write_json
 from probe.models import Model, seeded
 from probe.statistics import mean_interval
@@ -35,60 +33,6 @@ MEASURES = MappingProxyType(
         "solved": "share of problems solved, change",
     }
 )
-#: The row of an untrained random LoRA with the norms of the first row's.
-RANDOM = "random"
-_STOPPED = "-stopped"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to train an adapter, as named in a study: ``OBJECTIVE[-stopped][:INSERT]``.
-
-    Attributes:
-        name: the whole name.
-        objective: one of :data:`OBJECTIVES`, or :data:`RANDOM`.
-        through: whether gradients pass through what is inserted; not with ``-stopped``.
-        insert: one of :data:`INSERTS`.
-    """
-
-    name: str
-    objective: str
-    through: bool = True
-    insert: str = "sae"
-
-    @classmethod
-    def parse(cls, name: str) -> "Row":
-        """Make a row from its name.
-
-        >>> Row.parse("resa-stopped:noise")
-        Row(name='resa-stopped:noise', objective='resa', through=False, insert='noise')
-
-        Raises:
-            ProbeError: if there is no such objective or insert, naming the nearest.
-        """
-        what, _, insert = name.partition(":")
-        objective, insert = what.removesuffix(_STOPPED), insert or "sae"
-        for part, known in ((objective, [*OBJECTIVES, RANDOM]), (insert, INSERTS)):
-            if part not in known:
-                raise ProbeError(f"rows has {name!r}: there is no {part!r}; {nearest(part, known)}")
-        return cls(name, objective, not what.endswith(_STOPPED), insert)
-
-    @property
-    def inserts(self) -> bool:
-        """Whether something is inserted while the adapter is trained."""
-        return self.objective in INSERTING
-
-    @property
-    def needs_latents(self) -> bool:
-        """Whether the objective needs chosen latents."""
-        return self.objective in ON_LATENTS
-
-    @property
-    def control(self) -> str | None:
-        """The name of the row with noise in the SAE's place; None if the row inserts nothing or is that row."""
-        if not self.inserts or self.insert == "noise":
-            return None
-        return f"{self.objective}{'' if self.through else _STOPPED}:noise"
 
 
 @dataclass(frozen=True, repr=False)

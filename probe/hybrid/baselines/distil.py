@@ -1,40 +1,14 @@
 """The base model with a LoRA that is distilled on the thinking model's traces, the same data that the hybrid has."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from probe.adapters import AdapterPlan, Objective, TuneConfig, Tuned, attached, examples_of, lora_tensors, tune
-from probe.config import check_above_zero, check_least
+from probe.hybrid.config import DistilConfig
 from probe.hybrid.evaluate import ArmResult, rollouts
 from probe.models import Model
 from probe.problems import Problem
 from probe.traces import Trace
-
-
-@dataclass(frozen=True)
-class DistilConfig:
-    """Settings for distilling a LoRA.
-
-    Raises:
-        ProbeError: if a setting is out of range.
-    """
-
-    steps: int = 1000
-    """Maximum number of training steps. Training ends earlier, when the validation loss stops falling; one that reaches
-    the maximum is reported as not converged."""
-    check_every: int = 25
-    """Number of steps between two evaluations on the validation traces."""
-    patience: int = 25
-    """The learning rate falls to zero after this many steps without progress."""
-    lr: float = 5e-3
-    """Highest learning rate of the LoRA."""
-    batch_size: int = 16
-    """Average number of traces in a training step."""
-
-    def __post_init__(self) -> None:
-        check_least("distil", self, steps=1, check_every=1, patience=1, batch_size=1)
-        check_above_zero("distil", self, "lr")
 
 
 def distil_lora(

@@ -70,13 +70,7 @@ def run_prompted(
     Raises:
         ProbeError: if a prompt and its answer do not fit into the positions that the model was trained with.
     """
-    ids = [base.encode_prompt(prompt) for prompt in prompts]
-    there, longest = base.hf.config.get_text_config().max_position_embeddings, max(map(len, ids))
-    if longest + max_new_tokens > there:
-        raise ProbeError(
-            f"{name}: prompts of {longest} tokens and {max_new_tokens} new ones do not fit into the "
-            f"{there} positions of {base.name}; use fewer worked examples, or leave out the arm"
-        )
+    ids = prompted_ids(base, name, prompts, max_new_tokens)
     return rollouts(
         base,
         name,
@@ -87,3 +81,19 @@ def run_prompted(
         folder=folder,
         progress=progress,
     )
+
+
+def prompted_ids(base: Model, name: str, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+    """The token ids of whole prompts.
+
+    Raises:
+        ProbeError: if a prompt and its answer do not fit into the positions that the model was trained with.
+    """
+    ids = [base.encode_prompt(prompt) for prompt in prompts]
+    there, longest = base.hf.config.get_text_config().max_position_embeddings, max(map(len, ids))
+    if longest + max_new_tokens > there:
+        raise ProbeError(
+            f"{name}: prompts of {longest} tokens and {max_new_tokens} new ones do not fit into the "
+            f"{there} positions of {base.name}; use fewer worked examples, or leave out the arm"
+        )
+    return ids

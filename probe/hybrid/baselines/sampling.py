@@ -13,8 +13,8 @@ from torch import Tensor
 from probe.engine import in_stream
 from probe.hooks import Lane, Now, stream
 from probe.hybrid.decode import HybridTrace
-from probe.hybrid.evaluate import ArmResult
-from probe.models import Model, ThinkTags
+from probe.hybrid.evaluate import ArmResult, problems_hash
+from probe.models import Model, ThinkTags, identity
 from probe.problems import Problem, extract_answer
 
 
@@ -62,8 +62,19 @@ def run_majority(
         ):
             yield missing[at], {"tokens": tokens, "truncated": truncated}
 
+    def key() -> dict[str, Any]:
+        return {
+            "work": "samples",
+            "model": identity(base),
+            "problems": problems_hash(problems),
+            "n": n,
+            "temperature": temperature,
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+        }
+
     rows, seconds = in_stream(
-        len(tasks), decode, part=batch_size, name=f"majority of {n}", folder=folder, progress=progress
+        len(tasks), decode, part=batch_size, name=f"majority of {n}", key=key, folder=folder, progress=progress
     )
     traces, texts = [], []
     for i, problem in enumerate(problems):

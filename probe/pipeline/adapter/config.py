@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from probe.adapters import AdapterPlan, TuneConfig
-from probe.config import check_least, check_seeds
+from probe.adapters import INSERTS, OBJECTIVES, AdapterPlan, TuneConfig
+from probe.config import check_least, check_seeds, nearest
 from probe.errors import ProbeError
 from probe.models import ModelConfig
+from probe.pipeline.checks import check_inputs
 
 
 @dataclass(frozen=True)
@@ -68,5 +69,12 @@ class AdapterConfig:
             raise ProbeError("both a run and a model or texts are given: name one")
         if self.run is None and not all(own):
             raise ProbeError("name a run (--run), or your own model and texts (--model and --texts)")
+        for name, known in (("objective", OBJECTIVES), ("insert", INSERTS)):
+            if (said := getattr(self, name)) not in known:
+                raise ProbeError(f"there is no {name} {said!r}; {nearest(said, known)}")
         check_least("", self, held=1, problems=1)
         check_seeds("seed", [self.seed])
+
+    def check(self) -> None:
+        """Refuse inputs that are not there; this imports no library that runs models."""
+        check_inputs(self)

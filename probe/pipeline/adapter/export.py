@@ -4,19 +4,15 @@ import shutil
 from pathlib import Path
 
 from probe.adapters import canonical, compare_export, gguf_lora, merged, save_saelens
+from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
+from probe.pipeline.adapter.config import AdapterConfig
+from probe.pipeline.adapter.finished import check_formats, finished_adapter
 from probe.pipeline.adapter.inputs import sae_of
-from probe.pipeline.adapter.tune import finished, model_of
+from probe.pipeline.adapter.tune import model_of
 
 _EXPORTS = "exports.json"
-
-#: The formats of an export.
-FORMATS = {
-    "peft": "a PEFT folder that vLLM and llama.cpp read alike",
-    "merged": "the whole model with the adapter in its weights",
-    "gguf": "a LoRA file for llama.cpp",
-}
 
 
 def export_adapter(out: str | Path, formats: list[str]) -> list[Path]:
@@ -26,27 +22,26 @@ def export_adapter(out: str | Path, formats: list[str]) -> list[Path]:
 
     Args:
         out: a folder of :func:`~probe.pipeline.tune_adapter`.
-        formats: names in :data:`FORMATS`.
+        formats: names such as ``peft``.
 
     Raises:
         ProbeError: if there is no adapter, there is no such format, or an export does not do what the adapter does.
     """
-    out = Path(out)
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ProbeError(f"there is no format {unknown[0]!r}; formats are {', '.join(FORMATS)}")
-    config, folder = finished(out)
-    model = model_of(config, folder)
+    check_formats(formats)
+    config, folder = finished_adapter(Path(out))
+    out, model = folder.parent, model_of(config, folder)
     made = {
         "peft": lambda: canonical(folder, out / "peft"),
         "merged": lambda: merged(model, folder, out / "merged"),
         "gguf": lambda: gguf_lora(model, folder, out / "gguf" / "adapter.gguf"),
     }
-    report = read_json(out / _EXPORTS) if (out / _EXPORTS).exists() else {}
     paths = []
-    for name in formats:
-        paths.append(made[name]())
-        report[name] = compare_export(model, folder, name, paths[-1])
-        write_json(out / _EXPORTS, report)
+    with FolderLock(out):
+        report = read_json(out / _EXPORTS) if (out / _EXPORTS).exists() else {}
+        for name in formats:
+            paths.append(made[name]())
+            report[name] = compare_export(model, folder, name, paths[-1])
+            write_json(out / _EXPORTS, report)
     return paths
 
 
@@ -62,8 +57,14 @@ def hub_folder(out: str | Path) -> Path:
     Raises:
         ProbeError: if there is no finished adapter.
     """
-    out = Path(out)
-    config, folder = finished(out)
+    config, folder = finished_adapter(Path(out))
+    out = folder.parent
+    with FolderLock(out):
+        return _hub_folder(config, folder, out)
+
+
+def _hub_folder(config: AdapterConfig, folder: Path, out: Path) -> Path:
+    """Collect the files in a folder that is locked."""
     hub = out / "hub"
     shutil.rmtree(hub, ignore_errors=True)
     canonical(folder, hub)

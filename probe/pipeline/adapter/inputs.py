@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.adapters import Example, check_sae, examples_of, load_sae
+from probe.config import to_dict
+from probe.engine import difference
 from probe.errors import ProbeError
-from probe.files import read_jsonl
-from probe.models import Model, load_model
+from probe.files import located, object_hash, read_jsonl
+from probe.models import Model, identity, load_model, weights_hash
 from probe.pipeline.adapter.config import AdapterConfig
+from probe.pipeline.folder import without
 from probe.pipeline.run.own import experiment_at
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
@@ -35,6 +38,11 @@ class Questions:
     problem_set: ProblemSet
     problems: Sequence[Problem]
     max_new_tokens: int
+
+    @property
+    def hash(self) -> str:
+        """A hash of the problems and the limit of answers."""
+        return object_hash([[[each.id, each.question, each.answer] for each in self.problems], self.max_new_tokens])
 
     def __repr__(self) -> str:
         return f"Questions({len(self.problems)} problems of {self.problem_set.name})"
@@ -95,12 +103,27 @@ class AdapterInputs:
     traces: Sequence[Trace] = ()
     behaviour: Behaviour | None = None
 
+    def hashes(self) -> dict[str, Any]:
+        """Hash what an adapter depends on beside its settings, by content: where it lies does not count."""
+        texts = {name: getattr(self, name) for name in ("train", "validation", "test", "general")}
+        asked = {name: getattr(self, name) for name in ("questions", "choosing", "learning")}
+        return {
+            "model": identity(self.model),
+            **{name: object_hash([[[*text.ids], text.start] for text in some]) for name, some in texts.items()},
+            **{name: None if some is None else some.hash for name, some in asked.items()},
+            "sae": None if self.sae is None else weights_hash(self.sae.state_dict().items()),
+            "source": None if self.source is None else identity(self.source),
+        }
+
     def __repr__(self) -> str:
         return f"AdapterInputs({self.model.name}, {len(self.train)} texts to train on, {len(self.test)} test texts)"
 
 
 def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
     """Load and check everything that an adapter is trained and measured with.
+
+    Args:
+        config: the settings; its paths are absolute, or from the current folder.
 
     Raises:
         ProbeError: for a run, model, SAE, file or behaviour that is missing or damaged.
@@ -112,7 +135,7 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         if config.behaviour is not None:
             raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
         model, sae = load_model(config.model, device=config.device, dtype=config.dtype), None
-        train, validation, test = _split(texts_of(model, Path(config.texts)))
+        train, validation, test = _split(texts_of(model, Path(config.texts).expanduser()))
         general = []
     else:
         experiment = experiment_at(Path(config.run))
@@ -139,7 +162,7 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
                 model=inputs.pair.thinking,
             )
     if config.general is not None:
-        general = texts_of(model, Path(config.general))[: config.held]
+        general = texts_of(model, Path(config.general).expanduser())[: config.held]
     if config.sae is not None:
         sae = load_sae(config.sae, config.site)
     if config.source is not None:
@@ -153,7 +176,7 @@ def sae_of(config: AdapterConfig) -> "SAE[Any] | None":
     """The SAE that a configuration names, or that of its run's taxonomy; None if there is none."""
     if config.sae is not None:
         return load_sae(config.sae, config.site)
-    return None if config.run is None else Taxonomy.load(Path(config.run) / "taxonomy").sae
+    return None if config.run is None else Taxonomy.load(Path(config.run).expanduser() / "taxonomy").sae
 
 
 def fitting(sae: "SAE[Any]", model: Model) -> "SAE[Any]":
@@ -200,3 +223,27 @@ def _split(examples: list[Example]) -> tuple[list[Example], list[Example], list[
     for i, example in enumerate(examples):
         parts[{_TENTHS // 2 - 1: 1, _TENTHS - 1: 2}.get(i % _TENTHS, 0)].append(example)
     return parts[0], parts[1], parts[2]
+
+
+_HOW = ("device", "tune.pack_to")
+"""Settings that only say how an adapter is made."""
+_WHERE = ("run", "model", "texts", "general", "sae", "source")
+"""Settings that say where the inputs are, which are known by their content."""
+
+
+def key_settings(config: AdapterConfig) -> dict[str, Any]:
+    """The settings that an adapter depends on, beside its inputs."""
+    return without(to_dict(config), *_HOW, *_WHERE)
+
+
+def same_settings(before: Any, config: AdapterConfig, *but: str) -> bool:
+    """Whether the settings that an earlier version has written are these, with inputs at the same places.
+
+    Args:
+        before: the settings as they were written.
+        but: settings that are not compared.
+    """
+    if not isinstance(before, dict):
+        return False
+    there, here = (without(located(each, Path.cwd()), *_HOW, *but) for each in (before, to_dict(config)))
+    return difference(there, here) is None

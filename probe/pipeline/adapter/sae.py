@@ -2,60 +2,24 @@
 
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.activations import harvest
 from probe.adapters import sae_quality, save_saelens, save_sparsify, site_of, train_sae
-from probe.config import check_above_zero, check_least, to_dict
+from probe.config import from_dict, to_dict
+from probe.engine import KeptFolder, difference
 from probe.errors import NotApplicable, ProbeError
-from probe.files import read_json, write_json
+from probe.files import located, read_json, write_json
 from probe.models import Site, place
-from probe.pipeline.adapter.config import AdapterConfig
-from probe.pipeline.adapter.inputs import AdapterInputs, prepare_adapter
+from probe.pipeline.adapter.inputs import AdapterInputs, prepare_adapter, same_settings
+from probe.pipeline.adapter.sae_config import SAEConfig, TrainSAEConfig
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 #: Most test texts on which an SAE is measured.
 _MEASURED = 40
-
-
-@dataclass(frozen=True)
-class SAEConfig:
-    """An ordinary top-k SAE, which SAELens trains on the model's states at the tokens of the training texts."""
-
-    site: str | None = None
-    """Site that the SAE reads, such as ``resid_post.12``; None takes the output of the middle block."""
-    latents: int = 0
-    """Number of latents; 0 takes eight times the model's width."""
-    k: int = 16
-    """Number of latents that are active at a token."""
-    steps: int = 2000
-    """Training steps."""
-    batch_size: int = 1024
-    """Tokens in a training step."""
-    lr: float = 1e-3
-    """Highest learning rate."""
-    own: bool = False
-    """Whether to train also on the base model's own rollouts on a run's training problems."""
-
-    def __post_init__(self) -> None:
-        check_least("sae", self, latents=0, k=1, steps=1, batch_size=1)
-        check_above_zero("sae", self, "lr")
-
-
-@dataclass(frozen=True)
-class TrainSAEConfig:
-    """The settings of ``probe adapter sae``."""
-
-    adapter: AdapterConfig
-    """The model and its texts; the other settings of an adapter are ignored."""
-    sae: SAEConfig = field(default_factory=SAEConfig)
-    """The SAE and its training."""
-    seed: int = 0
-    """Seeds the SAE's weights and the order of the tokens."""
 
 
 def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
@@ -74,16 +38,25 @@ def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool
     Raises:
         ProbeError: for invalid settings or inputs, before the first step.
     """
-    out = Path(out)
-    told = to_dict(config)
-    if (out / "config.json").exists() and read_json(out / "config.json") != told:
-        raise ProbeError(f"{out} holds an SAE with other settings: name another folder, or remove that one")
+    out = Path(out).expanduser()
+    told = {"sae": to_dict(config.sae), "seed": config.seed}
+    written = out / "config.json"
+    if written.exists():
+        before = read_json(written)
+        if (said := difference({name: before.get(name) for name in told}, told)) is not None:
+            raise ProbeError(f"{out} holds an SAE with other settings ({said}): name another folder, or remove it")
     inputs = prepare_adapter(config.adapter)
+    config = from_dict(TrainSAEConfig, located(to_dict(config), Path.cwd()))
     if config.sae.site is not None:
         place(inputs.model.hf, Site.parse(config.sae.site))
+    hashes = inputs.hashes()
+    key = {"work": "sae", **told, **{name: hashes[name] for name in ("model", "train", "test", "learning")}}
+    home = KeptFolder(out, key, "config.json", lambda: same_settings(read_json(written)["adapter"], config.adapter))
+    home.check()
     if not (out / "quality.json").exists():
-        write_json(out / "config.json", told)
-        make_sae(inputs, config.sae, out, seed=config.seed, progress=progress)
+        with home:
+            write_json(written, to_dict(config))
+            make_sae(inputs, config.sae, out, seed=config.seed, progress=progress)
     return read_json(out / "quality.json")
 
 

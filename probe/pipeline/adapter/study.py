@@ -21,10 +21,10 @@ from probe.adapters import (
     summary,
     tune,
 )
-from probe.config import to_dict
+from probe.config import from_dict, to_dict
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
-from probe.pipeline.adapter.inputs import AdapterInputs, fitting, prepare_adapter
+from probe.files import located, read_json, write_json
+from probe.pipeline.adapter.inputs import AdapterInputs, fitting, key_settings, prepare_adapter, same_settings
 from probe.pipeline.adapter.sae import make_sae
 from probe.pipeline.adapter.study_config import StudyConfig
 from probe.pipeline.folder import RunFolder
@@ -99,15 +99,36 @@ def study(config: StudyConfig, out: str | Path, *, progress: bool = False) -> di
     if launched_processes() > 1:
         raise ProbeError("a study trains its adapters in one process: start it without torchrun")
     inputs = prepare_adapter(config.adapter)
+    config = from_dict(StudyConfig, located(to_dict(config), Path.cwd()))
     rows = [Row.parse(name) for name in config.rows]
     for row in rows:
         if row.objective == "source-distil" and inputs.source is None:
             raise ProbeError("source-distil learns from another model: name a run, or adapter.source")
         if row.needs_latents and not config.adapter.latents:
             raise ProbeError(f"{row.name} needs latents: name some in adapter.latents, and their SAE in adapter.sae")
-    fixed = to_dict(config)
-    del fixed["rows"], fixed["seeds"]
-    folder = RunFolder(Path(out), {"study": fixed})
+    with _folder(config, inputs, Path(out).expanduser()) as folder:
+        return _study(config, inputs, rows, folder, progress=progress)
+
+
+def _folder(config: StudyConfig, inputs: AdapterInputs, out: Path) -> RunFolder:
+    """The folder of a study, which is checked and not yet written."""
+    hashes, sae = inputs.hashes(), to_dict(config.sae)
+
+    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
+        """The first format knew inputs by their paths alone."""
+        there = before.get("study")
+        if not isinstance(there, dict) or not same_settings(there.get("adapter"), config.adapter):
+            return before
+        return {**hashes, "study": {"adapter": key_settings(config.adapter), "sae": there.get("sae")}}
+
+    told = {"adapter": key_settings(config.adapter), "sae": sae}
+    return RunFolder(out, {"study": told, **hashes}, upgrade=upgrade)
+
+
+def _study(
+    config: StudyConfig, inputs: AdapterInputs, rows: list[Row], folder: RunFolder, *, progress: bool
+) -> dict[str, Any]:
+    """Train and measure in a folder that is locked."""
     sae = _the_sae(config, inputs, folder, progress)
     questions, model = inputs.questions, inputs.model
     data = EvaluationData(inputs.test, inputs.general, None if questions is None else partial(questions.solved, model))

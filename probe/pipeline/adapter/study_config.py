@@ -6,7 +6,8 @@ from probe.adapters import RANDOM, Row
 from probe.config import check_seeds
 from probe.errors import ProbeError
 from probe.pipeline.adapter.config import AdapterConfig
-from probe.pipeline.adapter.sae import SAEConfig
+from probe.pipeline.adapter.sae_config import SAEConfig
+from probe.pipeline.checks import check_inputs
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class StudyConfig:
         ProbeError: for an unknown row, or if the first row is not trained.
     """
 
-    adapter: AdapterConfig
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     """Model, texts, plan and training, the same for every row; its objective, insert and seeds are ignored."""
     rows: tuple[str, ...] = (
         "resa",
@@ -42,3 +43,7 @@ class StudyConfig:
             raise ProbeError("rows must begin with a row that is trained, such as resa")
         for name in self.rows:
             Row.parse(name)
+
+    def check(self) -> None:
+        """Refuse inputs that are not there; this imports no library that runs models."""
+        check_inputs(self.adapter)

@@ -18,18 +18,22 @@ from probe.adapters import (
     tune,
 )
 from probe.config import from_dict, to_dict
+from probe.engine import FolderLock, KeptFolder
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
-from probe.models import Model, ModelConfig, load_model
+from probe.files import located, read_json, write_json
+from probe.models import Model, ModelConfig, find_source, load_model
 from probe.pipeline.adapter.config import AdapterConfig
-from probe.pipeline.adapter.inputs import AdapterInputs, prepare_adapter
+from probe.pipeline.adapter.finished import finished_adapter
+from probe.pipeline.adapter.inputs import AdapterInputs, key_settings, prepare_adapter, same_settings
 from probe.pipeline.adapter.report import VERIFIED, write_foreign, write_verification
+from probe.pipeline.place import find_again, note_place
 from probe.pipeline.run.own import experiment_at
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _CHOSEN, _STEERED = "chosen.json", "steered.json"
+_PARTS = (_CHOSEN, _STEERED, "config.json", "adapter/probe.json", "adapter/*checkpoint*/state.json")
 
 
 def tune_adapter(
@@ -48,7 +52,29 @@ def tune_adapter(
     Raises:
         ProbeError: for invalid settings or inputs, before the first step.
     """
-    out, inputs = Path(out), prepare_adapter(config)
+    out = Path(out).expanduser()
+    inputs = prepare_adapter(config)
+    config = from_dict(AdapterConfig, located(to_dict(config), Path.cwd()))
+    if not _finds_latents(config, inputs):
+        _objective(config, inputs)  # refuses what cannot be trained, before anything is written
+    if not _is_main(accelerator):
+        return _tune(config, inputs, out, accelerator, progress=progress)
+    key = {"work": "adapter", "config": key_settings(config), **inputs.hashes()}
+    with KeptFolder(out, key, _PARTS, lambda: _was(config, out)):
+        return _tune(config, inputs, out, accelerator, progress=progress)
+
+
+def _was(config: AdapterConfig, out: Path) -> bool:
+    """Whether an adapter of an earlier version is this one; one that is not finished is recognised by its training."""
+    written = out / "config.json"
+    chosen = ("latents", "value") if (out / _CHOSEN).exists() else ()
+    return not written.exists() or same_settings(read_json(written), config, *chosen)
+
+
+def _tune(
+    config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None", *, progress: bool
+) -> tuple[Tuned, dict[str, Any] | None]:
+    """Train and verify in a folder that is locked."""
     config = _with_latents(config, inputs, out, accelerator, progress=progress)
     objective = _objective(config, inputs)
     train, validation = _steered_texts(config, inputs, out, accelerator) or (inputs.train, inputs.validation)
@@ -65,6 +91,7 @@ def tune_adapter(
     )
     if accelerator is not None and not accelerator.is_main_process:
         return done, None
+    note_place(out)
     write_json(out / "config.json", to_dict(config))
     if (out / VERIFIED).exists():
         return done, read_json(out / VERIFIED)
@@ -89,15 +116,19 @@ def verify_adapter(out: str | Path, on: str | None = None, *, progress: bool = F
     Raises:
         ProbeError: if there is no finished adapter, or it does not fit the model.
     """
-    out = Path(out)
-    config, _ = finished(out)
-    inputs = prepare_adapter(config)
+    config, folder = finished_adapter(Path(out))
+    out = folder.parent
     if on is None:
-        return write_verification(out, config, inputs, progress=progress)
+        inputs = prepare_adapter(config)
+        with FolderLock(out):
+            return write_verification(out, config, inputs, progress=progress)
+    find_source(ModelConfig(on))
+    inputs = prepare_adapter(config)
     tags = inputs.model.think_tags
     source = ModelConfig(on, prompt=inputs.model.config.prompt, think_close=tags.close, think_open=tags.open)
     other = load_model(source, device=config.device, dtype=config.dtype)
-    return write_foreign(out, config, inputs, other, progress=progress)
+    with FolderLock(out):
+        return write_foreign(out, config, inputs, other, progress=progress)
 
 
 def answers(out: str | Path, question: str, max_new_tokens: int) -> dict[str, str]:
@@ -115,7 +146,7 @@ def answers(out: str | Path, question: str, max_new_tokens: int) -> dict[str, st
     """
     from probe.traces import decode_greedy
 
-    config, folder = finished(Path(out))
+    config, folder = finished_adapter(Path(out))
     model = model_of(config, folder)
 
     def said() -> str:
@@ -127,17 +158,6 @@ def answers(out: str | Path, question: str, max_new_tokens: int) -> dict[str, st
         return {"without": plain, "with": said()}
 
 
-def finished(out: Path) -> tuple[AdapterConfig, Path]:
-    """The settings and the folder of a finished adapter.
-
-    Raises:
-        ProbeError: if there is none.
-    """
-    if not (out / "config.json").is_file():
-        raise ProbeError(f"{out} holds no finished adapter; make one with: probe adapter tune --run RUN --out {out}")
-    return from_dict(AdapterConfig, read_json(out / "config.json"), str(out / "config.json")), out / "adapter"
-
-
 def model_of(config: AdapterConfig, folder: Path) -> Model:
     """Load the model that a finished adapter is for.
 
@@ -145,7 +165,8 @@ def model_of(config: AdapterConfig, folder: Path) -> Model:
         folder: the adapter, whose ``probe.json`` names the model.
     """
     card = read_json(folder / "probe.json")
-    source = config.model or (ModelConfig(**card["model"]) if "model" in card else None)
+    named = find_again(card["model"], folder.parent) if "model" in card else None
+    source = config.model or (ModelConfig(**named) if named is not None else None)
     if source is not None:
         return load_model(source, device=config.device, dtype=config.dtype)
     assert config.run is not None  # an adapter of an earlier version: only the run knows its model
@@ -195,8 +216,9 @@ def _with_latents(
     config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None", *, progress: bool
 ) -> AdapterConfig:
     """The configuration with the latent that causes its behaviour, where that latent has to be found."""
-    if config.objective != "steer-distil" or config.latents or inputs.behaviour is None:
+    if not _finds_latents(config, inputs):
         return config
+    assert inputs.behaviour is not None
     model, sae, choosing, learning = inputs.model, inputs.sae, inputs.choosing, inputs.learning
     if sae is None or choosing is None or learning is None:
         raise ProbeError("the latent of a behaviour is found by rollouts on a run's problems: name a run, or latents")
@@ -216,6 +238,10 @@ def _with_latents(
     _wait(accelerator)
     chosen = read_json(out / _CHOSEN)
     return replace(config, latents=(chosen["latent"],), value=chosen["value"])
+
+
+def _finds_latents(config: AdapterConfig, inputs: AdapterInputs) -> bool:
+    return config.objective == "steer-distil" and not config.latents and inputs.behaviour is not None
 
 
 def _is_main(accelerator: "Accelerator | None") -> bool:

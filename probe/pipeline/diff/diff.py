@@ -1,7 +1,7 @@
 """``probe diff``: what training changed between the models of a pair, and along checkpoint series if there are any."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,10 @@ from probe.circuits import (
     reference,
     start_tokens,
 )
-from probe.config import check_least, check_seeds
 from probe.diff import (
     LEAST,
-    PARTS,
     Series,
     agreement,
-    check_parts,
     diff_models,
     fit_rise,
     importance_series,
@@ -35,61 +32,16 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, ThinkTags, find_pair, load_pair
-from probe.pipeline.behaviour import key_settings, named_behaviour, problems_of
-from probe.pipeline.folder import RunFolder
+from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.run.inputs import check_positions
-from probe.problems import ProblemSet
+from probe.problems import Problem, ProblemSet
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces, generate_traces
 
 _TEXTS = 10
 """Number of texts in which massive activations of checkpoints are looked for."""
-
-
-@dataclass(frozen=True)
-class DiffConfig:
-    """All settings of ``probe diff``."""
-
-    pair: str
-    """The pair: the name of a bundled or published pair, or the path of a pair.yaml."""
-    behaviour: str | None = None
-    """The behaviour that heads are compared for: a sentence type, a counter as SCHEME:NAME, or a category's number or
-    label if ``run`` is given; empty for the sentence type whose share rose most in training."""
-    run: str | None = None
-    """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
-    parts: tuple[str, ...] = tuple(PARTS)
-    """The parts that are computed."""
-    problems: int = 80
-    """The number of train problems that the thinking model solves to give the texts."""
-    pairs: int = 48
-    """The largest number of pairs of texts."""
-    layer: int | None = None
-    """The layer of the SAE over both models, counted from 0; empty for the middle layer."""
-    series: tuple[str, ...] = ()
-    """The folders of checkpoint series, as NAME=FOLDER; runs that differ only in their seed share a NAME."""
-    heads: int = 3
-    """The number of heads, those that grew most, that are ablated and scaled in the thinking model; 0 for none."""
-    factors: tuple[float, ...] = (0.5, 1.3)
-    """The factors that these heads' output is scaled by."""
-    test: int = 60
-    """The number of test problems on which ablation and scaling are measured."""
-    draws: int = 3
-    """The number of random sets of other heads of the same layers that are changed for comparison."""
-    seed: int = 0
-    """The seed of everything that is random."""
-    device: str = "auto"
-    """The device: auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "float32"
-    """The data type of the weights."""
-
-    def __post_init__(self) -> None:
-        check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
-        check_seeds("seed", [self.seed])
-        check_parts(self.parts)
-        for each in self.series:
-            if not all(each.partition("=")[::2]):
-                raise ProbeError(f"series is {each!r}: write NAME=FOLDER, as rl=runs/series/rl")
 
 
 def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
@@ -105,7 +57,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     Raises:
         ProbeError: for invalid settings, before the expensive part.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     pair_config = find_pair(config.pair)
     member = pair_config.thinking
     tags = None if member.think_close is None else ThinkTags.of(member.think_close, member.think_open)
@@ -119,16 +71,33 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         raise ProbeError(
             f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
         )
+    elif runs and "heads" not in config.parts:
+        raise ProbeError("a series is compared for a behaviour: name one, or compute the part heads as well")
     train = problem_set.take("train", config.problems)
     for model in (pair.base, pair.thinking):
         check_positions(model, train, pair.config.max_new_tokens)
-    folder = RunFolder(out, {"diff": key_settings(config)})
+    with behaviour_folder("diff", config, pair, problem_set, out):
+        return _diff(config, pair, problem_set, behaviour, (train, runs), out, progress=progress)
+
+
+def _diff(
+    config: DiffConfig,
+    pair: Pair,
+    problem_set: ProblemSet,
+    behaviour: Behaviour | None,
+    inputs: tuple[Sequence[Problem], list[tuple[str, Series]]],
+    out: Path,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Compare the models in a folder that is locked."""
+    train, runs = inputs
     traces = generate_traces(
         pair.thinking,
         problem_set,
         train,
         max_new_tokens=pair.config.max_new_tokens,
-        folder=folder.path / "traces",
+        folder=out / "traces",
         progress=progress,
     )
     found = diff_models(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from probe.config import check_least, check_seeds
 from probe.errors import ProbeError
 from probe.models import ModelConfig
+from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.config import DecodingConfig, short_name
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
@@ -76,6 +77,10 @@ class DiscoverConfig:
             )
         check_least("", self, shown=0)
         check_seeds("seed", [self.seed])
+
+    def check(self) -> None:
+        """Refuse inputs that are not there; this imports no library that runs models."""
+        check_inputs(self)
 
     @property
     def name(self) -> str:

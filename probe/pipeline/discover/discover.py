@@ -9,11 +9,21 @@ from probe.activations import SentenceActivations, harvest
 from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model, ModelConfig, PairConfig, Site, ThinkTags, as_device, find_pair, load_model
+from probe.models import (
+    Model,
+    ModelConfig,
+    PairConfig,
+    Site,
+    ThinkTags,
+    as_device,
+    content_hash,
+    find_pair,
+    load_model,
+)
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
-from probe.pipeline.folder import RunFolder
-from probe.pipeline.run.inputs import check_positions, chosen_problems, weights_hash
+from probe.pipeline.folder import RunFolder, without
+from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
 from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
@@ -58,7 +68,7 @@ class DiscoverInputs:
         """Hash what a discovery depends on beside its settings."""
         tags = self.model.think_tags
         return {
-            "prompt": object_hash(self.model.config.prompt),
+            "prompt": prompt_hash(self.model),
             **({} if tags == ThinkTags() else {"think_tags": object_hash(to_dict(tags))}),
             "problems": self.problem_set.hash,
             "thinking": weights_hash(self.model),
@@ -81,19 +91,54 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
     Raises:
         ProbeError: for settings that cannot work; before any model runs.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     inputs = prepare_discovery(config, out)
-    settings = to_dict(config)
-    own = {name: settings.pop(name) for name in ("taxonomy", "judge", "falsify", "shown")}
-    folder = RunFolder(out, {"config": settings, **inputs.hashes()})
+    with discovery_folder(config, inputs, out) as folder:
+        return _discover(config, inputs, folder, progress=progress)
+
+
+_HOW = ("device", "decoding.batch_size")
+"""Settings that only say how a discovery is made."""
+_WHERE = ("pair", "thinking", "problems")
+"""Settings that say where the inputs are, which are known by their content."""
+_OWN = ("taxonomy", "judge", "falsify", "shown")
+"""Settings that belong to one stage or to the report."""
+
+
+def discovery_folder(config: DiscoverConfig, inputs: DiscoverInputs, out: Path) -> RunFolder:
+    """The folder of a discovery, which is checked and not yet written.
+
+    Raises:
+        ProbeError: if it holds a discovery with other settings or inputs, or something else.
+    """
+    hashes = inputs.hashes()
+
+    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
+        """The first format: paths were part of the key, and the chat template was not."""
+        there = before.get("config")
+        if not isinstance(there, dict):
+            return before
+        same = before.get("prompt") == object_hash(inputs.model.config.prompt)
+        prompt = hashes["prompt"] if same else before.get("prompt")
+        return {**before, "config": without(there, *_HOW, *_WHERE), "prompt": prompt}
+
+    settings = without(to_dict(config), *_OWN, *_HOW, *_WHERE)
+    return RunFolder(out, {"config": settings, **hashes}, upgrade=upgrade)
+
+
+def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder, *, progress: bool) -> dict[str, Any]:
+    """Run the stages in a folder that is locked."""
+    own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
     stages = DiscoverStages(config, inputs, progress)
-    splits = folder.stage("traces", stages.traces, to_dict(config.decoding), seed)
+    splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
     searched = {**own["taxonomy"], "judge": own["judge"]}
     taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(splits, acts, *at), searched, seed)
     judged = stages.judged(taxonomy, acts[1])
-    cards = folder.stage("cards", lambda *at: stages.cards(splits, acts, taxonomy, *at), own["falsify"], seed)
+    cards = folder.stage(
+        "cards", lambda *at: stages.cards(splits, acts, taxonomy, *at), own["falsify"], seed, how=("batch_tokens",)
+    )
     if Site.parse(taxonomy.site).kind in RESIDUAL:
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
@@ -265,8 +310,8 @@ class DiscoverStages:
 
     def neuronpedia(self, validation: Traces, acts: SentenceActivations, taxonomy: Taxonomy, folder: Path) -> None:
         """Write the features in Neuronpedia's format, unless they were written with the same names."""
-        written = folder / "names.json"
-        if not written.exists() or read_json(written) != taxonomy.names:
+        written, told = folder / "names.json", {"names": taxonomy.names, "taxonomy": content_hash(taxonomy)}
+        if not written.exists() or read_json(written) != told:
             names, progress = taxonomy.names, self.progress
             write_neuronpedia(folder, taxonomy, self.inputs.model, validation, acts, names=names, progress=progress)
-            write_json(written, names)
+            write_json(written, told)

@@ -24,6 +24,7 @@ from probe.hybrid import (
     handbook_prompt,
     hybrid_arm,
     oracle_free_arm,
+    prompted_ids,
     run_lora,
     run_majority,
     run_prompted,
@@ -35,9 +36,7 @@ from probe.hybrid import (
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import RANKS, adapter, mechanism
-
-SEED = "hybrid-seed-"
-"""The name of an arm that uses the vectors of a further seed begins with this."""
+from probe.pipeline.run.parts import SEED
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class ArmRecipe:
         section: a further section of the settings that the result depends on.
         shares: arms with the same value need a mechanism that the first of them learns.
         parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
+        check: refuses a run on which the arm cannot be made, before any arm is decoded.
     """
 
     decoded: Callable[[Experiment, str], Arm] | None = None
@@ -59,6 +59,7 @@ class ArmRecipe:
     section: str | None = None
     shares: str | None = None
     parts: tuple[str, ...] = ()
+    check: Callable[[Experiment, str], object] | None = None
 
     def settings(self, config: RunConfig) -> dict[str, Any]:
         """Collect the settings that the result depends on."""
@@ -110,7 +111,9 @@ def arm_result(experiment: Experiment, name: str) -> ArmResult:
                 return made.written(experiment, name, folder)
             return _decode(experiment, make_arm(experiment, name), folder, finished)
 
-        experiment.done[name] = experiment.folder.branch(f"arms/{name}", make, made.settings(config), config.seed)
+        experiment.done[name] = experiment.folder.branch(
+            f"arms/{name}", make, made.settings(config), config.seed, how=("decoding.batch_size",)
+        )
     return experiment.done[name]
 
 
@@ -220,26 +223,22 @@ def _lora(experiment: Experiment, name: str, folder: Path) -> ArmResult:
     return run_lora(inputs.pair.base, trained, name, inputs.test, folder=folder, **_limits(experiment))
 
 
-def _few_shot(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    inputs, shots = experiment.inputs, experiment.config.hybrid.shots
-    train = list(experiment.rollouts.train)
-    return _prompted(
-        experiment,
-        name,
-        folder,
-        lambda asked: few_shot_prompt(inputs.pair.base, train, inputs.train, asked, shots=shots),
-    )
-
-
-def _handbook(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    base, taxonomy = experiment.inputs.pair.base, experiment.taxonomy
-    return _prompted(experiment, name, folder, lambda question: handbook_prompt(base, taxonomy, question))
-
-
-def _prompted(experiment: Experiment, name: str, folder: Path, prompt: Callable[[str], str]) -> ArmResult:
-    inputs = experiment.inputs
-    prompts = [prompt(problem.question) for problem in inputs.test]
+def _prompted(experiment: Experiment, name: str, folder: Path) -> ArmResult:
+    inputs, prompts = experiment.inputs, _prompts(experiment, name)
     return run_prompted(inputs.pair.base, name, inputs.test, prompts, folder=folder, **_limits(experiment))
+
+
+def _check_prompts(experiment: Experiment, name: str) -> None:
+    inputs = experiment.inputs
+    prompted_ids(inputs.pair.base, name, _prompts(experiment, name), inputs.max_new_tokens)
+
+
+def _prompts(experiment: Experiment, name: str) -> list[str]:
+    inputs, base = experiment.inputs, experiment.inputs.pair.base
+    if name == "handbook":
+        return [handbook_prompt(base, experiment.taxonomy, problem.question) for problem in inputs.test]
+    train, shots = list(experiment.rollouts.train), experiment.config.hybrid.shots
+    return [few_shot_prompt(base, train, inputs.train, problem.question, shots=shots) for problem in inputs.test]
 
 
 def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # noqa: ARG001
@@ -280,8 +279,8 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
     **{name: ArmRecipe(written=_lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
-    "few-shot": ArmRecipe(written=_few_shot, options=("shots",)),
-    "handbook": ArmRecipe(written=_handbook),
+    "few-shot": ArmRecipe(written=_prompted, options=("shots",), check=_check_prompts),
+    "handbook": ArmRecipe(written=_prompted, check=_check_prompts),
     **{name: _V1 for name in ARMS if name.startswith("v1")},
     "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
     "v1-learned-vectors": replace(_V1, parts=_VECTORS),

@@ -7,6 +7,7 @@ from probe.config import check_least, check_seeds
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import ModelConfig
+from probe.pipeline.checks import check_inputs
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -87,6 +88,10 @@ class RunConfig:
             raise ProbeError(
                 f"curve has {wrong[0]} traces, but sizes.train is {self.sizes.train}; give numbers from 1 to that"
             )
+
+    def check(self) -> None:
+        """Refuse inputs that are not there; this imports no library that runs models."""
+        check_inputs(self)
 
     @property
     def name(self) -> str:

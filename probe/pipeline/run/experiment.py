@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from probe.config import to_dict
 from probe.files import write_json
 from probe.hybrid import ArmResult
-from probe.pipeline.folder import RunFolder
+from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.run.config import RunConfig
-from probe.pipeline.run.inputs import Inputs, prepare
+from probe.pipeline.run.inputs import Inputs, first_prompts_hash, prepare
+from probe.pipeline.run.kept import recalled
 from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors, write_training
 from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
@@ -17,6 +19,34 @@ from probe.taxonomy import Taxonomy
 
 NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "workers", "curve")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
+
+
+_HOW = ("device", "decoding.batch_size")
+"""Settings that only say how a run is made."""
+_WHERE = ("pair", "base", "thinking", "problems")
+"""Settings that say where the inputs are, which are known by their content."""
+
+
+def run_folder(config: RunConfig, inputs: Inputs, out: Path, *, joined: bool = False) -> RunFolder:
+    """The folder of a run, which is checked and not yet written.
+
+    Raises:
+        ProbeError: if it holds a run with other settings or inputs, or something else.
+    """
+    settings = without(to_dict(config), *NOT_IN_KEY, *_HOW, *_WHERE)
+    hashes = inputs.hashes()
+
+    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
+        """The first format: paths were part of the key, and prompts were hashed with them."""
+        there = before.get("config")
+        if not isinstance(there, dict):
+            return before
+        same = before.get("prompts") == first_prompts_hash(config, there)
+        prompts = hashes["prompts"] if same else before.get("prompts")
+        return {**before, "config": without(there, *_HOW, *_WHERE), "prompts": prompts}
+
+    told = {"config": settings, **hashes}
+    return RunFolder(out.expanduser(), told, upgrade=upgrade, joined=joined, later=("taxonomy",))
 
 
 @dataclass
@@ -42,24 +72,20 @@ class Experiment:
     done: dict[str, ArmResult] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: RunConfig, out: str | Path, *, progress: bool = False) -> "Experiment":
+    def of(cls, config: RunConfig, inputs: Inputs, folder: RunFolder, *, progress: bool = False) -> "Experiment":
         """Load the finished stages of a run and do the missing ones, up to the arms.
 
         Args:
             config: the settings of the run.
-            out: the folder of the run.
+            inputs: from :func:`~probe.pipeline.run.inputs.prepare`.
+            folder: from :func:`run_folder`.
             progress: show bars.
 
         Raises:
-            ProbeError: for settings that cannot work, or a folder that holds a run with other settings.
+            ProbeError: if a stage was made with other settings.
         """
-        inputs = prepare(config)
         stages = Stages(config, inputs, progress)
-        settings = to_dict(config)
-        for own in NOT_IN_KEY:
-            settings.pop(own)
-        folder = RunFolder(Path(out), {"config": settings, **inputs.hashes()})
-        rollouts = folder.stage("traces", stages.traces, to_dict(config.decoding), config.seed)
+        rollouts = folder.stage("traces", stages.traces, to_dict(config.decoding), config.seed, how=("batch_size",))
         sites = {"sites": inputs.sites}
         acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), sites, config.seed)
         return cls._learn(stages, folder, rollouts, acts)
@@ -86,6 +112,22 @@ class Experiment:
             "steering", lambda *at: stages.steering(rollouts, acts, taxonomy, *at), to_dict(config.steering), seed
         )
         return cls(stages, folder, rollouts, acts, taxonomy, vectors)
+
+    @classmethod
+    def open(cls, out: str | Path, *, progress: bool = False, joined: bool = False) -> "Experiment":
+        """Open the run in a folder.
+
+        Args:
+            out: the folder of the run.
+            progress: show bars.
+            joined: whether another process has locked the folder for this one.
+
+        Raises:
+            ProbeError: if the folder holds no run, or its models, prompts or problems have changed.
+        """
+        config, pair = recalled(out)
+        inputs = prepare(config, pair)
+        return cls.of(config, inputs, run_folder(config, inputs, Path(out), joined=joined), progress=progress)
 
     @property
     def config(self) -> RunConfig:

@@ -1,16 +1,17 @@
 """Finds and checks what a run works on, before any model runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probe.config import to_dict
+from probe.config import from_dict, read_yaml, to_dict
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, grade_answers
 from probe.models import Model, Pair, PairConfig, ThinkTags, find_pair, load_pair
-from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.config import RunConfig, short_name
+from probe.pipeline.run.kept import pair_of
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.steering import steering_layer
 from probe.taxonomy import taxonomy_sites
@@ -50,44 +51,75 @@ class Inputs:
         return grade_answers(self.problem_set, problems, texts, self.pair.think_tags, prompts)
 
     def hashes(self) -> dict[str, str]:
-        """Hash what a run depends on beside its settings."""
+        """Hash what a run depends on beside its settings, by content: where it lies does not count."""
         return {
-            "prompts": object_hash(pair_settings(self.pair)),
+            "prompts": prompts_hash(self.pair),
             "problems": self.problem_set.hash,
             "base": weights_hash(self.pair.base),
             "thinking": weights_hash(self.pair.thinking),
         }
 
 
-def pair_settings(pair: Pair) -> dict[str, Any]:
-    """The settings of a pair, with the think tags that it has, however they were found."""
-    members = {
-        name: {key: value for key, value in to_dict(getattr(pair.config, name)).items() if not key.startswith("think_")}
-        for name in ("base", "thinking")
-    }
+def prompts_hash(pair: Pair) -> str:
+    """Hash how both models are asked, and where their thinking ends."""
     tags = pair.think_tags
-    settings = to_dict(pair.config) | members | {"think_close": tags.close}
-    settings.pop("think_open", None)
-    return settings if tags == ThinkTags.of(tags.close) else settings | {"think_open": tags.open}
+    told = [prompt_hash(pair.base), prompt_hash(pair.thinking), tags.close, pair.config.max_new_tokens]
+    return object_hash(told if tags == ThinkTags.of(tags.close) else [*told, tags.open])
 
 
-def prepare(config: RunConfig) -> Inputs:
+def prompt_hash(model: Model) -> str:
+    """Hash how a model is asked."""
+    chat = model.config.prompt == "chat"
+    return object_hash([model.config.prompt, str(model.tokenizer.chat_template) if chat else None])
+
+
+_PAIR_KEYS = ("name", "description", "problems", "think_close", "max_new_tokens")
+_MODEL_KEYS = ("path", "revision", "prompt", "trust_remote_code")
+
+
+def first_prompts_hash(config: RunConfig, before: Mapping[str, Any]) -> str:
+    """The hash of the prompts in the first format of ``run.json``, which contained the paths as they were written.
+
+    Args:
+        config: the settings now.
+        before: the settings then, whose paths are taken.
+    """
+    if config.pair is None:
+        assert config.base is not None and config.thinking is not None
+        paths = {role: (before.get(role) or {}).get("path") for role in ("base", "thinking")}
+        told = to_dict(PairConfig(short_name(str(paths["thinking"])), config.base, config.thinking))
+        told |= {role: {**told[role], "path": path} for role, path in paths.items()}
+    elif config.pair.endswith((".yaml", ".yml")):
+        told = to_dict(from_dict(PairConfig, read_yaml(config.pair), config.pair))
+    else:
+        told = to_dict(find_pair(config.pair))
+    told["think_close"] = told["think_close"] or ThinkTags().close
+    models = {role: {key: told[role][key] for key in _MODEL_KEYS} for role in ("base", "thinking")}
+    return object_hash({**{key: told[key] for key in _PAIR_KEYS}, **models})
+
+
+def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     """Load everything that a run needs and refuse settings that cannot work.
+
+    Args:
+        config: the settings.
+        pair_config: the pair, if it was moved since the run began; None for that which the settings name.
 
     Raises:
         ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, too few problems, a
             layer or site that a model does not have, or answers that need more positions than a model has.
     """
-    if config.pair is not None:
-        pair_config = find_pair(config.pair)
-    else:
-        assert config.base is not None and config.thinking is not None
-        pair_config = PairConfig(config.name, config.base, config.thinking)
+    pair_config = pair_config or pair_of(config)
     problem_set = chosen_problems(config.problems, config.grader, pair_config)
     train, validation, test = (
         problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
     )
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
+    if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
+        raise ProbeError(
+            f"decoder rows are {pair.thinking.d_model} wide, {pair.base.name} is {pair.base.d_model} wide; "
+            "leave the arm decoder-rows out of hybrid.arms"
+        )
     wanted = dict.fromkeys(config.steering.layers) or (config.steering.layer,)
     layers = tuple(steering_layer(pair.base, layer) for layer in wanted)
     sites = taxonomy_sites(pair.thinking, config.taxonomy.sites, decoded=True)

@@ -1,15 +1,12 @@
 """User-made arms on a finished run, made of four named parts; and single questions to any arm."""
 
-import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probe.config import from_dict, nearest
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, write_json
 from probe.hybrid import (
     AddVector,
     Always,
@@ -46,64 +43,12 @@ from probe.hybrid import (
     summarise,
 )
 from probe.pipeline.run.arms import make_arm
-from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import mechanism as learned_mechanism
+from probe.pipeline.run.parts import WHAT, WHERE, WHICH, check_parts, finite, part_of
 from probe.problems import Problem
 from probe.statistics import paired_permutation
 from probe.steering import Mechanism
-
-WHERE = (
-    "disagreement",
-    "divergence:BITS",
-    "uncertain:BITS",
-    "sentence-start:TOKENS",
-    "always",
-    "never",
-    "random:RATE",
-    "learned",
-)
-"""Names of where to steer; some are followed by a colon and a number."""
-WHICH = ("coming", "single", "pooled", "learned", "random", "one:BEHAVIOUR", "least-similar")
-"""Names of which behaviour to steer with."""
-STRENGTH = ("learned", "a number")
-"""How strongly to steer."""
-WHAT = (
-    "hybrid",
-    "single-vector",
-    "mean-difference",
-    "decoder-rows",
-    "rank-1",
-    "v1",
-    "v2",
-    "token",
-    "rerank:AMONG",
-    "fusion:WEIGHT",
-)
-"""Names of what is added or emitted; some are followed by a colon and a number."""
-
-
-def open_run(out: str | Path, arms: tuple[str, ...] = ()) -> RunConfig:
-    """Read the settings of a run from its folder.
-
-    Args:
-        out: the folder of the run.
-        arms: arms to add to the settings.
-
-    Raises:
-        ProbeError: if the folder holds no run.
-    """
-    written = Path(out) / "config.json"
-    if not written.exists():
-        raise ProbeError(f"{out} holds no run; make one with: probe run --pair tiny-rl --out {out}")
-    settings = read_json(written)
-    if "epochs" in settings.get("steering", {}):
-        raise ProbeError(
-            f"{out} was made by a version that trained for a number of epochs: its results and report can be read, but "
-            "nothing can be added; run it again in another folder"
-        )
-    config = from_dict(RunConfig, settings, str(written))
-    return replace(config, hybrid=replace(config.hybrid, arms=(*config.hybrid.arms, *arms)))
 
 
 def own_arm(experiment: Experiment, where: str, which: str, strength: str, what: str, name: str) -> Arm:
@@ -124,14 +69,12 @@ def own_arm(experiment: Experiment, where: str, which: str, strength: str, what:
         "rerank": lambda among: Rerank(int(among)),
         "fusion": lambda weight: FuseLogits(weight),
     }
-    if name in ("base", "thinking") or not re.fullmatch(r"\w[\w.-]*", name):
-        raise ProbeError(f"--name {name}: use letters, digits, '.', '-' and '_', and neither 'base' nor 'thinking'")
-    kind, number = _split("what", what, (*WHAT,), {"rerank": 5, "fusion": 0.5})
-    if kind == "rerank":
-        _whole("what", what, number)
+    check_parts(where, which, strength, what, name)
+    at, behaviour = _where(experiment, where), _which(experiment, which)
+    kind, number = part_of("what", what, WHAT)
     mechanism = None if kind in emits else _mechanism(experiment, kind)
     emit = AddVector(mechanism) if mechanism is not None else emits[kind](number)
-    return Arm(name, _where(experiment, where), _which(experiment, which), _strength(strength, mechanism), emit)
+    return Arm(name, at, behaviour, _strength(strength, mechanism), emit)
 
 
 def try_arm(
@@ -233,38 +176,11 @@ def experiment_at(out: str | Path, *, progress: bool = False) -> Experiment:
     Raises:
         ProbeError: if the folder holds no run.
     """
-    return Experiment.open(open_run(out), out, progress=progress)
-
-
-def _split(part: str, said: str, known: tuple[str, ...], defaults: dict[str, float] | None = None) -> tuple[str, float]:
-    name, _, number = said.partition(":")
-    names = {each.partition(":")[0]: ":" in each for each in known}
-    if name not in names:
-        raise ProbeError(f"--{part} {said}: there is no {name!r}; {nearest(name, names)} (of: {', '.join(known)})")
-    if not number and (defaults or {}).get(name) is not None:
-        return name, (defaults or {})[name]
-    if names[name] != bool(number):
-        raise ProbeError(f"--{part} {said}: write it as one of {', '.join(known)}")
-    try:
-        value = float(number or 0)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ProbeError(f"--{part} {said}: {number!r} is not a number")
-    return name, value
-
-
-def _whole(part: str, said: str, number: float) -> None:
-    if number < 1 or not number.is_integer():
-        raise ProbeError(f"--{part} {said}: write a whole number of at least 1 after the colon")
+    return Experiment.open(out, progress=progress)
 
 
 def _where(experiment: Experiment, said: str) -> Where:
-    name, number = _split("where", said, WHERE, {"sentence-start": 1})
-    if name == "random" and not 0 <= number <= 1:
-        raise ProbeError(f"--where {said}: a rate is from 0 to 1")
-    if name == "sentence-start":
-        _whole("where", said, number)
+    name, number = part_of("where", said, WHERE)
     made: dict[str, Callable[[], Where]] = {
         "disagreement": Disagreement,
         "divergence": lambda: Divergence(number),
@@ -279,7 +195,7 @@ def _where(experiment: Experiment, said: str) -> Where:
 
 
 def _which(experiment: Experiment, said: str) -> Which:
-    name, number = _split("which", said, WHICH)
+    name, number = part_of("which", said, WHICH)
     taxonomy, vectors = experiment.taxonomy, experiment.vectors
     coming = ComingBehaviour(vectors.reader)
     made: dict[str, Callable[[], Which]] = {
@@ -299,13 +215,7 @@ def _which(experiment: Experiment, said: str) -> Which:
 def _strength(said: str, mechanism: Mechanism | None) -> HowStrongly:
     if said == "learned":
         return FixedStrength() if mechanism is None else LearnedStrength(mechanism)
-    try:
-        value = float(said)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ProbeError(f"--strength {said}: write 'learned', or a number")
-    return FixedStrength(value)
+    return FixedStrength(finite(said))
 
 
 def _mechanism(experiment: Experiment, name: str) -> Mechanism:

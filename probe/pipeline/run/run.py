@@ -1,16 +1,19 @@
 """``probe run``: pair and problems → traces → sentence activations → taxonomy → vectors → arms → report."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from probe.config import to_dict
 from probe.files import read_json, write_json
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
-from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.experiment import Experiment, run_folder
+from probe.pipeline.run.inputs import Inputs, prepare
+from probe.pipeline.run.kept import here, keep_inputs, recalled, with_arms
 from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
-from probe.pipeline.run.workers import run_arms
+from probe.pipeline.run.workers import check_arms, run_arms
 from probe.reports import write_report
 
 
@@ -26,11 +29,43 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
         What ``results.json`` holds. ``report.html`` is beside it.
 
     Raises:
-        ProbeError: for settings that cannot work; before any model runs.
+        ProbeError: for settings that cannot work, before any model runs (an arm that depends on traces: before any arm
+            runs); or if another process writes into the folder.
     """
-    out = Path(out)
-    experiment = Experiment.open(config, out, progress=progress)
-    write_json(out / "config.json", to_dict(config))
+    out, config = Path(out).expanduser(), here(config)
+    return _run(config, prepare(config), out, progress=progress)
+
+
+def add_arms(
+    out: str | Path, arms: Sequence[str], *, workers: int | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """Add arms or recipes to a run and write its results again.
+
+    Args:
+        out: the folder of the run.
+        arms: names of arms and recipes.
+        workers: the number of processes that decode arms; None for that of the run.
+        progress: show bars.
+
+    Raises:
+        ProbeError: if the folder holds no run, or an arm is unknown or cannot be made on this run; nothing is written.
+    """
+    config, pair = recalled(out)
+    config = replace(with_arms(config, arms), workers=workers or config.workers)
+    return _run(config, prepare(config, pair), Path(out).expanduser(), progress=progress)
+
+
+def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
+    with run_folder(config, inputs, out) as folder:
+        experiment = Experiment.of(config, inputs, folder, progress=progress)
+        check_arms(experiment)
+        keep_inputs(config, inputs.pair.config, out)
+        return _finish(experiment, out)
+
+
+def _finish(experiment: Experiment, out: Path) -> dict[str, Any]:
+    """Run the arms and write the results."""
+    config = experiment.config
     finished = Finished(experiment, run_arms(experiment))
     found = results(finished) | {"effects": effects(experiment)}
     found["effects"] |= observed(finished)

@@ -35,12 +35,19 @@ def write_report(run_folder: str | Path) -> Path:
         run_folder: the folder that ``probe run`` wrote.
 
     Raises:
-        ProbeError: if the folder holds no results, or results of another schema version.
+        ProbeError: if the folder holds no results, damaged results, or results of another schema version.
     """
-    folder = Path(run_folder)
+    folder = Path(run_folder).expanduser()
     results = read_results(folder)
     behaviours, shown = (_optional(folder / name) for name in ("behaviours.json", "shown.json"))
-    return write_text(folder / "report.html", render(results, behaviours, shown))
+    try:
+        page = render(results, behaviours, shown)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise ProbeError(
+            f"results.json, behaviours.json or shown.json in {folder} is damaged ({type(error).__name__}: {error}); "
+            "run the same `probe run` again, which writes them again"
+        ) from error
+    return write_text(folder / "report.html", page)
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -103,7 +110,10 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
 
 
 def _optional(path: Path) -> list[dict[str, Any]]:
-    return read_json(path) if path.is_file() else []
+    rows = read_json(path) if path.is_file() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ProbeError(f"{path} is no list of objects; run the same `probe run` again, which writes it again")
+    return rows
 
 
 # Variables of the template; a key that a run did not write is None.

@@ -1,6 +1,7 @@
 """Running the falsification tests of every behaviour, and saving each test as soon as it is done."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,9 +11,10 @@ from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations
 from probe.config import from_dict
+from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
-from probe.models import Model
+from probe.models import Model, identity
 from probe.taxonomy.falsify import trials
 from probe.taxonomy.falsify.card import Card, Trial, decide
 from probe.taxonomy.falsify.config import FalsifyConfig
@@ -77,16 +79,19 @@ def falsify(
         rewrite, rewriter = by_rule(paraphrase), getattr(paraphrase, "__qualname__", type(paraphrase).__name__)
     elif judge is not None:
         rewrite, rewriter = by_judge(judge), f"judge {judge.name}"
-    home = None if folder is None else _begin(Path(folder), bench, rewriter)
+    home = None if folder is None else Path(folder)
+    lock = nullcontext() if home is None else _begun(home, bench, rewriter)
     cards = []
-    tests = 4 if rewrite is None else 5
-    with tqdm(total=tests * detector.n_behaviours, desc="falsification", unit="test", disable=not progress) as bar:
+    total = (4 if rewrite is None else 5) * detector.n_behaviours
+    with (
+        lock,
+        tqdm(total=total, desc="falsification", unit="test", disable=not progress) as bar,
+    ):
         for b in range(detector.n_behaviours):
             cards.append(_card(bench, b, rewrite, None if home is None else home / f"behaviour-{b:03d}", bar.update))
-    if home is not None:
-        write_json(
-            home / "cards.json", {"rule": config.rule, "seed": seed, "cards": [card.to_dict() for card in cards]}
-        )
+        if home is not None:
+            told = [card.to_dict() for card in cards]
+            write_json(home / "cards.json", {"rule": config.rule, "seed": seed, "cards": told})
     return cards
 
 
@@ -181,7 +186,8 @@ def _bench(
     )
 
 
-def _begin(folder: Path, bench: trials.Bench, rewriter: str | None) -> Path:
+def _begun(folder: Path, bench: trials.Bench, rewriter: str | None) -> FolderLock:
+    """The lock of a folder that holds these tests and no others."""
     about = {
         "model": bench.reader.model.name,
         "site": bench.detector.site,
@@ -189,15 +195,21 @@ def _begin(folder: Path, bench: trials.Bench, rewriter: str | None) -> Path:
         "fires": object_hash(bench.fires.int().tolist()),
         "sentences": object_hash([bench.texts, bench.reader.index]),
         "paraphrase": rewriter,
-        "config": asdict(bench.config),
+        "config": {name: value for name, value in asdict(bench.config).items() if name != "batch_tokens"},
         "seed": bench.seed,
+        "weights": identity(bench.reader.model)["weights"],
     }
     path = folder / "falsify.json"
     if path.exists():
+        # A file of an earlier version has the batch size too, and no weights; the activations were checked to be this
+        # model's.
         there = read_json(path)
+        there = {**there, "weights": there.get("weights", about["weights"])}
+        there["config"] = {name: value for name, value in there.get("config", {}).items() if name != "batch_tokens"}
         other = [name for name in about if there.get(name) != about[name]]
         if other:
             raise ProbeError(f"{folder} holds tests with another {' and '.join(other)}; choose another folder")
-    else:
+    lock = FolderLock(folder)
+    with lock:
         write_json(path, about)
-    return folder
+    return lock

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 from probe.config import check_above_zero, check_least
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.models import Model
+from probe.models import Model, identity
 from probe.traces import decode_greedy
 
 _THREADS = 8
@@ -57,11 +57,11 @@ class LocalJudge:
                 f"judge.max_new_tokens is {max_new_tokens}, but {model.name} reads {self._context} tokens at most, "
                 "the prompt included; choose fewer"
             )
-        revision = f"@{model.config.revision}" if model.config.revision else ""
         prompt = (
             model.config.prompt if model.config.prompt == "chat" else f"prompt {object_hash(model.config.prompt)[:8]}"
         )
-        self.name = f"{model.name} ({model.config.path}{revision}, {prompt}, at most {max_new_tokens} tokens)"
+        weights = identity(model)["weights"][:8]
+        self.name = f"{model.name} (weights {weights}, {prompt}, at most {max_new_tokens} tokens)"
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
         """Answer each prompt, in order; None for each that failed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations
+from probe.engine import FolderLock
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, read_json, write_json, write_tensors
+from probe.models import content_hash
 from probe.taxonomy.config import TaxonomyConfig, sizes_for
 from probe.taxonomy.families import make_family
 from probe.taxonomy.sae.normaliser import Normaliser
@@ -112,17 +115,22 @@ def explore(
     sites = config.sites or train.sites
     splits = {site: Split.of(train, validation, site, config.outlier_multiple) for site in sites}
     sizes = {site: sizes_for(config, split.x.shape[1], len(split.x)) for site, split in splits.items()}
+
+    @cache
+    def ends_of(site: str) -> Split | None:
+        return None if delimiters is None else Split.of(*delimiters, site, config.outlier_multiple)
+
     candidates: list[Candidate] = []
     weights: dict[tuple[str, int, int], Weights] = {}
     for site, split in splits.items():
         kept = None if folder is None else Path(folder) / site
-        key = object_hash([asdict(config), split.texts, split.texts_validation, split.x.double().sum().item()])
-        found = None if kept is None else _load(kept, key)
+        keys = ("", "") if kept is None else _keys(config, split, ends_of(site), sentence_type)
+        found = None if kept is None else _load(kept, keys)
         if found is None:
-            ends = None if delimiters is None else Split.of(*delimiters, site, config.outlier_multiple)
-            found = _explore_site(site, sizes[site], split, ends, config, sentence_type, progress=progress)
+            found = _explore_site(site, sizes[site], split, ends_of(site), config, sentence_type, progress=progress)
             if kept is not None:
-                _save(kept, key, *found)
+                with FolderLock(kept.parent):
+                    _save(kept, keys[0], *found)
         candidates += found[0]
         weights |= {(site, size, seed): each for (size, seed), each in found[1].items()}
     return Grid(tuple(candidates), weights, config)
@@ -220,24 +228,33 @@ def _explained(each: Any, scores: AssignmentScores, train: np.ndarray, validatio
 
 
 def _save(kept: Path, key: str, candidates: Sequence[Candidate], weights: dict[tuple[int, int], Weights]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for (size, seed), each in weights.items():
         tensors[f"encoder.{size}.{seed}"] = each.encoder.contiguous()
         tensors[f"decoder.{size}.{seed}"] = each.decoder.contiguous()
-    save_file(tensors, f"{kept}.safetensors")
+    write_tensors(f"{kept}.safetensors", tensors)
     active = {f"{size}.{seed}": each.k for (size, seed), each in weights.items()}
     converged = all(each.converged for each in weights.values())
     about = {"candidates": [asdict(each) for each in candidates], "active": active, "converged": converged}
     write_json(f"{kept}.json", {"key": key, **about})  # written last: a site that has this file is complete
 
 
-def _load(kept: Path, key: str) -> SiteSearch | None:
+def _keys(
+    config: TaxonomyConfig, split: Split, ends: Split | None, sentence_type: SentenceType | None
+) -> tuple[str, str]:
+    """The key of a site's search, and the one that earlier versions wrote."""
+    read = [(each.x, each.x_validation) for each in (split, ends) if each is not None]
+    types = [None if sentence_type is None else sentence_type(text) for text in (*split.texts, *split.texts_validation)]
+    said = [asdict(config), split.texts, split.texts_validation]
+    return object_hash([*said, content_hash(read), types]), object_hash([*said, split.x.double().sum().item()])
+
+
+def _load(kept: Path, keys: Sequence[str]) -> SiteSearch | None:
     path = Path(f"{kept}.json")
     if not path.exists():
         return None
     about = read_json(path)
-    if about.get("key") != key:
+    if about.get("key") not in keys:
         raise ProbeError(
             f"{kept.parent} holds a search with other settings or sentences; remove it, or choose another folder"
         )

@@ -1,0 +1,42 @@
+# The public names of `probe.diff`, read by editors and, at run time, by `__init__.py`.
+from .directions import (
+    Direction as Direction,
+    DirectionTransfer as DirectionTransfer,
+    direction_transfer as direction_transfer,
+    fit_direction as fit_direction,
+)
+from .findings import Finding as Finding, PairDiff as PairDiff
+from .heads import (
+    Agreement as Agreement,
+    HeadImportance as HeadImportance,
+    HeadShift as HeadShift,
+    SharedHeads as SharedHeads,
+    agreement as agreement,
+    head_importance as head_importance,
+    head_shift as head_shift,
+    importance_series as importance_series,
+    shared_heads as shared_heads,
+)
+from .knowledge import KnowledgeMaps as KnowledgeMaps, knowledge_maps as knowledge_maps
+from .massive import (
+    LEAST as LEAST,
+    MassiveActivations as MassiveActivations,
+    Rise as Rise,
+    fit_rise as fit_rise,
+    massive_activations as massive_activations,
+)
+from .models import diff_models as diff_models
+from .names import PARTS as PARTS, check_parts as check_parts
+from .neurons import (
+    EntropyNeurons as EntropyNeurons,
+    NeuronOverlap as NeuronOverlap,
+    entropy_neurons as entropy_neurons,
+    entropy_overlap as entropy_overlap,
+)
+from .series import Series as Series, load_series as load_series
+from .shared import (
+    SharedLatents as SharedLatents,
+    scaled_latents as scaled_latents,
+    shared_latents as shared_latents,
+)
+from .tokens import TokenTrace as TokenTrace, running_mean as running_mean, token_trace as token_trace

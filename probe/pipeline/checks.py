@@ -1,0 +1,94 @@
+"""Checks of settings before any library that runs models is imported, so that a mistake is named at once."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from probe.errors import ProbeError
+from probe.files import is_there
+from probe.models import ModelConfig, bundled_folder, find_pair
+from probe.problems import load_problems
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_LATER = ("reasoning-gym:", "gsm8k", "math500")
+"""Problem sets that take time to load, or other packages; they are checked when they are loaded."""
+
+
+def check_inputs(config: Any) -> None:
+    """Check that what the settings of a command name is there. What only a loaded model can tell is checked later.
+
+    Args:
+        config: the settings of a command; the fields that it has are checked.
+
+    Raises:
+        ProbeError: for a pair, model, problem set, run, file, device or dtype that does not exist.
+    """
+    _check_device(getattr(config, "device", "auto"))
+    if (dtype := getattr(config, "dtype", "float32")) not in _DTYPES:
+        raise ProbeError(f"unknown dtype {dtype!r}; use one of {', '.join(_DTYPES)}")
+    problems = getattr(config, "problems", None)
+    if (name := getattr(config, "pair", None)) is not None:
+        pair = find_pair(name)
+        for model in (pair.base, pair.thinking):
+            check_model(model.path)
+        problems = problems or pair.problems
+    for role in ("base", "thinking", "model", "source"):
+        if isinstance(model := getattr(config, role, None), ModelConfig):
+            check_model(model.path)
+    judge = getattr(config, "judge", None)
+    if judge is not None and judge.url is None:
+        check_model(judge.model)
+    if isinstance(problems, str):
+        _check_problems(problems)
+    if (run := getattr(config, "run", None)) is not None:
+        check_run(run)
+    for name in ("texts", "general"):
+        if (file := getattr(config, name, None)) is not None and not Path(file).expanduser().is_file():
+            raise ProbeError(f"there is no file {file} (--{name})")
+    sae = getattr(config, "sae", None)
+    if isinstance(sae, str) and not Path(sae).expanduser().is_dir():
+        raise ProbeError(f"there is no folder of an SAE {sae} (--sae)")
+    for each in getattr(config, "series", ()):
+        if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
+            raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
+
+
+def check_model(path: str) -> None:
+    """Refuse the path of a model that is not there; whether the hub has one of that name is found out later.
+
+    Raises:
+        ProbeError: if nothing is there, or a folder without a model.
+    """
+    if path.startswith("bundled:"):
+        bundled_folder(path.removeprefix("bundled:"))
+        return
+    there = Path(path).expanduser()
+    if path.endswith(".gguf") and not is_there(there):
+        raise ProbeError(f"there is no GGUF file {path}")
+    if path.startswith((".", "~", "/")) and not is_there(there):
+        raise ProbeError(f"there is no model folder {path}")
+    if is_there(there) and there.is_dir() and not (there / "config.json").is_file():
+        raise ProbeError(f"the folder {path} holds no model: it has no config.json")
+
+
+def check_run(run: str | Path) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises:
+        ProbeError: if it does not.
+    """
+    if not (Path(run).expanduser() / "config.json").is_file():
+        raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
+
+
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu|(cuda|mps)(:\d+)?", device):
+        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
+
+
+def _check_problems(name: str) -> None:
+    if name.endswith((".jsonl", ".parquet")):
+        if not (file := Path(name).expanduser()).is_file():
+            raise ProbeError(f"{name} is not a file" if is_there(file) else f"the problem file {name} does not exist")
+    elif not name.startswith(_LATER):
+        load_problems(name)

@@ -1,0 +1,57 @@
+"""The settings of ``probe diff``."""
+
+from dataclasses import dataclass
+
+from probe.config import check_least, check_seeds
+from probe.diff import PARTS, check_parts
+from probe.errors import ProbeError
+from probe.pipeline.checks import check_inputs
+
+
+@dataclass(frozen=True)
+class DiffConfig:
+    """All settings of ``probe diff``."""
+
+    pair: str
+    """The pair: the name of a bundled or published pair, or the path of a pair.yaml."""
+    behaviour: str | None = None
+    """The behaviour that heads are compared for: a sentence type, a counter as SCHEME:NAME, or a category's number or
+    label if ``run`` is given; empty for the sentence type whose share rose most in training."""
+    run: str | None = None
+    """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
+    parts: tuple[str, ...] = tuple(PARTS)
+    """The parts that are computed."""
+    problems: int = 80
+    """The number of train problems that the thinking model solves to give the texts."""
+    pairs: int = 48
+    """The largest number of pairs of texts."""
+    layer: int | None = None
+    """The layer of the SAE over both models, counted from 0; empty for the middle layer."""
+    series: tuple[str, ...] = ()
+    """The folders of checkpoint series, as NAME=FOLDER; runs that differ only in their seed share a NAME."""
+    heads: int = 3
+    """The number of heads, those that grew most, that are ablated and scaled in the thinking model; 0 for none."""
+    factors: tuple[float, ...] = (0.5, 1.3)
+    """The factors that these heads' output is scaled by."""
+    test: int = 60
+    """The number of test problems on which ablation and scaling are measured."""
+    draws: int = 3
+    """The number of random sets of other heads of the same layers that are changed for comparison."""
+    seed: int = 0
+    """The seed of everything that is random."""
+    device: str = "auto"
+    """The device: auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "float32"
+    """The data type of the weights."""
+
+    def __post_init__(self) -> None:
+        check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
+        check_seeds("seed", [self.seed])
+        check_parts(self.parts)
+        for each in self.series:
+            if not all(each.partition("=")[::2]):
+                raise ProbeError(f"series is {each!r}: write NAME=FOLDER, as rl=runs/series/rl")
+
+    def check(self) -> None:
+        """Refuse inputs that are not there; this imports no library that runs models."""
+        check_inputs(self)
