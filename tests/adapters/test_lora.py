@@ -202,14 +202,14 @@ def test_gguf_files_of_half_precision_are_read_and_damaged_ones_refused(llama, t
         for side, tensor in (("a", a), ("b", b)):
             number = gguf.GGMLQuantizationType[kind if tensor.shape[1] % 32 == 0 else "F32"]
             data = gguf.quants.quantize(tensor.numpy(), number)
-            writer.add_tensor(f"blk.1.attn_v.weight.lora_{side}", data, raw_dtype=number)
+            writer.add_tensor(f"blk.1.attn_output.weight.lora_{side}", data, raw_dtype=number)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
     for kind, path in paths.items():
         found = load_file(peft_of_gguf(llama, path, tmp_path / kind) / WEIGHTS)
-        name = "base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"
+        name = "base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight"
         torch.testing.assert_close(found[name], a, atol=0.05, rtol=0.02)
     whole = paths["F16"].read_bytes()
     for end in (0, 20, 200, len(whole) - 100):
