@@ -48,15 +48,20 @@ class ArmResult:
         return sum(len(trace.tokens) for trace in self.traces)
 
     def __repr__(self) -> str:
-        return (
-            f"ArmResult({self.name!r}, {len(self.traces)} problems, {self.emitted} tokens, "
-            f"{self.steered_fraction:.0%} steered)"
-        )
+        steered = f", {self.steered_fraction:.0%} steered" if self.emitted else ""
+        return f"ArmResult({self.name!r}, {len(self.traces)} problems, {self.emitted} tokens{steered})"
 
     def _repr_html_(self) -> str:
         head = ("arm", "problems", "tokens", "steered", "truncated", "asks", "fitted parameters", "seconds")
         truncated, asks = sum(trace.truncated for trace in self.traces), ", ".join(self.asks)
-        row = (self.name, len(self.traces), self.emitted, f"{self.steered_fraction:.1%}", truncated, asks)
+        row = (
+            self.name,
+            len(self.traces),
+            self.emitted,
+            f"{self.steered_fraction:.1%}" if self.emitted else None,
+            truncated,
+            asks,
+        )
         return html_table(head, [(*row, self.fitted_parameters, f"{self.seconds:.1f}")])
 
 
@@ -172,8 +177,8 @@ def summarise(
         "ci": share_interval(graded).to_dict()["ci"],
         "n": len(graded),
         "ungraded": len(correct) - len(graded),
-        "tokens_per_answer": float(np.mean(lengths)),
-        "truncated": float(np.mean(truncated)),
+        "tokens_per_answer": float(np.mean(lengths)) if lengths else None,
+        "truncated": float(np.mean(truncated)) if truncated else None,
         "steered_fraction": steered_fraction,
         "seconds": None if seconds is None else round(seconds, 2),
     }

@@ -67,7 +67,8 @@ def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]
             pair = {"first": [first["correct"][arm][i] for i, _ in common], "other": [values[j] for _, j in common]}
             test = compare_arms(pair, "first").get("other")
             if test is not None:
-                found.append({"arm": arm, "n": len(common), **{key: test[key] for key in ("difference", "ci", "p")}})
+                n = sum(None not in each for each in zip(pair["first"], pair["other"], strict=True))
+                found.append({"arm": arm, "n": n, **{key: test[key] for key in ("difference", "ci", "p")}})
     return found
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from probe.reports.html.numbers import percent
 from probe.reports.run.arms import OTHER, family_of, gap_of, in_order
 
 V1_PARTS = {
@@ -64,13 +65,17 @@ def v1_sentence(results: Mapping[str, Any]) -> str:
         return ""
     if max(whole, rerank) <= 0:
         return "Neither version 1 nor re-ranking alone recovers anything here."
+    if whole <= 0:
+        return f"Version 1 recovers nothing here; re-ranking alone recovers {percent(rerank)}."
+    if rerank <= 0:
+        return "Version 1 recovers some of the gap and re-ranking alone nothing, so 0% of it is due to re-ranking."
     if rerank >= whole:
         return (
             "All of version 1's recovery is due to re-ranking: the thinking model recovers no less when it chooses "
             "among the same number of the base model's own tokens."
         )
     return (
-        f"Of version 1's recovery, {max(0.0, rerank) / whole:.0%} is due to re-ranking: the thinking model recovers "
+        f"Of version 1's recovery, {percent(rerank / whole)} is due to re-ranking: the thinking model recovers "
         "that much when it chooses among the same number of the base model's own tokens."
     )
 
