@@ -56,8 +56,12 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *, fix: str = "delete the file to make it again") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: the file.
+        fix: what to do about a damaged file, for the error message.
 
     Raises:
         ProbeError: if the file is missing or is not JSON; the message names the file and the line.
@@ -67,12 +71,14 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProbeError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror}); is it a file?") from None
     except UnicodeDecodeError as error:
-        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); delete the file to make it again") from None
+        raise ProbeError(f"{path} is not UTF-8 text (byte {error.start}); {fix}") from None
     except json.JSONDecodeError as error:
-        raise ProbeError(
-            f"{path}:{error.lineno} is not valid JSON ({error.msg}); delete the file to make it again"
-        ) from None
+        raise ProbeError(f"{path}:{error.lineno} is not valid JSON ({error.msg}); {fix}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
+        raise ProbeError(f"{path} cannot be read ({error}); {fix}") from None
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -139,8 +145,9 @@ def read_table(path: str | Path) -> "pa.Table":
         return pq.read_table(path)
     except FileNotFoundError:
         raise ProbeError(f"{path} does not exist") from None
-    except pa.ArrowInvalid as error:
-        raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete it to make it again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = (str(error).splitlines() or ["damaged"])[0]
+        raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
 def file_hash(path: str | Path) -> str:
