@@ -172,6 +172,12 @@ def _inside(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
+_PLAIN = (int, str, bool)
+"""Types whose values stay as they are."""
+_MANY = ((), (Ellipsis,))
+"""What follows the first argument of ``list[T]`` and of ``tuple[T, ...]``."""
+
+
 class _Mismatch(ProbeError):
     """A value does not match an annotation, so a union tries its next member."""
 
@@ -194,6 +200,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, typing.cast(type, hint)) else from_dict(typing.cast(type, hint), value, where)
     if typing.is_typeddict(hint):
         return _convert_record(hint, value, where)
+    if _plain_list(origin, arguments, value):
+        return origin(value)
     if origin is tuple and isinstance(value, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             arguments = (arguments[0],) * len(value)
@@ -224,6 +232,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     ):
         return value
     raise _Mismatch(f"{where} must be {_name(hint)}, not {_short(value)}")
+
+
+def _plain_list(origin: Any, arguments: tuple[Any, ...], value: Any) -> bool:
+    """Whether a value is a list of what needs no conversion: the tokens of a trace are too many for one call each."""
+    if origin not in (tuple, list) or not isinstance(value, list | tuple) or arguments[1:] not in _MANY:
+        return False
+    return arguments[0] in _PLAIN and all(type(item) is arguments[0] for item in value)
 
 
 def _convert_record(hint: Any, value: Any, where: str) -> dict[str, Any]:

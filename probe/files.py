@@ -121,7 +121,7 @@ def read_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ProbeError(f"{path} cannot be read ({error}); make it again") from None
 
 

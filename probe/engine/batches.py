@@ -3,11 +3,18 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tqdm.auto import tqdm
 
-from probe.files import read_json, write_json
+from probe.config import FIX, read_as
+from probe.errors import ProbeError
+from probe.files import write_json
+
+
+class _Part(TypedDict):
+    seconds: float
+    rows: dict[str, dict[str, Any]]
 
 
 def in_stream(
@@ -37,7 +44,9 @@ def in_stream(
     rows: dict[int, dict[str, Any]] = {}
     seconds = 0.0
     for kept in sorted(folder.glob("part-*.json")) if folder is not None else ():
-        done = read_json(kept)
+        done = read_as(_Part, kept)
+        if not all(item.isdecimal() for item in done["rows"]):
+            raise ProbeError(f"{kept} has rows of unknown items; {FIX}")
         rows |= {int(item): row for item, row in done["rows"].items()}
         seconds += done["seconds"]
     missing = [item for item in range(n) if item not in rows]

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from probe.engine import in_stream
+from probe.errors import ProbeError
 from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
 from probe.hybrid.moment import Arm
 from probe.models import Model, Pair
 from probe.problems import Problem, ProblemSet
 from probe.statistics import share_interval
-from probe.traces import stream_greedy
+from probe.traces import kept_rows, stream_greedy
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,8 +100,8 @@ def evaluate_arm(
             yield missing[at], asdict(trace)
 
     rows, seconds = in_stream(len(problems), decode, part=batch_size, name=arm.name, folder=folder, progress=progress)
-    traces = [HybridTrace(**row) for row in rows]
     base = models if isinstance(models, Model) else models.base
+    traces = _traces(rows, base, folder)
     texts = [base.decode(trace.tokens) for trace in traces]
     return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
 
@@ -130,9 +131,23 @@ def rollouts(
             yield missing[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
 
     rows, seconds = in_stream(len(problems), decode, part=batch_size, name=name, folder=folder, progress=progress)
-    traces = [HybridTrace(problem.id, **row) for problem, row in zip(problems, rows, strict=True)]
+    rows = [{"problem_id": problem.id, **row} for problem, row in zip(problems, rows, strict=True)]
+    traces = _traces(rows, model, folder)
     texts = [model.decode(trace.tokens) for trace in traces]
     return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters)
+
+
+def _traces(rows: Sequence[dict[str, Any]], base: Model, folder: str | Path | None) -> list[HybridTrace]:
+    """Check rows that may come from files: every list of a trace has a value for each token, or none at all."""
+    traces = kept_rows(HybridTrace, rows, base, folder)
+    for item, trace in enumerate(traces):
+        sizes = {len(values) for values in vars(trace).values() if isinstance(values, list)}
+        if not sizes <= {len(trace.tokens), *(() if trace.steered else (0,))}:
+            raise ProbeError(
+                f"{folder}[{item}] has lists of {sorted(sizes)} values for {len(trace.tokens)} tokens; delete that "
+                "folder and run the same command again, which makes it again"
+            )
+    return traces
 
 
 def grade_answers(

@@ -4,14 +4,20 @@ import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+from probe.config import read_as
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, write_json
 
 Made = TypeVar("Made")
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
+
+
+class _Manifest(TypedDict):
+    inputs: str
+    config: Any
 
 
 class RunFolder:
@@ -32,7 +38,7 @@ class RunFolder:
             raise ProbeError(f"--out {path} is a file: name a folder")
         written = path / "run.json"
         if written.exists():
-            before = read_json(written)
+            before = read_as(dict[str, Any], written, fix="name another folder")
             if object_hash(before) != object_hash(settings):
                 raise ProbeError(
                     f"{path} holds a run with other settings ({_difference(before, settings)}): "
@@ -79,7 +85,8 @@ class RunFolder:
         folder = self.path / name
         manifest = folder / "manifest.json"
         finished = manifest.exists()
-        if finished and (before := read_json(manifest))["inputs"] != key:
+        before = read_as(_Manifest, manifest, fix=f"remove {folder} to make it again") if finished else None
+        if before is not None and before["inputs"] != key:
             same = object_hash(before["config"]) == object_hash(config)
             what = "of an earlier stage" if same else f"({_difference(before['config'], config, name)})"
             raise ProbeError(

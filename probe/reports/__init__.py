@@ -8,6 +8,7 @@ from probe.reports.adapter.figures import (
     tuning_figure as tuning_figure,
     verification_figure as verification_figure,
 )
+from probe.reports.adapter.files import read_adapter as read_adapter
 from probe.reports.adapter.page import (
     adapter_card as adapter_card,
     write_adapter_report as write_adapter_report,

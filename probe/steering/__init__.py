@@ -34,5 +34,6 @@ from probe.steering.mechanism import (
     load_mechanism as load_mechanism,
     random_like as random_like,
 )
+from probe.steering.saving import check_fits as check_fits
 from probe.steering.sentences import learn_on_sentences as learn_on_sentences, sentence_batches as sentence_batches
 from probe.steering.vectors import BehaviourVectors as BehaviourVectors, RankOne as RankOne

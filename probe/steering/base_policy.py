@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,15 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         check_least("policy", self, hidden=1, steps=1, check_every=1, patience=1, batch_size=1)
         check_above_zero("policy", self, "lr")
+
+
+class _Settings(typing.TypedDict):
+    layers: tuple[int, ...]
+    d_model: int
+    n_behaviours: int
+    hidden: int
+    dropout: float
+    threshold: float
 
 
 class BasePolicy(nn.Module):
@@ -126,7 +136,12 @@ class BasePolicy(nn.Module):
         Raises:
             ProbeError: if the folder holds no policy, or a damaged one.
         """
-        return load_module(lambda settings: cls(**settings), folder, "policy")
+        return load_module(
+            lambda settings: cls(**{name: settings[name] for name in typing.get_type_hints(_Settings)}),
+            folder,
+            "policy",
+            _Settings,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -91,6 +91,16 @@ class Mechanism(nn.Module):
         save_module(self, folder, "mechanism", {"kind": type(self).__name__, **settings, "site": site})
 
 
+class _Settings(TypedDict):
+    kind: str
+    n_behaviours: int
+    d_model: int
+    layer: int
+    unit: NotRequired[float]
+    persistent: NotRequired[bool]
+    hidden: NotRequired[int]
+
+
 def load_mechanism(folder: str | Path) -> Mechanism:
     """Load a mechanism of any class that :meth:`Mechanism.save` wrote; it is frozen.
 
@@ -100,12 +110,12 @@ def load_mechanism(folder: str | Path) -> Mechanism:
     kinds = _subclasses(Mechanism)
 
     def make(settings: dict[str, Any]) -> Mechanism:
-        kind, _ = settings.pop("kind", None), settings.pop("site", None)
+        path, kind = Path(folder) / "mechanism.json", settings["kind"]
         if kind not in kinds:
-            raise ProbeError(f"{Path(folder) / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
-        return kinds[kind](**settings)
+            raise ProbeError(f"{path} is of the unknown kind {kind!r}; learn it again")
+        return kinds[kind](**{name: settings[name] for name in kinds[kind].fields if name in settings})
 
-    return load_module(make, folder, "mechanism")
+    return load_module(make, folder, "mechanism", _Settings)
 
 
 def _subclasses(kind: type[Mechanism]) -> dict[str, type[Mechanism]]:

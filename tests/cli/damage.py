@@ -21,7 +21,21 @@ ODD: list[Any] = [
     *([], {}, [None], [[]], {"a": 1}, {"value": "x"}, [1, 2, 3], ["x"]),
 ]
 """Values that replace one of a JSON file."""
-WRITTEN = [b"null", b"{}", b"[]", b'"', b"\\", b"NaN", b"-1", b"1e999", b"\x00", b"\n", b"0" * 30, b"\xff", "💥".encode()]
+WRITTEN = [
+    b"null",
+    b"{}",
+    b"[]",
+    b'"',
+    b"\\",
+    b"NaN",
+    b"-1",
+    b"1e999",
+    b"\x00",
+    b"\n",
+    b"0" * 30,
+    b"\xff",
+    "💥".encode(),
+]
 """Bytes that are put into a file."""
 
 

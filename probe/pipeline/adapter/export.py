@@ -2,10 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from probe.adapters import canonical, compare_export, gguf_lora, merged
+from probe.config import read_as
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import write_json
 from probe.pipeline.adapter.inputs import sae_of
 from probe.pipeline.adapter.tune import finished, model_of
 
@@ -41,7 +43,7 @@ def export_adapter(out: str | Path, formats: list[str]) -> list[Path]:
         "merged": lambda: merged(model, folder, out / "merged"),
         "gguf": lambda: gguf_lora(model, folder, out / "gguf" / "adapter.gguf"),
     }
-    report = read_json(out / _EXPORTS) if (out / _EXPORTS).exists() else {}
+    report = read_as(dict[str, Any], out / _EXPORTS) if (out / _EXPORTS).exists() else {}
     paths = []
     for name in formats:
         paths.append(made[name]())

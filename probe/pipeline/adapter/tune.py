@@ -17,7 +17,7 @@ from probe.adapters import (
     places_before,
     tune,
 )
-from probe.config import from_dict, to_dict
+from probe.config import from_dict, read_as, to_dict
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
 from probe.models import Model, ModelConfig, load_model
@@ -142,8 +142,9 @@ def model_of(config: AdapterConfig, folder: Path) -> Model:
     Args:
         folder: the adapter, whose ``probe.json`` names the model.
     """
-    card = read_json(folder / "probe.json")
-    source = config.model or (ModelConfig(**card["model"]) if "model" in card else None)
+    path = folder / "probe.json"
+    card = read_as(dict[str, Any], path)
+    source = config.model or (from_dict(ModelConfig, card["model"], f"{path}.model") if "model" in card else None)
     if source is not None:
         return load_model(source, device=config.device, dtype=config.dtype)
     assert config.run is not None  # an adapter of an earlier version: only the run knows its model

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from probe.config import from_dict, nearest
+from probe.config import from_dict, nearest, read_as
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, write_json
 from probe.hybrid import (
     AddVector,
     Always,
@@ -97,8 +97,8 @@ def open_run(out: str | Path, arms: tuple[str, ...] = ()) -> RunConfig:
     written = Path(out) / "config.json"
     if not written.exists():
         raise ProbeError(f"{out} holds no run; make one with: probe run --pair tiny-rl --out {out}")
-    settings = read_json(written)
-    if "epochs" in settings.get("steering", {}):
+    settings = read_as(dict[str, Any], written)
+    if isinstance(settings.get("steering"), dict) and "epochs" in settings["steering"]:
         raise ProbeError(
             f"{out} was made by a version that trained for a number of epochs: its results and report can be read, but "
             "nothing can be added; run it again in another folder"

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.errors import ProbeError
-from probe.files import read_json, write_text
+from probe.files import write_text
 from probe.html import behaviour_colour
 from probe.reports.discovery.cards_figure import TESTS, cards_figure
 from probe.reports.discovery.figures import map_figure, timeline_figure, transition_figure, usage_figure
+from probe.reports.discovery.files import read_discovery
 from probe.reports.discovery.grid_figure import METRICS, grid_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import number, percent
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from rich.table import Table
 
-SCHEMA = 1
 _BUDGET = 1_000_000
 """Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB."""
 
@@ -35,16 +34,9 @@ def write_discovery_report(folder: str | Path) -> Path:
         folder: the folder that ``probe discover`` wrote; its ``discover.json`` is read.
 
     Raises:
-        ProbeError: if the folder holds no ``discover.json``, or one of another schema version.
+        ProbeError: if the folder holds no ``discover.json``, or one that is damaged or of another schema version.
     """
-    path = Path(folder) / "discover.json"
-    if not path.is_file():
-        raise ProbeError(f"{folder} holds no discover.json; give the folder of a finished `probe discover`")
-    found = read_json(path)
-    schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
-    if schema != SCHEMA:
-        raise ProbeError(f"{path} has schema {schema}, this version reads {SCHEMA}; run `probe discover` again")
-    return write_text(path.with_name("report.html"), render_discovery(found))
+    return write_text(Path(folder) / "report.html", render_discovery(read_discovery(folder)))
 
 
 def render_discovery(found: Mapping[str, Any]) -> str:

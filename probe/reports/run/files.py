@@ -36,6 +36,7 @@ class ArmEntry(TypedDict, total=False):
     agreement: Number
     fitted_parameters: Number
     parts: dict[str, Number] | None
+    not_converged: list[str] | None
 
 
 class Problems(TypedDict, total=False):
@@ -161,6 +162,43 @@ class Effects(TypedDict, total=False):
     counters: Counters | None
 
 
+class Check(TypedDict, total=False):
+    """One evaluation during training."""
+
+    step: Number
+    loss: Number
+    train: Number
+
+
+class Trained(TypedDict):
+    """How one part was trained."""
+
+    steps: int
+    converged: bool
+    checks: list[Check]
+
+
+class Training(TypedDict, total=False):
+    """How all parts were trained."""
+
+    parts: dict[str, Trained] | None
+
+
+class CurveArm(TypedDict):
+    """One arm of the learning curve."""
+
+    accuracy: Number
+    gap_recovered: Estimate | Number
+    not_converged: list[str] | bool | None
+
+
+class CurvePoint(TypedDict):
+    """The learning curve at one number of train traces."""
+
+    traces: int
+    arms: dict[str, CurveArm]
+
+
 class Results(TypedDict, total=False):
     """``results.json``, schema version 1."""
 
@@ -175,6 +213,8 @@ class Results(TypedDict, total=False):
     taxonomy: TaxonomyEntry | None
     settings: dict[str, Any] | None
     effects: Effects | None
+    training: Training | None
+    curve: list[CurvePoint] | None
 
 
 class _Behaviour(TypedDict):
@@ -246,7 +286,10 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         raise ProbeError(f"{path} was not written by `probe run`; give the folder of a finished `probe run`")
     if results["schema"] != SCHEMA:
         raise ProbeError(f"{path} has schema {results['schema']}, this version reads {SCHEMA}; run `probe run` again")
-    return as_type(Results, results, str(path), fix=FIX)
+    results = as_type(Results, results, str(path), fix=FIX)
+    if len({tuple(sorted(point["arms"])) for point in results.get("curve") or []}) > 1:
+        raise ProbeError(f"{path}: the points of the curve do not have the same arms; {FIX}")
+    return results
 
 
 def read_behaviours(folder: Path) -> list[dict[str, Any]]:

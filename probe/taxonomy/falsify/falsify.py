@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations
-from probe.config import from_dict
+from probe.config import read_as
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, write_json
 from probe.models import Model
 from probe.taxonomy.falsify import trials
 from probe.taxonomy.falsify.card import Card, Trial, decide
@@ -90,13 +90,17 @@ def falsify(
     return cards
 
 
+class _Cards(TypedDict):
+    cards: list[Card]
+
+
 def read_cards(folder: str | Path) -> list[Card]:
     """Read the cards that :func:`falsify` saved in ``folder``.
 
     Raises:
         ProbeError: if the file is missing or damaged.
     """
-    return [Card.from_dict(card) for card in read_json(Path(folder) / "cards.json")["cards"]]
+    return read_as(_Cards, Path(folder) / "cards.json")["cards"]
 
 
 def _card(
@@ -109,7 +113,7 @@ def _card(
     def once(name: str, kind: type[T], test: Callable[..., T], *args: Any) -> T:
         path = None if folder is None else folder / f"{name}.json"
         if path is not None and path.exists():
-            result = from_dict(kind, read_json(path), str(path))
+            result = read_as(kind, path)
         else:
             result = test(bench, behaviour, *args)
             if path is not None:
@@ -194,7 +198,7 @@ def _begin(folder: Path, bench: trials.Bench, rewriter: str | None) -> Path:
     }
     path = folder / "falsify.json"
     if path.exists():
-        there = read_json(path)
+        there = read_as(dict[str, Any], path)
         other = [name for name in about if there.get(name) != about[name]]
         if other:
             raise ProbeError(f"{folder} holds tests with another {' and '.join(other)}; choose another folder")
