@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -62,12 +62,7 @@ def _likeliest(now: Now) -> tuple[Int[Tensor, " rows"]]:
     return (now.steps[0].logits.argmax(-1),)
 
 
-class _Emitted(Protocol):
-    @property
-    def tokens(self) -> Sequence[int]: ...
-
-
-Row = TypeVar("Row", bound=_Emitted)
+Row = TypeVar("Row")
 
 
 def kept_rows(kind: type[Row], rows: Sequence[Any], model: Model, folder: str | Path | None) -> list[Row]:

@@ -138,7 +138,8 @@ class Home:
     def __init__(self, folder: Path, *names: str) -> None:
         self.folder = folder
         self.whole = contents(folder)
-        self.names = sorted({str(path.relative_to(folder)) for name in names for path in folder.glob(name)})
+        files = {path for name in names for path in folder.glob(name) if path.is_file()}
+        self.names = sorted(str(path.relative_to(folder)) for path in files)
         assert self.names, f"{folder} has none of {names}"
 
     def check(self, damage: Damage, *command: str) -> str:
