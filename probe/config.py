@@ -5,10 +5,12 @@ key and a value of the wrong type are refused by name.
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import itertools
+import json
 import math
 import textwrap
 import types
@@ -20,6 +22,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from probe.errors import ProbeError
+from probe.files import read_json
 
 T = TypeVar("T")
 
@@ -61,7 +64,7 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
         'org/name'
     """
     if not isinstance(data, Mapping):
-        raise ProbeError(f"{where or cls.__name__} must be a set of 'key: value' lines, not {data!r}")
+        raise ProbeError(f"{where or cls.__name__} must be a set of 'key: value' lines, not {_short(data)}")
     inside = f" in {where}" if where else ""
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
     for key in data:
@@ -72,6 +75,50 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
             raise ProbeError(f"missing key {name!r}{inside}; give a value for it")
     hints = typing.get_type_hints(cls)
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}" if where else key) for key, value in data.items()})
+
+
+FIX = "delete the file and run the command again, which makes it again"
+"""What to do about a damaged file, unless a reader knows better."""
+
+
+def read_as(hint: Any, path: str | Path, *, fix: str = FIX) -> Any:
+    """Read a JSON file and check it against an annotation.
+
+    Args:
+        hint: what the file holds: a dataclass, a ``TypedDict`` (other keys are kept, because later versions may write
+            more), or lists and dictionaries of them.
+        path: the file.
+        fix: what to do about a file that does not hold it.
+
+    Returns:
+        The content, with lists converted to tuples and dictionaries to dataclasses where the annotation says so.
+
+    Raises:
+        ProbeError: if the file is missing, is not JSON, holds a number that is not finite or text that cannot be
+            written, or differs from the annotation; the message names the place in the file.
+    """
+    value = read_json(path, fix=fix)
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise ProbeError(f"{path} holds a number that is not finite, or half of a character; {fix}") from None
+    return as_type(hint, value, str(path), fix=fix)
+
+
+def as_type(hint: Any, value: Any, where: str, *, fix: str = FIX) -> Any:
+    """Check a value that was read from a file against an annotation; :func:`read_as` explains the arguments.
+
+    Raises:
+        ProbeError: if it differs from the annotation.
+
+    >>> as_type(dict[str, list[int]], {"rows": [1, "2"]}, "part.json", fix="delete it")
+    Traceback (most recent call last):
+    probe.errors.ProbeError: part.json.rows[1] must be a whole number, not '2'; delete it
+    """
+    try:
+        return _convert(hint, value, where)
+    except ProbeError as error:
+        raise ProbeError(f"{error}; {fix}") from None
 
 
 def check_least(section: str, config: Any, **least: float) -> None:
@@ -125,6 +172,12 @@ def _inside(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
+_PLAIN = (int, str, bool)
+"""Types whose values stay as they are."""
+_MANY = ((), (Ellipsis,))
+"""What follows the first argument of ``list[T]`` and of ``tuple[T, ...]``."""
+
+
 class _Mismatch(ProbeError):
     """A value does not match an annotation, so a union tries its next member."""
 
@@ -145,6 +198,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_union(arguments, value, where)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, typing.cast(type, hint)) else from_dict(typing.cast(type, hint), value, where)
+    if typing.is_typeddict(hint):
+        return _convert_record(hint, value, where)
+    if _plain_list(origin, arguments, value):
+        return origin(value)
     if origin is tuple and isinstance(value, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             arguments = (arguments[0],) * len(value)
@@ -161,10 +218,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             for key, item in value.items()
         }
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
+        with contextlib.suppress(ValueError, OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
     if hint is Path and isinstance(value, str):
         return Path(value)
     # Python counts a bool as an int, but here it is a mistake.
@@ -175,7 +231,31 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         and (hint is bool or not isinstance(value, bool))
     ):
         return value
-    raise _Mismatch(f"{where} must be {_name(hint)}, not {value!r}")
+    raise _Mismatch(f"{where} must be {_name(hint)}, not {_short(value)}")
+
+
+def _plain_list(origin: Any, arguments: tuple[Any, ...], value: Any) -> bool:
+    """Whether a value is a list of what needs no conversion: the tokens of a trace are too many for one call each."""
+    if origin not in (tuple, list) or not isinstance(value, list | tuple) or arguments[1:] not in _MANY:
+        return False
+    return arguments[0] in _PLAIN and all(type(item) is arguments[0] for item in value)
+
+
+def _convert_record(hint: Any, value: Any, where: str) -> dict[str, Any]:
+    """Check the known keys of a ``TypedDict``, and keep the others."""
+    if not isinstance(value, Mapping):
+        raise _Mismatch(f"{where} must be {_name(hint)}, not {_short(value)}")
+    missing = sorted(hint.__required_keys__ - value.keys())
+    if missing:
+        raise _Mismatch(f"{where} lacks {missing[0]!r}")
+    hints = typing.get_type_hints(hint)
+    known = {key: _convert(each, value[key], f"{where}.{key}") for key, each in hints.items() if key in value}
+    return {**value, **known}
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 80 else f"{said[:78]} …"
 
 
 def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -192,11 +272,13 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
             refusals.append(refusal)
     if len(refusals) == 1:
         raise refusals[0]
-    raise _Mismatch(f"{where} must be {' or '.join(map(_name, members))}, not {value!r}")
+    raise _Mismatch(f"{where} must be {' or '.join(map(_name, members))}, not {_short(value)}")
 
 
 def _name(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    if typing.is_typeddict(hint) or typing.get_origin(hint) is dict:
+        return "an object"
     if typing.get_origin(hint) is tuple or typing.get_origin(hint) is list:
         return f"a list ({str(hint).replace('typing.', '')})"
     return names.get(hint) or getattr(hint, "__name__", str(hint))

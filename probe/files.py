@@ -187,7 +187,7 @@ def read_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ProbeError(f"{path} cannot be read ({error}); make it again") from None
 
 
@@ -218,8 +218,9 @@ def read_table(path: str | Path) -> "pa.Table":
         return pq.read_table(path)
     except FileNotFoundError:
         raise ProbeError(f"{path} does not exist") from None
-    except pa.ArrowInvalid as error:
-        raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete it to make it again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = (str(error).splitlines() or ["damaged"])[0]
+        raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
 _FOLDERS = ("run", "texts", "general", "sae", "series")

@@ -226,7 +226,7 @@ def _combined(a: float, b: float, phi: float) -> float:
     return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
 
 
-def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> float:
+def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> float | None:
     """Compute the two-sided p value of the difference between two shares of the same items (McNemar's exact test).
 
     With values that are right or wrong, the permutation test is exact: only items that are true on one side alone
@@ -236,9 +236,11 @@ def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> fl
         a, b: true or false for the same items in the same order; an item that is None on either side is left out.
 
     Returns:
-        The p value; 1 if no item differs.
+        The p value; 1 if no item differs, None if there is no item to compare.
     """
     pairs = [(one, other) for one, other in zip(a, b, strict=True) if one is not None and other is not None]
+    if not pairs:
+        return None
     only_a, only_b = sum(one and not other for one, other in pairs), sum(other and not one for one, other in pairs)
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
@@ -260,6 +262,19 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values}
+
+
+def write_p(p: float | None) -> str:
+    """Write a p value as ``p = 0.031``, or ``p < 0.001`` below that; "" where there is none.
+
+    A p value is never 0: that of a permutation test is (k + 1) / (n + 1), where k of n permutations are as extreme.
+
+    >>> write_p(0.0312), write_p(0.0036), write_p(0.00001), write_p(None), write_p(math.nan)
+    ('p = 0.031', 'p = 0.0036', 'p < 0.001', '', '')
+    """
+    if p is None or math.isnan(p):
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.01 else f"p = {p:.3f}"
 
 
 def entropy_bits(counts: Sequence[float]) -> float:

@@ -8,17 +8,31 @@ written last.
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from probe.activations.outliers import OutlierReport, SiteScale
 from probe.activations.pooling import Shard
+from probe.config import as_type, read_as
 from probe.errors import ProbeError
-from probe.files import file_hash, read_json, read_table, write_json, write_table, write_tensors
+from probe.files import file_hash, read_table, write_json, write_table, write_tensors
 
 MANIFEST, _INDEX, _FORMAT = "manifest.json", "index.parquet", 2
+
+
+class _Manifest(TypedDict):
+    shards: dict[str, str]
+
+
+class _Finished(_Manifest):
+    model: str
+    unit: Literal["sentence", "token"]
+    n_shards: int
+    index: str
+    sites: dict[str, SiteScale]
+    outliers: dict[str, OutlierReport]
 
 
 class ShardFolder:
@@ -58,9 +72,7 @@ class ShardFolder:
         path = folder / MANIFEST
         if not path.is_file():
             return None
-        manifest = read_json(path)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict):
-            raise ProbeError(f"{path} is not the manifest of a harvest; delete {folder} and harvest again")
+        manifest = read_as(_Manifest, path, fix=f"delete {folder} and harvest again")
         return cls(folder, manifest)
 
     @classmethod
@@ -76,6 +88,9 @@ class ShardFolder:
         manifest = files.manifest
         if manifest.get("format") != _FORMAT:
             raise ProbeError(f"{folder} was harvested by another version of probe; delete it and harvest again")
+        as_type(_Finished, manifest, str(folder / MANIFEST), fix=f"delete {folder} and harvest again")
+        if manifest["n_shards"] != len(manifest["shards"]) or not manifest["shards"]:
+            raise ProbeError(f"{folder} lacks shards that its manifest names; delete {folder} and harvest again")
         for name in [*map(_shard_name, range(manifest["n_shards"])), _INDEX]:
             if not files.is_whole(name):
                 raise ProbeError(f"{folder / name} is missing or damaged; harvest into {folder} again")
@@ -86,10 +101,7 @@ class ShardFolder:
         """The size of activations at each site; None if not yet measured."""
         if "sites" not in self.manifest:
             return None
-        return {
-            site: SiteScale(tuple(scale["shape"]), scale["median"], scale["limit"])
-            for site, scale in self.manifest["sites"].items()
-        }
+        return as_type(dict[str, SiteScale], self.manifest["sites"], str(self.folder / MANIFEST))
 
     def keep_scales(self, scales: Mapping[str, SiteScale]) -> None:
         """Record the size of activations at each site."""
@@ -124,10 +136,15 @@ class ShardFolder:
         """Yield every shard in order; its tensors are views of the file, read when they are used."""
         sites = list(self.manifest["sites"])
         for number in range(self.manifest["n_shards"]):
-            with safe_open(self.folder / _shard_name(number), "pt") as file:
-                vectors, alone, outliers = (
-                    {site: file.get_tensor(prefix + site) for site in sites} for prefix in ("", "alone/", "outliers/")
-                )
+            path = self.folder / _shard_name(number)
+            try:
+                with safe_open(path, "pt") as file:
+                    vectors, alone, outliers = (
+                        {site: file.get_tensor(prefix + site) for site in sites}
+                        for prefix in ("", "alone/", "outliers/")
+                    )
+            except (OSError, SafetensorError) as error:
+                raise ProbeError(f"{path} cannot be read ({error}); delete {self.folder} and harvest again") from None
             yield Shard(vectors, alone, outliers)
 
     def end(self, index: pa.Table, outliers: Mapping[str, OutlierReport]) -> None:

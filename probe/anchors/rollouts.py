@@ -56,7 +56,8 @@ class Continuations:
         return len(self.texts)
 
     def __repr__(self) -> str:
-        return f"Continuations({len(self)} after {self.kept} tokens, accuracy {self.accuracy:.2f})"
+        accuracy = f", accuracy {self.accuracy:.2f}" if len(self) else ""
+        return f"Continuations({len(self)} after {self.kept} tokens{accuracy})"
 
     @property
     def accuracy(self) -> float:

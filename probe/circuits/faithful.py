@@ -11,6 +11,7 @@ from probe.circuits.attribution import measure_of
 from probe.circuits.circuit import Circuit
 from probe.circuits.lens import EdgeLens
 from probe.circuits.pairs import Pairs
+from probe.errors import NotApplicable
 
 #: Shares of all edges at which circuits are measured; those of MIB (Mueller et al., 2504.13151).
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -83,6 +84,9 @@ def kept_by(lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "lo
         circuit: the circuit whose edges are kept.
         pairs: texts other than those that the circuit was chosen on.
         metric: ``logit-difference`` or ``divergence``.
+
+    Raises:
+        NotApplicable: if the texts do not differ in the metric.
     """
     sums = torch.zeros(3, dtype=torch.float64)
     for clean, corrupt, right, wrong in pairs:
@@ -90,4 +94,6 @@ def kept_by(lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "lo
         runs = (lens.cut(clean, corrupt, circuit.edges.to(clean.device)), lens.logits(corrupt), lens.logits(clean))
         sums += torch.stack([measure(run).double().sum().cpu() for run in runs])
     kept, lost, whole = sums.tolist()
+    if lost == whole:
+        raise NotApplicable("the clean and the corrupt texts do not differ in the metric: give other pairs")
     return (kept - lost) / (whole - lost)

@@ -160,21 +160,21 @@ def verify(
 
     Example: probe adapter verify runs/resa --on bundled:tiny-sft
     """
-    from probe.files import read_json
     from probe.pipeline import check_model, finished_adapter
 
     finished_adapter(folder)
     if on is not None:
         check_model(on)
     from probe.pipeline import verify_adapter  # slow to import: mistakes are named before
-    from probe.reports import study_table, verification_table
+    from probe.reports import read_adapter, study_table, verification_table
 
     found = verify_adapter(folder, on, progress=True)
     if on is not None and found is not None:
         table = study_table(found)
     else:
-        card, history = (read_json(folder / "adapter" / f"{name}.json") for name in ("probe", "history"))
-        table = verification_table(history, card["cost"], found, converged=card.get("converged", True))
+        told = read_adapter(folder)
+        converged = told["card"].get("converged", True)
+        table = verification_table(told["history"], told["cost"], found, converged=converged)
     show(table, f"Report: {folder / 'report.html'}")
 
 

@@ -18,12 +18,15 @@ from probe.errors import NotApplicable
 from probe.hooks import Apply, capture, edit
 from probe.html import html_table
 from probe.models import Model, Pair
+from probe.statistics import write_p
 
 MODELS = ("base", "thinking")
 _LAST = 2
 """Number of tokens that are steered, at the end of a text."""
 _LEAST = 4
 """The smallest number of pairs; half of them choose the layer."""
+_SMALLEST = 1e-9
+"""A shorter direction has no length, for example that of states that are all equal."""
 _APART = 0.1
 """The smallest mean logit difference between clean and corrupt texts of which steering can restore a share."""
 
@@ -52,7 +55,7 @@ class Direction:
         Args:
             states: the state of each text.
         """
-        along = (states - self.centre) @ self.vector / self.vector.norm()
+        along = (states - self.centre) @ self.vector / self.vector.norm().clamp(min=_SMALLEST)
         return self.slope * (along - self.threshold) > 0
 
     def __repr__(self) -> str:
@@ -95,7 +98,7 @@ class DirectionTransfer:
         tables = (self.accuracy, self.steered)
         rows = [(of, *(cell(table[of][on]) for table in tables for on in MODELS)) for of in MODELS]
         head = ("direction of", "accuracy: base", "thinking", "steered: base", "thinking")
-        p = ", ".join(f"p {value:.3f} in the {name}" for name, value in self.p.items())
+        p = ", ".join(f"{write_p(value)} in the {name}" for name, value in self.p.items())
         return html_table(head, rows, f"resid_post.{self.layer}, cosine {self.cosine:.2f}, {p}")
 
 
@@ -135,7 +138,7 @@ def fit_direction(states: Float[Tensor, "rows d_model"], labels: Bool[Tensor, " 
     """
     vector = states[labels].mean(0) - states[~labels].mean(0)
     centre = states.mean(0)
-    along = (states - centre) @ vector / vector.norm()
+    along = (states - centre) @ vector / vector.norm().clamp(min=_SMALLEST)
     width = along.std().clamp(min=1e-9)
     fitted = LogisticRegression().fit((along / width).numpy()[:, None], labels.numpy())
     slope = float(fitted.coef_[0, 0])
@@ -174,6 +177,11 @@ def direction_transfer(
     train = {name: _labelled(states[at]) for name, states in seen.items()}
     tested = {name: _labelled(last_states(model, test, [layer])[0]) for name, model in models.items()}
     found = {name: fit_direction(*train[name], layer) for name in MODELS}
+    for name, direction in found.items():
+        if not float(direction.vector.norm()) > _SMALLEST:
+            raise NotApplicable(
+                f"clean and corrupt texts have the same states in the {name} model: there is no direction"
+            )
     # The mean is no part of the direction and differs between models, so each model's states are centred by its own.
     centres = {name: states.mean(0) for name, (states, _) in train.items()}
     accuracy = {of: {on: _accuracy(found[of], *tested[on], centres[on]) for on in MODELS} for of in MODELS}

@@ -12,9 +12,16 @@ from probe.diff.knowledge import KnowledgeMaps
 from probe.diff.massive import MassiveActivations
 from probe.diff.names import PARTS
 from probe.diff.neurons import NeuronOverlap
-from probe.diff.shared import SharedLatents
+from probe.diff.shared import SELDOM, SharedLatents
 from probe.diff.tokens import TokenTrace
 from probe.html import html_table
+from probe.statistics import LEVEL, write_p
+
+_ANSWERS = {True: "differs", False: "same", None: "unknown"}
+"""What is shown for each value of :attr:`Finding.differs`."""
+
+_Found = tuple[str, bool | None]
+_NOTHING: _Found = ("the models' values are not finite, or there are none", None)
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,13 @@ class Finding:
     Attributes:
         part: key of :data:`PARTS`.
         said: the result in words and numbers.
-        differs: whether the two models differ in it beyond chance.
+        differs: whether the two models differ in it, beyond chance where there is a test; None if there was nothing to
+            compare, or too little to tell.
     """
 
     part: str
     said: str
-    differs: bool
+    differs: bool | None
 
 
 @dataclass(frozen=True)
@@ -101,39 +109,50 @@ class PairDiff:
             results["latents"] = {name: getattr(latents, name).tolist() for name in ("ratio", "back", "active")} | {
                 name: getattr(latents, name) for name in ("thinking_only", "base_only", "variance_explained")
             }
-        return results
+        return _finite(results)
 
     def __repr__(self) -> str:
         findings = self.findings
-        return f"PairDiff({self.pair}: {sum(each.differs for each in findings)} of {len(findings)} parts differ)"
+        known = [each.differs for each in findings if each.differs is not None]
+        return f"PairDiff({self.pair}: {sum(known)} of {len(known)} compared parts differ)"
 
     def _repr_html_(self) -> str:
-        rows = [(each.part, "differs" if each.differs else "same", each.said) for each in self.findings]
+        rows = [(each.part, _ANSWERS[each.differs], each.said) for each in self.findings]
         rows += [(part, "–", why) for part, why in self.missing.items()]
         return html_table((), rows, f"what training changed in {self.pair}")
 
 
-def _tokens(tokens: list[TokenTrace]) -> tuple[str, bool]:
-    kl = np.concatenate([each.kl.numpy() for each in tokens])
-    agree = np.concatenate([each.agree.numpy() for each in tokens])
-    entropy = [
-        np.concatenate([getattr(each, f"{side}_entropy").numpy() for each in tokens]).mean()
-        for side in ("base", "thinking")
-    ]
+def _tokens(tokens: list[TokenTrace]) -> _Found:
+    n = sum(len(each.kl) for each in tokens)
+    if not n:
+        return f"no token in {len(tokens)} traces to compare", None
+    kl, agree, before, after = (
+        np.concatenate([getattr(each, name).numpy() for each in tokens])
+        for name in ("kl", "agree", "base_entropy", "thinking_entropy")
+    )
+    if not all(np.isfinite(each).all() for each in (kl, before, after)):
+        return _NOTHING
     said = (
-        f"KL {kl.mean():.3f} nats per token, the same likeliest token at {agree.mean():.0%}; "
-        f"entropy {entropy[0]:.2f} in the base, {entropy[1]:.2f} in the thinking model"
+        f"KL {kl.mean():.3f} nats per token, the same likeliest token at {agree.mean():.0%} of {n:,}; "
+        f"entropy {before.mean():.2f} in the base, {after.mean():.2f} in the thinking model"
     )
     return said, bool(kl.max() > 1e-5)
 
 
-def _heads(heads: HeadShift) -> tuple[str, bool]:
+def _heads(heads: HeadShift) -> _Found:
+    parts, n = len(heads.before), heads.p.numel()
+    if not heads.p.isfinite().all():
+        return _NOTHING
+    if heads.least_p >= 1 - LEVEL:
+        return f"{parts} parts of the pairs of texts are too few to test {n} heads", None
     kinds = ("grown", "shrunk", "emergent", "lost")
     said = "; ".join(f"{kind} {head_names(getattr(heads, kind))}" for kind in kinds)
-    return said, bool(heads.grown or heads.shrunk)
+    return f"{said} (of {n} heads)", bool(heads.grown or heads.shrunk)
 
 
-def _knowledge(maps: KnowledgeMaps) -> tuple[str, bool]:
+def _knowledge(maps: KnowledgeMaps) -> _Found:
+    if not np.isfinite([maps.correlation, maps.within, maps.largest]).all():
+        return "a map is the same at every block and token, so maps cannot be correlated", None
     said = (
         f"maps correlate {maps.correlation:.2f} (two halves of the texts in the base: {maps.within:.2f}), "
         f"largest difference {maps.largest:.2f}; states of the base restore up to "
@@ -143,41 +162,55 @@ def _knowledge(maps: KnowledgeMaps) -> tuple[str, bool]:
     return said, maps.correlation < min(maps.within, 0.999)
 
 
-def _transfer(found: DirectionTransfer) -> tuple[str, bool]:
+def _transfer(found: DirectionTransfer) -> _Found:
     a, s = found.accuracy, found.steered
+    p = max(found.p.values())
     said = (
         f"at resid_post.{found.layer}: base probe {a['base']['base']:.2f} on the base and "
         f"{a['base']['thinking']:.2f} on the thinking model, thinking probe {a['thinking']['base']:.2f} and "
-        f"{a['thinking']['thinking']:.2f} (p {max(found.p.values()):.3f}), cosine {found.cosine:.2f}"
+        f"{a['thinking']['thinking']:.2f} ({found.texts[1]} texts, {write_p(p)}), cosine {found.cosine:.2f}"
     )
     if s["base"]["thinking"] is not None and s["thinking"]["base"] is not None:
         said += (
             f"; steering with the base's in the thinking model {s['base']['thinking']:.2f}, "
             f"with the thinking model's in the base {s['thinking']['base']:.2f}"
         )
+    blind = [name for name, value in found.p.items() if value >= 1 - LEVEL]
+    if len(blind) == len(found.p):
+        return (
+            f"{said}; neither model's own probe is better than with shuffled labels, so there is none to transfer",
+            None,
+        )
     # A probe transfers unless it loses more than two standard errors of a difference of two shares.
     least = min(a["base"]["thinking"] - a["thinking"]["thinking"], a["thinking"]["base"] - a["base"]["base"])
     return said, bool(least < -2 * (0.5 / found.texts[1]) ** 0.5)
 
 
-def _neurons(found: NeuronOverlap) -> tuple[str, bool]:
+def _neurons(found: NeuronOverlap) -> _Found:
     said = (
         f"{len(found.shared)} of {len(found.base.neurons)} entropy neurons are the same "
-        f"(IoU {found.iou:.2f}, p {found.p:.3f})"
+        f"(IoU {found.iou:.2f}, {write_p(found.p)})"
     )
-    return said, found.p > 0.05
+    if found.iou < 1 and not found.decides:
+        return f"{said}; the last MLP has too few neurons to tell", None
+    return said, found.iou < 1 and found.p > 1 - LEVEL
 
 
-def _latents(found: SharedLatents) -> tuple[str, bool]:
+def _latents(found: SharedLatents) -> _Found:
+    judged = int((found.active >= SELDOM).any(0).sum())
+    if not judged or not np.isfinite(found.variance_explained):
+        return f"no latent is active at {SELDOM} tokens, so none can be compared", None
     said = (
         f"{len(found.thinking_only)} latents only in the thinking model, {len(found.base_only)} only in the base, "
-        f"of {int((found.active.sum(0) > 0).sum())} in use ({found.variance_explained:.0%} of the variance explained)"
+        f"of {judged} active at {SELDOM} tokens or more ({found.variance_explained:.0%} of the variance explained)"
     )
     return said, bool(found.thinking_only or found.base_only)
 
 
-def _massive(found: tuple[MassiveActivations, MassiveActivations]) -> tuple[str, bool]:
+def _massive(found: tuple[MassiveActivations, MassiveActivations]) -> _Found:
     base, thinking = found
+    if not all(bool(each.ratio.isfinite().all()) and bool(each.ratio.max() > 0) for each in found):
+        return _NOTHING
     said = (
         f"largest over median {float(base.ratio.max()):.0f} in the base, {float(thinking.ratio.max()):.0f} in the "
         f"thinking model; massive: {'yes' if base.found else 'no'}, {'yes' if thinking.found else 'no'}"
@@ -185,7 +218,16 @@ def _massive(found: tuple[MassiveActivations, MassiveActivations]) -> tuple[str,
     return said, base.dims != thinking.dims
 
 
-_FINDINGS: Mapping[str, Callable[..., tuple[str, bool]]] = {
+def _finite(value: Any) -> Any:
+    """The same value with None for every number that is not finite, which JSON cannot store."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_finite, value))
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+_FINDINGS: Mapping[str, Callable[..., _Found]] = {
     "tokens": _tokens,
     "heads": _heads,
     "direction": _transfer,

@@ -73,6 +73,11 @@ class HeadShift:
         """Shrunk heads that are no longer in the circuit."""
         return [at for at in self.shrunk if self.in_before[at] and not self.in_after[at]]
 
+    @property
+    def least_p(self) -> float:
+        """The smallest p-value that so many parts allow, where all of them change alike."""
+        return max(2.0 ** (1 - len(self.before)), 1 / _FLIPS)
+
     def _where(self, sign: float) -> list[Head]:
         change = sign * (self.after - self.before).mean(0)
         places = ((self.p < _ALPHA) & (change > 0)).nonzero().tolist()
@@ -166,6 +171,9 @@ def flipped_p(differences: Float[Tensor, "parts layers heads"], seed: int = 0) -
     Args:
         differences: one table for each part.
         seed: seeds the choice of flips if there are too many to try all.
+
+    Returns:
+        The p-values, NaN if a difference is not finite. None is 0: no flip counts as a flip.
     """
     values = differences.flatten(1).double().numpy()
     n = len(values)
@@ -179,6 +187,8 @@ def flipped_p(differences: Float[Tensor, "parts layers heads"], seed: int = 0) -
     statistics = np.abs(means) / spread
     largest = statistics.max(1)
     p = (largest[:, None] >= np.abs(values.mean(0)) / spread[0] - 1e-12).mean(0)
+    if not np.isfinite(values).all():  # no comparison with NaN is true, so every p would be 0
+        p = np.full_like(p, np.nan)
     return torch.from_numpy(p).float().view(differences.shape[1:])
 
 
@@ -211,14 +221,15 @@ class Agreement:
     """Whether several training runs change the same heads.
 
     Attributes:
-        value: Spearman correlation over heads of the changes of two runs, averaged over pairs of runs.
+        value: Spearman correlation over heads of the changes of two runs, averaged over pairs of runs; None if the
+            changes of a run are all equal, which leaves nothing to correlate.
         null: its 95 % range when heads are permuted within their blocks, independently for each run.
-        p: p-value: the share of permutations that agree at least as well.
+        p: p-value, (k + 1) / (n + 1), where k of n permutations agree at least as well.
     """
 
-    value: float
-    null: tuple[float, float]
-    p: float
+    value: float | None
+    null: tuple[float, float] | None
+    p: float | None
 
 
 def agreement(
@@ -243,6 +254,9 @@ def agreement(
     others_ = None if others is None else [change.double().numpy() for change in others]
     if len(arrays) < 2 and others_ is None:
         raise ProbeError("one run always agrees with itself: give the changes of two or more runs")
+
+    if any(np.ptp(each) == 0 or not np.isfinite(each).all() for each in (*arrays, *(others_ or ()))):
+        return Agreement(None, None, None)
 
     def mean(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray] | None) -> float:
         pairs = combinations(ours, 2) if theirs is None else product(ours, theirs)
@@ -269,12 +283,13 @@ class SharedHeads:
     Attributes:
         heads: the heads that are common to all runs.
         by_chance: their expected number if each run had random heads, as many in each block as it has.
-        p: p-value: the share of random choices with at least as many common heads.
+        p: p-value, (k + 1) / (n + 1), where k of n random choices have at least as many common heads; None if a run has
+            no heads, so that none can be common.
     """
 
     heads: tuple[Head, ...]
     by_chance: float
-    p: float
+    p: float | None
 
 
 def shared_heads(runs: Sequence[Sequence[Head]], n_heads: int, *, n_random: int = 2000, seed: int = 0) -> SharedHeads:
@@ -296,5 +311,5 @@ def shared_heads(runs: Sequence[Sequence[Head]], n_heads: int, *, n_random: int 
         }
 
     sizes = np.array([len(set.intersection(*map(random, runs))) for _ in range(n_random)])
-    p = float((1 + (sizes >= len(shared)).sum()) / (1 + n_random))
+    p = float((1 + (sizes >= len(shared)).sum()) / (1 + n_random)) if all(map(len, runs)) else None
     return SharedHeads(tuple(sorted(shared)), float(sizes.mean()), p)

@@ -12,6 +12,7 @@ from scipy.stats import hypergeom
 from torch import Tensor, nn
 
 from probe.models import Model, Pair, place
+from probe.statistics import LEVEL, write_p
 
 _HEAVY = 0.25
 """Share of neurons that are candidates: those that write the longest vectors."""
@@ -55,7 +56,13 @@ class NeuronOverlap:
     p: float
 
     def __repr__(self) -> str:
-        return f"NeuronOverlap({len(self.shared)} of {len(self.base.neurons)} shared, p {self.p:.3g})"
+        return f"NeuronOverlap({len(self.shared)} of {len(self.base.neurons)} shared, {write_p(self.p)})"
+
+    @property
+    def decides(self) -> bool:
+        """Whether an overlap of all neurons would be significant; it is not if almost all candidates are chosen."""
+        n = min(len(self.base.neurons), len(self.thinking.neurons))
+        return overlap_p(n, self.base, self.thinking) < 1 - LEVEL
 
 
 @torch.no_grad()
@@ -89,9 +96,13 @@ def entropy_overlap(pair: Pair, n: int | None = None) -> NeuronOverlap:
     base, thinking = entropy_neurons(pair.base, n), entropy_neurons(pair.thinking, n)
     shared = tuple(sorted({*base.neurons} & {*thinking.neurons}))
     either = {*base.neurons} | {*thinking.neurons}
+    return NeuronOverlap(base, thinking, shared, len(shared) / len(either), overlap_p(len(shared), base, thinking))
+
+
+def overlap_p(shared: int, base: EntropyNeurons, thinking: EntropyNeurons) -> float:
+    """Compute the probability that random candidates, as many in each model, share at least so many neurons."""
     heavy = max(1, round(_HEAVY * len(base.norm)))
-    p = float(hypergeom.sf(len(shared) - 1, heavy, len(base.neurons), len(thinking.neurons)))
-    return NeuronOverlap(base, thinking, shared, len(shared) / len(either), p)
+    return float(hypergeom.sf(shared - 1, heavy, len(base.neurons), len(thinking.neurons)))
 
 
 def _written(module: nn.Module) -> Float[Tensor, "d_mlp d_model"]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = 4096
 _ONLY = 0.5
 """A latent belongs to one model only if its scale in the other is below this share of its scale in that model."""
-_SELDOM = 20
+SELDOM = 20
 """The smallest number of active tokens for a latent to be judged."""
 
 
@@ -64,7 +64,7 @@ class SharedLatents:
         return self._only(self.back, self.active[0])
 
     def _only(self, ratio: Tensor, active: Tensor) -> list[int]:
-        return ((ratio < _ONLY) & (active >= _SELDOM)).nonzero()[:, 0].tolist()
+        return ((ratio < _ONLY) & (active >= SELDOM)).nonzero()[:, 0].tolist()
 
 
 @torch.no_grad()

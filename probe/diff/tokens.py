@@ -39,7 +39,8 @@ class TokenTrace:
         return int(running_mean(self.thinking_entropy, decay).argmax())
 
     def __repr__(self) -> str:
-        return f"TokenTrace({len(self.tokens)} tokens, mean KL {float(self.kl.mean()):.3g})"
+        mean = f", mean KL {float(self.kl.mean()):.3g}" if len(self.kl) else ""
+        return f"TokenTrace({len(self.tokens)} tokens{mean})"
 
 
 def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[Tensor, " tokens"]:

@@ -4,13 +4,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tqdm.auto import tqdm
 
+from probe.config import FIX, read_as
 from probe.engine.kept import KeptFolder, Key, kept
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import write_json
+
+
+class _Part(TypedDict):
+    seconds: float
+    rows: dict[str, dict[str, Any]]
+
 
 PARTS = "part-*.json"
 """The files in which :func:`in_stream` keeps rows."""
@@ -90,11 +97,10 @@ def _read(home: KeptFolder, n: int) -> tuple[Rows, float]:
     rows: Rows = {}
     seconds = 0.0
     for file in sorted(home.folder.glob(PARTS)):
-        try:
-            done = read_json(file)
-            found = {int(item): dict(row) for item, row in done["rows"].items()}
-            seconds += float(done["seconds"])
-        except (AttributeError, KeyError, TypeError, ValueError, ProbeError):
-            raise ProbeError(f"{file} is damaged; delete this file and run again, which makes it again") from None
+        done = read_as(_Part, file)
+        if not all(item.isdecimal() for item in done["rows"]):
+            raise ProbeError(f"{file} has rows of unknown items; {FIX}")
+        found = {int(item): row for item, row in done["rows"].items()}
+        seconds += done["seconds"]
         rows |= {item: row for item, row in found.items() if item < n}
     return rows, seconds

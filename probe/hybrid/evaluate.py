@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probe.engine import in_stream
+from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
@@ -15,7 +16,7 @@ from probe.hybrid.moment import Arm
 from probe.models import Model, Pair, ThinkTags, content_hash, identity
 from probe.problems import Problem, ProblemSet
 from probe.statistics import share_interval
-from probe.traces import stream_greedy
+from probe.traces import kept_rows, stream_greedy
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,15 +50,20 @@ class ArmResult:
         return sum(len(trace.tokens) for trace in self.traces)
 
     def __repr__(self) -> str:
-        return (
-            f"ArmResult({self.name!r}, {len(self.traces)} problems, {self.emitted} tokens, "
-            f"{self.steered_fraction:.0%} steered)"
-        )
+        steered = f", {self.steered_fraction:.0%} steered" if self.emitted else ""
+        return f"ArmResult({self.name!r}, {len(self.traces)} problems, {self.emitted} tokens{steered})"
 
     def _repr_html_(self) -> str:
         head = ("arm", "problems", "tokens", "steered", "truncated", "asks", "fitted parameters", "seconds")
         truncated, asks = sum(trace.truncated for trace in self.traces), ", ".join(self.asks)
-        row = (self.name, len(self.traces), self.emitted, f"{self.steered_fraction:.1%}", truncated, asks)
+        row = (
+            self.name,
+            len(self.traces),
+            self.emitted,
+            f"{self.steered_fraction:.1%}" if self.emitted else None,
+            truncated,
+            asks,
+        )
         return html_table(head, [(*row, self.fitted_parameters, f"{self.seconds:.1f}")])
 
 
@@ -111,7 +117,7 @@ def evaluate_arm(
     rows, seconds = in_stream(
         len(problems), decode, part=batch_size, name=arm.name, key=key, folder=folder, progress=progress
     )
-    traces = [HybridTrace(**row) for row in rows]
+    traces = _traces(rows, base, folder)
     texts = [base.decode(trace.tokens) for trace in traces]
     return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
 
@@ -147,7 +153,8 @@ def rollouts(
     rows, seconds = in_stream(
         len(problems), decode, part=batch_size, name=name, key=key, folder=folder, progress=progress
     )
-    traces = [HybridTrace(problem.id, **row) for problem, row in zip(problems, rows, strict=True)]
+    rows = [{"problem_id": problem.id, **row} for problem, row in zip(problems, rows, strict=True)]
+    traces = _traces(rows, model, folder)
     texts = [model.decode(trace.tokens) for trace in traces]
     return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters)
 
@@ -155,6 +162,19 @@ def rollouts(
 def problems_hash(problems: Sequence[Problem]) -> str:
     """Hash the problems that answers belong to; what is right does not change what is written."""
     return object_hash([[problem.id, problem.question] for problem in problems])
+
+
+def _traces(rows: Sequence[dict[str, Any]], base: Model, folder: str | Path | None) -> list[HybridTrace]:
+    """Check rows that may come from files: every list of a trace has a value for each token, or none at all."""
+    traces = kept_rows(HybridTrace, rows, base, folder)
+    for item, trace in enumerate(traces):
+        sizes = {len(values) for values in vars(trace).values() if isinstance(values, list)}
+        if not sizes <= {len(trace.tokens), *(() if trace.steered else (0,))}:
+            raise ProbeError(
+                f"{folder}[{item}] has lists of {sorted(sizes)} values for {len(trace.tokens)} tokens; delete that "
+                "folder and run the same command again, which makes it again"
+            )
+    return traces
 
 
 def grade_answers(
@@ -222,8 +242,8 @@ def summarise(
         "ci": share_interval(graded).to_dict()["ci"],
         "n": len(graded),
         "ungraded": len(correct) - len(graded),
-        "tokens_per_answer": float(np.mean(lengths)),
-        "truncated": float(np.mean(truncated)),
+        "tokens_per_answer": float(np.mean(lengths)) if lengths else None,
+        "truncated": float(np.mean(truncated)) if truncated else None,
         "steered_fraction": steered_fraction,
         "seconds": None if seconds is None else round(seconds, 2),
     }

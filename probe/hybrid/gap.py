@@ -20,7 +20,8 @@ def gap_recovered(
         seed: seeds the resampling.
 
     Returns:
-        ``value`` and ``ci``. Both are None if the 95 % interval of the gap itself includes zero.
+        ``value`` and ``ci``. Both are None if the 95 % interval of the gap itself includes zero. Where every resample
+        has the same gap, there is no such interval, and the exact paired test decides.
 
     Raises:
         ValueError: if the three do not cover the same number of problems.
@@ -67,6 +68,10 @@ def seeds_recovered(
     low, high = bootstrap(gaps, table.shape[1], width=len(table), seed=seed)
     if not (low[0] > 0 or high[0] < 0):  # NaN where there is no interval
         return {"value": None, "ci": None}
+    if low[0] == high[0]:  # the models differ alike on every problem: two problems would be enough for an interval
+        p = paired_permutation(*(table[:2] > 0.5).tolist())
+        if p is None or p >= 1 - LEVEL:
+            return {"value": None, "ci": None}
     point = table.mean(1)
     return {
         "value": float((point[2:].mean() - point[0]) / (point[1] - point[0])),
@@ -84,7 +89,7 @@ def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *
 
     Returns:
         For each other arm: ``difference`` in accuracy with its paired bootstrap ``ci``, ``p`` of the exact paired test
-        and ``p_holm`` after Holm's correction.
+        and ``p_holm`` after Holm's correction. An arm without a graded problem in common is left out.
     """
     found = {}
     for name, values in correct.items():

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from probe.config import read_as
 from probe.errors import ProbeError
-from probe.files import read_json
-from probe.reports import read_results
+from probe.reports import read_graded, read_results
 
 
 def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
     ]
     from probe.statistics import holm  # slow to import: the folders are checked before
 
-    graded = [_graded(path) for path in paths]
+    graded = [read_graded(path) for path in paths]
     tests = [
         {"run": run["name"], **test}
         for run, each in zip(runs[1:], graded[1:], strict=True)
@@ -69,19 +69,15 @@ def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]
             pair = {"first": [first["correct"][arm][i] for i, _ in common], "other": [values[j] for _, j in common]}
             test = compare_arms(pair, "first").get("other")
             if test is not None:
-                found.append({"arm": arm, "n": len(common), **{key: test[key] for key in ("difference", "ci", "p")}})
+                n = sum(None not in each for each in zip(pair["first"], pair["other"], strict=True))
+                found.append({"arm": arm, "n": n, **{key: test[key] for key in ("difference", "ci", "p")}})
     return found
-
-
-def _graded(path: Path) -> dict[str, Any]:
-    written = path / "graded.json"
-    return read_json(written) if written.is_file() else {"problems": [], "correct": {}}
 
 
 def _settings(path: Path) -> dict[str, Any]:
     """Read every setting of a run by its full name."""
     written = path / "config.json"
-    return dict(_flat(read_json(written))) if written.is_file() else {}
+    return dict(_flat(read_as(dict[str, Any], written))) if written.is_file() else {}
 
 
 def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

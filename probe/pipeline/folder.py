@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+from probe.config import read_as
 from probe.engine import LOCK, PARTS, FolderLock, adopt, difference, remove_empty
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json, writing
@@ -17,6 +18,11 @@ Made = TypeVar("Made")
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
 _FORMAT = 2
 """The format of ``run.json``; in the first one, settings that only say how, and paths, were part of the key."""
+
+
+class _Manifest(TypedDict):
+    inputs: str
+    config: Any
 
 
 class RunFolder:
@@ -66,9 +72,7 @@ class RunFolder:
             if path.exists() and any(file.name != LOCK for file in path.iterdir()):
                 raise ProbeError(f"--out {path} is not empty and holds no run: name another folder")
             return self._first_key()
-        before = read_json(written)
-        if not isinstance(before, dict):
-            raise ProbeError(f"{written} does not hold the settings of a run: name another folder")
+        before = read_as(dict[str, Any], written, fix="name another folder")
         self._old = before.get("format") != _FORMAT
         key = object_hash(before) if self._old else self._first_key()
         if self._old:
@@ -187,9 +191,7 @@ class RunFolder:
         Raises:
             ProbeError: if it was made with other settings, or its manifest is damaged.
         """
-        before = read_json(manifest)
-        if not isinstance(before, dict) or not {"inputs", "config"} <= set(before):
-            raise ProbeError(f"{manifest} is not the manifest of a stage: remove {manifest.parent} to make it again")
+        before = read_as(_Manifest, manifest, fix=f"remove {manifest.parent} to make it again")
         said = difference(without(before["config"], *how), without(config, *how), name)
         if said is None and before["inputs"] != self._key_of(name, before["config"], how, self._key):
             said = "of an earlier stage"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.activations import SentenceActivations, harvest
+from probe.errors import ProbeError
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Taxonomy
@@ -55,12 +56,45 @@ def harvest_splits(
 ) -> Splits:
     """Harvest the mean activation of every sentence at all sites, or load what a finished stage has kept."""
     first, second = (
-        SentenceActivations.load(folder / name)
+        _harvested(folder / name, traces, sites)
         if finished
         else harvest(model, traces, sites, folder=folder / name, progress=progress)
         for name, traces in (("train", train), ("validation", validation))
     )
     return first, second
+
+
+def _harvested(folder: Path, traces: Traces, sites: Sequence[str]) -> SentenceActivations:
+    """Load a finished harvest, and refuse one of other sites or other sentences."""
+    found = SentenceActivations.load(folder)
+    sizes = [len(trace.sentences) for trace in traces]
+    if not set(sites) <= set(found.sites) or any(
+        not (0 <= trace < len(sizes) and 0 <= sentence < sizes[trace]) for trace, sentence in found.index
+    ):
+        raise ProbeError(
+            f"{folder} holds the activations of other sites or traces; remove that folder and run the same command "
+            "again"
+        )
+    return found
+
+
+def taxonomy_of(folder: Path, acts: SentenceActivations) -> Taxonomy:
+    """Load the taxonomy of a finished stage.
+
+    Args:
+        acts: the activations that it was learned from.
+
+    Raises:
+        ProbeError: if it is damaged, or is of another site or width.
+    """
+    taxonomy = Taxonomy.load(folder)
+    there = acts.vectors.get(taxonomy.site)
+    if there is None or there.shape[1] != taxonomy.directions.shape[1]:
+        raise ProbeError(
+            f"{folder} holds a taxonomy of {taxonomy.site}, width {taxonomy.directions.shape[1]}, which is not that of "
+            "these activations; remove that folder and run the same command again"
+        )
+    return taxonomy
 
 
 def describe_behaviours(

@@ -8,6 +8,7 @@ from probe.reports.adapter.figures import (
     tuning_figure as tuning_figure,
     verification_figure as verification_figure,
 )
+from probe.reports.adapter.files import read_adapter as read_adapter
 from probe.reports.adapter.page import (
     adapter_card as adapter_card,
     write_adapter_report as write_adapter_report,
@@ -63,7 +64,8 @@ from probe.reports.run.compare import (
     write_comparison as write_comparison,
 )
 from probe.reports.run.figures import arms_figure as arms_figure, gap_figure as gap_figure
+from probe.reports.run.files import read_graded as read_graded, read_results as read_results
 from probe.reports.run.live import LiveTokens as LiveTokens
-from probe.reports.run.page import read_results as read_results, write_report as write_report
+from probe.reports.run.page import write_report as write_report
 from probe.reports.run.table import arms_table as arms_table, curve_table as curve_table, own_table as own_table
 from probe.reports.run.trace_view import trace_view as trace_view

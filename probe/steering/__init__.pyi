@@ -31,6 +31,7 @@ from .mechanism import (
     Mechanism as Mechanism,
     random_like as random_like,
 )
+from .saving import check_fits as check_fits
 from .sentences import learn_on_sentences as learn_on_sentences, sentence_batches as sentence_batches
 from .vectors import (
     BehaviourVectors as BehaviourVectors,

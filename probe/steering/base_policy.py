@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,15 @@ from probe.models import Model, seeded
 from probe.steering.config import PolicyConfig
 from probe.steering.gates import GateBatch
 from probe.steering.saving import load_module, save_module
+
+
+class _Settings(typing.TypedDict):
+    layers: tuple[int, ...]
+    d_model: int
+    n_behaviours: int
+    hidden: int
+    dropout: float
+    threshold: float
 
 
 class BasePolicy(nn.Module):
@@ -98,7 +108,12 @@ class BasePolicy(nn.Module):
         Raises:
             ProbeError: if the folder holds no policy, or a damaged one.
         """
-        return load_module(lambda settings: cls(**settings), folder, "policy")
+        return load_module(
+            lambda settings: cls(**{name: settings[name] for name in typing.get_type_hints(_Settings)}),
+            folder,
+            "policy",
+            _Settings,
+        )
 
 
 @dataclass(frozen=True)

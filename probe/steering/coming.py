@@ -8,6 +8,7 @@ and a reader fitted on the train traces predicts that label before the sentence 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -24,6 +25,12 @@ from probe.taxonomy import Taxonomy
 from probe.traces import Trace
 
 _MAX_TOKENS = 20_000
+
+
+class _Settings(TypedDict):
+    layer: int
+    d_model: int
+    n_behaviours: int
 
 
 class ComingReader(nn.Module):
@@ -60,7 +67,12 @@ class ComingReader(nn.Module):
         Raises:
             ProbeError: if the folder holds no reader, or a damaged one.
         """
-        return load_module(lambda settings: cls(**settings), folder, "reader")
+        return load_module(
+            lambda settings: cls(settings["layer"], settings["d_model"], settings["n_behaviours"]),
+            folder,
+            "reader",
+            _Settings,
+        )
 
 
 def learn_reader(

@@ -1,7 +1,7 @@
 """Mechanisms with learned strengths: vectors with a strength network, and rank-1 adapters."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -92,6 +92,16 @@ class RankOne(Mechanism):
         return (strength * along)[:, None] * self.vectors[behaviour]
 
 
+class _Settings(TypedDict):
+    kind: str
+    n_behaviours: int
+    d_model: int
+    layer: int
+    unit: NotRequired[float]
+    persistent: NotRequired[bool]
+    hidden: NotRequired[int]
+
+
 def load_mechanism(folder: str | Path) -> Mechanism:
     """Load a mechanism of any class that :meth:`Mechanism.save` wrote; it is frozen.
 
@@ -101,12 +111,12 @@ def load_mechanism(folder: str | Path) -> Mechanism:
     kinds = _subclasses(Mechanism)
 
     def make(settings: dict[str, Any]) -> Mechanism:
-        kind, _ = settings.pop("kind", None), settings.pop("site", None)
+        kind = settings["kind"]
         if kind not in kinds:
             raise ProbeError(f"{Path(folder) / 'mechanism.json'} is of the unknown kind {kind!r}; learn it again")
-        return kinds[kind](**settings)
+        return kinds[kind](**{name: settings[name] for name in kinds[kind].fields if name in settings})
 
-    return load_module(make, folder, "mechanism")
+    return load_module(make, folder, "mechanism", _Settings)
 
 
 def _subclasses(kind: type[Mechanism]) -> dict[str, type[Mechanism]]:

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from probe.config import read_as
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import read_tensors, write_json
 from probe.html import html_table
 from probe.models import Site, seeded
 from probe.taxonomy.edits import Edits, write_template
@@ -25,6 +24,48 @@ if TYPE_CHECKING:
 #: The file in which people rename, describe and merge behaviours.
 EDITS = "behaviours.yaml"
 _SAID = ("labels", "examples", "titles", "descriptions")
+_FIX = "fit the taxonomy again"
+
+
+class _About(TypedDict):
+    """``taxonomy.json``."""
+
+    site: str
+    model: str
+    outlier_limit: float
+    labels: list[str]
+    examples: list[list[str]]
+    titles: list[str | None]
+    descriptions: list[str | None]
+
+
+class _Config(TypedDict):
+    """``cfg.json``, which SAELens wrote."""
+
+    k: int
+
+
+class _Scores(TypedDict, total=False):
+    """``scores.json``; a score that does not apply is None."""
+
+    variance_explained: float | None
+    stability: float | None
+    agreement: float | None
+    ami: float | None
+
+
+def _tensors(path: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the encoder, the decoder and the mean of a taxonomy, and check that they fit each other."""
+    tensors = read_tensors(path)
+    missing = [name for name in ("W_enc", "W_dec", "b_dec") if name not in tensors]
+    if missing:
+        raise ProbeError(f"{path} lacks {missing[0]}; {_FIX}")
+    encoder, decoder, mean = (tensors[name] for name in ("W_enc", "W_dec", "b_dec"))
+    if encoder.ndim != 2 or not len(decoder) or decoder.shape != encoder.T.shape or mean.shape != encoder.shape[:1]:
+        raise ProbeError(f"{path} holds tensors of shapes that do not fit each other; {_FIX}")
+    if not all(each.dtype == torch.float32 and bool(each.isfinite().all()) for each in (encoder, decoder, mean)):
+        raise ProbeError(f"{path} holds numbers that are not finite, or not float32; {_FIX}")
+    return encoder, decoder, mean
 
 
 class Taxonomy:
@@ -206,23 +247,28 @@ class Taxonomy:
             ProbeError: if a file is missing or damaged, or ``behaviours.yaml`` is invalid.
         """
         folder = Path(folder)
-        about = _read(folder / "taxonomy.json", "site", "outlier_limit", "model", *_SAID)
-        cfg = _read(folder / "cfg.json", "k")
-        path = folder / "sae_weights.safetensors"
-        try:
-            tensors = load_file(path)
-            encoder, decoder, mean = (tensors[name] for name in ("W_enc", "W_dec", "b_dec"))
-        except (OSError, SafetensorError, KeyError) as error:
-            raise ProbeError(f"{path} cannot be read ({error}); fit the taxonomy again") from None
+        about = read_as(_About, folder / "taxonomy.json", fix=_FIX)
+        encoder, decoder, mean = _tensors(folder / "sae_weights.safetensors")
+        size, k = len(decoder), read_as(_Config, folder / "cfg.json", fix=_FIX)["k"]
+        if not 1 <= k <= size:
+            raise ProbeError(f"{folder / 'cfg.json'} has {k} active latents of {size}; {_FIX}")
+        for name in _SAID:
+            if len(about[name]) != size:
+                raise ProbeError(
+                    f"{folder / 'taxonomy.json'} has {len(about[name])} {name} of {size} behaviours; {_FIX}"
+                )
         edits = folder / EDITS
         return cls(
             about["site"],
             Normaliser(mean, about["outlier_limit"]),
-            Weights(encoder, decoder, cfg["k"]),
+            Weights(encoder, decoder, k),
             model_name=about["model"],
-            **{name: about[name] for name in _SAID},
-            edits=Edits.read(edits, len(decoder)) if edits.exists() else None,
-            scores=read_json(folder / "scores.json"),
+            labels=about["labels"],
+            examples=about["examples"],
+            titles=about["titles"],
+            descriptions=about["descriptions"],
+            edits=Edits.read(edits, size) if edits.exists() else None,
+            scores=read_as(_Scores, folder / "scores.json", fix=_FIX),
         )
 
     def __repr__(self) -> str:
@@ -241,10 +287,3 @@ class Taxonomy:
         ]
         head = ["", "behaviour", "share", "F1 from words", "F1 from the nearest mean", "nearest sentences"]
         return html_table(head, rows, repr(self))
-
-
-def _read(path: Path, *keys: str) -> dict[str, Any]:
-    said = read_json(path)
-    if not isinstance(said, dict) or not set(keys) <= set(said):
-        raise ProbeError(f"{path} does not have all of {', '.join(keys)}; fit the taxonomy again")
-    return said

@@ -4,6 +4,7 @@ from probe.traces.generate import (
     Emission as Emission,
     decode_greedy as decode_greedy,
     generate_traces as generate_traces,
+    kept_rows as kept_rows,
     stream_greedy as stream_greedy,
 )
 from probe.traces.offsets import token_starts as token_starts

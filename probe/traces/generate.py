@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
 
+from probe.config import as_type
 from probe.engine import in_stream
+from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.hooks import Lane, Now, likeliest, stream
 from probe.models import Model, ThinkTags, identity
@@ -64,6 +66,36 @@ def _likeliest(now: Now) -> tuple[Int[Tensor, " rows"]]:
     return (likeliest(now.steps[0].logits),)
 
 
+Row = TypeVar("Row")
+
+
+def kept_rows(kind: type[Row], rows: Sequence[Any], model: Model, folder: str | Path | None) -> list[Row]:
+    """Check rows of emitted tokens, which may come from files.
+
+    Args:
+        kind: the dataclass of a row: ``tokens`` are the emitted ids, ``base_token`` and ``thinking_token`` (−1 for
+            none) those that the models preferred.
+        rows: what :func:`~probe.engine.in_stream` returned.
+        model: the model whose tokens they are.
+        folder: where they are kept, for the error message; None if they were not read.
+
+    Raises:
+        ProbeError: if a row lacks a part, has one of another type, or has a token that the model does not have.
+    """
+    where = "rows" if folder is None else str(folder)
+    found: list[Row] = as_type(list[kind], list(rows), where, fix=_AGAIN)
+    size = max(model.hf.config.get_text_config().vocab_size, len(model.tokenizer))
+    for item, row in enumerate(found):
+        for name in ("tokens", "base_token", "thinking_token"):
+            ids = getattr(row, name, ())
+            if ids and not (min(ids) >= (0 if name == "tokens" else -1) and max(ids) < size):
+                raise ProbeError(f"{where}[{item}].{name} has ids that {model.name} does not have; {_AGAIN}")
+    return found
+
+
+_AGAIN = "delete that folder and run the same command again, which makes it again"
+
+
 def generate_traces(
     model: Model,
     problem_set: ProblemSet,
@@ -116,8 +148,9 @@ def generate_traces(
         folder=folder,
         progress=progress,
     )
+    emissions = kept_rows(Emission, rows, model, folder)
     traces = [
-        make_trace(model, problem_set, problem, row["tokens"], row["truncated"], think_close)
-        for problem, row in zip(problems, rows, strict=True)
+        make_trace(model, problem_set, problem, emission.tokens, emission.truncated, think_close)
+        for problem, emission in zip(problems, emissions, strict=True)
     ]
     return Traces(model.name, problem_set.name, traces, seconds)

@@ -109,7 +109,14 @@ def test_rows_say_what_the_file_says(priced):
 
 
 @pytest.mark.parametrize(
-    ("whole", "rerank", "said"), [(0.0, 1.0, "All of"), (-0.1, -0.2, "Neither"), (0.5, -0.1, " 0% "), (None, 0.4, "")]
+    ("whole", "rerank", "said"),
+    [
+        (0.4, 1.0, "All of"),
+        (0.0, 1.0, "nothing here; re-ranking alone recovers 100%"),
+        (-0.1, -0.2, "Neither"),
+        (0.5, -0.1, " 0% "),
+        (None, 0.4, ""),
+    ],
 )
 def test_how_much_of_version_1_is_re_ranking(whole, rerank, said):
     results = {"gap_recovered": {"v1": {"value": whole}, "v1-rerank": {"value": rerank}}}

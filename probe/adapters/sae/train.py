@@ -89,6 +89,9 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
     Returns:
         ``variance_explained``; ``kl``, KL(model ‖ model with the SAE inserted) in nats a token; ``l0``, active latents
         at a token; ``dead``, the share of latents that no token activates.
+
+    Raises:
+        ProbeError: if the states do not vary.
     """
     site, kls, errors, states, active = check_sae(sae, model), [], [], [], []
     special = torch.tensor(sorted(model.tokenizer.all_special_ids), device=model.device)
@@ -104,7 +107,11 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
         states.append(state)
         active.append(latents > 0)
     every, fired = torch.cat(states), torch.cat(active)
-    total = (every - every.mean(0)).square().sum()
+    total = (every - every.mean(0)).square().sum() if len(every) else torch.zeros(())
+    if not total > 0:
+        raise ProbeError(
+            f"the states at {site} do not vary over {len(every)} tokens, so no SAE explains them: give other texts"
+        )
     return {
         "variance_explained": 1 - float(torch.cat(errors).sum() / total),
         "kl": float(torch.cat(kls).mean()),

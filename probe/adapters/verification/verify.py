@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _WRITERS = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
 #: False discovery rate among the latents that are reported as moved.
 _FDR = 0.05
+LEAST_TEXTS = 6
+"""With fewer texts the Wilcoxon test cannot reach 5 %."""
 OFF, ON = (False, None), (True, None)
 """The model without the adapter, and with it."""
 
@@ -47,7 +49,7 @@ class Verification:
         site_changed: relative change of the state at the SAE's site. It is zero where the adapter acts only above the
             site; the SAE's latents then cannot explain its effect on the same text.
         moved: latents whose mean activation changes (Wilcoxon test over texts, 5 % false discovery rate), those with
-            the largest change first.
+            the largest change first. Fewer than :data:`LEAST_TEXTS` texts cannot show that one moved.
         claimed: the latents through which the adapter is claimed to work: those given, or those that moved most.
         effect: KL(base ‖ adapter).
         necessity: the share of the effect that disappears when the latents are ablated in both models.
@@ -60,6 +62,7 @@ class Verification:
         behaviour: the count of a behaviour in rollouts of the ``base`` model and of the ``adapter``, and the change
             (``moved``); the same with latents ablated in both models; and the share of the change that this ablation
             takes back (``taken back``). Empty if nothing was counted.
+        texts: the number of texts that everything but the damage to other texts is measured on; None if unknown.
     """
 
     reach: dict[int, float]
@@ -73,13 +76,17 @@ class Verification:
     damage: dict[str, dict[str, Interval]]
     insertion: dict[str, Interval]
     behaviour: dict[str, Interval]
+    texts: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: intervals as ``value`` and ``ci``; None for a share of nothing."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def __repr__(self) -> str:
-        return f"Verification(effect {self.effect} nats a token, {len(self.moved)} latents moved)"
+        moved = (
+            f"{len(self.moved)} latents moved" if self.texts is None or self.texts >= LEAST_TEXTS else "too few texts"
+        )
+        return f"Verification(effect {self.effect} nats a token, {moved})"
 
 
 def verify(
@@ -134,6 +141,7 @@ def verify(
             sufficiency[name] = over_texts(backwards - passes.kl(texts, ON, (False, raised)), backwards)
         replaced = Replace(sae, through=False)
         return Verification(
+            texts=len(texts),
             reach=reached,
             site_changed=over_texts((on.states - plain.states).norm(dim=1) / plain.states.norm(dim=1)),
             moved=moved,
@@ -192,7 +200,7 @@ def _over_texts(values: Tensor, whole: Tensor | None = None, *, seed: int) -> In
 def _moved(plain: Tensor, on: Tensor) -> list[int]:
     change = (on - plain).double()
     some = [k for k in range(change.shape[1]) if change[:, k].abs().max() > 0]
-    if not some or len(change) < 6:  # fewer texts cannot reach 5 %
+    if not some or len(change) < LEAST_TEXTS:
         return []
     tests: list[Any] = [wilcoxon(change[:, k].numpy()) for k in some]
     p = np.array([test.pvalue for test in tests])

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from probe.adapters import canonical, compare_export, gguf_lora, merged, save_saelens
+from probe.config import read_as
 from probe.engine import FolderLock
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import write_json
 from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.adapter.finished import check_formats, finished_adapter
 from probe.pipeline.adapter.inputs import sae_of
@@ -37,7 +39,7 @@ def export_adapter(out: str | Path, formats: list[str]) -> list[Path]:
     }
     paths = []
     with FolderLock(out):
-        report = read_json(out / _EXPORTS) if (out / _EXPORTS).exists() else {}
+        report = read_as(dict[str, Any], out / _EXPORTS) if (out / _EXPORTS).exists() else {}
         for name in formats:
             paths.append(made[name]())
             report[name] = compare_export(model, folder, name, paths[-1])

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from probe.adapters import EvaluationData, measure, random_like, summary, verify
+from probe.config import read_as
 from probe.files import read_json, write_json, write_text
 from probe.models import Model
 from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.adapter.inputs import AdapterInputs
-from probe.reports import adapter_card, write_adapter_report
+from probe.reports import adapter_card, read_adapter, write_adapter_report
 
 VERIFIED, FOREIGN = "verification.json", "foreign.json"
 _RANDOM = 3
@@ -71,13 +72,12 @@ def write_foreign(
 
 def write_pages(out: Path, config: AdapterConfig) -> None:
     """Write ``report.html`` and the card of the adapter's folder from what has been measured so far."""
-    files = {name: read_json(out / name) if (out / name).exists() else None for name in (VERIFIED, FOREIGN)}
-    card, history = read_json(out / "adapter" / "probe.json"), read_json(out / "adapter" / "history.json")
-    told = {"card": card, "history": history, "cost": card["cost"], "found": files[VERIFIED]}
-    write_adapter_report(out / "report.html", **told, foreign=files[FOREIGN])
+    told = read_adapter(out)
+    write_adapter_report(out / "report.html", **told)
+    del told["foreign"]
     base = (
         str(config.model.path)
         if config.model is not None
-        else read_json(out / "adapter" / "adapter_config.json")["base_model_name_or_path"]
+        else read_as(dict[str, Any], out / "adapter" / "adapter_config.json").get("base_model_name_or_path")
     )
     write_text(out / "adapter" / "README.md", adapter_card(base=base, **told))

@@ -17,7 +17,7 @@ from probe.adapters import (
     places_before,
     tune,
 )
-from probe.config import from_dict, to_dict
+from probe.config import from_dict, read_as, to_dict
 from probe.engine import FolderLock, KeptFolder
 from probe.errors import ProbeError
 from probe.files import located, read_json, write_json
@@ -164,9 +164,10 @@ def model_of(config: AdapterConfig, folder: Path) -> Model:
     Args:
         folder: the adapter, whose ``probe.json`` names the model.
     """
-    card = read_json(folder / "probe.json")
+    path = folder / "probe.json"
+    card = read_as(dict[str, Any], path)
     named = find_again(card["model"], folder.parent) if "model" in card else None
-    source = config.model or (ModelConfig(**named) if named is not None else None)
+    source = config.model or (from_dict(ModelConfig, named, f"{path}.model") if named is not None else None)
     if source is not None:
         return load_model(source, device=config.device, dtype=config.dtype)
     assert config.run is not None  # an adapter of an earlier version: only the run knows its model

@@ -24,7 +24,7 @@ from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
-from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits
+from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
 from probe.taxonomy import (
@@ -230,7 +230,7 @@ class DiscoverStages:
     ) -> Taxonomy:
         """Search every site, family and size, choose one taxonomy, and let the judge name its behaviours."""
         if finished:
-            return Taxonomy.load(folder)
+            return taxonomy_of(folder, acts[0])
         inputs, delimiters = self.inputs, None
         if "delimiter" in self.config.taxonomy.rivals:
             train, validation = (
@@ -294,7 +294,13 @@ class DiscoverStages:
     ) -> list[Card]:
         """Falsify every behaviour on validation traces."""
         if finished:
-            return read_cards(folder)
+            cards = read_cards(folder)
+            if [card.behaviour for card in cards] != list(range(taxonomy.n_behaviours)):
+                raise ProbeError(
+                    f"{folder / 'cards.json'} does not have one card for each of {taxonomy.n_behaviours} behaviours; "
+                    f"remove {folder} and run the same command again"
+                )
+            return cards
         return falsify(
             self.inputs.model,
             taxonomy,

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from probe.files import read_json, write_json
+from probe.config import read_as
+from probe.files import write_json
 from probe.hybrid import flip_rates, naming_agreement
 from probe.pipeline.run.experiment import Experiment
 
@@ -49,6 +50,6 @@ def effects(experiment: Experiment) -> dict[str, Any]:
             )
             found = {"flip": rates.to_dict(), "gates": counts.tolist(), "naming": naming}
             write_json(folder / "effects.json", found)
-        return read_json(folder / "effects.json")
+        return read_as(dict[str, Any], folder / "effects.json")
 
     return experiment.folder.branch("effects", make, {}, seed)

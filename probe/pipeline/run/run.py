@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from probe.files import read_json, write_json
+from probe.config import read_as
+from probe.files import write_json
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
@@ -70,7 +71,7 @@ def _finish(experiment: Experiment, out: Path) -> dict[str, Any]:
     found = results(finished) | {"effects": effects(experiment)}
     found["effects"] |= observed(finished)
     if "oracle-free" in finished.arms:
-        found["oracle"]["given_base"] = read_json(out / "policy" / "validation.json")
+        found["oracle"]["given_base"] = read_as(dict[str, Any], out / "policy" / "validation.json")
     if config.curve:
         found["curve"] = learning_curve(experiment)
     write_json(out / "behaviours.json", behaviours(finished))

@@ -7,11 +7,12 @@ from tempfile import TemporaryDirectory
 from probe.files import read_json, write_json
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
-from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits
+from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.steering import (
     ComingReader,
     GateBatch,
     Mechanism,
+    check_fits,
     collect_gates,
     learn_reader,
     learn_vectors,
@@ -101,7 +102,7 @@ class Stages:
     def taxonomy(self, acts: Splits, folder: Path, finished: bool) -> Taxonomy:
         """Learn the taxonomy."""
         if finished:
-            return Taxonomy.load(folder)
+            return taxonomy_of(folder, acts[0])
         return fit_taxonomy(
             *acts,
             self.config.taxonomy,
@@ -137,6 +138,11 @@ class Stages:
                     self._learn(gates, n_behaviours, layer, seed, folder / name, Path(cache))
         made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
         reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
+        for name, (n_behaviours, _) in wanted.items():
+            layer = made["single"].layer if made["single"].layer in self.inputs.layers else self.inputs.layers[0]
+            check_fits(made[name], folder / name, d_model=base.d_model, n_behaviours=n_behaviours, layer=layer)
+        thinking, k = self.inputs.pair.thinking, taxonomy.n_behaviours
+        check_fits(reader, folder / "reader", d_model=thinking.d_model, n_behaviours=k, layer=thinking.n_layers - 1)
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
     def _layer(self, gates: Gates, n_behaviours: int, folder: Path) -> int:

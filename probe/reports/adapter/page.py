@@ -6,8 +6,9 @@ from typing import Any
 
 from probe.files import write_text
 from probe.reports.adapter.figures import study_figure, tuning_figure, verification_figure
-from probe.reports.adapter.rows import study_rows, verification_rows
+from probe.reports.adapter.rows import LEAST_TEXTS, study_rows, verification_rows
 from probe.reports.html.filling import fill, markup
+from probe.reports.html.numbers import plural
 
 
 def write_adapter_report(
@@ -37,10 +38,20 @@ def write_adapter_report(
         card=card,
         rows=verification_rows(history, cost, found, converged=card.get("converged", True)),
         found=found,
+        unmoved=None if found is None else _unmoved(found),
         foreign=None if foreign is None else {"model": foreign["model"], "table": study_rows(foreign["rows"])},
         figures=figures,
     )
     return write_text(Path(path), page)
+
+
+def _unmoved(found: Mapping[str, Any]) -> str:
+    """What it means that no latent moved: nothing, where texts were too few for the test."""
+    texts = found.get("texts")
+    if texts is not None and texts < LEAST_TEXTS:
+        return f"{plural(texts, 'test text')} cannot show whether a latent moves; {LEAST_TEXTS} are needed."
+    where = "on the same text" if texts is None else f"on {texts:,} texts (Wilcoxon tests, 5 % false discovery rate)"
+    return f"It moves no latent of this SAE {where}, so these latents cannot explain its effect."
 
 
 def write_study(study: Mapping[str, Any], path: str | Path) -> Path:

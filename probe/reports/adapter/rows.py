@@ -6,6 +6,9 @@ from typing import Any
 
 from probe.reports.html.numbers import estimate, interval, number, percent, value_and_interval
 
+LEAST_TEXTS = 6
+"""With fewer texts no latent can be found to move."""
+
 
 def verification_rows(
     history: Sequence[Mapping[str, float]],
@@ -36,7 +39,8 @@ def verification_rows(
         rows |= {
             "blocks reached": ", ".join(map(str, reached)) or "none",
             "state at the SAE's site changed": _share(found["site_changed"]),
-            "latents moved": f"{len(found['moved'])}: {', '.join(map(str, found['moved'][:8])) or '–'}",
+            **({"test texts": number(found["texts"], 0)} if found.get("texts") is not None else {}),
+            "latents moved": _moved(found),
             "KL(base ‖ adapter), nats a token": _nats(found["effect"]),
             **_both("share of it that ablation removes", found["necessity"], _share),
             **_both("share of it that raising reproduces", found["sufficiency"], _share),
@@ -89,6 +93,12 @@ def cell(measure: str, values: Mapping[str, Any]) -> tuple[str, str]:
     write = partial(percent, digits=1) if measure == "solved" else partial(number, digits=3)
     value, ci = value_and_interval(values[measure])
     return write(value), interval(ci, write)
+
+
+def _moved(found: Mapping[str, Any]) -> str:
+    if (found.get("texts") or LEAST_TEXTS) < LEAST_TEXTS:
+        return f"not tested: fewer than {LEAST_TEXTS} texts"
+    return f"{len(found['moved'])}: {', '.join(map(str, found['moved'][:8]))}" if found["moved"] else "none"
 
 
 def _both(what: str, by_latents: Mapping[str, Any], write: Callable[[Any], str]) -> dict[str, str]:

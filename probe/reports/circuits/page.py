@@ -34,11 +34,29 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
         "circuits/page.html.j2",
         None,
         results=results,
+        sentence=circuit_headline(results),
         rows=circuit_rows(results),
         edges=[(name, number(score, 4)) for name, score in circuit.listed(_LISTED)],
         figures={name: markup(figure, name) for name, figure in figures.items()},
     )
     return write_text(Path(path), page)
+
+
+def circuit_headline(results: Mapping[str, Any]) -> str:
+    """Say how much of the behaviour's beginning the circuit keeps.
+
+    Args:
+        results: ``results.json`` of ``probe circuits``.
+    """
+    edges, kept = results["edges"], results["kept"]
+    if not edges or kept is None:
+        return f"No circuit of “{results['behaviour']}” sentences was measured in {results['model']}"
+    share = percent(kept) if kept > 0 else f"nothing ({percent(kept)})"
+    keep = "edge keeps" if results["of"] == 1 else "edges keep"
+    return (
+        f"{edges:,} of {results['of']:,} {keep} {share} of what makes {results['model']} begin a "
+        f"“{results['behaviour']}” sentence"
+    )
 
 
 def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
@@ -48,9 +66,10 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
         results: ``results.json`` of ``probe circuits``.
     """
     heads = results["heads"]
-    names = ", ".join(heads["heads"])
+    names = ", ".join(heads["heads"]) or "any head"
+    share = results["edges"] / results["of"] if results["of"] else None
     rows = {
-        "edges": f"{results['edges']} of {results['of']} ({percent(results['edges'] / results['of'])})",
+        "edges": f"{results['edges']} of {results['of']} ({percent(share)})",
         "share of the metric kept": percent(results["kept"]),
         "CPR, CMD": f"{number(results['faithfulness']['cpr'])}, {number(results['faithfulness']['cmd'])}",
     }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.reports.html.look import BLUE, DIVERGING, GREY, ORANGE, RISING, heatmap, plain, styled
 from probe.reports.html.numbers import number, percent
+from probe.statistics import write_p
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -35,13 +36,13 @@ def shift_figure(heads: Mapping[str, Any]) -> "Figure":
             for rows in zip(before, after, strict=True)
         ],
         written=small,
-        customdata=p,
+        customdata=[[write_p(value) or "not tested" for value in row] for row in p],
         gap=3,
-        hovertemplate="%{y}, %{x}: %{text} (p %{customdata:.3f})<extra></extra>",
+        hovertemplate="%{y}, %{x}: %{text} (%{customdata})<extra></extra>",
     )
     for layer, row in enumerate(p):
         for head, value in enumerate(row):
-            if value < 0.05:
+            if value is not None and value < 0.05:
                 figure.add_shape(
                     type="rect", x0=head - 0.48, x1=head + 0.48, y0=layer - 0.47, y1=layer + 0.47,
                     line={"color": GREY, "width": 2.5},

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from probe.files import write_text
 from probe.reports.diff.figures import latents_figure, series_figure, shift_figure, transfer_figure
 from probe.reports.html.filling import fill, markup, whole
-from probe.reports.html.numbers import estimate, interval, number, percent
+from probe.reports.html.numbers import MISSING, estimate, interval, number, percent
 from probe.reports.html.terminal import listing
+from probe.statistics import write_p
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,12 +39,29 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
     page = fill(
         "diff/page.html.j2",
         None,
-        results=told,
+        results=told | {"findings": [each | {"answer": _ANSWERS[each["differs"]]} for each in told["findings"] or ()]},
+        sentence=diff_headline(told),
         effects=effect_rows(told["effects"]),
         agreements=agreement_rows(told["agreement"], told["chance"]),
         figures=whole(_FIGURES, {name: markup(figure, name) for name, figure in figures.items()}),
     )
     return write_text(Path(path), page)
+
+
+_ANSWERS = {True: "differs", False: "same", None: "unknown"}
+
+
+def diff_headline(results: Mapping[str, Any]) -> str:
+    """Say how many parts differ, of those of which it can be said.
+
+    Args:
+        results: ``results.json`` of ``probe diff``.
+    """
+    known = [each["differs"] for each in results.get("findings") or () if each["differs"] is not None]
+    if not known:
+        return "No part could be compared"
+    parts = "part differs" if len(known) == 1 else "parts differ"
+    return f"{sum(known)} of {len(known)} compared {parts}"
 
 
 def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
@@ -78,7 +96,7 @@ def agreement_rows(
         (
             f"{' and '.join(each['runs'])}: correlation of heads' changes",
             number(each["value"]),
-            f"{interval(each['null'], number)}, p {number(each['p'], 3)}",
+            ", ".join(each for each in (interval(each["null"], number), write_p(each["p"])) if each) or MISSING,
         )
         for each in agreements or ()
     ]
@@ -86,7 +104,7 @@ def agreement_rows(
         (
             f"{each['name']}: heads that emerge in all {each['runs']} runs",
             f"{len(each['heads'])}" + "".join(f" a{layer}.h{head}" for layer, head in each["heads"]),
-            f"{number(each['by_chance'])} on average, p {number(each['p'], 3)}",
+            f"{number(each['by_chance'])} on average, {write_p(each['p'])}".removesuffix(", "),
         )
         for each in chance or ()
     ]
@@ -99,7 +117,7 @@ def diff_table(results: Mapping[str, Any]) -> "Table":
     Args:
         results: ``results.json`` of ``probe diff``.
     """
-    rows = [(each["part"], "differs" if each["differs"] else "same", each["said"]) for each in results["findings"]]
+    rows = [(each["part"], _ANSWERS[each["differs"]], each["said"]) for each in results["findings"]]
     rows += [(part, "–", why) for part, why in results["missing"].items()]
     rows += [
         ("series", value, f"{what}; null {null}")

@@ -30,7 +30,7 @@ from probe.reports.html.look import (
     styled,
     wrapped,
 )
-from probe.reports.html.numbers import interval, percent
+from probe.reports.html.numbers import interval, percent, plural
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -170,7 +170,7 @@ def usage_figure(usage: "Usage | Mapping[str, Any]", names: Sequence[str]) -> "F
         for i, (share, ci) in enumerate(zip(group["share"], group["ci"], strict=True)):
             note = f"{heading(i, names)}<br>{name}: {percent(share, 1)} {interval(ci)} of sentences"
             dot(figure, i + offset, share, ci, colour, symbol, note)
-        key(figure, f"{name} ({group['traces']} traces)", colour, symbol, 11)
+        key(figure, f"{name} ({plural(group['traces'], 'trace')})", colour, symbol, 11)
     ends = [end for name in shown for ci in groups[name]["ci"] for end in ci or ()]
     most = max([*ends, *(share for name in shown for share in groups[name]["share"])])
     figure.update_xaxes(tickformat=".0%", range=[0, 1.04 * most])

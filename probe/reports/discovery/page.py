@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.errors import ProbeError
-from probe.files import read_json, write_text
+from probe.files import write_text
 from probe.html import behaviour_colour
 from probe.reports.discovery.cards_figure import TESTS, cards_figure
 from probe.reports.discovery.figures import map_figure, timeline_figure, transition_figure, usage_figure
+from probe.reports.discovery.files import read_discovery
 from probe.reports.discovery.grid_figure import METRICS, grid_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import number, percent
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from rich.table import Table
 
-SCHEMA = 1
 _BUDGET = 1_000_000
 """Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB."""
 
@@ -35,16 +34,9 @@ def write_discovery_report(folder: str | Path) -> Path:
         folder: the folder that ``probe discover`` wrote; its ``discover.json`` is read.
 
     Raises:
-        ProbeError: if the folder holds no ``discover.json``, or one of another schema version.
+        ProbeError: if the folder holds no ``discover.json``, or one that is damaged or of another schema version.
     """
-    path = Path(folder) / "discover.json"
-    if not path.is_file():
-        raise ProbeError(f"{folder} holds no discover.json; give the folder of a finished `probe discover`")
-    found = read_json(path)
-    schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
-    if schema != SCHEMA:
-        raise ProbeError(f"{path} has schema {schema}, this version reads {SCHEMA}; run `probe discover` again")
-    return write_text(path.with_name("report.html"), render_discovery(found))
+    return write_text(Path(folder) / "report.html", render_discovery(read_discovery(folder)))
 
 
 def render_discovery(found: Mapping[str, Any]) -> str:
@@ -93,14 +85,33 @@ def discovery_headline(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     shown = [each for each in _behaviours(found) if each["merged_into"] is None]
     where = f" at {taxonomy['site']}" if taxonomy["site"] else ""
     sentence = f"{_count(len(shown))} of {found.get('model') or 'a model'}{where}"
-    verdicts = [each["card"].get("verdict") for each in shown if each["card"]]
-    if verdicts:
-        survive, cue = verdicts.count("state"), verdicts.count("cue")
-        sentence += f"; {survive} of {len(verdicts)} tested {'survives' if survive == 1 else 'survive'} falsification"
-        sentence += f", {cue} {'follows its' if cue == 1 else 'follow their'} cue words." if cue else "."
-    else:
-        sentence += "; none was tested for surface cues."
-    return sentence, [line for line in (_sure(taxonomy), _separate(taxonomy), _true(taxonomy), _passed(found)) if line]
+    sentence += f"; {_survived([each['card'] for each in shown if each['card']])}." if shown else "."
+    return sentence, [
+        line for line in (_sure(taxonomy, found), _separate(taxonomy), _true(taxonomy), _passed(found)) if line
+    ]
+
+
+def _survived(cards: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many behaviours survive, of those that could be tested."""
+    if not cards:
+        return "none was tested for surface cues"
+    verdicts = [card.get("verdict") for card in cards if _tested(card)]
+    untested = len(cards) - len(verdicts)
+    if not verdicts:
+        return "it could not be tested for surface cues" if untested == 1 else (
+            f"none of the {untested} could be tested for surface cues"
+        )  # fmt: skip
+    survive, cue = verdicts.count("state"), verdicts.count("cue")
+    said = f"{survive} of {len(verdicts)} tested {'survives' if survive == 1 else 'survive'} falsification"
+    said += f", {cue} {'follows its' if cue == 1 else 'follow their'} cue words" if cue else ""
+    return said + (f"; {untested} could not be tested" if untested else "")
+
+
+def _tested(card: Mapping[str, Any]) -> bool:
+    """Whether a test that can decide was made: a behaviour that no sentence shows, or without cues, has none."""
+    return card.get("verdict") in ("state", "cue") or any(
+        (card["tests"].get(name) or {}).get("value") is not None for name in ("injection", "removal", "paraphrase")
+    )
 
 
 def discovery_table(found: Mapping[str, Any]) -> "Table":
@@ -232,8 +243,11 @@ def _count(n: int) -> str:
     return f"{_WORDS[n] if n < len(_WORDS) else n} behaviour{'' if n == 1 else 's'}"
 
 
-def _sure(taxonomy: Mapping[str, Any]) -> str:
+def _sure(taxonomy: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if taxonomy["stability"] is None and taxonomy["agreement"] is None:
+        chosen = next((each for each in found.get("grid") or [] if each.get("chosen")), {})
+        if len(chosen.get("seeds") or [0]) > 1:
+            return "Stability across seeds was not measured."
         return "Only one seed was used, so stability across seeds is unknown."
     said = [
         f"{text} {number(taxonomy[key])}"

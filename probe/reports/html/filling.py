@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.numbers import interval, number, percent
+from probe.reports.html.numbers import interval, number, p_value, percent, plural
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -29,7 +29,9 @@ def fill(template: str, script: str | None, **given: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(_REPORTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "interval": interval, "number": number}
+    environment.filters |= {
+        "percent": percent, "interval": interval, "number": number, "p_value": p_value, "plural": plural,
+    }  # fmt: skip
     style, *scripts = ((_REPORTS / name).read_text(encoding="utf-8") for name in (*_SHARED, script) if name is not None)
     return environment.get_template(template).render(
         **given, number=number, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))

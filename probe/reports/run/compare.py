@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from probe.files import write_text
 from probe.reports.html.filling import fill, markup
 from probe.reports.html.look import dot, key, nothing, plain, rows_of, styled
-from probe.reports.html.numbers import estimate, interval, number, percent
+from probe.reports.html.numbers import estimate, interval, number, p_value, percent
 from probe.reports.html.terminal import terminal_table
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap
 
@@ -49,7 +49,7 @@ def differences_table(found: Mapping[str, Any]) -> "Table":
             test["run"],
             test["arm"],
             f"{percent(test['difference'], 1)} {interval(test['ci'])}".rstrip(),
-            number(test["p_holm"], 4),
+            p_value(test["p_holm"]),
             number(test["n"], 0),
         )
         for test in found["tests"]

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
-from probe.files import read_json, write_text
+from probe.files import write_text
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, seeds_of
 from probe.reports.run.bits_figure import bits_figure
 from probe.reports.run.figures import arms_figure, gap_figure
+from probe.reports.run.files import read_behaviours, read_results, read_shown
 from probe.reports.run.headline import headline
 from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 from probe.reports.run.shown import compact
@@ -21,8 +21,6 @@ from probe.reports.run.training import (
     not_converged,
     training_figure,
 )
-
-SCHEMA = 1
 
 
 def write_report(run_folder: str | Path) -> Path:
@@ -35,36 +33,11 @@ def write_report(run_folder: str | Path) -> Path:
         run_folder: the folder that ``probe run`` wrote.
 
     Raises:
-        ProbeError: if the folder holds no results, damaged results, or results of another schema version.
+        ProbeError: if the folder holds no results, results of another schema version, or a damaged file.
     """
     folder = Path(run_folder).expanduser()
-    results = read_results(folder)
-    behaviours, shown = (_optional(folder / name) for name in ("behaviours.json", "shown.json"))
-    try:
-        page = render(results, behaviours, shown)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ProbeError(
-            f"results.json, behaviours.json or shown.json in {folder} is damaged ({type(error).__name__}: {error}); "
-            "run the same `probe run` again, which writes them again"
-        ) from error
+    page = render(read_results(folder), read_behaviours(folder), read_shown(folder))
     return write_text(folder / "report.html", page)
-
-
-def read_results(folder: str | Path) -> dict[str, Any]:
-    """Read a run's ``results.json``.
-
-    Raises:
-        ProbeError: if the file is missing or has another schema version.
-    """
-    path = Path(folder) / "results.json"
-    if not path.is_file():
-        raise ProbeError(f"{folder} holds no results.json; give the folder of a finished `probe run`")
-    results = read_json(path)
-    if not isinstance(results, dict) or "schema" not in results:
-        raise ProbeError(f"{path} was not written by `probe run`; give the folder of a finished `probe run`")
-    if results["schema"] != SCHEMA:
-        raise ProbeError(f"{path} has schema {results['schema']}, this version reads {SCHEMA}; run `probe run` again")
-    return results
 
 
 def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
@@ -107,13 +80,6 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         gap_figure=markup(gap_figure(results), "gap"),
         bits_figure=markup(bits_figure(results), "bits") if prices else "",
     )
-
-
-def _optional(path: Path) -> list[dict[str, Any]]:
-    rows = read_json(path) if path.is_file() else []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProbeError(f"{path} is no list of objects; run the same `probe run` again, which writes it again")
-    return rows
 
 
 # Variables of the template; a key that a run did not write is None.

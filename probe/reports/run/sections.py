@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from probe.reports.html.filling import whole
+from probe.reports.html.numbers import percent
 from probe.reports.run.arms import OTHER, family_of, gap_of, in_order
 
 V1_PARTS = {
@@ -30,6 +32,9 @@ NAMINGS = {
     "pooled": "the sentence so far",
     "coming": "a probe for the coming sentence",
 }
+
+
+_FLIP = ("n", "rate", "ci", "random", "unsteered", "starts")
 
 
 def price_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -64,13 +69,17 @@ def v1_sentence(results: Mapping[str, Any]) -> str:
         return ""
     if max(whole, rerank) <= 0:
         return "Neither version 1 nor re-ranking alone recovers anything here."
+    if whole <= 0:
+        return f"Version 1 recovers nothing here; re-ranking alone recovers {percent(rerank)}."
+    if rerank <= 0:
+        return "Version 1 recovers some of the gap and re-ranking alone nothing, so 0% of it is due to re-ranking."
     if rerank >= whole:
         return (
             "All of version 1's recovery is due to re-ranking: the thinking model recovers no less when it chooses "
             "among the same number of the base model's own tokens."
         )
     return (
-        f"Of version 1's recovery, {max(0.0, rerank) / whole:.0%} is due to re-ranking: the thinking model recovers "
+        f"Of version 1's recovery, {percent(rerank / whole)} is due to re-ranking: the thinking model recovers "
         "that much when it chooses among the same number of the base model's own tokens."
     )
 
@@ -79,11 +88,14 @@ def effects_of(results: Mapping[str, Any], labels: Mapping[int, str]) -> dict[st
     """Collect the rows of flip rates, ways of naming, errors by kind and counted behaviours; empty if not measured."""
     effects = results.get("effects") or {}
     flip = effects.get("flip") or {}
-    rates = [{**each, "label": labels.get(each["behaviour"], "")} for each in flip.get("per_behaviour") or []]
+    rates = [
+        {**whole(_FLIP, each), "label": labels.get(each["behaviour"], "")} for each in flip.get("per_behaviour") or []
+    ]
     errors = effects.get("errors") or {}
     counters = (effects.get("counters") or {}).get("arms") or {}
+    habits = sorted({habit for arm in counters.values() for habit in arm})
     return {
-        "flip": [*rates, {**flip, "behaviour": None, "label": "all"}] if rates else [],
+        "flip": [*rates, {**whole(_FLIP, flip), "behaviour": None, "label": "all"}] if rates else [],
         "gates": effects.get("gates") or [],
         "naming": [
             {"from": meaning, "share": (effects.get("naming") or {}).get(name)}
@@ -98,8 +110,11 @@ def effects_of(results: Mapping[str, Any], labels: Mapping[int, str]) -> dict[st
             }
             for name in in_order(errors)
         ],
-        "habits": sorted({habit for arm in counters.values() for habit in arm}),
-        "counters": [{"name": name, "habits": counters[name]} for name in in_order(counters)],
+        "habits": habits,
+        "counters": [
+            {"name": name, "habits": {habit: whole(("mean", "ci"), arm.get(habit)) for habit in habits}}
+            for name, arm in ((name, counters[name]) for name in in_order(counters))
+        ],
     }
 
 

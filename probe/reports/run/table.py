@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probe.reports.html.numbers import estimate, number, percent
+from probe.reports.html.numbers import estimate, number, p_value, percent
 from probe.reports.html.terminal import add_row, listing, terminal_table
 from probe.reports.run.arms import gap_of, in_order, no_gap, seeds_of
 from probe.reports.run.training import curve_rows, not_converged
@@ -87,7 +87,7 @@ def own_table(found: Mapping[str, Any]) -> "Table":
         "correct": _with(found["accuracy"], found["ci"]),
         "base, thinking": f"{percent(found['base'])}, {percent(found['thinking'])}",
         "gap recovered": estimate(found["gap_recovered"]),
-        "p against base": number(found["p"], 4),
+        "p against base": p_value(found["p"]),
         "tokens steered": percent(found["steered_fraction"], 1),
         "bits per token from the thinking model": number(found["bits_per_token"]),
         "agreement with the thinking model": percent(found["agreement"], 1),

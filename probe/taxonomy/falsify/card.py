@@ -88,10 +88,11 @@ class Card:
         if again.mean is not None:
             shares = f"{again.mean:.0%} of samples", f"{again.expected:.0%}"
             rows.append(["sampled again", *shares, "chance", f"stable: {_share(again.stable)}", ""])
+        where = f"{self.sentences} sentence{'' if self.sentences == 1 else 's'} ({self.share:.0%})"
         cues = ", ".join(f"{cue.text} ({cue.share:.0%}, elsewhere {cue.elsewhere:.0%})" for cue in self.cues) or "none"
         caption = [
             f"{self.behaviour}. {self.label}: {self.verdict}",
-            f"{self.sentences} sentences ({self.share:.0%}); cues: {cues}",
+            f"{where if self.sentences else 'no sentence'}; cues: {cues}",
             *self.reasons,
         ]
         return html_table(["test", "fires", "control", "", "difference", "examples"], rows, "\n".join(caption))
@@ -115,7 +116,7 @@ def decide(
 
 
 def _share(interval: Interval) -> str:
-    return f"{interval.write('{:.0%}'.format)} of {interval.n}" if interval.n else "none"
+    return f"{interval.write('{:.0%}'.format)} of {interval.n}" if interval.n else "none (not tried)"
 
 
 def _signed(interval: Interval) -> str:
@@ -172,6 +173,8 @@ def _paraphrase(trial: Trial, config: FalsifyConfig) -> Finding:
     if fired.low is None or fired.high is None:
         if reason := _unwritten(trial):
             return None, f"paraphrase: {reason}"
+        if not trial.excluded:
+            return None, "paraphrase: not tried, it fires in no sentence"
         return None, f"paraphrase: not tried, none of {trial.excluded} sentences has a wording with fewer of its cues"
     numbers = f"{_share(fired)} of its sentences fire in another wording, {_share(control)} of others'"
     if fired.high < config.min_retention:
@@ -183,7 +186,7 @@ def _paraphrase(trial: Trial, config: FalsifyConfig) -> Finding:
 
 def _content(trial: Trial, config: FalsifyConfig) -> Finding:
     if trial.fired.high is None:
-        return None, "content: not tried, all sentences are of one question"
+        return None, "content: not tried, it fires in no sentence or all sentences are of one question"
     numbers = (
         f"{_share(trial.fired)} of its sentences fire without the directions in which questions differ, "
         f"{_share(trial.control)} without as many others"

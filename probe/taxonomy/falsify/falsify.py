@@ -4,16 +4,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations
-from probe.config import from_dict
+from probe.config import read_as
 from probe.engine import FolderLock
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json
+from probe.files import object_hash, write_json
 from probe.models import Model, identity
 from probe.taxonomy.falsify import trials
 from probe.taxonomy.falsify.card import Card, Trial, decide
@@ -95,13 +95,17 @@ def falsify(
     return cards
 
 
+class _Cards(TypedDict):
+    cards: list[Card]
+
+
 def read_cards(folder: str | Path) -> list[Card]:
     """Read the cards that :func:`falsify` saved in ``folder``.
 
     Raises:
         ProbeError: if the file is missing or damaged.
     """
-    return [Card.from_dict(card) for card in read_json(Path(folder) / "cards.json")["cards"]]
+    return read_as(_Cards, Path(folder) / "cards.json")["cards"]
 
 
 def _card(
@@ -114,7 +118,7 @@ def _card(
     def once(name: str, kind: type[T], test: Callable[..., T], *args: Any) -> T:
         path = None if folder is None else folder / f"{name}.json"
         if path is not None and path.exists():
-            result = from_dict(kind, read_json(path), str(path))
+            result = read_as(kind, path)
         else:
             result = test(bench, behaviour, *args)
             if path is not None:
@@ -203,7 +207,7 @@ def _begun(folder: Path, bench: trials.Bench, rewriter: str | None) -> FolderLoc
     if path.exists():
         # A file of an earlier version has the batch size too, and no weights; the activations were checked to be this
         # model's.
-        there = read_json(path)
+        there = read_as(dict[str, Any], path)
         there = {**there, "weights": there.get("weights", about["weights"])}
         there["config"] = {name: value for name, value in there.get("config", {}).items() if name != "batch_tokens"}
         other = [name for name in about if there.get(name) != about[name]]

@@ -1,10 +1,11 @@
 """Fitting and scoring every candidate of a taxonomy: each site, family, size and seed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations
+from probe.config import read_as
 from probe.engine import FolderLock
 from probe.errors import ProbeError
-from probe.files import object_hash, read_json, write_json, write_tensors
+from probe.files import object_hash, write_json, write_tensors
 from probe.models import content_hash
 from probe.taxonomy.config import TaxonomyConfig, sizes_for
 from probe.taxonomy.families import make_family
@@ -239,6 +241,13 @@ def _save(kept: Path, key: str, candidates: Sequence[Candidate], weights: dict[t
     write_json(f"{kept}.json", {"key": key, **about})  # written last: a site that has this file is complete
 
 
+class _Kept(TypedDict):
+    key: str
+    candidates: list[Candidate]
+    active: dict[str, int]
+    converged: NotRequired[bool]
+
+
 def _keys(
     config: TaxonomyConfig, split: Split, ends: Split | None, sentence_type: SentenceType | None
 ) -> tuple[str, str]:
@@ -253,7 +262,7 @@ def _load(kept: Path, keys: Sequence[str]) -> SiteSearch | None:
     path = Path(f"{kept}.json")
     if not path.exists():
         return None
-    about = read_json(path)
+    about = read_as(_Kept, path)
     if about.get("key") not in keys:
         raise ProbeError(
             f"{kept.parent} holds a search with other settings or sentences; remove it, or choose another folder"
@@ -264,9 +273,9 @@ def _load(kept: Path, keys: Sequence[str]) -> SiteSearch | None:
         return None  # a damaged file is computed again
     weights = {}
     for name, k in about["active"].items():
-        size, seed = map(int, name.split("."))
-        encoder, decoder = tensors[f"encoder.{name}"], tensors[f"decoder.{name}"]
-        weights[size, seed] = Weights(encoder, decoder, k, about.get("converged", True))
-    lists = ("seeds", "variance_explained", "ami", "used")
-    candidates = [Candidate(**each | {name: tuple(each[name]) for name in lists}) for each in about["candidates"]]
-    return candidates, weights
+        known = re.fullmatch(r"(\d+)\.(\d+)", name)
+        encoder, decoder = (tensors.get(f"{side}.{name}") for side in ("encoder", "decoder"))
+        if known is None or encoder is None or decoder is None or not 1 <= k <= int(known[1]) == len(decoder):
+            return None
+        weights[int(known[1]), int(known[2])] = Weights(encoder, decoder, k, about.get("converged", True))
+    return about["candidates"], weights
