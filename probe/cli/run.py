@@ -68,6 +68,6 @@ def run(
     from probe.reports import arms_table, curve_table
 
     results = run_pipeline(chosen, out, progress=True)
-    if chosen.curve:
+    if results.get("curve"):
         show(curve_table(results))
     show(arms_table(results), f"Results: {out / 'results.json'}", f"Report:  {out / 'report.html'}")

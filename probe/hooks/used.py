@@ -1,5 +1,7 @@
 """Whether a model uses what stands at a module's path, found by a trial."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from probe.hooks.passes import passes_of
 from probe.models import Site
 
 _TOKENS = 3
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 @torch.no_grad()
@@ -20,7 +23,8 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
 
     A module may return several tensors of which the model reads another one than the first (the router of a mixture of
     experts), or take an argument only for its shape (rotary embeddings). A few tokens are run with and without a large
-    random change at the site. A site that they do not reach is not refused. Open captures and edits take no part.
+    random change at the site. A site that they do not reach is not refused. Open captures and edits, and hooks of
+    others, take no part.
 
     Args:
         site: the path of a module; the named sites are known to be used.
@@ -41,7 +45,7 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
     embedding: Any = hf.get_input_embeddings()
     rows = embedding.weight.shape[0]
     ids = torch.arange(_TOKENS, device=embedding.weight.device)[None] % rows
-    with passes_of(hf).aside():
+    with passes_of(hf).aside(), _without_hooks(hf):
         plain = hf(input_ids=ids, use_cache=False)[0]
         detach = attach(hf, site, change)
         try:
@@ -53,3 +57,16 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
             f"an edit at {site} would change nothing: the model does not use that tensor "
             "(of several that a module returns, the first is edited); name a module whose output it reads"
         )
+
+
+@contextmanager
+def _without_hooks(hf: PreTrainedModel) -> Iterator[None]:
+    """Keep the hooks of others out of the trial: one that records would take the trial's states for the caller's."""
+    kept = [(module, name, vars(module)[name]) for module in hf.modules() for name in _HOOKS]
+    for module, name, hooks in kept:
+        vars(module)[name] = type(hooks)()
+    try:
+        yield
+    finally:
+        for module, name, hooks in kept:
+            vars(module)[name] = hooks

@@ -1,7 +1,6 @@
 """Whether the parts of an arm fit the models that they read and steer."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 from probe.errors import ProbeError
@@ -40,8 +39,7 @@ def check_fit(arm: Arm, base: Model, thinking: Model | None) -> None:
 
 def _held(part: Part) -> Iterator[Any]:
     """What a part and the parts in it were learned as."""
-    for field in fields(part):  # pyright: ignore[reportArgumentType] - parts are dataclasses
-        value = getattr(part, field.name)
+    for value in vars(part).values():
         if isinstance(value, Part):
             yield from _held(value)
         elif isinstance(value, Mechanism | BasePolicy | ComingReader | Taxonomy):

@@ -158,7 +158,9 @@ def _last_number(answered: str) -> str | None:
         last += 1
     if last + 1 < len(words) and re.sub(r"\W+$", "", line[slice(*words[last + 1])]).lower() in SCALES:
         last += 1
-    formula = re.sub(r"^or\b|\bor$", "", line[words[first][0] : words[last][1]].rstrip(".,;:!?*_ ")).strip(" *_`")
+    formula = re.sub(
+        r"^or\b|\bor$", "", line[words[first][0] : words[last][1]].rstrip(".,;:!?*_ …\N{REPLACEMENT CHARACTER}")
+    ).strip(" *_`")
     return found[0] if read_number(formula) == read_number(found[0]) else formula or found[0]
 
 

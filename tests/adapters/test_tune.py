@@ -170,7 +170,7 @@ def test_bad_plans_and_folders_are_refused_before_a_step(llama, sae, tmp_path):
     with pytest.raises(ProbeError, match="nothing to train on"):
         tune(llama, texts(4), [], objective, folder=tmp_path / "x", config=CONFIG)
     tune(llama, texts(4), texts(2), objective, folder=tmp_path / "y", config=replace(CONFIG, steps=1))
-    with pytest.raises(ProbeError, match="holds another adapter: name another folder"):
+    with pytest.raises(ProbeError, match=r"holds another adapter \(texts differs\): name another folder"):
         tune(llama, texts(5), texts(2), objective, folder=tmp_path / "y", config=replace(CONFIG, steps=1))
 
 

@@ -334,6 +334,7 @@ def test_attach_takes_the_earlier_name_of_its_limit(monkeypatch):
     import probe.pipeline as pipeline
 
     made = []
+    monkeypatch.setattr(pipeline, "finished_adapter", lambda _: None)
     monkeypatch.setattr(pipeline, "answers", lambda *given: made.append(given) or {"without": "a", "with": "b"})
     for option in ("--max-new-tokens", "--new-tokens"):
         done = probe("adapter", "attach", "somewhere", "--question", "Q?", option, "7")

@@ -166,11 +166,11 @@ def test_a_harvest_does_not_overflow_where_it_is_kept(tiny_folder):
 @pytest.mark.parametrize(
     ("prompts", "new", "said"),
     [
-        ([[]], 3, "prompt 0 has no token"),
-        ([[7, 8, 9], []], 3, "prompt 1 has no token"),
+        ([[]], 3, "prompt 0 .*has no token"),
+        ([[7, 8, 9], []], 3, "prompt 1 .*has no token"),
         ([[7]], 0, "max_new_tokens is 0; it must be at least 1"),
-        ([[7], [3, 100_000]], 3, "token 100000 in prompt 1 has no row in the embedding"),
-        ([[7], [-1]], 3, "token -1 in prompt 1"),
+        ([[7], [3, 100_000]], 3, "cannot read token id 100000"),
+        ([[7], [-1]], 3, "cannot read token id -1"),
     ],
 )
 def test_nothing_to_begin_with(model, prompts, new, said):
@@ -185,7 +185,7 @@ def test_no_prompts_give_no_texts(model):
 
 
 def test_a_forced_text_the_model_cannot_read(model):
-    with pytest.raises(ProbeError, match="token 5000 in text 1 has no row"):
+    with pytest.raises(ProbeError, match="cannot read token id 5000"):
         force(model, [[5], [6]], [[7], [5000]])
 
 

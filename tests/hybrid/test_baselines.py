@@ -5,9 +5,8 @@ import torch
 
 from probe.adapters import attached
 from probe.errors import ProbeError
-from probe.hybrid import answer_prompts, grade_answers
+from probe.hybrid import DistilConfig, answer_prompts, grade_answers
 from probe.hybrid.baselines import (
-    DistilConfig,
     distil_lora,
     few_shot_prompt,
     run_lora,

@@ -116,9 +116,9 @@ class Usage(TypedDict):
 class Transitions(TypedDict, total=False):
     """How often each behaviour follows each other one."""
 
-    counts: list[list[float]] | None
-    start: list[float] | None
-    end: list[float] | None
+    counts: list[list[int]] | None
+    start: list[int] | None
+    end: list[int] | None
 
 
 class _Sentence(TypedDict):

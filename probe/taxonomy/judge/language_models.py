@@ -65,7 +65,7 @@ class LocalJudge:
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
         """Answer each prompt, in order; None for each that failed."""
-        ids = [self.model.prompt_ids(prompt) for prompt in prompts]
+        ids = [self._ids(prompt) for prompt in prompts]
         room = float("inf") if self._context is None else self._context - self.max_new_tokens
         # Prompts of similar length together need less padding.
         fit = sorted((i for i, row in enumerate(ids) if 0 < len(row) <= room), key=lambda i: len(ids[i]))
@@ -79,6 +79,13 @@ class LocalJudge:
                     said = self.model.think_tags.answer_in(said, self.model.prompt_text(prompts[i]))
                 answers[i] = None if said is None else said.strip()
         return answers
+
+    def _ids(self, prompt: str) -> list[int]:
+        """The token ids of a prompt; none if the model cannot be asked it."""
+        try:
+            return self.model.prompt_ids(prompt)
+        except ProbeError:
+            return []
 
 
 class EndpointJudge:

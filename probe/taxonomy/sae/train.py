@@ -159,7 +159,7 @@ class _Sweep:
         return x[torch.randperm(len(x), generator=generator)[:_REVIVE_SAMPLE].to(x.device)]
 
     @torch.no_grad()
-    def weights(self, *, converged: bool) -> dict[tuple[int, int], Weights]:
+    def weights(self, *, converged: bool = False) -> dict[tuple[int, int], Weights]:
         decoder = normalize(self.decoder, dim=-1)
         return {
             (size, seed): Weights(
