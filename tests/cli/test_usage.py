@@ -50,7 +50,7 @@ CASES = {
     "adapter tune --run none --out x --objective rasa": "there is no objective 'rasa'; did you mean 'resa'?",
     "adapter sae --out x": "name a run (--run), or your own model and texts",
     "adapter study --out x": "name a run (--run), or your own model and texts",
-    "adapter study --run none --rows rasa --out x": "none holds no run",
+    "adapter study --run none --rows rasa --out x": "did you mean 'resa'?",
     "adapter verify none": "none holds no finished adapter",
     "adapter export none --to peff": "there is no format 'peff'",
     "adapter attach none --question hi": "none holds no finished adapter",

@@ -143,7 +143,7 @@ def test_a_model_against_itself_has_no_gap_and_is_never_steered(tiny_folder, tmp
     steered = {name for name, arm in found["arms"].items() if arm["steered_fraction"] > 0}
     assert steered <= {"speculative", "oracle-free"}, "only what does not look for disagreement is steered"
     assert found["oracle"]["bits_per_token"] == found["oracle"]["bits_per_steered_token"] == 0
-    assert "No gap: base and thinking model differ" in (tmp_path / "same" / "report.html").read_text()
+    assert "No gap: base and thinking model are not distinguishable" in (tmp_path / "same" / "report.html").read_text()
 
 
 def test_other_weights_of_the_same_size_are_other_models(tiny_folder, tmp_path):
@@ -222,7 +222,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(tiny_folder, changed, 
 
 def test_answers_longer_than_a_table_of_positions_are_refused(tiny_folder):
     model = {"path": str(tiny_folder("gpt2", seed=1))}
-    with pytest.raises(ProbeError, match=r"gpt2-words-1 has 512 positions: no room .* set decoding\.max_new_tokens"):
+    with pytest.raises(ProbeError, match=r"gpt2-words-1 has 512 positions: no room .* set max_new_tokens"):
         prepare(from_dict(RunConfig, settings(tiny_folder, base=model, decoding={"max_new_tokens": 500})))
 
 
