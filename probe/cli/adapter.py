@@ -118,7 +118,7 @@ def sae(
         int | None, typer.Option(help="Number of latents; eight times the model's width by default.")
     ] = None,
     k: Annotated[int | None, typer.Option(help="Number of latents active at each token; 16 by default.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of training steps; 2000 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Maximum number of training steps; 2000 by default.")] = None,
     own: Annotated[
         bool, typer.Option("--own", help="Also train on what the model itself writes on the run's problems.")
     ] = False,
@@ -139,6 +139,8 @@ def sae(
     from probe.pipeline import train_adapter_sae  # slow to import: mistakes are named before
 
     found = train_adapter_sae(chosen, out, progress=True)
+    if found.get("converged") is False:
+        typer.echo("The SAE has not converged: its error was still falling at the maximum number of steps (--steps).")
     typer.echo(
         f"{found['latents']:,} latents at {found['site']}: {found['variance_explained']:.1%} of the variance "
         f"explained, KL {found['kl']:.4f} nats a token when inserted, {found['dead']:.0%} dead on the texts measured\n"

@@ -11,6 +11,7 @@ from probe.adapters.sae.insertion import Replace, outliers
 from probe.adapters.sae.plain import check_sae, name_of
 from probe.adapters.training.objective import kl, with_insertion
 from probe.adapters.training.packing import Example, pack
+from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model, Site, seeded
@@ -18,6 +19,10 @@ from probe.taxonomy import for_inference, train_with_saelens
 
 if TYPE_CHECKING:
     from sae_lens import SAE
+
+
+_CHECK_EVERY, _PATIENCE = 50, 100
+"""Steps between two looks at the error, and steps without progress after which the learning rate falls."""
 
 
 def train_sae(
@@ -40,6 +45,7 @@ def train_sae(
             iterator of batches of states, ``[batch_size, d_model]`` each.
         site: the site of the states; with a store, one of its sites.
         k: number of latents that are active at a token.
+        steps: the maximum number of steps. Training ends earlier, when the error of the last steps stops falling.
         batch_size: tokens in a step.
         lr: highest learning rate.
         seed: seeds the weights and the order of the tokens.
@@ -47,7 +53,8 @@ def train_sae(
         progress: show a bar.
 
     Returns:
-        The SAE as SAELens loads it for inference: float32, frozen, with decoder rows of length one.
+        The SAE as SAELens loads it for inference: float32, frozen, with decoder rows of length one. Its
+        ``cfg.metadata.converged`` says whether the error stopped falling before the maximum number of steps.
 
     Raises:
         ProbeError: if the site was not harvested, or ``k`` is not between 1 and ``latents``.
@@ -60,6 +67,7 @@ def train_sae(
     site = Site.parse(site)
     provider = store.batches(site, batch_size, seed) if isinstance(store, ActivationStore) else store
     first = next(provider)
+    schedule = Schedule(steps, _CHECK_EVERY, _PATIENCE)
     with seeded(seed, device):
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=first.shape[1], d_sae=latents, k=k, device=device))
         with torch.no_grad():
@@ -71,11 +79,12 @@ def train_sae(
             batch_size,
             lr=lr,
             device=device,
+            schedule=schedule,
             progress=f"SAE at {site}" if progress else None,
         )
     made = for_inference(sae)
     made.cfg.rescale_acts_by_decoder_norm = False  # decoder rows have length one now
-    made.cfg.metadata = SAEMetadata(hook_name=name_of(site))
+    made.cfg.metadata = SAEMetadata(hook_name=name_of(site), converged=schedule.converged)
     return made.eval()
 
 

@@ -100,7 +100,9 @@ def make_sae(
         )
         with suppress(NotApplicable):  # not every site has a hookpoint there
             save_sparsify(sae, out / "sparsify", model)
-    size = {"latents": int(sae.cfg.d_sae), "k": getattr(sae.cfg, "k", None)}
+    converged = sae.cfg.metadata.get("converged")
+    size = {"converged": converged} if converged is not None else {}
+    size |= {"latents": int(sae.cfg.d_sae), "k": getattr(sae.cfg, "k", None)}
     quality = sae_quality(model, sae, inputs.test[:_MEASURED])
     save_saelens(sae, out / "sae")
     write_json(out / "quality.json", {"site": str(site_of(sae)), **size, **quality})

@@ -18,7 +18,8 @@ class SAEConfig:
     k: int = 16
     """Number of latents that are active at a token."""
     steps: int = 2000
-    """Training steps."""
+    """Maximum number of training steps. Training ends earlier, when the error of the last steps stops falling; one that
+    reaches the maximum is reported as not converged."""
     batch_size: int = 1024
     """Tokens in a training step."""
     lr: float = 1e-3

@@ -145,7 +145,9 @@ def _study(
             seed,
         )
         found[row.name].append(read_json(cell / _MEASURED))
-        about.setdefault(row.name, _about(inputs, cell))
+        told = _about(inputs, cell)
+        first = about.setdefault(row.name, told)
+        first["converged"] = first["converged"] and told["converged"]  # of all seeds
     table = summary(found, {row.name: row.control for row in rows if row.control is not None})
     result = {
         "model": model.name,
@@ -178,8 +180,10 @@ def _the_sae(config: StudyConfig, inputs: AdapterInputs, folder: RunFolder, prog
 def _about(inputs: AdapterInputs, cell: Path) -> dict[str, Any]:
     """Reach, history and cost of an adapter."""
     history = cell / "adapter" / "history.json"
+    card = read_json(cell / "adapter" / "probe.json") if history.exists() else {}
     return {
         "reach": reach(inputs.model, cell / "adapter"),
         "history": read_json(history) if history.exists() else [],
-        "cost": read_json(cell / "adapter" / "probe.json")["cost"] if history.exists() else {},
+        "cost": card.get("cost", {}),
+        "converged": card.get("converged", True),
     }

@@ -69,14 +69,19 @@ def study_rows(rows: Mapping[str, Any], what: str = "measures") -> dict[str, Any
         what: ``measures``; or ``difference``, the difference of each row from its control.
 
     Returns:
-        ``measures``, the names of those that occur; and ``rows``, each with ``name``, ``against`` and ``cells``.
+        ``measures``, the names of those that occur; and ``rows``, each with ``name``, ``against`` and ``cells``. A name
+        ends in ``*`` if an adapter of the row has not converged.
     """
     some = {name: row for name, row in rows.items() if what in row}
     shown = list(dict.fromkeys(measure for row in some.values() for measure in row[what]))
     return {
         "measures": shown,
         "rows": [
-            {"name": name, "against": row.get("against", ""), "cells": [cell(each, row[what]) for each in shown]}
+            {
+                "name": name + _mark(row),
+                "against": row.get("against", ""),
+                "cells": [cell(each, row[what]) for each in shown],
+            }
             for name, row in some.items()
         ],
     }
@@ -99,6 +104,10 @@ def _moved(found: Mapping[str, Any]) -> str:
     if (found.get("texts") or LEAST_TEXTS) < LEAST_TEXTS:
         return f"not tested: fewer than {LEAST_TEXTS} texts"
     return f"{len(found['moved'])}: {', '.join(map(str, found['moved'][:8]))}" if found["moved"] else "none"
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    return " *" if row.get("converged") is False else ""
 
 
 def _both(what: str, by_latents: Mapping[str, Any], write: Callable[[Any], str]) -> dict[str, str]:

@@ -54,7 +54,9 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         **sections,
         run=whole(("pair", "seed"), results),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
-        sentence=f"{sentence} Its vectors have not converged." if not_converged(results, "hybrid") else sentence,
+        sentence=f"{sentence} The hybrid's vectors have not converged."
+        if not_converged(results, "hybrid")
+        else sentence,
         supporting=[*supporting, *convergence_sentences(results)],
         marked={name for name in results.get("arms") or {} if not_converged(results, name)},
         curve=curve_rows(results),

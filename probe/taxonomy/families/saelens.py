@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.activations import whole_batches
+from probe.convergence import Schedule
 from probe.hooks import check_finite
 from probe.models import seeded
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, subsample
@@ -175,6 +176,7 @@ def train_with_saelens(
     *,
     lr: float = _LR,
     device: str = "cpu",
+    schedule: Schedule | None = None,
     progress: str | None = None,
 ) -> None:
     """Train an SAE with the trainer of SAELens, without its progress bar.
@@ -182,8 +184,11 @@ def train_with_saelens(
     Args:
         sae: the SAE; it is changed in place.
         batches: an endless iterator of activations, ``[batch_size, d_in]`` each.
-        lr: Adam's learning rate; it decays to a tenth over the last third of the steps.
+        steps: the number of steps, or the maximum with a ``schedule``.
+        lr: Adam's highest learning rate.
         device: where the SAE is trained.
+        schedule: says what the learning rate is and when training ends, by the mean squared error of the last steps.
+            None: the rate decays to a tenth over the last third of the steps.
         progress: the label of a progress bar; None for no bar.
     """
     from sae_lens import LoggingConfig
@@ -195,15 +200,25 @@ def train_with_saelens(
         train_batch_size_samples=batch_size,
         device=device,
         lr=lr,
-        lr_end=lr / 10,
-        lr_decay_steps=steps // 3,
+        lr_end=lr / 10 if schedule is None else lr,
+        lr_decay_steps=steps // 3 if schedule is None else 0,
         dead_feature_window=max(1, steps // 8),
         logger=LoggingConfig(log_to_wandb=False),
     )
     trainer = SAETrainer(config, sae, batches)
-    for _ in tqdm(range(steps), desc=progress, unit="step", disable=progress is None):
+    recent: list[Tensor] = []
+    for done in tqdm(range(steps), desc=progress, unit="step", disable=progress is None):
+        if schedule is not None:
+            if recent and schedule.due(done):
+                schedule.update(done, float(torch.stack(recent).mean()))
+                recent = []
+            if schedule.ended(done):
+                break
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = lr * schedule.rate(done)
         found = trainer.step(next(trainer.data_provider))
         check_finite(found.loss.detach(), f"the loss of the SAE at step {trainer.n_training_steps}")
+        recent.append(torch.as_tensor(found.losses["mse_loss"]).detach())
         trainer.n_training_steps += 1
 
 
