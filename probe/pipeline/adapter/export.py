@@ -66,15 +66,21 @@ def hub_folder(out: str | Path) -> Path:
 
 
 def _hub_folder(config: AdapterConfig, folder: Path, out: Path) -> Path:
-    """Collect the files in a folder that is locked."""
-    hub = out / "hub"
-    shutil.rmtree(hub, ignore_errors=True)
-    canonical(folder, hub)
-    for path in (folder / "README.md", out / "verification.json", out / "report.html", out / "gguf" / "adapter.gguf"):
-        if path.exists():
-            shutil.copy(path, hub / path.name)
-    if (sae := sae_of(config)) is not None:
-        save_saelens(sae, hub / "sae")
+    """Collect the files in a folder that is locked; if one is damaged, the folder of an earlier call stays."""
+    hub, fresh = out / "hub", out / ".hub.tmp"
+    files = (folder / "README.md", out / "verification.json", out / "report.html", out / "gguf" / "adapter.gguf")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        canonical(folder, fresh)
+        for path in files:
+            if path.exists():
+                shutil.copy(path, fresh / path.name)
+        if (sae := sae_of(config)) is not None:
+            save_saelens(sae, fresh / "sae")
+        shutil.rmtree(hub, ignore_errors=True)
+        fresh.rename(hub)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return hub
 
 
