@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probe.circuits.graph import EMBED, LOGITS, Graph
+from probe.config import read_as
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import write_json
 from probe.html import html_table
 
 
@@ -100,7 +101,7 @@ class Circuit:
         Raises:
             ProbeError: if the file is missing or is not a circuit.
         """
-        data = read_json(path)
+        data = read_as(dict[str, Any], path)
         try:
             metadata = dict(data["metadata"])
             about = metadata.pop("about")

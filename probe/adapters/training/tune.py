@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import load_file
@@ -18,10 +18,11 @@ from probe.adapters.training.objective import Objective
 from probe.adapters.training.packing import Example, Packed, pack
 from probe.adapters.training.plan import adapted, prove_alive, trained
 from probe.adapters.training.processes import Processes
+from probe.config import read_as
 from probe.convergence import Schedule
 from probe.engine import FolderLock, difference
 from probe.errors import ProbeError
-from probe.files import located, object_hash, read_json, write_json, write_tensors, writing
+from probe.files import located, object_hash, write_json, write_tensors, writing
 from probe.hooks import check_finite
 from probe.models import Model, ThinkTags, fingerprint, identity, seeded, weights_hash
 
@@ -98,11 +99,12 @@ def tune(
     told = _told(model, objective, plan, config, [*train, *validation])
     keys = (told["key"], _first_key(told))
     if (folder / CARD).exists():
-        card = read_json(folder / CARD)
+        card = read_as(_Card, folder / CARD)
         if card["key"] not in keys:
             said = difference({name: card.get(name) for name in _IN_KEY}, {name: told[name] for name in _IN_KEY})
             raise ProbeError(f"{folder} holds another adapter ({said}): name another folder, or remove that one")
-        return Tuned(folder, read_json(folder / "history.json"), card["cost"], card.get("converged", True))
+        history = read_as(list[dict[str, float]], folder / "history.json")
+        return Tuned(folder, history, card["cost"], card.get("converged", True))
     run = _Run(model, objective, config, train=train, validation=validation, folder=folder, processes=processes)
     lock = FolderLock(folder) if processes.is_main else nullcontext()
     with lock, adapted(model, plan, objective, seed=config.seed) as wrapped:
@@ -120,6 +122,19 @@ def tune(
             shutil.rmtree(folder / _CHECKPOINT, ignore_errors=True)
         processes.wait()
     return Tuned(folder, done["history"], cost, done["converged"])
+
+
+class _Card(TypedDict):
+    key: str
+    cost: dict[str, float]
+    converged: NotRequired[bool]
+
+
+class _State(TypedDict):
+    step: int
+    key: str
+    cost: dict[str, float]
+    history: list[dict[str, float]]
 
 
 def _told(
@@ -311,7 +326,7 @@ class _Run:
         )
         if at is None:
             return None
-        state = read_json(at / "state.json")
+        state: dict[str, Any] = dict(read_as(_State, at / "state.json", fix=f"remove {at} to train again"))
         if state["key"] not in keys:
             raise ProbeError(
                 f"{self.folder} holds another adapter, interrupted: name another folder, or remove that one"

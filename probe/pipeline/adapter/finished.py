@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from probe.config import from_dict
+from probe.config import from_dict, read_as
 from probe.errors import ProbeError
-from probe.files import read_json
 from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.place import find_again
 
@@ -37,4 +37,4 @@ def finished_adapter(out: Path) -> tuple[AdapterConfig, Path]:
     if not (out / "config.json").is_file():
         raise ProbeError(f"{out} holds no finished adapter; make one with: probe adapter tune --run RUN --out {out}")
     written = out / "config.json"
-    return from_dict(AdapterConfig, find_again(read_json(written), out), str(written)), out / "adapter"
+    return from_dict(AdapterConfig, find_again(read_as(dict[str, Any], written), out), str(written)), out / "adapter"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from probe.activations import harvest
 from probe.adapters import sae_quality, save_saelens, save_sparsify, site_of, train_sae
-from probe.config import from_dict, to_dict
+from probe.config import from_dict, read_as, to_dict
 from probe.engine import KeptFolder, difference
 from probe.errors import NotApplicable, ProbeError
-from probe.files import located, read_json, write_json
+from probe.files import located, write_json
 from probe.models import Site, place
 from probe.pipeline.adapter.inputs import AdapterInputs, prepare_adapter, same_settings
 from probe.pipeline.adapter.sae_config import SAEConfig, TrainSAEConfig
@@ -42,7 +42,7 @@ def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool
     told = {"sae": to_dict(config.sae), "seed": config.seed}
     written = out / "config.json"
     if written.exists():
-        before = read_json(written)
+        before = read_as(dict[str, Any], written)
         if (said := difference({name: before.get(name) for name in told}, told)) is not None:
             raise ProbeError(f"{out} holds an SAE with other settings ({said}): name another folder, or remove it")
     inputs = prepare_adapter(config.adapter)
@@ -51,13 +51,15 @@ def train_adapter_sae(config: TrainSAEConfig, out: str | Path, *, progress: bool
         place(inputs.model.hf, Site.parse(config.sae.site))
     hashes = inputs.hashes()
     key = {"work": "sae", **told, **{name: hashes[name] for name in ("model", "train", "test", "learning")}}
-    home = KeptFolder(out, key, "config.json", lambda: same_settings(read_json(written)["adapter"], config.adapter))
+    home = KeptFolder(
+        out, key, "config.json", lambda: same_settings(read_as(dict[str, Any], written).get("adapter"), config.adapter)
+    )
     home.check()
     if not (out / "quality.json").exists():
         with home:
             write_json(written, to_dict(config))
             make_sae(inputs, config.sae, out, seed=config.seed, progress=progress)
-    return read_json(out / "quality.json")
+    return read_as(dict[str, Any], out / "quality.json")
 
 
 def make_sae(
@@ -107,3 +109,8 @@ def make_sae(
     save_saelens(sae, out / "sae")
     write_json(out / "quality.json", {"site": str(site_of(sae)), **size, **quality})
     shutil.rmtree(out / "activations", ignore_errors=True)  # large, and quickly harvested again
+
+
+def _was(written: Path, config: TrainSAEConfig) -> bool:
+    """Whether the settings that an earlier version wrote are these."""
+    return same_settings(read_as(dict[str, Any], written).get("adapter"), config.adapter)

@@ -21,7 +21,7 @@ from probe.adapters import (
     summary,
     tune,
 )
-from probe.config import from_dict, to_dict
+from probe.config import from_dict, read_as, to_dict
 from probe.errors import ProbeError
 from probe.files import located, read_json, write_json
 from probe.pipeline.adapter.inputs import AdapterInputs, fitting, key_settings, prepare_adapter, same_settings
@@ -144,7 +144,7 @@ def _study(
             {"first": rows[0].name} if row.name == RANDOM else {},
             seed,
         )
-        found[row.name].append(read_json(cell / _MEASURED))
+        found[row.name].append(read_as(dict[str, list[float]], cell / _MEASURED))
         told = _about(inputs, cell)
         first = about.setdefault(row.name, told)
         first["converged"] = first["converged"] and told["converged"]  # of all seeds
@@ -180,7 +180,7 @@ def _the_sae(config: StudyConfig, inputs: AdapterInputs, folder: RunFolder, prog
 def _about(inputs: AdapterInputs, cell: Path) -> dict[str, Any]:
     """Reach, history and cost of an adapter."""
     history = cell / "adapter" / "history.json"
-    card = read_json(cell / "adapter" / "probe.json") if history.exists() else {}
+    card = read_as(dict[str, Any], cell / "adapter" / "probe.json") if history.exists() else {}
     return {
         "reach": reach(inputs.model, cell / "adapter"),
         "history": read_json(history) if history.exists() else [],

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from probe.adapters import (
     Boost,
@@ -68,7 +68,7 @@ def _was(config: AdapterConfig, out: Path) -> bool:
     """Whether an adapter of an earlier version is this one; one that is not finished is recognised by its training."""
     written = out / "config.json"
     chosen = ("latents", "value") if (out / _CHOSEN).exists() else ()
-    return not written.exists() or same_settings(read_json(written), config, *chosen)
+    return not written.exists() or same_settings(read_as(dict[str, Any], written), config, *chosen)
 
 
 def _tune(
@@ -190,6 +190,17 @@ def _objective(config: AdapterConfig, inputs: AdapterInputs) -> Objective:
     )
 
 
+class _Text(TypedDict):
+    ids: list[int]
+    start: int
+
+
+class _Steered(TypedDict):
+    told: dict[str, Any]
+    train: list[_Text]
+    validation: list[_Text]
+
+
 def _steered_texts(
     config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None"
 ) -> tuple[list[Example], list[Example]] | None:
@@ -200,17 +211,22 @@ def _steered_texts(
     if config.objective != "steer-distil" or inputs.learning is None or inputs.choosing is None or inputs.sae is None:
         return None
     kept, told = out / _STEERED, {"latents": list(config.latents), "value": config.value}
-    if _is_main(accelerator) and not (kept.exists() and read_json(kept)["told"] == told):
+    if _is_main(accelerator) and not (kept.exists() and read_as(_Steered, kept)["told"] == told):
         with inserted(inputs.model, Boost(inputs.sae, config.latents, config.value)):
             asked = {"train": inputs.learning, "validation": inputs.choosing}
             texts = {name: [asdict(text) for text in each.texts(inputs.model)] for name, each in asked.items()}
         write_json(kept, {"told": told, **texts})
     _wait(accelerator)
-    made = read_json(kept)
+    made = read_as(_Steered, kept)
     train, validation = (
-        [Example(tuple(text["ids"]), text["start"]) for text in made[part]] for part in ("train", "validation")
+        [Example(tuple(text["ids"]), text["start"]) for text in part] for part in (made["train"], made["validation"])
     )
     return train, validation
+
+
+class _Latent(TypedDict):
+    latent: int
+    value: float
 
 
 def _with_latents(
@@ -237,7 +253,7 @@ def _with_latents(
         )
         write_json(out / _CHOSEN, {"latent": chosen.latent, "value": chosen.value, "tried": chosen.tried})
     _wait(accelerator)
-    chosen = read_json(out / _CHOSEN)
+    chosen = read_as(_Latent, out / _CHOSEN)
     return replace(config, latents=(chosen["latent"],), value=chosen["value"])
 
 

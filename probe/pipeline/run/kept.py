@@ -4,12 +4,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from probe.config import from_dict, to_dict
+from probe.config import as_type, from_dict, read_as, to_dict
 from probe.errors import ProbeError
-from probe.files import absolute, located, read_json, write_json, write_text
+from probe.files import absolute, located, write_json, write_text
 from probe.models import PairConfig, find_pair
 from probe.pipeline.place import find_again, found, note_place
 from probe.pipeline.run.config import RunConfig
@@ -48,8 +49,8 @@ def recalled(out: str | Path) -> tuple[RunConfig, PairConfig]:
     written = out / CONFIG
     if not written.is_file():
         raise ProbeError(f"{out} holds no run; make one with: probe run --pair tiny-rl --out {out}")
-    settings = read_json(written)
-    if isinstance(settings, dict) and "epochs" in (settings.get("steering") or {}):
+    settings = read_as(dict[str, Any], written)
+    if "epochs" in as_type(dict[str, Any], settings.get("steering") or {}, f"{written}.steering"):
         raise ProbeError(
             f"{out} was made by a version that trained for a number of epochs: its results and report can be read, but "
             "nothing can be added; run it again in another folder"

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypedDict
 
-from probe.files import read_json, write_json
+from probe.config import read_as
+from probe.files import write_json
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
 from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
@@ -155,7 +157,7 @@ class Stages:
             tried = folder / f"layer-{layer}"
             if not _learned(tried):
                 self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
-            losses[layer] = min(check["loss"] for check in read_json(tried / TRAINING)["checks"])
+            losses[layer] = min(check["loss"] for check in read_as(Training, tried / TRAINING)["checks"])
         best = min(losses, key=lambda layer: losses[layer])
         write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})
         return best
@@ -191,6 +193,21 @@ class Stages:
             )
         )
         return train, validation
+
+
+class Check(TypedDict):
+    """One evaluation of a training."""
+
+    step: int
+    loss: float
+
+
+class Training(TypedDict):
+    """What ``training.json`` holds."""
+
+    converged: bool
+    steps: int
+    checks: list[Check]
 
 
 def write_training(folder: Path, history: list[dict[str, float]], *, converged: bool, steps: int) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from probe.files import read_json
+from probe.config import read_as
 from probe.pipeline.run.arms import recipe
 from probe.pipeline.run.experiment import Experiment
-from probe.pipeline.run.stages import TRAINING
+from probe.pipeline.run.stages import TRAINING, Check, Training
 
 
 def training(experiment: Experiment, arms: Iterable[str]) -> dict[str, Any]:
@@ -38,15 +38,24 @@ def not_converged(trained: Mapping[str, Any], arm: str) -> list[str]:
     return [part for part in trained["arms"].get(arm, []) if not trained["parts"][part]["converged"]]
 
 
+class _Tune(TypedDict):
+    steps: int
+
+
+class _Card(TypedDict):
+    converged: bool
+    tune: _Tune
+
+
 def _training(folder: Path) -> dict[str, Any] | None:
     if (folder / TRAINING).exists():
-        return read_json(folder / TRAINING)
+        return dict(read_as(Training, folder / TRAINING))
     card = folder / "probe.json"
     if not card.exists():
         return None
-    told = read_json(card)
-    history = read_json(folder / "history.json")
-    return {"converged": told["converged"], "steps": told["tune"]["steps"], "checks": history}
+    told = read_as(_Card, card)
+    checks = read_as(list[Check], folder / "history.json")
+    return {"converged": told["converged"], "steps": told["tune"]["steps"], "checks": checks}
 
 
 def _title(part: str) -> str:
