@@ -139,12 +139,11 @@ pass gives the logits of the model itself, alone and in a padded batch, with pro
 window. *Refused* means that `load_model` raises one line with this reason. *Not tried* means that transformers cannot
 build or run it at this size.
 
-Named sites, steering and circuits need an architecture whose sites are known; in the others, name a module by its path.
-An image-text model is supported if it is in this table; its vision part is never run. An architecture that transformers
+Named sites, steering and circuits need an architecture whose sites are known; in other models, name a module by its
+path. Only the text decoder of an image-text model is run, never its vision part. An architecture that transformers
 does not know (`trust_remote_code`) is checked in the same way when it is loaded.
 
-Where rotary frequencies depend on the length (longrope, dynamic NTK), texts up to the length at which they change are
-supported, and longer ones are refused.
+Where rotary frequencies change beyond some length (longrope, dynamic NTK), only texts up to that length are supported.
 
 | model type | result | sites | reason |
 |---|---|---|---|

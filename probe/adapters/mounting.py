@@ -47,7 +47,7 @@ def check_bare(model: Model) -> None:
 
     if any(isinstance(module, BaseTunerLayer) for module in model.hf.modules()):
         raise ProbeError(
-            f"{model.name} has an adapter on already: leave its block first, or give all adapters to one attached(...)"
+            f"{model.name} already has an adapter: leave its block first, or pass all adapters to one attached(...)"
         )
 
 

@@ -13,7 +13,7 @@ Problems = Annotated[
 ]
 Grader = Annotated[
     str | None,
-    typer.Option(help="How answers are graded: exact, numeric or math-verify; as the problem set says by default."),
+    typer.Option(help="How answers are graded: exact, numeric or math-verify; by default that of the problem set."),
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]

@@ -35,7 +35,7 @@ def run(
     ] = None,
     curve: Annotated[
         str | None,
-        typer.Option(help="Also measure with these numbers of train traces, such as 60,150,400."),
+        typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
     ] = None,
 ) -> None:
     """Measure how much of a thinking model's advantage its base model recovers when it is steered.

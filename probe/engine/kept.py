@@ -1,4 +1,4 @@
-"""Whose kept work is: a folder of finished parts has a key file that says what the parts depend on."""
+"""Checks whose work a folder keeps: its key file says what the finished parts depend on."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -65,14 +65,14 @@ class KeptFolder:
             self._write()
         elif (said := difference(there["key"], self.key)) is not None:
             raise ProbeError(
-                f"{self.folder} keeps the work of other inputs ({said}); name another folder, or remove that one"
+                f"{self.folder} keeps the work of other inputs ({said}); name another folder, or delete this one"
             )
         return True
 
     def __enter__(self) -> "KeptFolder":
         if self.folder.exists() and not self.folder.is_dir():
             raise ProbeError(f"{self.folder} is a file; name a folder")
-        self.check()  # a folder of others is refused before anything is written
+        self.check()  # a folder of other inputs is refused before anything is written
         self._lock.__enter__()
         try:
             if not self.check():

@@ -1,4 +1,4 @@
-"""Whether a model uses what stands at a module's path, found by a trial."""
+"""Tests whether a model uses the output of a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 @torch.no_grad()
 def check_used(hf: PreTrainedModel, site: Site) -> None:
-    """Refuse a site whose change would change nothing.
+    """Refuse a site at which an edit would change nothing.
 
     A module may return several tensors of which the model reads another one than the first (the router of a mixture of
     experts), or take an argument only for its shape (rotary embeddings). A few tokens are run with and without a large
@@ -55,7 +55,7 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
     if reached and torch.equal(plain, changed):
         raise ProbeError(
             f"an edit at {site} would change nothing: the model does not use that tensor "
-            "(of several that a module returns, the first is edited); name a module whose output it reads"
+            "(only the first of several returned tensors is edited); name a module whose output the model uses"
         )
 
 

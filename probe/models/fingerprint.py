@@ -85,7 +85,7 @@ def identity(model: Model) -> dict[str, Any]:
     """
     if (site := _edited(model)) is not None:
         raise ProbeError(
-            f"{model.name} is being edited at {site}, so its work cannot be kept in a folder: leave the folder out"
+            f"{model.name} is being edited at {site}, so its results cannot be saved to a folder: call without a folder"
         )
     config = model.hf.config.to_diff_dict()
     chat = model.config.prompt == "chat"

@@ -28,7 +28,7 @@ def start_ids(tokenizer: PreTrainedTokenizerFast, name: str) -> tuple[int, ...]:
         raise ProbeError(f"the tokenizer of '{name}' cannot encode {_SAMPLE!r}: {why}; give another one") from error
     added = read["special_tokens_mask"]
     if 0 not in added:
-        raise ProbeError(f"the tokenizer of '{name}' has no token for {_SAMPLE!r}: its files are damaged, or another's")
+        raise ProbeError(f"the tokenizer of '{name}' has no token for {_SAMPLE!r}: its files are damaged or mixed up")
     return tuple(read["input_ids"][: added.index(0)])
 
 

@@ -47,7 +47,7 @@ def check_inputs(config: Any) -> None:
             raise ProbeError(f"there is no file {file} (--{name})")
     sae = getattr(config, "sae", None)
     if isinstance(sae, str) and not Path(sae).expanduser().is_dir():
-        raise ProbeError(f"there is no folder of an SAE {sae} (--sae)")
+        raise ProbeError(f"there is no SAE folder {sae} (--sae)")
     for each in getattr(config, "series", ()):
         if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")

@@ -177,7 +177,7 @@ class RunFolder:
             except ProbeError as error:
                 if str(folder) not in str(error):
                     raise
-                raise ProbeError(f"{error} (or remove {folder}, and run the same again to make it again)") from None
+                raise ProbeError(f"{error} (or delete {folder} and run the same command again)") from None
         with self:
             made = make(folder, False)
             versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}

@@ -190,6 +190,9 @@ def learn_policy(
 
     Returns:
         The frozen policy, on the device of the data, and how its training went.
+
+    Raises:
+        ProbeError: if the states do not fit the layers and behaviours, or a state or the validation loss is not finite.
     """
     device, width = train.states.device, train.states.shape[1]
     for data in (train, validation):

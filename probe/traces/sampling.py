@@ -138,7 +138,7 @@ def sample_texts(
     """Sample continuations as texts: what each adds to the text of its prompt.
 
     Args:
-        prompts, samples, max_new_tokens: see :func:`sample_each`.
+        model, prompts, samples, max_new_tokens: see :func:`sample_each`.
         **sampling: ``temperature``, ``top_p``, ``seed`` and ``progress``, as there.
 
     Returns:

@@ -74,7 +74,7 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
     found = load_model(config, device="cpu", dtype=model.dtype).hf.state_dict()
     for name, tensor in wanted.items():
         if name not in found or not torch.equal(found[name], tensor.cpu()):
-            raise ProbeError(f"{out} was written, but read again it differs at {name}: report this, and do not use it")
+            raise ProbeError(f"{out} was read back and differs at {name}: report this, and do not use it")
     return out
 
 

@@ -102,7 +102,7 @@ def _parts(model: Model, path: Path) -> dict[str, Part]:
     if fields.get("adapter.type") != "lora" or fields.get("general.architecture") != layout.arch:
         raise ProbeError(f"{path} is not a LoRA for a {layout.arch} model")
     if fields.get("adapter.alora.invocation_tokens"):
-        raise ProbeError(f"{path} acts after certain tokens only (aLoRA), which a plain LoRA cannot")
+        raise ProbeError(f"{path} acts only after certain tokens (aLoRA), which a plain LoRA cannot do")
     paths = {
         layout.names.get_name(name): name for name, module in model.hf.named_modules() if hasattr(module, "weight")
     }
@@ -177,7 +177,7 @@ def gguf_control_vector(model: Model, mechanism: Mechanism, out: str | Path) -> 
 
     Raises:
         ProbeError: if the mechanism is anything else (several behaviours, a learned strength, a transient shift), or
-            steers block 0, which llama.cpp cannot.
+            steers block 0, which llama.cpp cannot do.
     """
     if not isinstance(mechanism, FixedVectors) or mechanism.n_behaviours != 1:
         raise ProbeError(

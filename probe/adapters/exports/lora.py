@@ -134,7 +134,7 @@ def checked_pair(a: Tensor | None, b: Tensor | None, name: str, path: Path) -> t
         ProbeError: if one is missing, they are of different ranks, or they have numbers that are not finite.
     """
     if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not len(a):
-        raise ProbeError(f"{path} has no A and B of one rank for {name}: copy it again")
+        raise ProbeError(f"{path} has no A and B of the same rank for {name}: copy it again")
     if not (a.isfinite().all() and b.isfinite().all()):
         raise ProbeError(f"{path} has numbers for {name} that are not finite: train the adapter again")
     return a, b

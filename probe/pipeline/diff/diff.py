@@ -72,7 +72,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
             f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
         )
     elif runs and "heads" not in config.parts:
-        raise ProbeError("a series is compared for a behaviour: name one, or compute the part heads as well")
+        raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
     train = problem_set.take("train", config.problems)
     for model in (pair.base, pair.thinking):
         check_positions(model, train, pair.config.max_new_tokens)
@@ -121,7 +121,7 @@ def _diff(
             results["effects"] = _effects(config, pair, problem_set, traces, (behaviour, grown), progress=progress)
     if runs:
         if behaviour is None:
-            raise ProbeError("a series is compared for a behaviour: name one, or compute the part heads as well")
+            raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
         pairs = behaviour_pairs(
             pair.thinking, traces, train, behaviour, n_pairs=config.pairs, min_group=1, seed=config.seed
         )

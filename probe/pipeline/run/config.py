@@ -65,8 +65,8 @@ class RunConfig:
     """Number of processes that run arms at the same time. Each loads the pair; more than one is faster for small models
     on a CPU."""
     curve: tuple[int, ...] = ()
-    """Numbers of train traces for a learning curve: the hybrid, and of the arms that were run those that are learned
-    from traces, are learned again from the first so many."""
+    """Numbers of train traces for a learning curve. For each number, the hybrid and every other arm of the run that is
+    learned from traces are learned again from the first that many traces."""
     shown: int = 12
     """Number of test problems whose traces the report shows."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
