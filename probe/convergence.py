@@ -8,6 +8,7 @@ steps, stays constant until the validation loss stops falling, and then falls to
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
 
 LEAST_GAIN = 0.01
 """An evaluation is progress if the validation loss falls by this share of its whole fall since the first step."""
@@ -15,6 +16,15 @@ _WARM_UP = 10
 """Number of steps in which the learning rate rises."""
 _DECAY = 0.25
 """Length of the decay, as a share of the steps before it."""
+
+
+class Check(TypedDict):
+    """One evaluation of a training, as its files hold it; further figures may follow."""
+
+    step: int
+    loss: float
+    train: NotRequired[float]
+    """The mean loss of the steps before it."""
 
 
 @dataclass

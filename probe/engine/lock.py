@@ -50,7 +50,8 @@ class FolderLock:
 
     def __exit__(self, *error: object) -> None:
         if self._lock.lock_counter == 1:
-            (self.folder / LOCK).unlink(missing_ok=True)  # while it is held: a process that waits looks for a new file
+            with suppress(OSError):  # where an open file cannot be removed, it stays and is unlocked
+                (self.folder / LOCK).unlink(missing_ok=True)  # while held: a process that waits looks for a new file
         self._lock.release()
 
 

@@ -195,6 +195,8 @@ def learn_policy(
         ProbeError: if the states do not fit the layers and behaviours, or a state or the validation loss is not finite.
     """
     device, width = train.states.device, train.states.shape[1]
+    if not len(train.wanted) or not len(validation.wanted):
+        raise ProbeError("there is nothing to learn from: give at least one token to train on and one to validate on")
     for data in (train, validation):
         if data.states.shape[1] != width or width % len(layers) or int(data.wanted.max()) > n_behaviours:
             raise ProbeError(
@@ -223,7 +225,7 @@ def _train(
     bar = tqdm(desc="policy", unit="step", disable=not progress)
     for done in itertools.count():
         if schedule.due(done):
-            check = {"step": done, "loss": _loss(policy.eval(), validation)}
+            check = {"step": done, "loss": _loss(policy.eval(), validation, config.batch_size)}
             check_finite(torch.tensor(check["loss"]), f"the validation loss of the policy at step {done}")
             history.append(check | ({"train": torch.stack(recent).mean().item()} if recent else {}))
             recent = []
@@ -253,8 +255,10 @@ def _in_epochs(n: int, batch_size: int, generator: torch.Generator) -> Iterator[
 
 
 @torch.no_grad()
-def _loss(policy: BasePolicy, data: PolicyData) -> float:
-    return F.cross_entropy(policy(data.states), data.wanted).item()
+def _loss(policy: BasePolicy, data: PolicyData, batch_size: int) -> float:
+    parts = zip(data.states.split(batch_size), data.wanted.split(batch_size), strict=True)
+    losses = [F.cross_entropy(policy(states), wanted, reduction="sum") for states, wanted in parts]
+    return torch.stack(losses).sum().item() / len(data.wanted)
 
 
 @torch.no_grad()
@@ -269,11 +273,12 @@ def residual_bits(policy: BasePolicy, data: PolicyData) -> dict[str, float]:
         ``bits_per_token``, the cross-entropy under the policy, which is an upper bound; ``gate_recall`` and
         ``gate_precision``; and ``behaviour_accuracy`` at the tokens that should be steered.
     """
-    bits = F.cross_entropy(policy(data.states), data.wanted, reduction="none") / torch.log(torch.tensor(2.0))
-    chances = policy(data.states).softmax(-1)
+    logits = policy(data.states)
+    bits = F.cross_entropy(logits, data.wanted, reduction="none") / torch.log(torch.tensor(2.0))
+    chances = logits.softmax(-1)
     gate, truth = 1 - chances[:, 0] > policy.threshold, data.wanted > 0
     hit = (gate & truth).sum()
-    right = (policy(data.states)[:, 1:].argmax(-1) + 1 == data.wanted)[truth]
+    right = (logits[:, 1:].argmax(-1) + 1 == data.wanted)[truth]
     return {
         "bits_per_token": bits.mean().item(),
         "gate_recall": (hit / truth.sum().clamp(min=1)).item(),

@@ -150,7 +150,7 @@ def learn_mechanism(
         ProbeError: if a step has fewer batches than there are processes, the mechanism does not fit the base model, or
             a loss or gradient is not finite.
     """
-    _check(base, mechanism)
+    _check(base, mechanism, train)
     mechanism = mechanism.to(base.device).train().requires_grad_(True)
     rank, processes = share(accelerator)
     per_step = config.batches_per_step
@@ -212,10 +212,14 @@ def learn_mechanism(
         mechanism.load_state_dict(best)
         if isinstance(mechanism, BehaviourVectors):
             mechanism.fold(_mean_strengths(mechanism, train_states, accelerator))
-    return Learned(mechanism.eval().requires_grad_(False), history, schedule.converged)
+    # Without a gate to validate on, nothing is known of the training.
+    seen = history[-1]["gates"] > 0 or not any(bool(batch.gate.any()) for batch in train)
+    return Learned(mechanism.eval().requires_grad_(False), history, schedule.converged and seen)
 
 
-def _check(base: Model, mechanism: Mechanism) -> None:
+def _check(base: Model, mechanism: Mechanism, train: Sequence[GateBatch]) -> None:
+    if not train:
+        raise ProbeError("there is nothing to learn from: give at least one batch of gates")
     steering_layer(base, mechanism.layer)
     width = mechanism.vectors.shape[-1]
     if width != base.d_model:

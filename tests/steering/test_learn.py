@@ -98,6 +98,16 @@ def test_any_number_of_steps_will_do(model, steps):
     assert not done.converged and "not converged" in repr(done)
 
 
+def test_without_gates_nothing_is_learned_or_called_converged(model):
+    batch = gates_of(model, 1)[0]
+    none = replace(batch, gate=torch.zeros_like(batch.gate))
+    how = {"n_behaviours": K, "layer": LAYER, "config": CONFIG, "seed": 0}
+    assert not learn_vectors(model, [batch], [none], **how).converged
+    fresh = FixedVectors(K, model.d_model, LAYER)
+    with pytest.raises(ProbeError, match="there is nothing to learn from"):
+        learn_mechanism(model, fresh, [], [batch], config=CONFIG, seed=0)
+
+
 def test_training_lasts_until_the_loss_stops_falling_however_few_the_texts(model):
     config = replace(CONFIG, steps=2000, check_every=10, patience=20, lr_vectors=1.0, batches_per_step=1)
     for n in (1, 4):

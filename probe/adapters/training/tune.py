@@ -19,7 +19,7 @@ from probe.adapters.training.packing import Example, Packed, pack
 from probe.adapters.training.plan import adapted, prove_alive, trained
 from probe.adapters.training.processes import Processes
 from probe.config import read_as
-from probe.convergence import Schedule
+from probe.convergence import Check, Schedule
 from probe.engine import FolderLock, difference
 from probe.errors import ProbeError
 from probe.files import located, object_hash, write_json, write_tensors, writing
@@ -103,7 +103,7 @@ def tune(
         if card["key"] not in keys:
             said = difference({name: card.get(name) for name in _IN_KEY}, {name: told[name] for name in _IN_KEY})
             raise ProbeError(f"{folder} holds another adapter ({said}): name another folder, or remove that one")
-        history = read_as(list[dict[str, float]], folder / "history.json")
+        history = [dict(check) for check in read_as(list[Check], folder / "history.json")]
         return Tuned(folder, history, card["cost"], card.get("converged", True))
     run = _Run(model, objective, config, train=train, validation=validation, folder=folder, processes=processes)
     lock = FolderLock(folder) if processes.is_main else nullcontext()
@@ -134,7 +134,7 @@ class _State(TypedDict):
     step: int
     key: str
     cost: dict[str, float]
-    history: list[dict[str, float]]
+    history: list[Check]
 
 
 def _told(
@@ -233,6 +233,8 @@ class _Run:
             texts = self.texts(state["step"])
             optimizer.zero_grad()
             recent.append(self.processes.total(self._backward(wrapped, state["step"], texts)))
+            # The sum over all processes: if one of them stopped alone, the others would wait for it.
+            check_finite(torch.tensor(recent[-1]), f"the loss at step {state['step']} of the adapter", self.model)
             self.processes.sum_gradients(tensors.values())
             torch.nn.utils.clip_grad_norm_(tensors.values(), 1.0)
             for group in optimizer.param_groups:
@@ -265,7 +267,6 @@ class _Run:
             losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
             loss = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
             loss.backward()
-        check_finite(loss.detach(), f"the loss at step {step} of the adapter", self.model)
         return loss.item()
 
     @torch.no_grad()
@@ -277,7 +278,9 @@ class _Run:
             for batch in self.validation:
                 losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
                 total, n = total + losses.sum().item(), n + len(losses)
-        return self.processes.total(total) / max(self.processes.total(n), 1)
+        loss = self.processes.total(total) / max(self.processes.total(n), 1)
+        check_finite(torch.tensor(loss), "the validation loss of the adapter", self.model)
+        return loss
 
     def restore_best(self, wrapped: "PeftModel") -> None:
         _put(trained(wrapped), load_file(self.folder / _CHECKPOINT / "best.safetensors"))

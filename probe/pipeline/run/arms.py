@@ -259,7 +259,9 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
 
 _VECTORS = ("steering/seed",)
 _CONTROL = ArmRecipe(_control, parts=_VECTORS)
-_V1 = ArmRecipe(_v1, options=("v1_strengths", "v1_windows"), shares="v1", parts=("mechanisms/v1/v1",))
+_V1 = ArmRecipe(
+    _v1, options=("v1_strengths", "v1_windows"), shares="v1", parts=("mechanisms/v1/v1", "mechanisms/v1/v1-bias")
+)
 _V2 = ArmRecipe(_v2, shares="v2", parts=("mechanisms/v2/v2",))
 
 ARM_RECIPES: Mapping[str, ArmRecipe] = {

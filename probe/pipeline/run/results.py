@@ -94,7 +94,14 @@ def results(finished: Finished) -> dict:
         "gap_recovered": {name: gap for name, gap in gaps.items() if not _is_seed(name)},
         "seeds": {
             "values": list(config.steering.seeds),
-            "hybrid": [{"accuracy": entries[name]["accuracy"], "gap_recovered": gaps[name]} for name in per_seed],
+            "hybrid": [
+                {
+                    "accuracy": entries[name]["accuracy"],
+                    "gap_recovered": gaps[name],
+                    "not_converged": entries[name]["not_converged"],
+                }
+                for name in per_seed
+            ],
             "mean": None if None in values else float(np.mean(values)),
             "sd": None if None in values or len(values) < 2 else float(np.std(values, ddof=1)),
             "gap_recovered": seeds_recovered(

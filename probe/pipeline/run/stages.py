@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from probe.config import read_as
+from probe.convergence import Check
 from probe.files import write_json
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
@@ -193,13 +194,6 @@ class Stages:
             )
         )
         return train, validation
-
-
-class Check(TypedDict):
-    """One evaluation of a training."""
-
-    step: int
-    loss: float
 
 
 class Training(TypedDict):

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from probe.config import read_as
+from probe.convergence import Check
 from probe.pipeline.run.arms import recipe
 from probe.pipeline.run.experiment import Experiment
-from probe.pipeline.run.stages import TRAINING, Check, Training
+from probe.pipeline.run.stages import TRAINING, Training
 
 
 def training(experiment: Experiment, arms: Iterable[str]) -> dict[str, Any]:

@@ -90,12 +90,17 @@ def gap_of(results: Mapping[str, Any], arm: str) -> tuple[float | None, tuple[fl
 
 
 def seeds_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the seeds of the hybrid's vectors: for each its ``seed``, ``accuracy``, ``gap`` and ``ci``."""
+    """List the seeds of the hybrid's vectors.
+
+    Returns:
+        For each its ``seed``, ``accuracy``, ``gap`` and ``ci``, and whether it is ``marked`` as not converged.
+    """
     seeds = results.get("seeds") or {}
     rows = []
     for seed, entry in zip(seeds.get("values", []), seeds.get("hybrid", []), strict=False):
         gap, interval = value_and_interval(entry.get("gap_recovered"))
-        rows.append({"seed": seed, "accuracy": entry.get("accuracy"), "gap": gap, "ci": interval})
+        marked = bool(entry.get("not_converged"))
+        rows.append({"seed": seed, "accuracy": entry.get("accuracy"), "gap": gap, "ci": interval, "marked": marked})
     return rows
 
 

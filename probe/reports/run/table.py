@@ -42,7 +42,7 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         add_row(table, cells, "bold" if name == "hybrid" else None)
         for seed in seeds_of(results) if name == "hybrid" else []:
             gap = "no gap" if without_gap else _with(seed["gap"], seed["ci"])
-            add_row(table, (f"  seed {seed['seed']}", percent(seed["accuracy"]), gap), "dim")
+            add_row(table, (f"  seed {seed['seed']}" + " *" * seed["marked"], percent(seed["accuracy"]), gap), "dim")
     if any(not_converged(results, name) for name in arms):
         table.caption = "* has a part that has not converged"
         table.caption_justify = "left"

@@ -26,6 +26,10 @@ def convergence_sentences(results: Mapping[str, Any]) -> list[str]:
         results: the contents of ``results.json``.
     """
     arms = {name: parts for name in in_order(results.get("arms") or {}) if (parts := not_converged(results, name))}
+    seeds = results.get("seeds") or {}
+    for seed, entry in zip(seeds.get("values") or [], seeds.get("hybrid") or [], strict=False):
+        if parts := entry.get("not_converged"):
+            arms.setdefault("hybrid" if seed == seeds["values"][0] else f"hybrid, seed {seed}", list(parts))
     if not arms:
         return []
     parts = list(dict.fromkeys(part for each in arms.values() for part in each))
