@@ -37,11 +37,14 @@ class Schedule:
         steps: the maximum number of steps.
         check_every: steps between two evaluations.
         patience: the learning rate falls after this many steps without progress.
+        of_loss: if given, an evaluation is also progress if the loss falls by this share of itself. It is for losses
+            that fall close to zero and matter there, such as that of a decision that is made at every token.
     """
 
     steps: int
     check_every: int
     patience: int
+    of_loss: float | None = None
     converged: bool = field(default=False, init=False)
     """Whether the validation loss stopped falling before the maximum number of steps forced the decay."""
 
@@ -66,11 +69,16 @@ class Schedule:
             return
         if math.isinf(self._first):
             self._first = self._lowest = loss
-        elif self._lowest - loss > LEAST_GAIN * (self._first - loss):
+        elif self._lowest - loss > self._least(loss):
             self._lowest, self._progress_at = loss, step
         elif step - self._progress_at >= self.patience:
             self._decay_at, self.converged = step, True
             self._end = step + max(1, math.ceil(_DECAY * step))
+
+    def _least(self, loss: float) -> float:
+        """How much lower a loss has to be than the lowest to count as progress."""
+        of_fall = LEAST_GAIN * (self._first - loss)
+        return of_fall if self.of_loss is None else min(of_fall, self.of_loss * self._lowest)
 
     def rate(self, step: int) -> float:
         """The learning rate of the next step after this many steps, as a share of the highest."""

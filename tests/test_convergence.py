@@ -38,6 +38,14 @@ def test_a_loss_that_still_falls_at_the_ceiling_has_not_converged():
     assert rates[75] == 1 and rates[-1] < 0.1, "the rate falls before the ceiling all the same"
 
 
+def test_a_loss_close_to_zero_counts_by_itself_where_that_matters():
+    def loss(step):
+        return 2 * math.exp(-step / 10) + 0.2 * math.exp(-step / 200)
+
+    short, long = (run(Schedule(10_000, 10, 30, of_loss=share), loss) for share in (None, 0.05))
+    assert loss(len(short[0])) > 0.1 and loss(len(long[0])) < 0.05
+
+
 @pytest.mark.parametrize("loss", [lambda _: 2.0, lambda step: 1 + step, lambda _: math.nan])
 def test_a_loss_that_never_falls_ends_training(loss):
     schedule = Schedule(10_000, 5, 20)

@@ -217,7 +217,7 @@ def _train(
     policy: BasePolicy, train: PolicyData, validation: PolicyData, config: PolicyConfig, *, seed: int, progress: bool
 ) -> tuple[list[dict[str, float]], bool]:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, weight_decay=0.01)
-    schedule = Schedule(config.steps, config.check_every, config.patience)
+    schedule = Schedule(config.steps, config.check_every, config.patience, of_loss=0.02)
     batches = _in_epochs(len(train.wanted), config.batch_size, torch.Generator().manual_seed(seed))
     history: list[dict[str, float]] = []
     recent: list[Tensor] = []

@@ -71,7 +71,7 @@ class PolicyConfig:
     the maximum is reported as not converged."""
     check_every: int = 25
     """Number of steps between two evaluations on the tokens of the validation traces."""
-    patience: int = 75
+    patience: int = 300
     """The learning rate falls to zero after this many steps without progress."""
     lr: float = 2e-3
     """Highest learning rate of AdamW."""
