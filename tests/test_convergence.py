@@ -43,7 +43,7 @@ def test_a_loss_close_to_zero_counts_by_itself_where_that_matters():
         return 2 * math.exp(-step / 10) + 0.2 * math.exp(-step / 200)
 
     short, long = (run(Schedule(10_000, 10, 30, of_loss=share), loss) for share in (None, 0.05))
-    assert loss(len(short[0])) > 0.1 and loss(len(long[0])) < 0.05
+    assert loss(len(short[0])) > 0.05 and loss(len(long[0])) < 0.01
 
 
 @pytest.mark.parametrize("loss", [lambda _: 2.0, lambda step: 1 + step, lambda _: math.nan])
