@@ -83,7 +83,7 @@ def test_an_adapter_counts_and_an_edit_is_not_kept(model, tiny_folder, traced, t
     traced()
     with edit(model, {"resid_post.1": lambda x: x * 2}):
         model.hf(torch.tensor([[1, 2]]))
-        with pytest.raises(ProbeError, match=r"edited.*leave the folder out"):
+        with pytest.raises(ProbeError, match=r"edited.*call without a folder"):
             traced(folder=tmp_path / "edited")
     assert not (tmp_path / "edited").exists()
     adapted = load_model(tiny_folder("llama", seed=1), device="cpu")
