@@ -1,7 +1,7 @@
 """Which decoders probe runs, and what their attention masks are; the others are refused by name.
 
 Batches here have masks, positions and a key/value cache of their own. That is right for a decoder whose blocks attend
-to earlier tokens, all of them or those in a sliding window, at positions that it is told. For any other block (one that
+to earlier tokens, all of them or those in a sliding window, at the positions it is given. For any other block (one that
 keeps a state, chooses its keys or counts positions itself) the result would be silently wrong, so it is refused.
 """
 

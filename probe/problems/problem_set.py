@@ -112,12 +112,12 @@ class ProblemSet:
             raise ProbeError(f"{self.name} has no split {split!r}; {nearest(split, SPLITS)}")
         problems = self.splits.get(split, ())
         if n is not None and n < 1:
-            raise ProbeError(f"{n} problems asked for; at least 1 is needed")
+            raise ProbeError(f"{n} problems requested; at least 1 is needed")
         found = tuple(problems[:n])
         if len(found) < (n or 1):
-            # A task of reasoning-gym may have fewer questions than it was asked for.
+            # A task of reasoning-gym may have fewer questions than requested.
             there = self._counts() if len(found) == len(problems) else f"only {len(found)} different ones"
-            raise ProbeError(f"{n or 1} {split} problems asked for, but {self.name} has {there}")
+            raise ProbeError(f"{n or 1} {split} problems requested, but {self.name} has {there}")
         return found
 
     def grade(

@@ -107,7 +107,7 @@ def _may_cut(rest: str, previous: int, start: int, own: bool) -> bool:
 
 
 def _in_name(rest: str, start: int) -> bool:
-    """Whether a number or a name goes on behind its full stop, as ``2.Add`` and ``Math.PI`` do."""
+    """Whether a number or a name continues after its full stop, as ``2.Add`` and ``Math.PI`` do."""
     before = rest[max(0, start - 40) : start]
     if re.search(r"\d\.\Z", before):
         return rest[start].isalnum()

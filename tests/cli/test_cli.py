@@ -181,7 +181,7 @@ def test_discover(monkeypatch, tmp_path):
         ("--pair tiny-rl --sites resid_post.1,resid_post.1", "taxonomy.sites names a site twice"),
         ("--pair tiny-rl --sites pattern.1", "taxonomy.sites has pattern.1, which has no vector for each token"),
         ("--pair tiny-rl --device cuda:7", "there is no device 'cuda:7'"),
-        ("--pair tiny-rl --config {file}", "1000000 train problems asked for, but story has"),
+        ("--pair tiny-rl --config {file}", "1000000 train problems requested, but story has"),
         ("--pair tiny-rl --config {wrong}", "unknown key 'sitess' in {wrong}.taxonomy; did you mean 'sites'?"),
         ("--pair tiny-rl --out {file}", "--out {file} is a file: name a folder"),
         ("--pair tiny-rl --judge-url http://127.0.0.1:9/v1", "missing key 'model' in "),

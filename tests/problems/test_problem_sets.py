@@ -75,13 +75,13 @@ def test_the_split_shares_are_as_said():
 
 def test_take_says_how_many_there_are():
     problems = load_problems("story", sizes=SMALL)
-    with pytest.raises(ProbeError, match="41 test problems asked for, but story has 60 train, 40 validation, 40 test"):
+    with pytest.raises(ProbeError, match="41 test problems requested, but story has 60 train, 40 validation, 40 test"):
         problems.take("test", 41)
     with pytest.raises(ProbeError, match="no split 'tests'; did you mean 'test'"):
         problems.take("tests")
     with pytest.raises(ProbeError, match="at least 1"):
         problems.take("test", 0)
-    with pytest.raises(ProbeError, match="1 train problems asked for"):
+    with pytest.raises(ProbeError, match="1 train problems requested"):
         ProblemSet("few", "exact", {"test": (Problem("a", "Q?", "1"),)}).take("train")
 
 

@@ -74,7 +74,7 @@ except ProbeError as refusal:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     *loaded, refused = done.stdout.splitlines()
     assert loaded == ["acre 2", "coin_flip 2", "chain_sum 2", "word_ladder 2"]
-    asked = "400 test problems asked for, but reasoning-gym:coin_flip has only"
+    asked = "400 test problems requested, but reasoning-gym:coin_flip has only"
     assert re.fullmatch(asked + r" \d+ different ones", refused)
 
 
