@@ -18,7 +18,12 @@ from .loading import (
     find_source as find_source,
     load_model as load_model,
 )
-from .memory import spare_memory as spare_memory
+from .memory import (
+    fitting as fitting,
+    halving as halving,
+    ran_out_of_memory as ran_out_of_memory,
+    spare_memory as spare_memory,
+)
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
 from .seeding import seeded as seeded

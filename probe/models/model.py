@@ -15,6 +15,7 @@ from probe.errors import ProbeError
 from probe.models.config import ModelConfig
 from probe.models.decoders import check_decoder, longest_text, mask_windows
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
+from probe.models.memory import spare_memory
 from probe.models.prompts import chat_text, start_ids
 from probe.models.sites import blocks, place
 from probe.models.thinking import find_tags
@@ -40,6 +41,7 @@ class Model:
         eos_ids: Every token id that ends an answer, of those that the model can emit.
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
         think_tags: The tags around its thinking: those of ``config``, or else those that the tokenizer has.
+        memory: The bytes that work on the model may take beside its weights; None for half of what is free.
 
     Raises:
         NotApplicable: if probe cannot run this architecture.
@@ -60,6 +62,7 @@ class Model:
         self.name = name or _short_name(self.config.path)
         self.start_ids = start_ids(tokenizer, self.name)
         self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
+        self.memory: int | None = None
         self.eos_ids = _eos_ids(hf, tokenizer)
         pad_id: Any = tokenizer.pad_token_id
         # A tokenizer may have been given a padding token for which the embedding has no row.
@@ -74,6 +77,11 @@ class Model:
     def dtype(self) -> torch.dtype:
         """The number format of the weights."""
         return self.hf.dtype
+
+    @property
+    def budget(self) -> int:
+        """The bytes that work on the model may take beside its weights: ``memory``, or half of what is free now."""
+        return spare_memory(self.device) // 2 if self.memory is None else self.memory
 
     @property
     def n_layers(self) -> int:
