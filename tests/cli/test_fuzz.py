@@ -105,7 +105,9 @@ class Folders:
         folder = copy_of(self.run, at)
         file = at.with_suffix(".yaml")
         file.write_text(json.dumps(SMALL | OWN))
-        return Home(folder, "*.json", "*/**/*"), ["run", "--config", str(file), "--out", str(folder)]
+        command = ["run", "--config", str(file), "--out", str(folder)]
+        assert ending(*command) == (0, "")  # the copy notes where it is now
+        return Home(folder, "*.json", "*/**/*"), command
 
     def hybrid(self, at: Path) -> tuple[Home, list[str]]:
         folder = copy_of(self.run, at)
