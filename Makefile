@@ -31,8 +31,8 @@ $(SMOLLM2): $(READY)
 	touch $@
 
 demo: $(READY)
-	$(BIN)/probe run --pair tiny-rl --out runs/demo-rl --workers 2
-	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft --workers 2
+	$(BIN)/probe run --pair tiny-rl --out runs/demo-rl --engine processes:2
+	$(BIN)/probe run --pair tiny-sft --out runs/demo-sft --engine processes:2
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -21,6 +21,10 @@ Dtype = Annotated[
     str | None, typer.Option(help="Number format of the weights: float32 (default), bfloat16 or float16.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 by default.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Who does the work: here (default), processes:N on this machine, or ray[:ADDRESS] on a cluster."),
+]
 Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
 OwnModel = Annotated[
     str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")

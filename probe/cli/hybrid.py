@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import names, show
+from probe.cli.common import Engine, names, show
 
 
 def hybrid(
@@ -40,7 +40,7 @@ def hybrid(
         str, typer.Option(help="Split of the problems: validation while choosing, test only for the final measurement.")
     ] = "validation",
     name: Annotated[str, typer.Option(help="Name of the new arm in the results.")] = "own",
-    workers: Annotated[int, typer.Option(help="Number of processes that decode the arms of --arms in parallel.")] = 1,
+    engine: Engine = None,
 ) -> None:
     """Test a hybrid with parts of your choice on a finished run, or add arms and recipes to the run.
 
@@ -62,7 +62,7 @@ def hybrid(
     from probe.reports import arms_table, own_table
 
     if wanted is not None:
-        found = add_arms(run, wanted, workers=workers, progress=True)
+        found = add_arms(run, wanted, engine=engine, progress=True)
         show(arms_table(found), f"Report:  {run / 'report.html'}")
         return
     experiment = experiment_at(run, progress=True)

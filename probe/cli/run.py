@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, folder, numbers, settings, show
+from probe.cli.common import (
+    Config,
+    Device,
+    Dtype,
+    Engine,
+    Grader,
+    Pair,
+    Problems,
+    Seed,
+    folder,
+    numbers,
+    settings,
+    show,
+)
 
 
 def run(
@@ -29,10 +42,7 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     seed: Seed = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Number of processes that decode arms in parallel, useful on a CPU; 1 by default."),
-    ] = None,
+    engine: Engine = None,
     curve: Annotated[
         str | None,
         typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
@@ -59,7 +69,7 @@ def run(
         "device": device,
         "dtype": dtype,
         "seed": seed,
-        "workers": workers,
+        "engine": engine,
         "curve": numbers(curve, "--curve"),
     }
     chosen = settings(RunConfig, config, given)

@@ -61,9 +61,7 @@ class KeptFolder:
             raise ProbeError(
                 f"{file} is not a key file of this version of probe; remove {self.folder}, or name another"
             )
-        if there.get("adopted"):
-            self._write()
-        elif (said := difference(there["key"], self.key)) is not None:
+        if (said := difference(there["key"], self.key)) is not None:
             raise ProbeError(
                 f"{self.folder} keeps the work of other inputs ({said}); name another folder, or delete this one"
             )
@@ -95,13 +93,18 @@ class KeptFolder:
         return self.folder.is_dir() and any(True for parts in self._parts for _ in self.folder.glob(parts))
 
     def _write(self) -> None:
-        versions = {}
-        for library in _LIBRARIES:
-            try:
-                versions[library] = version(library)
-            except PackageNotFoundError:  # probe itself, if it is used from its source
-                continue
-        write_json(self.folder / KEY, {"format": _FORMAT, "key": self.key, "versions": versions})
+        write_json(self.folder / KEY, {"format": _FORMAT, "key": self.key, "versions": versions()})
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that kept work may depend on."""
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:  # probe itself, if it is used from its source
+            continue
+    return found
 
 
 def remove_empty(folder: Path) -> None:
@@ -111,23 +114,6 @@ def remove_empty(folder: Path) -> None:
             below.rmdir()
     with suppress(OSError):
         folder.rmdir()
-
-
-def kept(folder: str | Path | None, key: Callable[[], Key], parts: str) -> KeptFolder | None:
-    """The kept folder, whose key is only computed if there is a folder."""
-    return None if folder is None else KeptFolder(folder, key(), parts)
-
-
-def adopt(folder: str | Path, parts: str) -> None:
-    """Let folders of an earlier version, which have no key, take the key of the next call that reads them.
-
-    Args:
-        folder: parts below it are known to fit by other evidence, such as the settings of a run.
-        parts: a pattern of the files that are kept.
-    """
-    for home in {part.parent for part in Path(folder).rglob(parts)}:
-        if not (home / KEY).exists():
-            write_json(home / KEY, {"format": _FORMAT, "key": {}, "adopted": True})
 
 
 def difference(before: Any, after: Any, where: str = "") -> str | None:

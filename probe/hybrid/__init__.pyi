@@ -38,6 +38,7 @@ from .emit import (
 from .evaluate import (
     ArmResult as ArmResult,
     answer_prompts as answer_prompts,
+    arm_shards as arm_shards,
     evaluate_arm as evaluate_arm,
     grade_answers as grade_answers,
     summarise as summarise,

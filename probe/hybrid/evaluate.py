@@ -1,4 +1,4 @@
-"""Running an arm on problems, with finished parts kept on disk, and the figures of the result file."""
+"""Running an arm on problems, with finished shards kept on disk, and the figures of the result file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.engine import in_stream
+from probe.engine import Shards
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.html import html_table
@@ -67,7 +67,7 @@ class ArmResult:
         return html_table(head, [(*row, self.fitted_parameters, f"{self.seconds:.1f}")])
 
 
-def evaluate_arm(
+def arm_shards(
     models: Pair | Model,
     arm: Arm,
     problems: Sequence[Problem],
@@ -76,31 +76,20 @@ def evaluate_arm(
     batch_size: int = 64,
     seed: int = 0,
     folder: str | Path | None = None,
-    progress: bool = False,
-) -> ArmResult:
-    """Decode problems under one arm, and keep finished parts in a folder.
+) -> Shards:
+    """The work of :func:`evaluate_arm` in shards, each decoded by a stream of its own.
 
     Args:
-        models: the pair, or only the base model for an arm that never asks the thinking model.
-        arm: from :func:`~probe.hybrid.hybrid_arm`, or made of your own parts.
-        max_new_tokens: limit of emitted tokens, including the end token.
-        batch_size: the number of problems that are decoded at the same time.
-        seed: seeds the random controls.
-        folder: keeps finished parts, so that a later call with the same arguments resumes. None keeps nothing.
-        progress: show a bar.
-
-    Raises:
-        ProbeError: if the arm asks the thinking model and only the base model is given; or if ``folder`` keeps the work
-            of another arm, other models, problems or settings, or another process writes into it.
+        models, arm, problems, max_new_tokens, batch_size, seed, folder: see :func:`evaluate_arm`.
     """
     base = models if isinstance(models, Model) else models.base
 
-    def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        some = [problems[item] for item in missing]
+    def decode(items: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        some = [problems[item] for item in items]
         for at, trace in stream_hybrid(
             models, arm, some, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size
         ):
-            yield missing[at], asdict(trace)
+            yield items[at], asdict(trace)
 
     def key() -> dict[str, Any]:
         asked = models.thinking if isinstance(models, Pair) and arm.asks else None
@@ -114,9 +103,41 @@ def evaluate_arm(
             "seed": seed,
         }
 
-    rows, seconds = in_stream(
-        len(problems), decode, part=batch_size, name=arm.name, key=key, folder=folder, progress=progress
+    how = {"device": str(base.device), "batch_size": batch_size}
+    return Shards(len(problems), decode, arm.name, key, folder, how=how)
+
+
+def evaluate_arm(
+    models: Pair | Model,
+    arm: Arm,
+    problems: Sequence[Problem],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> ArmResult:
+    """Decode problems under one arm, and keep finished shards in a folder.
+
+    Args:
+        models: the pair, or only the base model for an arm that never asks the thinking model.
+        arm: from :func:`~probe.hybrid.hybrid_arm`, or made of your own parts.
+        max_new_tokens: limit of emitted tokens, including the end token.
+        batch_size: the largest number of problems that are decoded at the same time.
+        seed: seeds the random controls.
+        folder: keeps shards of 256 problems, so that a later call with the same arguments resumes. None keeps nothing.
+        progress: show a bar.
+
+    Raises:
+        ProbeError: if the arm asks the thinking model and only the base model is given; or if ``folder`` keeps the work
+            of another arm, other models, problems or settings.
+    """
+    shards = arm_shards(
+        models, arm, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, folder=folder
     )
+    rows, seconds = shards.rows(progress=progress)
+    base = models if isinstance(models, Model) else models.base
     traces = _traces(rows, base, folder)
     texts = [base.decode(trace.tokens) for trace in traces]
     return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
@@ -142,17 +163,16 @@ def rollouts(
         fitted_parameters: the number of fitted parameters of the arm.
     """
 
-    def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for at, emission in stream_greedy(model, [prompts[item] for item in missing], max_new_tokens, batch_size):
-            yield missing[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
+    def decode(items: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for at, emission in stream_greedy(model, [prompts[item] for item in items], max_new_tokens, batch_size):
+            yield items[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
 
     def key() -> dict[str, Any]:
         read = object_hash([list(prompt) for prompt in prompts])
         return {"work": "answers", "model": identity(model), "prompts": read, "max_new_tokens": max_new_tokens}
 
-    rows, seconds = in_stream(
-        len(problems), decode, part=batch_size, name=name, key=key, folder=folder, progress=progress
-    )
+    how = {"device": str(model.device), "batch_size": batch_size}
+    rows, seconds = Shards(len(problems), decode, name, key, folder, how=how).rows(progress=progress)
     rows = [{"problem_id": problem.id, **row} for problem, row in zip(problems, rows, strict=True)]
     traces = _traces(rows, model, folder)
     texts = [model.decode(trace.tokens) for trace in traces]

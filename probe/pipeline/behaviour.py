@@ -5,7 +5,6 @@ from typing import Any
 
 from probe.config import to_dict
 from probe.errors import ProbeError
-from probe.files import absolute
 from probe.models import Model, Pair, content_hash
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.run.inputs import prompts_hash, weights_hash
@@ -67,20 +66,7 @@ def behaviour_folder(kind: str, config: Any, pair: Pair, problem_set: ProblemSet
         "taxonomy": None if config.run is None else content_hash(Taxonomy.load(Path(config.run) / "taxonomy")),
     }
 
-    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
-        """The first format knew inputs by their names alone."""
-        there = before.get(kind)
-        if not isinstance(there, dict):
-            return before
-        inputs = {name: absolute(str(there.get(name))) for name in ("pair", "run")}
-        if inputs != {name: absolute(str(getattr(config, name))) for name in inputs}:
-            return before
-        left = {name: value for name, value in there.items() if name not in _NOT_IN_KEY}
-        if "series" in left:
-            left["series"] = [each.partition("=")[0] for each in left["series"]]
-        return {**hashes, kind: left}
-
-    return RunFolder(out, {kind: settings, **hashes}, upgrade=upgrade, result="results.json")
+    return RunFolder(out, {kind: settings, **hashes}, result="results.json")
 
 
 _NOT_IN_KEY = ("device", "pair", "run")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from probe.config import read_as
-from probe.engine import LOCK, PARTS, FolderLock, adopt, difference, remove_empty
+from probe.engine import LOCK, FolderLock, difference, remove_empty
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json, writing
 
@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
 _FORMAT = 2
-"""The format of ``run.json``; in the first one, settings that only say how, and paths, were part of the key."""
+"""The format of ``run.json``."""
 
 
 class _Manifest(TypedDict):
@@ -34,7 +34,6 @@ class RunFolder:
         path: the folder; it is made if it is missing.
         settings: the settings and the hashes of the inputs: everything that results depend on. A folder with other
             settings is refused, so that results of two configurations never mix.
-        upgrade: turns what a folder of an earlier version says of its settings into what it would say now.
         joined: whether another process has locked the folder for this one.
         later: sections of ``settings["config"]`` that may change until the stage of that name is finished.
         result: a file without which nothing in the folder depends on the settings; None if everything does.
@@ -49,7 +48,6 @@ class RunFolder:
         path: Path,
         settings: Mapping[str, Any],
         *,
-        upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         joined: bool = False,
         later: Sequence[str] = (),
         result: str | None = None,
@@ -57,9 +55,7 @@ class RunFolder:
         self.path = path
         self._later, self._result = later, result
         self._settings = {"format": _FORMAT, **settings}
-        self._upgrade = upgrade
         self._lock: AbstractContextManager[Any] = nullcontext() if joined else FolderLock(path)
-        self._old = False
         with writing(path):
             self._key = self._check()
 
@@ -73,19 +69,18 @@ class RunFolder:
                 raise ProbeError(f"--out {path} is not empty and holds no run: name another folder")
             return self._first_key()
         before = read_as(dict[str, Any], written, fix="name another folder")
-        self._old = before.get("format") != _FORMAT
-        key = object_hash(before) if self._old else self._first_key()
-        if self._old:
-            before = {"format": _FORMAT, **(self._upgrade(before) if self._upgrade else before)}
-        free = [f"config.{name}" for name in self._later if not self._old and not self.has(name)]
+        if before.get("format") != _FORMAT:
+            raise ProbeError(
+                f"{path} was begun by an earlier version: its results and report can be read, but it cannot be "
+                "continued; name another folder"
+            )
+        free = [f"config.{name}" for name in self._later if not self.has(name)]
         said = difference(without(before, *free), without(self._settings, *free))
         if said is not None and (self._result is None or (path / self._result).exists()):
             raise ProbeError(
                 f"{path} holds a run with other settings ({said}): give another --out, or remove that folder"
             )
-        if self._old:
-            adopt(path, PARTS)  # its settings have just been compared
-        return key
+        return self._first_key()
 
     def _first_key(self) -> str:
         return object_hash(without(self._settings, *(f"config.{name}" for name in self._later)))
@@ -98,7 +93,7 @@ class RunFolder:
         try:
             self._check()  # again: another process may have begun since
             written = self.path / "run.json"
-            if not written.exists() or (not self._old and read_json(written) != self._as_written()):
+            if not written.exists() or read_json(written) != self._as_written():
                 write_json(written, self._settings)
         except BaseException:
             self._lock.__exit__(None, None, None)
@@ -203,7 +198,7 @@ class RunFolder:
         return before["inputs"]
 
     def _key_of(self, name: str, config: Mapping[str, Any], how: Sequence[str], before: str) -> str:
-        return object_hash([name, config if self._old else without(config, *how), before])
+        return object_hash([name, without(config, *how), before])
 
 
 _MANIFEST = "manifest.json"

@@ -6,6 +6,7 @@ from probe.traces.generate import (
     generate_traces as generate_traces,
     kept_rows as kept_rows,
     stream_greedy as stream_greedy,
+    trace_shards as trace_shards,
 )
 from probe.traces.offsets import token_starts as token_starts
 from probe.traces.pieces import (

@@ -1,4 +1,4 @@
-"""Greedy rollouts, saved as they finish so that an interrupted run loses little."""
+"""Greedy rollouts, saved in shards so that an interrupted run resumes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from probe.config import as_type
-from probe.engine import in_stream
+from probe.engine import Shards
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.hooks import Lane, Now, likeliest, stream
@@ -75,7 +75,7 @@ def kept_rows(kind: type[Row], rows: Sequence[Any], model: Model, folder: str | 
     Args:
         kind: the dataclass of a row: ``tokens`` are the emitted ids, ``base_token`` and ``thinking_token`` (−1 for
             none) those that the models preferred.
-        rows: what :func:`~probe.engine.in_stream` returned.
+        rows: the rows of :class:`~probe.engine.Shards`.
         model: the model whose tokens they are.
         folder: where they are kept, for the error message; None if they were not read.
 
@@ -96,6 +96,37 @@ def kept_rows(kind: type[Row], rows: Sequence[Any], model: Model, folder: str | 
 _AGAIN = "delete that folder and run the same command again, which makes it again"
 
 
+def trace_shards(
+    model: Model,
+    problems: Sequence[Problem],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    folder: str | Path | None = None,
+) -> Shards:
+    """The work of :func:`generate_traces` in shards, each decoded by a stream of its own.
+
+    Args:
+        model, problems, max_new_tokens, batch_size, folder: see :func:`generate_traces`.
+    """
+
+    def roll_out(items: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        prompts = [model.prompt_ids(problems[item].question) for item in items]
+        for at, emission in stream_greedy(model, prompts, max_new_tokens, batch_size):
+            yield items[at], asdict(emission)
+
+    def key() -> dict[str, Any]:
+        return {
+            "work": "greedy traces",
+            "model": identity(model),
+            "problems": object_hash([problem.question for problem in problems]),
+            "max_new_tokens": max_new_tokens,
+        }
+
+    how = {"device": str(model.device), "batch_size": batch_size}
+    return Shards(len(problems), roll_out, f"traces of {model.name}", key, folder, how=how)
+
+
 def generate_traces(
     model: Model,
     problem_set: ProblemSet,
@@ -114,40 +145,18 @@ def generate_traces(
         problem_set: supplies the grader.
         max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
         think_close: the tag that closes the thinking, or both tags; None for those of the model.
-        batch_size: the number of problems decoded at once; a finished one is replaced by the next.
-        folder: finished traces are saved here, ``batch_size`` at a time; a later call with the same arguments resumes.
+        batch_size: the largest number of problems decoded at once; a finished one is replaced by the next.
+        folder: traces are saved here in shards of 256; a later call with the same arguments makes the missing ones.
         progress: show a progress bar.
 
     Returns:
         One trace for each problem, in order.
 
     Raises:
-        ProbeError: if ``folder`` keeps traces of another model, prompt, limit or of other problems, or another process
-            writes into it.
+        ProbeError: if ``folder`` keeps traces of another model, prompt, limit or of other problems.
     """
-
-    def roll_out(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        prompts = [model.prompt_ids(problems[item].question) for item in missing]
-        for at, emission in stream_greedy(model, prompts, max_new_tokens, batch_size):
-            yield missing[at], asdict(emission)
-
-    def key() -> dict[str, Any]:
-        return {
-            "work": "greedy traces",
-            "model": identity(model),
-            "problems": object_hash([problem.question for problem in problems]),
-            "max_new_tokens": max_new_tokens,
-        }
-
-    rows, seconds = in_stream(
-        len(problems),
-        roll_out,
-        part=batch_size,
-        name=f"traces of {model.name}",
-        key=key,
-        folder=folder,
-        progress=progress,
-    )
+    shards = trace_shards(model, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, folder=folder)
+    rows, seconds = shards.rows(progress=progress)
     emissions = kept_rows(Emission, rows, model, folder)
     traces = [
         make_trace(model, problem_set, problem, emission.tokens, emission.truncated, think_close)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.engine import in_stream
+from probe.engine import Shards
 from probe.hooks import Lane, Now, stream
 from probe.hybrid.decode import HybridTrace
 from probe.hybrid.evaluate import ArmResult, problems_hash
@@ -73,9 +73,8 @@ def run_majority(
             "seed": seed,
         }
 
-    rows, seconds = in_stream(
-        len(tasks), decode, part=batch_size, name=f"majority of {n}", key=key, folder=folder, progress=progress
-    )
+    how = {"device": str(base.device), "batch_size": batch_size}
+    rows, seconds = Shards(len(tasks), decode, f"majority of {n}", key, folder, how=how).rows(progress=progress)
     traces, texts = [], []
     for i, problem in enumerate(problems):
         some = rows[i * n : (i + 1) * n]

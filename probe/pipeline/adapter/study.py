@@ -24,7 +24,7 @@ from probe.adapters import (
 from probe.config import from_dict, read_as, to_dict
 from probe.errors import ProbeError
 from probe.files import located, read_json, write_json
-from probe.pipeline.adapter.inputs import AdapterInputs, fitting, key_settings, prepare_adapter, same_settings
+from probe.pipeline.adapter.inputs import AdapterInputs, fitting, key_settings, prepare_adapter
 from probe.pipeline.adapter.sae import make_sae
 from probe.pipeline.adapter.study_config import StudyConfig
 from probe.pipeline.folder import RunFolder
@@ -112,17 +112,8 @@ def study(config: StudyConfig, out: str | Path, *, progress: bool = False) -> di
 
 def _folder(config: StudyConfig, inputs: AdapterInputs, out: Path) -> RunFolder:
     """The folder of a study, which is checked and not yet written."""
-    hashes, sae = inputs.hashes(), to_dict(config.sae)
-
-    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
-        """The first format knew inputs by their paths alone."""
-        there = before.get("study")
-        if not isinstance(there, dict) or not same_settings(there.get("adapter"), config.adapter):
-            return before
-        return {**hashes, "study": {"adapter": key_settings(config.adapter), "sae": there.get("sae")}}
-
-    told = {"adapter": key_settings(config.adapter), "sae": sae}
-    return RunFolder(out, {"study": told, **hashes}, upgrade=upgrade)
+    told = {"adapter": key_settings(config.adapter), "sae": to_dict(config.sae)}
+    return RunFolder(out, {"study": told, **inputs.hashes()})
 
 
 def _study(

@@ -111,19 +111,8 @@ def discovery_folder(config: DiscoverConfig, inputs: DiscoverInputs, out: Path) 
     Raises:
         ProbeError: if it holds a discovery with other settings or inputs, or something else.
     """
-    hashes = inputs.hashes()
-
-    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
-        """The first format: paths were part of the key, and the chat template was not."""
-        there = before.get("config")
-        if not isinstance(there, dict):
-            return before
-        same = before.get("prompt") == object_hash(inputs.model.config.prompt)
-        prompt = hashes["prompt"] if same else before.get("prompt")
-        return {**before, "config": without(there, *_HOW, *_WHERE), "prompt": prompt}
-
     settings = without(to_dict(config), *_OWN, *_HOW, *_WHERE)
-    return RunFolder(out, {"config": settings, **hashes}, upgrade=upgrade)
+    return RunFolder(out, {"config": settings, **inputs.hashes()})
 
 
 def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder, *, progress: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from probe.hybrid import (
     ForceToken,
     Never,
     OneBehaviour,
+    arm_shards,
     control_arms,
     evaluate_arm,
     few_shot_prompt,
@@ -33,10 +34,12 @@ from probe.hybrid import (
     v2_arms,
     with_mechanism,
 )
+from probe.models import Model, Pair
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import RANKS, adapter, mechanism
 from probe.pipeline.run.parts import SEED
+from probe.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class ArmRecipe:
         options: settings of the section ``hybrid`` that the result depends on.
         section: a further section of the settings that the result depends on.
         shares: arms with the same value need a mechanism that the first of them learns.
+        after: arms whose result it needs.
         parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
         check: refuses a run on which the arm cannot be made, before any arm is decoded.
     """
@@ -58,6 +62,7 @@ class ArmRecipe:
     options: tuple[str, ...] = ()
     section: str | None = None
     shares: str | None = None
+    after: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     check: Callable[[Experiment, str], object] | None = None
 
@@ -111,24 +116,40 @@ def arm_result(experiment: Experiment, name: str) -> ArmResult:
                 return made.written(experiment, name, folder)
             return _decode(experiment, make_arm(experiment, name), folder, finished)
 
-        experiment.done[name] = experiment.folder.branch(
+        experiment.done[name] = experiment.branch(
             f"arms/{name}", make, made.settings(config), config.seed, how=("decoding.batch_size",)
         )
     return experiment.done[name]
 
 
+def make_shard(experiment: Experiment, name: str, number: int) -> None:
+    """Decode one shard of an arm that is decoded token by token, unless the folder has it.
+
+    Args:
+        name: the arm.
+        number: the shard of the test problems, from 0.
+    """
+    folder = experiment.folder.path / "arms" / name
+    models, arm, problems, how = _decoding(experiment, make_arm(experiment, name))
+    arm_shards(models, arm, problems, folder=folder, **how).make(number)
+
+
 def _decode(experiment: Experiment, arm: Arm, folder: Path, finished: bool) -> ArmResult:
-    stages, inputs = experiment.stages, experiment.inputs
+    models, arm, problems, how = _decoding(experiment, arm)
     return evaluate_arm(
-        inputs.pair if arm.asks else inputs.pair.base,
-        arm,
-        inputs.test,
-        max_new_tokens=inputs.max_new_tokens,
-        batch_size=stages.config.decoding.batch_size,
-        seed=stages.config.seed,
-        folder=folder,
-        progress=stages.progress and not finished,
+        models, arm, problems, folder=folder, progress=experiment.stages.progress and not finished, **how
     )
+
+
+def _decoding(experiment: Experiment, arm: Arm) -> tuple[Pair | Model, Arm, Sequence[Problem], dict[str, int]]:
+    """What an arm is decoded with: the models, the problems and the settings."""
+    config, inputs = experiment.config, experiment.inputs
+    how = {
+        "max_new_tokens": inputs.max_new_tokens,
+        "batch_size": config.decoding.batch_size,
+        "seed": config.seed,
+    }
+    return inputs.pair if arm.asks else inputs.pair.base, arm, inputs.test, how
 
 
 def _alone(experiment: Experiment, name: str) -> Arm:  # noqa: ARG001
@@ -258,7 +279,7 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
 
 
 _VECTORS = ("steering/seed",)
-_CONTROL = ArmRecipe(_control, parts=_VECTORS)
+_CONTROL = ArmRecipe(_control, after=("hybrid",), parts=_VECTORS)
 _V1 = ArmRecipe(
     _v1, options=("v1_strengths", "v1_windows"), shares="v1", parts=("mechanisms/v1/v1", "mechanisms/v1/v1-bias")
 )
@@ -269,10 +290,10 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "thinking": ArmRecipe(_alone),
     "hybrid": ArmRecipe(_hybrid, parts=_VECTORS),
     "oracle-free": ArmRecipe(_oracle_free, section="policy", parts=(*_VECTORS, "policy")),
-    "single-vector": ArmRecipe(_control, parts=("steering/single",)),
+    "single-vector": ArmRecipe(_control, after=("hybrid",), parts=("steering/single",)),
     **dict.fromkeys(("random-category", "min-cosine", "random-vectors", "random-positions"), _CONTROL),
-    "rerank-only": ArmRecipe(_control, options=("rerank_among",)),
-    "force-token": ArmRecipe(_control),
+    "rerank-only": ArmRecipe(_control, after=("hybrid",), options=("rerank_among",)),
+    "force-token": ArmRecipe(_control, after=("hybrid",)),
     "mean-difference": ArmRecipe(_mechanism),
     "decoder-rows": ArmRecipe(_mechanism),
     "rank-1": ArmRecipe(_mechanism, parts=("mechanisms/rank-1/rank-1",)),
@@ -287,6 +308,7 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
     "v1-learned-vectors": replace(_V1, parts=_VECTORS),
     "v1-rerank": replace(_V1, parts=()),
-    **{name: _V2 for name in ARMS if name.startswith("v2")},
+    **{name: replace(_V2, after=("v2",)) for name in ARMS if name.startswith("v2-")},
+    "v2": _V2,
 }
 """Every arm that can be named. A further seed of the hybrid is named ``hybrid-seed-SEED``."""

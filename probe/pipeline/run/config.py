@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from probe.config import check_least, check_seeds
+from probe.engine import engine_of
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import ModelConfig
@@ -61,9 +62,9 @@ class RunConfig:
     """Number format of the weights of both models, such as ``bfloat16``."""
     seed: int = 0
     """Seeds everything random except the taxonomy and the vectors, which have seeds of their own."""
-    workers: int = 1
-    """Number of processes that run arms at the same time. Each loads the pair; more than one is faster for small models
-    on a CPU."""
+    engine: str = "here"
+    """Who does the work: ``here``; ``processes:N``, N processes of this machine, each with a GPU if there are GPUs; or
+    ``ray[:ADDRESS]``, the machines of a Ray cluster. Each process loads the pair; results are the same."""
     curve: tuple[int, ...] = ()
     """Numbers of train traces for a learning curve. For each number, the hybrid and every other arm of the run that is
     learned from traces are learned again from the first that many traces."""
@@ -82,7 +83,8 @@ class RunConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, shown=0, workers=1)
+        check_least("", self, shown=0)
+        engine_of(self.engine)
         check_seeds("seed", [self.seed])
         if wrong := [n for n in self.curve if not 1 <= n <= self.sizes.train]:
             raise ProbeError(

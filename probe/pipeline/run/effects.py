@@ -52,4 +52,4 @@ def effects(experiment: Experiment) -> dict[str, Any]:
             write_json(folder / "effects.json", found)
         return read_as(dict[str, Any], folder / "effects.json")
 
-    return experiment.folder.branch("effects", make, {}, seed)
+    return experiment.branch("effects", make, {}, seed)

@@ -1,23 +1,26 @@
 """An opened run: the objects that its stages made, and the gates and the policy that several arms need."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from probe.config import to_dict
 from probe.files import write_json
 from probe.hybrid import ArmResult
 from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.run.config import RunConfig
-from probe.pipeline.run.inputs import Inputs, first_prompts_hash, prepare
+from probe.pipeline.run.inputs import Inputs, prepare
 from probe.pipeline.run.kept import recalled
 from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors, write_training
 from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
 from probe.taxonomy import Taxonomy
 
-NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "workers", "curve")
+Made = TypeVar("Made")
+
+NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
@@ -34,64 +37,42 @@ def run_folder(config: RunConfig, inputs: Inputs, out: Path, *, joined: bool = F
         ProbeError: if it holds a run with other settings or inputs, or something else.
     """
     settings = without(to_dict(config), *NOT_IN_KEY, *_HOW, *_WHERE)
-    hashes = inputs.hashes()
-
-    def upgrade(before: dict[str, Any]) -> dict[str, Any]:
-        """The first format: paths were part of the key, and prompts were hashed with them."""
-        there = before.get("config")
-        if not isinstance(there, dict):
-            return before
-        same = before.get("prompts") == first_prompts_hash(config, there)
-        prompts = hashes["prompts"] if same else before.get("prompts")
-        return {**before, "config": without(there, *_HOW, *_WHERE), "prompts": prompts}
-
-    told = {"config": settings, **hashes}
-    return RunFolder(out.expanduser(), told, upgrade=upgrade, joined=joined, later=("taxonomy",))
+    told = {"config": settings, **inputs.hashes()}
+    return RunFolder(out.expanduser(), told, joined=joined, later=("taxonomy",))
 
 
 @dataclass
 class Experiment:
-    """A run whose stages before the arms are finished.
+    """A run, and the objects that its stages make.
+
+    A stage is loaded when it is first asked for; what it lacks is made, after the stages before it.
 
     Attributes:
         stages: the settings, the inputs and the work of each stage.
         folder: the run's folder.
-        rollouts: traces of both models.
-        acts: activations of the thinking model's train and validation traces.
-        taxonomy: the behaviours.
-        vectors: the vectors of the hybrid.
+        whole: the run whose traces and activations are shared; None for a run that has its own.
         done: results of the arms that were decoded or read so far.
     """
 
     stages: Stages
     folder: RunFolder
-    rollouts: RunTraces
-    acts: Splits
-    taxonomy: Taxonomy
-    vectors: Vectors
+    whole: "Experiment | None" = None
     done: dict[str, ArmResult] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: RunConfig, inputs: Inputs, folder: RunFolder, *, progress: bool = False) -> "Experiment":
-        """Load the finished stages of a run and do the missing ones, up to the arms.
+        """Make the run of these settings.
 
         Args:
             config: the settings of the run.
             inputs: from :func:`~probe.pipeline.run.inputs.prepare`.
             folder: from :func:`run_folder`.
             progress: show bars.
-
-        Raises:
-            ProbeError: if a stage was made with other settings.
         """
-        stages = Stages(config, inputs, progress)
-        rollouts = folder.stage("traces", stages.traces, to_dict(config.decoding), config.seed, how=("batch_size",))
-        sites = {"sites": inputs.sites}
-        acts = folder.stage("activations", lambda *at: stages.activations(rollouts, *at), sites, config.seed)
-        return cls._learn(stages, folder, rollouts, acts)
+        return cls(Stages(config, inputs, progress), folder)
 
     def with_traces(self, n: int) -> "Experiment":
-        """Learn everything again from the first train traces; all other traces are shared.
+        """The run that learns everything from the first train traces; all other traces are shared.
 
         Args:
             n: number of train traces. The run's own number gives the run itself.
@@ -100,18 +81,54 @@ class Experiment:
             return self
         config = replace(self.config, curve=(), sizes=replace(self.config.sizes, train=n))
         stages = replace(self.stages, config=config, inputs=replace(self.inputs, train=self.inputs.train[:n]))
-        rollouts = replace(self.rollouts, train=self.rollouts.train[:n])
+        _ = self.acts  # the stages that are shared
         folder = RunFolder(self.folder.path / "curve" / str(n), {"run": self.folder.key, "train": n})
-        return self._learn(stages, folder, rollouts, (self.acts[0].first(n), self.acts[1]))
+        return Experiment(stages, folder, whole=self)
 
-    @classmethod
-    def _learn(cls, stages: Stages, folder: RunFolder, rollouts: RunTraces, acts: Splits) -> "Experiment":
-        config, seed = stages.config, stages.config.seed
-        taxonomy = folder.stage("taxonomy", lambda *at: stages.taxonomy(acts, *at), to_dict(config.taxonomy), seed)
-        vectors = folder.stage(
-            "steering", lambda *at: stages.steering(rollouts, acts, taxonomy, *at), to_dict(config.steering), seed
+    @cached_property
+    def rollouts(self) -> RunTraces:
+        """Traces of both models."""
+        if self.whole is not None:
+            return replace(self.whole.rollouts, train=self.whole.rollouts.train[: len(self.inputs.train)])
+        decoding = to_dict(self.config.decoding)
+        return self.folder.stage("traces", self.stages.traces, decoding, self.config.seed, how=("batch_size",))
+
+    @cached_property
+    def acts(self) -> Splits:
+        """Activations of the thinking model's train and validation traces."""
+        if self.whole is not None:
+            return self.whole.acts[0].first(len(self.inputs.train)), self.whole.acts[1]
+        rollouts, sites = self.rollouts, {"sites": self.inputs.sites}
+        return self.folder.stage(
+            "activations", lambda *at: self.stages.activations(rollouts, *at), sites, self.config.seed
         )
-        return cls(stages, folder, rollouts, acts, taxonomy, vectors)
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The behaviours."""
+        acts, settings = self.acts, to_dict(self.config.taxonomy)
+        return self.folder.stage("taxonomy", lambda *at: self.stages.taxonomy(acts, *at), settings, self.config.seed)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The vectors of the hybrid, and the reader of the coming behaviour."""
+        made, settings = (self.taxonomy, self.rollouts, self.acts), to_dict(self.config.steering)
+        taxonomy, rollouts, acts = made
+        return self.folder.stage(
+            "steering", lambda *at: self.stages.steering(rollouts, acts, taxonomy, *at), settings, self.config.seed
+        )
+
+    def branch(
+        self,
+        name: str,
+        make: Callable[[Path, bool], Made],
+        config: Mapping[str, Any],
+        seed: int,
+        how: Sequence[str] = (),
+    ) -> Made:
+        """Make or load something that depends on all stages, such as an arm; see `RunFolder.branch`."""
+        _ = self.vectors  # the last stage
+        return self.folder.branch(name, make, config, seed, how)
 
     @classmethod
     def open(cls, out: str | Path, *, progress: bool = False, joined: bool = False) -> "Experiment":
@@ -169,4 +186,4 @@ class Experiment:
                 write_training(folder, learned.history, converged=learned.converged, steps=steps)
             return BasePolicy.load(folder).to(base.device)
 
-        return self.folder.branch("policy", make, to_dict(config.policy), config.seed)
+        return self.branch("policy", make, to_dict(config.policy), config.seed)

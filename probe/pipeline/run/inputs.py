@@ -1,16 +1,14 @@
 """Finds and checks what a run works on, before any model runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from probe.config import from_dict, read_yaml, to_dict
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, grade_answers
-from probe.models import Model, Pair, PairConfig, ThinkTags, find_pair, load_pair
-from probe.pipeline.run.config import RunConfig, short_name
+from probe.models import Model, Pair, PairConfig, ThinkTags, load_pair
+from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.kept import pair_of
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.steering import steering_layer
@@ -71,31 +69,6 @@ def prompt_hash(model: Model) -> str:
     """Hash how a model is asked."""
     chat = model.config.prompt == "chat"
     return object_hash([model.config.prompt, str(model.tokenizer.chat_template) if chat else None])
-
-
-_PAIR_KEYS = ("name", "description", "problems", "think_close", "max_new_tokens")
-_MODEL_KEYS = ("path", "revision", "prompt", "trust_remote_code")
-
-
-def first_prompts_hash(config: RunConfig, before: Mapping[str, Any]) -> str:
-    """The hash of the prompts in the first format of ``run.json``, which contained the paths as they were written.
-
-    Args:
-        config: the settings now.
-        before: the settings then, whose paths are taken.
-    """
-    if config.pair is None:
-        assert config.base is not None and config.thinking is not None
-        paths = {role: (before.get(role) or {}).get("path") for role in ("base", "thinking")}
-        told = to_dict(PairConfig(short_name(str(paths["thinking"])), config.base, config.thinking))
-        told |= {role: {**told[role], "path": path} for role, path in paths.items()}
-    elif config.pair.endswith((".yaml", ".yml")):
-        told = to_dict(from_dict(PairConfig, read_yaml(config.pair), config.pair))
-    else:
-        told = to_dict(find_pair(config.pair))
-    told["think_close"] = told["think_close"] or ThinkTags().close
-    models = {role: {key: told[role][key] for key in _MODEL_KEYS} for role in ("base", "thinking")}
-    return object_hash({**{key: told[key] for key in _PAIR_KEYS}, **models})
 
 
 def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:

@@ -55,6 +55,7 @@ def recalled(out: str | Path) -> tuple[RunConfig, PairConfig]:
             f"{out} was made by a version that trained for a number of epochs: its results and report can be read, but "
             "nothing can be added; run it again in another folder"
         )
+    settings.pop("workers", None)  # of an earlier version; it said how many processes ran arms
     config = from_dict(RunConfig, find_again(settings, out), str(written))
     if config.pair is not None and is_path(config.pair):
         config = replace(config, pair=found(config.pair, out, out / _PAIR))

@@ -51,7 +51,7 @@ def mechanism(experiment: Experiment, name: str) -> Mechanism:
 
     steering = _published(config.steering) if name == "v2" else config.steering
     settings = {"steering": to_dict(steering)}
-    return experiment.folder.branch(f"mechanisms/{kept}", make, settings, config.seed).to(base.device)
+    return experiment.branch(f"mechanisms/{kept}", make, settings, config.seed).to(base.device)
 
 
 def adapter(experiment: Experiment, name: str) -> Path:
@@ -72,7 +72,7 @@ def adapter(experiment: Experiment, name: str) -> Path:
             )
         return folder
 
-    return experiment.folder.branch(f"adapters/{name}", make, to_dict(config.distil), config.seed)
+    return experiment.branch(f"adapters/{name}", make, to_dict(config.distil), config.seed)
 
 
 def _mean_difference(experiment: Experiment) -> dict[str, Mechanism | Learned]:

@@ -14,7 +14,7 @@ from probe.pipeline.run.experiment import Experiment, run_folder
 from probe.pipeline.run.inputs import Inputs, prepare
 from probe.pipeline.run.kept import here, keep_inputs, recalled, with_arms
 from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
-from probe.pipeline.run.workers import check_arms, run_arms
+from probe.pipeline.run.tasks import check_arms, do_stages, run_arms
 from probe.reports import write_report
 
 
@@ -38,27 +38,28 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
 
 
 def add_arms(
-    out: str | Path, arms: Sequence[str], *, workers: int | None = None, progress: bool = False
+    out: str | Path, arms: Sequence[str], *, engine: str | None = None, progress: bool = False
 ) -> dict[str, Any]:
     """Add arms or recipes to a run and write its results again.
 
     Args:
         out: the folder of the run.
         arms: names of arms and recipes.
-        workers: the number of processes that decode arms; None for that of the run.
+        engine: who does the work, as in :class:`~probe.RunConfig`; None for the engine of the run.
         progress: show bars.
 
     Raises:
         ProbeError: if the folder holds no run, or an arm is unknown or cannot be made on this run; nothing is written.
     """
     config, pair = recalled(out)
-    config = replace(with_arms(config, arms), workers=workers or config.workers)
+    config = replace(with_arms(config, arms), engine=engine or config.engine)
     return _run(config, prepare(config, pair), Path(out).expanduser(), progress=progress)
 
 
 def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
     with run_folder(config, inputs, out) as folder:
         experiment = Experiment.of(config, inputs, folder, progress=progress)
+        do_stages(experiment)
         check_arms(experiment)
         keep_inputs(config, inputs.pair.config, out)
         return _finish(experiment, out)

@@ -1,5 +1,6 @@
 """The stages of a run: each makes one object from those before it, in a folder of its own, and can be resumed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,10 +8,13 @@ from typing import TypedDict
 
 from probe.config import read_as
 from probe.convergence import Check
+from probe.engine import Shards
 from probe.files import write_json
+from probe.models import Model
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
 from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
+from probe.problems import Problem
 from probe.steering import (
     ComingReader,
     GateBatch,
@@ -22,7 +26,7 @@ from probe.steering import (
     load_mechanism,
 )
 from probe.taxonomy import Taxonomy, fit_taxonomy
-from probe.traces import Traces
+from probe.traces import Traces, trace_shards
 
 Gates = tuple[list[GateBatch], list[GateBatch]]
 """Gates of the train traces and of the validation traces."""
@@ -72,23 +76,40 @@ class Stages:
 
     def traces(self, folder: Path, finished: bool) -> RunTraces:
         """Roll out the thinking model on all splits and the base model on the test split."""
+        return RunTraces(
+            **roll_out_splits(
+                self._splits,
+                self.inputs.problem_set,
+                folder=folder,
+                progress=self.progress and not finished,
+                **self._limits,
+            )
+        )
+
+    def trace_shards(self, folder: Path) -> dict[str, Shards]:
+        """The shards of the traces of each split, which any process may make.
+
+        Args:
+            folder: the folder of the stage.
+        """
+        return {
+            name: trace_shards(model, problems, folder=folder / name, **self._limits)
+            for name, (model, problems) in self._splits.items()
+        }
+
+    @property
+    def _splits(self) -> dict[str, tuple[Model, Sequence[Problem]]]:
         inputs, pair = self.inputs, self.inputs.pair
-        splits = {
+        return {
             "train": (pair.thinking, inputs.train),
             "validation": (pair.thinking, inputs.validation),
             "base": (pair.base, inputs.test),
             "thinking": (pair.thinking, inputs.test),
         }
-        return RunTraces(
-            **roll_out_splits(
-                splits,
-                inputs.problem_set,
-                max_new_tokens=inputs.max_new_tokens,
-                batch_size=self.config.decoding.batch_size,
-                folder=folder,
-                progress=self.progress and not finished,
-            )
-        )
+
+    @property
+    def _limits(self) -> dict[str, int]:
+        return {"max_new_tokens": self.inputs.max_new_tokens, "batch_size": self.config.decoding.batch_size}
 
     def activations(self, rollouts: RunTraces, folder: Path, finished: bool) -> Splits:
         """Harvest the mean residual stream of every sentence of the thinking model, train and validation."""

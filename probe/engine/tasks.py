@@ -1,0 +1,101 @@
+"""Tasks that leave their results in files, and the loop that hands them to workers in other processes."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tqdm.auto import tqdm
+
+from probe.errors import ProbeError
+
+_LOG = logging.getLogger("probe")
+ATTEMPTS = 3
+"""How often a task is tried that fails for another reason than a mistake of the user."""
+_LOOK_AGAIN = 5.0
+"""Seconds after which the number of workers is asked for again: a machine may have joined."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that leaves its result in files.
+
+    Attributes:
+        name: names the task in messages and in ``after``.
+        do: called in a worker with what the workers of a run have in common, such as loaded models. It must be a
+            function of a module (or a partial of one), so that another process can import it; and it may be called
+            twice, so it must write the same files each time.
+        after: the names of tasks that must be done before.
+    """
+
+    name: str
+    do: Callable[[Any], object]
+    after: tuple[str, ...] = ()
+
+
+class Workers(Protocol):
+    """Processes that do tasks, one at a time each."""
+
+    def room(self) -> int:
+        """How many more tasks could begin now."""
+        ...
+
+    def submit(self, task: Task) -> "Future[Any]":
+        """Begin a task."""
+        ...
+
+
+def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: bool = False) -> None:
+    """Do all tasks. One that fails is tried three times, on any worker; the others go on meanwhile.
+
+    Args:
+        workers: do the tasks.
+        tasks: those that are ready begin in this order.
+        name: the label of the progress bar.
+        progress: show a progress bar.
+
+    Raises:
+        ProbeError: at once if a task raises one, which is a mistake of the user; at the end if tasks are left open.
+    """
+    left = {task.name: task for task in tasks}
+    running: dict[Future[Any], Task] = {}
+    failures: Counter[str] = Counter()
+    said: dict[str, str] = {}
+    with tqdm(total=len(tasks), desc=name, unit="task", disable=not progress) as bar:
+        while True:
+            open_names = {*left, *(task.name for task in running.values())}
+            ready = [
+                task for task in left.values() if failures[task.name] < ATTEMPTS and not open_names & {*task.after}
+            ]
+            for task in ready[: workers.room()]:
+                running[workers.submit(left.pop(task.name))] = task
+            if not running and not ready:
+                break
+            if not running:
+                time.sleep(0.1)
+            for future in wait(running, _LOOK_AGAIN, FIRST_COMPLETED).done:
+                task = running.pop(future)
+                error = future.exception()
+                if isinstance(error, ProbeError):
+                    raise error
+                if error is None:
+                    bar.update()
+                    continue
+                failures[task.name] += 1
+                left[task.name] = task
+                said[task.name] = _one_line(error)
+                _LOG.warning("%s failed (%s), attempt %d", task.name, said[task.name], failures[task.name])
+    if left:
+        first = next((task for task in left if failures[task]), next(iter(left)))
+        raise ProbeError(
+            f"{len(left)} of {len(tasks)} tasks are left open, first {first} ({said.get(first, 'not begun')}); run the "
+            "same command again, with any engine, to resume"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__

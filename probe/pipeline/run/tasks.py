@@ -1,0 +1,124 @@
+"""The work of a run as tasks that an engine may do elsewhere, and all arms of a run.
+
+Whatever an engine has done lies in files. The process that began the run reads them, makes what is missing, and alone
+writes the results; so a run may be begun with one engine and continued with another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from probe.engine import SHARD, Task, engine_of
+from probe.hybrid import ARMS, ArmResult
+from probe.models import PairConfig
+from probe.pipeline.run.arms import SEED, arm_result, make_arm, make_shard, recipe
+from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.experiment import Experiment, run_folder
+from probe.pipeline.run.inputs import prepare
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """Opens a run in a worker; called once in each, for all its tasks."""
+
+    config: RunConfig
+    pair: PairConfig
+    out: Path
+
+    def __call__(self) -> Experiment:
+        inputs = prepare(self.config, self.pair)
+        return Experiment.of(self.config, inputs, run_folder(self.config, inputs, self.out, joined=True))
+
+
+def do_stages(experiment: Experiment) -> None:
+    """Do every stage before the arms."""
+    if not experiment.folder.has("traces"):
+        _run(experiment, _trace_tasks(experiment), "traces")
+    _ = experiment.vectors
+
+
+def run_arms(experiment: Experiment) -> dict[str, ArmResult]:
+    """Run every arm that the settings name, and the hybrid with the vectors of every further seed.
+
+    Arms that the folder already has are read and returned too.
+    """
+    names = _names(experiment)
+    missing = [name for name in names if not experiment.folder.has(f"arms/{name}")]
+    if "hybrid" in missing:  # controls are matched to it
+        _run(experiment, arm_tasks(experiment, ["hybrid"]), "hybrid")
+    arm_result(experiment, "hybrid")
+    _run(experiment, arm_tasks(experiment, [name for name in missing if name != "hybrid"]), "arms")
+    return {name: arm_result(experiment, name) for name in names}
+
+
+def check_arms(experiment: Experiment) -> None:
+    """Refuse an arm that cannot be made on this run, before any is decoded.
+
+    Raises:
+        ProbeError: for the first such arm.
+    """
+    for name in _names(experiment):
+        check = recipe(name).check
+        if check is not None and not experiment.folder.has(f"arms/{name}"):
+            check(experiment, name)
+
+
+def arm_tasks(experiment: Experiment, names: Sequence[str]) -> list[Task]:
+    """The tasks of arms: what they need is learned first, then their shards are decoded.
+
+    Args:
+        names: arms that the folder does not have.
+    """
+    shards = range(-(-len(experiment.inputs.test) // SHARD))
+    whole, learned, decoded = [], {}, []
+    for name in names:
+        made = recipe(name)
+        if made.written is not None:  # adapters and samples, which take longest, begin
+            whole.append(Task(name, partial(_whole, name=name)))
+            continue
+        group = f"what {made.shares or name} needs"
+        learned.setdefault(group, Task(group, partial(_learn, name=name)))
+        before = tuple(f"{arm}, shard {number}" for arm in made.after if arm in names for number in shards)
+        for number in shards:
+            task = partial(_decode, name=name, number=number)
+            decoded.append(Task(f"{name}, shard {number}", task, (group, *before)))
+    return [*whole, *learned.values(), *decoded]
+
+
+def _names(experiment: Experiment) -> list[str]:
+    """The arms that the settings name, those that the folder has, and a hybrid for each further seed."""
+    kept = [name for name in ARMS if experiment.folder.has(f"arms/{name}")]
+    seeds = [f"{SEED}{seed}" for seed in experiment.config.steering.seeds[1:]]
+    return list(dict.fromkeys([*experiment.config.hybrid.names, *kept, *seeds]))
+
+
+def _run(experiment: Experiment, tasks: Sequence[Task], name: str) -> None:
+    engine, out = engine_of(experiment.config.engine), experiment.folder.path
+    begin = OpenRun(replace(experiment.config, engine="here"), experiment.inputs.pair.config, out)
+    engine.run(begin, tasks, folder=out, name=name, progress=experiment.stages.progress)
+
+
+def _trace_tasks(experiment: Experiment) -> list[Task]:
+    shards = experiment.stages.trace_shards(experiment.folder.path / "traces")
+    return [
+        Task(f"traces of {split}, shard {number}", partial(_trace, split=split, number=number))
+        for split, each in shards.items()
+        for number in each.missing()
+    ]
+
+
+def _trace(experiment: Experiment, split: str, number: int) -> None:
+    experiment.stages.trace_shards(experiment.folder.path / "traces")[split].make(number)
+
+
+def _whole(experiment: Experiment, name: str) -> None:
+    arm_result(experiment, name)
+
+
+def _learn(experiment: Experiment, name: str) -> None:
+    make_arm(experiment, name)
+
+
+def _decode(experiment: Experiment, name: str, number: int) -> None:
+    make_shard(experiment, name, number)
