@@ -13,6 +13,8 @@ from probe.files import object_hash, read_json, write_json, writing
 KEY = "key.json"
 """The name of the key file."""
 _FORMAT = 1
+_PATIENCE = 2.0
+"""Seconds to wait for another process that writes the key, which takes a moment."""
 _LIBRARIES = ("probe-interp", "torch", "transformers")
 
 Key = Mapping[str, Any]
@@ -67,9 +69,29 @@ class KeptFolder:
             )
         return True
 
+    def claim(self) -> None:
+        """Write the key if there is none; the folder stays open to other processes that have the same key.
+
+        Raises:
+            ProbeError: if the folder keeps the work of another key.
+        """
+        self._refuse_file()
+        if not self.check():
+            with FolderLock(self.folder, wait=_PATIENCE):
+                if not self.check():
+                    self._write()
+
+    def forget(self) -> None:
+        """Remove the key, and the folder, if nothing is kept there: what failed must not keep others from it."""
+        if self.folder.is_dir() and not self._any():
+            with FolderLock(self.folder, wait=_PATIENCE):
+                if nothing := not self._any():
+                    (self.folder / KEY).unlink(missing_ok=True)
+            if nothing:
+                remove_empty(self.folder)
+
     def __enter__(self) -> "KeptFolder":
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ProbeError(f"{self.folder} is a file; name a folder")
+        self._refuse_file()
         self.check()  # a folder of other inputs is refused before anything is written
         self._lock.__enter__()
         try:
@@ -88,6 +110,10 @@ class KeptFolder:
         self._lock.__exit__(*error)
         if nothing:
             remove_empty(self.folder)
+
+    def _refuse_file(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ProbeError(f"{self.folder} is a file; name a folder")
 
     def _any(self) -> bool:
         return self.folder.is_dir() and any(True for parts in self._parts for _ in self.folder.glob(parts))

@@ -21,13 +21,15 @@ class FolderLock:
 
     Args:
         folder: the folder; it is made when the lock is taken.
+        wait: seconds to wait for another process that has the lock.
 
     Raises:
         ProbeError: on entering, if another process (or another object of this one) writes into the folder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, wait: float = 0.0) -> None:
         self.folder = Path(folder)
+        self._wait = wait
         self._lock = FileLock(self.folder / LOCK)
 
     def __enter__(self) -> "FolderLock":
@@ -38,7 +40,7 @@ class FolderLock:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file.touch()
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=self._wait)
         except Timeout:
             raise ProbeError(
                 f"{self.folder} is being written by {_holder(file)}; wait until it ends, or name another folder"

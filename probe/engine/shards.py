@@ -9,7 +9,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,9 +93,8 @@ class Shards:
             ProbeError: if the folder keeps rows of another key.
         """
         assert self._home is not None  # a shard that nobody keeps would be lost
-        with nullcontext() if self._home.check() else self._home:
-            if not self._is_there(number):
-                self._made(number, engine, None)
+        if not (self._home.check() and self._is_there(number)):
+            self._made(number, engine, None)
 
     def rows(self, *, progress: bool = False) -> tuple[list[Row], float]:
         """Read the shards that the folder has, make the others, and give all rows.
@@ -112,16 +110,13 @@ class Shards:
         """
         rows: list[Row] = []
         seconds = 0.0
-        kept = self._home is not None and self._home.check()
-        if kept and (old := self._old()):
+        if self._home is not None and self._home.check() and (old := self._old()):
             return old
         with tqdm(total=self.n, desc=self.name, unit="problem", disable=not progress) as bar:
             for number in range(len(self)):
-                found = self._read(number) if kept else None
+                found = None if self._home is None else self._read(number)
                 if found is None:
-                    with nullcontext() if kept or self._home is None else self._home:
-                        found = self._made(number, "here", bar)
-                    kept = self._home is not None
+                    found = self._made(number, "here", bar)
                 else:
                     bar.update(len(found[0]))
                 rows += found[0]
@@ -129,15 +124,21 @@ class Shards:
         return rows, seconds
 
     def _made(self, number: int, engine: str, bar: "tqdm[Any] | None") -> tuple[list[Row], float]:
+        if self._home is not None:
+            self._home.claim()
         items, found, began = self.items(number), dict[int, Row](), time.perf_counter()
-        for item, row in self.work(items):
-            found[item] = row
-            if bar is not None:
-                bar.update()
+        try:
+            for item, row in self.work(items):
+                found[item] = row
+                if bar is not None:
+                    bar.update()
+        except BaseException:
+            if self._home is not None:
+                self._home.forget()
+            raise
         rows, seconds = [found[item] for item in items], time.perf_counter() - began
-        if self._home is None:
-            return rows, seconds
-        with nullcontext() if self._home.check() else self._home:  # again: another process may have removed the key
+        if self._home is not None:
+            self._home.claim()  # again: a process that failed may have removed the key
             file, done = self._files(number)
             data = write_json(file, rows).read_bytes()
             told = {"key": self._hash, "sha256": hashlib.sha256(data).hexdigest(), "seconds": seconds}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm.auto import tqdm
 
@@ -36,6 +36,7 @@ class Task:
     after: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Workers(Protocol):
     """Processes that do tasks, one at a time each."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from probe.engine import PARTS, FolderLock, KeptFolder, adopt, in_stream
+from probe.engine import PARTS, FolderLock, KeptFolder, Shards
 from probe.errors import ProbeError
 
 HOLD = """
@@ -28,10 +28,8 @@ def key(**more: object) -> dict[str, object]:
 
 def rows(folder: Path, asked: dict[str, object] | None = None, n: int = 3) -> list[dict[str, int]]:
     """Rows that say by which call they were made."""
-    return in_stream(
-        n, lambda missing: ((item, {"item": item}) for item in missing),
-        part=2, name="rows", key=lambda: asked or key(), folder=folder,
-    )[0]  # fmt: skip
+    work = Shards(n, lambda items: ((item, {"item": item}) for item in items), "rows", lambda: asked or key(), folder, 2)
+    return work.rows()[0]
 
 
 @pytest.mark.parametrize(
@@ -55,15 +53,11 @@ def test_rows_of_another_key_are_refused_and_the_difference_is_named(tmp_path, o
     assert rows(tmp_path) == before
 
 
-def test_parts_of_an_earlier_version_are_refused_until_a_run_vouches_for_them(tmp_path):
+def test_work_without_a_key_is_refused(tmp_path):
     rows(tmp_path / "traces")
     (tmp_path / "traces" / "key.json").unlink()
     with pytest.raises(ProbeError, match=r"earlier version.*remove it, or name another folder"):
         rows(tmp_path / "traces")
-    adopt(tmp_path, PARTS)
-    assert rows(tmp_path / "traces") == [{"item": 0}, {"item": 1}, {"item": 2}]
-    with pytest.raises(ProbeError, match="12 now"):  # the first call that read them has left its key
-        rows(tmp_path / "traces", key(max_new_tokens=12))
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": 1}', "{", '{"format": 9, "key": {}}'])
@@ -74,14 +68,12 @@ def test_a_damaged_key_is_refused_in_a_line(tmp_path, text):
         rows(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"rows": {"x": {}}, "seconds": 1}', '{"seconds": 1}', '{"rows": {"0": 3}}']
-)
-def test_a_damaged_part_is_named_with_what_to_do(tmp_path, text):
+@pytest.mark.parametrize("text", ["{", "[]", '{"key": "x", "sha256": 1, "seconds": 1}', '{"seconds": 1}'])
+def test_a_damaged_done_file_is_named_with_what_to_do(tmp_path, text):
     rows(tmp_path)
-    part = next(iter(tmp_path.glob(PARTS)))
-    part.write_text(text)
-    with pytest.raises(ProbeError, match=f"{part.name}.*; delete the file and run the command again"):
+    done = tmp_path / "00000.done.json"
+    done.write_text(text)
+    with pytest.raises(ProbeError, match=f"{done.name}.*; delete the file and run the command again"):
         rows(tmp_path)
 
 
@@ -92,7 +84,7 @@ def test_a_request_that_fails_at_once_keeps_nothing_and_no_folder(tmp_path):
 
     home = tmp_path / "deep" / "rows"
     with pytest.raises(ProbeError, match="no room"):
-        in_stream(3, refused, part=2, name="rows", key=key, folder=home)
+        Shards(3, refused, "rows", key, home, 2).rows()
     assert not home.exists()
     assert rows(home, key(max_new_tokens=12)) == rows(home, key(max_new_tokens=12))
 
@@ -108,7 +100,9 @@ def test_the_second_writer_is_refused_and_a_killed_one_blocks_nobody(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
     assert (tmp_path / ".lock").exists(), "the file of a killed process stays, and is not what locks"
     assert len(rows(tmp_path)) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.json", "part-000000.json", "part-000002.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("00000.done.json", "00000.json", "00001.done.json", "00001.json", "key.json")
+    ]
 
 
 def test_a_lock_may_be_taken_again_by_its_holder_and_by_no_other(tmp_path):
@@ -140,7 +134,7 @@ def test_a_full_disk_is_named_and_what_was_kept_stays(tmp_path):
     """A limit on the size of files stands for a full disk: the second part is too large for it."""
     script = """
 import resource, signal, sys
-from probe.engine import in_stream
+from probe.engine import Shards
 from probe.errors import ProbeError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -148,12 +142,12 @@ def work(missing):
     for item in missing:
         yield item, {"text": "x" * (10 if item < 2 else 9000)}
 try:
-    in_stream(4, work, part=2, name="rows", key=lambda: {"a": 1}, folder=sys.argv[1])
+    Shards(4, work, "rows", lambda: {"a": 1}, sys.argv[1], 2).rows()
 except ProbeError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{tmp_path}/part-000002.json cannot be written (File too large); free some space")
+    assert done.stdout.startswith(f"{tmp_path}/00001.json cannot be written (File too large); free some space")
     assert done.stdout.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.json", "part-000000.json"]
-    assert set(json.loads((tmp_path / "part-000000.json").read_text())["rows"]) == {"0", "1"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.done.json", "00000.json", "key.json"]
+    assert len(json.loads((tmp_path / "00000.json").read_text())) == 2
