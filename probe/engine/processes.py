@@ -17,7 +17,7 @@ Begin = Callable[[], Any]
 
 
 class ProcessWorkers:
-    """A pool of processes, which is started again if one of them dies.
+    """Processes; one that dies is replaced, and only its own task is lost.
 
     Args:
         n: the number of processes.
@@ -26,36 +26,37 @@ class ProcessWorkers:
 
     def __init__(self, n: int, begin: Begin) -> None:
         self._n, self._begin = n, begin
-        self._running: set[Future[Any]] = set()
-        self._pool = self._new()
+        # A pool for each process, so that the death of one does not break the others.
+        self._pools: list[ProcessPoolExecutor | None] = [None] * n
+        self._running: list[Future[Any] | None] = [None] * n
 
-    def _new(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        number, threads = context.Value("i", 0), max(1, (os.cpu_count() or 1) // self._n)
-        return ProcessPoolExecutor(self._n, context, _start, (number, threads))
+    def _free(self) -> list[int]:
+        return [at for at, future in enumerate(self._running) if future is None or future.done()]
 
     def room(self) -> int:
-        self._running = {future for future in self._running if not future.done()}
-        return self._n - len(self._running)
+        return len(self._free())
 
     def submit(self, task: Task) -> "Future[Any]":
-        try:
-            future = self._pool.submit(_do, self._begin, task)
-        except BrokenProcessPool:  # a process was killed; its tasks have failed, and are tried again
-            self._pool.shutdown(wait=False)
-            self._pool = self._new()
-            future = self._pool.submit(_do, self._begin, task)
-        self._running.add(future)
+        at = self._free()[0]
+        pool, before = self._pools[at], self._running[at]
+        if pool is None or (before is not None and isinstance(before.exception(), BrokenProcessPool)):
+            threads = max(1, (os.cpu_count() or 1) // self._n)
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (at, threads))
+            self._pools[at] = pool
+        future = pool.submit(_do, self._begin, task)
+        self._running[at] = future
         return future
 
     def __enter__(self) -> "ProcessWorkers":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools:
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(number: Any, threads: int) -> None:
+def _start(number: int, threads: int) -> None:
     """Prepare a worker process: it ends with its parent, and has a device and its share of the cores."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -69,9 +70,7 @@ def _start(number: Any, threads: int) -> None:
 
     torch.set_num_threads(threads)
     if gpus := torch.cuda.device_count():
-        with number.get_lock():
-            os.environ["LOCAL_RANK"] = str(number.value % gpus)  # the device that "auto" means
-            number.value += 1
+        os.environ["LOCAL_RANK"] = str(number % gpus)  # the device that "auto" means
 
 
 def _do(begin: Begin, task: Task) -> None:

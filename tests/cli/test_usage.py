@@ -34,7 +34,7 @@ CASES = {
     "run --pair tiny-rl --seed -1": "-1 is not a seed",
     "run --pair tiny-rl --out {wrong}": "--out {wrong} is a file",
     "run --nope": "No such option: --nope (see ",
-    "run --pair tiny-rl --workers many": "Invalid value for '--workers'",
+    "run --pair tiny-rl --engine many": "engine is 'many'; give here, processes:N",
     "discover --pair nosuch": "unknown pair 'nosuch'",
     "discover --pair tiny-rl --rivals agglomerativ": "did you mean 'agglomerative'?",
     "discover --pair tiny-rl --judge ./nowhere": "there is no model folder ./nowhere",

@@ -28,8 +28,11 @@ def key(**more: object) -> dict[str, object]:
 
 def rows(folder: Path, asked: dict[str, object] | None = None, n: int = 3) -> list[dict[str, int]]:
     """Rows that say by which call they were made."""
-    work = Shards(n, lambda items: ((item, {"item": item}) for item in items), "rows", lambda: asked or key(), folder, 2)
-    return work.rows()[0]
+
+    def work(items):
+        return ((item, {"item": item}) for item in items)
+
+    return Shards(n, work, "rows", lambda: asked or key(), folder, 2).rows()[0]
 
 
 @pytest.mark.parametrize(

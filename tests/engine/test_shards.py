@@ -111,7 +111,7 @@ def test_whole_parts_of_an_earlier_version_are_read_and_others_refused(tmp_path)
     assert [row["value"] for row in rows] == [0, 2, 4, 6, 8, 10, 12] and seconds == 3.0
     assert shards(tmp_path).missing() == []
     (tmp_path / "part-000003.json").unlink()
-    with pytest.raises(ProbeError, match="earlier version, which kept 3 of 7 items .* remove it"):
+    with pytest.raises(ProbeError, match=r"earlier version, which kept 3 of 7 items .* remove it"):
         shards(tmp_path).rows()
 
 

@@ -191,7 +191,7 @@ def test_the_same_again_does_nothing_and_says_the_same(whole, monkeypatch):
         "cards/behaviour-001",
         *(
             pytest.param(path, marks=pytest.mark.slow)
-            for path in ("traces/train/part-000004.json", "activations/train", "taxonomy", "taxonomy/grid")
+            for path in ("traces/train/00000.json", "activations/train", "taxonomy", "taxonomy/grid")
         ),
     ],
 )
@@ -429,7 +429,7 @@ def test_activations_that_are_no_numbers(tmp_path):
         "taxonomy/sae_weights.safetensors",
         "taxonomy/scores.json",
         "taxonomy/taxonomy.json",
-        "traces/validation/part-000000.json",
+        "traces/validation/00000.json",
         "cards/cards.json",
     ],
 )

@@ -20,9 +20,9 @@ from probe.hybrid.config import ARMS as KNOWN, BASELINES
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.run.arms import ARM_RECIPES, recipe
-from probe.pipeline.run.experiment import NOT_IN_KEY
-from probe.pipeline.run.inputs import first_prompts_hash, weights_hash
+from probe.pipeline.run.inputs import weights_hash
 from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
+from probe.reports import write_report
 from probe.traces import decode_greedy
 
 ARMS = {
@@ -113,7 +113,7 @@ def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, m
 @pytest.mark.parametrize(
     "lost",
     [
-        *("traces/train/part-000004.json", "activations", "taxonomy", "steering/seed-1"),
+        *("traces/train/00000.json", "activations", "taxonomy", "steering/seed-1"),
         pytest.param("arms", marks=pytest.mark.slow),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"layer": -1}}, r"steering\.layer is -1"),
         ({"steering": {"steps": 0}}, r"steering\.steps is 0"),
         ({"hybrid": {"arms": ["hybird"]}}, "unknown arm 'hybird'; did you mean 'hybrid'"),
-        ({"workers": 0}, "workers is 0"),
+        ({"engine": "processes:0"}, "engine is 'processes:0'; give here, processes:N"),
         ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at layers 0 to 2"),
         ({"steering": {"layer": 1, "layers": [1]}}, "both steering.layer and steering.layers"),
         ({"steering": {"hidden": 0}}, r"steering\.hidden is 0"),
@@ -288,7 +288,7 @@ def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path)
     shutil.copytree(out, again)
     shutil.rmtree(again / "arms")
     arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *BASELINES]
-    small = {"distil": {"steps": 2}, "hybrid": {"arms": arms}, "workers": 2}
+    small = {"distil": {"steps": 2}, "hybrid": {"arms": arms}, "engine": "processes:2"}
     more = run(from_dict(RunConfig, settings(tiny_folder, **small)), again)
     assert {"v1-rerank", "v2-random-both", "lora", "bias", "fusion"} <= set(more["arms"])
     assert more["arms"]["hybrid"]["accuracy"] == found["arms"]["hybrid"]["accuracy"]
@@ -427,39 +427,16 @@ def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
     assert "fusion" in add_arms(again, ["fusion"])["arms"]
 
 
-def test_a_run_of_the_first_format_resumes(whole, tiny_folder, tmp_path, monkeypatch):
-    """Its key had paths, the device and the batch size, and its parts had no keys of their own."""
-    out, found = whole
-    old = shutil.copytree(out, tmp_path / "old")
-    for name in ("key.json", "place.json"):
-        for file in old.rglob(name):
-            file.unlink()
-    config = from_dict(RunConfig, settings(tiny_folder))
-    inputs = prepare(config)
-    told = to_dict(config)
-    for name in NOT_IN_KEY:
-        told.pop(name)
-    prompts = first_prompts_hash(config, told)
-    key = {"config": told, **inputs.hashes(), "prompts": prompts}
-    (old / "run.json").write_text(json.dumps(key))
-    chain = object_hash(key)
-    for name in ("traces", "activations", "taxonomy", "steering"):
-        manifest = json.loads((old / name / "manifest.json").read_text())
-        chain = manifest["inputs"] = object_hash([name, manifest["config"], chain])
-        (old / name / "manifest.json").write_text(json.dumps(manifest))
-    for file in old.glob("*/*/manifest.json"):
-        manifest = json.loads(file.read_text())
-        if "inputs" in manifest:  # a harvest has a manifest too
-            manifest["inputs"] = object_hash([manifest["stage"], manifest["config"], chain])
-            file.write_text(json.dumps(manifest))
-    for name in ("policy", "effects"):
-        file = old / name / "manifest.json"
-        manifest = json.loads(file.read_text())
-        manifest["inputs"] = object_hash([name, manifest["config"], chain])
-        file.write_text(json.dumps(manifest))
-    monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
-    assert timeless(run(config, old)) == timeless(found)
-    assert (old / "traces" / "train" / "key.json").is_file()
+def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):
+    old = shutil.copytree(whole[0], tmp_path / "old")
+    told = json.loads((old / "run.json").read_text())
+    del told["format"]
+    (old / "run.json").write_text(json.dumps(told))
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    with pytest.raises(ProbeError, match="begun by an earlier version: its results and report can be read"):
+        run(from_dict(RunConfig, settings(tiny_folder)), old)
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+    write_report(old)
 
 
 @pytest.mark.slow

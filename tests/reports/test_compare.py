@@ -19,7 +19,7 @@ def two_runs(tmp_path, contents):
         results["gap_recovered"]["hybrid"]["value"] += shift / 100
         correct = {arm: [i % 10 < 5 + (shift == 10 and arm == "hybrid") * 4 for i in range(60)] for arm in arms}
         graded = {"problems": [f"p/{i + shift}" for i in range(60)], "correct": correct}
-        config = {"seed": 0, "steering": {"layer": 1 + shift}, "workers": shift}
+        config = {"seed": 0, "steering": {"layer": 1 + shift}, "engine": f"processes:{shift + 1}"}
         for file, content in (("results", results), ("graded", graded), ("config", config)):
             (folder / f"{file}.json").write_text(json.dumps(content))
         folders.append(folder)

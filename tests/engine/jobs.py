@@ -1,0 +1,49 @@
+"""Tasks that other processes do in the tests of engines."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.errors import ProbeError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the tasks of a test have in common."""
+
+    folder: Path
+
+    def __call__(self) -> "Bench":
+        (self.folder / f"begun-{os.getpid()}").touch()
+        return self
+
+
+def mark(bench: Bench, name: str, seconds: float = 0.0) -> None:
+    """Leave a file that says which tasks were done before."""
+    time.sleep(seconds)
+    before = sorted(path.name for path in bench.folder.glob("done-*"))
+    (bench.folder / f"done-{name}").write_text("\n".join(before))
+
+
+def fail(bench: Bench, name: str, until: int = 10**9) -> None:
+    """Fail so many times, then succeed."""
+    tries = len(list(bench.folder.glob(f"try-{name}-*")))
+    (bench.folder / f"try-{name}-{tries}").touch()
+    if tries < until:
+        raise ValueError(f"no luck\nin try {tries}")
+    mark(bench, name)
+
+
+def refuse(bench: Bench, name: str) -> None:
+    """Find a mistake of the user."""
+    (bench.folder / f"try-{name}-{os.urandom(4).hex()}").touch()
+    raise ProbeError(f"{name} is wrong; write it otherwise")
+
+
+def die_once(bench: Bench, name: str) -> None:
+    """Be killed at the first try."""
+    if not (bench.folder / f"try-{name}").exists():
+        (bench.folder / f"try-{name}").touch()
+        os.kill(os.getpid(), 9)
+    mark(bench, name)

@@ -1,0 +1,101 @@
+"""Engines: tasks in other processes, in order, tried again, and ended with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from probe.engine import Engine, Task, engine_of
+from probe.errors import ProbeError
+from tests.engine import jobs
+
+TWO = Engine("processes", 2)
+
+
+def task(name: str, do=jobs.mark, after: tuple[str, ...] = (), **how) -> Task:
+    return Task(name, partial(do, name=name, **how), after)
+
+
+def done(folder) -> list[str]:
+    return sorted(path.name.removeprefix("done-") for path in folder.glob("done-*"))
+
+
+@pytest.mark.parametrize(
+    "said", ["", "here:2", "processes", "processes:0", "processes:-1", "processes:x", "slurm", "Ray"]
+)
+def test_unknown_engines_are_refused(said):
+    with pytest.raises(ProbeError, match=r"engine is .*; give here, processes:N .* or ray\[:ADDRESS\]"):
+        engine_of(said)
+
+
+def test_tasks_wait_for_those_before_them(tmp_path):
+    tasks = [task("c", after=("a", "b")), task("a", seconds=0.2), task("b"), task("d", after=("c",))]
+    TWO.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
+    assert done(tmp_path) == ["a", "b", "c", "d"]
+    assert (tmp_path / "done-c").read_text().split() == ["done-a", "done-b"]
+    assert (tmp_path / "done-d").read_text().split() == ["done-a", "done-b", "done-c"]
+    assert 1 <= len(list(tmp_path.glob("begun-*"))) <= 2, "each process begins once"
+
+
+def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
+    tasks = [
+        task("hopeless", jobs.fail),
+        task("never", after=("hopeless",)),
+        task("slow", jobs.fail, until=2),
+        task("fine"),
+        task("killed", jobs.die_once),
+    ]
+    with pytest.raises(ProbeError) as raised:
+        TWO.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
+    assert str(raised.value) == (
+        "2 of 5 tasks are left open, first hopeless (ValueError: in try 2); run the same command again, with any "
+        "engine, to resume"
+    )
+    assert done(tmp_path) == ["fine", "killed", "slow"]
+    assert len(list(tmp_path.glob("try-hopeless-*"))) == 3
+
+
+def test_a_mistake_of_the_user_is_said_once(tmp_path):
+    with pytest.raises(ProbeError, match="^taste is wrong; write it otherwise$"):
+        TWO.run(jobs.Bench(tmp_path), [task("taste", jobs.refuse)], folder=tmp_path, name="tasks")
+    assert len(list(tmp_path.glob("try-taste-*"))) == 1
+
+
+def test_here_leaves_the_work_to_the_caller(tmp_path):
+    Engine().run(jobs.Bench(tmp_path), [task("a")], folder=tmp_path, name="tasks")
+    assert done(tmp_path) == []
+
+
+SCRIPT = """
+import sys
+from functools import partial
+from pathlib import Path
+from probe.engine import Engine, Task
+from tests.engine import jobs
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    tasks = [Task(str(i), partial(jobs.mark, name=str(i), seconds=0.3)) for i in range(40)]
+    Engine("processes", 2).run(jobs.Bench(folder), tasks, folder=folder, name="tasks")
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    parent = subprocess.Popen([sys.executable, str(file), str(tmp_path)], env=environment)
+    while len(done(tmp_path)) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    workers = [int(path.name.removeprefix("begun-")) for path in tmp_path.glob("begun-*")]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    until = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers):
+        assert time.monotonic() < until, "a worker lives on"
+        time.sleep(0.1)
+    assert len(done(tmp_path)) < 40
