@@ -60,7 +60,7 @@ def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
 
 
 def test_a_mistake_of_the_user_is_said_once(tmp_path):
-    with pytest.raises(ProbeError, match="^taste is wrong; write it otherwise$"):
+    with pytest.raises(ProbeError, match=r"^taste is wrong; write it otherwise$"):
         TWO.run(jobs.Bench(tmp_path), [task("taste", jobs.refuse)], folder=tmp_path, name="tasks")
     assert len(list(tmp_path.glob("try-taste-*"))) == 1
 
