@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 import textwrap
 import types
 import typing
@@ -306,6 +307,26 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def byte_size(said: int | str | None) -> int | None:
+    """Read a number of bytes; a number, or None, stays what it is.
+
+    >>> byte_size("1.5GB"), byte_size("512 MiB"), byte_size(None)
+    (1500000000, 536870912, None)
+
+    Raises:
+        ProbeError: if it is not such a number.
+    """
+    if not isinstance(said, str):
+        return said
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", said)
+    if not match or match[2].lower() not in _UNITS or not float(match[1]):
+        raise ProbeError(f"memory is {said!r}; give a number of bytes with its unit, such as 40GB or 512MiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

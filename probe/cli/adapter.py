@@ -9,6 +9,7 @@ from probe.cli.common import (
     Adapter,
     Config,
     Device,
+    Memory,
     OwnModel,
     Texts,
     folder as folder_of,
@@ -66,6 +67,7 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="Maximum number of training steps; 1000 by default.")] = None,
     config: Config = None,
     device: Device = None,
+    memory: Memory = None,
 ) -> None:
     """Train an adapter and verify it.
 
@@ -92,6 +94,7 @@ def tune(
         "behaviour": behaviour,
         "tune": {"steps": steps},
         "device": device,
+        "memory": memory,
     }
     chosen, out = settings(AdapterConfig, config, given), folder_of(out, out)
     from probe.adapters import launched  # slow to import: mistakes are named before
@@ -124,6 +127,7 @@ def sae(
     ] = False,
     config: Config = None,
     device: Device = None,
+    memory: Memory = None,
 ) -> None:
     """Train a TopK SAE on a model's activations at every token, with SAELens, and measure how faithful it is.
 
@@ -132,7 +136,7 @@ def sae(
     from probe.pipeline import TrainSAEConfig
 
     given = {
-        "adapter": {"run": run, "model": {"path": model}, "texts": texts, "device": device},
+        "adapter": {"run": run, "model": {"path": model}, "texts": texts, "device": device, "memory": memory},
         "sae": {"site": site, "latents": latents, "k": k, "steps": steps, "own": own or None},
     }
     chosen, out = settings(TrainSAEConfig, config, given), folder_of(out, out)
@@ -202,6 +206,7 @@ def study(
     ] = None,
     config: Config = None,
     device: Device = None,
+    memory: Memory = None,
 ) -> None:
     """Train several objectives and their controls on the same texts, with several seeds, and compare what each adds.
 
@@ -221,6 +226,7 @@ def study(
             "sae": sae,
             "tune": {"steps": steps},
             "device": device,
+            "memory": memory,
         },
         "rows": names(rows),
         "seeds": numbers(seeds, "--seeds"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, Device, Memory, Pair, Seed, folder, settings, show
 
 
 def circuits(
@@ -34,6 +34,7 @@ def circuits(
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/circuit-BEHAVIOUR by default.")] = None,
     device: Device = None,
+    memory: Memory = None,
     seed: Seed = None,
 ) -> None:
     """Find the edges between heads and MLPs that make a model begin a behaviour, and test them.
@@ -56,6 +57,7 @@ def circuits(
         "heads": heads,
         "ablation": ablation,
         "device": device,
+        "memory": memory,
         "seed": seed,
     }
     chosen = settings(CircuitConfig, config, given)

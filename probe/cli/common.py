@@ -17,6 +17,12 @@ Grader = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory for the work on a device, beside the weights, such as 40GB; half of what is free by default."
+    ),
+]
 Dtype = Annotated[
     str | None, typer.Option(help="Number format of the weights: float32 (default), bfloat16 or float16.")
 ]

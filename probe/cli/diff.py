@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, Device, Memory, Pair, Seed, folder, settings, show
 
 
 def diff(
@@ -36,6 +36,7 @@ def diff(
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/diff-PAIR by default.")] = None,
     device: Device = None,
+    memory: Memory = None,
     seed: Seed = None,
 ) -> None:
     """Show what training changed between the base and the thinking model, each figure beside its null.
@@ -57,6 +58,7 @@ def diff(
         "parts": part or None,
         "series": series or None,
         "device": device,
+        "memory": memory,
         "seed": seed,
     }
     chosen = settings(DiffConfig, config, given)

@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Grader, Pair, Problems, Seed, folder, names, numbers, settings, show
+from probe.cli.common import (
+    Config,
+    Device,
+    Dtype,
+    Grader,
+    Memory,
+    Pair,
+    Problems,
+    Seed,
+    folder,
+    names,
+    numbers,
+    settings,
+    show,
+)
 
 
 def discover(
@@ -42,6 +56,7 @@ def discover(
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/NAME-behaviours by default.")] = None,
     device: Device = None,
+    memory: Memory = None,
     dtype: Dtype = None,
     seed: Seed = None,
 ) -> None:
@@ -67,6 +82,7 @@ def discover(
         "taxonomy": {"sites": names(sites), "sizes": numbers(sizes), "rivals": others},
         "judge": {"model": judge, "url": judge_url},
         "device": device,
+        "memory": memory,
         "dtype": dtype,
         "seed": seed,
     }

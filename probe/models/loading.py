@@ -30,6 +30,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as hf_logging
 
+from probe.config import byte_size
 from probe.errors import ProbeError
 from probe.models.bundled import bundled_folder, bundled_folders
 from probe.models.config import ModelConfig
@@ -70,7 +71,11 @@ class Source:
 
 
 def load_model(
-    model: str | Path | ModelConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+    model: str | Path | ModelConfig,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    memory: int | str | None = None,
 ) -> Model:
     """Load a model, freeze its weights and put it in evaluation mode.
 
@@ -80,6 +85,8 @@ def load_model(
             revision.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a CUDA GPU if there is one.
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        memory: The bytes that work on the model may take beside its weights, or a text such as ``40GB``; None for
+            half of what is free.
 
     Raises:
         ProbeError: if the model is missing or incomplete, there is no such device, or the dtype is unknown.
@@ -92,7 +99,9 @@ def load_model(
     source = find_source(config)
     tokenizer = read_tokenizer(source)
     check_source(source)
-    return read_model(source, tokenizer, where, number)
+    read = read_model(source, tokenizer, where, number)
+    read.memory = byte_size(memory)
+    return read
 
 
 def as_device(device: str | torch.device) -> torch.device:

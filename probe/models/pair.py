@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from probe.config import byte_size
 from probe.models.bundled import find_pair
 from probe.models.config import PairConfig
 from probe.models.loading import as_device, as_dtype, check_source, find_source, read_model, read_tokenizer
@@ -55,7 +56,13 @@ class Pair:
 
 
 def load_pair(
-    pair: str | Path | PairConfig, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+    pair: str | Path | PairConfig,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    base_device: str | torch.device | None = None,
+    thinking_device: str | torch.device | None = None,
+    memory: int | str | None = None,
 ) -> Pair:
     """Load both models of a pair.
 
@@ -65,6 +72,10 @@ def load_pair(
         pair: The name of a bundled pair (see `list_pairs`), the path of a ``pair.yaml`` file, or a `PairConfig`.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU if there is one.
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        base_device: The device of the base model, if it is another.
+        thinking_device: The device of the thinking model, if it is another.
+        memory: The bytes that work on a model may take beside its weights, or a text such as ``40GB``; None for half
+            of what is free.
 
     Raises:
         ProbeError: for an unknown name, a missing or incomplete model, or tokenizers that differ.
@@ -73,13 +84,16 @@ def load_pair(
     >>> own = PairConfig("mine", base=ModelConfig("./base"), thinking=ModelConfig("org/name"))  # doctest: +SKIP
     """
     config = pair if isinstance(pair, PairConfig) else find_pair(pair)
-    where, number = as_device(device), as_dtype(dtype)
+    places = [as_device(device if own is None else own) for own in (base_device, thinking_device)]
+    number = as_dtype(dtype)
     sources = find_source(config.base), find_source(config.thinking)
     tokenizers = read_tokenizer(sources[0]), read_tokenizer(sources[1])
     check_tokenizers(*tokenizers)
     for source in sources:
         check_source(source)
     base, thinking = (
-        read_model(source, tokenizer, where, number) for source, tokenizer in zip(sources, tokenizers, strict=True)
+        read_model(source, tokenizer, where, number)
+        for source, tokenizer, where in zip(sources, tokenizers, places, strict=True)
     )
+    base.memory = thinking.memory = byte_size(memory)
     return Pair(config, base, thinking)

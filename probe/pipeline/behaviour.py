@@ -69,4 +69,4 @@ def behaviour_folder(kind: str, config: Any, pair: Pair, problem_set: ProblemSet
     return RunFolder(out, {kind: settings, **hashes}, result="results.json")
 
 
-_NOT_IN_KEY = ("device", "pair", "run")
+_NOT_IN_KEY = ("device", "memory", "pair", "run")

@@ -23,7 +23,8 @@ def check_inputs(config: Any) -> None:
     Raises:
         ProbeError: for a pair, model, problem set, run, file, device or dtype that does not exist.
     """
-    _check_device(getattr(config, "device", "auto"))
+    for name in ("device", "base_device", "thinking_device"):
+        _check_device(getattr(config, name, None) or "auto")
     if (dtype := getattr(config, "dtype", "float32")) not in _DTYPES:
         raise ProbeError(f"unknown dtype {dtype!r}; use one of {', '.join(_DTYPES)}")
     problems = getattr(config, "problems", None)

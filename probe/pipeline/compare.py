@@ -84,4 +84,4 @@ def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, value in settings.items():
         rows += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
-    return [row for row in rows if row[0] not in ("engine", "shown")]
+    return [row for row in rows if row[0] not in ("engine", "memory", "shown")]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from probe.adapters import INSERTS, OBJECTIVES, AdapterPlan, TuneConfig
-from probe.config import check_least, check_seeds, nearest
+from probe.config import byte_size, check_least, check_seeds, nearest
 from probe.errors import ProbeError
 from probe.models import ModelConfig
 from probe.pipeline.checks import check_inputs
@@ -52,6 +52,9 @@ class AdapterConfig:
     """Seeds random and shuffled SAEs and the intervals; training has its own seed, ``tune.seed``."""
     device: str = "auto"
     """Device of the models: cpu, cuda, mps or auto."""
+    memory: str | None = None
+    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    Results do not depend on it."""
     dtype: str = "float32"
     """Precision of the models: float32, bfloat16 or float16."""
     held: int = 60
@@ -64,6 +67,7 @@ class AdapterConfig:
     """How the adapter is trained."""
 
     def __post_init__(self) -> None:
+        byte_size(self.memory)
         own = [each is not None for each in (self.model, self.texts)]
         if self.run is not None and any(own):
             raise ProbeError("both a run and a model or texts are given: name one")

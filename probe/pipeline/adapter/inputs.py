@@ -134,7 +134,10 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         assert config.texts is not None
         if config.behaviour is not None:
             raise ProbeError("a behaviour is counted in rollouts on problems: name a run, which has them")
-        model, sae = load_model(config.model, device=config.device, dtype=config.dtype), None
+        model, sae = (
+            load_model(config.model, device=config.device, dtype=config.dtype, memory=config.memory),
+            None,
+        )
         train, validation, test = _split(texts_of(model, Path(config.texts).expanduser()))
         general = []
     else:
@@ -166,7 +169,7 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
     if config.sae is not None:
         sae = load_sae(config.sae, config.site)
     if config.source is not None:
-        more["source"] = load_model(config.source, device=config.device, dtype=config.dtype)
+        more["source"] = load_model(config.source, device=config.device, dtype=config.dtype, memory=config.memory)
     if sae is not None:
         sae = fitting(sae, model)
     return AdapterInputs(model, sae, train, validation, test[: config.held], general, **more)
@@ -225,7 +228,7 @@ def _split(examples: list[Example]) -> tuple[list[Example], list[Example], list[
     return parts[0], parts[1], parts[2]
 
 
-_HOW = ("device", "tune.pack_to")
+_HOW = ("device", "memory", "tune.pack_to")
 """Settings that only say how an adapter is made."""
 _WHERE = ("run", "model", "texts", "general", "sae", "source")
 """Settings that say where the inputs are, which are known by their content."""

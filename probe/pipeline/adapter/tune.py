@@ -126,7 +126,7 @@ def verify_adapter(out: str | Path, on: str | None = None, *, progress: bool = F
     inputs = prepare_adapter(config)
     tags = inputs.model.think_tags
     source = ModelConfig(on, prompt=inputs.model.config.prompt, think_close=tags.close, think_open=tags.open)
-    other = load_model(source, device=config.device, dtype=config.dtype)
+    other = load_model(source, device=config.device, dtype=config.dtype, memory=config.memory)
     with FolderLock(out):
         return write_foreign(out, config, inputs, other, progress=progress)
 
@@ -169,7 +169,7 @@ def model_of(config: AdapterConfig, folder: Path) -> Model:
     named = find_again(card["model"], folder.parent) if "model" in card else None
     source = config.model or (from_dict(ModelConfig, named, f"{path}.model") if named is not None else None)
     if source is not None:
-        return load_model(source, device=config.device, dtype=config.dtype)
+        return load_model(source, device=config.device, dtype=config.dtype, memory=config.memory)
     assert config.run is not None  # an adapter of an earlier version: only the run knows its model
     return experiment_at(Path(config.run)).stages.inputs.pair.base
 

@@ -47,7 +47,7 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
         ProbeError: for invalid settings, before the expensive part.
     """
     out = Path(out).expanduser()
-    pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype)
+    pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
     problem_set = problems_of(pair)
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)

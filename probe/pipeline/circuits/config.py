@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from probe.circuits import ABLATIONS, METHODS, METRICS
-from probe.config import check_least, check_seeds, nearest
+from probe.config import byte_size, check_least, check_seeds, nearest
 from probe.errors import ProbeError
 from probe.pipeline.checks import check_inputs
 
@@ -46,12 +46,16 @@ class CircuitConfig:
     """The seed of the choice of pairs, the random heads and the resampling."""
     device: str = "auto"
     """The device: auto, cpu, cuda, cuda:N or mps."""
+    memory: str | None = None
+    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    Results do not depend on it."""
     dtype: str = "float32"
     """The data type of the weights."""
     shares: tuple[float, ...] = field(default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0))
     """The sizes of circuits at which faithfulness is measured, as shares of all edges."""
 
     def __post_init__(self) -> None:
+        byte_size(self.memory)
         check_least("", self, problems=1, test=1, pairs=4, steps=1, heads=1, draws=1)
         check_seeds("seed", [self.seed])
         for name, known in (("ablation", ABLATIONS), ("method", METHODS), ("metric", METRICS)):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from probe.config import check_least, check_seeds
+from probe.config import byte_size, check_least, check_seeds
 from probe.diff import PARTS, check_parts
 from probe.errors import ProbeError
 from probe.pipeline.checks import check_inputs
@@ -41,10 +41,14 @@ class DiffConfig:
     """The seed of everything that is random."""
     device: str = "auto"
     """The device: auto, cpu, cuda, cuda:N or mps."""
+    memory: str | None = None
+    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    Results do not depend on it."""
     dtype: str = "float32"
     """The data type of the weights."""
 
     def __post_init__(self) -> None:
+        byte_size(self.memory)
         check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
         check_seeds("seed", [self.seed])
         check_parts(self.parts)

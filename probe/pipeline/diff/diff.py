@@ -62,7 +62,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     member = pair_config.thinking
     tags = None if member.think_close is None else ThinkTags.of(member.think_close, member.think_open)
     runs = [(name, load_series(folder, member.prompt, tags)) for name, _, folder in map(_parted, config.series)]
-    pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
+    pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
     problem_set = problems_of(pair)
     behaviour = None
     if config.behaviour is not None:

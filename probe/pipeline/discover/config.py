@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from probe.config import check_least, check_seeds
+from probe.config import byte_size, check_least, check_seeds
 from probe.errors import ProbeError
 from probe.models import ModelConfig
 from probe.pipeline.checks import check_inputs
@@ -56,6 +56,9 @@ class DiscoverConfig:
     """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
     device: str = "auto"
     """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
+    memory: str | None = None
+    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    Results do not depend on it."""
     dtype: str = "float32"
     """Number format of the weights, such as ``bfloat16``."""
     seed: int = 0
@@ -71,6 +74,7 @@ class DiscoverConfig:
     judge: JudgeConfig | None = None
 
     def __post_init__(self) -> None:
+        byte_size(self.memory)
         if (self.pair is None) == (self.thinking is None):
             raise ProbeError(
                 "name one model: a pair (--pair), whose thinking model is used, or a thinking model (--thinking)"

@@ -97,7 +97,7 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
         return _discover(config, inputs, folder, progress=progress)
 
 
-_HOW = ("device", "decoding.batch_size")
+_HOW = ("device", "memory", "decoding.batch_size")
 """Settings that only say how a discovery is made."""
 _WHERE = ("pair", "thinking", "problems")
 """Settings that say where the inputs are, which are known by their content."""
@@ -151,7 +151,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
     problem_set = chosen_problems(config.problems, config.grader, pair)
     train, validation = (problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation"))
-    model = load_model(pair.thinking, device=config.device, dtype=config.dtype)
+    model = load_model(pair.thinking, device=config.device, dtype=config.dtype, memory=config.memory)
     sites = taxonomy_sites(model, config.taxonomy.sites, spread=SPREAD)
     for site in map(Site.parse, sites):
         if not site.by_token:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from probe.config import check_least, check_seeds
+from probe.config import byte_size, check_least, check_seeds
 from probe.engine import engine_of
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
@@ -58,6 +58,13 @@ class RunConfig:
     """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
     device: str = "auto"
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
+    base_device: str | None = None
+    """Device of the base model, if it is another."""
+    thinking_device: str | None = None
+    """Device of the thinking model, if it is another."""
+    memory: str | None = None
+    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    Results do not depend on it."""
     dtype: str = "float32"
     """Number format of the weights of both models, such as ``bfloat16``."""
     seed: int = 0
@@ -79,6 +86,7 @@ class RunConfig:
     hybrid: HybridConfig = field(default_factory=HybridConfig)
 
     def __post_init__(self) -> None:
+        byte_size(self.memory)
         if self.pair is None and (self.base is None or self.thinking is None):
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):

@@ -87,7 +87,14 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     train, validation, test = (
         problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
     )
-    pair = load_pair(pair_config, device=config.device, dtype=config.dtype)
+    pair = load_pair(
+        pair_config,
+        device=config.device,
+        dtype=config.dtype,
+        base_device=config.base_device,
+        thinking_device=config.thinking_device,
+        memory=config.memory,
+    )
     if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
         raise ProbeError(
             f"decoder rows are {pair.thinking.d_model} wide, {pair.base.name} is {pair.base.d_model} wide; "
