@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from probe.errors import ProbeError
@@ -47,3 +49,8 @@ def die_once(bench: Bench, name: str) -> None:
         (bench.folder / f"try-{name}").touch()
         os.kill(os.getpid(), 9)
     mark(bench, name)
+
+
+def task_of(do: Callable[..., None], name: str, **how: object) -> Callable[["Bench"], None]:
+    """What a task calls."""
+    return partial(do, name=name, **how)

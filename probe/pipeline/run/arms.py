@@ -122,16 +122,17 @@ def arm_result(experiment: Experiment, name: str) -> ArmResult:
     return experiment.done[name]
 
 
-def make_shard(experiment: Experiment, name: str, number: int) -> None:
+def make_shard(experiment: Experiment, name: str, number: int, engine: str) -> None:
     """Decode one shard of an arm that is decoded token by token, unless the folder has it.
 
     Args:
         name: the arm.
         number: the shard of the test problems, from 0.
+        engine: who makes it, recorded beside it.
     """
     folder = experiment.folder.path / "arms" / name
     models, arm, problems, how = _decoding(experiment, make_arm(experiment, name))
-    arm_shards(models, arm, problems, folder=folder, **how).make(number)
+    arm_shards(models, arm, problems, folder=folder, **how).make(number, engine)
 
 
 def _decode(experiment: Experiment, arm: Arm, folder: Path, finished: bool) -> ArmResult:

@@ -5,7 +5,7 @@ writes the results; so a run may be begun with one engine and continued with ano
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def _names(experiment: Experiment) -> list[str]:
 
 def _run(experiment: Experiment, tasks: Sequence[Task], name: str) -> None:
     engine, out = engine_of(experiment.config.engine), experiment.folder.path
-    begin = OpenRun(replace(experiment.config, engine="here"), experiment.inputs.pair.config, out)
+    begin = OpenRun(experiment.config, experiment.inputs.pair.config, out)
     engine.run(begin, tasks, folder=out, name=name, progress=experiment.stages.progress)
 
 
@@ -109,7 +109,8 @@ def _trace_tasks(experiment: Experiment) -> list[Task]:
 
 
 def _trace(experiment: Experiment, split: str, number: int) -> None:
-    experiment.stages.trace_shards(experiment.folder.path / "traces")[split].make(number)
+    shards = experiment.stages.trace_shards(experiment.folder.path / "traces")[split]
+    shards.make(number, engine_of(experiment.config.engine).kind)
 
 
 def _whole(experiment: Experiment, name: str) -> None:
@@ -121,4 +122,4 @@ def _learn(experiment: Experiment, name: str) -> None:
 
 
 def _decode(experiment: Experiment, name: str, number: int) -> None:
-    make_shard(experiment, name, number)
+    make_shard(experiment, name, number, engine_of(experiment.config.engine).kind)

@@ -1,0 +1,108 @@
+"""Ray: a real cluster of three machines, which are lost and join while a run is made."""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+
+import pytest
+
+from probe.engine import Engine, Task
+from probe.errors import ProbeError
+from tests.engine import jobs
+from tests.pipeline import kills
+
+pytestmark = pytest.mark.slow
+
+SMALL = kills.SMALL | {
+    "sizes": {"train": 258, "validation": 4, "test": 258},
+    "hybrid": {"arms": ["hybrid", "oracle-free", "single-vector"]},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without cores, and three machines with one core each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("PYTHONPATH", os.getcwd())
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        from ray.cluster_utils import Cluster
+
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(3):
+            made.add_node(num_cpus=1)
+        yield made
+        made.shutdown()
+
+
+def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(cluster, tmp_path):
+    """A machine is killed without notice in each of three stages, another joins; then the driver is killed."""
+    file, here, out = tmp_path / "run.yaml", tmp_path / "here", tmp_path / "ray"
+    file.write_text(json.dumps(SMALL))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    subprocess.run(kills.command(file, here), check=True, **quiet)
+    engine = ("--engine", f"ray:{cluster.address}")
+    with subprocess.Popen(kills.command(file, out, *engine), **quiet) as driver:
+        for stage in ("traces/train/*.done.json", "arms/hybrid/*.done.json", "arms/single-vector/*.done.json"):
+            while not list(out.glob(stage)):
+                assert driver.poll() is None, driver.stderr and driver.stderr.read()[-2000:]
+                time.sleep(0.05)
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            cluster.add_node(num_cpus=1, wait=False)
+        _, said = driver.communicate(timeout=300)
+    assert driver.returncode == 0, said[-2000:]
+    assert kills.files(out) == kills.files(here)
+    engines = {json.loads(path.read_text())["engine"] for path in out.rglob("*.done.json")}
+    assert engines == {"ray"}, "the driver made no shard itself"
+
+    other = tmp_path / "driver"
+    with subprocess.Popen(kills.command(file, other, *engine), **quiet) as driver:
+        while not list(other.glob("arms/hybrid/*.done.json")):
+            assert driver.poll() is None, driver.stderr and driver.stderr.read()[-2000:]
+            time.sleep(0.05)
+        driver.kill()
+    subprocess.run(kills.command(file, other, "--engine", "here"), check=True, **quiet)
+    assert kills.files(other) == kills.files(here)
+
+
+def test_an_error_of_a_task_is_tried_three_times_and_a_mistake_once(cluster, tmp_path):
+    engine = Engine("ray", address=cluster.address)
+    tasks = [Task(name, jobs.task_of(do, name)) for name, do in (("hopeless", jobs.fail), ("fine", jobs.mark))]
+    with pytest.raises(ProbeError, match=r"1 of 2 tasks are left open, first hopeless \(ValueError: in try 2\)"):
+        engine.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
+    assert len(list(tmp_path.glob("try-hopeless-*"))) == 3
+    assert (tmp_path / "done-fine").exists()
+    with pytest.raises(ProbeError, match=r"^taste is wrong; write it otherwise$"):
+        engine.run(jobs.Bench(tmp_path), [Task("taste", jobs.task_of(jobs.refuse, "taste"))], folder=tmp_path, name="t")
+
+
+def test_a_machine_that_does_not_see_the_folder_is_named(cluster, tmp_path, monkeypatch):
+    from probe.engine import ray_cluster
+
+    class Elsewhere(ray_cluster._Actor):
+        """An actor whose machine has another disk under the same path."""
+
+        def __init__(self, begin, folder, token):
+            super().__init__(begin, f"{folder}-of-this-machine", token)
+
+    monkeypatch.setattr(ray_cluster, "_Actor", Elsewhere)
+    with pytest.raises(ProbeError, match=r"does not see .*: give --out a folder that all machines share"):
+        Engine("ray", address=cluster.address).run(
+            jobs.Bench(tmp_path), [Task("a", jobs.task_of(jobs.mark, "a"))], folder=tmp_path, name="tasks"
+        )
+
+
+def test_no_cluster_at_the_address_is_one_line(tmp_path):
+    with contextlib.suppress(ImportError):
+        import ray
+
+        ray.shutdown()
+    with pytest.raises(ProbeError, match=r"no Ray cluster at 127\.0\.0\.1:9 .*; start one there: ray start --head"):
+        Engine("ray", address="127.0.0.1:9").run(
+            jobs.Bench(tmp_path), [Task("a", jobs.task_of(jobs.mark, "a"))], folder=tmp_path, name="tasks"
+        )
