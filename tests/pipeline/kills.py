@@ -87,5 +87,5 @@ def kill_and_compare(n: int, home: Path, seed: int = 0, *more: str) -> list[str]
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         found = kill_and_compare(int(sys.argv[1]), Path(folder), 0, *sys.argv[2:])
-    print(f"{sys.argv[1]} kills; files that differ: {found or 'none'}")
+    sys.stdout.write(f"{sys.argv[1]} kills; files that differ: {found or 'none'}\n")
     sys.exit(bool(found))
