@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.engine.processes import Begin, common
-from probe.engine.tasks import Task
+from probe.engine.tasks import Lost, Task
 from probe.errors import ProbeError
 
 _PLACE = ".cluster"
@@ -19,7 +19,7 @@ _PLACE = ".cluster"
 class RayWorkers:
     """Actors, each with one GPU, or one core where the cluster has no GPU.
 
-    An actor whose machine is lost begins again on another one, and repeats its task. A machine that joins gets actors.
+    The task of an actor whose machine is lost is handed to another one. A machine that joins gets actors.
 
     Args:
         address: the address of the cluster's head; "" for the cluster of this machine, or else a new one.
@@ -40,36 +40,48 @@ class RayWorkers:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _PLACE).write_text(self._token, encoding="utf-8")
         self._gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
-        # Restarted and repeated without limit: only the loss of a machine counts, never an error of the task.
-        kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=-1, max_task_retries=-1)
+        kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus)
         self._actor = kind(_Actor)
         self._idle: list[Any] = []
         self._all: list[Any] = []
 
     def room(self) -> int:
         there = int(self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 0))
-        for _ in range(max(1, there) - len(self._all)):
-            actor = self._actor.remote(self._begin, str(self._folder), self._token)
-            self._all.append(actor)
-            self._idle.append(actor)
+        for _ in range(there - len(self._all)):
+            self._add()
         return len(self._idle)
+
+    def _add(self) -> None:
+        """Ask for an actor, which counts once it has begun: until a machine has room for it, it does nothing."""
+        actor = self._actor.remote(self._begin, str(self._folder), self._token)
+        self._all.append(actor)
+
+        def begun(answer: "Future[Any]") -> None:
+            if answer.exception() is None:
+                self._idle.append(actor)
+            else:
+                self._all.remove(actor)
+
+        actor.is_there.remote().future().add_done_callback(begun)
 
     def submit(self, task: Task) -> "Future[Any]":
         actor = self._idle.pop(0)
         future: Future[Any] = Future()
-        sent = actor.do.remote(task).future()
 
         def done(answer: "Future[Any]") -> None:
-            self._idle.append(actor)
             error = answer.exception()
-            # A task's own error comes wrapped in one that has both types.
-            own = getattr(error, "cause", None)
-            if error is not None:
-                future.set_exception(own if isinstance(own, Exception) else error)
-            else:
+            if isinstance(error, self._ray.exceptions.RayActorError):
+                self._all.remove(actor)
+                future.set_exception(Lost("its machine is gone"))
+                return
+            self._idle.append(actor)
+            if error is None:
                 future.set_result(None)
+            else:  # a task's own error comes wrapped in one that has both types
+                own = getattr(error, "cause", None)
+                future.set_exception(own if isinstance(own, Exception) else error)
 
-        sent.add_done_callback(done)
+        actor.do.remote(task).future().add_done_callback(done)
         return future
 
     def __enter__(self) -> "RayWorkers":
@@ -89,6 +101,9 @@ class _Actor:
 
     def __init__(self, begin: Begin, folder: str, token: str) -> None:
         self._begin, self._folder, self._token = begin, Path(folder), token
+
+    def is_there(self) -> None:
+        """Answer once the actor has begun."""
 
     def do(self, task: Task) -> None:
         place = self._folder / _PLACE

@@ -15,6 +15,8 @@ from probe.errors import ProbeError
 _LOG = logging.getLogger("probe")
 ATTEMPTS = 3
 """How often a task is tried that fails for another reason than a mistake of the user."""
+_LOSSES = 10
+"""How often a task is tried whose machine is lost."""
 _LOOK_AGAIN = 5.0
 """Seconds after which the number of workers is asked for again: a machine may have joined."""
 
@@ -36,9 +38,13 @@ class Task:
     after: tuple[str, ...] = ()
 
 
+class Lost(Exception):
+    """The machine that did a task is gone."""
+
+
 @runtime_checkable
 class Workers(Protocol):
-    """Processes that do tasks, one at a time each."""
+    """Processes that do tasks, one at a time each; the future of a task whose machine is lost raises `Lost`."""
 
     def room(self) -> int:
         """How many more tasks could begin now."""
@@ -64,13 +70,13 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
     left = {task.name: task for task in tasks}
     running: dict[Future[Any], Task] = {}
     failures: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
     said: dict[str, str] = {}
     with tqdm(total=len(tasks), desc=name, unit="task", disable=not progress) as bar:
         while True:
-            open_names = {*left, *(task.name for task in running.values())}
-            ready = [
-                task for task in left.values() if failures[task.name] < ATTEMPTS and not open_names & {*task.after}
-            ]
+            undone = {*left, *(task.name for task in running.values())}
+            hopeless = {each for each in left if failures[each] >= ATTEMPTS or losses[each] >= _LOSSES}
+            ready = [task for task in left.values() if not (task.name in hopeless or undone & {*task.after})]
             for task in ready[: workers.room()]:
                 running[workers.submit(left.pop(task.name))] = task
             if not running and not ready:
@@ -85,12 +91,12 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
                 if error is None:
                     bar.update()
                     continue
-                failures[task.name] += 1
+                (losses if isinstance(error, Lost) else failures)[task.name] += 1
                 left[task.name] = task
                 said[task.name] = _one_line(error)
-                _LOG.warning("%s failed (%s), attempt %d", task.name, said[task.name], failures[task.name])
+                _LOG.warning("%s failed (%s) and is tried again", task.name, said[task.name])
     if left:
-        first = next((task for task in left if failures[task]), next(iter(left)))
+        first = next((each for each in left if each in said), next(iter(left)))
         raise ProbeError(
             f"{len(left)} of {len(tasks)} tasks are left open, first {first} ({said.get(first, 'not begun')}); run the "
             "same command again, with any engine, to resume"
