@@ -27,7 +27,7 @@ SMALL = {
     "distil": {"steps": 3},
     "hybrid": {"arms": ["hybrid", "oracle-free", "single-vector", "lora", "rank-1"]},
 }
-_TIMED = re.compile(r"(done\.json|results\.json|report\.html|place\.json|config\.json|\.lock|history\.json)$")
+_TIMED = re.compile(r"(done\.json|results\.json|report\.html|place\.json|config\.json|\.lock|\.cluster|history\.json)$")
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:
