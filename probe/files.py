@@ -195,7 +195,8 @@ def write_tensors(path: str | Path, tensors: "Mapping[str, torch.Tensor]") -> Pa
     """Write tensors as a safetensors file, atomically as :func:`write_text` does, and return the path."""
     from safetensors.torch import save_file
 
-    return _write_whole(path, lambda part: save_file(dict(tensors), part))
+    here = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    return _write_whole(path, lambda part: save_file(here, part))
 
 
 def write_table(path: str | Path, table: "pa.Table") -> Path:

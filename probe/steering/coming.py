@@ -49,8 +49,8 @@ class ComingReader(nn.Module):
 
     @torch.no_grad()
     def forward(self, resid: Float[Tensor, "rows d_model"]) -> Int[Tensor, " rows"]:
-        """Predict the behaviour of the sentence that the next token will belong to."""
-        return self.linear(resid.float()).argmax(-1)
+        """Predict the behaviour of the sentence that the next token will belong to; the states may be on any device."""
+        return self.linear(resid.to(self.linear.weight.device).float()).argmax(-1).to(resid.device)
 
     def __repr__(self) -> str:
         return f"ComingReader({self.n_behaviours} behaviours, resid_post.{self.layer})"
