@@ -53,7 +53,8 @@ class Mechanism(nn.Module):
     def with_vectors(self, vectors: Float[Tensor, "behaviours d_model"]) -> "Mechanism":
         """Copy the mechanism with other vectors; the strengths stay the same."""
         other = copy.deepcopy(self)
-        other.directions.data = vectors.detach().to(self.directions) / self.unit
+        own = self.directions
+        other.directions = nn.Parameter(vectors.detach().to(own) / self.unit, requires_grad=own.requires_grad)
         return other
 
     @property
@@ -100,7 +101,7 @@ class FixedVectors(Mechanism):
         """Make a frozen mechanism of given vectors, in units of the residual stream."""
         n_behaviours, d_model = vectors.shape
         made = cls(n_behaviours, d_model, layer, persistent=persistent).to(vectors.device)
-        made.directions.data = vectors.detach().float().clone()
+        made.directions = nn.Parameter(vectors.detach().float().clone())
         return made.eval().requires_grad_(False)
 
 
