@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks.checks import check_finite
-from probe.hooks.head import Head, headless
+from probe.hooks.final import Head, headless
 from probe.hooks.reading import as_sites, capture
 from probe.hooks.upper import causal_masks
 from probe.models import Model, Site, halving
@@ -113,7 +113,7 @@ class ForcedPass:
     @torch.no_grad()
     def over_logits(
         self,
-        read: Callable[[Float[Tensor, "some vocab"], Int[Tensor, " some"]], Shaped[Tensor, "some *axes"]],
+        read: Callable[[Float[Tensor, "some vocab"], Int[Tensor, " some"]], Tensor],
     ) -> Shaped[Tensor, "rows emitted *axes"]:
         """Compute something from the logits that predict each emitted token, of some tokens at a time.
 
@@ -218,17 +218,18 @@ def forced_pass(
 
 
 def in_rows(
-    model: Model, forced: Forced, work: Callable[[Forced], tuple[Tensor, ...]], *, what: str
+    model: Model, forced: Forced, work: Callable[[Forced], tuple[Tensor, ...]], *, what: str, sites: int = 1
 ) -> tuple[Tensor, ...]:
     """Do work on some rows of a batch at a time, as many as fit the model's budget, and fewer if memory runs out.
 
     Args:
         forced: the batch.
-        work: called with some rows, which are as wide as the batch; gives tensors with one entry for each row.
+        work: called with some rows, which are as wide as the batch; gives tensors that go through these rows in order.
         what: names the work in messages.
+        sites: the number of sites that the work reads.
 
     Returns:
-        The tensors of all rows.
+        The tensors of all rows, joined.
 
     Raises:
         ProbeError: if memory runs out for the fewest rows that are tried.
@@ -241,23 +242,22 @@ def in_rows(
         parts = [work(forced.take(slice(start, start + size))) for start in range(0, rows, size)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
-    fits = model.budget // row_bytes(model, forced.ids.shape[1])
+    fits = model.budget // row_bytes(model, forced.ids.shape[1], sites)
     return halving(run, max(1, min(rows, fits)), device=model.device, what=what)
 
 
-def row_bytes(model: Model, columns: int) -> int:
+def row_bytes(model: Model, columns: int, sites: int = 1) -> int:
     """Estimate the bytes that a pass without gradients takes for a text, beside its logits.
 
     Args:
         columns: the number of tokens of the text.
+        sites: the number of sites that are read.
     """
     config = model.hf.config.get_text_config()
     size, wide = model.dtype.itemsize, getattr(config, "intermediate_size", None) or 4 * model.d_model
-    # The states of a block and inside it, those of its MLP, and what may be read of them in float32.
-    states = columns * (size * (8 * model.d_model + 3 * wide) + 8 * model.d_model)
+    # What is alive in a block, in its MLP, and what is read: whole, and its chosen tokens in float32.
+    states = columns * (size * (8 * model.d_model + 3 * wide) + sites * (size + 4) * model.d_model)
     masks = columns**2 * (size * len(model.mask_windows) + 3)
-    if (
-        model.hf.config._attn_implementation == "eager"
-    ):  # it forms the pattern of every head, and its softmax in float32
+    if config._attn_implementation == "eager":  # it forms the pattern of every head, and its softmax in float32
         masks += columns**2 * config.num_attention_heads * (2 * size + 4)
     return states + masks

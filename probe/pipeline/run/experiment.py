@@ -12,7 +12,7 @@ from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs, first_prompts_hash, prepare
 from probe.pipeline.run.kept import recalled
-from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors, write_training
+from probe.pipeline.run.stages import GATES, Gates, RunTraces, Stages, Vectors, write_training
 from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
 from probe.taxonomy import Taxonomy
@@ -142,7 +142,7 @@ class Experiment:
     @cached_property
     def gates(self) -> Gates:
         """Gates of the train and validation traces, each with the behaviour of its sentence."""
-        return self.stages.gates(self.rollouts, self.taxonomy, self.acts)
+        return self.stages.gates(self.rollouts, self.taxonomy, self.acts, self.folder.path / GATES)
 
     @cached_property
     def policy(self) -> BasePolicy:
@@ -152,8 +152,11 @@ class Experiment:
 
         def make(folder: Path, finished: bool) -> BasePolicy:
             if not finished:
-                layers = tuple(range(base.n_layers))
-                train, validation = (policy_data(base, batches, layers) for batches in self.gates)
+                layers = config.policy.spread(base.n_layers)
+                train, validation = (
+                    policy_data(base, batches, layers, tokens=config.policy.tokens, seed=config.seed)
+                    for batches in self.gates
+                )
                 learned = learn_policy(
                     train,
                     validation,
@@ -169,4 +172,4 @@ class Experiment:
                 write_training(folder, learned.history, converged=learned.converged, steps=steps)
             return BasePolicy.load(folder).to(base.device)
 
-        return self.folder.branch("policy", make, to_dict(config.policy), config.seed)
+        return self.folder.branch("policy", make, config.policy.key, config.seed)

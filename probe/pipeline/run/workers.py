@@ -25,6 +25,7 @@ def run_arms(experiment: Experiment) -> dict[str, ArmResult]:
     arm_result(experiment, "hybrid")  # controls are matched to it
     missing = [name for name in names if not folder.has(f"arms/{name}")]
     if config.workers > 1 and len(missing) > 1:
+        _ = experiment.gates  # in a run of an earlier version, which kept none, each process would find them
         _run_in_processes(config.workers, folder.path, missing, experiment.stages.progress)
     return {name: arm_result(experiment, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""The last step of a model, from final states to logits, by itself: logits of a whole batch may be larger than the model.
+"""The last step of a model, from final states to logits, by itself: all logits of a batch may outweigh the model.
 
 A pass of the model ends at the output of its trunk, whose states are kept. The model's own code then turns any of them
 into logits, with whatever it does around the unembedding (soft caps, scales, transforms).
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from probe.hooks.upper import shallow
+from probe.hooks.upper import view
 from probe.models import Model
 
 
@@ -45,9 +45,9 @@ class Head:
         trunk: nn.Module = self._trunk
         name = next(name for name, module in self._hf.named_modules() if module is trunk)
         *above, last = name.split(".")
-        model = at = shallow(self._hf)
+        model = at = view(self._hf)
         for each in above:
-            below = shallow(at._modules[each])
+            below = view(at._modules[each])
             at._modules[each] = below
             at = below
         at._modules[last] = _Given(_with_states(self._output, given))
