@@ -47,7 +47,7 @@ class Head:
         *above, last = name.split(".")
         model = at = view(self._hf)
         for each in above:
-            below = view(at._modules[each])
+            below = view(at.get_submodule(each))
             at._modules[each] = below
             at = below
         at._modules[last] = _Given(_with_states(self._output, given))
