@@ -99,7 +99,6 @@ def contrast(
     return torch.cat(scores)
 
 
-@torch.no_grad()
 def both_log_probs(
     first: Model, second: Model, problem: Problem, trace: Trace
 ) -> Iterator[tuple[Float[Tensor, "some vocab"], Float[Tensor, "some vocab"], Int[Tensor, " some"]]]:

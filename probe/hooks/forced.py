@@ -1,5 +1,6 @@
 """Teacher forcing: one forward pass over text that is already written, aligned to the emitted tokens."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class ForcedPass:
         Raises:
             ProbeError: if the pass was run without logits, or a logit is not finite.
         """
-        found = torch.cat([read(logits, tokens) for logits, tokens in self.in_chunks()])
+        found = torch.cat(list(itertools.starmap(read, self.in_chunks())))  # which lets go of a chunk before the next
         whole = found.new_zeros(*self._forced.emitted.shape, *found.shape[1:])
         whole[self._forced.emitted.to(found.device)] = found
         return whole
@@ -137,7 +138,6 @@ class ForcedPass:
         assert self._logits is not None
         return max(1, min(_MOST_LOGITS, self._model.budget // 16) // self._logits.shape[-1])
 
-    @torch.no_grad()
     def in_chunks(self, size: int | None = None) -> Iterator[tuple[Float[Tensor, "some vocab"], Int[Tensor, " some"]]]:
         """Go through the logits that predict the emitted tokens, row after row.
 
@@ -159,14 +159,20 @@ class ForcedPass:
         )
         some = size or self.chunk
         for row, column, token in zip(rows.split(some), columns.split(some), tokens.split(some), strict=True):
-            if self._head is None or self._head.states is None:
-                logits = self._logits[row, column]
-            else:
-                logits = self._head(self._head.states[row, column])
+            logits = self._at(row, column)
             # Those of the emitted tokens tell: one bad number in the residual stream spoils all logits of a token.
             told = logits.gather(-1, token.to(logits.device)[:, None])
             check_finite(told, "a logit in a forced pass", self._model)
             yield logits, token.to(logits.device)
+            del logits  # before the next chunk
+
+    @torch.no_grad()
+    def _at(self, rows: Int[Tensor, " some"], columns: Int[Tensor, " some"]) -> Float[Tensor, "some vocab"]:
+        """The logits at some columns."""
+        assert self._logits is not None
+        if self._head is None or self._head.states is None:
+            return self._logits[rows, columns]
+        return self._head(self._head.states[rows, columns])
 
     def predicting(self, site: str | Site) -> Float[Tensor, "rows emitted *axes"]:
         """The state at the column that predicts each emitted token."""

@@ -126,11 +126,12 @@ def _key(
         [trace.problem_id, list(trace.tokens), trace.truncated, [[s.token_start, s.token_end] for s in trace.sentences]]
         for trace in traces
     )
+    site, normaliser, weights = taxonomy.content
     return {
         "work": "gates",
         "base": identity(pair.base),
         "thinking": identity(pair.thinking),
-        "taxonomy": content_hash(taxonomy),
+        "taxonomy": content_hash([site, normaliser.mean, weights.encoder]),  # what gives a state its behaviour
         "traces": object_hash([object_hash(each) for each in spans]),
         "questions": object_hash([problem.question for problem in problems]),
         # Harvested sentences are large and follow from the traces: a sample of their numbers tells others apart.

@@ -115,6 +115,5 @@ def test_logits_of_a_batch_are_never_held():
         with Peak() as held:
             forced_pass(model, forced).over_logits(lambda logits, _: logits.argmax(-1))
         peaks[length] = held.peak
-    logits = 4 * 100 * 50_000 * 4
-    assert peaks[100] < logits / 8, "those of the batch would take 80 MB"
-    assert peaks[200] <= 2 * peaks[100]
+    assert peaks[100] < 18 << 20, "a chunk of 8 MB and a view of the unembedding of 6 MB; those of the batch take 80 MB"
+    assert peaks[200] <= 1.1 * peaks[100]
