@@ -3,10 +3,10 @@
 from probe.anchors.anchors import Anchors as Anchors, thought_anchors as thought_anchors
 from probe.anchors.critical import (
     CriticalTokens as CriticalTokens,
+    both_log_probs as both_log_probs,
     contrast as contrast,
     critical_tokens as critical_tokens,
     entropy as entropy,
-    log_probs as log_probs,
 )
 from probe.anchors.forced import ForcedAnswers as ForcedAnswers, forced_answers as forced_answers
 from probe.anchors.rollouts import Continuations as Continuations, Sampling as Sampling, roll_out as roll_out

@@ -3,16 +3,17 @@
 Lin et al., *Critical Tokens Matter* (2411.19943).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.anchors.rollouts import Sampling, roll_out
-from probe.hooks import force, forced_pass
+from probe.hooks import Forced, force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.traces import Trace, token_texts
@@ -91,10 +92,31 @@ def contrast(
     Returns:
         The score of each emitted token, a log-probability in nats.
     """
-    ours, theirs = (log_probs(model, problem, trace) for model in (right, wrong))
-    ours, theirs = ours[:, : theirs.shape[1]], theirs[:, : ours.shape[1]]
-    score = ((1 + beta) * ours - beta * theirs).log_softmax(-1)
-    return score.gather(1, torch.tensor(trace.tokens)[:, None])[:, 0]
+    scores = []
+    for ours, theirs, tokens in both_log_probs(right, wrong, problem, trace):
+        score = ((1 + beta) * ours - beta * theirs).log_softmax(-1)
+        scores.append(score.gather(1, tokens[:, None])[:, 0].cpu())
+    return torch.cat(scores)
+
+
+def both_log_probs(
+    first: Model, second: Model, problem: Problem, trace: Trace
+) -> Iterator[tuple[Float[Tensor, "some vocab"], Float[Tensor, "some vocab"], Int[Tensor, " some"]]]:
+    """Compute the log-probabilities in nats that predict the tokens of a trace in two models, some tokens at a time.
+
+    Args:
+        first, second: the models, each with its own prompt before the trace.
+
+    Yields:
+        The log-probabilities of the first and of the second model, over the ids that both have, and the tokens; all on
+        the first model's device.
+    """
+    passes = [forced_pass(model, _forced(model, problem, trace)) for model in (first, second)]
+    size = min(ran.chunk for ran in passes)
+    for (ours, tokens), (theirs, _) in zip(*(ran.in_chunks(size) for ran in passes), strict=True):
+        both = min(ours.shape[-1], theirs.shape[-1])
+        one, other = (logits.float().log_softmax(-1)[:, :both].to(ours.device) for logits in (ours, theirs))
+        yield one, other, tokens
 
 
 def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tokens"]:
@@ -103,14 +125,12 @@ def entropy(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, " tok
     Args:
         model: the model, with its own prompt before the trace.
     """
-    return torch.distributions.Categorical(logits=log_probs(model, problem, trace)).entropy()
+
+    def read(logits: Float[Tensor, "some vocab"], _: Tensor) -> Float[Tensor, " some"]:
+        return torch.distributions.Categorical(logits=logits.float()).entropy()
+
+    return forced_pass(model, _forced(model, problem, trace)).over_logits(read)[0].cpu()
 
 
-def log_probs(model: Model, problem: Problem, trace: Trace) -> Float[Tensor, "tokens vocab"]:
-    """Compute the log-probabilities in nats that predict each token of a trace.
-
-    Args:
-        model: the model, with its own prompt before the trace.
-    """
-    forced = force(model, [model.prompt_ids(problem.question)], [trace.tokens])
-    return forced_pass(model, forced).logits[0].float().log_softmax(-1).cpu()
+def _forced(model: Model, problem: Problem, trace: Trace) -> Forced:
+    return force(model, [model.prompt_ids(problem.question)], [trace.tokens])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.anchors import log_probs
+from probe.anchors import both_log_probs
 from probe.models import Pair
 from probe.problems import Problem
 from probe.traces import Trace, token_texts
@@ -58,14 +58,11 @@ def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[
 
 def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
     """Compare the predictions of both models along a trace, each with its own prompt before it."""
-    base, thinking = (log_probs(model, problem, trace) for model in (pair.base, pair.thinking))
-    width = min(base.shape[1], thinking.shape[1])
-    first, second = base[:, :width], thinking[:, :width]
-    before, after = (torch.distributions.Categorical(logits=log_p).entropy() for log_p in (first, second))
-    return TokenTrace(
-        tuple(token_texts(trace.tokens, pair.thinking.decode, pair.thinking.tokenizer)),
-        (second.exp() * (second - first)).sum(-1),
-        before,
-        after,
-        (first.argmax(-1) == second.argmax(-1)).float(),
-    )
+    parts = []
+    for base, thinking, _ in both_log_probs(pair.base, pair.thinking, problem, trace):
+        before, after = (torch.distributions.Categorical(logits=log_p).entropy() for log_p in (base, thinking))
+        kl = (thinking.exp() * (thinking - base)).sum(-1)
+        parts.append(torch.stack([kl, before, after, (base.argmax(-1) == thinking.argmax(-1)).float()]).cpu())
+    kl, before, after, agree = torch.cat(parts, 1)
+    texts = tuple(token_texts(trace.tokens, pair.thinking.decode, pair.thinking.tokenizer))
+    return TokenTrace(texts, kl, before, after, agree)

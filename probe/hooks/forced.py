@@ -1,18 +1,23 @@
 """Teacher forcing: one forward pass over text that is already written, aligned to the emitted tokens."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks.checks import check_finite
+from probe.hooks.final import Head, headless
 from probe.hooks.reading import as_sites, capture
 from probe.hooks.upper import causal_masks
-from probe.models import Model, Site
+from probe.models import Model, Site, halving
+
+_MOST_LOGITS = 1 << 27
+"""The most logits that are computed at a time. More are no faster."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class Forced:
     def tokens(self) -> Int[Tensor, "rows emitted"]:
         """The id of each emitted token; meaningless where ``emitted`` is False."""
         return self.ids.gather(1, self.columns)
+
+    def take(self, rows: slice | Int[Tensor, " some"]) -> "Forced":
+        """Return some rows, as wide as they are here."""
+        return Forced(self.ids[rows], self.valid[rows], self.predicts[rows], self.emitted[rows])
 
 
 def force(model: Model, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Forced:
@@ -83,21 +92,87 @@ class ForcedPass:
         whole: the state at each site read, at every column of the batch, ``[rows, pos, ...]``.
     """
 
-    def __init__(self, forced: Forced, whole: Mapping[str, Tensor], logits: Tensor | None) -> None:
+    def __init__(
+        self, model: Model, forced: Forced, whole: Mapping[str, Tensor], head: Head | None, logits: Tensor | None
+    ) -> None:
         self.whole = whole
-        self._forced, self._logits = forced, logits
+        self._model, self._forced = model, forced
+        self._head, self._logits = head, logits
         self._rows = torch.arange(len(forced.ids), device=forced.ids.device)[:, None]
 
     @property
     def logits(self) -> Float[Tensor, "rows emitted vocab"]:
-        """The logits that predict each emitted token.
+        """All logits that predict the emitted tokens; zero where ``emitted`` is False.
+
+        They are the largest tensor that a pass can give. :meth:`over_logits` never holds all of them.
 
         Raises:
-            ProbeError: if the pass was run without logits.
+            ProbeError: if the pass was run without logits, or a logit is not finite.
+        """
+        return self.over_logits(lambda logits, _: logits)
+
+    @torch.no_grad()
+    def over_logits(
+        self,
+        read: Callable[[Float[Tensor, "some vocab"], Int[Tensor, " some"]], Tensor],
+    ) -> Shaped[Tensor, "rows emitted *axes"]:
+        """Compute something from the logits that predict each emitted token, of some tokens at a time.
+
+        Args:
+            read: called with logits and with the tokens that were emitted there; gives one result for each.
+
+        Returns:
+            The results; zero where ``emitted`` is False.
+
+        Raises:
+            ProbeError: if the pass was run without logits, or a logit is not finite.
+        """
+        found = torch.cat(list(itertools.starmap(read, self.in_chunks())))  # which lets go of a chunk before the next
+        whole = found.new_zeros(*self._forced.emitted.shape, *found.shape[1:])
+        whole[self._forced.emitted.to(found.device)] = found
+        return whole
+
+    @property
+    def chunk(self) -> int:
+        """The number of tokens whose logits fit the model's budget, with two copies of them in float32."""
+        assert self._logits is not None
+        return max(1, min(_MOST_LOGITS, self._model.budget // 16) // self._logits.shape[-1])
+
+    def in_chunks(self, size: int | None = None) -> Iterator[tuple[Float[Tensor, "some vocab"], Int[Tensor, " some"]]]:
+        """Go through the logits that predict the emitted tokens, row after row.
+
+        Args:
+            size: the number of tokens at a time; None takes what fits the model's budget.
+
+        Yields:
+            Logits, and the tokens that were emitted there.
+
+        Raises:
+            ProbeError: if the pass was run without logits, or a logit is not finite.
         """
         if self._logits is None:
             raise ProbeError("this pass was run without logits; call forced_pass(..., logits=True)")
-        return self._logits
+        rows, emitted = self._forced.emitted.nonzero(as_tuple=True)
+        columns, tokens = (
+            self._forced.predicts[rows, emitted],
+            self._forced.ids[rows, self._forced.columns[rows, emitted]],
+        )
+        some = size or self.chunk
+        for row, column, token in zip(rows.split(some), columns.split(some), tokens.split(some), strict=True):
+            logits = self._at(row, column)
+            # Those of the emitted tokens tell: one bad number in the residual stream spoils all logits of a token.
+            told = logits.gather(-1, token.to(logits.device)[:, None])
+            check_finite(told, "a logit in a forced pass", self._model)
+            yield logits, token.to(logits.device)
+            del logits  # before the next chunk
+
+    @torch.no_grad()
+    def _at(self, rows: Int[Tensor, " some"], columns: Int[Tensor, " some"]) -> Float[Tensor, "some vocab"]:
+        """The logits at some columns."""
+        assert self._logits is not None
+        if self._head is None or self._head.states is None:
+            return self._logits[rows, columns]
+        return self._head(self._head.states[rows, columns])
 
     def predicting(self, site: str | Site) -> Float[Tensor, "rows emitted *axes"]:
         """The state at the column that predicts each emitted token."""
@@ -127,8 +202,11 @@ def forced_pass(
         ProbeError: if a state that was read, or a logit, is not finite.
     """
     asked = as_sites(sites)
+    head = None
     with ExitStack() as reading:
         acts = reading.enter_context(capture(model, asked, stop=not logits)) if asked else {}
+        if logits:
+            head = reading.enter_context(headless(model))
         out = model.hf(
             input_ids=forced.ids,
             attention_mask=causal_masks(model, forced.valid, forced.ids.shape[1]),
@@ -138,9 +216,54 @@ def forced_pass(
     for site in asked:
         check_finite(acts[str(site)], f"a state at {site} in a forced pass", model)
     if not logits:
-        return ForcedPass(forced, acts, None)
-    rows = torch.arange(len(forced.ids), device=forced.ids.device)[:, None]
-    found = out.logits[rows, forced.predicts]
-    # Those of the emitted tokens tell: one bad number in the residual stream spoils all logits of a token.
-    check_finite(found.gather(-1, forced.tokens[..., None]), "a logit in a forced pass", model)
-    return ForcedPass(forced, acts, found)
+        return ForcedPass(model, forced, acts, None, None)
+    rows, emitted = forced.emitted.nonzero(as_tuple=True)
+    last = out.logits if head is None or head.states is None else head.states
+    check_finite(last[rows, forced.predicts[rows, emitted]], "a logit in a forced pass", model)
+    return ForcedPass(model, forced, acts, head, out.logits)
+
+
+def in_rows(
+    model: Model, forced: Forced, work: Callable[[Forced], tuple[Tensor, ...]], *, what: str, sites: int = 1
+) -> tuple[Tensor, ...]:
+    """Do work on some rows of a batch at a time, as many as fit the model's budget, and fewer if memory runs out.
+
+    Args:
+        forced: the batch.
+        work: called with some rows, which are as wide as the batch; gives tensors that go through these rows in order.
+        what: names the work in messages.
+        sites: the number of sites that the work reads.
+
+    Returns:
+        The tensors of all rows, joined.
+
+    Raises:
+        ProbeError: if memory runs out for the fewest rows that are tried.
+    """
+    rows = len(forced.ids)
+
+    def run(size: int) -> tuple[Tensor, ...]:
+        if size >= rows:
+            return work(forced)
+        parts = [work(forced.take(slice(start, start + size))) for start in range(0, rows, size)]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    fits = model.budget // row_bytes(model, forced.ids.shape[1], sites)
+    return halving(run, max(1, min(rows, fits)), device=model.device, what=what)
+
+
+def row_bytes(model: Model, columns: int, sites: int = 1) -> int:
+    """Estimate the bytes that a pass without gradients takes for a text, beside its logits.
+
+    Args:
+        columns: the number of tokens of the text.
+        sites: the number of sites that are read.
+    """
+    config = model.hf.config.get_text_config()
+    size, wide = model.dtype.itemsize, getattr(config, "intermediate_size", None) or 4 * model.d_model
+    # What is alive in a block, in its MLP, and what is read: whole, and its chosen tokens in float32.
+    states = columns * (size * (8 * model.d_model + 3 * wide) + sites * (size + 4) * model.d_model)
+    masks = columns**2 * (size * len(model.mask_windows) + 3)
+    if config._attn_implementation == "eager":  # it forms the pattern of every head, and its softmax in float32
+        masks += columns**2 * config.num_attention_heads * (2 * size + 4)
+    return states + masks

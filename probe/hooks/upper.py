@@ -27,7 +27,7 @@ class _Enter(nn.Module):
         return self.block(self.hidden, *args, **kwargs)
 
 
-def _view(module: nn.Module) -> nn.Module:
+def view(module: nn.Module) -> nn.Module:
     """Make a shallow copy whose children can be replaced without changing the original."""
     view = copy.copy(module)
     view._modules = dict(module._modules)
@@ -50,7 +50,7 @@ class UpperLayers:
         blocks = model.layers
         if not 0 <= layer < len(blocks) - 1:
             raise ValueError(f"layer must lie between 0 and {len(blocks) - 2}, one below the last block; got {layer}")
-        trunk = _view(model.hf.base_model)
+        trunk = view(model.hf.base_model)
         config: Any = copy.deepcopy(model.hf.base_model.config)
         config.num_hidden_layers = len(blocks) - layer - 1
         if getattr(config, "layer_types", None) is not None:
@@ -59,7 +59,7 @@ class UpperLayers:
         self._enter = _Enter(blocks[layer + 1])
         name = next(name for name, child in trunk._modules.items() if child is blocks)
         trunk._modules[name] = nn.ModuleList([self._enter, *list(blocks)[layer + 2 :]])
-        self._head = _view(model.hf)
+        self._head = view(model.hf)
         self._head._modules[model.hf.base_model_prefix] = trunk
         self._head.eval()
 

@@ -7,6 +7,7 @@ from .decoders import check_frequencies as check_frequencies
 from .fingerprint import (
     fingerprint as fingerprint,
     identity as identity,
+    model_hash as model_hash,
     tensors_hash as tensors_hash,
     weights_hash as weights_hash,
 )

@@ -67,6 +67,36 @@ def weights_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return found.hexdigest()
 
 
+def model_hash(model: Model) -> str:
+    """Hash every weight of a model, as :func:`weights_hash` does.
+
+    On an accelerator, from which weights are slow to copy, the hash is kept with the model. It is made again if the sum
+    of the bits of any weight has changed, or its place in memory: that notices every edit but an exchange of numbers
+    within one tensor through ``.data``.
+    """
+    state = model.hf.state_dict()
+    if any(tensor.device.type == "cpu" for tensor in state.values()):
+        return weights_hash(state.items())
+    stamp = {name: (tensor.dtype, *tensor.shape, tensor.data_ptr(), bit_sum(tensor)) for name, tensor in state.items()}
+    kept: tuple[Any, str] | None = vars(model).get(_KEPT_HASH)
+    if kept is None or kept[0] != stamp:
+        kept = stamp, weights_hash(state.items())
+        setattr(model, _KEPT_HASH, kept)
+    return kept[1]
+
+
+_KEPT_HASH = "_weights_hash"
+"""Attribute of a model: what its weights were when they were hashed, and the hash."""
+
+
+def bit_sum(tensor: Tensor) -> tuple[int, int]:
+    """Sum the bits of a tensor, read as whole numbers, on its device; and how often it was edited in place."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    whole = tensor.detach().reshape(-1).contiguous()
+    bits = whole if whole.dtype == torch.bool else whole.view(kinds[whole.dtype.itemsize])
+    return int(bits.sum(dtype=torch.int64)), 0 if tensor.is_inference() else tensor._version
+
+
 _NOT_MINE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of a config that do not change what a model computes, or that say what the weights say."""
 
@@ -92,7 +122,7 @@ def identity(model: Model) -> dict[str, Any]:
     return {
         "architecture": type(model.hf).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "weights": weights_hash(model.hf.state_dict().items()),
+        "weights": model_hash(model),
         "config": hashlib.sha256(
             json.dumps({k: v for k, v in config.items() if k not in _NOT_MINE}, sort_keys=True, default=str).encode()
         ).hexdigest(),

@@ -19,6 +19,7 @@ from .gates import (
     text_batches as text_batches,
     token_behaviours as token_behaviours,
 )
+from .kept_gates import KeptGates as KeptGates, keep_gates as keep_gates
 from .learn import (
     Learned as Learned,
     learn_mechanism as learn_mechanism,

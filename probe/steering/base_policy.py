@@ -4,7 +4,7 @@ import copy
 import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from probe.convergence import Schedule
 from probe.errors import ProbeError
-from probe.hooks import check_finite, forced_pass
+from probe.hooks import Forced, check_finite, forced_pass, in_rows
 from probe.models import Model, seeded
 from probe.steering.config import PolicyConfig
 from probe.steering.gates import GateBatch
@@ -118,10 +118,11 @@ class BasePolicy(nn.Module):
 
 @dataclass(frozen=True)
 class PolicyData:
-    """The training data of a policy: one row for each emitted token.
+    """The training data of a policy: one row for each token.
 
     Attributes:
-        states: the base model's residual stream where the token is predicted, all layers concatenated.
+        states: the base model's residual stream where the token is predicted, all layers concatenated; on any device,
+            in any number format.
         wanted: the right class: 0 for no steering, otherwise 1 + the behaviour.
     """
 
@@ -151,21 +152,57 @@ class LearnedPolicy:
     converged: bool
 
 
-def policy_data(base: Model, batches: Sequence[GateBatch], layers: Sequence[int]) -> PolicyData:
-    """Collect the training data of a policy from every emitted token of some batches.
+def policy_data(
+    base: Model, batches: Sequence[GateBatch], layers: Sequence[int], *, tokens: int | None = None, seed: int = 0
+) -> PolicyData:
+    """Collect the training data of a policy from the emitted tokens of some batches.
+
+    The states keep the model's number format. They lie on its device if they take at most a quarter of its budget,
+    otherwise on the host.
 
     Args:
-        batches: from :func:`~probe.steering.collect_gates`.
+        batches: from :func:`~probe.steering.collect_gates`. They are gone through twice.
         layers: 0-based layers whose ``resid_post`` the policy will read.
+        tokens: the number of tokens to keep, a random sample that is chosen before the model runs; None keeps all.
+        seed: seeds the sample.
     """
-    states, wanted = [], []
+    sizes = [int(batch.forced.emitted.sum()) for batch in batches]
+    chosen = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))[:tokens].sort().values
+    width = len(layers) * base.d_model
+    here = len(chosen) * width * base.dtype.itemsize <= base.budget // 4
+    states = torch.empty(len(chosen), width, dtype=base.dtype, device=base.device if here else "cpu")
+    wanted = torch.empty(len(chosen), dtype=torch.long, device=base.device)
     sites = [f"resid_post.{layer}" for layer in layers]
-    for batch in batches:
+
+    def read(some: Forced) -> tuple[Tensor, ...]:
+        rows, emitted = some.emitted.nonzero(as_tuple=True)
+        ran = forced_pass(base, some, sites, logits=False)
+        return (torch.cat([ran.whole[site][rows, some.predicts[rows, emitted]] for site in sites], -1),)
+
+    begin = done = 0
+    for batch, size in zip(batches, sizes, strict=True):
+        own = chosen[(chosen >= begin) & (chosen < begin + size)] - begin
+        begin += size
+        if not len(own):
+            continue
         emitted = batch.forced.emitted
-        ran = forced_pass(base, batch.forced, sites, logits=False)
-        states.append(torch.cat([ran.predicting(site)[emitted] for site in sites], -1).float())
-        wanted.append(torch.where(batch.gate, 1 + batch.behaviour, 0)[emitted])
-    return PolicyData(torch.cat(states), torch.cat(wanted))
+        kept = torch.zeros_like(emitted)
+        rows, columns = (each[own.to(emitted.device)] for each in emitted.nonzero(as_tuple=True))
+        kept[rows, columns] = True
+        texts = kept.any(1).nonzero()[:, 0]
+        forced = replace(batch.forced, emitted=kept)
+        found = in_rows(
+            base,
+            forced if len(texts) == len(kept) else forced.take(texts),
+            read,
+            what="reading states for the policy",
+            sites=len(sites),
+        )
+        at = slice(done, done + len(own))
+        states[at] = found[0].to(states.device)
+        wanted[at] = torch.where(batch.gate, 1 + batch.behaviour, 0)[kept]
+        done += len(own)
+    return PolicyData(states, wanted)
 
 
 def learn_policy(
@@ -189,12 +226,12 @@ def learn_policy(
         progress: show a bar.
 
     Returns:
-        The frozen policy, on the device of the data, and how its training went.
+        The frozen policy, on the device of ``train.wanted``, and how its training went.
 
     Raises:
         ProbeError: if the states do not fit the layers and behaviours, or a state or the validation loss is not finite.
     """
-    device, width = train.states.device, train.states.shape[1]
+    device, width = train.wanted.device, train.states.shape[1]
     if not len(train.wanted) or not len(validation.wanted):
         raise ProbeError("there is nothing to learn from: give at least one token to train on and one to validate on")
     for data in (train, validation):
@@ -203,12 +240,17 @@ def learn_policy(
                 f"the states are {data.states.shape[1]} wide with classes up to {int(data.wanted.max())}; for "
                 f"{len(layers)} layers and {n_behaviours} behaviours give what policy_data makes of one model"
             )
-        check_finite(data.states, "a state that the policy reads")
+        for part in data.states.split(_rows_at_a_time(width)):
+            check_finite(part, "a state that the policy reads")
     with seeded(seed, device):  # layers and dropout accept no generator
         policy = BasePolicy(layers, width // len(layers), n_behaviours, hidden=config.hidden, dropout=config.dropout)
         policy = policy.to(device)
-        policy.mean.copy_(train.states.mean(0))
-        policy.spread.copy_(train.states.std(0).clamp(min=1e-6))
+        # Some columns at a time, because a copy of all in float32 may be larger than the budget.
+        columns = train.states.split(_rows_at_a_time(len(train.states)), 1)
+        moments = [(part.float().mean(0), part.float().std(0)) for part in columns]
+        mean, spread = (torch.cat(each) for each in zip(*moments, strict=True))
+        policy.mean.copy_(mean)
+        policy.spread.copy_(spread.clamp(min=1e-6))
         history, converged = _train(policy, train, validation, config, seed=seed, progress=progress)
     return LearnedPolicy(policy.eval().requires_grad_(False), history, converged)
 
@@ -236,7 +278,8 @@ def _train(
         if schedule.ended(done):
             break
         some = next(batches)
-        loss = F.cross_entropy(policy(train.states[some]), train.wanted[some])
+        states = train.states[some.to(train.states.device)].to(train.wanted.device)
+        loss = F.cross_entropy(policy(states), train.wanted[some.to(train.wanted.device)])
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
@@ -257,8 +300,13 @@ def _in_epochs(n: int, batch_size: int, generator: torch.Generator) -> Iterator[
 @torch.no_grad()
 def _loss(policy: BasePolicy, data: PolicyData, batch_size: int) -> float:
     parts = zip(data.states.split(batch_size), data.wanted.split(batch_size), strict=True)
-    losses = [F.cross_entropy(policy(states), wanted, reduction="sum") for states, wanted in parts]
+    losses = [F.cross_entropy(policy(states.to(wanted.device)), wanted, reduction="sum") for states, wanted in parts]
     return torch.stack(losses).sum().item() / len(data.wanted)
+
+
+def _rows_at_a_time(width: int) -> int:
+    """The number of rows of this width that are copied in float32 at a time."""
+    return max(1, (1 << 26) // max(width, 1))
 
 
 @torch.no_grad()
@@ -273,7 +321,8 @@ def residual_bits(policy: BasePolicy, data: PolicyData) -> dict[str, float]:
         ``bits_per_token``, the cross-entropy under the policy, which is an upper bound; ``gate_recall`` and
         ``gate_precision``; and ``behaviour_accuracy`` at the tokens that should be steered.
     """
-    logits = policy(data.states)
+    parts = data.states.split(_rows_at_a_time(data.states.shape[1]))
+    logits = torch.cat([policy(part.to(data.wanted.device)) for part in parts])
     bits = F.cross_entropy(logits, data.wanted, reduction="none") / torch.log(torch.tensor(2.0))
     chances = logits.softmax(-1)
     gate, truth = 1 - chances[:, 0] > policy.threshold, data.wanted > 0

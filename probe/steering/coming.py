@@ -6,7 +6,8 @@ the taxonomy still reads the previous sentence. A vector learned and chosen by t
 and a reader fitted on the train traces predicts that label before the sentence is written.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probe.activations import SentenceActivations
-from probe.hooks import force, forced_pass
+from probe.hooks import Forced, force, forced_pass, in_rows
 from probe.models import Model, Pair, seeded
 from probe.problems import Problem
 from probe.steering.gates import text_batches, token_behaviours
@@ -105,17 +106,29 @@ def learn_reader(
 
     model, named = pair.thinking, token_behaviours(taxonomy, traces, acts)
     layer = model.n_layers - 1
-    states, wanted = [], []
+    sizes = [
+        int((named[i][: len(own)] >= 0).sum())
+        for part, emitted in text_batches(pair, traces, problems, batch_size)
+        for i, own in zip(part, emitted, strict=True)
+    ]
+    # The tokens are chosen before a model runs, so that no other state is kept.
+    some = torch.from_numpy(np.random.default_rng(seed).permutation(sum(sizes))[:_MAX_TOKENS])
+    inside = _by_text(some, sizes)
+    x = np.empty((len(some), model.d_model), np.float32)
+    y = np.empty(len(some), np.int64)
     for part, emitted in text_batches(pair, traces, problems, batch_size):
-        resid = predicting_states(model, problems, part, emitted, layer)
-        for row, i in enumerate(part):
-            label = named[i][: len(emitted[row])]
-            states.append(resid[row, : len(label)][(label >= 0).to(resid.device)].float().cpu())
-            wanted.append(label[label >= 0])
-    x, y = torch.cat(states).numpy(), torch.cat(wanted).numpy()
-    some = np.random.default_rng(seed).permutation(len(y))[:_MAX_TOKENS]
-    scaler = StandardScaler().fit(x[some])
-    regression = LogisticRegression(max_iter=300).fit(scaler.transform(x[some]), y[some])
+        wanted = [next(inside) for _ in part]
+        rows = [row for row, (ranks, _) in enumerate(wanted) if len(ranks)]
+        if not rows:
+            continue
+        resid = predicting_states(model, problems, [part[row] for row in rows], [emitted[row] for row in rows], layer)
+        for states, row in zip(resid, rows, strict=True):
+            ranks, numbers = wanted[row]
+            label = named[part[row]][: len(emitted[row])]
+            at = (label >= 0).nonzero()[numbers, 0]
+            x[ranks], y[ranks] = states[at.to(states.device)].float().cpu().numpy(), label[at].numpy()
+    scaler = StandardScaler().fit(x)
+    regression = LogisticRegression(max_iter=300).fit(scaler.transform(x), y)
     with seeded(seed):  # initial weights, which are replaced
         reader = ComingReader(layer, x.shape[1], taxonomy.n_behaviours).requires_grad_(False)
     reader.linear.weight.zero_()
@@ -131,6 +144,24 @@ def learn_reader(
     return reader.eval().to(model.device)
 
 
+def _by_text(some: Int[Tensor, " chosen"], sizes: Sequence[int]) -> Iterator[tuple[np.ndarray, Int[Tensor, " own"]]]:
+    """Divide chosen numbers among texts that count on from each other.
+
+    Args:
+        some: numbers of tokens, counted over all texts.
+        sizes: the number of tokens of each text.
+
+    Yields:
+        For each text, the places in ``some`` that chose one of its tokens, and the numbers of these tokens in it.
+    """
+    sorted_, places = some.sort()
+    ends = torch.tensor(list(itertools.accumulate(sizes)), dtype=torch.long)
+    begin = 0
+    for size, end, after in zip(sizes, ends.tolist(), torch.searchsorted(sorted_, ends).tolist(), strict=True):
+        yield places[begin:after].numpy(), sorted_[begin:after] - (end - size)
+        begin = after
+
+
 def predicting_states(
     model: Model, problems: Sequence[Problem], part: Sequence[int], emitted: Sequence[Sequence[int]], layer: int
 ) -> Float[Tensor, "rows emitted d_model"]:
@@ -144,4 +175,8 @@ def predicting_states(
     """
     forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
     site = f"resid_post.{layer}"
-    return forced_pass(model, forced, site, logits=False).predicting(site)
+
+    def read(some: Forced) -> tuple[Tensor, ...]:
+        return (forced_pass(model, some, site, logits=False).predicting(site),)
+
+    return in_rows(model, forced, read, what=f"reading {site}")[0]

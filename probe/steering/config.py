@@ -1,6 +1,7 @@
 """The settings for learning a mechanism."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from probe.config import check_above_zero, check_least, check_seeds
 from probe.errors import ProbeError
@@ -64,6 +65,10 @@ class PolicyConfig:
         ProbeError: if a setting is out of range.
     """
 
+    layers: int = 8
+    """Maximum number of layers that the policy reads; they are evenly spread, and the last one is among them."""
+    tokens: int = 50_000
+    """Maximum number of tokens that it learns from, a random sample; as many again are kept for validation."""
     hidden: int = 256
     """Width of the policy's one hidden layer."""
     steps: int = 4000
@@ -81,5 +86,16 @@ class PolicyConfig:
     """Dropout rate of the hidden layer during training."""
 
     def __post_init__(self) -> None:
-        check_least("policy", self, hidden=1, steps=1, check_every=1, patience=1, batch_size=1)
+        check_least("policy", self, layers=1, tokens=2, hidden=1, steps=1, check_every=1, patience=1, batch_size=1)
         check_above_zero("policy", self, "lr")
+
+    def spread(self, n_layers: int) -> tuple[int, ...]:
+        """Return the layers that are read of a model with ``n_layers``, 0-based."""
+        some = min(self.layers, n_layers)
+        return tuple(-(-n_layers * i // some) - 1 for i in range(1, some + 1))
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The settings by name, without limits at their defaults, which policies of earlier versions did not have."""
+        later = {name: getattr(PolicyConfig, name) for name in ("layers", "tokens")}
+        return {name: value for name, value in asdict(self).items() if later.get(name) != value}

@@ -36,12 +36,12 @@ def difference_of_means(
     counts = torch.zeros(n_behaviours, device=base.device)
     whole, tokens = torch.zeros(base.d_model, device=base.device), 0
     for batch in batches:
-        hidden = resid_below(base, batch, layer).float()
+        hidden = resid_below(base, batch, layer)
         behaviour = batch.behaviour[batch.gate]
-        sums.index_add_(0, behaviour, hidden[batch.places])
+        sums.index_add_(0, behaviour, hidden[batch.places].float())
         counts += torch.bincount(behaviour, minlength=n_behaviours)
         rows, emitted = batch.forced.emitted.nonzero(as_tuple=True)
-        whole += hidden[rows, batch.forced.predicts[rows, emitted]].sum(0)
+        whole += hidden[rows, batch.forced.predicts[rows, emitted]].float().sum(0)
         tokens += len(rows)
     difference = sums / counts.clamp(min=1)[:, None] - whole / max(tokens, 1)
     return FixedVectors.of(torch.where(counts[:, None] > 0, difference, 0.0), layer, persistent=persistent)

@@ -4,16 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.activations import SentenceActivations
 from probe.errors import ProbeError
-from probe.hooks import Forced, force, forced_pass
+from probe.hooks import Forced, force, forced_pass, in_rows, n_logits
 from probe.models import Pair
 from probe.problems import Problem
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
+
+_AT_A_TIME = 16_384
+"""The number of states that are classified at a time."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +88,87 @@ def collect_gates(
     """
     named = None if acts is None else token_behaviours(taxonomy, traces, acts)
     for part, emitted in text_batches(pair, traces, problems, batch_size):
-        forced, asked = (
-            force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-            for model in (pair.base, pair.thinking)
-        )
-        base = forced_pass(pair.base, forced)
-        thinking = forced_pass(pair.thinking, asked, f"resid_post.{taxonomy.layer}")
-        resid = thinking.predicting(f"resid_post.{taxonomy.layer}")
-        # As in decoding: a token that only the thinking model has cannot be produced by steering the base model.
-        vocab = min(base.logits.shape[-1], thinking.logits.shape[-1])
-        thinking_token = thinking.logits[..., :vocab].argmax(-1).to(forced.ids.device)
-        gate = (base.logits[..., :vocab].argmax(-1) != thinking_token) & forced.emitted
-        behaviour = taxonomy.behaviour(resid.flatten(0, 1)).view(gate.shape).to(forced.ids.device)
-        for row, i in enumerate(part):
-            if named is None:
-                break
-            said = named[i][: len(emitted[row])].to(behaviour.device)
-            behaviour[row, : len(said)] = torch.where(said >= 0, said, behaviour[row, : len(said)])
-        yield GateBatch(forced, gate, behaviour, thinking_token)
+        said = None if named is None else [named[i] for i in part]
+        yield gates_of(pair, taxonomy, [problems[i].question for i in part], emitted, said)
 
 
-def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> list[Int[Tensor, " _"]]:
+def gates_of(
+    pair: Pair,
+    taxonomy: Taxonomy,
+    questions: Sequence[str],
+    emitted: Sequence[Sequence[int]],
+    said: Sequence[Int[Tensor, " _"]] | None,
+) -> GateBatch:
+    """Find the gates of one batch.
+
+    Args:
+        questions: the question of each text.
+        emitted: the emitted tokens of each text.
+        said: the behaviours at the tokens of each text, −1 where they are unknown; None if all are.
+    """
+    forced, asked = (
+        force(model, [model.prompt_ids(question) for question in questions], emitted)
+        for model in (pair.base, pair.thinking)
+    )
+    # As in decoding: a token that only the thinking model has cannot be produced by steering the base model.
+    vocab = min(n_logits(pair.base), n_logits(pair.thinking))
+    site = f"resid_post.{taxonomy.layer}"
+
+    def most_likely(logits: Float[Tensor, "some vocab"], _: Tensor) -> Int[Tensor, " some"]:
+        return logits[..., :vocab].argmax(-1)
+
+    def of_base(some: Forced) -> tuple[Tensor, ...]:
+        return (forced_pass(pair.base, some).over_logits(most_likely),)
+
+    def of_thinking(some: Forced) -> tuple[Tensor, ...]:
+        ran = forced_pass(pair.thinking, some, site)
+        return ran.over_logits(most_likely), behaviours(taxonomy, ran.predicting(site))
+
+    (base_token,) = in_rows(pair.base, forced, of_base, what="finding gates")
+    thinking_token, behaviour = in_rows(pair.thinking, asked, of_thinking, what="finding gates")
+    target, behaviour = thinking_token.to(forced.ids.device), behaviour.to(forced.ids.device)
+    gate = (base_token.to(forced.ids.device) != target) & forced.emitted
+    for row, labels in enumerate(said or ()):
+        known = labels[: len(emitted[row])].to(behaviour)
+        behaviour[row, : len(known)] = torch.where(known >= 0, known, behaviour[row, : len(known)])
+    return GateBatch(forced, gate, behaviour, target)
+
+
+def behaviours(taxonomy: Taxonomy, states: Float[Tensor, "*axes d_model"]) -> Int[Tensor, "*axes"]:
+    """Classify states, some at a time, because a taxonomy copies them in float32."""
+    flat = states.flatten(0, -2)
+    return torch.cat([taxonomy.behaviour(some) for some in flat.split(_AT_A_TIME)]).view(states.shape[:-1])
+
+
+class TokenBehaviours(Sequence[Tensor]):
+    """The behaviour at each token of some traces, made when a trace is asked for."""
+
+    def __init__(self, taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> None:
+        self._traces = traces
+        of, sentences = torch.tensor(acts.index, dtype=torch.int32).reshape(-1, 2).T
+        of, order = of.sort(stable=True)
+        self._sentences = sentences[order]
+        self._behaviours = behaviours(taxonomy, acts.vectors[taxonomy.site]).to("cpu", torch.int32)[order]
+        self._begins = torch.searchsorted(of, torch.arange(len(traces) + 1, dtype=torch.int32))
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def __getitem__(self, i: int) -> Int[Tensor, " tokens"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i %= len(self)
+        trace = self._traces[i]
+        labels = torch.full((len(trace.tokens) + 1,), -1)
+        own = slice(int(self._begins[i]), int(self._begins[i + 1]))
+        for sentence, behaviour in zip(self._sentences[own].tolist(), self._behaviours[own].tolist(), strict=True):
+            span = trace.sentences[sentence]
+            end = len(labels) if span.token_end == len(trace.tokens) else span.token_end
+            labels[span.token_start : end] = behaviour
+        return labels
+
+
+def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: SentenceActivations) -> TokenBehaviours:
     """Find the behaviour of the sentence that each emitted token belongs to.
 
     Args:
@@ -117,15 +180,7 @@ def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: Sentence
         For each trace one behaviour for each token and one for the end token, which belongs to the last sentence; −1
         where the behaviour is unknown.
     """
-    named = [torch.full((len(trace.tokens) + 1,), -1) for trace in traces]
-    behaviours = taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist()
-    for (trace, sentence), behaviour in zip(acts.index, behaviours, strict=True):
-        if trace >= len(traces):
-            continue
-        span = traces[trace].sentences[sentence]
-        end = len(named[trace]) if span.token_end == len(traces[trace].tokens) else span.token_end
-        named[trace][span.token_start : end] = behaviour
-    return named
+    return TokenBehaviours(taxonomy, traces, acts)
 
 
 def text_batches(
@@ -160,8 +215,8 @@ def text_batches(
                 "smaller embedding"
             )
     end = [token for token in pair.thinking.eos_ids if token < both][:1]
-    texts = [[*trace.tokens, *([] if trace.truncated else end)] for trace in traces]
-    order = sorted((i for i in range(len(traces)) if texts[i]), key=lambda i: len(texts[i]))
+    lengths = [len(trace.tokens) + (0 if trace.truncated else len(end)) for trace in traces]
+    order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        yield part, [texts[i] for i in part]
+        yield part, [[*traces[i].tokens, *([] if traces[i].truncated else end)] for i in part]

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+_COORDINATES = 1 << 24
+"""The most coordinates whose median is taken."""
+
+
 @dataclass(frozen=True)
 class Learned:
     """A learned mechanism and the history of its training.
@@ -97,8 +101,8 @@ def learn_vectors(
         layer: the 0-based steering layer.
         seed: seeds the initial values and the order of batches.
         folder: keeps the residual streams below the steering layer, so that the next training on the same batches
-            reuses them; they take as much space as the hidden states of one layer. None uses a temporary folder.
-            Processes on several machines need a folder that all of them see.
+            reuses them; they take as much space as the hidden states of one layer, and at most half of what is free.
+            None uses a temporary folder.
         accelerator: distributes the batches of each step over its processes. Every process makes the same call with
             the base model on its own device, and all get the vectors that a single process would get.
         progress: show a bar.
@@ -172,7 +176,7 @@ def learn_mechanism(
     best = _state(mechanism)
     with cache_folder(folder, accelerator) as kept:
         train_states, validation_states = (
-            Prefix(base, batches, mechanism.layer, kept, accelerator=accelerator) for batches in (train, validation)
+            Prefix(base, batches, mechanism.layer, kept) for batches in (train, validation)
         )
         steps = _in_epochs(len(train), per_step, generator)
         bar = tqdm(desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
@@ -235,7 +239,11 @@ def _in_epochs(n: int, per_step: int, generator: torch.Generator) -> Iterator[li
 
 def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) -> float:
     """Measure the median size of a coordinate of ``resid_post.layer``, the unit in which vectors are learned."""
-    states = [resid_below(base, batch, layer)[batch.forced.valid] for batch in batches]
+    states = []
+    for batch in batches:
+        own = resid_below(base, batch, layer)[batch.forced.valid]
+        most = _COORDINATES // (len(batches) * base.d_model) or 1
+        states.append(own[:: -(-len(own) // most)])
     return torch.cat(states).float().square().median().sqrt().item()
 
 

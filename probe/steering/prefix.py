@@ -1,12 +1,13 @@
 """Activations at the steering layer, which do not depend on the vectors.
 
-They are computed once and kept on disk.
+They are computed when a batch is first used, and kept on disk as long as there is room.
 """
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.files import write_tensors
-from probe.hooks import forced_pass
-from probe.models import Model, weights_hash
+from probe.hooks import Forced, forced_pass, in_rows
+from probe.models import Model, model_hash
 from probe.steering.gates import GateBatch
 
 if TYPE_CHECKING:
@@ -32,51 +33,57 @@ def resid_below(base: Model, batch: GateBatch, layer: int) -> Float[Tensor, "row
         layer: 0-based.
     """
     site = f"resid_post.{layer}"
-    return forced_pass(base, batch.forced, site, logits=False).whole[site]
+
+    def read(some: Forced) -> tuple[Tensor, ...]:
+        return (forced_pass(base, some, site, logits=False).whole[site],)
+
+    return in_rows(base, batch.forced, read, what=f"reading {site}")[0]
 
 
 class Prefix(Sequence[tuple[GateBatch, Tensor]]):
     """A sequence of batches, each with its residual stream at the steering layer.
 
-    Each batch has a memory-mapped file that is read when the batch is used. The name of a file is a hash of the texts,
-    the layer and the model, so that another training on the same texts reuses it.
+    Each batch has a memory-mapped file, which is written when the batch is first used and read from then on. The name
+    of a file is a hash of the texts, the layer and the model, so that another training on the same texts reuses it, and
+    several processes may share a folder. The files never take more space than they leave free: a batch without a file
+    is computed whenever it is used.
 
     Args:
         layer: the 0-based steering layer.
-        folder: holds the files; all processes must see it.
-        accelerator: its processes share the work and wait for each other.
-
-    Raises:
-        ProbeError: if a file of another process is missing.
+        folder: holds the files.
     """
 
-    def __init__(
-        self,
-        base: Model,
-        batches: Sequence[GateBatch],
-        layer: int,
-        folder: Path,
-        *,
-        accelerator: "Accelerator | None" = None,
-    ) -> None:
+    def __init__(self, base: Model, batches: Sequence[GateBatch], layer: int, folder: Path) -> None:
         self.batches, self.device = batches, base.device
-        below = _name(base, layer)
-        self._files = [folder / f"{_name_of(batch, below)}.safetensors" for batch in batches]
-        rank, processes = share(accelerator)
-        for file, batch in list(zip(self._files, batches, strict=True))[rank::processes]:
-            if not file.exists():
-                write_tensors(file, {"resid": resid_below(base, batch, layer).contiguous()})
-        if accelerator is not None:
-            accelerator.wait_for_everyone()
-        if missing := [file for file in self._files if not file.exists()]:
-            raise ProbeError(f"{missing[0]} is missing; give a folder that every process sees")
+        self._base, self._layer, self._folder = base, layer, folder
+        self._below = f"{base.dtype} {layer} {model_hash(base)}"
+        self._names: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, i: int) -> tuple[GateBatch, Float[Tensor, "rows pos d_model"]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with safe_open(self._files[i], framework="pt", device=str(self.device)) as file:
-            return self.batches[i], file.get_tensor("resid")
+        batch = self.batches[i]
+        if i not in self._names:
+            self._names[i] = _name_of(batch, self._below)
+        file = self._folder / f"{self._names[i]}.safetensors"
+        if file.exists():
+            with safe_open(file, framework="pt", device=str(self.device)) as opened:
+                return batch, opened.get_tensor("resid")
+        resid = resid_below(self._base, batch, self._layer).contiguous()
+        if _fits(self._folder, resid.nbytes):
+            with suppress(ProbeError):  # whatever the disk refuses is computed again
+                write_tensors(file, {"resid": resid})
+        return batch, resid
+
+
+def _fits(folder: Path, size: int) -> bool:
+    """Whether a folder may grow by so many bytes: it never takes more than it leaves free."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        return taken + size <= shutil.disk_usage(folder).free - size
+    return False
 
 
 def share(accelerator: "Accelerator | None") -> tuple[int, int]:
@@ -102,10 +109,6 @@ def cache_folder(given: str | Path | None, accelerator: "Accelerator | None") ->
     finally:
         if made is not None:
             made.cleanup()
-
-
-def _name(base: Model, layer: int) -> str:
-    return f"{base.dtype} {layer} {weights_hash(base.hf.state_dict().items())}"
 
 
 def _name_of(batch: GateBatch, below: str) -> str:

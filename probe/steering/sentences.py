@@ -9,6 +9,7 @@ their text, categories without a sentence keep the bias alone, and the best step
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.activations import SentenceActivations
-from probe.hooks import Forced, force, forced_pass
+from probe.hooks import Forced, force, forced_pass, in_rows
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.steering.gates import GateBatch, text_batches
@@ -86,6 +87,7 @@ def learn_on_sentences(
     layer: int,
     config: SteeringConfig,
     seed: int,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[Learned, Learned]:
     """Learn the vectors of the first version.
@@ -97,6 +99,7 @@ def learn_on_sentences(
         layer: the 0-based steering layer.
         config: the settings of the training; gates are always balanced.
         seed: seeds the initial values and the order of batches.
+        folder: keeps the residual streams below the steering layer; see :func:`~probe.steering.learn_vectors`.
         progress: show a bar.
 
     Returns:
@@ -109,7 +112,7 @@ def learn_on_sentences(
     ) -> Learned:
         vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
         vectors.directions.data = start.clone()
-        return learn_mechanism(base, vectors, seen, unseen, config=alike, seed=seed, progress=progress)
+        return learn_mechanism(base, vectors, seen, unseen, config=alike, seed=seed, folder=folder, progress=progress)
 
     alike = replace(config, balance=True, per_trace=None)
     whole_train, whole_validation = ([_whole(batch) for batch in some] for some in (train, validation))
@@ -131,6 +134,10 @@ def _whole(batch: GateBatch) -> GateBatch:
 
 @torch.no_grad()
 def _losses(base: Model, forced: Forced) -> Float[Tensor, "rows emitted"]:
-    logits = forced_pass(base, forced).logits
-    rows = zip(logits, forced.tokens, strict=True)  # row by row, because the logits take the most memory
-    return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])
+    def read(some: Forced) -> tuple[Tensor, ...]:
+        losses = forced_pass(base, some).over_logits(
+            lambda logits, tokens: F.cross_entropy(logits.float(), tokens, reduction="none")
+        )
+        return (losses,)
+
+    return in_rows(base, forced, read, what="finding unlikely sentences")[0]

@@ -150,12 +150,15 @@ def test_weights_of_a_step_sum_to_one_and_balanced_every_behaviour_weighs_alike(
 
 def test_what_lies_below_is_run_once_and_never_taken_for_another_s(model, tiny_folder, tmp_path):
     batches = gates_of(model)
-    Prefix(model, batches, LAYER, tmp_path)
+    first = Prefix(model, batches, LAYER, tmp_path)
+    assert not list(tmp_path.iterdir())
+    used = [first[i] for i in range(len(first))]
+    assert len(used) == len(batches)
     written = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     again = Prefix(model, batches[::-1], LAYER, tmp_path)
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written and len(written) == len(batches)
     for batch, hidden in (again[i] for i in range(len(again))):
         assert torch.equal(hidden, resid_below(model, batch, LAYER))
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written and len(written) == len(batches)
     other = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters", seed=1))), device="cpu")
     other.name = model.name
     for differs, layer in ((other, LAYER), (model, LAYER + 1)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,10 +58,13 @@ class Packed:
 
     def logits(self, model: Model) -> Float[Tensor, "counted vocab"]:
         """A model's logits at each counted place, in float32."""
-        out = model.hf(
+        return self.run(model).logits[self.counts].float()
+
+    def run(self, model: Model) -> Any:
+        """Run a model on the rows, and return its output; in a block of ``capture`` it ends at the deepest site."""
+        return model.hf(
             input_ids=self.ids, attention_mask=self._masks(model), position_ids=self.positions, use_cache=False
         )
-        return out.logits[self.counts].float()
 
     def _masks(self, model: Model) -> Tensor | dict[str, Tensor]:
         column = torch.arange(self.ids.shape[1], device=self.ids.device)

@@ -69,8 +69,8 @@ class TextPasses:
         """The mean latents and the mean state of each text at the SAE's site."""
         site, latents, states = check_sae(sae, self.model), [], []
         for batch in self._batches(texts):
-            with self._maybe(adapted), capture(self.model, site, stop=False) as acts:
-                batch.logits(self.model)
+            with self._maybe(adapted), capture(self.model, site) as acts:
+                batch.run(self.model)
             state = acts[site][batch.counts].float()
             latents.append(sae.encode(state.to(sae.dtype)).float().mean(0))
             states.append(state.mean(0))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe.hooks import Lane, Now, force, forced_pass, likeliest, stream
+from probe.hooks import Forced, Lane, Now, force, forced_pass, in_rows, likeliest, stream
 from probe.html import html_table
 from probe.models import Model, Pair
 from probe.problems import Problem
@@ -95,15 +95,15 @@ def _sentence_starts(
     pair: Pair, traces: Sequence[Trace], problems: Sequence[Problem], most: int, seed: int
 ) -> list[_Start]:
     """Find the starts of all sentences but the first of each trace, or a random sample of ``most`` of them."""
+    pairs = list(zip(traces, problems, strict=True))
+    places = [(i, sentence.token_start) for i, trace in enumerate(traces) for sentence in trace.sentences[1:]]
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
     starts = []
-    for trace, problem in zip(traces, problems, strict=True):
+    for i, begin in (places[number] for number in order[:most].tolist()):
+        trace, problem = pairs[i]
         base, thinking = (tuple(model.prompt_ids(problem.question)) for model in (pair.base, pair.thinking))
-        starts += [
-            _Start(base + trace.tokens[: sentence.token_start], thinking + trace.tokens[: sentence.token_start])
-            for sentence in trace.sentences[1:]
-        ]
-    order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(seed))
-    return [starts[i] for i in order[:most].tolist()]
+        starts.append(_Start(base + trace.tokens[:begin], thinking + trace.tokens[:begin]))
+    return starts
 
 
 def flip_rates(
@@ -201,12 +201,15 @@ def _sentence_behaviours(
     shown: list[int | None] = [None] * len(texts)
     some = [i for i, text in enumerate(texts) if text]
     site = taxonomy.site
+
+    def mean(rows: Forced) -> tuple[Tensor, ...]:
+        states = forced_pass(model, rows, site, logits=False).at_tokens(site).float() * rows.emitted[..., None]
+        return (states.sum(1) / rows.emitted.sum(1, keepdim=True),)
+
     for at in range(0, len(some), 64):
         part = some[at : at + 64]
         forced = force(model, [starts[i].thinking for i in part], [texts[i] for i in part])
-        states = forced_pass(model, forced, site, logits=False).at_tokens(site).float()
-        states = states * forced.emitted[..., None]
-        means = states.sum(1) / forced.emitted.sum(1, keepdim=True)
+        (means,) = in_rows(model, forced, mean, what="reading sentences")
         for i, behaviour in zip(part, taxonomy.behaviour(means).tolist(), strict=True):
             shown[i] = behaviour
     return shown

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from probe.models import Pair
 from probe.problems import Problem
@@ -40,26 +42,29 @@ def naming_agreement(
     n = 0
     batches = text_batches(pair, traces, problems, batch_size)
     for batch, (part, emitted) in zip(gates, batches, strict=True):
-        states = predicting_states(pair.thinking, problems, part, emitted, taxonomy.layer).float()
+        newest = predicting_states(pair.thinking, problems, part, emitted, taxonomy.layer)
         last = predicting_states(pair.thinking, problems, part, emitted, reader.layer)
-        sums = states.cumsum(1)
-        column = torch.arange(states.shape[1], device=states.device)
-        begins = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
         for row, i in enumerate(part):
-            begins[row, [s.token_start for s in traces[i].sentences if s.token_start < states.shape[1]]] = True
-        first = torch.where(begins, column, 0).cummax(1).values
-        before = torch.where(
-            (first > 0)[..., None], sums.gather(1, (first - 1).clamp(min=0)[..., None].expand_as(sums)), 0.0
-        )
-        pooled = (sums - before) / (column - first + 1)[..., None]
-        gate, wanted = batch.gate, batch.behaviour[batch.gate]
-        where = gate.to(states.device)
-        chosen = {
-            "single": taxonomy.behaviour(states[where]),
-            "pooled": taxonomy.behaviour(pooled[where]),
-            "coming": reader(last[where]),
-        }
-        for name, behaviour in chosen.items():
-            hits[name] += int((behaviour.to(wanted.device) == wanted).sum())
-        n += len(wanted)
+            where = batch.gate[row].to(newest.device)
+            states = newest[row].float()
+            begins = [sentence.token_start for sentence in traces[i].sentences]
+            chosen = {
+                "single": taxonomy.behaviour(states[where]),
+                "pooled": taxonomy.behaviour(_means_so_far(states, begins)[where]),
+                "coming": reader(last[row][where]),
+            }
+            wanted = batch.behaviour[row][batch.gate[row]]
+            for name, behaviour in chosen.items():
+                hits[name] += int((behaviour.to(wanted.device) == wanted).sum())
+            n += len(wanted)
     return {name: count / max(n, 1) for name, count in hits.items()}
+
+
+def _means_so_far(states: Float[Tensor, "tokens d_model"], begins: Sequence[int]) -> Float[Tensor, "tokens d_model"]:
+    """The mean over the states of a sentence up to each token, where sentences begin at some tokens."""
+    sums, column = states.cumsum(0), torch.arange(len(states), device=states.device)
+    starts = torch.zeros_like(column)
+    starts[[begin for begin in begins if begin < len(states)]] = 1
+    first = torch.where(starts.bool(), column, 0).cummax(0).values
+    before = torch.where((first > 0)[:, None], sums[(first - 1).clamp(min=0)], 0.0)
+    return (sums - before) / (column - first + 1)[:, None]

@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.errors import ProbeError
-from probe.hooks import Add, edit, force, forced_pass
+from probe.hooks import Add, edit
 from probe.models import Model, Pair
 from probe.problems import Problem, ProblemSet
 from probe.statistics import mean_interval
-from probe.steering import text_batches
+from probe.steering import predicting_states, text_batches
 from probe.taxonomy import Behaviour
 from probe.traces import Trace, decode_greedy, make_trace
 
@@ -69,7 +69,7 @@ def two_by_two(
             f"{pair.base.name} is {pair.base.d_model} wide and {pair.thinking.name} {pair.thinking.d_model}: "
             "a direction of one cannot be added to the other"
         )
-    measure = _Measure(pair, problem_set, behaviour, f"resid_post.{layer}", max_new_tokens)
+    measure = _Measure(pair, problem_set, behaviour, layer, max_new_tokens)
     directions = {name: measure.direction(model, traces, problems) for name, model in models.items()}
     cells = []
     for source, target in product(models, models):
@@ -108,7 +108,7 @@ class _Measure:
     pair: Pair
     problem_set: ProblemSet
     behaviour: Behaviour
-    site: str
+    layer: int
     max_new_tokens: int
 
     def direction(
@@ -117,10 +117,9 @@ class _Measure:
         marks = self.behaviour.marks(traces, required=True)
         at_start, whole, n_start, n_whole = 0.0, 0.0, 0, 0
         for part, emitted in text_batches(self.pair, traces, problems, 16):
-            forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
-            hidden = forced_pass(model, forced, self.site, logits=False).predicting(self.site).float()
+            hidden = predicting_states(model, problems, part, emitted, self.layer)
             for row, i in enumerate(part):
-                states = hidden[row, : len(emitted[row])]
+                states = hidden[row, : len(emitted[row])].float()
                 begins = [
                     sentence.token_start
                     for sentence, shows in zip(traces[i].sentences, marks[i], strict=True)
@@ -132,7 +131,9 @@ class _Measure:
 
     def counts(self, model: Model, problems: Sequence[Problem], vector: Tensor | None) -> _Counts:
         prompts = [model.prompt_ids(problem.question) for problem in problems]
-        steered = nullcontext() if vector is None else edit(model, {self.site: Add(vector.to(model.dtype))})
+        steered = (
+            nullcontext() if vector is None else edit(model, {f"resid_post.{self.layer}": Add(vector.to(model.dtype))})
+        )
         with steered:
             emissions = decode_greedy(model, prompts, self.max_new_tokens)
         # The thinking model's prompt stands before every text, because it is the thinking model that taxonomies read.

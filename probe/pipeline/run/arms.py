@@ -72,8 +72,12 @@ class ArmRecipe:
         return {
             "decoding": to_dict(config.decoding),
             **{option: options[option] for option in self.options},
-            **({self.section: to_dict(getattr(config, self.section))} if self.section else {}),
+            **({self.section: _section(config, self.section)} if self.section else {}),
         }
+
+
+def _section(config: RunConfig, name: str) -> dict[str, Any]:
+    return config.policy.key if name == "policy" else to_dict(getattr(config, name))
 
 
 def recipe(name: str) -> ArmRecipe:

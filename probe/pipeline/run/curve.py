@@ -1,10 +1,12 @@
 """The learning curve of a run: how much of the gap is recovered with fewer train traces."""
 
+import shutil
 from typing import Any
 
 from probe.hybrid import gap_recovered
 from probe.pipeline.run.arms import SEED, arm_result
 from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.stages import BELOW
 from probe.pipeline.run.training import not_converged, training
 
 _LEARNED = ("hybrid", "oracle-free", "single-vector", "rank-1", "lora", "lora-rank-1", "bias")
@@ -32,6 +34,7 @@ def learning_curve(experiment: Experiment) -> list[dict[str, Any]]:
     for n in sorted(set(config.curve)):
         smaller = experiment.with_traces(n)
         correct = {name: graded(arm_result(smaller, name).texts) for name in names}
+        shutil.rmtree(smaller.folder.path / BELOW, ignore_errors=True)
         trained = training(smaller, names)
         arms = {}
         for name, each in correct.items():

@@ -13,7 +13,7 @@ from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs, prepare
 from probe.pipeline.run.kept import recalled
-from probe.pipeline.run.stages import Gates, RunTraces, Stages, Vectors, write_training
+from probe.pipeline.run.stages import GATES, Gates, RunTraces, Stages, Vectors, write_training
 from probe.pipeline.stages import Splits
 from probe.steering import BasePolicy, learn_policy, policy_data, residual_bits
 from probe.taxonomy import Taxonomy
@@ -159,7 +159,7 @@ class Experiment:
     @cached_property
     def gates(self) -> Gates:
         """Gates of the train and validation traces, each with the behaviour of its sentence."""
-        return self.stages.gates(self.rollouts, self.taxonomy, self.acts)
+        return self.stages.gates(self.rollouts, self.taxonomy, self.acts, self.folder.path / GATES)
 
     @cached_property
     def policy(self) -> BasePolicy:
@@ -169,8 +169,11 @@ class Experiment:
 
         def make(folder: Path, finished: bool) -> BasePolicy:
             if not finished:
-                layers = tuple(range(base.n_layers))
-                train, validation = (policy_data(base, batches, layers) for batches in self.gates)
+                layers = config.policy.spread(base.n_layers)
+                train, validation = (
+                    policy_data(base, batches, layers, tokens=config.policy.tokens, seed=config.seed)
+                    for batches in self.gates
+                )
                 learned = learn_policy(
                     train,
                     validation,
@@ -186,4 +189,4 @@ class Experiment:
                 write_training(folder, learned.history, converged=learned.converged, steps=steps)
             return BasePolicy.load(folder).to(base.device)
 
-        return self.branch("policy", make, to_dict(config.policy), config.seed)
+        return self.branch("policy", make, config.policy.key, config.seed)

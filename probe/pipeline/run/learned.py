@@ -8,7 +8,7 @@ from probe.config import to_dict
 from probe.hybrid import distil_lora
 from probe.models import seeded
 from probe.pipeline.run.experiment import Experiment
-from probe.pipeline.run.stages import Gates, write_training
+from probe.pipeline.run.stages import BELOW, GATES_BY_TOKEN, Gates, write_training
 from probe.steering import (
     BehaviourVectors,
     FixedVectors,
@@ -102,7 +102,8 @@ def _v2(experiment: Experiment) -> dict[str, Mechanism | Learned]:
     base, layer, k = experiment.inputs.pair.base, experiment.vectors.layer, experiment.taxonomy.n_behaviours
     config = _published(experiment.config.steering)
     # Version 2 names a gate by what the taxonomy reads off the single token.
-    gates = experiment.stages.gates(experiment.rollouts, experiment.taxonomy, None)
+    folder = experiment.folder.path / GATES_BY_TOKEN
+    gates = experiment.stages.gates(experiment.rollouts, experiment.taxonomy, None, folder)
     unit = typical_coordinate(base, gates[0][:4], layer)
     with seeded(config.seeds[0]):  # layers accept no generator
         fresh = BehaviourVectors(k, base.d_model, layer, hidden=config.hidden, unit=unit, persistent=config.persistent)
@@ -111,7 +112,8 @@ def _v2(experiment: Experiment) -> dict[str, Mechanism | Learned]:
 
 def _at_gates(experiment: Experiment, fresh: Mechanism, gates: Gates, config: SteeringConfig) -> Learned:
     base, progress = experiment.inputs.pair.base, experiment.stages.progress
-    return learn_mechanism(base, fresh, *gates, config=config, seed=config.seeds[0], progress=progress)
+    below = experiment.folder.path / BELOW
+    return learn_mechanism(base, fresh, *gates, config=config, seed=config.seeds[0], folder=below, progress=progress)
 
 
 def _bias(experiment: Experiment) -> dict[str, Mechanism | Learned]:
@@ -143,6 +145,7 @@ def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Learned, L
         layer=experiment.vectors.layer,
         config=config,
         seed=config.seeds[0],
+        folder=experiment.folder.path / BELOW,
         progress=experiment.stages.progress,
     )
 

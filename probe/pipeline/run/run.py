@@ -1,5 +1,6 @@
 """``probe run``: pair and problems → traces → sentence activations → taxonomy → vectors → arms → report."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from probe.pipeline.run.experiment import Experiment, run_folder
 from probe.pipeline.run.inputs import Inputs, prepare
 from probe.pipeline.run.kept import here, keep_inputs, recalled, with_arms
 from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
+from probe.pipeline.run.stages import BELOW
 from probe.pipeline.run.tasks import check_arms, do_stages, run_arms
 from probe.reports import write_report
 
@@ -69,6 +71,7 @@ def _finish(experiment: Experiment, out: Path) -> dict[str, Any]:
     """Run the arms and write the results."""
     config = experiment.config
     finished = Finished(experiment, run_arms(experiment))
+    shutil.rmtree(out / BELOW, ignore_errors=True)
     found = results(finished) | {"effects": effects(experiment)}
     found["effects"] |= observed(finished)
     if "oracle-free" in finished.arms:

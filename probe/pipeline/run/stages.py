@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from probe.config import read_as
@@ -20,7 +19,7 @@ from probe.steering import (
     GateBatch,
     Mechanism,
     check_fits,
-    collect_gates,
+    keep_gates,
     learn_reader,
     learn_vectors,
     load_mechanism,
@@ -28,8 +27,12 @@ from probe.steering import (
 from probe.taxonomy import Taxonomy, fit_taxonomy
 from probe.traces import Traces, trace_shards
 
-Gates = tuple[list[GateBatch], list[GateBatch]]
+Gates = tuple[Sequence[GateBatch], Sequence[GateBatch]]
 """Gates of the train traces and of the validation traces."""
+GATES, GATES_BY_TOKEN = "gates", "gates-by-token"
+"""Folders of a run that keep gates: those named by their sentence, and those named by their token."""
+BELOW = "below"
+"""The folder of a run that keeps the states below the steering layer until all arms are done; it may be removed."""
 TRAINING = "training.json"
 """How the training of a part went. It is written last, so a folder that holds it is complete."""
 
@@ -153,13 +156,11 @@ class Stages:
                 folder / "reader"
             )
         if missing:
-            gates = self.gates(rollouts, taxonomy, acts)
+            gates = self.gates(rollouts, taxonomy, acts, folder.parent / GATES)
             layer = self._layer(gates, taxonomy.n_behaviours, folder)
-            # The states below the steering layer do not depend on the vectors: they are computed once for all seeds.
-            with TemporaryDirectory() as cache:
-                for name in missing:
-                    n_behaviours, seed = wanted[name]
-                    self._learn(gates, n_behaviours, layer, seed, folder / name, Path(cache))
+            for name in missing:
+                n_behaviours, seed = wanted[name]
+                self._learn(gates, n_behaviours, layer, seed, folder / name, folder.parent / BELOW)
         made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
         reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
         for name, (n_behaviours, _) in wanted.items():
@@ -200,18 +201,22 @@ class Stages:
         learned.vectors.save(folder)
         write_training(folder, learned.history, converged=learned.converged, steps=self.config.steering.steps)
 
-    def gates(self, rollouts: RunTraces, taxonomy: Taxonomy, acts: Splits | None) -> Gates:
+    def gates(self, rollouts: RunTraces, taxonomy: Taxonomy, acts: Splits | None, folder: Path) -> Gates:
         """Collect the tokens of the thinking model's train and validation traces at which the models disagree.
 
         Args:
             taxonomy: names the behaviour at each gate.
             acts: if given, a gate has the behaviour of its sentence; if None, that of its single token.
+            folder: keeps the gates, so that they are found once.
         """
         inputs = self.inputs
         train, validation = (
-            list(collect_gates(inputs.pair, taxonomy, list(traces), problems, acts=None if acts is None else acts[i]))
-            for i, (traces, problems) in enumerate(
-                ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
+            keep_gates(folder / name, inputs.pair, taxonomy, traces, problems, acts=None if acts is None else acts[i])
+            for i, (name, traces, problems) in enumerate(
+                (
+                    ("train", list(rollouts.train), inputs.train),
+                    ("validation", list(rollouts.validation), inputs.validation),
+                )
             )
         )
         return train, validation

@@ -48,7 +48,10 @@ def run_arms(experiment: Experiment) -> dict[str, ArmResult]:
     if "hybrid" in missing:  # controls are matched to it
         _run(experiment, arm_tasks(experiment, ["hybrid"]), "hybrid")
     arm_result(experiment, "hybrid")
-    _run(experiment, arm_tasks(experiment, [name for name in missing if name != "hybrid"]), "arms")
+    rest = [name for name in missing if name != "hybrid"]
+    if rest and not engine_of(experiment.config.engine).is_here:
+        _ = experiment.gates  # in a run of an earlier version, which kept none, each worker would find them
+    _run(experiment, arm_tasks(experiment, rest), "arms")
     return {name: arm_result(experiment, name) for name in names}
 
 
