@@ -9,6 +9,7 @@ from probe.hooks.forced import Forced as Forced, ForcedPass as ForcedPass, force
 from probe.hooks.head import (
     Head as Head,
     checkpointed as checkpointed,
+    cross_entropy as cross_entropy,
     score_logits as score_logits,
     states_of as states_of,
 )

@@ -74,9 +74,15 @@ class TrainingCost:
         token, pair = (self.light or self.token, self.light_pair) if light else (self.token, self.pair)
         return tokens * (token + tokens * pair)
 
-    def whole(self, rows: int, tokens: int) -> int:
-        """The least budget in which a batch of so many rows of so many tokens is run in one part."""
-        return max(int(rows * self.row(tokens) / _ROWS), int(rows * tokens * self.position / _LOGITS)) + 10
+    def whole(self, rows: int, tokens: int, positions: int | None = None) -> int:
+        """The least budget in which a batch is run in one part.
+
+        Args:
+            rows, tokens: the shape of the batch.
+            positions: the number of positions whose logits are computed; None for all.
+        """
+        logits = (rows * tokens if positions is None else positions) * self.position
+        return max(int(rows * self.row(tokens) / _ROWS), int(logits / _LOGITS)) + 10
 
     def chunk(self, budget: int) -> int:
         """The number of positions whose logits may be held at once."""

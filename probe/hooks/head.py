@@ -100,8 +100,8 @@ def score_logits(
     places: Bool[Tensor, "rows pos"] | tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
     *rest: Tensor,
     size: int,
-) -> Float[Tensor, " n"]:
-    """Compute a value from the logits at each of some places.
+) -> Float[Tensor, "n ..."]:
+    """Compute a value, or several, from the logits at each of some places.
 
     Args:
         score: called with the float32 logits ``[places, vocab]`` of each model and the tensors of ``rest``.
@@ -127,6 +127,11 @@ def score_logits(
     if not torch.is_grad_enabled():
         return torch.cat([part(*some) for some in parts])
     return torch.cat([checkpoint(part, *some, use_reentrant=False, preserve_rng_state=False) for some in parts])
+
+
+def cross_entropy(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The cross-entropy at each place, in nats, for :func:`score_logits`."""
+    return nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 @contextmanager

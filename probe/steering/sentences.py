@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from probe.activations import SentenceActivations
-from probe.hooks import Forced, force, forced_pass
-from probe.models import Model, Pair
+from probe.hooks import (
+    Forced,
+    Head,
+    TrainingCost,
+    causal_masks,
+    check_finite,
+    cross_entropy,
+    force,
+    score_logits,
+    states_of,
+)
+from probe.models import Model, Pair, fitting, halving
 from probe.problems import Problem
 from probe.steering.gates import GateBatch, text_batches
 from probe.steering.learn import Learned, SteeringConfig, learn_mechanism, typical_coordinate
@@ -131,6 +140,31 @@ def _whole(batch: GateBatch) -> GateBatch:
 
 @torch.no_grad()
 def _losses(base: Model, forced: Forced) -> Float[Tensor, "rows emitted"]:
-    logits = forced_pass(base, forced).logits
-    rows = zip(logits, forced.tokens, strict=True)  # row by row, because the logits take the most memory
-    return torch.stack([F.cross_entropy(row.float(), target, reduction="none") for row, target in rows])
+    """The cross-entropy of each emitted token, in nats; zero where there is none."""
+    cost, lengths = TrainingCost.of(base), forced.valid.sum(1).tolist()
+
+    def work(budget: int) -> Tensor:
+        found = torch.zeros(forced.emitted.shape, device=forced.ids.device)
+        for rows in fitting(range(len(lengths)), lambda row: cost.row(lengths[row], light=True), budget):
+            some, width = slice(rows[0], rows[-1] + 1), max(lengths[row] for row in rows)
+            states = states_of(
+                base,
+                input_ids=forced.ids[some, :width],
+                attention_mask=causal_masks(base, forced.valid[some, :width], width),
+                position_ids=forced.positions[some, :width],
+                use_cache=False,
+            )
+            at, emitted = forced.emitted[some].nonzero(as_tuple=True)
+            places, targets = (at, forced.predicts[some][at, emitted]), forced.tokens[some][at, emitted]
+            found[some][at, emitted] = score_logits(
+                cross_entropy, [(head, states)], places, targets, size=cost.chunk(budget)
+            )
+        return found
+
+    head = Head(base)
+    whole = cost.whole(*forced.ids.shape)
+    found = halving(
+        work, min(base.budget, whole), device=base.device, what="scoring sentences in parts of so many bytes"
+    )
+    check_finite(found, "the loss of a token in a sentence", base)
+    return found

@@ -12,8 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from probe.adapters.sae.folders import random_sae, shuffled_decoder
@@ -23,7 +22,7 @@ from probe.adapters.training.config import INSERTING, INSERTS, OBJECTIVES, ON_LA
 from probe.adapters.training.packing import Packed
 from probe.config import nearest
 from probe.errors import ProbeError
-from probe.hooks import Head, TrainingCost, capture, score_logits
+from probe.hooks import Head, TrainingCost, capture, cross_entropy, score_logits
 from probe.models import Model, Site
 
 if TYPE_CHECKING:
@@ -143,7 +142,9 @@ class Objective:
         elif self.name == "steer-distil":
             yield self._steered_losses(model, plain, batch, size)
         elif self.name == "ce":
-            yield score_logits(_ce, [(Head(model), batch.states(model))], batch.counts, batch.targets, size=size)
+            yield score_logits(
+                cross_entropy, [(Head(model), batch.states(model))], batch.counts, batch.targets, size=size
+            )
         else:
             teacher = self._teacher(model, plain, batch)
             with with_insertion(model, self.inserts, batch):
@@ -204,10 +205,6 @@ class Objective:
         found = sae.process_sae_in(state) @ sae.W_enc[:, some] + sae.b_enc[some]
         rescaled = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
         return found * sae.W_dec[some].norm(dim=-1) if rescaled else found
-
-
-def _ce(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def kl(teacher: Float[Tensor, "*n vocab"], student: Float[Tensor, "*n other"]) -> Float[Tensor, "*n"]:

@@ -125,8 +125,8 @@ def _ahead(
         if not places:
             continue
         batch = pack(model, [text], len(text.ids))
-        with capture(model, site, stop=False) as states:
-            batch.logits(model)
+        with capture(model, site) as states:
+            batch.run(model)
         at = [place for place, _ in places]
         acts.append(sae.encode(states[site][0, at].to(sae.dtype)).float().cpu())
         shows += [shown for _, shown in places]
