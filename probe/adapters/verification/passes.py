@@ -72,8 +72,7 @@ class TextPasses:
             with self._maybe(adapted), capture(self.model, site) as acts:
                 batch.run(self.model)
             state = acts[site][batch.counts].float()
-            parts = [sae.encode(part.to(sae.dtype)).float() for part in state.split(_ENCODED)]
-            latents.append(parts[0].mean(0) if len(parts) == 1 else sum(part.sum(0) for part in parts) / len(state))
+            latents.append(_mean(lambda some: sae.encode(some.to(sae.dtype)).float(), state))
             states.append(state.mean(0))
         return TextMeans(torch.stack(latents).cpu(), torch.stack(states).cpu())
 
@@ -107,3 +106,14 @@ class TextPasses:
 
     def _maybe(self, adapted: bool) -> AbstractContextManager[None]:
         return nullcontext() if adapted else switched_off(self.model)
+
+
+def _mean(of: Callable[[Tensor], Tensor], rows: Float[Tensor, "n d"]) -> Float[Tensor, " k"]:
+    """The mean of a function of each row; the values of some rows are held at once."""
+    parts = rows.split(_ENCODED)
+    if len(parts) == 1:
+        return of(rows).mean(0)
+    total = of(parts[0]).sum(0)
+    for part in parts[1:]:
+        total += of(part).sum(0)
+    return total / len(rows)
