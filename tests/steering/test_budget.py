@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from probe.hooks import Head, forced_pass
-from probe.models import ModelConfig, load_model
-from probe.steering import BehaviourVectors, learn_on_sentences, learn_vectors
+from benchmarks.peak import Peak
+from probe.hooks import Head, force, forced_pass
+from probe.models import Model, ModelConfig, load_model
+from probe.steering import BehaviourVectors, FixedVectors, GateBatch, learn_on_sentences, learn_vectors
 from probe.steering.objective import GateLoss
 from probe.steering.parts import chunks_of, rows_of
 from probe.steering.prefix import resid_below
@@ -114,3 +116,34 @@ def test_sentence_losses_do_not_depend_on_the_budget(model):
     for memory in (None, 30_000, 1):
         model.memory = memory
         torch.testing.assert_close(_losses(model, forced)[forced.emitted], expected[forced.emitted])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_held_stays_within_the_budget(letters, kind):
+    """Every token of six texts of 120 tokens is a gate, with a vocabulary of 20,000."""
+    config = Qwen2Config(
+        vocab_size=20_000,
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = Model(Qwen2ForCausalLM(config), letters)
+    ids = torch.randint(6, 256, (6, 120), generator=torch.Generator().manual_seed(0)).tolist()
+    forced = force(model, [row[:4] for row in ids], [row[4:] for row in ids])
+    group = (torch.arange(116) // 25).expand(6, -1) if kind == "sentences" else None
+    batch = GateBatch(forced, forced.emitted, torch.zeros_like(forced.tokens), forced.tokens, group)
+    vectors = FixedVectors(1, model.d_model, LAYER, persistent=kind == "persistent")
+    hidden, loss, found = resid_below(model, batch, LAYER), GateLoss(model, vectors), {}
+    for budget in (loss.whole(batch), 12_000_000, 4_000_000):
+        vectors.zero_grad()
+        with Peak() as held:
+            for _, scored in loss.parts(batch, hidden, budget):
+                scored.losses.sum().backward()
+        assert held.peak < 1.2 * budget
+        found[budget] = vectors.directions.grad.clone(), held.peak
+    gradients, peaks = zip(*found.values(), strict=True)
+    assert peaks[0] > 5 * peaks[1] > 5 * peaks[2]
+    for gradient in gradients[1:]:
+        assert (gradient - gradients[0]).norm() < 2e-5 * gradients[0].norm()
