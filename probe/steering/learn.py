@@ -144,6 +144,8 @@ def learn_mechanism(
 ) -> Learned:
     """Train any mechanism from its current state.
 
+    A batch is scored in parts that fit into ``base.budget``, which change the gradient by rounding only.
+
     Args:
         base: the base model, which stays frozen.
         mechanism: moved to the base model's device and trained in place. ``directions`` are trained with

@@ -1,16 +1,20 @@
 """Micro-batches follow from a budget, and what is really held stays within it."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.peak import Peak
 from probe.adapters import Example, Objective, TuneConfig
+from probe.adapters.mounting import quiet_peft
 from probe.adapters.training.plan import adapted, trained
 from probe.adapters.training.processes import Processes
 from probe.adapters.training.tune import AdapterPlan, _Run
-from probe.hooks import TrainingCost
+from probe.hooks import Head, TrainingCost, checkpointed, cross_entropy, score_logits, states_of
 from probe.models import Model
 
 COST = TrainingCost(token=100, light=10, pair=1, light_pair=1, position=1000)
@@ -88,3 +92,47 @@ def test_budgets_lead_to_other_micro_batches_and_the_same_gradient(wide, tmp_pat
         assert (other - gradient).norm() < 2e-5 * gradient.norm()
     parts = [batches for *_, batches, _ in found.values()]
     assert parts == [[(3, False)], [(2, False), (1, False)], [(2, True), (1, True)]]
+
+
+@pytest.fixture(scope="module")
+def seven(letters):
+    """A Qwen2 of 7B in bfloat16 with a LoRA on every linear layer, whose tensors have shapes alone; and its cost."""
+    from peft import LoraConfig, get_peft_model
+
+    config = Qwen2Config(
+        vocab_size=152_064,
+        hidden_size=3584,
+        intermediate_size=18_944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        dtype=torch.bfloat16,
+    )
+    with torch.device("meta"), quiet_peft():
+        model = Model(Qwen2ForCausalLM(config).to(torch.bfloat16), letters)
+        cost = TrainingCost.of(model, lora=True)
+        get_peft_model(model.hf, LoraConfig(target_modules="all-linear")).train()
+    with FakeTensorMode() as fake:
+        for module in model.hf.modules():
+            for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    made = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    learns = isinstance(tensor, torch.nn.Parameter)
+                    made = torch.nn.Parameter(made, requires_grad=tensor.requires_grad) if learns else made
+                    (module._parameters if learns else module._buffers)[name] = made
+    return model, cost, fake
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tokens", "light"), [(2000, False), (2000, True), (8000, True)])
+def test_the_cost_is_that_of_seven_billion(seven, tokens, light):
+    model, cost, fake = seven
+    with fake, Peak() as held, checkpointed(model) if light else nullcontext():
+        ids, column = torch.zeros(1, tokens, dtype=torch.long), torch.arange(tokens)
+        mask = torch.zeros(1, 1, tokens, tokens, dtype=torch.bfloat16)
+        states = states_of(model, input_ids=ids, attention_mask=mask, position_ids=column[None], use_cache=False)
+        places = torch.zeros_like(column), column
+        score_logits(cross_entropy, [(Head(model), states)], places, ids[0], size=256).sum().backward()
+    model.hf.zero_grad()
+    computed = cost.row(tokens, light=light) + 256 * cost.position
+    assert 0.6 * computed < held.peak < 1.05 * computed

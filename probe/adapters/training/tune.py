@@ -81,6 +81,9 @@ def tune(
 ) -> Tuned:
     """Train an adapter and keep the one with the lowest validation loss, which may be the untrained one of step 0.
 
+    A step runs in micro-batches that fit into ``model.budget``, with checkpointed blocks where a text would not fit
+    alone. They change the gradient by rounding only; dropout and inserted noise are random for each micro-batch.
+
     Args:
         model: the base model; afterwards it is as before, bit for bit.
         train: texts to train on, from :func:`~probe.adapters.examples_of` for example.
