@@ -1,7 +1,7 @@
 """Two devices that are not there: tensors on ``pretend:0`` and ``pretend:1`` whose values lie on the CPU.
 
-An operation on tensors of two devices raises, as on GPUs, and so does ``numpy``. Importing this registers a device for the
-whole process, so tests run it in a process of its own.
+An operation on tensors of two devices raises, as on GPUs, and so does ``numpy``. Importing this registers a device for
+the whole process, so tests run it in a process of its own.
 """
 
 from typing import Any
@@ -110,7 +110,7 @@ def _numbered(device: torch.device) -> torch.device:
     return torch.device("pretend", 0) if device.type == "pretend" and device.index is None else device
 
 
-def _empty(size: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, **_: Any) -> torch.Tensor:
+def _empty(size: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> torch.Tensor:
     return Elsewhere(torch.empty(size, dtype=dtype), _numbered(torch.device(device or "pretend")))
 
 

@@ -2,15 +2,23 @@
 
 from probe.hooks.captured import Captured as Captured
 from probe.hooks.checks import check_finite as check_finite, likeliest as likeliest, not_finite as not_finite
+from probe.hooks.cost import TrainingCost as TrainingCost
 from probe.hooks.decoding.runner import Runner as Runner, Step as Step, check_prompts as check_prompts
 from probe.hooks.decoding.streaming import Lane as Lane, Now as Now, stream as stream
-from probe.hooks.final import n_logits as n_logits
 from probe.hooks.forced import (
     Forced as Forced,
     ForcedPass as ForcedPass,
     force as force,
     forced_pass as forced_pass,
     in_rows as in_rows,
+)
+from probe.hooks.head import (
+    Head as Head,
+    checkpointed as checkpointed,
+    cross_entropy as cross_entropy,
+    n_logits as n_logits,
+    score_logits as score_logits,
+    states_of as states_of,
 )
 from probe.hooks.operations import (
     Add as Add,

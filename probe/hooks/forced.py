@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks.checks import check_finite
-from probe.hooks.final import Head, headless
+from probe.hooks.head import Head, Headless, headless
 from probe.hooks.reading import as_sites, capture
 from probe.hooks.upper import causal_masks
 from probe.models import Model, Site, halving
@@ -93,11 +93,12 @@ class ForcedPass:
     """
 
     def __init__(
-        self, model: Model, forced: Forced, whole: Mapping[str, Tensor], head: Head | None, logits: Tensor | None
+        self, model: Model, forced: Forced, whole: Mapping[str, Tensor], states: Tensor | None, logits: Tensor | None
     ) -> None:
         self.whole = whole
         self._model, self._forced = model, forced
-        self._head, self._logits = head, logits
+        self._states, self._logits = states, logits
+        self._head = None if states is None else Head(model)
         self._rows = torch.arange(len(forced.ids), device=forced.ids.device)[:, None]
 
     @property
@@ -170,9 +171,9 @@ class ForcedPass:
     def _at(self, rows: Int[Tensor, " some"], columns: Int[Tensor, " some"]) -> Float[Tensor, "some vocab"]:
         """The logits at some columns."""
         assert self._logits is not None
-        if self._head is None or self._head.states is None:
+        if self._head is None or self._states is None:
             return self._logits[rows, columns]
-        return self._head(self._head.states[rows, columns])
+        return self._head(self._states[rows, columns][None])[0]
 
     def predicting(self, site: str | Site) -> Float[Tensor, "rows emitted *axes"]:
         """The state at the column that predicts each emitted token."""
@@ -202,11 +203,11 @@ def forced_pass(
         ProbeError: if a state that was read, or a logit, is not finite.
     """
     asked = as_sites(sites)
-    head = None
+    kept = Headless()
     with ExitStack() as reading:
         acts = reading.enter_context(capture(model, asked, stop=not logits)) if asked else {}
         if logits:
-            head = reading.enter_context(headless(model))
+            kept = reading.enter_context(headless(model))
         out = model.hf(
             input_ids=forced.ids,
             attention_mask=causal_masks(model, forced.valid, forced.ids.shape[1]),
@@ -218,9 +219,9 @@ def forced_pass(
     if not logits:
         return ForcedPass(model, forced, acts, None, None)
     rows, emitted = forced.emitted.nonzero(as_tuple=True)
-    last = out.logits if head is None or head.states is None else head.states
+    last = out.logits if kept.states is None else kept.states
     check_finite(last[rows, forced.predicts[rows, emitted]], "a logit in a forced pass", model)
-    return ForcedPass(model, forced, acts, head, out.logits)
+    return ForcedPass(model, forced, acts, kept.states, out.logits)
 
 
 def in_rows(

@@ -11,8 +11,20 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from probe.models import Model, check_frequencies
+
+
+class _Again(nn.Module):
+    """Keeps the input of a block alone for the backward pass, which runs the block again."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, *args, **kwargs):
+        return checkpoint(self.block, *args, use_reentrant=False, **kwargs)
 
 
 class _Enter(nn.Module):
@@ -56,9 +68,14 @@ class UpperLayers:
         if getattr(config, "layer_types", None) is not None:
             config.layer_types = config.layer_types[layer + 1 :]
         trunk.__dict__["config"] = config
-        self._enter = _Enter(blocks[layer + 1])
-        name = next(name for name, child in trunk._modules.items() if child is blocks)
-        trunk._modules[name] = nn.ModuleList([self._enter, *list(blocks)[layer + 2 :]])
+        first, *rest = list(blocks)[layer + 1 :]
+        plain, light = _Enter(first), _Enter(_Again(first))
+        self._ways = {
+            False: (plain, nn.ModuleList([plain, *rest])),
+            True: (light, nn.ModuleList([light, *map(_Again, rest)])),
+        }
+        self._trunk: Any = trunk
+        self._name = next(name for name, child in trunk._modules.items() if child is blocks)
         self._head = view(model.hf)
         self._head._modules[model.hf.base_model_prefix] = trunk
         self._head.eval()
@@ -80,17 +97,34 @@ class UpperLayers:
             cache: a key/value cache; None for whole texts.
             logits_to_keep: the number of last positions whose logits are returned; 0 for all.
         """
-        self._enter.hidden = hidden
-        out = self._head(
-            inputs_embeds=hidden,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=logits_to_keep,
-        )
-        self._enter.hidden = None
-        return out.logits
+        how: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+        return self._run(self._head, hidden, False, past_key_values=cache, logits_to_keep=logits_to_keep, **how).logits
+
+    def states(
+        self,
+        hidden: Float[Tensor, "rows pos d_model"],
+        *,
+        attention_mask: Tensor | dict[str, Tensor],
+        position_ids: Int[Tensor, "rows pos"],
+        cache: object | None = None,
+        light: bool = False,
+    ) -> Float[Tensor, "rows pos d_model"]:
+        """Compute the states that the unembedding reads.
+
+        Args:
+            hidden, attention_mask, position_ids, cache: as above.
+            light: keep only the input of each block for the backward pass, which runs the blocks again.
+        """
+        how: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+        return self._run(self._trunk, hidden, light, past_key_values=cache, **how)[0]
+
+    def _run(self, module: Any, hidden: Tensor, light: bool, **how: Any) -> Any:
+        enter, self._trunk._modules[self._name] = self._ways[light]
+        enter.hidden = hidden
+        try:
+            return module(inputs_embeds=hidden, use_cache=how["past_key_values"] is not None, **how)
+        finally:
+            enter.hidden = None
 
 
 def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -> Tensor | dict[str, Tensor]:

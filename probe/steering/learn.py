@@ -7,7 +7,7 @@ strengths are of the same step, which is chosen on validation traces.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,13 @@ from tqdm.auto import tqdm
 from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.hooks import check_finite
-from probe.models import Model, place, seeded, spare_memory
+from probe.models import Model, halving, place, seeded
 from probe.steering.balance import gate_weights
 from probe.steering.config import SteeringConfig
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import Mechanism
 from probe.steering.objective import GateLoss
+from probe.steering.parts import check_targets
 from probe.steering.prefix import Prefix, cache_folder, resid_below, share
 from probe.steering.vectors import BehaviourVectors
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-_COORDINATES = 1 << 24
-"""The most coordinates whose median is taken."""
+_TOKENS = 4096
+"""The maximum number of tokens of a batch on which the size of a coordinate is measured; the median needs no more."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def learn_mechanism(
 ) -> Learned:
     """Train any mechanism from its current state.
 
+    A batch is scored in parts that fit into ``base.budget``, which change the gradient by rounding only.
+
     Args:
         base: the base model, which stays frozen.
         mechanism: moved to the base model's device and trained in place. ``directions`` are trained with
@@ -154,7 +157,7 @@ def learn_mechanism(
         ProbeError: if a step has fewer batches than there are processes, the mechanism does not fit the base model, or
             a loss or gradient is not finite.
     """
-    _check(base, mechanism, train)
+    _check(base, mechanism, train, validation)
     mechanism = mechanism.to(base.device).train().requires_grad_(True)
     rank, processes = share(accelerator)
     per_step = config.batches_per_step
@@ -170,7 +173,7 @@ def learn_mechanism(
         parameter.grad = torch.zeros_like(parameter)  # a process without a gate still has a gradient to sum
     schedule = Schedule(config.steps, config.check_every, config.patience)
     generator = torch.Generator().manual_seed(seed)
-    gate_loss = GateLoss(base, mechanism, keep=spare_memory(base.device) // 8)
+    gate_loss = _Fitted(base, mechanism)
     history: list[dict[str, float]] = []
     recent: list[Tensor] = []
     best = _state(mechanism)
@@ -195,14 +198,8 @@ def learn_mechanism(
                 break
             step = next(steps)
             weights = gate_weights([train[i] for i in step], mechanism.n_behaviours, config, generator)
-            optimizer.zero_grad(set_to_none=False)
-            recent.append(torch.zeros((), device=base.device))
-            for i, weight in list(zip(step, weights, strict=True))[rank::processes]:
-                losses = gate_loss(*train_states[i]).losses
-                if len(losses):
-                    loss = (losses * weight).sum()
-                    loss.backward()
-                    recent[-1] += loss.detach()
+            mine = list(zip(step, weights, strict=True))[rank::processes]
+            recent.append(gate_loss.backward(train_states, mine, done))
             for parameter in mechanism.parameters():
                 assert parameter.grad is not None
                 parameter.grad = _sum(parameter.grad, accelerator)
@@ -221,7 +218,64 @@ def learn_mechanism(
     return Learned(mechanism.eval().requires_grad_(False), history, schedule.converged and seen)
 
 
-def _check(base: Model, mechanism: Mechanism, train: Sequence[GateBatch]) -> None:
+class _Fitted:
+    """Scores gates in parts that fit into the base model's budget, and in halves of them once memory runs out."""
+
+    def __init__(self, base: Model, mechanism: Mechanism) -> None:
+        self.mechanism, self.device, self.budget = mechanism, base.device, base.budget * 3 // 4
+        self.gate_loss = GateLoss(base, mechanism, keep=base.budget // 4)
+
+    def backward(self, batches: Prefix, mine: Sequence[tuple[int, Tensor]], step: int) -> Float[Tensor, ""]:
+        """Set the gradient of a step, and return its loss.
+
+        Args:
+            batches: all batches.
+            mine: the numbers of those of this step, each with the weights of its gates.
+            step: the number of the step, for messages.
+        """
+
+        def work(budget: int) -> Tensor:
+            total = torch.zeros((), device=self.device)
+            for parameter in self.mechanism.parameters():
+                assert parameter.grad is not None
+                parameter.grad.zero_()
+            for i, weight in mine:
+                for gates, scored in self.gate_loss.parts(*batches[i], budget):
+                    loss = (scored.losses * weight[gates]).sum()
+                    loss.backward()
+                    total += loss.detach()
+            return total
+
+        return self._fitted(work, [batches.batches[i] for i, _ in mine], f"learning vectors at step {step}")
+
+    def sums(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> Float[Tensor, " three"]:
+        """The sum of the losses, the number of gates whose most likely token is the target, and the number of gates."""
+
+        def work(budget: int) -> Tensor:
+            sums = torch.zeros(3, device=self.device)
+            for gates, scored in self.gate_loss.parts(batch, hidden, budget):
+                n = torch.tensor(float(len(gates)), device=self.device)
+                sums += torch.stack([scored.losses.sum(), scored.right.sum(), n])
+            return sums
+
+        return self._fitted(work, [batch], "scoring gates")
+
+    def _fitted(self, work: Callable[[int], Tensor], batches: Sequence[GateBatch], what: str) -> Tensor:
+        least = max((self.gate_loss.whole(batch) for batch in batches), default=1)
+        most = min(self.budget, least)
+
+        def attempt(budget: int) -> Tensor:
+            if budget < most:
+                self.budget = budget
+                self.gate_loss.forget()
+            return work(budget)
+
+        return halving(attempt, most, device=self.device, what=f"{what} in parts of so many bytes")
+
+
+def _check(base: Model, mechanism: Mechanism, train: Sequence[GateBatch], validation: Sequence[GateBatch]) -> None:
+    for batch in (*train, *validation):
+        check_targets(base, batch)
     if not train:
         raise ProbeError("there is nothing to learn from: give at least one batch of gates")
     steering_layer(base, mechanism.layer)
@@ -241,9 +295,8 @@ def typical_coordinate(base: Model, batches: Sequence[GateBatch], layer: int) ->
     """Measure the median size of a coordinate of ``resid_post.layer``, the unit in which vectors are learned."""
     states = []
     for batch in batches:
-        own = resid_below(base, batch, layer)[batch.forced.valid]
-        most = _COORDINATES // (len(batches) * base.d_model) or 1
-        states.append(own[:: -(-len(own) // most)])
+        found = resid_below(base, batch, layer)[batch.forced.valid]
+        states.append(found[:: -(-len(found) // _TOKENS)].clone())
     return torch.cat(states).float().square().median().sqrt().item()
 
 
@@ -252,11 +305,10 @@ def _state(mechanism: Mechanism) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _evaluate(gate_loss: GateLoss, batches: Prefix, accelerator: "Accelerator | None") -> dict[str, float]:
+def _evaluate(gate_loss: "_Fitted", batches: Prefix, accelerator: "Accelerator | None") -> dict[str, float]:
     sums = torch.zeros(3, device=batches.device)
     for batch, hidden in _mine(batches, accelerator):
-        scored = gate_loss(batch, hidden)
-        sums += torch.stack([scored.losses.sum(), scored.right.sum(), batch.gate.sum()])
+        sums += gate_loss.sums(batch, hidden)
     total = _sum(sums, accelerator)
     check_finite(total, "the validation loss of the mechanism")
     loss, right, n = total.tolist()

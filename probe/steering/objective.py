@@ -1,7 +1,7 @@
 """The training loss of mechanisms: cross-entropy at the gates, with the same steering as in decoding."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from probe.errors import ProbeError
-from probe.hooks import UpperLayers, additive_masks, causal_masks
+from probe.hooks import Head, UpperLayers, additive_masks, causal_masks, score_logits
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import Mechanism
+from probe.steering.parts import GateCost, chunks_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -43,50 +43,106 @@ class GateLoss:
 
     def __init__(self, base: Model, mechanism: Mechanism, *, keep: int = 0) -> None:
         self.base, self.mechanism = base, mechanism
-        self.upper = UpperLayers(base, mechanism.layer)
-        self._room, self._texts = keep, dict[int, tuple[GateBatch, _TextCache]]()
+        self.upper, self.head = UpperLayers(base, mechanism.layer), Head(base)
+        self.cost = GateCost.of(base, mechanism.layer)
+        self._room, self._texts = keep, dict[tuple[int, int, int], tuple[GateBatch, _TextCache]]()
 
     def __call__(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> Scored:
-        """Score a batch.
+        """Score a batch in one part.
 
         Args:
-            batch: the texts and their gates.
+            batch: the texts and their gates; every target is a token of the base model (:func:`check_targets`).
             hidden: the unshifted residual stream at the steering layer, one row for each text.
-
-        Raises:
-            ProbeError: if a target is no token of the base model.
         """
+        for _, scored in self.parts(batch, hidden, sys.maxsize):
+            return scored
+        nothing = hidden.new_zeros(0, dtype=torch.float32)
+        return Scored(nothing, nothing.bool())
+
+    def parts(
+        self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], budget: int
+    ) -> Iterator[tuple[Int[Tensor, " some"], Scored]]:
+        """Score a batch in parts that fit into a budget: some rows, and of their gates as many as fit.
+
+        Args:
+            batch, hidden: as above.
+            budget: bytes that a part and its backward pass may take. Run the backward pass before the next part.
+
+        Yields:
+            The numbers of some gates of the batch, and their scores.
+        """
+        if not bool(batch.gate.any()):
+            return
+        numbers = (batch.gate.flatten().cumsum(0) - 1).view_as(batch.gate)
+        together = batch.group is None and self.mechanism.persistent
+        for rows, some, light in self.cost.parts(batch, budget, together=together):
+            part, below, number = batch, hidden, numbers
+            if len(rows) < len(batch.gate):
+                at = slice(rows[0], rows[-1] + 1)
+                part = rows_of(batch, at)
+                below = hidden[at, : part.forced.ids.shape[1]]
+                number = numbers[at, : part.gate.shape[1]]
+            cache = None if together else self._text((id(batch), rows[0], rows[-1]), batch, part, below)
+            for chosen in chunks_of(part, some):
+                if bool(chosen.gate.any()):
+                    scored = self._score(chosen, below, cache, self.cost.passes.chunk(budget), light=light)
+                    yield number[chosen.gate], scored
+
+    def whole(self, batch: GateBatch) -> int:
+        """The least budget in which a batch is scored in one part."""
+        return self.cost.whole(batch, together=batch.group is None and self.mechanism.persistent)
+
+    def forget(self) -> None:
+        """Give back the keys and values that were kept, and keep none from now on."""
+        self._texts.clear()
+        self._room = 0
+
+    def _score(
+        self,
+        batch: GateBatch,
+        hidden: Float[Tensor, "rows pos d_model"],
+        cache: "_TextCache | None",
+        chunk: int,
+        *,
+        light: bool,
+    ) -> Scored:
         mechanism, target = self.mechanism, batch.target[batch.gate]
-        if not len(target):
-            nothing = hidden.new_zeros(0, dtype=torch.float32)
-            return Scored(nothing, nothing.bool())
-        if not 0 <= int(target.min()) <= int(target.max()) < self.base.n_embeddings:
-            raise ProbeError(
-                f"a gate's target is token {int(target.max())}, and {self.base.name} has "
-                f"{self.base.n_embeddings} tokens; leave that gate out"
-            )
         resid, behaviour = hidden[batch.places], batch.behaviours(mechanism.n_behaviours)
         shift = mechanism.shift(resid, mechanism.strength(resid, behaviour), behaviour).to(resid.dtype)
-        run = self._together if batch.group is None and mechanism.persistent else self._in_groups
-        logits = run(batch, hidden, shift)[batch.places[0], batch.slots].float()
-        return Scored(F.cross_entropy(logits, target, reduction="none"), logits.argmax(-1) == target)
+        if cache is None:
+            states = self._together(batch, hidden, shift, light=light)
+        else:
+            states = self._in_groups(batch, hidden, shift, cache)
+        places = batch.places[0], batch.slots
+        losses, right = score_logits(_both, [(self.head, states)], places, target, size=chunk).unbind(1)
+        return Scored(losses.contiguous(), right.bool())
 
     def _together(
-        self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
-    ) -> Float[Tensor, "rows slots vocab"]:
+        self,
+        batch: GateBatch,
+        hidden: Float[Tensor, "rows pos d_model"],
+        shift: Float[Tensor, "gates d_model"],
+        *,
+        light: bool,
+    ) -> Float[Tensor, "rows slots d_model"]:
         """Run all shifts of a text in one pass, in which later tokens see them."""
         rows, at = batch.places
         columns = _in_slots(batch, at, 0)
-        with _read_only(self.base, columns):
-            return self.upper(
-                hidden.index_put((rows, at), shift, accumulate=True),
-                attention_mask=causal_masks(self.base, batch.forced.valid, hidden.shape[1]),
-                position_ids=batch.forced.positions,
-            )
+        states = self.upper.states(
+            hidden.index_put((rows, at), shift, accumulate=True),
+            attention_mask=causal_masks(self.base, batch.forced.valid, hidden.shape[1]),
+            position_ids=batch.forced.positions,
+            light=light,
+        )
+        return states.gather(1, columns[:, :, None].expand(-1, -1, states.shape[-1]))
 
     def _in_groups(
-        self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"], shift: Float[Tensor, "gates d_model"]
-    ) -> Float[Tensor, "rows slots vocab"]:
+        self,
+        batch: GateBatch,
+        hidden: Float[Tensor, "rows pos d_model"],
+        shift: Float[Tensor, "gates d_model"],
+        cache: "_TextCache",
+    ) -> Float[Tensor, "rows slots d_model"]:
         """Run each group of gates separately, as shifted copies of its positions that are appended to the text.
 
         A copy attends to the unshifted text before its group, to the earlier copies of its group and to itself. For a
@@ -94,7 +150,6 @@ class GateLoss:
         gradients and only its keys and values are kept.
         """
         forced, (rows, at), width = batch.forced, batch.places, hidden.shape[1]
-        cache = self._text(batch, hidden)
 
         column = _in_slots(batch, at, width)  # a slot without a gate attends to the whole text and is never read
         label = _in_slots(batch, at if batch.group is None else batch.group[batch.gate], -1)
@@ -106,22 +161,21 @@ class GateLoss:
         seen = torch.cat([forced.valid[:, None] & before, together], -1)
         copies = hidden.new_zeros(*column.shape, hidden.shape[-1])
         copies = copies.index_put((rows, batch.slots), hidden[rows, at] + shift)
-        return self.upper(
-            copies, attention_mask=additive_masks(self.base, seen, distance), position_ids=positions, cache=cache
-        )
+        masks = additive_masks(self.base, seen, distance)
+        return self.upper.states(copies, attention_mask=masks, position_ids=positions, cache=cache)
 
     @torch.no_grad()
-    def _text(self, batch: GateBatch, hidden: Float[Tensor, "rows pos d_model"]) -> "_TextCache":
-        """The keys and values of the unshifted texts of a batch, which are kept while there is room."""
-        if id(batch) in self._texts:
-            return self._texts[id(batch)][1]
+    def _text(self, key: tuple[int, int, int], whole: GateBatch, batch: GateBatch, hidden: Tensor) -> "_TextCache":
+        """The keys and values of the unshifted texts of some rows of a batch, which are kept while there is room."""
+        if key in self._texts:
+            return self._texts[key][1]
         cache, width = _TextCache(), hidden.shape[1]
         masks = causal_masks(self.base, batch.forced.valid, width)
-        self.upper(hidden, attention_mask=masks, position_ids=batch.forced.positions, cache=cache, logits_to_keep=1)
+        self.upper.states(hidden, attention_mask=masks, position_ids=batch.forced.positions, cache=cache)
         cache.written = width
         if cache.size <= self._room:
             self._room -= cache.size
-            self._texts[id(batch)] = batch, cache  # the batch is held, so that no other gets its id
+            self._texts[key] = whole, cache  # the batch is held, so that no other gets its id
         return cache
 
 
@@ -159,17 +213,7 @@ def _in_slots(batch: GateBatch, values: Int[Tensor, " gates"], empty: int) -> In
     return out.index_put((batch.places[0], slots), values)
 
 
-@contextmanager
-def _read_only(base: Model, columns: Int[Tensor, "rows slots"]) -> Iterator[None]:
-    """Compute logits only at these columns; with a large vocabulary they would take most of the time of a step."""
-
-    def chosen(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0].gather(1, columns[:, :, None].expand(-1, -1, args[0].shape[-1])), *args[1:])
-
-    head = base.hf.get_output_embeddings()
-    assert head is not None  # a decoder that gives logits has one
-    handle = head.register_forward_pre_hook(chosen)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _both(logits: Float[Tensor, "gates vocab"], target: Int[Tensor, " gates"]) -> Float[Tensor, "gates two"]:
+    """The loss at each gate, and 1 where the most likely token is the target."""
+    losses = F.cross_entropy(logits, target, reduction="none")
+    return torch.stack([losses, (logits.argmax(-1) == target).to(losses)], 1)

@@ -17,7 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.activations import SentenceActivations
-from probe.hooks import Forced, force, forced_pass, in_rows
+from probe.hooks import (
+    Forced,
+    force,
+    forced_pass,
+    in_rows,
+)
 from probe.models import Model, Pair
 from probe.problems import Problem
 from probe.steering.gates import GateBatch, text_batches

@@ -234,8 +234,8 @@ def test_what_fails_half_way_leaves_the_model_alone(llama, tiny_folder, tmp_path
         raise ZeroDivisionError
 
     class Dying(Objective):
-        def losses(self, model, plain, batch):
-            return dies() if model.hf.training else super().losses(model, plain, batch)
+        def scoring(self, model, plain, batch, chunk=None):
+            return dies() if model.hf.training else super().scoring(model, plain, batch, chunk)
 
     with unchanged(llama), pytest.raises(ZeroDivisionError):
         config = TuneConfig(steps=2, batch_tokens=60)

@@ -119,16 +119,16 @@ def test_interrupted_and_resumed_is_as_never_interrupted(llama, sae, tmp_path, m
     """Bit for bit, with Adam's moments, dropout and the order of the texts; also before the first checkpoint."""
     plan, objective = AdapterPlan(dropout=0.1), Objective("resa", sae)
     whole = tune(llama, texts(12), texts(4, 1), objective, folder=tmp_path / "whole", plan=plan, config=CONFIG)
-    real, calls = Objective.losses, []
+    real, calls = Objective.scoring, []
 
-    def dies(self, model, plain, batch):
+    def dies(self, model, plain, batch, chunk):
         if torch.is_grad_enabled():  # the proof of life, and then the steps
             calls.append(None)
         if len(calls) > 1 + at:
             raise Killed
-        return real(self, model, plain, batch)
+        return real(self, model, plain, batch, chunk)
 
-    monkeypatch.setattr(Objective, "losses", dies)
+    monkeypatch.setattr(Objective, "scoring", dies)
     with pytest.raises(Killed):
         tune(llama, texts(12), texts(4, 1), objective, folder=tmp_path / "cut", plan=plan, config=CONFIG)
     monkeypatch.undo()

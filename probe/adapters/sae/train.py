@@ -13,7 +13,7 @@ from probe.adapters.training.objective import kl, with_insertion
 from probe.adapters.training.packing import Example, pack
 from probe.convergence import Schedule
 from probe.errors import ProbeError
-from probe.hooks import capture
+from probe.hooks import Head, TrainingCost, capture, score_logits
 from probe.models import Model, Site, seeded
 from probe.taxonomy import for_inference, train_with_saelens
 
@@ -102,28 +102,33 @@ def sae_quality(model: Model, sae: "SAE[Any]", texts: list[Example]) -> dict[str
     Raises:
         ProbeError: if the states do not vary.
     """
-    site, kls, errors, states, active = check_sae(sae, model), [], [], [], []
+    site, kls, head, cost = check_sae(sae, model), [], Head(model), TrainingCost.of(model, models=2)
+    tokens, active, error, square = 0, 0, 0.0, 0.0
+    total = torch.zeros(model.d_model, dtype=torch.float64)
+    fired = torch.zeros(int(sae.cfg.d_sae), dtype=torch.bool, device=model.device)
     special = torch.tensor(sorted(model.tokenizer.all_special_ids), device=model.device)
     for text in texts:
         batch = pack(model, [text], len(text.ids))
         with capture(model, site, stop=False) as acts:
-            plain = batch.logits(model)
+            plain = batch.states(model)
         with with_insertion(model, Replace(sae), batch):
-            kls.append(kl(plain, batch.logits(model)))
+            over = [(head, plain), (head, batch.states(model))]
+        kls.append(score_logits(kl, over, batch.counts, size=cost.chunk(model.budget)))
         state = acts[site][~torch.isin(batch.ids, special) & ~outliers(acts[site], batch.segment)].to(sae.dtype)
         latents = sae.encode(state)
-        errors.append((state - sae.decode(latents)).square().sum(-1))
-        states.append(state)
-        active.append(latents > 0)
-    every, fired = torch.cat(states), torch.cat(active)
-    total = (every - every.mean(0)).square().sum() if len(every) else torch.zeros(())
-    if not total > 0:
+        error += float((state - sae.decode(latents)).square().sum())
+        exact = state.cpu().double()
+        square, total = square + float(exact.square().sum()), total + exact.sum(0)
+        fired |= (latents > 0).any(0)
+        active, tokens = active + int((latents > 0).sum()), tokens + len(state)
+    varies = square - float(total.square().sum()) / max(tokens, 1)
+    if not varies > 1e-12 * square:
         raise ProbeError(
-            f"the states at {site} do not vary over {len(every)} tokens, so no SAE explains them: give other texts"
+            f"the states at {site} do not vary over {tokens} tokens, so no SAE explains them: give other texts"
         )
     return {
-        "variance_explained": 1 - float(torch.cat(errors).sum() / total),
+        "variance_explained": 1 - error / varies,
         "kl": float(torch.cat(kls).mean()),
-        "l0": float(fired.float().sum(-1).mean()),
-        "dead": float((~fired.any(0)).float().mean()),
+        "l0": active / tokens,
+        "dead": float((~fired).float().mean()),
     }

@@ -12,7 +12,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from probe.adapters.training.config import INSERTING, INSERTS, OBJECTIVES, ON_LA
 from probe.adapters.training.packing import Packed
 from probe.config import nearest
 from probe.errors import ProbeError
-from probe.hooks import capture
+from probe.hooks import Head, TrainingCost, capture, cross_entropy, score_logits
 from probe.models import Model, Site
 
 if TYPE_CHECKING:
@@ -101,8 +100,18 @@ class Objective:
         changed = {"random-sae": random_sae, "shuffled-decoder": shuffled_decoder}.get(self.insert)
         return Replace(self.sae if changed is None else changed(self.sae, self.seed), self.through)
 
+    def cost(self, model: Model) -> TrainingCost:
+        """The bytes that a pass of the objective takes.
+
+        Args:
+            model: the base model, without an adapter.
+        """
+        # An inserted SAE keeps its latents before and after their activation function, and both gradients.
+        latents = 16 * int(self.sae.cfg.d_sae) if self.sae is not None and self.name in (*INSERTING, *ON_LATENTS) else 0
+        return TrainingCost.of(model, lora=True, extra=latents, models=1 if self.name == "ce" else 2)
+
     def losses(
-        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
+        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed, chunk: int | None = None
     ) -> Float[Tensor, " counted"]:
         """The loss at each token that counts.
 
@@ -110,27 +119,47 @@ class Objective:
             model: the model with the adapter on.
             plain: gives a context in which the adapter is off.
             batch: packed texts.
+            chunk: the number of places whose logits may be held at once; None for all.
 
         Returns:
             One value for each counted token: nats, or squared error for ``feature-match``.
         """
-        if self.name == "ce":
-            return F.cross_entropy(batch.logits(model), batch.targets, reduction="none")
+        with self.scoring(model, plain, batch, chunk) as losses:
+            return losses
+
+    @contextmanager
+    def scoring(
+        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed, chunk: int | None = None
+    ) -> Iterator[Float[Tensor, " counted"]]:
+        """Give :meth:`losses` to a block in which what is inserted stays, for the backward pass of checkpointed blocks.
+
+        Args:
+            model, plain, batch, chunk: see :meth:`losses`.
+        """
+        size = batch.ids.numel() if chunk is None else chunk
         if self.name == "feature-match":
-            return self._feature_losses(model, plain, batch)
-        if self.name == "steer-distil":
-            return self._steered_losses(model, plain, batch)
-        teacher = self._teacher(model, plain, batch)
-        with with_insertion(model, self.inserts, batch):
-            return kl(teacher, batch.logits(model))
+            yield self._feature_losses(model, plain, batch)
+        elif self.name == "steer-distil":
+            yield self._steered_losses(model, plain, batch, size)
+        elif self.name == "ce":
+            yield score_logits(
+                cross_entropy, [(Head(model), batch.states(model))], batch.counts, batch.targets, size=size
+            )
+        else:
+            teacher = self._teacher(model, plain, batch)
+            with with_insertion(model, self.inserts, batch):
+                student = Head(model), batch.states(model)
+                yield score_logits(kl, [teacher, student], batch.counts, size=size)
 
     @torch.no_grad()
-    def _teacher(self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed) -> Tensor:
+    def _teacher(
+        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
+    ) -> tuple[Head, Tensor]:
         if self.name == "source-distil":
             assert self.source is not None
-            return batch.logits(self.source)
+            return Head(self.source), batch.states(self.source)
         with plain():
-            return batch.logits(model)
+            return Head(model), batch.states(model)
 
     @property
     def _boost(self) -> Boost | None:
@@ -139,21 +168,22 @@ class Objective:
         return Boost(self.sae, self.latents, self.value)
 
     def _steered_losses(
-        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
+        self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed, size: int
     ) -> Float[Tensor, " counted"]:
-        with torch.no_grad(), plain(), with_insertion(model, self._boost, batch):
-            wanted, teacher = self._state_and_logits(model, batch)
-        state, logits = self._state_and_logits(model, batch)
-        apart = (state - wanted).square().sum(-1) / wanted.square().sum(-1)
-        return kl(teacher, logits) + self.match * apart
-
-    def _state_and_logits(self, model: Model, batch: Packed) -> tuple[Tensor, Tensor]:
-        """The float32 state at the SAE's site, and the logits, at each counted place."""
         site = self.site
         assert site is not None
-        with capture(model, site, grad=True, stop=False) as acts:
-            logits = batch.logits(model)
-        return acts[site][batch.counts].float(), logits
+
+        def read() -> tuple[Tensor, Tensor]:
+            with capture(model, site, grad=True, stop=False) as acts:
+                states = batch.states(model)
+            return acts[site][batch.counts].float(), states
+
+        with torch.no_grad(), plain(), with_insertion(model, self._boost, batch):
+            wanted, teacher = read()
+        state, student = read()
+        apart = (state - wanted).square().sum(-1) / wanted.square().sum(-1)
+        head = Head(model)
+        return score_logits(kl, [(head, teacher), (head, student)], batch.counts, size=size) + self.match * apart
 
     def _feature_losses(
         self, model: Model, plain: Callable[[], AbstractContextManager[None]], batch: Packed
@@ -167,8 +197,11 @@ class Objective:
     def _latents(self, model: Model, batch: Packed) -> Float[Tensor, "counted latents"]:
         """The chosen latents before their activation function, so that a silent latent has a gradient, too."""
         sae: Any = self.sae
-        some = list(self.latents)
-        state = self._state_and_logits(model, batch)[0].to(sae.dtype)
+        some, site = list(self.latents), self.site
+        assert site is not None
+        with capture(model, site, grad=True) as acts:
+            batch.run(model)
+        state = acts[site][batch.counts].float().to(sae.dtype)
         found = sae.process_sae_in(state) @ sae.W_enc[:, some] + sae.b_enc[some]
         rescaled = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
         return found * sae.W_dec[some].norm(dim=-1) if rescaled else found

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe.hooks import additive_masks
+from probe.hooks import additive_masks, states_of
 from probe.models import Model
 from probe.problems import Problem
 from probe.traces import Trace
@@ -56,15 +56,21 @@ class Packed:
         """The token after each counted place."""
         return self.ids.roll(-1, 1)[self.counts]
 
+    def run(self, model: Model) -> Any:
+        """Run a model on the rows, and return its output; in a block of ``capture`` it ends at the deepest site."""
+        return model.hf(**self._inputs(model))
+
+    def states(self, model: Model) -> Float[Tensor, "rows pos d_model"]:
+        """The states that the head of a model reads, at every place."""
+        return states_of(model, **self._inputs(model))
+
     def logits(self, model: Model) -> Float[Tensor, "counted vocab"]:
         """A model's logits at each counted place, in float32."""
         return self.run(model).logits[self.counts].float()
 
-    def run(self, model: Model) -> Any:
-        """Run a model on the rows, and return its output; in a block of ``capture`` it ends at the deepest site."""
-        return model.hf(
-            input_ids=self.ids, attention_mask=self._masks(model), position_ids=self.positions, use_cache=False
-        )
+    def _inputs(self, model: Model) -> dict[str, Any]:
+        masks = self._masks(model)
+        return {"input_ids": self.ids, "attention_mask": masks, "position_ids": self.positions, "use_cache": False}
 
     def _masks(self, model: Model) -> Tensor | dict[str, Tensor]:
         column = torch.arange(self.ids.shape[1], device=self.ids.device)
@@ -82,6 +88,11 @@ def pack(model: Model, examples: Sequence[Example], length: int) -> Packed:
         examples: the texts; the longest is placed first, each in the first row that has room.
         length: tokens in a row; a longer example gets a row to itself.
     """
+    return pack_rows(model, examples, in_rows(examples, length))
+
+
+def in_rows(examples: Sequence[Example], length: int) -> list[list[int]]:
+    """The indices of the examples that share each row, as :func:`pack` places them."""
     rows: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(examples)), key=lambda i: -len(examples[i].ids)):
@@ -92,6 +103,17 @@ def pack(model: Model, examples: Sequence[Example], length: int) -> Packed:
             room.append(max(length, size))
         rows[at].append(i)
         room[at] -= size
+    return rows
+
+
+def pack_rows(model: Model, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> Packed:
+    """Pack the examples of some rows, padded to the longest.
+
+    Args:
+        model: gives the padding token and the device.
+        examples: the texts.
+        rows: the indices of the examples of each row.
+    """
     width = max(sum(len(examples[i].ids) for i in row) for row in rows)
     ids = torch.full((len(rows), width), model.pad_id)
     segment, positions = torch.full_like(ids, -1), torch.zeros_like(ids)

@@ -1,15 +1,14 @@
 """Which linear layers get a LoRA, and a check that each of its tensors learns."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from probe.adapters.mounting import linear_layers, lora_config, mounted
 from probe.adapters.training.config import ON_LATENTS, AdapterPlan
 from probe.adapters.training.objective import Objective
-from probe.adapters.training.packing import Packed
 from probe.errors import ProbeError
-from probe.models import Model, seeded
+from probe.models import Model
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -54,14 +53,16 @@ def adapted(model: Model, plan: AdapterPlan, objective: Objective, *, seed: int)
         yield wrapped
 
 
-def prove_alive(model: Model, wrapped: "PeftModel", objective: Objective, batch: Packed) -> None:
+def prove_alive(model: Model, wrapped: "PeftModel", objective: Objective, backward: Callable[[], Any]) -> None:
     """Check with one backward pass that every trainable tensor gets a gradient.
+
+    Args:
+        backward: runs the backward pass of some texts.
 
     Raises:
         ProbeError: naming the blocks whose tensors get none.
     """
-    with seeded(0, model.device):
-        objective.losses(model, wrapped.disable_adapter, batch).sum().backward()
+    backward()
     dead = [name for name, tensor in trained(wrapped).items() if tensor.grad is None]
     wrapped.zero_grad(set_to_none=True)
     if dead:

@@ -3,11 +3,11 @@
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from probe.adapters.training.config import AdapterPlan, TuneConfig
 from probe.adapters.training.objective import Objective
-from probe.adapters.training.packing import Example, Packed, pack
+from probe.adapters.training.packing import Example, Packed, in_rows, pack_rows
 from probe.adapters.training.plan import adapted, prove_alive, trained
 from probe.adapters.training.processes import Processes
 from probe.config import read_as
@@ -23,12 +23,14 @@ from probe.convergence import Check, Schedule
 from probe.engine import FolderLock, difference
 from probe.errors import ProbeError
 from probe.files import located, object_hash, write_json, write_tensors, writing
-from probe.hooks import check_finite
-from probe.models import Model, ThinkTags, fingerprint, identity, seeded, weights_hash
+from probe.hooks import check_finite, checkpointed
+from probe.models import Model, ThinkTags, fingerprint, halving, identity, seeded, weights_hash
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from peft import PeftModel
+
+T = TypeVar("T")
 
 CARD = "probe.json"
 """The file in an adapter's folder that says how it was trained; it is written last."""
@@ -79,6 +81,9 @@ def tune(
 ) -> Tuned:
     """Train an adapter and keep the one with the lowest validation loss, which may be the untrained one of step 0.
 
+    A step runs in micro-batches that fit into ``model.budget``, with checkpointed blocks where a text would not fit
+    alone. They change the gradient by rounding only; dropout and inserted noise are random for each micro-batch.
+
     Args:
         model: the base model; afterwards it is as before, bit for bit.
         train: texts to train on, from :func:`~probe.adapters.examples_of` for example.
@@ -108,7 +113,7 @@ def tune(
     run = _Run(model, objective, config, train=train, validation=validation, folder=folder, processes=processes)
     lock = FolderLock(folder) if processes.is_main else nullcontext()
     with lock, adapted(model, plan, objective, seed=config.seed) as wrapped:
-        prove_alive(model, wrapped, objective, pack(model, run.texts(0), config.pack_to))
+        prove_alive(model, wrapped, objective, lambda: run.backward_once(wrapped))
         done = run.train(wrapped, keys, progress)
         run.restore_best(wrapped)
         processes.wait()
@@ -191,8 +196,9 @@ class _Run:
     ) -> None:
         self.model, self.objective, self.config, self.folder = model, objective, config, folder
         self.examples, self.processes = train, processes
-        parts = processes.share(_parts(validation, config.batch_tokens))
-        self.validation = [pack(model, part, config.pack_to) for part in parts]
+        self.validation = processes.share(_parts(validation, config.batch_tokens))
+        self.cost = objective.cost(model)
+        self.budget = model.budget
         self.size = sum(tensor.numel() for tensor in model.hf.parameters())
         self.order: list[list[int]] = []
 
@@ -205,11 +211,6 @@ class _Run:
             parts = _parts([self.examples[i] for i in order], self.config.batch_tokens)
             self.order += [[next(places) for _ in part] for part in parts]
         return [self.examples[i] for i in self.order[step]]
-
-    def mine(self, step: int) -> Packed | None:
-        """This process's share of a step; None if no token of it counts."""
-        share = self.processes.share(self.texts(step))
-        return pack(self.model, share, self.config.pack_to) if any(text.counted > 0 for text in share) else None
 
     def train(self, wrapped: "PeftModel", keys: Sequence[str], progress: bool) -> dict[str, Any]:
         """Run the remaining steps and return the history and the cost; the first of ``keys`` is written."""
@@ -256,31 +257,92 @@ class _Run:
         bar.close()
         return state | {"converged": schedule.converged}
 
-    def _backward(self, wrapped: "PeftModel", step: int, texts: Sequence[Example]) -> float:
-        """Add the gradient of this process's share of a step, and return its share of the loss."""
-        batch, processes = self.mine(step), self.processes
+    def backward_once(self, wrapped: "PeftModel") -> None:
+        """Add the gradient of some texts of the first step."""
         wrapped.train()
-        if batch is None:
+        texts = self.texts(0)
+
+        def work(budget: int) -> None:
+            batch, light = next(self._micro_batches(texts, budget))
+            with self._scored(wrapped, batch, budget, light=light) as losses:
+                losses.sum().backward()
+
+        self._fitted(work, texts, 0, "preparing the adapter")
+
+    def _backward(self, wrapped: "PeftModel", step: int, texts: Sequence[Example]) -> float:
+        """Set the gradient of this process's share of a step, and return its share of the loss."""
+        processes, mine = self.processes, self.processes.share(texts)
+        wrapped.train()
+        if not any(text.counted > 0 for text in mine):
             return 0.0
+        counted = max(1, sum(max(text.counted, 0) for text in texts))
+
+        def work(budget: int) -> float:
+            wrapped.zero_grad(set_to_none=True)
+            total = 0.0
+            for batch, light in self._micro_batches(mine, budget):
+                with self._scored(wrapped, batch, budget, light=light) as losses:
+                    loss = losses.sum() / counted
+                    loss.backward()
+                total += loss.item()
+            return total
+
         # Dropout and noise differ in each process.
-        with seeded((1_000_003 * self.config.seed + step) * processes.count + processes.rank, self.model.device):
-            losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
-            loss = losses.sum() / max(1, sum(max(text.counted, 0) for text in texts))
-            loss.backward()
-        return loss.item()
+        seed = (1_000_003 * self.config.seed + step) * processes.count + processes.rank
+        return self._fitted(work, mine, seed, f"training {self.objective.name} at step {step}")
 
     @torch.no_grad()
     def evaluate(self, wrapped: "PeftModel") -> float:
         """The mean loss over the counted tokens of the validation texts."""
         wrapped.eval()
-        total, n = 0.0, 0
-        with seeded(self.config.seed, self.model.device):  # the same noise at every evaluation
-            for batch in self.validation:
-                losses = self.objective.losses(self.model, wrapped.disable_adapter, batch)
-                total, n = total + losses.sum().item(), n + len(losses)
+        every = [text for part in self.validation for text in part]
+
+        def work(budget: int) -> tuple[float, int]:
+            total, n = 0.0, 0
+            for part in self.validation:
+                for batch, _ in self._micro_batches(part, budget):
+                    with self._scored(wrapped, batch, budget) as losses:
+                        total, n = total + losses.sum().item(), n + len(losses)
+            return total, n
+
+        # The same noise at every evaluation.
+        total, n = self._fitted(work, every, self.config.seed, "evaluating the adapter")
         loss = self.processes.total(total) / max(self.processes.total(n), 1)
         check_finite(torch.tensor(loss), "the validation loss of the adapter", self.model)
         return loss
+
+    def _micro_batches(self, texts: Sequence[Example], budget: int) -> Iterator[tuple[Packed, bool]]:
+        """The texts in batches that fit into a budget, each with whether its blocks are checkpointed."""
+
+        def tokens(row: Sequence[int]) -> int:
+            return sum(len(texts[i].ids) for i in row)
+
+        for rows, light in self.cost.micro_batches(in_rows(texts, self.config.pack_to), tokens, budget):
+            yield pack_rows(self.model, texts, rows), light
+
+    @contextmanager
+    def _scored(self, wrapped: "PeftModel", batch: Packed, budget: int, *, light: bool = False) -> Iterator[Any]:
+        """The losses of a batch; the backward pass belongs inside the block."""
+        chunk = self.cost.chunk(budget)
+        with (
+            checkpointed(self.model) if light else nullcontext(),
+            self.objective.scoring(self.model, wrapped.disable_adapter, batch, chunk) as losses,
+        ):
+            yield losses
+
+    def _fitted(self, work: Callable[[int], T], texts: Sequence[Example], seed: int, what: str) -> T:
+        """Do work within the budget, seeded; with half of it if memory runs out, then and from now on."""
+        rows = in_rows(texts, self.config.pack_to)
+        width = max((sum(len(texts[i].ids) for i in row) for row in rows), default=0)
+        most = min(self.budget, self.cost.whole(len(rows), width))
+
+        def attempt(budget: int) -> T:
+            if budget < most:
+                self.budget = budget
+            with seeded(seed, self.model.device):
+                return work(budget)
+
+        return halving(attempt, most, device=self.model.device, what=f"{what} in parts of so many bytes")
 
     def restore_best(self, wrapped: "PeftModel") -> None:
         _put(trained(wrapped), load_file(self.folder / _CHECKPOINT / "best.safetensors"))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.adapters.sae.insertion import Boost, inserted
@@ -91,19 +93,18 @@ def choose_latent(
     Raises:
         ProbeError: if no sentence shows the behaviour, or all do, or no latent raises the count.
     """
-    acts, shows = _ahead(model, sae, texts, ahead)
-    if shows.all() or not shows.any():
+    before, elsewhere = _ahead(model, sae, texts, ahead)
+    if not before.n or not elsewhere.n:
         raise ProbeError(
-            f"{int(shows.sum())} of {len(shows)} sentences show the behaviour: give texts in which only some do"
+            f"{before.n} of {before.n + elsewhere.n} sentences show the behaviour: give texts in which only some do"
         )
-    apart = acts[shows].mean(0) - acts[~shows].mean(0)
-    spread = acts[shows].std(0) + acts[~shows].std(0) + 1e-3 * acts.amax().clamp(min=1e-6)
+    apart = before.mean - elsewhere.mean
+    spread = before.std + elsewhere.std + 1e-3 * max(before.highest, elsewhere.highest, 1e-6)
     some = (apart / spread).argsort(descending=True)[:candidates].tolist()
     tried = [{"latent": -1.0, "value": 0.0, "count": _mean(counted())}]
     cells = [(latent, strength) for latent in some for strength in strengths]
     for latent, strength in tqdm(cells, desc="latents", unit="try", disable=not progress):
-        active = acts[shows, latent]
-        value = strength * float(active[active > 0].mean()) if (active > 0).any() else 0.0
+        value = strength * float(before.active[latent] / before.times[latent].clamp(min=1))
         if value > 0:
             with inserted(model, Boost(sae, (latent,), value)):
                 tried.append({"latent": float(latent), "value": value, "count": _mean(counted())})
@@ -116,21 +117,49 @@ def choose_latent(
     return Chosen(int(best["latent"]), best["value"], tried)
 
 
+class _Sums:
+    """Sums over places of the activations of each latent; the activations themselves are not kept."""
+
+    def __init__(self, latents: int) -> None:
+        self.n, self.highest = 0, 0.0
+        self.total, self.squares, self.active, self.times = torch.zeros(4, latents, dtype=torch.float64)
+
+    def add(self, acts: Float[Tensor, "places latents"]) -> None:
+        if not len(acts):
+            return
+        self.n += len(acts)
+        self.highest = max(self.highest, float(acts.max()))
+        acts = acts.cpu().double()
+        self.total += acts.sum(0)
+        self.squares += acts.square().sum(0)
+        self.active += acts.clamp(min=0).sum(0)
+        self.times += (acts > 0).sum(0)
+
+    @property
+    def mean(self) -> Float[Tensor, " latents"]:
+        return self.total / self.n
+
+    @property
+    def std(self) -> Float[Tensor, " latents"]:
+        return ((self.squares - self.n * self.mean.square()).clamp(min=0) / (self.n - 1)).sqrt()
+
+
 @torch.no_grad()
 def _ahead(
     model: Model, sae: "SAE[Any]", texts: Sequence[Example], ahead: Sequence[Sequence[tuple[int, bool]]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    site, acts, shows = check_sae(sae, model), [], []
+) -> tuple[_Sums, _Sums]:
+    """Activations at the places before sentences that show the behaviour, and before the others."""
+    site, sums = check_sae(sae, model), {shown: _Sums(int(sae.cfg.d_sae)) for shown in (True, False)}
     for text, places in zip(texts, ahead, strict=True):
         if not places:
             continue
         batch = pack(model, [text], len(text.ids))
         with capture(model, site) as states:  # nothing above the site is run
             batch.run(model)
-        at = [place for place, _ in places]
-        acts.append(sae.encode(states[site][0, at].to(sae.dtype)).float().cpu())
-        shows += [shown for _, shown in places]
-    return torch.cat(acts), torch.tensor(shows)
+        for shown, of in sums.items():
+            at = [place for place, shows in places if bool(shows) is shown]
+            of.add(sae.encode(states[site][0, at].to(sae.dtype)).float())
+    return sums[True], sums[False]
 
 
 def _mean(counts: Sequence[float]) -> float:
