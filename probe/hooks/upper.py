@@ -7,7 +7,7 @@ only the blocks above it, through the model's own code.
 
 import copy
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -94,6 +94,7 @@ class UpperLayers:
         return out.logits
 
 
+Mask = TypeVar("Mask", Tensor, Tensor | None)
 Masks = Tensor | dict[str, Tensor | None] | None
 """What a model takes as its attention mask: one for all blocks, or one for each kind of block. None: the causal mask
 that the model makes itself."""
@@ -119,7 +120,8 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
         NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
     """
     rows, keys = valid.shape
-    whole = queries == keys > 1 and bool(valid[:, 0].all())  # padded on the right, if at all
+    # Padded on the right, if at all: begins with a token, and no token follows padding.
+    whole = queries == keys > 1 and bool(valid[:, 0].all()) and bool((valid[:, 1:] <= valid[:, :-1]).all())
     own = whole and _is_causal(model) and bool(valid[:, -1].all())
     windows = {kind: window for kind, window in model.mask_windows.items() if not own or _cuts(window, keys)}
     if whole:
@@ -143,7 +145,7 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
 
 def additive_masks(
     model: Model, seen: Bool[Tensor, "rows queries keys"], distance: Int[Tensor, "rows queries keys"]
-) -> Masks:
+) -> Tensor | dict[str, Tensor]:
     """Turn boolean attention masks into the additive masks that the model's attention takes.
 
     They are not left boolean, because torch makes an additive one of a boolean one again in every block.
@@ -174,7 +176,8 @@ def _additive(model: Model, seen: Bool[Tensor, "rows queries keys"]) -> Float[Te
     return torch.where(seen, nothing, torch.finfo(model.dtype).min)[:, None]
 
 
-def _for_model(masks: Mapping[str | None, Tensor | None]) -> Masks:
+def _for_model(masks: Mapping[str | None, Mask]) -> Mask | dict[str, Mask]:
+    """One mask for all blocks, or those of each kind of block."""
     return masks[None] if None in masks else {kind: mask for kind, mask in masks.items() if kind is not None}
 
 

@@ -182,6 +182,7 @@ class _Chooser:
         self.device = base.device
         self.problems, self.seed, self.max_new_tokens = problems, seed, max_new_tokens
         self.random: dict[int, Tensor] = {}
+        self.table = torch.zeros(0, max_new_tokens, 3, device=self.device)
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
 

@@ -42,6 +42,9 @@ def test_no_mask_is_made_where_attention_is_causal_by_itself():
     assert isinstance(mixed, dict) and mixed["full_attention"] is None and mixed["sliding_attention"] is not None
     padded = real.clone()
     padded[1, -2:] = False
+    hole = real.clone()
+    hole[1, 5] = False
+    assert (causal_masks(llama, hole, 3 * WINDOW)[1, 0, 6:, 5] < 0).all()
     for valid, queries in ((padded, 3 * WINDOW), (padded.flip(1), 3 * WINDOW), (real, 1), (real, 2)):
         mask = causal_masks(llama, valid, queries)
         assert isinstance(mask, torch.Tensor) and mask.shape == (2, 1, queries, 3 * WINDOW)

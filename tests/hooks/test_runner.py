@@ -213,6 +213,20 @@ def test_a_window_run_again_equals_a_full_forward_with_the_same_shift(model, win
         torch.testing.assert_close(later[row], plain(model, [*texts[row], token])[-1], atol=TOLERANCE, rtol=1e-4)
 
 
+def test_all_columns_run_again_without_padding(model):
+    """Two rows of one length, behind columns that are free: no mask is made for them."""
+    runner = Runner(model, [PROMPTS[2], PROMPTS[0], PROMPTS[0][::-1]], 6, steer=1, remember=True)
+    runner.prefill()
+    runner.keep(torch.tensor([1, 2]))
+    assert runner.cache.first > 0
+    step = runner.step(torch.tensor([7, 8]))
+    again = runner.rerun_window(torch.zeros(2, model.d_model), torch.arange(2), None)
+    for row, text in enumerate([[*PROMPTS[0], 7], [*PROMPTS[0][::-1], 8]]):
+        expected = plain(model, text)[-1]
+        torch.testing.assert_close(step.logits[row], expected, atol=TOLERANCE, rtol=1e-4)
+        torch.testing.assert_close(again[row], expected, atol=TOLERANCE, rtol=1e-4)
+
+
 def test_no_row_is_taken_in_where_there_is_no_place_or_tokens_are_being_counted(tiny_folder):
     model = load_model(ModelConfig(str(tiny_folder("llama", tokenizer="letters"))), device="cpu")
     runner = Runner(model, PROMPTS[:2], 6)

@@ -88,8 +88,12 @@ class RowCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
         return self.column
 
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        return 0 if self.apart else self.get_seq_length(layer_idx)
+    def get_query_offset(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+        """Where the first column of the pass lies among those that it attends to."""
+        return 0 if self.apart else self.column - self.first
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.get_query_offset(layer_idx) + query_length, 0
 
     def real(self, first: int, end: int) -> Bool[Tensor, "rows columns"]:
         """Which columns of a range are tokens, in the rows that the next pass runs."""

@@ -207,7 +207,8 @@ class Runner:
 
         def reader(layer: int) -> Callable[[Tensor], None]:
             def read(hidden: Tensor) -> None:
-                resid[layer] = hidden[:, -1]
+                # A view of the last column would hold the whole prompt.
+                resid[layer] = hidden[:, -1].clone() if hidden.shape[1] > 1 else hidden[:, -1]
                 if layer == self.steer and self.remember:
                     cache.write("resid", layer, hidden[:, None])
 
