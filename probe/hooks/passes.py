@@ -306,7 +306,7 @@ class Passes:
         rows, begun = torch.arange(batch, device=states.device), batch
         if isinstance(cache, RowCache):
             some = slice(None) if cache.rows is None else cache.rows
-            rows, begun, seen = cache.origin[some], cache.begun, cache.valid[some, : past + width]
+            rows, begun, seen = cache.origin[some], cache.begun, cache.real(0, past + width)
         else:
             seen = self._columns(kwargs.get("attention_mask"), batch, past + width, states.device)
         prompt_width = told or (self._handed[0] if self._handed else self._first_width)

@@ -6,7 +6,8 @@ only the blocks above it, through the model's own code.
 """
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,7 +85,7 @@ class UpperLayers:
         self,
         hidden: Float[Tensor, "rows pos d_model"],
         *,
-        attention_mask: Tensor | dict[str, Tensor],
+        attention_mask: "Masks",
         position_ids: Int[Tensor, "rows pos"],
         cache: object | None = None,
         logits_to_keep: int = 0,
@@ -127,8 +128,18 @@ class UpperLayers:
             enter.hidden = None
 
 
-def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -> Tensor | dict[str, Tensor]:
-    """Make causal additive attention masks for the last columns of a batch, with padding and sliding windows.
+Mask = TypeVar("Mask", Tensor, Tensor | None)
+Masks = Tensor | dict[str, Tensor | None] | None
+"""What a model takes as its attention mask: one for all blocks, or one for each kind of block. None: the causal mask
+that the model makes itself."""
+
+
+def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -> Masks:
+    """Make causal attention masks for the last columns of a batch, with padding and sliding windows.
+
+    A mask of long texts is large, so as little as possible is made. Whole texts without padding need none where
+    attention is causal by itself (``sdpa``) and no window applies. Padding on the right is hidden by causality, so one
+    mask serves all rows; what the model computes at that padding is meaningless.
 
     Args:
         model: the model that will use them.
@@ -136,14 +147,34 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
         queries: the number of last columns that are run.
 
     Returns:
-        ``[rows, 1, queries, keys]``, or one such tensor per layer type for models that mix full and sliding attention.
+        An additive mask ``[rows, 1, queries, keys]``, or one for each layer type for models that mix full and sliding
+        attention. None in place of a mask that is not needed.
+
+    Raises:
+        NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
     """
-    keys = valid.shape[1]
+    rows, keys = valid.shape
+    # Padded on the right, if at all: begins with a token, and no token follows padding.
+    whole = queries == keys > 1 and bool(valid[:, 0].all()) and bool((valid[:, 1:] <= valid[:, :-1]).all())
+    own = whole and _is_causal(model) and bool(valid[:, -1].all())
+    windows = {kind: window for kind, window in model.mask_windows.items() if not own or _cuts(window, keys)}
+    if whole:
+        valid = valid[:1].new_ones(1, keys)
+    if model.longest_text is not None:
+        check_frequencies(model.hf, int(valid.sum(1).max()))
+    if not windows:
+        return None
     key = torch.arange(keys, device=valid.device)
     query = key[keys - queries :, None]
-    # A padded query sees itself, so that no row of the softmax is empty.
-    seen = (valid[:, None, :] & (key <= query)) | (key == query)
-    return additive_masks(model, seen, (query - key).expand_as(seen))
+    seen = valid[:, None, :] & (key <= query)
+    seen |= key == query  # a padded query sees itself, so that no row of the softmax is empty
+    made = {
+        kind: _additive(model, seen & (key > query - window) if _cuts(window, keys) else seen)
+        for kind, window in windows.items()
+    }
+    return _for_model(
+        {kind: made[kind].expand(rows, -1, -1, -1) if kind in made else None for kind in model.mask_windows}
+    )
 
 
 def additive_masks(
@@ -151,27 +182,44 @@ def additive_masks(
 ) -> Tensor | dict[str, Tensor]:
     """Turn boolean attention masks into the additive masks that the model's attention takes.
 
+    They are not left boolean, because torch makes an additive one of a boolean one again in every block.
+
     Args:
         model: the model that will use them.
         seen: the keys that each query attends to; at least one for each query.
         distance: the number of positions from each key to the query, for sliding windows.
 
     Returns:
-        As :func:`causal_masks`.
+        As :func:`causal_masks`, without None.
 
     Raises:
         NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
     """
-    lowest = torch.finfo(model.dtype).min
-
-    def additive(allowed: Tensor) -> Tensor:
-        mask = torch.zeros(allowed.shape, dtype=model.dtype, device=allowed.device)
-        return mask.masked_fill_(~allowed, lowest)[:, None]
-
     if model.longest_text is not None:
         check_frequencies(model.hf, int(seen.sum(-1).max()))
-    masks = {
-        kind: additive(seen if window is None else seen & (distance < window))
-        for kind, window in model.mask_windows.items()
-    }
+    return _for_model(
+        {
+            kind: _additive(model, seen & (distance < window) if _cuts(window, seen.shape[-1]) else seen)
+            for kind, window in model.mask_windows.items()
+        }
+    )
+
+
+def _additive(model: Model, seen: Bool[Tensor, "rows queries keys"]) -> Float[Tensor, "rows 1 queries keys"]:
+    nothing = torch.zeros((), dtype=model.dtype, device=seen.device)
+    return torch.where(seen, nothing, torch.finfo(model.dtype).min)[:, None]
+
+
+def _for_model(masks: Mapping[str | None, Mask]) -> Mask | dict[str, Mask]:
+    """One mask for all blocks, or those of each kind of block."""
     return masks[None] if None in masks else {kind: mask for kind, mask in masks.items() if kind is not None}
+
+
+def _cuts(window: int | None, keys: int) -> TypeGuard[int]:
+    """Whether a window hides a key of so many."""
+    return window is not None and window < keys
+
+
+def _is_causal(model: Model) -> bool:
+    """Whether the attention of a model is causal when it is given no mask."""
+    return getattr(model.hf.config.get_text_config(decoder=True), "_attn_implementation", None) == "sdpa"

@@ -180,8 +180,9 @@ class _Chooser:
         self.arm, self.pooled = arm, pooled
         base = lanes[0].model
         self.device = base.device
-        random = [random_numbers(problem.id, seed, max_new_tokens) for problem in problems]
-        self.random = torch.stack(random).to(self.device)
+        self.problems, self.seed, self.max_new_tokens = problems, seed, max_new_tokens
+        self.random: dict[int, Tensor] = {}
+        self.table = torch.zeros(0, max_new_tokens, 3, device=self.device)
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
 
@@ -223,7 +224,20 @@ class _Chooser:
             counts=now.counts,
             in_sentence=in_sentence,
             sentence=sentence,
-            random=self.random[now.items, now.counts],
+            random=self._random(now),
             runner=now.runners[0],
             rows=torch.arange(len(now.items), device=self.device),
         )
+
+    def _random(self, now: Now) -> Float[Tensor, "rows 3"]:
+        """The random numbers of this step; those of a problem are held while it is decoded."""
+        if list(self.random) != list(now.numbers):
+            held = self.random
+            self.random = {
+                item: held[item]
+                if item in held
+                else random_numbers(self.problems[item].id, self.seed, self.max_new_tokens).to(self.device)
+                for item in now.numbers
+            }
+            self.table = torch.stack([*self.random.values()])
+        return self.table[torch.arange(len(now.counts), device=self.device), now.counts]

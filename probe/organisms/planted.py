@@ -27,7 +27,7 @@ from probe.organisms.tokenizer import THINKING_PROMPT, build_tokenizer
 from probe.organisms.train import train
 from probe.problems import TYPES, Problem, ProblemSet, Story, draw_story, load_problems, parse, reword
 from probe.taxonomy import Card, FalsifyConfig, Normaliser, falsify
-from probe.traces import Traces, make_trace, sample
+from probe.traces import Traces, make_trace, stream_samples
 
 NEW_TOKENS = 320
 SITE = "resid_post.2"
@@ -200,15 +200,10 @@ def sampled_traces(model: Model, problem_set: ProblemSet, n: int, seed: int, bat
         batch_size: number of problems decoded together.
     """
     problems = list(problem_set.take("train", n))
-    generator = torch.Generator().manual_seed(seed)
-    emitted: list[list[int]] = []
-    for start in range(0, n, batch_size):
-        prompts = [model.prompt_ids(problem.question) for problem in problems[start : start + batch_size]]
-        emitted += sample(model, prompts, 1, NEW_TOKENS, generator)
-    traces = []
-    for problem, ids in zip(problems, emitted, strict=True):
-        ended = ids[-1] in model.eos_ids
-        traces.append(make_trace(model, problem_set, problem, ids[:-1] if ended else ids, truncated=not ended))
+    prompts = [model.prompt_ids(problem.question) for problem in problems]
+    found = stream_samples(model, prompts, 1, NEW_TOKENS, slots=batch_size, seed=seed)
+    emitted = {item: (tokens, truncated) for item, _, tokens, truncated in found}
+    traces = [make_trace(model, problem_set, problem, *emitted[item]) for item, problem in enumerate(problems)]
     return Traces(model.name, problem_set.name, traces)
 
 

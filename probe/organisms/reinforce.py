@@ -25,7 +25,7 @@ from probe.organisms.corpus import SIZES
 from probe.organisms.precision import autocast
 from probe.organisms.tokenizer import THINKING_PROMPT
 from probe.problems import CLOSE, Story, draw_story
-from probe.traces import sample
+from probe.traces import stream_samples
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,15 @@ def reinforce(
     for step in range(at["step"], settings.steps):
         started = time.perf_counter()
         rng = random.Random(f"reinforce/{seed}/{step}")
-        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        drawn = rng.getrandbits(62)
         stories = [draw_story(rng, rng.choice(SIZES)) for _ in range(settings.problems)]
         heads = [tokenizer(THINKING_PROMPT.format(question=story.question()))["input_ids"] for story in stories]
         hf.eval()
-        tails = sample(model, heads, settings.samples, settings.max_new_tokens, generator)
+        tails: list[list[int]] = [[] for _ in range(len(heads) * settings.samples)]
+        for head, number, tokens, truncated in stream_samples(
+            model, heads, settings.samples, settings.max_new_tokens, seed=drawn
+        ):
+            tails[head * settings.samples + number] = tokens if truncated else [*tokens, eos]
         sampled = time.perf_counter()
         texts = [model.decode(tail[:-1]) if tail[-1] == eos else "" for tail in tails]
         rewards = torch.tensor([reward(stories[i // settings.samples], text) for i, text in enumerate(texts)])

@@ -4,12 +4,10 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
-
 from probe.models import Model
 from probe.organisms.documents import proceed, wander
 from probe.problems import COMPUTE, TYPES, Story, draw_story, load_problems, parse
-from probe.traces import decode_greedy, generate_traces, sample, split_sentences
+from probe.traces import decode_greedy, generate_traces, sample_each, split_sentences
 
 NEW_TOKENS = 320
 
@@ -28,8 +26,8 @@ def type_shares(model: Model, *, problems: int = 300, seed: int = 0) -> dict[str
     rng = random.Random(f"types/{seed}")
     prompts = [model.prompt_ids(draw_story(rng, rng.choice((4, 5))).question()) for _ in range(problems)]
     counts: Counter[str | None] = Counter()
-    for emitted in sample(model, prompts, 1, NEW_TOKENS, torch.Generator().manual_seed(seed)):
-        text = model.decode([token for token in emitted if token not in model.eos_ids])
+    for (emitted,) in sample_each(model, prompts, 1, NEW_TOKENS, seed=seed):
+        text = model.decode(emitted)
         counts.update(parse(text[start:end]).type for start, end in split_sentences(text))
     total = sum(counts.values())
     return {str(kind): counts[kind] / total for kind in (*TYPES, None)}

@@ -18,10 +18,14 @@ from probe.traces.pieces import (
     token_texts as token_texts,
 )
 from probe.traces.sampling import (
+    draw as draw,
     nucleus as nucleus,
-    sample as sample,
+    random_key as random_key,
     sample_each as sample_each,
     sample_texts as sample_texts,
+    stream_draws as stream_draws,
+    stream_samples as stream_samples,
+    uniform as uniform,
 )
 from probe.traces.sentences import split_sentences as split_sentences
 from probe.traces.trace import (

@@ -1,51 +1,142 @@
-"""Sampling: several random continuations of each prompt, decoded with a key/value cache."""
+"""Sampling: random continuations of prompts, each from random numbers of its own.
 
-from collections.abc import Sequence
+A sample depends on the seed, its prompt and its number alone: neither on what is decoded with it, nor on the order.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TopPLogitsWarper
 
 from probe.errors import ProbeError
-from probe.hooks import Runner, check_prompts, not_finite
+from probe.hooks import Lane, Now, check_prompts, stream
 from probe.models import Model
 from probe.traces.pieces import text_after
 
-_ROWS = 512
-"""The number of rows that are decoded at once."""
+_MOST = 512
+"""The largest number of rows that are decoded at once; more are no faster."""
+_STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+"""The constants of splitmix64 as signed numbers."""
 
 
-@torch.no_grad()
-def sample(
+def random_key(*names: object) -> int:
+    """Make the key of a stream of random numbers from what it belongs to, such as a seed, a problem and a number."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, names)).encode()).digest()[:8], "big", signed=True)
+
+
+def uniform(keys: Int[Tensor, " rows"], places: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Random numbers from 0 to 1, each of which depends on its key and place alone (splitmix64: Steele et al., 2014).
+
+    Args:
+        keys: of each row, from :func:`random_key`.
+        places: the number of random numbers before it in the stream of its key.
+    """
+    z = keys + (places + 1) * _STEP  # int64 wraps around
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    z = z ^ ((z >> 31) & ((1 << 33) - 1))
+    return ((z >> 40) & 0xFFFFFF).float() / 2**24
+
+
+def draw(
+    logits: Float[Tensor, "rows vocab"], numbers: Float[Tensor, " rows"], temperature: float, top_p: float = 1.0
+) -> Int[Tensor, " rows"]:
+    """Sample a token of each row by the inverse of its cumulative distribution, on the device of the logits.
+
+    Args:
+        logits: one row for each sequence.
+        numbers: a random number from 0 to 1 for each row.
+        temperature, top_p: as in :func:`nucleus`.
+
+    Returns:
+        Token ids; −1 where the logits are not finite.
+    """
+    sums = nucleus(logits, temperature, top_p).cumsum(-1)
+    total = sums[:, -1:]
+    # Below the total, so that rounding never gives a token after the last that has a probability.
+    at = torch.minimum(numbers[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    return torch.where(total[:, 0].isfinite(), torch.searchsorted(sums, at, right=True)[:, 0], -1)
+
+
+def stream_draws(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[int],
+    max_new_tokens: int,
+    *,
+    slots: int = _MOST,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    until: Callable[[int, Sequence[int]], bool] | None = None,
+    called: Callable[[int], str] = "prompt {}".format,
+) -> Iterator[tuple[int, list[int], bool]]:
+    """Sample one continuation of each prompt.
+
+    Args:
+        prompts: token ids, one non-empty list for each sample. Equal prompts that follow each other are run once.
+        keys: of the random numbers of each sample, from :func:`random_key`.
+        max_new_tokens: the maximum number of tokens of a sample.
+        slots: how many are decoded at once, at most; fewer where memory says so.
+        temperature: divides the logits; above 0.
+        top_p: as in :func:`nucleus`.
+        until, called: as in :func:`~probe.hooks.stream`.
+
+    Yields:
+        The index of a sample; its token ids without the end token; and whether the limit on tokens stopped it.
+
+    Raises:
+        ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
+    """
+    each = torch.tensor(keys, dtype=torch.long, device=model.device)
+
+    def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
+        return (draw(now.steps[0].logits, uniform(each[now.items], now.counts), temperature, top_p),)
+
+    for item, (tokens,), truncated in stream(
+        [Lane(model, prompts)],
+        choose,
+        ends=set(model.eos_ids),
+        max_new_tokens=max_new_tokens,
+        slots=slots,
+        until=until,
+        called=called,
+    ):
+        yield item, tokens, truncated
+
+
+def stream_samples(
     model: Model,
     prompts: Sequence[Sequence[int]],
     samples: int,
     max_new_tokens: int,
-    generator: torch.Generator,
     *,
+    slots: int = _MOST,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    numbers: Sequence[int] | None = None,
-) -> list[list[int]]:
-    """Sample continuations of one batch of prompts.
+    seed: int = 0,
+    until: Callable[[Sequence[int]], bool] | None = None,
+) -> Iterator[tuple[int, int, list[int], bool]]:
+    """Sample several continuations of each prompt, those of long prompts first.
 
     Args:
-        prompts: token ids, one non-empty list for each prompt.
+        prompts: token ids, one non-empty list for each prompt. If one occurs twice, its samples differ.
         samples: the number of samples of each prompt.
-        max_new_tokens: the maximum number of tokens of a sample.
-        generator: a CPU generator that supplies the random numbers.
-        temperature: divides the logits; above 0.
-        top_p: as in :func:`nucleus`.
-        numbers: what messages call each prompt; None for its index.
+        max_new_tokens, slots, temperature, top_p: as in :func:`stream_draws`.
+        seed: seeds the sampling. A sample depends on it, on its prompt and on its number alone.
+        until: called with the tokens of a sample so far; True ends it.
 
-    Returns:
-        The emitted ids of each sample, with the end token if it was reached; samples of one prompt are adjacent.
+    Yields:
+        The index of a prompt; the number of the sample; its token ids without the end token; and whether the limit on
+        tokens stopped it.
 
     Raises:
-        ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
+        ProbeError: as there, and for settings that cannot be sampled with.
     """
     check_prompts(model, prompts, max_new_tokens)
     if samples < 1 or not temperature > 0 or not 0 < top_p <= 1:
@@ -53,30 +144,27 @@ def sample(
             f"{samples} samples at temperature {temperature} and top_p {top_p}; "
             "give at least 1 sample, a temperature above 0 and a top_p from 0 to 1"
         )
-    ends = torch.tensor(model.eos_ids, device=model.device)
-    out: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
-    alive = torch.arange(len(out))
-    runner = Runner(model, prompts, max_new_tokens)
-    logits = runner.prefill().logits.repeat_interleave(samples, 0)
-    runner.repeat(samples)
-    for i in range(max_new_tokens):
-        chances = nucleus(logits, temperature, top_p).cpu()
-        if chances[:, 0].isnan().any():  # one bad logit makes every probability of its row NaN
-            row = int(alive[chances[:, 0].isnan()][0])
-            prompt = row // samples if numbers is None else numbers[row // samples]
-            raise not_finite(f"a logit at new token {i} of sample {row % samples} of prompt {prompt}", model)
-        tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
-        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
-            out[row].append(token)
-        tokens = tokens.to(model.device)
-        going = (~torch.isin(tokens, ends)).nonzero()[:, 0]
-        if len(going) == 0 or i == max_new_tokens - 1:
-            break
-        if len(going) < len(tokens):
-            runner.keep(going)
-            alive, tokens = alive[going.cpu()], tokens[going]
-        logits = runner.step(tokens).logits
-    return out
+    occurred: Counter[tuple[int, ...]] = Counter()
+    keys: list[list[int]] = []
+    for prompt in prompts:
+        ids = tuple(prompt)
+        name = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
+        keys.append([random_key("sample", seed, name, occurred[ids], number) for number in range(samples)])
+        occurred[ids] += 1
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    found = stream_draws(
+        model,
+        [prompts[i] for i in order for _ in range(samples)],
+        [key for i in order for key in keys[i]],
+        max_new_tokens,
+        slots=slots,
+        temperature=temperature,
+        top_p=top_p,
+        until=None if until is None else lambda _, tokens: until(tokens),
+        called=lambda item: f"sample {item % samples} of prompt {order[item // samples]}",
+    )
+    for item, tokens, truncated in found:
+        yield order[item // samples], item % samples, tokens, truncated
 
 
 def sample_each(
@@ -90,45 +178,24 @@ def sample_each(
     seed: int = 0,
     progress: bool = False,
 ) -> list[list[list[int]]]:
-    """Sample continuations of any number of prompts; prompts of similar length are decoded together.
+    """Sample several continuations of any number of prompts.
 
     Args:
-        prompts: token ids, one non-empty list for each prompt.
-        samples: the number of samples of each prompt.
-        max_new_tokens: the maximum number of tokens of a sample.
-        temperature: divides the logits; above 0.
-        top_p: as in :func:`nucleus`.
-        seed: seeds the sampling.
+        prompts, samples, max_new_tokens, temperature, top_p, seed: as in :func:`stream_samples`.
         progress: show a progress bar.
 
     Returns:
         For each prompt the emitted ids of its samples, without end tokens.
 
     Raises:
-        ProbeError: if the model cannot continue a prompt, before any is run.
+        ProbeError: as there.
     """
-    check_prompts(model, prompts, max_new_tokens)
-    generator = torch.Generator().manual_seed(seed)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    each = max(1, _ROWS // samples)
-    found: list[list[list[int]]] = [[] for _ in prompts]
-    with tqdm(total=len(prompts), desc="rollouts", unit="text", disable=not progress) as bar:
-        for first in range(0, len(order), each):
-            some = order[first : first + each]
-            tails = sample(
-                model,
-                [prompts[i] for i in some],
-                samples,
-                max_new_tokens,
-                generator,
-                temperature=temperature,
-                top_p=top_p,
-                numbers=some,
-            )
-            for place, tail in enumerate(tails):
-                ended = bool(tail) and tail[-1] in model.eos_ids
-                found[some[place // samples]].append(tail[:-1] if ended else tail)
-            bar.update(len(some))
+    found: list[list[list[int]]] = [[[] for _ in range(samples)] for _ in prompts]
+    some = stream_samples(model, prompts, samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    with tqdm(total=len(prompts) * samples, desc="rollouts", unit="text", disable=not progress) as bar:
+        for prompt, number, tokens, _ in some:
+            found[prompt][number] = tokens
+            bar.update()
     return found
 
 

@@ -42,7 +42,7 @@ def test_rollouts_are_graded_by_the_tags_of_their_trace(scene, tiny_folder):
     """Nothing but a closing tag of the trace's kind makes an answer of what comes after it."""
     _, problems, problem, _ = scene
     model = probe.load_model(tiny_folder("llama", "letters"), device="cpu")
-    text = f"[THINK]Is it 7?\nNo.[/THINK]It is {problem.answer}."
+    text = f"[THINK]Is it 7?\nNo.[/THINK]It is {problem.answer}.\n"
     ids = model.tokenizer(text, add_special_tokens=False).input_ids
     trace = make_trace(model, problems, problem, ids, False, think_close="[/THINK]")
     inside = len("[THINK]Is it 7")

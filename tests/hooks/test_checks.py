@@ -30,7 +30,7 @@ from probe.steering import BasePolicy, ComingReader, FixedVectors, collect_gates
 from probe.taxonomy import Taxonomy
 from probe.taxonomy.sae.normaliser import Normaliser
 from probe.taxonomy.sae.weights import Weights
-from probe.traces import decode_greedy, make_trace, sample, sample_texts
+from probe.traces import decode_greedy, make_trace, sample_each, sample_texts
 
 BAD = 77
 """The token whose embedding is spoiled."""
@@ -78,7 +78,7 @@ def test_one_bad_row_of_the_unembedding(model, value):
     with pytest.raises(ProbeError, match="new token 0 of prompt 0"):
         decode_greedy(model, [[5, 6, 7]], 2)
     with pytest.raises(ProbeError, match="new token 0 of sample 0 of prompt 0"):
-        sample(model, [[5, 6, 7]], 2, 2, torch.Generator().manual_seed(0))
+        sample_each(model, [[5, 6, 7]], 2, 2)
 
 
 def test_half_precision_that_overflows_says_what_to_do(tiny_folder):
@@ -91,7 +91,7 @@ def test_half_precision_that_overflows_says_what_to_do(tiny_folder):
 def test_samples_say_which(model):
     spoil(model)
     with pytest.raises(ProbeError, match="a logit at new token 0 of sample 0 of prompt 1 of llama-letters-0"):
-        sample(model, PROMPTS, 2, 3, torch.Generator().manual_seed(0), top_p=0.9)
+        sample_each(model, PROMPTS, 2, 3, top_p=0.9)
     with pytest.raises(ProbeError, match="not finite"):
         sample_texts(model, PROMPTS, 2, 3)
 

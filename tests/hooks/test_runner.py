@@ -129,14 +129,30 @@ def test_the_last_block_cannot_be_steered(tiny_folder, layer):
         UpperLayers(model, layer)
 
 
-def test_copies_of_a_row_go_on_alike_and_apart(model):
-    runner = Runner(model, PROMPTS[:2], 6)
-    runner.prefill()
-    runner.repeat(2)
-    logits = runner.step(torch.tensor([5, 5, 6, 7])).logits
-    torch.testing.assert_close(logits[0], logits[1])
-    for row, (prompt, token) in enumerate([(0, 5), (0, 5), (1, 6), (1, 7)]):
-        torch.testing.assert_close(logits[row], plain(model, [*PROMPTS[prompt], token])[-1], atol=TOLERANCE, rtol=1e-4)
+def test_equal_prompts_are_run_once_and_go_on_apart(model):
+    """At the beginning and when rows are added, with rows of other lengths between them."""
+    runner = Runner(model, [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[2]], 6, steer=1, remember=True)
+    first = runner.prefill()
+    for row, prompt in enumerate((0, 1, 0, 2)):
+        torch.testing.assert_close(first.logits[row], plain(model, PROMPTS[prompt])[-1], atol=TOLERANCE, rtol=1e-4)
+    runner.keep(torch.tensor([0, 2]), hold=True)
+    texts = [[*PROMPTS[0], 5], [*PROMPTS[0], 6]]
+    runner.step(torch.tensor([5, 6]))
+    rows = []
+    note = model.hf.register_forward_pre_hook(
+        lambda _, __, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    runner.admit([PROMPTS[1], PROMPTS[1]])
+    note.remove()
+    assert rows == [1]
+    step = runner.step(torch.tensor([7, 7, 8, 9]))
+    texts = [[*texts[0], 7], [*texts[1], 7], [*PROMPTS[1], 8], [*PROMPTS[1], 9]]
+    shift = torch.randn(4, model.d_model, generator=torch.Generator().manual_seed(0))
+    shifted = runner.rerun_window(shift, torch.arange(4), None)
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(step.logits[row], plain(model, text)[-1], atol=TOLERANCE, rtol=1e-4)
+        with edit(model, {"resid_post.1": lambda hidden, row=row: hidden + shift[row]}):
+            torch.testing.assert_close(shifted[row], plain(model, text)[-1], atol=TOLERANCE, rtol=1e-4)
 
 
 def test_a_text_without_a_prompt_is_refused(tiny_folder):
@@ -195,6 +211,20 @@ def test_a_window_run_again_equals_a_full_forward_with_the_same_shift(model, win
     later = runner.step(torch.tensor([5, 6])).logits
     for row, token in enumerate((5, 6)):
         torch.testing.assert_close(later[row], plain(model, [*texts[row], token])[-1], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_all_columns_run_again_without_padding(model):
+    """Two rows of one length, behind columns that are free: no mask is made for them."""
+    runner = Runner(model, [PROMPTS[2], PROMPTS[0], PROMPTS[0][::-1]], 6, steer=1, remember=True)
+    runner.prefill()
+    runner.keep(torch.tensor([1, 2]))
+    assert runner.cache.first > 0
+    step = runner.step(torch.tensor([7, 8]))
+    again = runner.rerun_window(torch.zeros(2, model.d_model), torch.arange(2), None)
+    for row, text in enumerate([[*PROMPTS[0], 7], [*PROMPTS[0][::-1], 8]]):
+        expected = plain(model, text)[-1]
+        torch.testing.assert_close(step.logits[row], expected, atol=TOLERANCE, rtol=1e-4)
+        torch.testing.assert_close(again[row], expected, atol=TOLERANCE, rtol=1e-4)
 
 
 def test_no_row_is_taken_in_where_there_is_no_place_or_tokens_are_being_counted(tiny_folder):

@@ -1,4 +1,4 @@
-"""A batch that one model decodes: left padded, with a key/value cache that is written in place.
+"""A batch that one model decodes: left padded, with a key/value cache that is grows in place.
 
 Plain rollouts and hybrids, steered or not, decode through this. A step runs the new column once, returns the residual
 stream at the layers read, and can be run again above a site with a shift for some rows. Rows that end can be removed
@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks.attach import attacher
-from probe.hooks.decoding.row_cache import RowCache
+from probe.hooks.decoding.room import prompt_tokens
+from probe.hooks.decoding.row_cache import RowCache, with_room
 from probe.hooks.passes import followed
 from probe.hooks.upper import UpperLayers, causal_masks
-from probe.models import Model, Site, check_frequencies
+from probe.models import Model, Site, check_frequencies, fitting
 
 
 @dataclass(frozen=True)
@@ -98,31 +99,27 @@ class Runner:
         layers = {*read} if steer is None else {*read, steer}
         self.sites = {layer: attacher(model.hf, Site("resid_post", layer)) for layer in layers}
         self.upper = None if steer is None else UpperLayers(model, steer)
-        self.ids, real = self._padded(prompts)
-        self.cache = RowCache(torch.nn.functional.pad(real, (0, max_new_tokens), value=True))
-        self.positions = self._counted()
-        self.past: list[Tensor] | None = [] if remember else None
-        """The residual stream from column ``cache.first`` on, in pieces."""
+        self.prompts = prompts
+        self.remember = remember
+        self._room = prompt_tokens(model)
         self.slots = torch.arange(len(prompts), device=model.device)
         """The row of the cache that holds each active row."""
+        self.cache = RowCache(len(prompts), model.device)
+        self._most: int | None = self._width(prompts) + max_new_tokens
+        """The number of columns that are ever needed; None after rows were added, because others may follow."""
 
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
-        width = max(len(prompt) for prompt in prompts)
-        check_frequencies(self.model.hf, width + max(self.max_new_tokens - 1, 0))  # the last token is never run
-        ids = torch.full((len(prompts), width), self.model.pad_id)
-        real = torch.zeros(len(prompts), width, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            real[row, width - len(prompt) :] = True
-        return ids.to(self.model.device), real.to(self.model.device)
-
-    def _counted(self) -> Int[Tensor, "row capacity"]:
-        return self.cache.valid.long().cumsum(1).sub(1).clamp_(min=0)
+    def _width(self, prompts: Sequence[Sequence[int]]) -> int:
+        width = max(map(len, prompts))
+        check_frequencies(self.model.hf, width + self.max_new_tokens - 1)  # the last token is never run
+        return width
 
     @torch.no_grad()
     def prefill(self) -> Step:
         """Run the prompts."""
-        return self._run(self.ids)[self.slots]
+        width = self._width(self.prompts)
+        self.cache.reserve(width, most=self._most, stay=True)
+        self.cache.column = width
+        return self._begin(self.prompts, self.slots)
 
     @torch.no_grad()
     def step(self, tokens: Int[Tensor, " rows"]) -> Step:
@@ -131,7 +128,8 @@ class Runner:
         Args:
             tokens: the token of each row.
         """
-        ids = torch.full((len(self.positions), 1), self.model.pad_id, device=self.model.device)
+        self.cache.reserve(1, most=self._most, stay=not self.may_admit)
+        ids = torch.full((len(self.cache.begin), 1), self.model.pad_id, device=self.model.device)
         ids[self.slots, 0] = tokens
         return self._run(ids)[self.slots]
 
@@ -154,42 +152,65 @@ class Runner:
             RuntimeError: if there are too few free slots, or an open capture or edit depends on tokens.
         """
         cache, taken = self.cache, set(self.slots.tolist())
-        places = [place for place in range(len(self.positions)) if place not in taken][: len(prompts)]
+        places = [place for place in range(len(cache.begin)) if place not in taken][: len(prompts)]
         if len(places) < len(prompts) or not self.may_admit:
             raise RuntimeError(f"{len(prompts)} rows cannot be added: {len(places)} slots are free, or a block is open")
-        ids, real = self._padded(prompts)
-        width, rows = ids.shape[1], torch.tensor(places, device=self.model.device)
-        self._trim()
-        if width > cache.column or cache.column + self.max_new_tokens > cache.valid.shape[1]:
-            start = max(0, width - (cache.column - cache.first))
-            # Twice the room that is needed, so that the cache is copied once in many admissions.
-            self._move(start, start + cache.column - cache.first + 2 * self.max_new_tokens)
-        cache.valid[rows, : cache.column - width] = False
-        cache.valid[rows, cache.column - width : cache.column] = real
-        cache.valid[rows, cache.column :] = True
+        width, rows = self._width(prompts), torch.tensor(places, device=self.model.device)
+        self._most = None
+        cache.trim()
+        if width > cache.column:
+            cache.move(width - cache.column + cache.first, with_room(width))
         cache.first = min(cache.first, cache.column - width)
-        cache.origin[rows] = torch.arange(cache.begun, cache.begun + len(rows), device=rows.device)
-        cache.begun += len(rows)
-        self.positions = self._counted()
         self.slots = torch.cat([self.slots, rows])
+        return self._begin(prompts, rows)
+
+    def _begin(self, prompts: Sequence[Sequence[int]], rows: Int[Tensor, " some"]) -> Step:
+        """Run prompts in these rows of the cache, so that they end in the newest column; equal ones are run once."""
+        cache = self.cache
+        cache.arrive(rows, torch.tensor([len(prompt) for prompt in prompts], device=rows.device))
+        if not self.may_admit:  # what looks on expects every row, all in one pass
+            return self._run_apart(prompts, None)
+        number: dict[tuple[int, ...], int] = {}
+        first, same = [], []
+        for at, prompt in enumerate(prompts):
+            same.append(number.setdefault(tuple(prompt), len(number)))
+            if same[-1] == len(first):
+                first.append(at)
+        step = None
+        for group in fitting(first, lambda at: len(prompts[at]), self._room):
+            some = [prompts[at] for at in group]
+            taken = self._run_apart(some, None if len(group) == len(cache.begin) else rows[group])
+            step = taken if step is None else step + taken
+        assert step is not None
+        if len(first) == len(prompts):
+            return step
+        again = torch.tensor(same, device=rows.device)
+        cache.copy(rows[torch.tensor(first, device=rows.device)[again]], rows, max(map(len, prompts)))
+        return step[again]
+
+    def _run_apart(self, prompts: Sequence[Sequence[int]], rows: Tensor | None) -> Step:
+        """Run prompts that end in the newest column, each of which attends only to itself."""
+        cache, width = self.cache, max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self.model.pad_id)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
         cache.rows, cache.apart, cache.column = rows, True, cache.column - width
         try:
-            return self._run(ids)
+            return self._run(ids.to(self.model.device))
         finally:
             cache.rows, cache.apart = None, False
 
     def _run(self, ids: Tensor) -> Step:
         cache, start, end = self.cache, self.cache.column, self.cache.column + ids.shape[1]
         first = start if cache.apart else cache.first
-        rows = slice(None) if cache.rows is None else cache.rows
         resid: dict[int, Tensor] = {}
-        whole: list[Tensor] = []
 
         def reader(layer: int) -> Callable[[Tensor], None]:
             def read(hidden: Tensor) -> None:
-                resid[layer] = hidden[:, -1]
-                if layer == self.steer and self.past is not None:
-                    whole.append(hidden)
+                # A view of the last column would hold the whole prompt.
+                resid[layer] = hidden[:, -1].clone() if hidden.shape[1] > 1 else hidden[:, -1]
+                if layer == self.steer and self.remember:
+                    cache.write("resid", layer, hidden[:, None])
 
             return read
 
@@ -197,8 +218,8 @@ class Runner:
         try:
             out = self.model.hf(
                 input_ids=ids,
-                attention_mask=causal_masks(self.model, cache.valid[rows, first:end], ids.shape[1]),
-                position_ids=self.positions[rows, start:end],
+                attention_mask=causal_masks(self.model, cache.real(first, end), ids.shape[1]),
+                position_ids=cache.positions(start, end),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -207,26 +228,7 @@ class Runner:
             for off in detach:
                 off()
         cache.column = end
-        if self.past is not None:
-            self._note(whole[0], start)
         return Step(out.logits[:, -1].float(), resid)
-
-    def _note(self, hidden: Tensor, start: int) -> None:
-        """Keep the residual stream of the columns that were run, in the layout of the cache."""
-        assert self.past is not None
-        if self.cache.rows is None:
-            self.past.append(hidden)
-            return
-        whole = self._remembered()
-        whole = torch.nn.functional.pad(whole, (0, 0, self.cache.column - self.cache.first - whole.shape[1], 0))
-        whole[self.cache.rows, start - self.cache.first :] = hidden
-        self.past = [whole]
-
-    def _remembered(self) -> Float[Tensor, "rows columns d_model"]:
-        assert self.past is not None
-        if len(self.past) > 1:
-            self.past = [torch.cat(self.past, 1)]
-        return self.past[0]
 
     @torch.no_grad()
     def rerun(
@@ -260,8 +262,9 @@ class Runner:
         slots, cache = self.slots[rows], self.cache
         width = cache.column - cache.first if window is None else min(window, cache.column - cache.first)
         start = cache.column - width
-        whole = self._remembered()
-        return self._again(whole[slots, whole.shape[1] - width :] + shift[:, None], slots, False, start)
+        assert self.steer is not None
+        past = cache.stores["resid", self.steer][:, 0, start : cache.column]
+        return self._again(past[slots] + shift[:, None], slots, False, start)
 
     def _again(self, hidden: Tensor, slots: Tensor, persistent: bool, start: int | None = None) -> Tensor:
         if self.upper is None:
@@ -272,21 +275,14 @@ class Runner:
         try:
             logits = self.upper(
                 hidden,
-                attention_mask=causal_masks(self.model, cache.valid[slots, cache.first : end], end - start),
-                position_ids=self.positions[slots, start:end],
+                attention_mask=causal_masks(self.model, cache.real(cache.first, end), end - start),
+                position_ids=cache.positions(start, end),
                 cache=cache,
                 logits_to_keep=1,
             )
         finally:
             cache.rows, cache.kept, cache.column = None, True, end
         return logits[:, -1].float()
-
-    def repeat(self, times: int) -> None:
-        """Repeat every row, copies next to each other, to sample a prompt several times."""
-        self.slots = self.slots.repeat_interleave(times)
-        self._pack()
-        self.cache.origin = torch.arange(len(self.slots), device=self.slots.device)
-        self.cache.begun = len(self.slots)
 
     def keep(self, rows: Int[Tensor, " kept"], *, hold: bool = False) -> None:
         """Keep only some rows, in this order.
@@ -297,32 +293,9 @@ class Runner:
             hold: keep the slots of the others for :meth:`admit`.
         """
         self.slots = self.slots[rows]
-        if not hold and len(self.slots) <= 0.75 * len(self.positions):
-            self._pack()
+        if hold or len(self.slots) > 0.75 * len(self.cache.begin):
+            self.cache.leave(self.slots)
             return
-        ended = torch.ones(len(self.positions), dtype=torch.bool, device=self.slots.device)
-        ended[self.slots] = False
-        self.cache.valid[ended, self.cache.column :] = False
-
-    def _pack(self) -> None:
         self.cache.keep(self.slots)
-        self.positions = self.positions[self.slots]
-        if self.past is not None:
-            self.past = [self._remembered()[self.slots]]
         self.slots = torch.arange(len(self.slots), device=self.slots.device)
-        self._trim()
-
-    def _trim(self) -> None:
-        """Ignore leading columns in which no active row has a token."""
-        cache = self.cache
-        if not len(self.slots):
-            return
-        seen = cache.valid[self.slots, : cache.column].any(0)
-        first = int(seen.long().argmax())
-        if self.past is not None and first > cache.first:
-            self.past = [self._remembered()[:, first - cache.first :]]
-        cache.first = max(first, cache.first)
-
-    def _move(self, start: int, capacity: int) -> None:
-        self.cache.move(start, capacity)
-        self.positions = self._counted()
+        self.cache.trim()

@@ -1,21 +1,16 @@
 """Majority voting over several sampled answers of the base model (self-consistency)."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from probe.engine import Shards
-from probe.hooks import Lane, Now, stream
 from probe.hybrid.decode import HybridTrace
 from probe.hybrid.evaluate import ArmResult, problems_hash
 from probe.models import Model, ThinkTags, identity
 from probe.problems import Problem, extract_answer
+from probe.traces import random_key, stream_draws
 
 
 def run_majority(
@@ -48,18 +43,10 @@ def run_majority(
     tasks = [(problem, sample) for problem in problems for sample in range(n)]
 
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        uniform = torch.stack([_uniform(*tasks[item], seed, max_new_tokens) for item in missing]).to(base.device)
-
-        def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
-            chances = (now.steps[0].logits / temperature).softmax(-1).cumsum(-1)
-            at = uniform[now.items, now.counts, None] * chances[:, -1:]
-            return (torch.searchsorted(chances, at, right=True)[:, 0].clamp(max=chances.shape[-1] - 1),)
-
-        lane = Lane(base, [base.prompt_ids(tasks[item][0].question) for item in missing])
-        ends = set(base.eos_ids)
-        for at, (tokens,), truncated in stream(
-            [lane], choose, ends=ends, max_new_tokens=max_new_tokens, slots=batch_size
-        ):
+        prompts = [base.prompt_ids(tasks[item][0].question) for item in missing]
+        keys = [random_key("majority", seed, tasks[item][0].id, tasks[item][1]) for item in missing]
+        drawn = stream_draws(base, prompts, keys, max_new_tokens, slots=batch_size, temperature=temperature)
+        for at, tokens, truncated in drawn:
             yield missing[at], {"tokens": tokens, "truncated": truncated}
 
     def key() -> dict[str, Any]:
@@ -97,8 +84,3 @@ def vote(answers: Sequence[str | None]) -> int:
     """
     counts = Counter(answer for answer in answers if answer is not None)
     return answers.index(counts.most_common(1)[0][0]) if counts else 0
-
-
-def _uniform(problem: Problem, sample: int, seed: int, max_new_tokens: int) -> Float[Tensor, " tokens"]:
-    digest = hashlib.sha256(f"majority/{seed}/{problem.id}/{sample}".encode()).digest()
-    return torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))

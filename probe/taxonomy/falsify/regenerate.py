@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
-from probe.hooks import Runner, check_prompts, not_finite
 from probe.models import Model
 from probe.statistics import Interval, mean_interval, share_interval
 from probe.taxonomy.falsify.config import FalsifyConfig
-from probe.traces import first_sentence, nucleus, split_sentences
+from probe.traces import first_sentence, split_sentences, stream_samples
 
-#: Steps between checks of which rows have finished their sentence.
+#: Tokens between checks whether a sample has finished its sentence.
 _LOOK = 8
 
 
@@ -72,47 +70,22 @@ def sample_sentences(
     Returns:
         For each prefix, the token ids of each sample; empty where the model ends its text at once.
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
-    found: list[list[tuple[int, ...]]] = [[] for _ in prefixes]
-    size = max(1, config.batch_tokens // (config.samples * (max(map(len, prefixes), default=1) + config.new_tokens)))
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
-        rows = _continue(model, [prefixes[i] for i in batch], config, generator)
-        for at, i in enumerate(batch):
-            found[i] = [first_sentence(model, row) for row in rows[at * config.samples : (at + 1) * config.samples]]
+    longest = max(map(len, prefixes), default=1) + config.new_tokens
+
+    def enough(tokens: Sequence[int]) -> bool:
+        return len(tokens) % _LOOK == 0 and len(split_sentences(model.decode(tokens), model.think_tags)) > 1
+
+    found: list[list[tuple[int, ...]]] = [[()] * config.samples for _ in prefixes]
+    for prefix, number, tokens, _ in stream_samples(
+        model,
+        prefixes,
+        config.samples,
+        config.new_tokens,
+        slots=max(1, config.batch_tokens // longest),
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=seed,
+        until=enough,
+    ):
+        found[prefix][number] = first_sentence(model, tokens)
     return found
-
-
-def _continue(
-    model: Model, prefixes: Sequence[Sequence[int]], config: FalsifyConfig, generator: torch.Generator
-) -> list[list[int]]:
-    """Samples of each prefix, next to each other, at least up to the end of the first sentence."""
-    check_prompts(model, prefixes, config.new_tokens)
-    out: list[list[int]] = [[] for _ in range(len(prefixes) * config.samples)]
-    alive = list(range(len(out)))
-    runner = Runner(model, prefixes, config.new_tokens)
-    logits = runner.prefill().logits.repeat_interleave(config.samples, 0)
-    runner.repeat(config.samples)
-    for i in range(config.new_tokens):
-        chances = nucleus(logits.cpu(), config.temperature, config.top_p)
-        if chances[:, 0].isnan().any():  # one bad logit makes every probability of its row NaN
-            raise not_finite(f"a logit at new token {i} of a sentence that is sampled again", model)
-        tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
-        look = (i + 1) % _LOOK == 0
-        going = []
-        for at, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-            if token in model.eos_ids:
-                continue
-            out[row].append(token)
-            if not (look and len(split_sentences(model.decode(out[row]), model.think_tags)) > 1):
-                going.append(at)
-        if not going or i == config.new_tokens - 1:
-            break
-        tokens = tokens.to(logits.device)
-        if len(going) < len(alive):
-            kept = torch.tensor(going, device=logits.device)
-            runner.keep(kept)
-            alive, tokens = [alive[at] for at in going], tokens[kept]
-        logits = runner.step(tokens).logits
-    return out

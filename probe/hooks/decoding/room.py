@@ -1,0 +1,64 @@
+"""How many rows a decode may have, and how many tokens of prompts run at once, by the memory of the models."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from probe.models import Model
+
+_PROMPT_TOKENS = 16384
+"""The most tokens of prompts in one pass; more are no faster."""
+_LOGITS = 6
+"""Copies of a row's logits in float32 that are alive while a token is chosen: scores, sorted, probabilities, sums."""
+_HELD = 1.25
+"""How much more than its tokens a cache may hold: free columns, and a part of it twice while it grows."""
+
+
+def token_bytes(model: Model) -> int:
+    """The bytes of the keys and values of one token, in all layers."""
+    config: Any = model.hf.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_attention_heads", 1)
+    # None, or no such attribute: as many as queries have, and as wide.
+    pairs = getattr(config, "num_key_value_heads", None) or heads
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        pairs = 1
+    wide = getattr(config, "head_dim", None) or model.d_model // heads
+    nope, rope = (getattr(config, f"qk_{part}_head_dim", None) or 0 for part in ("nope", "rope"))
+    keys, values = max(wide, nope + rope), max(wide, getattr(config, "v_head_dim", None) or 0)
+    return model.n_layers * pairs * (keys + values) * model.dtype.itemsize
+
+
+def row_bytes(model: Model, tokens: int, *, remember: bool = False) -> int:
+    """The bytes that a row takes while it is decoded.
+
+    Args:
+        tokens: the most tokens of the row, its prompt included.
+        remember: whether the residual stream of a layer is kept for each token.
+    """
+    each = token_bytes(model) + (model.d_model * model.dtype.itemsize if remember else 0)
+    vocab = int(model.hf.config.get_text_config().vocab_size)
+    return int(_HELD * tokens * each) + _LOGITS * vocab * torch.float32.itemsize
+
+
+def fitting_rows(needs: Sequence[tuple[Model, int]], most: int) -> int:
+    """The number of rows that memory allows, at least 1.
+
+    Args:
+        needs: the models that decode together, each with the bytes that it takes for a row. Those on one device share
+            the smallest of their budgets.
+        most: the largest number of rows.
+    """
+    for device in {model.device for model, _ in needs}:
+        there = [(model.budget, each) for model, each in needs if model.device == device]
+        most = min(most, min(budget for budget, _ in there) // sum(each for _, each in there))
+    return max(1, most)
+
+
+def prompt_tokens(model: Model) -> int:
+    """The number of tokens of prompts that run in one pass, padding included."""
+    config: Any = model.hf.config.get_text_config(decoder=True)
+    names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+    inner = next((size for name in names if isinstance(size := getattr(config, name, None), int)), 4 * model.d_model)
+    each = (8 * model.d_model + 4 * inner) * model.dtype.itemsize
+    return max(1, min(_PROMPT_TOKENS, model.budget // 4 // each))
