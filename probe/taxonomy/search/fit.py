@@ -10,7 +10,7 @@ from probe.taxonomy.config import TaxonomyConfig
 from probe.taxonomy.labels import label_behaviours, nearest_sentences
 from probe.taxonomy.search.grid import Grid
 from probe.taxonomy.search.scores import SentenceType
-from probe.taxonomy.search.search import Split, explore
+from probe.taxonomy.search.search import Survey, explore
 from probe.taxonomy.taxonomy import Taxonomy
 
 
@@ -86,7 +86,7 @@ def from_grid(
     chosen = grid.choose(site, size)
     best = int(np.argmax(chosen.variance_explained))
     weights = grid.weights[chosen.site, chosen.size, chosen.seeds[best]]
-    split = Split.of(train, validation, chosen.site, grid.config.outlier_multiple)
+    split = Survey.of(train, validation, chosen.site, grid.config).read()
     on = split.scores(sentence_type)
     activations = weights.pre_activations(split.x)
     behaviours, own = activations.argmax(-1), weights.pre_activations(split.x_validation).argmax(-1)
