@@ -118,7 +118,7 @@ def token_behaviours(taxonomy: Taxonomy, traces: Sequence[Trace], acts: Sentence
         where the behaviour is unknown.
     """
     named = [torch.full((len(trace.tokens) + 1,), -1) for trace in traces]
-    behaviours = taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist()
+    behaviours = taxonomy.behaviour(acts.rows(taxonomy.site)).tolist()
     for (trace, sentence), behaviour in zip(acts.index, behaviours, strict=True):
         if trace >= len(traces):
             continue
