@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from probe.activations.documents import Document, Unit, documents_of
 from probe.activations.index import index_table
-from probe.activations.outliers import OutlierReport, SiteScale, measure
+from probe.activations.outliers import SAMPLE, OutlierReport, SiteScale, measure
 from probe.activations.passes import no_vectors, tokens_at_once
 from probe.activations.pooling import Shard, make_shard
 from probe.activations.sentences import SentenceActivations, pairs
@@ -154,7 +154,7 @@ class _Harvest:
 
     def in_memory(self) -> SentenceActivations:
         """Read all documents, and keep their rows in memory."""
-        scales = measure(self.model, self.documents, self.sites, self.outliers)
+        scales = self._measured()
         n = sum(start < end for document in self.documents for start, end in document.spans)
         vectors = {site: torch.empty(n, scale.width, dtype=self.dtype) for site, scale in scales.items()}
         rest: list[Shard] = []
@@ -183,15 +183,21 @@ class _Harvest:
             files = ShardFolder.begin(folder, self.about, len(self.parts))
             scales = files.scales
             if scales is None:
-                scales = measure(self.model, self.documents, self.sites, self.outliers)
+                scales = self._measured()
                 files.keep_scales(scales)
             at_once = self._tokens_at_once(scales)
             # As many as before an interruption, because in a small format padding changes the last digit.
             at_once = min(at_once, files.batch_tokens or at_once)
             self._make(scales, at_once, files.write, files)
             if not files.ended:
-                files.end(self._index(files.shards()), self._outliers(scales, list(files.shards())))
+                files.end(self._index(files.shards()), self._outliers(scales, files.shards()))
         return files
+
+    def _measured(self) -> dict[str, SiteScale]:
+        def work(tokens: int) -> dict[str, SiteScale]:
+            return measure(self.model, self.documents, self.sites, self.outliers, tokens)
+
+        return halving(work, SAMPLE, device=self.model.device, what=f"harvesting activations of {self.model.name}")
 
     def _tokens_at_once(self, scales: Mapping[str, SiteScale]) -> int:
         return min(self.batch_tokens, tokens_at_once(self.model, [scale.width for scale in scales.values()]))
@@ -225,12 +231,13 @@ class _Harvest:
         for part, shard in zip(self.parts, shards, strict=True):
             yield index_table(self.model, self.documents[part.start : part.stop], part.start, self.unit, shard.alone)
 
-    def _outliers(self, scales: Mapping[str, SiteScale], shards: Sequence[Shard]) -> dict[str, OutlierReport]:
+    def _outliers(self, scales: Mapping[str, SiteScale], shards: Iterable[Shard]) -> dict[str, OutlierReport]:
         """Summarise the outliers at each site."""
+        found = [shard.outliers for shard in shards]
         spans = ((len(document.ids), any(start < end for start, end in document.spans)) for document in self.documents)
         read = sum(length for length, has_rows in spans if has_rows)
         return {
-            site: OutlierReport.of(self.model, scale, read, torch.cat([shard.outliers[site] for shard in shards]))
+            site: OutlierReport.of(self.model, scale, read, torch.cat([each[site] for each in found]))
             for site, scale in scales.items()
         }
 

@@ -5,7 +5,6 @@ from html import escape
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from probe.activations.store import ActivationStore
 from probe.errors import ProbeError
 
 
-class StoredVectors(Mapping[str, Tensor]):
+class StoredVectors(Mapping):
     """The vectors of each site of a store; each is read from disk whenever it is asked for, and not kept."""
 
     def __init__(self, rows: Mapping[str, Rows]) -> None:
@@ -23,6 +22,9 @@ class StoredVectors(Mapping[str, Tensor]):
 
     def __getitem__(self, site: str) -> Float[Tensor, "sentence _"]:
         return self.rows[site].tensor()
+
+    def __contains__(self, site: object) -> bool:
+        return site in self.rows  # as a Mapping, it would read the site to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
@@ -48,7 +50,7 @@ class SentenceActivations:
 
     def __init__(
         self,
-        vectors: Mapping[str, Float[Tensor, "sentence _"]],
+        vectors: dict[str, Float[Tensor, "sentence _"]] | StoredVectors,
         index: Sequence[tuple[int, int]],
         texts: Sequence[str],
         model_name: str = "",
@@ -98,11 +100,12 @@ class SentenceActivations:
         """Keep the sentences of the first ``n`` documents."""
         rows = [row for row, (document, _) in enumerate(self.index) if document < n]
         index, texts = [self.index[row] for row in rows], [self.texts[row] for row in rows]
+        kept = (self.model_name, self.outliers)
         if rows == list(range(len(rows))):  # as a harvest orders them, and then nothing is read
-            vectors = StoredVectors({site: self.rows(site).first(len(rows)) for site in self.sites})
-        else:
-            vectors = {site: self.rows(site)[torch.tensor(rows)] for site in self.sites}
-        return SentenceActivations(vectors, index, texts, self.model_name, self.outliers)
+            return SentenceActivations(
+                StoredVectors({site: self.rows(site).first(len(rows)) for site in self.sites}), index, texts, *kept
+            )
+        return SentenceActivations({site: self.rows(site)[rows] for site in self.sites}, index, texts, *kept)
 
     @property
     def sites(self) -> tuple[str, ...]:

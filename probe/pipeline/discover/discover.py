@@ -247,6 +247,7 @@ class DiscoverStages:
             sentence_type=inputs.problem_set.sentence_type,
             delimiters=delimiters,
             folder=folder,
+            device=inputs.model.device,
             progress=self.progress,
         )
         if inputs.judge is not None:

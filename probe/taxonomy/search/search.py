@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -125,9 +125,13 @@ def explore(
     sentence_type: SentenceType | None = None,
     delimiters: tuple[SentenceActivations, SentenceActivations] | None = None,
     folder: str | Path | None = None,
+    device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Grid:
     """Fit and score every candidate: each site, family and size.
+
+    Vectors are read site by site, at most :attr:`TaxonomyConfig.most_sentences` of each split, so that memory does not
+    grow with the number of traces.
 
     Args:
         train: the training sentences, harvested at ``config.sites``.
@@ -137,6 +141,7 @@ def explore(
         delimiters: training and validation activations of :func:`probe.taxonomy.delimiter_documents`, which the
             ``delimiter`` family reads.
         folder: each finished site is saved here; a later call with the same arguments computes only what is missing.
+        device: where the top-k SAEs are trained; everything else is computed on the CPU.
         progress: show progress bars.
 
     Raises:
@@ -157,7 +162,7 @@ def explore(
     weights: dict[tuple[str, int, int], Weights] = {}
     for site, *of_site in zip(sites, sizes, surveys, ends, strict=True):
         # In a function of its own, so that the vectors of one site are gone before those of the next are read.
-        found = _of_site(*of_site, config, sentence_type, folder=folder, progress=progress)
+        found = _of_site(*of_site, config, sentence_type, folder=folder, device=device, progress=progress)
         candidates += found[0]
         weights |= {(site, size, seed): each for (size, seed), each in found[1].items()}
     return Grid(tuple(candidates), weights, config)
@@ -175,16 +180,21 @@ def _of_site(
     sentence_type: SentenceType | None,
     *,
     folder: str | Path | None,
+    device: str | torch.device,
     progress: bool,
 ) -> SiteSearch:
     """Load the finished search of a site, or do and save it."""
     split, ends = survey.read(), None if survey_of_ends is None else survey_of_ends.read()
+
+    def search() -> SiteSearch:
+        return _explore_site(survey.site, sizes, split, ends, config, sentence_type, device=device, progress=progress)
+
     if folder is None:
-        return _explore_site(survey.site, sizes, split, ends, config, sentence_type, progress=progress)
+        return search()
     kept, keys = Path(folder) / survey.site, _keys(config, split, ends, sentence_type)
     found = _load(kept, keys)
     if found is None:
-        found = _explore_site(survey.site, sizes, split, ends, config, sentence_type, progress=progress)
+        found = search()
         with FolderLock(kept.parent):
             _save(kept, keys[0], *found)
     return found
@@ -198,6 +208,7 @@ def _explore_site(
     config: TaxonomyConfig,
     sentence_type: SentenceType | None,
     *,
+    device: str | torch.device,
     progress: bool,
 ) -> SiteSearch:
     names = dict.fromkeys((config.family, *config.rivals))
@@ -210,7 +221,7 @@ def _explore_site(
             if name == "delimiter":
                 assert ends is not None
                 read, scores = ends, ends.scores(sentence_type)
-            trained = train_saes(read.x, read.x_validation, sizes, config) if name == "topk" else {}
+            trained = _trained(read, sizes, config, device) if name == "topk" else {}
             for size in sizes:
                 fitted = [trained.get((size, seed)) or _fit(name, size, seed, read.x) for seed in config.seeds]
                 candidates.append(_score(scores, fitted, site=site, family=name, size=size, seeds=config.seeds))
@@ -218,6 +229,14 @@ def _explore_site(
                     own |= {(size, seed): each for seed, each in zip(config.seeds, fitted, strict=True)}
                 bar.update()
     return candidates, {at: _as_weights(each) for at, each in own.items()}
+
+
+def _trained(
+    split: Split, sizes: Sequence[int], config: TaxonomyConfig, device: str | torch.device
+) -> dict[tuple[int, int], Weights]:
+    """Train the top-k SAEs on a device, and bring them back."""
+    trained = train_saes(split.x.to(device), split.x_validation.to(device), sizes, config)
+    return {at: replace(each, encoder=each.encoder.cpu(), decoder=each.decoder.cpu()) for at, each in trained.items()}
 
 
 def _fit(name: str, size: int, seed: int, x: Tensor) -> Any:
