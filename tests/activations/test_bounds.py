@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_half_as_many_tokens_are_read_when_memory_runs_out(reader: Model, tmp_pa
 def test_in_bfloat16_resumed_is_never_interrupted(tiny_folder, tmp_path: Path) -> None:
     model = load_model(tiny_folder("llama"), device="cpu", dtype="bfloat16")
     what = [document for n in (31, 47, 58, 60, 60, 60, 60, 60) for document in documents(3, n)]
-    options = {"shard_traces": 6, "batch_tokens": 200}
+    options: dict[str, Any] = {"shard_traces": 6, "batch_tokens": 200}
     harvest(model, what, SITE, folder=tmp_path / "whole", **options)
     with memory_for(model, 10**9, passes=6), pytest.raises(KeyboardInterrupt):
         harvest(model, what, SITE, folder=tmp_path / "resumed", **options)

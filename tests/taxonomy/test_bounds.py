@@ -10,7 +10,9 @@ from benchmarks.peak import Peak
 from probe.activations import Rows, SentenceActivations, rows as chunks
 from probe.activations.sentences import StoredVectors
 from probe.errors import ProbeError
-from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, annotate, behaviour_map, fit_taxonomy
+from probe.taxonomy import Normaliser, Taxonomy, TaxonomyConfig, annotate, behaviour_map, fit_taxonomy, neuronpedia
+from probe.taxonomy.falsify import content
+from probe.taxonomy.falsify.content import Content
 from probe.taxonomy.search.search import Survey
 from probe.traces import Sentence, Trace, Traces
 
@@ -91,6 +93,35 @@ def as_traces(acts: SentenceActivations) -> Traces:
         span = Sentence(0, len(text), 0, 1)
         some.append(Trace(f"{i}", "?", (1,), text, (span,), None, None, False, False))
     return Traces("tiny", "none", some)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_content_is_that_of_all_sentences_at_once(planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    acts = planted(330, 3)
+    x, question = acts.vectors[SITE], [(i * 7) % 11 for i in range(330)]
+    means = torch.stack([x[torch.tensor(question) == q].mean(0) for q in range(11)])
+    basis = torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[:3]
+    expected = x - (x - x.mean(0)) @ basis.T @ basis
+    torch.testing.assert_close(Content.of(on_disk(acts).rows(SITE), question, 3)(x), expected, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(content, "_QUESTIONS", 5)
+    few = Content.of(on_disk(acts).rows(SITE), question, 4).directions
+    residual = means - means.mean(0)
+    share = (residual @ few.T).square().sum(1) / residual.square().sum(1)
+    assert few.shape == (4, 32) and int((share > 0.9).sum()) <= 5 < int((share < 0.9).sum())
+
+
+@pytest.mark.usefixtures("small_chunks", "never_whole")
+def test_the_top_sentences_are_those_of_all_chunks(planted) -> None:
+    acts = planted(300, 4)
+    taxonomy = fit_taxonomy(planted(400, 0), planted(200, 1), replace(QUICK, sizes=(4,)))
+    latents = taxonomy.sae.encode(acts.vectors[SITE])
+    latents[100:150] = latents[:50]  # equal latents in two chunks: the earlier comes first
+    acts.vectors[SITE][100:150] = acts.vectors[SITE][:50]
+    top, active = neuronpedia._top(taxonomy, on_disk(acts).rows(SITE), 9)
+    for i in range(4):
+        order = latents[:, i].sort(descending=True, stable=True)
+        assert top[i] == order.indices[: min(9, int((latents[:, i] > 0).sum()))].tolist()
+        assert active[i] == pytest.approx((latents[:, i] > 0).float().mean().item())
 
 
 def test_of_more_sentences_random_ones_are_read(planted) -> None:

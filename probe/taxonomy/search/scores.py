@@ -7,7 +7,7 @@ and is measured on validation sentences.
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -115,7 +115,8 @@ class AssignmentScores:
         words, words_validation, probe = self._words
         counts = np.bincount(train, minlength=size)
         owner = csr_array((np.ones(len(train)), (train, np.arange(len(train)))), shape=(size, len(train)))
-        weights, bias = probe((owner @ words).toarray(), counts)
+        sums: Any = owner @ words
+        weights, bias = probe(sums.toarray(), counts)
         return _f1(validation, words_validation @ weights + bias, size)
 
     def sums(

@@ -160,11 +160,11 @@ def explore(
     ends = [None if delimiters is None else Survey.of(*delimiters, site, config) for site in sites]
     candidates: list[Candidate] = []
     weights: dict[tuple[str, int, int], Weights] = {}
-    for site, *of_site in zip(sites, sizes, surveys, ends, strict=True):
+    for survey, some, of_ends in zip(surveys, sizes, ends, strict=True):
         # In a function of its own, so that the vectors of one site are gone before those of the next are read.
-        found = _of_site(*of_site, config, sentence_type, folder=folder, device=device, progress=progress)
+        found = _of_site(some, survey, of_ends, config, sentence_type, folder=folder, device=device, progress=progress)
         candidates += found[0]
-        weights |= {(site, size, seed): each for (size, seed), each in found[1].items()}
+        weights |= {(survey.site, size, seed): each for (size, seed), each in found[1].items()}
     return Grid(tuple(candidates), weights, config)
 
 
