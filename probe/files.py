@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,6 +204,43 @@ def write_table(path: str | Path, table: "pa.Table") -> Path:
     import pyarrow.parquet as pq
 
     return _write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
+
+
+def write_tables(path: str | Path, tables: "Iterable[pa.Table]") -> Path:
+    """Write tables one below the other as one Parquet file, atomically as :func:`write_text` does; return the path.
+
+    The bytes are those of the whole table, however it is divided; about a million rows are held at once.
+
+    Args:
+        path: the file.
+        tables: at least one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def groups() -> "Iterator[pa.Table]":
+        left = None
+        for table in tables:
+            left = table if left is None else pa.concat_tables([left, table])
+            while len(left) > _ROW_GROUP:
+                yield left[:_ROW_GROUP].combine_chunks()
+                left = left[_ROW_GROUP:]
+        if left is not None:
+            yield left.combine_chunks()
+
+    def write(part: Path) -> None:
+        file = None
+        for table in groups():
+            file = file or pq.ParquetWriter(part, table.schema, compression="zstd")
+            file.write_table(table)
+        if file is not None:
+            file.close()
+
+    return _write_whole(path, write)
+
+
+_ROW_GROUP = 2**20
+"""The rows of a group of a Parquet file, pyarrow's default."""
 
 
 def read_table(path: str | Path) -> "pa.Table":

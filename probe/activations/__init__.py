@@ -4,7 +4,12 @@ from probe.activations.documents import Document as Document, documents_of as do
 from probe.activations.harvesting import harvest as harvest
 from probe.activations.outliers import OutlierReport as OutlierReport
 from probe.activations.passes import batches as batches, read as read
-from probe.activations.rows import Rows as Rows
+from probe.activations.rows import (
+    Rows as Rows,
+    by_rows as by_rows,
+    chosen_chunks as chosen_chunks,
+    in_chunks as in_chunks,
+)
 from probe.activations.sentences import SentenceActivations as SentenceActivations
 from probe.activations.store import ActivationStore as ActivationStore
 from probe.activations.training import whole_batches as whole_batches

@@ -4,8 +4,8 @@ The model runs only up to the deepest site. Sentences are averaged on its device
 leaves it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from probe.activations.documents import Document, Unit, documents_of
 from probe.activations.index import index_table
-from probe.activations.outliers import OutlierReport, SiteScale, measure
-from probe.activations.passes import no_vectors
+from probe.activations.outliers import SAMPLE, OutlierReport, SiteScale, measure
+from probe.activations.passes import no_vectors, tokens_at_once
 from probe.activations.pooling import Shard, make_shard
 from probe.activations.sentences import SentenceActivations, pairs
 from probe.activations.shards import MANIFEST, ShardFolder
@@ -25,7 +25,7 @@ from probe.engine import KeptFolder
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.hooks import as_sites
-from probe.models import Model, Site, as_dtype, identity, place
+from probe.models import Model, Site, as_dtype, halving, identity, place
 from probe.traces import Traces
 
 Readable = Traces | Sequence[Document | str | Sequence[int]]
@@ -82,19 +82,20 @@ def harvest(
         what: traces, or a sequence of texts, token ids or documents; see `documents_of`.
         sites: the sites, all read in the same pass. A token's activation is flattened to one vector.
         unit: ``sentence`` for one row for each sentence (or other span), its mean; ``token`` for one row for each token
-            of the spans. Tokens need a folder, and memory for the vectors of one shard.
+            of the spans. Tokens need a folder.
         folder: the result is streamed here in shards; a later call with the same arguments makes only shards that are
             missing or damaged. None: keep the result in memory.
         dtype: the dtype of the rows; None for the model's.
         batch_tokens: the maximum number of tokens in one forward pass, padding included (a longer document runs alone).
-        shard_traces: the number of traces or other documents in a shard; an interrupted run loses at most one shard.
+            Fewer are read at once where the model's budget is smaller, or memory runs out; the folder records how many.
+        shard_traces: the maximum number of traces or other documents in a shard; an interrupted run loses at most one
+            shard. A shard whose rows would take more than 512 MB has fewer.
         outliers: leave tokens whose norm exceeds this multiple of the median out of their sentence's mean. Rows that
             have only outliers stay, and the store flags them. None: keep all tokens.
         progress: show a progress bar.
 
     Returns:
-        The vectors in memory for sentences (``ActivationStore.open(folder)`` reads them from disk); the store for
-        tokens.
+        For sentences their vectors, in memory or read from the folder when they are used; the store for tokens.
 
     Raises:
         ProbeError: if the model lacks a site or has no vector for each token there, cannot read a document's ids or
@@ -106,25 +107,43 @@ def harvest(
     kept = model.dtype if dtype is None else as_dtype(dtype)
     documents = documents_of(model, what)
     model.check_ids(document.ids for document in documents)
-    parts = [documents[i : i + shard_traces] for i in range(0, len(documents), shard_traces)] or [[]]
+    parts = _parts(documents, shard_traces, unit, len(names) * model.d_model * kept.itemsize)
     run = _Harvest(model, documents, parts, names, unit, kept, outliers, batch_tokens, shard_traces, progress)
     if folder is None:
-        scales = measure(model, documents, names, outliers)
-        made = list(run.shards(scales))
-        vectors = {site: torch.cat([shard.vectors[site] for shard in made]) for site in names}
-        index, reports = _sum_up(model, documents, unit, scales, made)
-        return SentenceActivations(vectors, pairs(index), index["text"].to_pylist(), model.name, reports)
+        return run.in_memory()
     store = ActivationStore(run.into(Path(folder)))  # every file was checked or written
     return SentenceActivations.of(store) if unit == "sentence" else store
 
 
+_SHARD = 2**29
+"""The maximum size of a shard's rows in bytes, if it has several documents; a part of the key where it matters."""
+
+
+def _parts(documents: Sequence[Document], most: int, unit: Unit, row_bytes: int) -> list[range]:
+    """Divide documents into shards, by the settings and the documents alone.
+
+    Args:
+        most: the maximum number of documents in a shard.
+        row_bytes: the size of a row at all sites.
+    """
+    parts, begin, rows = [], 0, 0
+    for i, document in enumerate(documents):
+        spans = document.spans
+        own = sum(end - start for start, end in spans) if unit == "token" else len(spans)
+        if i - begin == most or (i > begin and (rows + own) * row_bytes > _SHARD):
+            parts.append(range(begin, i))
+            begin, rows = i, 0
+        rows += own
+    return [*parts, range(begin, len(documents))]
+
+
 @dataclass(frozen=True)
 class _Harvest:
-    """One harvest: its documents in parts, one for each shard, and how they are read."""
+    """One harvest: its documents, which of them are in each shard, and how they are read."""
 
     model: Model
     documents: Sequence[Document]
-    parts: Sequence[Sequence[Document]]
+    parts: Sequence[range]
     sites: Sequence[str]
     unit: Unit
     dtype: torch.dtype
@@ -133,20 +152,26 @@ class _Harvest:
     shard_traces: int
     progress: bool
 
-    def shards(self, scales: Mapping[str, SiteScale], files: ShardFolder | None = None) -> Iterator[Shard]:
-        """Make the shards that the folder does not have."""
-        name = f"activations of {self.model.name}"
-        with tqdm(total=len(self.documents), desc=name, unit="doc", disable=not self.progress) as bar:
-            for number, part in enumerate(self.parts):
-                if files and files.done(number):
-                    bar.update(len(part))
-                    continue
-                shard = make_shard(
-                    self.model, part, number * self.shard_traces, scales, self.unit, self.dtype, self.batch_tokens, bar
-                )
-                if files:
-                    files.write(number, shard)
-                yield shard
+    def in_memory(self) -> SentenceActivations:
+        """Read all documents, and keep their rows in memory."""
+        scales = self._measured()
+        n = sum(start < end for document in self.documents for start, end in document.spans)
+        vectors = {site: torch.empty(n, scale.width, dtype=self.dtype) for site, scale in scales.items()}
+        rest: list[Shard] = []
+        done = 0
+
+        def keep(_: int, shard: Shard) -> None:
+            nonlocal done
+            size = len(shard.alone[self.sites[0]])
+            for site, rows in shard.vectors.items():
+                vectors[site][done : done + size] = rows
+            done += size
+            rest.append(replace(shard, vectors={}))
+
+        self._make(scales, self._tokens_at_once(scales), keep)
+        index = pa.concat_tables(self._index(rest))
+        reports = self._outliers(scales, rest)
+        return SentenceActivations(vectors, pairs(index), index["text"].to_pylist(), self.model.name, reports)
 
     def into(self, folder: Path) -> ShardFolder:
         """Do what is missing in the folder."""
@@ -158,13 +183,63 @@ class _Harvest:
             files = ShardFolder.begin(folder, self.about, len(self.parts))
             scales = files.scales
             if scales is None:
-                scales = measure(self.model, self.documents, self.sites, self.outliers)
+                scales = self._measured()
                 files.keep_scales(scales)
-            for _ in self.shards(scales, files):
-                pass
+            at_once = self._tokens_at_once(scales)
+            # As many as before an interruption, because in a small format padding changes the last digit.
+            at_once = min(at_once, files.batch_tokens or at_once)
+            self._make(scales, at_once, files.write, files)
             if not files.ended:
-                files.end(*_sum_up(self.model, self.documents, self.unit, scales, list(files.shards())))
+                files.end(self._index(files.shards()), self._outliers(scales, files.shards()))
         return files
+
+    def _measured(self) -> dict[str, SiteScale]:
+        def work(tokens: int) -> dict[str, SiteScale]:
+            return measure(self.model, self.documents, self.sites, self.outliers, tokens)
+
+        return halving(work, SAMPLE, device=self.model.device, what=f"harvesting activations of {self.model.name}")
+
+    def _tokens_at_once(self, scales: Mapping[str, SiteScale]) -> int:
+        return min(self.batch_tokens, tokens_at_once(self.model, [scale.width for scale in scales.values()]))
+
+    def _make(
+        self,
+        scales: Mapping[str, SiteScale],
+        at_once: int,
+        keep: Callable[[int, Shard], None],
+        files: ShardFolder | None = None,
+    ) -> None:
+        """Make the shards that the folder does not have, and hand each to ``keep`` with its number."""
+
+        def make(tokens: int) -> Shard:
+            nonlocal at_once
+            at_once = tokens  # the shards after one that ran out of memory begin with what was enough
+            if files is not None:
+                files.keep_batch_tokens(tokens)
+            own = self.documents[part.start : part.stop]
+            return make_shard(self.model, own, part.start, scales, self.unit, self.dtype, tokens)
+
+        name = f"activations of {self.model.name}"
+        with tqdm(total=len(self.documents), desc=name, unit="doc", disable=not self.progress) as bar:
+            for number, part in enumerate(self.parts):
+                if files is None or not files.done(number):
+                    keep(number, halving(make, at_once, device=self.model.device, what=f"harvesting {name}"))
+                bar.update(len(part))
+
+    def _index(self, shards: Iterable[Shard]) -> Iterator[pa.Table]:
+        """Make the index, shard by shard."""
+        for part, shard in zip(self.parts, shards, strict=True):
+            yield index_table(self.model, self.documents[part.start : part.stop], part.start, self.unit, shard.alone)
+
+    def _outliers(self, scales: Mapping[str, SiteScale], shards: Iterable[Shard]) -> dict[str, OutlierReport]:
+        """Summarise the outliers at each site."""
+        found = [shard.outliers for shard in shards]
+        spans = ((len(document.ids), any(start < end for start, end in document.spans)) for document in self.documents)
+        read = sum(length for length, has_rows in spans if has_rows)
+        return {
+            site: OutlierReport.of(self.model, scale, read, torch.cat([each[site] for each in found]))
+            for site, scale in scales.items()
+        }
 
     @property
     def about(self) -> dict[str, Any]:
@@ -188,6 +263,8 @@ class _Harvest:
         del model["prompt"], model["end"]
         settings = {name: self.about[name] for name in ("unit", "dtype", "outlier_multiple", "shard_traces")}
         documents = object_hash([object_hash(vars(each)) for each in self.documents])
+        if any(len(part) < self.shard_traces for part in self.parts[:-1]):
+            settings["shard_bytes"] = _SHARD
         return {"work": "harvest", "model": model, **settings, "sites": list(self.sites), "documents": documents}
 
     def _is_of(self, folder: Path) -> bool:
@@ -196,10 +273,10 @@ class _Harvest:
         key = {**self.about, "sites": self.sites, "documents": [object_hash(vars(each)) for each in self.documents]}
         if files is None or files.scales is None or files.manifest.get("key") != object_hash(key):
             return False
-        first = next(((i, each) for i, each in enumerate(self.parts[0]) if each.spans), None)
+        first = next(((i, self.documents[i]) for i in self.parts[0] if self.documents[i].spans), None)
         if first is None or not files.done(0):
             return False
-        one = make_shard(self.model, [first[1]], first[0], files.scales, self.unit, self.dtype, self.batch_tokens, None)
+        one = make_shard(self.model, [first[1]], first[0], files.scales, self.unit, self.dtype, self.batch_tokens)
         there = next(files.shards())
         most = 1e-3 if self.dtype == self.model.dtype == torch.float32 else 3e-2
         for site, rows in one.vectors.items():
@@ -235,19 +312,6 @@ def _check(
         raise ProbeError(
             f"outliers={outliers} is not a multiple of the median norm; use one above 1, or None for no filter"
         )
-
-
-def _sum_up(
-    model: Model, documents: Sequence[Document], unit: Unit, scales: Mapping[str, SiteScale], shards: Sequence[Shard]
-) -> tuple[pa.Table, dict[str, OutlierReport]]:
-    """Make the index, and a summary of outliers at each site."""
-    alone = {site: torch.cat([shard.alone[site] for shard in shards]) for site in scales}
-    index = index_table(model, documents, unit, alone)
-    read = sum(len(document.ids) for document in documents if any(start < end for start, end in document.spans))
-    return index, {
-        site: OutlierReport.of(model, scale, read, torch.cat([shard.outliers[site] for shard in shards]))
-        for site, scale in scales.items()
-    }
 
 
 def _name(dtype: torch.dtype) -> str:

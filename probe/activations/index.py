@@ -13,12 +13,14 @@ from probe.traces import token_texts
 
 
 def index_table(
-    model: Model, documents: Sequence[Document], unit: Unit, alone: Mapping[str, Bool[Tensor, " row"]]
+    model: Model, documents: Sequence[Document], first: int, unit: Unit, alone: Mapping[str, Bool[Tensor, " row"]]
 ) -> pa.Table:
-    """Make the index of a harvest.
+    """Make the index of a shard.
 
     Args:
         model: decodes tokens.
+        documents: those of the shard.
+        first: the number of the first of them in the harvest.
         unit: whether a row is a sentence or a token.
         alone: per site, True for rows that have only outlier tokens.
 
@@ -28,9 +30,8 @@ def index_table(
     """
     rows = [document.rows(unit) for document in documents]
     numbers = torch.cat([torch.empty(0, 3, dtype=torch.long), *rows])
-    document = torch.arange(len(documents)).repeat_interleave(
-        torch.tensor([len(own) for own in rows], dtype=torch.long)
-    )
+    lengths = torch.tensor([len(own) for own in rows], dtype=torch.long)
+    document = torch.arange(first, first + len(documents)).repeat_interleave(lengths)
 
     def texts_of(document: Document, rows: Int[Tensor, "row 3"]) -> list[str]:
         if unit == "sentence" and document.texts:
@@ -44,16 +45,17 @@ def index_table(
     def whole(numbers: Tensor) -> pa.Array:
         return pa.array(numbers.numpy(), pa.int32())
 
-    texts = [text for each, own in zip(documents, rows, strict=True) for text in texts_of(each, own)]
-    names = [each.name for each, own in zip(documents, rows, strict=True) for _ in own]
+    # Document by document, because the tokens of a shard would be many objects of Python at once.
+    texts = [pa.array(texts_of(each, own), pa.string()) for each, own in zip(documents, rows, strict=True)]
+    names = [pa.repeat(pa.scalar(each.name, pa.string()), len(own)) for each, own in zip(documents, rows, strict=True)]
     return pa.table(
         {
             "document": whole(document),
             "span": whole(numbers[:, 0]),
             "start": whole(numbers[:, 1]),
             "end": whole(numbers[:, 2]),
-            "name": pa.array(names, pa.string()),
-            "text": pa.array(texts, pa.string()),
+            "name": pa.chunked_array(names, pa.string()),
+            "text": pa.chunked_array(texts, pa.string()),
             **{f"outlier.{site}": pa.array(flags.numpy(), pa.bool_()) for site, flags in alone.items()},
         }
     )

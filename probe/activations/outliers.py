@@ -18,7 +18,7 @@ from probe.activations.passes import batches, norms, read
 from probe.models import Model
 from probe.traces import token_name
 
-_SAMPLE, _EACH = 512, 64
+SAMPLE, _EACH = 512, 64
 """The number of tokens for the median, and the most that are taken from the start of one document."""
 _COMMONEST = 5
 
@@ -41,7 +41,7 @@ class SiteScale:
 
 
 def measure(
-    model: Model, documents: Sequence[Document], sites: Sequence[str], multiple: float | None
+    model: Model, documents: Sequence[Document], sites: Sequence[str], multiple: float | None, batch_tokens: int
 ) -> dict[str, SiteScale]:
     """Measure the median norm at each site, and the limit that is ``multiple`` times it.
 
@@ -50,18 +50,19 @@ def measure(
 
     Args:
         multiple: the limit, in multiples of the median; None for no limit.
+        batch_tokens: the maximum number of tokens in one pass; of at most `SAMPLE` in all.
 
     Raises:
         ProbeError: if a site has no vector for each token.
     """
     sample: list[tuple[int, ...]] = []
     for document in documents:
-        if sum(map(len, sample)) >= _SAMPLE:
+        if sum(map(len, sample)) >= SAMPLE:
             break
         sample.append(document.ids[:_EACH])
     found: dict[str, list[Tensor]] = {site: [] for site in sites}
     shapes: dict[str, tuple[int, ...]] = {site: (model.d_model,) for site in sites}
-    for batch in batches([len(ids) for ids in sample], _SAMPLE):
+    for batch in batches([len(ids) for ids in sample], batch_tokens):
         states, real = read(model, [sample[i] for i in batch], sites)
         for site in sites:
             shapes[site] = tuple(states[site].shape[2:])

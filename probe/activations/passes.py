@@ -1,6 +1,7 @@
 """Forward passes over documents: batches of similar length, and the states read from them."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +33,23 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
+
+
+def tokens_at_once(model: Model, widths: Sequence[int]) -> int:
+    """Estimate how many tokens, padding included, one pass can read within the model's budget; at least 1.
+
+    A block holds the residual stream, its attention and its MLP; the states of every site are kept until the pass ends,
+    and are averaged in float32, one site after the other.
+
+    Args:
+        widths: the width of each site that is read.
+    """
+    config: Any = model.hf.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None)
+    inner = inner if isinstance(inner, int) else 4 * model.d_model
+    size = model.dtype.itemsize
+    bytes_each = size * (8 * model.d_model + 4 * inner + sum(widths)) + (size + 8) * max(widths, default=0)
+    return max(1, model.budget // bytes_each)
 
 
 @torch.no_grad()

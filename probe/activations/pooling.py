@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.activations.documents import Document, Unit, runs
 from probe.activations.outliers import SiteScale
@@ -34,16 +33,14 @@ def make_shard(
     unit: Unit,
     dtype: torch.dtype,
     batch_tokens: int,
-    bar: tqdm | None,
 ) -> Shard:
-    """Read the documents of a shard.
+    """Read the documents of a shard, in batches of their own: no other shard changes how they are padded.
 
     Args:
         first: the number of the first of them in the harvest.
         scales: the size of activations at each site; its keys are the sites that are read.
         unit: whether a row is a sentence or a token.
         batch_tokens: the maximum number of tokens in one pass, padding included.
-        bar: a progress bar, advanced by one for each document; None for none.
 
     Raises:
         ProbeError: if the state at a token of a row is not finite.
@@ -52,23 +49,18 @@ def make_shard(
     offsets = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
     # A document without rows is not read.
     lengths = [len(document.ids) if len(own) else 0 for document, own in zip(documents, rows, strict=True)]
-    bar = bar or tqdm(disable=True)
-    bar.update(lengths.count(0))
-    done: list[tuple[list[int], dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]]] = []
-    for batch in batches(lengths, batch_tokens):
-        done.append((batch, _pool(model, [documents[i] for i in batch], [rows[i] for i in batch], scales, dtype)))
-        bar.update(len(batch))
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)  # completes the copies that did not wait
     shard = Shard(
         {site: torch.empty(offsets[-1], scale.width, dtype=dtype) for site, scale in scales.items()},
         {site: torch.empty(offsets[-1], dtype=torch.bool) for site in scales},
         {},
     )
     seen: dict[str, list[tuple[int, int, int]]] = {site: [] for site in scales}
-    for batch, by_site in done:
+
+    def place(batch: list[int], pooled: "_Pooled") -> None:
+        if pooled.copied is not None:
+            pooled.copied.synchronize()
         where = torch.cat([torch.arange(offsets[i], offsets[i + 1]) for i in batch])
-        for site, (vectors, alone, outlying, bad) in by_site.items():
+        for site, (vectors, alone, outlying, bad) in pooled.by_site.items():
             if bad.any():
                 row = int(where[bad][0])
                 of = int(torch.searchsorted(torch.tensor(offsets), row, right=True)) - 1
@@ -79,9 +71,31 @@ def make_shard(
             shard.alone[site][where] = alone
             at = outlying.nonzero().tolist()
             seen[site] += [(first + batch[row], pos, documents[batch[row]].ids[pos]) for row, pos in at]
+
+    # A batch is placed while the device works on the next one, so that neither waits for the other.
+    before: tuple[list[int], _Pooled] | None = None
+    for batch in batches(lengths, batch_tokens):
+        pooled = _pool(model, [documents[i] for i in batch], [rows[i] for i in batch], scales, dtype)
+        if before is not None:
+            place(*before)
+        before = batch, pooled
+    if before is not None:
+        place(*before)
     for site, outliers in seen.items():
         shard.outliers[site] = torch.tensor(sorted(outliers), dtype=torch.int32).reshape(-1, 3)
     return shard
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """What one pass gives; the copies to the host may still be under way."""
+
+    by_site: dict[
+        str, tuple[Float[Tensor, "row _"], Bool[Tensor, " row"], Bool[Tensor, "batch pos"], Bool[Tensor, " row"]]
+    ]
+    """Rows, which rows have only outliers, outlier tokens, and which rows are not finite."""
+    copied: torch.cuda.Event | None
+    """Says when the copies are complete; None if they are."""
 
 
 def _pool(
@@ -90,11 +104,8 @@ def _pool(
     rows: Sequence[Int[Tensor, "_ 3"]],
     scales: Mapping[str, SiteScale],
     dtype: torch.dtype,
-) -> dict[str, tuple[Float[Tensor, "row _"], Bool[Tensor, " row"], Bool[Tensor, "batch pos"], Bool[Tensor, " row"]]]:
-    """Run one pass; return rows, which rows have only outliers, outlier tokens, and which rows are not finite.
-
-    The tensors may still be being copied.
-    """
+) -> _Pooled:
+    """Run one pass, and average its states on the device."""
     sequences = [document.ids for document in documents]
     width = max(map(len, sequences))
     starts = torch.cat([own[:, 1] + i * width for i, own in enumerate(rows)])
@@ -113,7 +124,12 @@ def _pool(
         bad |= ~vectors.isfinite().all(-1)  # a smaller format may not hold what the model computed
         return _to_host(vectors), _to_host(alone), _to_host(outlying), _to_host(bad)
 
-    return {site: pooled(site, scale.limit) for site, scale in scales.items()}
+    by_site = {site: pooled(site, scale.limit) for site, scale in scales.items()}
+    if model.device.type != "cuda":
+        return _Pooled(by_site, None)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(model.device))
+    return _Pooled(by_site, copied)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

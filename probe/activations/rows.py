@@ -1,10 +1,13 @@
-"""The rows of a site across all shards, read from disk when they are used."""
+"""The rows of a site across all shards, read from disk when they are used, and work on rows chunk by chunk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+_CHUNK = 2**26
+"""The size of a chunk of rows in float32, in bytes."""
 
 
 class Rows:
@@ -57,8 +60,14 @@ class Rows:
         return self._chosen(at.long())
 
     def tensor(self) -> Float[Tensor, "row width"]:
-        """All rows, read into memory."""
-        return torch.cat(self.parts)
+        """All rows as one tensor: the part itself if there is only one, otherwise a copy in memory."""
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
+
+    def first(self, n: int) -> "Rows":
+        """The first ``n`` rows, not yet read."""
+        begins = [end - len(part) for part, end in zip(self.parts, self._ends.tolist(), strict=True)]
+        kept = [part[: n - begin] for part, begin in zip(self.parts, begins, strict=True) if begin < n]
+        return Rows(kept or [self.parts[0][:0]])
 
     def _range(self, start: int, stop: int) -> Tensor:
         parts = []
@@ -84,3 +93,39 @@ class Rows:
     def __repr__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
         return f"Rows({len(self)} × {self.shape[1]}, {name}, in {len(self.parts)} parts)"
+
+
+def in_chunks(x: Rows | Float[Tensor, "row width"]) -> Iterator[Float[Tensor, "_ width"]]:
+    """Yield the rows in consecutive chunks, each of at most 64 MB in float32; one empty chunk if there are no rows.
+
+    >>> [len(chunk) for chunk in in_chunks(torch.zeros(20, 2**20))]
+    [16, 4]
+    """
+    n = _at_once(x.shape[1])
+    for start in range(0, max(len(x), 1), n):
+        yield x[start : start + n]
+
+
+def chosen_chunks(rows: Rows, chosen: Int[Tensor, " chosen"]) -> Iterator[Float[Tensor, "_ width"]]:
+    """Yield chosen rows, in the order in which they are given, in chunks of at most 64 MB in float32.
+
+    Args:
+        chosen: the numbers of the rows.
+    """
+    return (rows[some] for some in chosen.split(_at_once(rows.shape[1])))
+
+
+def by_rows(work: Callable[[Tensor], Tensor], x: Rows | Float[Tensor, "*batch width"]) -> Tensor:
+    """Apply row-wise work chunk by chunk, so that what it holds inside does not grow with the number of rows.
+
+    Args:
+        work: takes ``[row, width]`` and returns a tensor with one entry for each row.
+        x: the rows. A tensor of another number of dimensions is worked on as a whole.
+    """
+    if isinstance(x, Tensor) and (x.ndim != 2 or len(x) <= _at_once(x.shape[1])):
+        return work(x)
+    return torch.cat([work(chunk) for chunk in in_chunks(x)])
+
+
+def _at_once(width: int) -> int:
+    return max(1, _CHUNK // (4 * max(1, width)))

@@ -17,7 +17,7 @@ from probe.activations.outliers import OutlierReport, SiteScale
 from probe.activations.pooling import Shard
 from probe.config import as_type, read_as
 from probe.errors import ProbeError
-from probe.files import file_hash, read_table, write_json, write_table, write_tensors
+from probe.files import file_hash, read_table, write_json, write_tables, write_tensors
 
 MANIFEST, _INDEX, _FORMAT = "manifest.json", "index.parquet", 2
 
@@ -108,6 +108,17 @@ class ShardFolder:
         self._note("sites", {site: asdict(scale) for site, scale in scales.items()})
 
     @property
+    def batch_tokens(self) -> int | None:
+        """How many tokens were read at once; None if nothing was read yet, or by an earlier version."""
+        found = self.manifest.get("batch_tokens")
+        return found if isinstance(found, int) and found > 0 else None
+
+    def keep_batch_tokens(self, tokens: int) -> None:
+        """Record how many tokens are read at once."""
+        if tokens != self.batch_tokens:
+            self._note("batch_tokens", tokens)
+
+    @property
     def ended(self) -> bool:
         """Whether the index is finished and undamaged."""
         return self.is_whole(_INDEX)
@@ -147,9 +158,12 @@ class ShardFolder:
                 raise ProbeError(f"{path} cannot be read ({error}); delete {self.folder} and harvest again") from None
             yield Shard(vectors, alone, outliers)
 
-    def end(self, index: pa.Table, outliers: Mapping[str, OutlierReport]) -> None:
-        """Write the index and the summary of outlier tokens of each site; this finishes the harvest."""
-        write_table(self.folder / _INDEX, index)
+    def end(self, index: Iterator[pa.Table], outliers: Mapping[str, OutlierReport]) -> None:
+        """Write the index, which comes in parts, and the summary of outlier tokens of each site.
+
+        This finishes the harvest.
+        """
+        write_tables(self.folder / _INDEX, index)
         self._note("outliers", {site: asdict(report) for site, report in outliers.items()})
         self._note("index", file_hash(self.folder / _INDEX))
 

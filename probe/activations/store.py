@@ -1,11 +1,11 @@
 """A finished harvest on disk, memory-mapped and ready to train on."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
@@ -42,11 +42,17 @@ class ActivationStore:
         self.folder = files.folder
         self.manifest: dict[str, Any] = files.manifest
         self.scales = files.scales or {}
-        self.index: pa.Table = files.index()
+        self._files = files
         self.outliers = {site: OutlierReport(**report) for site, report in files.manifest["outliers"].items()}
         self._n_bytes = files.n_bytes()
         shards = list(files.shards())
         self._rows = {site: Rows([shard.vectors[site] for shard in shards]) for site in self.scales}
+        self._alone = {site: [shard.alone[site] for shard in shards] for site in self.scales}
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """One line for each row, read when it is first asked for."""
+        return self._files.index()
 
     @classmethod
     def open(cls, folder: str | Path) -> "ActivationStore":
@@ -72,7 +78,7 @@ class ActivationStore:
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self.index)
+        return sum(map(len, next(iter(self._alone.values()))))
 
     def __getitem__(self, site: str | Site) -> Rows:
         """The rows of a site, memory-mapped: slice them, or index them with a tensor.
@@ -92,8 +98,7 @@ class ActivationStore:
     def kept(self, site: str | Site) -> Int[Tensor, " kept"]:
         """The indices of the rows of a site that have tokens other than outliers, in order."""
         self[site]
-        flags: np.ndarray = self.index.column(f"outlier.{site}").to_numpy()
-        return torch.as_tensor(np.flatnonzero(~flags))
+        return (~torch.cat(self._alone[str(site)])).nonzero()[:, 0]
 
     def dataset(self, site: str | Site) -> RowDataset:
         """Make a torch ``Dataset`` of the kept rows, each ``[width]`` in float32."""

@@ -105,7 +105,7 @@ class UpperLayers:
         self,
         hidden: Float[Tensor, "rows pos d_model"],
         *,
-        attention_mask: Tensor | dict[str, Tensor],
+        attention_mask: "Masks",
         position_ids: Int[Tensor, "rows pos"],
         cache: object | None = None,
         light: bool = False,
@@ -129,7 +129,7 @@ class UpperLayers:
 
 
 Mask = TypeVar("Mask", Tensor, Tensor | None)
-Masks = Tensor | dict[str, Tensor | None] | None
+Masks = Tensor | Mapping[str, Tensor | None] | None
 """What a model takes as its attention mask: one for all blocks, or one for each kind of block. None: the causal mask
 that the model makes itself."""
 

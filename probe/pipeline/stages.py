@@ -88,8 +88,8 @@ def taxonomy_of(folder: Path, acts: SentenceActivations) -> Taxonomy:
         ProbeError: if it is damaged, or is of another site or width.
     """
     taxonomy = Taxonomy.load(folder)
-    there = acts.vectors.get(taxonomy.site)
-    if there is None or there.shape[1] != taxonomy.directions.shape[1]:
+    width = acts.rows(taxonomy.site).shape[1] if taxonomy.site in acts.sites else None
+    if width != taxonomy.directions.shape[1]:
         raise ProbeError(
             f"{folder} holds a taxonomy of {taxonomy.site}, width {taxonomy.directions.shape[1]}, which is not that of "
             "these activations; remove that folder and run the same command again"

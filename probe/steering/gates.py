@@ -148,7 +148,7 @@ class TokenBehaviours(Sequence[Tensor]):
         of, sentences = torch.tensor(acts.index, dtype=torch.int32).reshape(-1, 2).T
         of, order = of.sort(stable=True)
         self._sentences = sentences[order]
-        self._behaviours = behaviours(taxonomy, acts.vectors[taxonomy.site]).to("cpu", torch.int32)[order]
+        self._behaviours = taxonomy.behaviour(acts.rows(taxonomy.site)).to("cpu", torch.int32)[order]
         self._begins = torch.searchsorted(of, torch.arange(len(traces) + 1, dtype=torch.int32))
 
     def __len__(self) -> int:

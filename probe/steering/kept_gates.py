@@ -135,6 +135,6 @@ def _key(
         "traces": object_hash([object_hash(each) for each in spans]),
         "questions": object_hash([problem.question for problem in problems]),
         # Harvested sentences are large and follow from the traces: a sample of their numbers tells others apart.
-        "sentences": None if acts is None else [object_hash(acts.index), tensors_hash([acts.vectors[taxonomy.site]])],
+        "sentences": None if acts is None else [object_hash(acts.index), tensors_hash([acts.rows(taxonomy.site)[:64]])],
         "batch_size": batch_size,  # a batch is what training takes at a time
     }

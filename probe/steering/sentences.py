@@ -55,7 +55,7 @@ def sentence_batches(
     Returns:
         Batches in which every token of these sentences is a gate, and each sentence is a group.
     """
-    named = dict(zip(acts.index, taxonomy.behaviour(acts.vectors[taxonomy.site]).tolist(), strict=True))
+    named = dict(zip(acts.index, taxonomy.behaviour(acts.rows(taxonomy.site)).tolist(), strict=True))
     found: list[tuple[Forced, list[tuple[int, int, int, float]]]] = []
     ranked: dict[int, list[float]] = {k: [] for k in range(taxonomy.n_behaviours)}
     for part, emitted in text_batches(pair, traces, problems, batch_size):

@@ -14,7 +14,7 @@ from .families import delimiter_documents as delimiter_documents
 from .families.saelens import for_inference as for_inference, train_with_saelens as train_with_saelens
 from .judge.judge import CachedJudge as CachedJudge, Judge as Judge, ScriptedJudge as ScriptedJudge
 from .judge.language_models import EndpointJudge as EndpointJudge, LocalJudge as LocalJudge
-from .judge.names import name_behaviours as name_behaviours
+from .judge.names import name_behaviours as name_behaviours, name_taxonomy as name_taxonomy
 from .judge.scores import JudgedScores as JudgedScores, judge_scores as judge_scores
 from .map import behaviour_map as behaviour_map
 from .neuronpedia import write_neuronpedia as write_neuronpedia

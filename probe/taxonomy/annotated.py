@@ -8,9 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
-from probe.activations import SentenceActivations
+from probe.activations import SentenceActivations, by_rows
 from probe.errors import ProbeError
 from probe.html import behaviour_colour
 from probe.statistics import bootstrap
@@ -251,15 +253,20 @@ def annotate(taxonomy: Taxonomy, traces: Traces, activations: SentenceActivation
         raise ProbeError(
             f"the taxonomy reads {taxonomy.site}, but the traces were harvested at {harvested}; harvest them there"
         )
-    x = activations.vectors[taxonomy.site]
-    usable = taxonomy.normaliser.keep(x) & x.isfinite().all(-1)
-    found = iter(taxonomy.behaviour(x[usable]).tolist())
+
+    def assign(x: Tensor) -> Tensor:
+        usable = taxonomy.normaliser.keep(x) & x.isfinite().all(-1)
+        found = torch.full((len(x),), -1, device=x.device)
+        found[usable] = taxonomy.behaviour(x[usable])
+        return found
+
+    found = by_rows(assign, activations.rows(taxonomy.site)).tolist()
     rows: list[list[int | None]] = [[None] * len(trace.sentences) for trace in traces]
-    for (number, i), text, use in zip(activations.index, activations.texts, usable.tolist(), strict=True):
+    for (number, i), text, behaviour in zip(activations.index, activations.texts, found, strict=True):
         if not (number < len(rows) and i < len(rows[number]) and text == _text(traces[number], i)):
             raise ProbeError(f"sentence {i} of trace {number} was harvested from other traces; harvest these traces")
-        if use:
-            rows[number][i] = next(found)
+        if behaviour >= 0:
+            rows[number][i] = behaviour
     return AnnotatedTraces(traces, tuple(tuple(taxonomy.edits.apply(row)) for row in rows), tuple(taxonomy.names))
 
 

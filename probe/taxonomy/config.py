@@ -1,6 +1,6 @@
 """Settings of a taxonomy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from probe.config import check_least, nearest
@@ -44,6 +44,9 @@ class TaxonomyConfig(SAEConfig):
     """Baselines: other families that are fitted and scored at the same sites and sizes, for comparison only."""
     outlier_multiple: float = 10.0
     """A sentence whose activation norm is more than this many times the median is left out as an outlier."""
+    most_sentences: int = field(default=50_000, metadata={"later": True})
+    """Maximum number of sentences of each split that the search fits and scores on; of more, random ones are read, the
+    same at every site. The mean and the limit of outliers always follow from all of them."""
     stable: float = 0.75
     """Minimum stability and agreement between seeds of a candidate; it is ignored if no candidate reaches it."""
     margin: float = 0.02
@@ -51,7 +54,7 @@ class TaxonomyConfig(SAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least("taxonomy", self, outlier_multiple=1, stable=0, margin=0)
+        check_least("taxonomy", self, outlier_multiple=1, most_sentences=2, stable=0, margin=0)
         if any(size < 2 for size in self.sizes):
             raise ProbeError(f"taxonomy.sizes has {min(self.sizes)}; a taxonomy needs at least 2 behaviours")
         if self.sizes and self.k > max(self.sizes):

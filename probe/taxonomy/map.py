@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probe.activations import Rows
 from probe.errors import ProbeError
+from probe.taxonomy.sae.normaliser import Normaliser
 
 MapMethod: TypeAlias = Literal["pca", "umap"]
 
@@ -41,20 +43,23 @@ class BehaviourMap:
 
 
 def behaviour_map(
-    vectors: Float[Tensor, "sentence d_model"],
+    vectors: Float[Tensor, "sentence d_model"] | Rows,
     behaviours: Sequence[int | None],
     method: MapMethod = "pca",
     *,
+    normaliser: Normaliser | None = None,
     seed: int = 0,
     sample: int = 2000,
 ) -> BehaviourMap:
     """Place sentences on a two-dimensional map.
 
     Args:
-        vectors: activations that went through the taxonomy's normaliser.
+        vectors: activations that went through the taxonomy's normaliser, or raw ones with the ``normaliser``. Those of
+            a store are read only where they are on the map.
         behaviours: the behaviour of each sentence; sentences without one (None) are left out.
         method: ``"pca"`` (principal components: faithful distances in the two dimensions shown) or ``"umap"``
             (McInnes et al. 2018, arXiv 1802.03426, by cosine: it keeps neighbourhoods but not distances).
+        normaliser: applied to the vectors on the map; None takes them as they are.
         seed: seeds the sample and the method.
         sample: the maximum number of sentences on the map; more are sampled at random.
 
@@ -71,7 +76,8 @@ def behaviour_map(
     rows = np.asarray([i for i, behaviour in enumerate(behaviours) if behaviour is not None], dtype=int)
     if len(rows) > sample:
         rows = np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
-    x = vectors[torch.from_numpy(rows)].float().cpu().numpy()
+    chosen = vectors[torch.from_numpy(rows)]
+    x = (chosen.float() if normaliser is None else normaliser(chosen)).cpu().numpy()
     if bad := int((~np.isfinite(x)).any(1).sum()):
         raise ProbeError(f"{bad} of {len(x)} vectors are not finite numbers; give those sentences None as behaviour")
     points, explained = _pca(x, seed) if method == "pca" else (_umap(x, seed), None)

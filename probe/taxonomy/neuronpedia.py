@@ -11,6 +11,8 @@ what Neuronpedia computes from that SAE. Outlier tokens, to which the taxonomy d
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.activations import Document, SentenceActivations, documents_of
+from probe.activations import Document, Rows, SentenceActivations, by_rows, documents_of, in_chunks
 from probe.errors import ProbeError
 from probe.files import write_text
 from probe.hooks import capture
@@ -68,40 +70,40 @@ def write_neuronpedia(
     names = taxonomy.labels if names is None else list(names)
     layer = _source(taxonomy)
     _check(taxonomy, model, traces, activations, examples, names)
-    vectors = activations.vectors[taxonomy.site].float().cpu()
-    latents = _latents(taxonomy, vectors)
+    top, active = _top(taxonomy, activations.rows(taxonomy.site), examples)
     logits = _logits(model, taxonomy.directions)
     model_id = re.sub(r"[^a-z0-9_-]+", "-", (taxonomy.model_name or model.name).lower())
     common = [{"modelId": model_id, "layer": layer, "index": str(i)} for i in range(taxonomy.n_behaviours)]
-    shown: list[dict[str, Any]] = []
-    top = [_top(latents[:, i], examples) for i in range(taxonomy.n_behaviours)]
-    documents = _TokenLatents(taxonomy, model, traces)
-    with tqdm(total=sum(map(len, top)), desc="tokens for Neuronpedia", unit="sentence", disable=not progress) as bar:
-        for behaviour, rows in enumerate(top):
-            for rank, row in enumerate(rows):
-                trace, sentence = activations.index[row]
-                tokens, values = documents.read(trace, sentence, behaviour)
+    wanted = [(*activations.index[row], i, rank) for i, rows in enumerate(top) for rank, row in enumerate(rows)]
+    read: dict[tuple[int, int], dict[str, Any]] = {}
+    with tqdm(total=len(wanted), desc="tokens for Neuronpedia", unit="sentence", disable=not progress) as bar:
+        # Trace by trace: the model runs over each once, and the tokens of one trace are held.
+        for trace, some in groupby(sorted(wanted), key=itemgetter(0)):
+            document, said, latents = _of_trace(taxonomy, model, traces, trace)
+            for _, sentence, behaviour, rank in some:
+                start, end = document.spans[sentence]
+                at = slice(max(0, start - _CONTEXT), min(len(document.ids), end + _CONTEXT))
+                values = latents[at, behaviour].tolist()
                 place = max(range(len(values)), key=values.__getitem__)
-                shown.append(
-                    {
-                        "id": f"{model_id}-{layer}-{behaviour}-{rank}",
-                        **common[behaviour],
-                        "tokens": tokens,
-                        "values": values,
-                        "maxValue": values[place],
-                        "maxValueTokenIndex": place,
-                        "minValue": min(values),
-                        "dataIndex": f"{traces[trace].problem_id}/{sentence}",
-                        "dataSource": traces.problems_name,
-                    }
-                )
+                read[behaviour, rank] = {
+                    "id": f"{model_id}-{layer}-{behaviour}-{rank}",
+                    **common[behaviour],
+                    "tokens": said[at],
+                    "values": values,
+                    "maxValue": values[place],
+                    "maxValueTokenIndex": place,
+                    "minValue": min(values),
+                    "dataIndex": f"{traces[trace].problem_id}/{sentence}",
+                    "dataSource": traces.problems_name,
+                }
                 bar.update()
+    shown = [read[at] for at in sorted(read)]
     features = [
         {
             **common[i],
             "hookName": Site.parse(taxonomy.site).lens,
             "maxActApprox": max((each["maxValue"] for each in shown if each["index"] == str(i)), default=0.0),
-            "frac_nonzero": (latents[:, i] > 0).float().mean().item(),
+            "frac_nonzero": active[i],
             **_extremes(model, logits[i]),
         }
         for i in range(taxonomy.n_behaviours)
@@ -157,8 +159,8 @@ def _check(
             raise ProbeError(
                 f"row {row} of the activations is not a sentence of these traces; give the traces that were harvested"
             )
-    vectors = activations.vectors[taxonomy.site]
-    bad = int((~vectors.isfinite()).any(1).sum())
+    vectors = activations.rows(taxonomy.site)
+    bad = int((~by_rows(lambda some: some.isfinite().all(1), vectors)).sum())
     if bad:
         raise ProbeError(f"{bad} of {len(vectors)} sentence vectors at {taxonomy.site} are not finite; harvest again")
     width = taxonomy.directions.shape[1]
@@ -175,35 +177,33 @@ def _latents(taxonomy: Taxonomy, vectors: Float[Tensor, "row d_model"]) -> Float
     return taxonomy.sae.encode(vectors) * taxonomy.normaliser.keep(vectors)[:, None]
 
 
-def _top(latents: Float[Tensor, " row"], examples: int) -> list[int]:
-    values, rows = latents.sort(descending=True, stable=True)
-    return rows[: min(examples, int((values > 0).sum()))].tolist()
+def _top(taxonomy: Taxonomy, x: Rows, examples: int) -> tuple[list[list[int]], list[float]]:
+    """For each behaviour, the rows with its largest latents above zero, and the share of rows with one above zero."""
+    values, rows = torch.zeros(taxonomy.n_behaviours, 0), torch.zeros(taxonomy.n_behaviours, 0, dtype=torch.long)
+    active, done = torch.zeros(taxonomy.n_behaviours, dtype=torch.long), 0
+    for chunk in in_chunks(x):
+        latents = _latents(taxonomy, chunk.float().cpu()).T
+        active += (latents > 0).sum(1)
+        here = torch.arange(done, done + len(chunk)).expand_as(latents)
+        done += len(chunk)
+        # Of equal latents the earlier row comes first: those kept so far are before the others, and sorting is stable.
+        values, order = torch.cat([values, latents], 1).sort(descending=True, stable=True)
+        values, rows = values[:, :examples].clone(), torch.cat([rows, here], 1).gather(1, order[:, :examples])
+    top = [own[found > 0].tolist() for own, found in zip(rows, values, strict=True)]
+    return top, (active.float() / len(x)).tolist()
 
 
-class _TokenLatents:
-    """Tokens around a sentence, with a behaviour's latent at each; the model runs over each trace once."""
-
-    def __init__(self, taxonomy: Taxonomy, model: Model, traces: Traces) -> None:
-        self.taxonomy, self.model, self.traces = taxonomy, model, traces
-        self._documents: dict[int, tuple[Document, list[str], Tensor]] = {}
-
-    def read(self, trace: int, sentence: int, behaviour: int) -> tuple[list[str], list[float]]:
-        document, said, latents = self._document(trace)
-        start, end = document.spans[sentence]
-        shown = slice(max(0, start - _CONTEXT), min(len(document.ids), end + _CONTEXT))
-        return said[shown], latents[shown, behaviour].tolist()
-
-    @torch.no_grad()
-    def _document(self, trace: int) -> tuple[Document, list[str], Float[Tensor, "pos behaviour"]]:
-        if trace not in self._documents:
-            (document,) = documents_of(self.model, self.traces[trace : trace + 1])
-            ids = torch.tensor([document.ids], device=self.model.device)
-            with capture(self.model, self.taxonomy.site) as acts:
-                self.model.hf(input_ids=ids, use_cache=False)
-            states = acts[self.taxonomy.site][0].float().cpu()
-            said = token_texts(document.ids, self.model.decode, self.model.tokenizer)
-            self._documents[trace] = document, said, _latents(self.taxonomy, states)
-        return self._documents[trace]
+@torch.no_grad()
+def _of_trace(
+    taxonomy: Taxonomy, model: Model, traces: Traces, trace: int
+) -> tuple[Document, list[str], Float[Tensor, "pos behaviour"]]:
+    """A trace with the text and the latents of each of its tokens."""
+    (document,) = documents_of(model, traces[trace : trace + 1])
+    ids = torch.tensor([document.ids], device=model.device)
+    with capture(model, taxonomy.site) as acts:
+        model.hf(input_ids=ids, use_cache=False)
+    said = token_texts(document.ids, model.decode, model.tokenizer)
+    return document, said, _latents(taxonomy, acts[taxonomy.site][0].float().cpu())
 
 
 @torch.no_grad()

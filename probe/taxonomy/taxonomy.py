@@ -1,6 +1,6 @@
 """A taxonomy: an SAE with its normaliser, labels, examples and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from probe.activations import Rows, by_rows, in_chunks
 from probe.config import read_as
 from probe.errors import ProbeError
 from probe.files import read_tensors, write_json
@@ -71,7 +72,8 @@ def _tensors(path: Path) -> tuple[Tensor, Tensor, Tensor]:
 class Taxonomy:
     """The behaviours of a thinking model. ``fit_taxonomy`` finds one, ``Taxonomy.load`` reads one.
 
-    Every method takes raw activations of the model at :attr:`site`; the normaliser is always applied.
+    Every method takes raw activations of the model at :attr:`site`, as a tensor or as the rows of a store, which are
+    read chunk by chunk; the normaliser is always applied.
 
     Attributes:
         site: where the activations come from, such as ``"resid_post.2"``.
@@ -151,28 +153,39 @@ class Taxonomy:
         """What assignments depend on: neither names nor scores."""
         return self.site, self.normaliser, self._weights
 
-    def behaviour(self, x: Float[Tensor, "*batch d_model"]) -> Int[Tensor, "*batch"]:
+    def behaviour(self, x: Float[Tensor, "*batch d_model"] | Rows) -> Int[Tensor, "*batch"]:
         """Assign each raw activation the behaviour with the largest pre-activation; the result stays on its device."""
-        return self.pre_activations(x).argmax(-1)
+        return by_rows(lambda some: self._project(some).argmax(-1), x)
 
-    def fires(self, x: Float[Tensor, "sentence d_model"]) -> Bool[Tensor, "sentence behaviour"]:
+    def fires(self, x: Float[Tensor, "sentence d_model"] | Rows) -> Bool[Tensor, "sentence behaviour"]:
         """Mark the behaviour that each raw activation shows; an outlier shows none."""
-        shown = torch.nn.functional.one_hot(self.behaviour(x), self.n_behaviours).bool()
+        behaviours = self.behaviour(x)
+        shown = behaviours[:, None] == torch.arange(self.n_behaviours, device=behaviours.device)
         return shown & self.normaliser.keep(x)[:, None]
 
-    def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
+    def pre_activations(self, x: Float[Tensor, "*batch d_model"] | Rows) -> Float[Tensor, "*batch behaviour"]:
         """Compute the pre-activation of each behaviour for raw activations."""
-        return self._weights_on(x).pre_activations(self.normaliser(x))
+        return by_rows(self._project, x)
 
-    def latents(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch behaviour"]:
+    def latents(self, x: Float[Tensor, "*batch d_model"] | Rows) -> Float[Tensor, "*batch behaviour"]:
         """Compute the SAE's latents for raw activations; at most ``k_active`` of each are not zero."""
-        return self._weights_on(x).latents(self.normaliser(x))
+        return by_rows(lambda some: self._weights_on(some).latents(self.normaliser(some)), x)
 
-    def variance_explained(self, x: Float[Tensor, "sentence d_model"]) -> float:
+    def variance_explained(self, x: Float[Tensor, "sentence d_model"] | Rows) -> float:
         """Measure the share of the variance of normalised activations that the SAE reconstructs, without outliers."""
-        self._check(x)
-        z = self.normaliser(x[self.normaliser.keep(x)])
-        return self._weights_on(z).explained(z)
+
+        def parts() -> Iterator[Tensor]:
+            for chunk in in_chunks(x):
+                self._check(chunk)
+                yield self.normaliser(chunk[self.normaliser.keep(chunk)])
+
+        count = sum(map(len, parts()))
+        mean = sum(z.sum(0, dtype=torch.float64) for z in parts()) / count
+        error = sum(float((self._weights_on(z).reconstruct(z) - z).square().sum()) for z in parts())
+        return 1 - error / sum(float((z - mean).square().sum()) for z in parts())
+
+    def _project(self, x: Tensor) -> Tensor:
+        return self._weights_on(x).pre_activations(self.normaliser(x))
 
     def _weights_on(self, x: Tensor) -> Weights:
         self._check(x)

@@ -19,7 +19,7 @@ from probe.problems import Problem, load_problems
 from probe.problems.story.story import draw_story
 from probe.problems.story.wordings import reword
 from probe.taxonomy.falsify import Detector, FalsifyConfig, falsify, read_cards
-from probe.taxonomy.falsify.content import shuffled, without_content
+from probe.taxonomy.falsify.content import Content, shuffled
 from probe.taxonomy.falsify.paraphrase import by_judge
 from probe.taxonomy.falsify.regenerate import sample_sentences
 from probe.taxonomy.falsify.reread import ContextReader
@@ -265,10 +265,10 @@ def test_content_is_projected_out_and_what_is_not_content_stays():
     topics[:, :3] = 5 * torch.randn(20, 3, generator=generator)
     own = torch.randn(400, 16, generator=generator)
     x = 2 + own + topics[question]
-    left = without_content(x, question, 3)
+    left = Content.of(x, question, 3)(x)
     assert torch.allclose(left.mean(0), x.mean(0), atol=1e-4)
     assert left[:, :3].var(0).max() < 0.2
     assert torch.nn.functional.cosine_similarity(left[:, 3:] - 2, own[:, 3:]).min() > 0.8
     other = shuffled(question, 0)
     assert sorted(other) == question != other
-    assert torch.equal(without_content(x, [0] * 400, 3), x)
+    assert torch.equal(Content.of(x, [0] * 400, 3)(x), x)

@@ -8,7 +8,7 @@ import torch
 from probe.activations import SentenceActivations
 from probe.errors import ProbeError
 from probe.taxonomy import Candidate, Grid, Taxonomy, TaxonomyConfig, explore, fit_taxonomy, from_grid
-from probe.taxonomy.search.search import Split
+from probe.taxonomy.search.search import Survey
 
 QUICK = TaxonomyConfig(sizes=(4, 6, 8), steps=150, batch_size=256)
 
@@ -174,7 +174,7 @@ def test_spherical_kmeans_is_a_top_1_sae(planted) -> None:
     train, validation = planted(800, 0), planted(300, 1)
     config = replace(QUICK, sizes=(6,), seeds=(0,), family="spherical-kmeans")
     taxonomy = fit_taxonomy(train, validation, config)
-    split = Split.of(train, validation, "resid_post.1", 10.0)
+    split = Survey.of(train, validation, "resid_post.1", TaxonomyConfig()).read()
     peer = SphericalKMeans(6, random_state=0).fit(split.x)
     raw = validation.vectors["resid_post.1"]
     assert taxonomy.behaviour(raw).tolist() == peer.predict(split.x_validation).tolist()

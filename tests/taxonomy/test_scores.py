@@ -3,13 +3,14 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score, f1_score, silhouette_score
 
+from probe.taxonomy import TaxonomyConfig
 from probe.taxonomy.search.scores import AssignmentScores, agreement, mean, stability
-from probe.taxonomy.search.search import Split
+from probe.taxonomy.search.search import Split, Survey
 
 
 @pytest.fixture(scope="module")
 def split(planted) -> Split:
-    return Split.of(planted(900, 0), planted(400, 1), "resid_post.1", 10.0)
+    return Survey.of(planted(900, 0), planted(400, 1), "resid_post.1", TaxonomyConfig()).read()
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from probe.taxonomy import TaxonomyConfig
 from probe.taxonomy.sae.segments import Segments
 from probe.taxonomy.sae.starts import _moved, spherical_centres
 from probe.taxonomy.sae.train import _Sweep, train_saes
-from probe.taxonomy.search.search import Split
+from probe.taxonomy.search.search import Split, Survey
 
 CONFIG = TaxonomyConfig(sizes=(4, 6, 9), seeds=(0, 1), k=3, steps=120, batch_size=128)
 
 
 @pytest.fixture(scope="module")
 def split(planted) -> Split:
-    return Split.of(planted(900, 0), planted(300, 1), "resid_post.1", 10.0)
+    return Survey.of(planted(900, 0), planted(300, 1), "resid_post.1", TaxonomyConfig()).read()
 
 
 def test_losses_and_gradients_are_those_of_each_sae_alone(split: Split) -> None:

@@ -39,7 +39,7 @@ from probe.taxonomy import (
     falsify,
     fit_taxonomy,
     judge_scores,
-    name_behaviours,
+    name_taxonomy,
     read_cards,
     taxonomy_sites,
     write_neuronpedia,
@@ -222,9 +222,12 @@ class DiscoverStages:
             return taxonomy_of(folder, acts[0])
         inputs, delimiters = self.inputs, None
         if "delimiter" in self.config.taxonomy.rivals:
+            model, progress = inputs.model, self.progress
             train, validation = (
-                harvest(inputs.model, delimiter_documents(inputs.model, traces), inputs.sites, progress=self.progress)
-                for traces in splits
+                harvest(
+                    model, delimiter_documents(model, traces), inputs.sites, folder=folder / name, progress=progress
+                )
+                for name, traces in zip(("delimiters-train", "delimiters-validation"), splits, strict=True)
             )
             delimiters = (train, validation)
         taxonomy = fit_taxonomy(
@@ -233,16 +236,15 @@ class DiscoverStages:
             sentence_type=inputs.problem_set.sentence_type,
             delimiters=delimiters,
             folder=folder,
+            device=inputs.model.device,
             progress=self.progress,
         )
         if inputs.judge is not None:
-            x = acts[0].vectors[taxonomy.site]
-            kept = taxonomy.normaliser.keep(x)
-            names = name_behaviours(
+            names = name_taxonomy(
                 inputs.judge,
-                [text for text, keep in zip(acts[0].texts, kept.tolist(), strict=True) if keep],
-                taxonomy.behaviour(x[kept]),
-                taxonomy.pre_activations(x[kept]),
+                taxonomy,
+                acts[0],
+                most_sentences=self.config.taxonomy.most_sentences,
                 seed=self.config.seed,
                 progress=self.progress,
             )
@@ -257,7 +259,8 @@ class DiscoverStages:
         """Score the names with the judge, on validation sentences; answers are cached."""
         if self.inputs.judge is None or self.config.judge is None:
             return None
-        kept = taxonomy.normaliser.keep(validation.vectors[taxonomy.site])
+        x = validation.rows(taxonomy.site)
+        kept = taxonomy.normaliser.keep(x)
         descriptions = [
             edit.description or said or ""
             for edit, said in zip(taxonomy.edits.behaviours, taxonomy.descriptions, strict=True)
@@ -267,7 +270,7 @@ class DiscoverStages:
             taxonomy.names,
             descriptions,
             [text for text, keep in zip(validation.texts, kept.tolist(), strict=True) if keep],
-            taxonomy.behaviour(validation.vectors[taxonomy.site][kept]),
+            taxonomy.behaviour(x)[kept],
             seed=self.config.seed,
             sample=self.config.judge.sample,
             progress=self.progress,

@@ -31,7 +31,6 @@ def discovered(
 ) -> dict[str, Any]:
     """Collect what ``discover.json`` holds, schema version 1; sentences and traces are those of validation problems."""
     annotated = annotate(taxonomy, validation, acts)
-    x = acts.vectors[taxonomy.site].float()
     at = [annotated.behaviours[trace][sentence] for trace, sentence in acts.index]
     scores = taxonomy.scores
     return {
@@ -59,7 +58,9 @@ def discovered(
             "end": annotated.ends().tolist(),
         },
         "traces": annotated.records(config.shown, problem_set.sentence_type),
-        "map": behaviour_map(taxonomy.normaliser(x), at, seed=config.seed).record(acts.texts),
+        "map": behaviour_map(acts.rows(taxonomy.site), at, normaliser=taxonomy.normaliser, seed=config.seed).record(
+            acts.texts
+        ),
         "falsify": {"rule": config.falsify.rule, "verdicts": dict(Counter(card.verdict for card in cards))},
         "counters": count_behaviours(validation, problem_set.counter).to_dict(seed=config.seed),
         "judge": None if judged is None else judged.to_dict(),

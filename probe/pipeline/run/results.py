@@ -171,7 +171,7 @@ def behaviours(finished: Finished) -> list[dict]:
         for behaviour, strength, steered in zip(trace.behaviour, trace.strength, trace.steered, strict=True):
             if steered:
                 gates[behaviour].append(strength)
-    assigned = taxonomy.behaviour(validation.vectors[taxonomy.site]).tolist()
+    assigned = taxonomy.behaviour(validation.rows(taxonomy.site)).tolist()
     sentence_type = experiment.inputs.problem_set.sentence_type
     return [
         row

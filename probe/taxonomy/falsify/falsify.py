@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from probe.activations import SentenceActivations
+from probe.activations import SentenceActivations, by_rows
 from probe.config import read_as
 from probe.engine import FolderLock
 from probe.errors import ProbeError
@@ -168,8 +168,8 @@ def _bench(
         )
     if detector.site not in activations.vectors:
         raise ProbeError(f"{detector.site} was not harvested; harvested: {', '.join(activations.sites) or 'no site'}")
-    x = activations.vectors[detector.site].float().cpu()
-    bad = int((~x.isfinite().all(1)).sum())
+    x = activations.rows(detector.site)
+    bad = int((~by_rows(lambda some: some.isfinite().all(1), x)).sum())
     if bad:
         raise ProbeError(
             f"{bad} of {len(x)} sentence vectors at {detector.site} are not finite; leave these traces out, or "
@@ -182,7 +182,9 @@ def _bench(
         reader=reader,
         detector=detector,
         x=x,
-        fires=detector.fires(x).cpu() if len(x) else torch.zeros(0, detector.n_behaviours, dtype=torch.bool),
+        fires=by_rows(lambda some: detector.fires(some.float()).cpu(), x)
+        if len(x)
+        else torch.zeros(0, detector.n_behaviours, dtype=torch.bool),
         texts=[reader.text(row) for row in range(len(x))],
         questions=[number[name] for name in names],
         config=config,

@@ -60,7 +60,7 @@ class ContextReader:
         reader = cls(model, site, documents, activations.index, batch_tokens)
         some = torch.linspace(0, len(activations) - 1, min(8, len(activations))).long().tolist()
         if some:
-            before = activations.vectors[site][some].float().cpu()
+            before = activations.rows(site)[some].float().cpu()
             now = reader._read([reader._document(row, reader.own_ids(row)) for row in some])
             off = ((now - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-9)).max().item()
             if not off <= _SAME:

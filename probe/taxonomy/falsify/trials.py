@@ -3,15 +3,17 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
+from probe.activations import Rows, chosen_chunks
 from probe.statistics import share_difference, share_interval
 from probe.taxonomy.falsify.card import Trial
 from probe.taxonomy.falsify.config import FalsifyConfig
-from probe.taxonomy.falsify.content import shuffled, without_content
+from probe.taxonomy.falsify.content import Content, shuffled
 from probe.taxonomy.falsify.cues import (
     Cue,
     control_opening,
@@ -35,8 +37,8 @@ class Bench:
 
     reader: ContextReader
     detector: Detector
-    x: Float[Tensor, "sentence d_model"]
-    """Raw activations, in float32."""
+    x: Rows
+    """Raw activations, which may be on disk."""
     fires: Bool[Tensor, "sentence behaviour"]
     texts: Sequence[str]
     """The decoded tokens of each sentence."""
@@ -44,6 +46,11 @@ class Bench:
     """The number of each sentence's question."""
     config: FalsifyConfig
     seed: int
+
+    @cached_property
+    def content(self) -> Content:
+        """The directions in which the questions differ."""
+        return Content.of(self.x, self.questions, self.config.content_directions)
 
     def own(self, behaviour: int) -> list[bool]:
         """Say in which sentences the behaviour fires."""
@@ -146,11 +153,12 @@ def content(bench: Bench, behaviour: int) -> Trial:
     if len(set(bench.questions)) < 2 or not own.any():
         return pairs_trial([], [], [])
     seed = bench.rng(behaviour, "content").getrandbits(31)
-    hits = [
-        bench.detector.fires(without_content(bench.x, questions, bench.config.content_directions)[own])[:, behaviour]
-        for questions in (bench.questions, shuffled(bench.questions, seed))
-    ]
-    return pairs_trial([], hits[0].tolist(), hits[1].tolist())
+    control = Content.of(bench.x, shuffled(bench.questions, seed), bench.config.content_directions)
+    hits: tuple[list[bool], list[bool]] = ([], [])
+    for chunk in chosen_chunks(bench.x, own.nonzero()[:, 0]):
+        for found, without in zip(hits, (bench.content, control), strict=True):
+            found += bench.detector.fires(without(chunk.float()))[:, behaviour].tolist()
+    return pairs_trial([], *hits)
 
 
 def stability(bench: Bench, behaviour: int) -> Stability:

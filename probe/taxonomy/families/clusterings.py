@@ -9,6 +9,9 @@ from jaxtyping import Float
 from probe.taxonomy.families.base import Family, VectorsError, check_distinct, subsample, unit
 from probe.taxonomy.sae.starts import spherical_centres
 
+_AT_ONCE = 4096
+"""The number of sentences whose distances from all Gaussians are held at once."""
+
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
@@ -21,16 +24,28 @@ class SphericalKMeans(Family):
     mean cosine is kept. Iterations stop when no sentence changes its centre, so the result is a fixed point. A centre
     that loses all its sentences moves to the sentence with the smallest cosine. Scores are cosines.
 
+    Args:
+        n_behaviours: the number of behaviours to find.
+        sample: the maximum number of sentences that the centres follow from; of more, random ones.
+        random_state: seeds the sample and the starts.
+
     Attributes:
         objective_: the mean cosine of the training sentences with their centres.
     """
 
     objective_: float
 
+    def __init__(self, n_behaviours: int = 8, *, sample: int = 20_000, random_state: int = 0) -> None:
+        super().__init__(n_behaviours, random_state=random_state)
+        self.sample = sample
+
+    def _check_settings(self) -> None:
+        _check_sample(self.sample, self.n_behaviours)
+
     def _learn(self, x: Float[np.ndarray, "sentence d_model"]) -> None:
         vectors = torch.from_numpy(np.ascontiguousarray(x))
         self.directions_ = spherical_centres(
-            vectors, (self.n_behaviours,), self.random_state, rounds=300, sample=len(vectors)
+            vectors, (self.n_behaviours,), self.random_state, rounds=300, sample=self.sample
         )
         self.objective_ = float((vectors @ self.directions_.T).max(1).values.mean())
 
@@ -113,8 +128,12 @@ class GaussianMixtureBehaviours(Family):
         points = self._pca.transform(x).astype(np.float64)
         fitted = self._mixture
         means, variances, weights = map(np.asarray, (fitted.means_, fitted.covariances_, fitted.weights_))
-        distances = np.square(points[:, None] - means) / variances + np.log(2 * np.pi * variances)
-        return (np.log(weights) - distances.sum(2) / 2).astype(np.float32)
+        scores = np.empty((len(points), len(means)), dtype=np.float32)
+        for start in range(0, len(points), _AT_ONCE):
+            some = points[start : start + _AT_ONCE, None]
+            distances = np.square(some - means) / variances + np.log(2 * np.pi * variances)
+            scores[start : start + _AT_ONCE] = np.log(weights) - distances.sum(2) / 2
+        return scores
 
 
 class Agglomerative(Family):
@@ -135,8 +154,7 @@ class Agglomerative(Family):
         self.sample = sample
 
     def _check_settings(self) -> None:
-        if self.sample < self.n_behaviours:
-            raise VectorsError(f"sample is {self.sample}; link at least as many sentences as behaviours")
+        _check_sample(self.sample, self.n_behaviours)
 
     def _learn(self, x: Float[np.ndarray, "sentence d_model"]) -> None:
         from sklearn.cluster import AgglomerativeClustering
@@ -151,6 +169,11 @@ class Agglomerative(Family):
             linkage = AgglomerativeClustering(self.n_behaviours, metric="precomputed", linkage="average")
             labels = linkage.fit_predict(cosine_distances(own))
         self.directions_ = unit(np.stack([own[labels == i].mean(0) for i in range(self.n_behaviours)]))
+
+
+def _check_sample(sample: int, n_behaviours: int) -> None:
+    if sample < n_behaviours:
+        raise VectorsError(f"sample is {sample}; take at least as many sentences as behaviours")
 
 
 def _check_components(n_components: int) -> None:

@@ -71,7 +71,7 @@ class SAEFamily(Family):
     def _learn(self, x: Float[np.ndarray, "sentence d_model"]) -> None:
         start = x[subsample(len(x), 8192, self.random_state)]
         centres = SphericalKMeans(self.n_behaviours, random_state=self.random_state).fit(start).directions_
-        vectors = torch.tensor(x)
+        vectors = torch.from_numpy(np.ascontiguousarray(x))
         with seeded(self.random_state):
             sae = self._untrained(x.shape[1])
         with torch.no_grad():

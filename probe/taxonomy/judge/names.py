@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probe.activations import SentenceActivations, chosen_chunks
 from probe.errors import ProbeError
+from probe.taxonomy.families.base import subsample
 from probe.taxonomy.judge.judge import Judge, ask, without_thinking
 from probe.taxonomy.labels import mask
+from probe.taxonomy.taxonomy import Taxonomy
 
 _CENTRAL, _RANDOM, _OTHERS = 20, 20, 20
 _LONGEST = 300  # characters of one sentence
@@ -78,6 +81,37 @@ def name_behaviours(
     for behaviour, answer in zip(asked, answers, strict=True):
         names[behaviour] = parse_name(answer) or Name(failed=True)
     return names
+
+
+def name_taxonomy(
+    judge: Judge,
+    taxonomy: Taxonomy,
+    activations: SentenceActivations,
+    *,
+    most_sentences: int = 50_000,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Name]:
+    """Ask a judge to name the behaviours of a taxonomy, as :func:`name_behaviours` does.
+
+    Args:
+        judge: answers one prompt for each behaviour.
+        taxonomy: assigns the sentences.
+        activations: harvested sentences; outliers are left out.
+        most_sentences: the maximum number of sentences that are read; of more, those that a search with this maximum
+            reads.
+        seed: seeds the choice of random sentences.
+        progress: show a progress bar.
+
+    Raises:
+        ProbeError: if an activation is not finite.
+    """
+    x = activations.rows(taxonomy.site)
+    rows = torch.from_numpy(subsample(len(x), most_sentences, seed=0))
+    rows = rows[taxonomy.normaliser.keep(x)[rows]]
+    strengths = torch.cat([taxonomy.pre_activations(chunk).cpu() for chunk in chosen_chunks(x, rows)])
+    texts = [activations.texts[row] for row in rows.tolist()]
+    return name_behaviours(judge, texts, strengths.argmax(1), strengths, seed=seed, progress=progress)
 
 
 def parse_name(answer: str | None) -> Name | None:

@@ -10,7 +10,7 @@ from probe.taxonomy.config import TaxonomyConfig
 from probe.taxonomy.labels import label_behaviours, nearest_sentences
 from probe.taxonomy.search.grid import Grid
 from probe.taxonomy.search.scores import SentenceType
-from probe.taxonomy.search.search import Split, explore
+from probe.taxonomy.search.search import Survey, explore
 from probe.taxonomy.taxonomy import Taxonomy
 
 
@@ -22,13 +22,15 @@ def fit_taxonomy(
     sentence_type: SentenceType | None = None,
     delimiters: tuple[SentenceActivations, SentenceActivations] | None = None,
     folder: str | Path | None = None,
+    device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Taxonomy:
     """Find the behaviours in a thinking model's sentences.
 
     The method is that of Venhoff et al. 2025 (arXiv 2510.07364), with biases fixed at zero and a fixed rule for site
     and size. A top-k SAE is trained for each site, size and seed, on sentence vectors that are centred and scaled to
-    length one. :attr:`TaxonomyConfig.rule` chooses site and size on validation data and is recorded in
+    length one. Of more sentences than :attr:`TaxonomyConfig.most_sentences`, random ones are used, for labels, examples
+    and scores too. :attr:`TaxonomyConfig.rule` chooses site and size on validation data and is recorded in
     ``scores["rule"]``; it never uses true types.
 
     Args:
@@ -41,6 +43,7 @@ def fit_taxonomy(
         delimiters: what the baseline ``delimiter`` reads; see :func:`explore`.
         folder: the taxonomy is saved here, and the finished parts of the search in ``grid/``. A later call with the
             same arguments computes only what is missing.
+        device: where the SAEs are trained.
         progress: show progress bars.
 
     Raises:
@@ -55,6 +58,7 @@ def fit_taxonomy(
         sentence_type=sentence_type,
         delimiters=delimiters,
         folder=None if folder is None else Path(folder) / "grid",
+        device=device,
         progress=progress,
     )
     taxonomy = from_grid(grid, train, validation, sentence_type=sentence_type)
@@ -86,7 +90,7 @@ def from_grid(
     chosen = grid.choose(site, size)
     best = int(np.argmax(chosen.variance_explained))
     weights = grid.weights[chosen.site, chosen.size, chosen.seeds[best]]
-    split = Split.of(train, validation, chosen.site, grid.config.outlier_multiple)
+    split = Survey.of(train, validation, chosen.site, grid.config).read()
     on = split.scores(sentence_type)
     activations = weights.pre_activations(split.x)
     behaviours, own = activations.argmax(-1), weights.pre_activations(split.x_validation).argmax(-1)

@@ -7,13 +7,18 @@ and is measured on validation sentences.
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probe.activations import in_chunks
 from probe.taxonomy.labels import mask
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SentenceType = Callable[[str], str | None]
 
@@ -88,15 +93,16 @@ class AssignmentScores:
 
     def decodability(self, train: np.ndarray, validation: np.ndarray, size: int) -> list[float | None]:
         """F1 of each behaviour when a linear probe (ridge regression) predicts it from a sentence's activation."""
-        return _f1(validation, _probe(self.x.numpy(), self.x_validation.numpy(), train, size), size)
+        sums, counts = self.sums(train, size)
+        weights, bias = self._probe(sums.double().numpy(), counts.numpy())
+        return _f1(validation, (self.x_validation @ torch.from_numpy(weights).float()).numpy() + bias, size)
 
     def centroid_f1(self, train: np.ndarray, validation: np.ndarray, size: int) -> list[float | None]:
         """F1 of each behaviour when the nearest mean by cosine predicts it."""
-        labels = torch.as_tensor(train)
-        sums = torch.zeros(size, self.x.shape[1]).index_add_(0, labels, self.x)
+        sums, counts = self.sums(train, size)
         cosine = self.x_validation @ torch.nn.functional.normalize(sums, dim=1).T
-        cosine[:, torch.bincount(labels, minlength=size) == 0] = -torch.inf
-        return _f1(validation, cosine.argmax(1).numpy(), size)
+        cosine[:, counts == 0] = -torch.inf
+        return _f1(validation, cosine.numpy(), size)
 
     def text_f1(self, train: np.ndarray, validation: np.ndarray, size: int) -> list[float | None]:
         """F1 of each behaviour when a classifier (ridge regression on 1- to 3-grams) predicts it from the text.
@@ -104,8 +110,22 @@ class AssignmentScores:
         This is consistency without a judge: do the sentences of a behaviour share something that can be learned from
         some and recognised in others? Numbers are masked.
         """
-        words, words_validation = self._words
-        return _f1(validation, _probe(words, words_validation, train, size), size)
+        from scipy.sparse import csr_array
+
+        words, words_validation, probe = self._words
+        counts = np.bincount(train, minlength=size)
+        owner = csr_array((np.ones(len(train)), (train, np.arange(len(train)))), shape=(size, len(train)))
+        sums: Any = owner @ words
+        weights, bias = probe(sums.toarray(), counts)
+        return _f1(validation, words_validation @ weights + bias, size)
+
+    def sums(
+        self, train: Int[np.ndarray, " sentence"], size: int
+    ) -> tuple[Float[Tensor, "behaviour d_model"], Int[Tensor, " behaviour"]]:
+        """The sum of the training sentences of each behaviour, and their number."""
+        labels = torch.as_tensor(train)
+        sums = torch.zeros(size, self.x.shape[1]).index_add_(0, labels, self.x)
+        return sums, torch.bincount(labels, minlength=size)
 
     def ami(self, validation: np.ndarray) -> float | None:
         """Adjusted mutual information with the true types over sentences that have one; None if none has."""
@@ -138,7 +158,17 @@ class AssignmentScores:
         return sample.numpy(), distances.numpy()
 
     @cached_property
-    def _words(self) -> tuple[np.ndarray, np.ndarray]:
+    def _probe(self) -> "LinearProbe":
+        mean = self.x.mean(0, dtype=torch.float64)
+        products = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        for chunk in in_chunks(self.x):
+            centred = chunk - mean.float()
+            products += centred.T @ centred
+        return LinearProbe(products.numpy(), mean.numpy(), len(self.x))
+
+    @cached_property
+    def _words(self) -> "tuple[csr_array, csr_array, LinearProbe]":
+        from scipy.sparse import csr_array
         from sklearn.feature_extraction.text import CountVectorizer
 
         pattern = r"</?\w+>|#|[^\W\d_]+|[^\w\s]"
@@ -148,10 +178,50 @@ class AssignmentScores:
         seen = [mask(text) or "#" for text in self.texts]
         vectorizer.fit(seen)
         words, words_validation = (
-            np.asarray(vectorizer.transform([mask(text) for text in texts]).todense(), dtype=np.float32)
+            csr_array(vectorizer.transform([mask(text) for text in texts]), dtype=np.float64)
             for texts in (self.texts, self.texts_validation)
         )
-        return words, words_validation
+        mean = words.mean(0)
+        products = (words.T @ words).toarray() - len(self.texts) * np.outer(mean, mean)
+        return words, words_validation, LinearProbe(products, mean, len(self.texts))
+
+
+class LinearProbe:
+    """Ridge regression of behaviours, each 1 or 0, on the features of the same sentences, with a bias.
+
+    What does not depend on the behaviours is computed once. The penalty is 1.
+
+    Args:
+        products: the products of the centred features with each other, summed over sentences.
+        mean: the mean features.
+        n: the number of sentences.
+    """
+
+    def __init__(
+        self, products: Float[np.ndarray, "feature feature"], mean: Float[np.ndarray, " feature"], n: int
+    ) -> None:
+        from scipy.linalg import cho_factor
+
+        self.mean, self.n = mean, n
+        products[np.diag_indices_from(products)] += 1.0
+        self._factor = cho_factor(products, lower=True, overwrite_a=True)
+
+    def __call__(
+        self, sums: Float[np.ndarray, "behaviour feature"], counts: Int[np.ndarray, " behaviour"]
+    ) -> tuple[Float[np.ndarray, "feature behaviour"], Float[np.ndarray, " behaviour"]]:
+        """Fit the probe.
+
+        Args:
+            sums: the sum of the features of each behaviour's sentences.
+            counts: the number of those sentences.
+
+        Returns:
+            Weights and biases; the prediction is the behaviour with the largest ``features @ weights + bias``.
+        """
+        from scipy.linalg import cho_solve
+
+        weights = cho_solve(self._factor, (sums - counts[:, None] * self.mean).T)
+        return weights, counts / self.n - self.mean @ weights
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -169,16 +239,9 @@ def _most_common(types: np.ndarray) -> str:
     return str(names[counts.argmax()]) if len(names) else ""
 
 
-def _probe(x: np.ndarray, x_validation: np.ndarray, train: np.ndarray, size: int) -> Int[np.ndarray, " validation"]:
-    """The predictions of a linear probe with one-hot targets on the validation sentences."""
-    from sklearn.linear_model import Ridge
-
-    targets = np.eye(size, dtype=np.float32)[train]
-    return Ridge(alpha=1.0).fit(x, targets).predict(x_validation).reshape(len(x_validation), size).argmax(1)
-
-
-def _f1(truth: np.ndarray, predicted: np.ndarray, size: int) -> list[float | None]:
-    """F1 of each behaviour; None for one that neither occurs nor is predicted."""
+def _f1(truth: np.ndarray, scores: Float[np.ndarray, "sentence behaviour"], size: int) -> list[float | None]:
+    """F1 of each behaviour when the largest score predicts it; None for one that neither occurs nor is predicted."""
+    predicted = scores.argmax(1)
     both = np.bincount(truth[truth == predicted], minlength=size)
     either = np.bincount(truth, minlength=size) + np.bincount(predicted, minlength=size)
     return [float(2 * b / e) if e else None for b, e in zip(both, either, strict=True)]

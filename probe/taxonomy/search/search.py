@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.activations import SentenceActivations
+from probe.activations import SentenceActivations, by_rows, chosen_chunks
 from probe.config import read_as
 from probe.engine import FolderLock
 from probe.errors import ProbeError
@@ -23,6 +22,7 @@ from probe.files import object_hash, write_json, write_tensors
 from probe.models import content_hash
 from probe.taxonomy.config import TaxonomyConfig, sizes_for
 from probe.taxonomy.families import make_family
+from probe.taxonomy.families.base import subsample
 from probe.taxonomy.sae.normaliser import Normaliser
 from probe.taxonomy.sae.train import train_saes
 from probe.taxonomy.sae.weights import Weights
@@ -41,45 +41,80 @@ class Split:
     texts_validation: list[str]
     outliers: int
 
+    def scores(self, sentence_type: SentenceType | None) -> AssignmentScores:
+        """Return the scores of assignments of these sentences."""
+        return AssignmentScores(self.x, self.x_validation, self.texts, self.texts_validation, sentence_type)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Which sentences of one site a search reads, and how they are normalised; their vectors are not yet read."""
+
+    site: str
+    normaliser: Normaliser
+    parts: tuple[SentenceActivations, SentenceActivations]
+    """The harvested training and validation sentences."""
+    chosen: tuple[Int[Tensor, " sentence"], Int[Tensor, " validation"]]
+    """The rows that are read, in order."""
+    outliers: int
+
     @classmethod
-    def of(cls, train: SentenceActivations, validation: SentenceActivations, site: str, multiple: float) -> "Split":
-        """Normalise what was harvested at one site.
+    def of(
+        cls, train: SentenceActivations, validation: SentenceActivations, site: str, config: TaxonomyConfig
+    ) -> "Survey":
+        """Go through all sentences that were harvested at one site, chunk by chunk.
 
         Args:
             train, validation: the harvested sentences.
             site: which site.
-            multiple: a sentence whose norm is more than this many times the median is an outlier.
+            config: says what an outlier is, and how many sentences are read at most.
 
         Raises:
             ProbeError: if the site was not harvested, there are too few sentences, or a number is not finite.
         """
-        parts = []
         for name, part in (("training", train), ("validation", validation)):
             if site not in part.vectors:
                 raise ProbeError(f"site {site} was not harvested for {name}; harvested: {', '.join(part.sites)}")
             if len(part) < 2:
                 raise ProbeError(f"{len(part)} {name} sentences are too few for a taxonomy; give at least 2")
-            x = part.vectors[site].float()
-            broken = (~x.isfinite()).any(1)
+            broken = ~by_rows(lambda some: some.isfinite().all(1), part.rows(site))
             if broken.any():
                 first = part.index[int(broken.nonzero()[0])]
                 raise ProbeError(
-                    f"{int(broken.sum())} of {len(x)} {name} sentences have NaN or infinite activations at {site} "
+                    f"{int(broken.sum())} of {len(part)} {name} sentences have NaN or infinite activations at {site} "
                     f"(first: trace {first[0]}, sentence {first[1]}); harvest in float32, or leave these traces out"
                 )
-            parts.append((x, part.texts))
-        normaliser = Normaliser.fit(parts[0][0], multiple)
-        kept = [normaliser.keep(x) for x, _ in parts]
-        z = [normaliser(x[keep]) for (x, _), keep in zip(parts, kept, strict=True)]
-        texts = [
-            [text for text, here in zip(some, keep.tolist(), strict=True) if here]
-            for (_, some), keep in zip(parts, kept, strict=True)
-        ]
-        return cls(normaliser, z[0], z[1], texts[0], texts[1], sum(int((~keep).sum()) for keep in kept))
+        normaliser = Normaliser.fit(train.rows(site), config.outlier_multiple)
+        chosen, outliers = [], 0
+        for part in (train, validation):
+            kept = normaliser.keep(part.rows(site))
+            outliers += int((~kept).sum())
+            rows = torch.from_numpy(subsample(len(part), config.most_sentences, seed=0))
+            chosen.append(rows[kept[rows]])
+        return cls(site, normaliser, (train, validation), (chosen[0], chosen[1]), outliers)
 
-    def scores(self, sentence_type: SentenceType | None) -> AssignmentScores:
-        """Return the scores of assignments of these sentences."""
-        return AssignmentScores(self.x, self.x_validation, self.texts, self.texts_validation, sentence_type)
+    @property
+    def width(self) -> int:
+        """The width of a vector."""
+        return self.parts[0].rows(self.site).shape[1]
+
+    def read(self) -> Split:
+        """Read and normalise the chosen sentences."""
+        x, x_validation = (self._normalised(part, rows) for part, rows in zip(self.parts, self.chosen, strict=True))
+        texts, texts_validation = (
+            [part.texts[row] for row in rows.tolist()] for part, rows in zip(self.parts, self.chosen, strict=True)
+        )
+        return Split(self.normaliser, x, x_validation, texts, texts_validation, self.outliers)
+
+    def _normalised(
+        self, part: SentenceActivations, chosen: Int[Tensor, " sentence"]
+    ) -> Float[Tensor, "sentence d_model"]:
+        rows, done = part.rows(self.site), 0
+        out = torch.empty(len(chosen), self.width)
+        for chunk in chosen_chunks(rows, chosen):
+            out[done : done + len(chunk)] = self.normaliser(chunk)
+            done += len(chunk)
+        return out
 
 
 def explore(
@@ -90,9 +125,13 @@ def explore(
     sentence_type: SentenceType | None = None,
     delimiters: tuple[SentenceActivations, SentenceActivations] | None = None,
     folder: str | Path | None = None,
+    device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Grid:
     """Fit and score every candidate: each site, family and size.
+
+    Vectors are read site by site, at most :attr:`TaxonomyConfig.most_sentences` of each split, so that memory does not
+    grow with the number of traces.
 
     Args:
         train: the training sentences, harvested at ``config.sites``.
@@ -102,6 +141,7 @@ def explore(
         delimiters: training and validation activations of :func:`probe.taxonomy.delimiter_documents`, which the
             ``delimiter`` family reads.
         folder: each finished site is saved here; a later call with the same arguments computes only what is missing.
+        device: where the top-k SAEs are trained; everything else is computed on the CPU.
         progress: show progress bars.
 
     Raises:
@@ -115,31 +155,49 @@ def explore(
             "traces and pass it as delimiters, or leave delimiter out of taxonomy.rivals"
         )
     sites = config.sites or train.sites
-    splits = {site: Split.of(train, validation, site, config.outlier_multiple) for site in sites}
-    sizes = {site: sizes_for(config, split.x.shape[1], len(split.x)) for site, split in splits.items()}
-
-    @cache
-    def ends_of(site: str) -> Split | None:
-        return None if delimiters is None else Split.of(*delimiters, site, config.outlier_multiple)
-
+    surveys = [Survey.of(train, validation, site, config) for site in sites]
+    sizes = [sizes_for(config, survey.width, len(survey.chosen[0])) for survey in surveys]
+    ends = [None if delimiters is None else Survey.of(*delimiters, site, config) for site in sites]
     candidates: list[Candidate] = []
     weights: dict[tuple[str, int, int], Weights] = {}
-    for site, split in splits.items():
-        kept = None if folder is None else Path(folder) / site
-        keys = ("", "") if kept is None else _keys(config, split, ends_of(site), sentence_type)
-        found = None if kept is None else _load(kept, keys)
-        if found is None:
-            found = _explore_site(site, sizes[site], split, ends_of(site), config, sentence_type, progress=progress)
-            if kept is not None:
-                with FolderLock(kept.parent):
-                    _save(kept, keys[0], *found)
+    for survey, some, of_ends in zip(surveys, sizes, ends, strict=True):
+        # In a function of its own, so that the vectors of one site are gone before those of the next are read.
+        found = _of_site(some, survey, of_ends, config, sentence_type, folder=folder, device=device, progress=progress)
         candidates += found[0]
-        weights |= {(site, size, seed): each for (size, seed), each in found[1].items()}
+        weights |= {(survey.site, size, seed): each for (size, seed), each in found[1].items()}
     return Grid(tuple(candidates), weights, config)
 
 
 SiteSearch = tuple[list[Candidate], dict[tuple[int, int], Weights]]
 """The candidates of one site, and the weights of each size and seed of the taxonomy's own family."""
+
+
+def _of_site(
+    sizes: Sequence[int],
+    survey: Survey,
+    survey_of_ends: Survey | None,
+    config: TaxonomyConfig,
+    sentence_type: SentenceType | None,
+    *,
+    folder: str | Path | None,
+    device: str | torch.device,
+    progress: bool,
+) -> SiteSearch:
+    """Load the finished search of a site, or do and save it."""
+    split, ends = survey.read(), None if survey_of_ends is None else survey_of_ends.read()
+
+    def search() -> SiteSearch:
+        return _explore_site(survey.site, sizes, split, ends, config, sentence_type, device=device, progress=progress)
+
+    if folder is None:
+        return search()
+    kept, keys = Path(folder) / survey.site, _keys(config, split, ends, sentence_type)
+    found = _load(kept, keys)
+    if found is None:
+        found = search()
+        with FolderLock(kept.parent):
+            _save(kept, keys[0], *found)
+    return found
 
 
 def _explore_site(
@@ -150,6 +208,7 @@ def _explore_site(
     config: TaxonomyConfig,
     sentence_type: SentenceType | None,
     *,
+    device: str | torch.device,
     progress: bool,
 ) -> SiteSearch:
     names = dict.fromkeys((config.family, *config.rivals))
@@ -162,7 +221,7 @@ def _explore_site(
             if name == "delimiter":
                 assert ends is not None
                 read, scores = ends, ends.scores(sentence_type)
-            trained = train_saes(read.x, read.x_validation, sizes, config) if name == "topk" else {}
+            trained = _trained(read, sizes, config, device) if name == "topk" else {}
             for size in sizes:
                 fitted = [trained.get((size, seed)) or _fit(name, size, seed, read.x) for seed in config.seeds]
                 candidates.append(_score(scores, fitted, site=site, family=name, size=size, seeds=config.seeds))
@@ -170,6 +229,14 @@ def _explore_site(
                     own |= {(size, seed): each for seed, each in zip(config.seeds, fitted, strict=True)}
                 bar.update()
     return candidates, {at: _as_weights(each) for at, each in own.items()}
+
+
+def _trained(
+    split: Split, sizes: Sequence[int], config: TaxonomyConfig, device: str | torch.device
+) -> dict[tuple[int, int], Weights]:
+    """Train the top-k SAEs on a device, and bring them back."""
+    trained = train_saes(split.x.to(device), split.x_validation.to(device), sizes, config)
+    return {at: replace(each, encoder=each.encoder.cpu(), decoder=each.decoder.cpu()) for at, each in trained.items()}
 
 
 def _fit(name: str, size: int, seed: int, x: Tensor) -> Any:
@@ -223,9 +290,8 @@ def _explained(each: Any, scores: AssignmentScores, train: np.ndarray, validatio
     if hasattr(each, "reconstruct"):
         rebuilt = torch.as_tensor(each.reconstruct(x))
     else:
-        labels = torch.as_tensor(train)
-        sums = torch.zeros(size, x.shape[1]).index_add_(0, labels, scores.x)
-        rebuilt = (sums / torch.bincount(labels, minlength=size).clamp(min=1)[:, None])[torch.as_tensor(validation)]
+        sums, counts = scores.sums(train, size)
+        rebuilt = (sums / counts.clamp(min=1)[:, None])[torch.as_tensor(validation)]
     return 1 - ((rebuilt - x).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
@@ -254,7 +320,9 @@ def _keys(
     """The key of a site's search, and the one that earlier versions wrote."""
     read = [(each.x, each.x_validation) for each in (split, ends) if each is not None]
     types = [None if sentence_type is None else sentence_type(text) for text in (*split.texts, *split.texts_validation)]
-    said = [asdict(config), split.texts, split.texts_validation]
+    # What the number of sentences leads to is hashed itself: the sentences.
+    settings = {name: value for name, value in asdict(config).items() if name != "most_sentences"}
+    said = [settings, split.texts, split.texts_validation]
     return object_hash([*said, content_hash(read), types]), object_hash([*said, split.x.double().sum().item()])
 
 
