@@ -218,4 +218,3 @@ def _steps_of_stream(lens: EdgeLens) -> list[tuple[str, slice]]:
         found.append((f"blocks.{layer}.hook_mlp_out", slice(row + graph.n_heads, row + graph.n_heads + 1)))
         row += graph.n_heads + 1
     return found
-

@@ -100,7 +100,7 @@ class Streams:
     def _units(self) -> list[tuple[int, int]]:
         """The rows of the embedding, and of each block's heads and MLP."""
         n_heads, found = len(self.weights[0]), [(0, 1)]
-        for layer in range(len(self.mlp)):
+        for layer in range(len(self.weights)):
             first = 1 + layer * (n_heads + 1)
             found += [(first, first + n_heads), (first + n_heads, first + n_heads + 1)]
         return found
