@@ -71,7 +71,7 @@ class Streams:
             tokens = self.some if len(group) > 1 else min(self.some, max(1, self.some * room // largest))
             for start in range(0, self.some, tokens):
                 piece = slice(start, start + tokens)
-                yield slice(group[0][0], group[-1][1]), piece, torch.cat([self._added(*unit, piece) for unit in group])
+                yield slice(group[0][0], group[-1][1]), piece, torch.cat([self._added(low, piece) for low, _ in group])
 
     def row(self, row: int) -> Float[Tensor, "batch some d_model"]:
         """What one writer adds."""
@@ -95,7 +95,7 @@ class Streams:
 
     def all_rows(self) -> Float[Tensor, "writers batch some d_model"]:
         """What every writer adds, in one tensor; only for few tokens."""
-        return torch.cat([self._added(*unit, slice(None)) for unit in self._units()])
+        return torch.cat([self._added(low, slice(None)) for low, _ in self._units()])
 
     def _units(self) -> list[tuple[int, int]]:
         """The rows of the embedding, and of each block's heads and MLP."""
@@ -105,8 +105,8 @@ class Streams:
             found += [(first, first + n_heads), (first + n_heads, first + n_heads + 1)]
         return found
 
-    def _added(self, low: int, high: int, piece: slice) -> Float[Tensor, "rows batch piece d_model"]:
-        """What one unit adds."""
+    def _added(self, low: int, piece: slice) -> Float[Tensor, "rows batch piece d_model"]:
+        """What the embedding, a block's heads or its MLP adds, whose first row is ``low``."""
         if low == 0:
             return self.embed[None, :, piece]
         layer, head = divmod(low - 1, len(self.weights[0]) + 1)
