@@ -67,7 +67,9 @@ def test_every_problem_and_arm_is_shown_and_the_page_stays_small(write_run, cont
     assert len(json.dumps(found)) <= BUDGET
     for arm in found[0]["arms"]:
         if "tokens" not in arm:
-            assert arm["left_out"] + len(arm["text"]) + len(arm["end"]) == len(contents["shown"][0]["arms"]["base"]["text"])
+            assert arm["left_out"] + len(arm["text"]) + len(arm["end"]) == len(
+                contents["shown"][0]["arms"]["base"]["text"]
+            )
             continue
         whole = page_tokens(contents["shown"][0]["arms"][arm["name"]]["tokens"])
         shown = arm["tokens"]

@@ -82,7 +82,11 @@ def _cut(arm: dict[str, Any], most: int) -> dict[str, Any]:
         scale = len(text) / max(1, len(json.dumps(text)))  # characters that take several bytes
         half = max(1, int(room * scale) // 2)
         return arm | {"text": text[:half], "left_out": len(text) - 2 * half, "end": text[-half:]}
-    costs = [_size(token) for token in arm["tokens"]]
+    texts: dict[str, int] = {}
+    costs = [
+        (texts.get(token) or texts.setdefault(token, _size(token))) if isinstance(token, str) else _size(token)
+        for token in arm["tokens"]
+    ]
     keep = _kept(costs, [isinstance(token, list) and bool(token[1]) for token in arm["tokens"]], room)
     tokens: list[Any] = []
     gap = 0
