@@ -70,7 +70,6 @@ def test_what_is_held_is_no_multiple_of_writers_and_readers(small, what):
     with Peak() as held:
         edge_scores(lens, pairs, "eap") if what == "scores" else lens.cut(clean, corrupt, lens.graph.edges)
     one = LONG * small.d_model * 4  # a tensor of the width of the model
-    print("peak in such tensors", held.peak / one)
     assert held.peak < 2 * (len(lens.graph.writers) + len(lens.graph.readers)) * one
 
 

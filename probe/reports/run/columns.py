@@ -1,7 +1,7 @@
 """The emitted tokens of a trace in ``shown.json``: columns, in which each text is written once.
 
-``texts`` has the distinct texts, and other columns their numbers. ``emitted`` has one entry for each token. ``base`` and
-``thinking`` (what each model would have emitted) list only the tokens ``at`` which that is another ``text``; where the
+``texts`` has the distinct texts, and other columns their numbers. ``emitted`` has one entry for each token. ``base``
+and ``thinking`` (what each model would have emitted) list only the tokens ``at`` which that is another ``text``; where the
 thinking model did not run, that is -1, and ``thinking`` is None if it never ran. ``steered`` lists the tokens ``at``
 which the arm was steered, with the behaviour and the strength.
 """

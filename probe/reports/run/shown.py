@@ -10,7 +10,7 @@ from probe.reports.run.columns import page_tokens, to_columns
 BUDGET = 1_800_000
 """Bytes of a page that its traces may take. With the plotting library, which takes 4.8 MB, a page stays under 7 MB."""
 _LEAST = 400
-"""The fewest bytes of an arm's answer; with so many problems that not even these fit, the last problems are left out."""
+"""The fewest bytes of an arm's answer; if not even these fit for all problems, the last problems are left out."""
 _AROUND = 3
 """Tokens that are kept on either side of a steered stretch."""
 
