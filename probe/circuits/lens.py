@@ -37,7 +37,7 @@ _ROUNDINGS = 8
 """Relative tolerance for the sum of the writers against the residual stream, up to a constant, in units of the dtype's
 machine epsilon. It is relative to the sum of the writers' absolute values, which bounds their rounding errors."""
 _START = "blocks.0.hook_resid_pre"
-_MOST_ROOM = 2**28
+_MOST_ROOM = 2**26
 """The most bytes that projected writers, or gradients that wait for them, take; more would not be faster."""
 _COPIES = 8
 """Tensors of the size of the inputs of a block's readers that a backward pass through the block takes."""

@@ -18,7 +18,6 @@ from probe.circuits import (
     start_tokens,
     strongest_heads,
 )
-from probe.circuits.lens import ALL
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
@@ -76,7 +75,7 @@ def _find(
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
     found, test_pairs = pairs.split()
     lens = EdgeLens(model)
-    window = ALL if config.window is None else (-config.window, None)
+    window = (0, None) if config.window is None else (-config.window, None)
     scored = attribute(
         lens, found, config.method, metric=config.metric, steps=config.steps, window=window, progress=progress
     )

@@ -1,9 +1,9 @@
 """The emitted tokens of a trace in ``shown.json``: columns, in which each text is written once.
 
 ``texts`` has the distinct texts, and other columns their numbers. ``emitted`` has one entry for each token. ``base``
-and ``thinking`` (what each model would have emitted) list only the tokens ``at`` which that is another ``text``; where the
-thinking model did not run, that is -1, and ``thinking`` is None if it never ran. ``steered`` lists the tokens ``at``
-which the arm was steered, with the behaviour and the strength.
+and ``thinking`` (what each model would have emitted) list only the tokens ``at`` which that is another ``text``; where
+the thinking model did not run, that is -1, and ``thinking`` is None if it never ran. ``steered`` lists the tokens
+``at`` which the arm was steered, with the behaviour and the strength.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,8 @@ def page_tokens(columns: Columns) -> list[str | list[Any]]:
     steered = columns["steered"]
     for i, behaviour, strength in zip(steered["at"], steered["behaviour"], steered["strength"], strict=True):
         at(i)[1:4] = 1, behaviour, strength
-    return [full.get(i, text) for i, text in enumerate(said)]
+    found: list[str | list[Any]] = [full.get(i, text) for i, text in enumerate(said)]
+    return found
 
 
 def check_columns(columns: Columns, where: str) -> None:

@@ -69,7 +69,7 @@ def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
     tokens, correct = arm.get("tokens"), arm.get("correct")
     if not tokens:
         return {"name": name, "correct": correct, "text": arm.get("text", "")}
-    columns = tokens if isinstance(tokens, Mapping) else to_columns(tokens)
+    columns: Any = tokens if isinstance(tokens, Mapping) else to_columns(tokens)
     asked = columns["thinking"] is not None
     return {"name": name, "correct": correct, "asked": asked, "tokens": page_tokens(columns)}
 
