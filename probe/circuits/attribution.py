@@ -6,7 +6,8 @@ et al., 2403.17806) average gradients along the path from the corrupt to the cle
 own activations, so that saturation does not mislead them. Patching each edge in its own pass is exact but expensive.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.circuit import Circuit
-from probe.circuits.lens import ALL, EdgeLens, Ids, Metric, Window, Written
+from probe.circuits.lens import ALL, At, EdgeLens, Ids, Metric, Window
 from probe.circuits.names import METHODS, METRICS
 from probe.circuits.pairs import Pairs, divergence, logit_difference
+from probe.circuits.streams import Streams
 from probe.config import nearest
 from probe.errors import ProbeError
 
@@ -42,8 +44,8 @@ def attribute(
         metric: ``logit-difference``, the logit of the right next token minus that of the wrong one; or ``divergence``
             from the clean run, whose gradient at the clean run is zero, so that ``eap`` cannot use it.
         steps: number of points at which integrated gradients are evaluated.
-        window: tokens at which edges count, as the ends of a slice: ``(-64, None)`` is the last 64. Memory grows with
-            the window and not with the text, and the scores of adjacent windows add up to those of their union.
+        window: tokens at which edges count, as the ends of a slice: ``(-64, None)`` is the last 64. The scores
+            of adjacent windows add up to those of their union.
         progress: show a progress bar.
 
     Returns:
@@ -83,7 +85,7 @@ def edge_scores(
             raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (choose from {', '.join(known)})")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
     found = []
-    for clean, corrupt, right, wrong in tqdm(list(pairs), desc=method, unit="length", disable=not progress):
+    for clean, corrupt, right, wrong in tqdm(pairs.parts(lens.rows_that_fit), desc=method, disable=not progress):
         measure = measure_of(lens, metric, clean, right, wrong)
         found.append(score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).float().cpu())
     return torch.cat(found)
@@ -100,59 +102,96 @@ def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Te
     """
     if metric == "divergence":
         with torch.no_grad():
-            return divergence(lens.logits(clean))
+            return divergence(lens.logits(clean, 1))
     return logit_difference(right, wrong)
 
 
-def _products(
-    lens: EdgeLens, apart: Written, slope: Float[Tensor, "readers batch some d_model"]
-) -> Float[Tensor, "batch writers readers"]:
-    return torch.einsum("sbpd,rbpd->bsr", apart, slope) * lens.graph.edges.to(slope)
+class _Products:
+    """Sums the scores of edges: what a writer changes, times the slope of the metric at the input of a reader.
+
+    Slopes wait until they fill the room, so that the writers' changes are projected once for many readers.
+
+    Args:
+        apart: what each writer adds to the corrupt text, minus what it adds to the clean one.
+    """
+
+    def __init__(self, lens: EdgeLens, apart: Streams) -> None:
+        self._lens, self._apart = lens, apart
+        self._waiting: list[tuple[slice, Tensor]] = []
+        edges = lens.graph.edges
+        self.scores = torch.zeros(len(apart.embed), *edges.shape, device=apart.embed.device)
+        self._rows, self._weight = slice(0, len(edges)), 1.0
+
+    @contextmanager
+    def adding(self, weight: float, rows: slice | None = None) -> Iterator[Callable[[At, Tensor], None]]:
+        """Give the function that receives slopes.
+
+        Args:
+            weight: what their products are multiplied by.
+            rows: the writers whose edges are scored; None for all.
+        """
+        self._rows = slice(0, len(self._lens.graph.writers)) if rows is None else rows
+        self._weight = weight
+        yield self._receive
+        self._flush()
+
+    def _receive(self, at: At, slope: Float[Tensor, "batch some readers d_model"]) -> None:
+        self._waiting.append((self._lens.graph.columns(*at), slope))
+        if sum(each.nbytes for _, each in self._waiting) > self._lens.room:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        columns = torch.cat([torch.arange(each.start, each.stop) for each, _ in self._waiting])
+        edges = self._lens.graph.edges[:, columns]
+        before = slice(self._rows.start, min(self._rows.stop, int(edges.any(1).sum())))
+        for rows, piece, values in self._apart.pieces(before):
+            slopes = torch.cat([slope[:, piece] for _, slope in self._waiting], 2)
+            found = torch.einsum("sbpd,bprd->bsr", values.float(), slopes.float())
+            found *= edges[rows].to(found) * self._weight
+            self.scores[:, rows.start : rows.stop, columns] += found
+        self._waiting.clear()
 
 
 def _through_inputs(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window) -> Tensor:
     """With one step, the gradient is taken at the clean run: plain attribution patching."""
-    apart = lens.written(corrupt, window) - lens.written(clean, window)
-    if steps == 1:
-        return _products(lens, apart, lens.gradients(clean, metric, window=window)[1])
+    products = _Products(lens, lens.streams(corrupt, window) - lens.streams(clean, window))
     start = "blocks.0.hook_resid_pre"
-    first, last = (_kept(lens, ids, [start])[start] for ids in (corrupt, clean))
-    slope = torch.zeros((), device=clean.device)
-    for share in _midpoints(steps):
-        slope = slope + lens.gradients(clean, metric, {start: _put(torch.lerp(first, last, share))}, window)[1] / steps
-    return _products(lens, apart, slope)
+    first, last = (lens.read(ids, [start])[start] for ids in (corrupt, clean))
+    for share in [1.0] if steps == 1 else _midpoints(steps):
+        with products.adding(1 / steps) as receive:
+            lens.slopes(clean, metric, receive, {start: _put(torch.lerp(first, last, share))}, window)
+    return products.scores
 
 
 def _through_activations(
     lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, steps: int, window: Window
 ) -> Tensor:
     """Gradients while the writers of one hook alone move from corrupt to clean, one hook after the other."""
-    graph = lens.graph
-    apart = lens.written(corrupt, window) - lens.written(clean, window)
-    scores = torch.zeros(len(clean), *graph.edges.shape, device=apart.device)
-    for names, rows in _steps_of_stream(lens):
-        ends = [_kept(lens, ids, names) for ids in (corrupt, clean)]
+    products = _Products(lens, lens.streams(corrupt, window) - lens.streams(clean, window))
+    for name, rows in _steps_of_stream(lens):
+        first, last = (lens.read(ids, [name])[name] for ids in (corrupt, clean))
         for share in _midpoints(steps):
-            change = {name: _put(torch.lerp(ends[0][name], ends[1][name], share)) for name in names}
-            slope = lens.gradients(clean, metric, change, window)[1]
-            scores[:, rows] += _products(lens, apart, slope)[:, rows] / steps
-    return scores
+            with products.adding(1 / steps, rows) as receive:
+                lens.slopes(clean, metric, receive, {name: _put(torch.lerp(first, last, share))}, window)
+    return products.scores
 
 
 def _exact(lens: EdgeLens, clean: Ids, corrupt: Ids, metric: Metric, _steps: int, window: Window) -> Tensor:
     edges = lens.graph.edges.to(clean.device)
     with torch.no_grad():
-        before = metric(lens.logits(clean))
+        before = metric(lens.logits(clean, 1))
     scores = torch.zeros(len(clean), *edges.shape, device=clean.device)
     all_edges = edges.nonzero().tolist()
-    several = max(1, _PATCHED // len(clean))
+    several = max(1, min(_PATCHED, lens.rows_that_fit(clean.shape[1])) // len(clean))
     for first in range(0, len(all_edges), several):
         some = all_edges[first : first + several]
         keep = edges.repeat(len(some), 1, 1)
         for i, (row, column) in enumerate(some):
             keep[i, row, column] = False
         logits = lens.cut(
-            clean.repeat(len(some), 1), corrupt.repeat(len(some), 1), keep.repeat_interleave(len(clean), 0), window
+            clean.repeat(len(some), 1), corrupt.repeat(len(some), 1), keep.repeat_interleave(len(clean), 0), window, 1
         )
         for i, (row, column) in enumerate(some):
             scores[:, row, column] = metric(logits[i * len(clean) : (i + 1) * len(clean)]) - before
@@ -171,16 +210,11 @@ def _put(value: Tensor) -> Callable[..., Tensor]:
     return hook
 
 
-def _steps_of_stream(lens: EdgeLens) -> list[tuple[list[str], slice]]:
+def _steps_of_stream(lens: EdgeLens) -> list[tuple[str, slice]]:
     """The hooks that set the embedding, each block's heads and its MLP, with their rows among the writers."""
-    graph, found, row = lens.graph, [(["blocks.0.hook_resid_pre"], slice(0, 1))], 1
+    graph, found, row = lens.graph, [("blocks.0.hook_resid_pre", slice(0, 1))], 1
     for layer in range(graph.n_layers):
-        found.append(([f"blocks.{layer}.attn.hook_z"], slice(row, row + graph.n_heads)))
-        found.append(([f"blocks.{layer}.hook_mlp_out"], slice(row + graph.n_heads, row + graph.n_heads + 1)))
+        found.append((f"blocks.{layer}.attn.hook_z", slice(row, row + graph.n_heads)))
+        found.append((f"blocks.{layer}.hook_mlp_out", slice(row + graph.n_heads, row + graph.n_heads + 1)))
         row += graph.n_heads + 1
     return found
-
-
-@torch.no_grad()
-def _kept(lens: EdgeLens, ids: Ids, names: list[str]) -> dict[str, Tensor]:
-    return dict(lens.bridge.run_with_cache(ids, names_filter=names)[1].items())

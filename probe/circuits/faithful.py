@@ -89,9 +89,10 @@ def kept_by(lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "lo
         NotApplicable: if the texts do not differ in the metric.
     """
     sums = torch.zeros(3, dtype=torch.float64)
-    for clean, corrupt, right, wrong in pairs:
+    for clean, corrupt, right, wrong in pairs.parts(lens.rows_that_fit):
         measure = measure_of(lens, metric, clean, right, wrong)
-        runs = (lens.cut(clean, corrupt, circuit.edges.to(clean.device)), lens.logits(corrupt), lens.logits(clean))
+        kept = lens.cut(clean, corrupt, circuit.edges.to(clean.device), last=1)
+        runs = (kept, lens.logits(corrupt, 1), lens.logits(clean, 1))
         sums += torch.stack([measure(run).double().sum().cpu() for run in runs])
     kept, lost, whole = sums.tolist()
     if lost == whole:

@@ -1,13 +1,17 @@
 """A model whose edges can be read, differentiated and cut, on top of TransformerLens' bridge."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from probe.circuits.graph import LOGITS, Graph
+from probe.circuits.streams import OutputWeights, Streams
 from probe.errors import NotApplicable
 from probe.models import Model, check_frequencies
 
@@ -17,8 +21,12 @@ if TYPE_CHECKING:
 Ids = Int[Tensor, "batch pos"]
 Written = Float[Tensor, "writers batch some d_model"]
 """What each writer adds to the residual stream, at all tokens or those of a window."""
-Metric = Callable[[Float[Tensor, "batch pos vocab"]], Float[Tensor, " batch"]]
-"""Computes one number for each row from its logits."""
+Metric = Callable[[Float[Tensor, "batch some vocab"]], Float[Tensor, " batch"]]
+"""Computes one number for each row from the logits of its last token."""
+At = tuple[int, str]
+"""A slot of a block: the layer, and ``q``, ``k``, ``v``, ``mlp`` or ``logits``."""
+Seen = Callable[[At], Float[Tensor, "batch some d_model"]]
+"""What each slot of a block reads."""
 
 Window = tuple[int, int | None]
 """Some tokens of a text, as the ends of a slice: ``(0, None)`` is all of them, ``(-64, None)`` the last 64."""
@@ -28,6 +36,11 @@ _SLOTS = {"q": "hook_q_input", "k": "hook_k_input", "v": "hook_v_input", "mlp": 
 _ROUNDINGS = 8
 """Relative tolerance for the sum of the writers against the residual stream, up to a constant, in units of the dtype's
 machine epsilon. It is relative to the sum of the writers' absolute values, which bounds their rounding errors."""
+_START = "blocks.0.hook_resid_pre"
+_MOST_ROOM = 2**26
+"""The most bytes that projected writers, or gradients that wait for them, take; more would not be faster."""
+_COPIES = 8
+"""Tensors of the size of the inputs of a block's readers that a backward pass through the block takes."""
 
 
 class EdgeLens:
@@ -51,7 +64,6 @@ class EdgeLens:
         bridge = model.lens()
         try:
             bridge.set_use_split_qkv_input(True)
-            bridge.set_use_attn_result(True)
             bridge.set_use_hook_mlp_in(True)
         except (ValueError, NotImplementedError, AttributeError) as error:
             raise NotApplicable(f"TransformerLens cannot separate the heads of {model.name}: {error}") from error
@@ -61,19 +73,111 @@ class EdgeLens:
         self.graph = Graph(cfg.n_layers, cfg.n_heads, groups)
         self._check()
 
-    def logits(self, ids: Ids) -> Float[Tensor, "batch pos vocab"]:
-        """The logits of the model itself."""
+    def logits(self, ids: Ids, last: int = 0) -> Float[Tensor, "batch some vocab"]:
+        """The logits of the model itself.
+
+        Args:
+            last: the number of tokens at the end whose logits are computed; 0 for all.
+        """
         check_frequencies(self.model.hf, ids.shape[1])
-        return self.bridge(ids, return_type="logits")
+        some = {"logits_to_keep": last} if last else {}
+        return self.bridge(ids, return_type="logits", use_cache=False, **some)
+
+    @property
+    def room(self) -> int:
+        """The bytes that projected writers, or gradients that wait for them, may take."""
+        return min(self.model.budget // 8, _MOST_ROOM)
+
+    def rows_that_fit(self, width: int) -> int:
+        """The number of texts that fit into the model's budget in one pass, at least 1.
+
+        Args:
+            width: the number of tokens of a text.
+        """
+        config: Any = self.bridge.cfg
+        graph, size = self.graph, self.model.dtype.itemsize
+        block = _COPIES * (graph.n_heads + 2 * graph.n_groups + 2) * config.d_model * size
+        attention = 4 * graph.n_heads * width * 4
+        kept = 6 * graph.n_layers * config.d_model * size
+        return max(1, self.model.budget // 2 // (width * (block + attention + kept)))
+
+    @torch.no_grad()
+    def streams(self, ids: Ids, window: Window = ALL) -> Streams:
+        """What every writer adds to the residual stream, heads before the output projection.
+
+        Args:
+            window: the tokens that are kept.
+        """
+        return self._recorded(ids, window)[0]
 
     @torch.no_grad()
     def written(self, ids: Ids, window: Window = ALL) -> Written:
-        """What every writer adds to the residual stream.
+        """What every writer adds to the residual stream, in one tensor; its size is writers × tokens × width.
 
         Args:
             window: the tokens that are returned.
         """
-        return self._streams(ids, window)[0]
+        return self.streams(ids, window).all_rows()
+
+    @torch.no_grad()
+    def read(self, ids: Ids, names: Sequence[str]) -> dict[str, Tensor]:
+        """Values of a run at some of TransformerLens' hooks.
+
+        Args:
+            names: their TransformerLens names.
+        """
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            return lambda value, **_: found.__setitem__(name, value)
+
+        with self.bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
+            self.logits(ids, 1)
+        return found
+
+    def slopes(
+        self,
+        ids: Ids,
+        metric: Metric,
+        receive: Callable[[At, Float[Tensor, "batch some readers d_model"]], None],
+        change: "dict[str, Callable[..., Tensor]] | None" = None,
+        window: Window = ALL,
+    ) -> Float[Tensor, " batch"]:
+        """Differentiate the metric with respect to the input of each reader, and hand over each slot's derivatives.
+
+        Each block is run again when the backward pass reaches it, so that only one block's graph is held.
+
+        Args:
+            metric: what is differentiated.
+            receive: called with each slot and its derivatives, from the last block to the first; not called for slots
+                that the metric does not depend on.
+            change: hooks that change the run, by their TransformerLens names.
+            window: the tokens at which derivatives are taken.
+
+        Returns:
+            The metric of each row.
+        """
+
+        def begin(value: Tensor, **_: Any) -> Tensor:
+            return value.detach().requires_grad_()
+
+        def watch(at: At) -> Callable[..., None]:
+            def arrived(grad: Tensor) -> None:
+                some = grad.detach()[:, slice(*window)]
+                receive(at, some if at[1] in "qkv" else some.unsqueeze(2))
+
+            def hook(value: Tensor, **_: Any) -> Tensor:
+                own = value.view_as(value)  # an MLP's input is the stream itself, whose derivative is another
+                own.register_hook(arrived)
+                return own
+
+            return hook
+
+        hooks = [*(change or {}).items(), (_START, begin), *((name, watch(at)) for at, name in self._readers())]
+        with torch.enable_grad(), self._one_block_at_a_time(), self.bridge.hooks(fwd_hooks=hooks):
+            values = metric(self.logits(ids, 1))
+            values.sum().backward()
+        return values.detach()
 
     def gradients(
         self,
@@ -82,30 +186,19 @@ class EdgeLens:
         change: "dict[str, Callable[..., Tensor]] | None" = None,
         window: Window = ALL,
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "readers batch some d_model"]]:
-        """The metric of each row, and its derivative with respect to the input of each reader.
+        """The metric of each row, and its derivative with respect to the input of each reader, in one tensor.
 
         Args:
-            metric: what is differentiated.
-            change: hooks that change the run, by their TransformerLens names.
-            window: the tokens at which derivatives are taken.
+            metric, change, window: as in :meth:`slopes`, which holds one block's derivatives at a time.
         """
-        leaves: dict[tuple[int, str], Tensor] = {}
+        some = len(range(*slice(*window).indices(ids.shape[1])))
+        shape = (len(self.graph.readers), len(ids), some, int(self.bridge.cfg.d_model))
+        found = torch.zeros(shape, dtype=self.model.dtype, device=ids.device)
 
-        def leaf(at: tuple[int, str]) -> Callable[..., Tensor]:
-            def hook(value: Tensor, **_: Any) -> Tensor:
-                leaves[at] = torch.zeros_like(value[:, slice(*window)], requires_grad=True)
-                value = value.clone()
-                value[:, slice(*window)] += leaves[at]
-                return value
+        def receive(at: At, grad: Tensor) -> None:
+            found[self.graph.columns(*at)] = grad.movedim(2, 0)
 
-            return hook
-
-        hooks = [*(change or {}).items(), *((name, leaf(at)) for at, name in self._readers())]
-        with torch.enable_grad(), self.bridge.hooks(fwd_hooks=hooks):
-            values = metric(self.logits(ids))
-            found = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
-        parts = [grad if at[1] in "qkv" else grad.unsqueeze(2) for at, grad in zip(leaves, found, strict=True)]
-        return values.detach(), torch.cat(parts, 2).movedim(2, 0)
+        return self.slopes(ids, metric, receive, change, window), found
 
     @torch.no_grad()
     def cut(
@@ -114,7 +207,8 @@ class EdgeLens:
         other: Ids,
         keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
         window: Window = ALL,
-    ) -> Float[Tensor, "batch pos vocab"]:
+        last: int = 0,
+    ) -> Float[Tensor, "batch some vocab"]:
         """The logits of a run in which every edge that is not kept carries its activation from another text.
 
         Cutting an edge changes what later writers write, as it would in the model.
@@ -123,11 +217,15 @@ class EdgeLens:
             other: token ids of the other texts, of the same shape. If no edge is kept, the result is their logits.
             keep: the edges that are kept, for all rows together or for each row.
             window: the tokens at which edges are cut; at the others all edges are kept.
+            last: the number of tokens at the end whose logits are computed; 0 for all.
         """
-        return self.mixed(ids, *self._streams(other), keep, window)[0]
+        theirs, seen = self._recorded(other, window)
+        return self._mixed(ids, theirs, seen, keep, window, last)[0]
 
     @torch.no_grad()
-    def along(self, ids: Ids, other: Ids, path: Sequence[tuple[int, int]]) -> Float[Tensor, "batch pos vocab"]:
+    def along(
+        self, ids: Ids, other: Ids, path: Sequence[tuple[int, int]], last: int = 0
+    ) -> Float[Tensor, "batch some vocab"]:
         """The logits of a run that another text affects along one path only (path patching, Wang et al., 2211.00593).
 
         Each edge carries what its writer makes of the edge before it; everything else is as for ``ids``.
@@ -135,98 +233,159 @@ class EdgeLens:
         Args:
             other: token ids of the other texts, of the same shape.
             path: the row and column of each edge; each reader is an input of the next writer.
+            last: the number of tokens at the end whose logits are computed; 0 for all.
         """
-        own, seen = self._streams(ids)
-        theirs = self.written(other)
-        logits = self.logits(ids)
+        own, seen = self._recorded(ids, ALL)
+        theirs = self.streams(other)
+        logits = self.logits(ids, last)
         for row, column in path:
             keep = self.graph.edges.clone()
             keep[row, column] = False
-            brought = own.clone()
-            brought[row] = theirs[row]
-            after = {
-                at: stream + (theirs[row] - own[row]) if row < self._before(at) else stream
-                for at, stream in seen.items()
-            }
-            logits, theirs = self.mixed(ids, brought, after, keep)
+            shift = theirs.row(row) - own.row(row)
+
+            def after(at: At, row: int = row, shift: Tensor = shift) -> Tensor:
+                return seen(at) + shift if row < self._before(at) else seen(at)
+
+            logits, theirs = self._mixed(ids, own.with_row(row, theirs), after, keep, ALL, last)
         return logits
 
-    @torch.no_grad()
-    def mixed(
+    def _mixed(
         self,
         ids: Ids,
-        theirs: Written,
-        seen: dict[tuple[int, str], Tensor],
+        theirs: Streams,
+        seen: Seen,
         keep: Bool[Tensor, "batch writers readers"] | Bool[Tensor, "writers readers"],
-        window: Window = ALL,
-    ) -> tuple[Float[Tensor, "batch pos vocab"], Written]:
+        window: Window,
+        last: int,
+    ) -> tuple[Float[Tensor, "batch some vocab"], Streams]:
         """A run in which every edge that is not kept carries given values.
 
         Args:
             theirs: what each writer contributes along edges that are not kept.
             seen: what each slot would read if no edge were kept.
             keep: the edges that are kept, for all rows together or for each row.
-            window: the tokens at which edges are cut; at the others all edges are kept.
+            window: the tokens at which edges are cut, to which ``theirs`` and ``seen`` are restricted.
+            last: the number of tokens at the end whose logits are computed; 0 for all.
 
         Returns:
-            The logits, and what each writer writes in this run.
+            The logits, and what each writer writes in this run in the window.
         """
-        keep = (keep if keep.dim() == 3 else keep.expand(len(ids), -1, -1)).to(self.model.dtype)
-        keep = keep.to(ids.device)
-        inside = torch.zeros(ids.shape[1], dtype=torch.bool, device=ids.device)
-        inside[slice(*window)] = True
-        apart: list[Tensor] = []
+        keep = (keep if keep.dim() == 3 else keep.expand(len(ids), -1, -1)).to(ids.device, self.model.dtype)
+        apart = Streams(torch.zeros_like(theirs.embed), [], [], theirs.weights, theirs.room)
+        made: dict[At, Tensor] = {}
 
-        def wrote(value: Tensor, **_: Any) -> None:
-            for each in value.unbind(2) if value.dim() == 4 else [value]:
-                apart.append(each - theirs[len(apart)])
-
-        def reads(at: tuple[int, str]) -> Callable[..., Tensor]:
-            def hook(value: Tensor, **__: Any) -> Tensor:
-                some = keep[:, : len(apart), self.graph.columns(*at)]
-                kept = torch.einsum("bsr,sbpd->bprd", some, torch.stack(apart))
-                made = seen[at].unsqueeze(2) + kept
-                made = made if at[1] in "qkv" else made.squeeze(2)
-                return torch.where(inside.view(1, -1, *[1] * (made.dim() - 2)), made, value)
-
-            return hook
-
-        hooks = [*((name, wrote) for name in self._writers()), *((name, reads(at)) for at, name in self._readers())]
-        with self.bridge.hooks(fwd_hooks=hooks):
-            logits = self.logits(ids)
-        return logits, torch.stack(apart) + theirs
-
-    def _streams(self, ids: Ids, window: Window = ALL) -> tuple[Written, dict[tuple[int, str], Tensor]]:
-        """What each writer writes, and what each slot of a block reads (the same for all heads of the block)."""
-        written: list[Tensor] = []
-        seen: dict[tuple[int, str], Tensor] = {}
-
-        def wrote(value: Tensor, **_: Any) -> None:
+        def wrote(value: Tensor, name: str) -> None:
+            nonlocal apart
             value = value[:, slice(*window)]
-            written.extend(value.unbind(2) if value.dim() == 4 else [value])
+            if name == _START:
+                apart = replace(apart, embed=value - theirs.embed)
+            elif name.endswith("hook_z"):
+                apart.heads.append(value - theirs.heads[len(apart.heads)])
+            else:
+                apart.mlp.append(value - theirs.mlp[len(apart.mlp)])
 
-        def reads(at: tuple[int, str]) -> Callable[..., None]:
-            def hook(value: Tensor, **_: Any) -> None:
-                seen[at] = value[:, :, 0] if at[1] in "qkv" else value
+        def read(slots: Sequence[At]) -> None:
+            """Compute what several slots read that come after the same writers."""
+            before, columns = self._before(slots[0]), [self.graph.columns(*at) for at in slots]
+            readers = slice(columns[0].start, columns[-1].stop)
+            total = seen(slots[0]).unsqueeze(2).repeat(1, 1, readers.stop - readers.start, 1)
+            for rows, piece, values in apart.pieces(slice(0, before)):
+                total[:, piece] += torch.einsum("bsr,sbpd->bprd", keep[:, rows, readers], values)
+            for at, column in zip(slots, columns, strict=True):
+                made[at] = total[:, :, column.start - readers.start : column.stop - readers.start]
+
+        def reads(at: At) -> Callable[..., Tensor]:
+            def hook(value: Tensor, **__: Any) -> Tensor:
+                if at not in made:
+                    read([(at[0], slot) for slot in "qkv"] if at[1] in "qkv" else [at])
+                value = value.clone()
+                value[:, slice(*window)] = made[at] if at[1] in "qkv" else made[at].squeeze(2)
+                del made[at]
+                return value
 
             return hook
 
-        hooks = [*((name, wrote) for name in self._writers()), *((name, reads(at)) for at, name in self._readers())]
-        with self.bridge.hooks(fwd_hooks=hooks):
-            self.logits(ids)
-        return torch.stack(written), seen
+        def writes(name: str) -> Callable[..., None]:
+            return lambda value, **_: wrote(value, name)
 
-    def _before(self, at: tuple[int, str]) -> int:
+        hooks = [*((name, writes(name)) for name in self._writers())]
+        hooks += [(name, reads(at)) for at, name in self._readers()]
+        with self.bridge.hooks(fwd_hooks=hooks):
+            logits = self.logits(ids, last)
+        return logits, apart + theirs
+
+    def _recorded(self, ids: Ids, window: Window = ALL) -> tuple[Streams, Seen]:
+        """What each writer writes, and what each slot of a block reads (the same for all heads of the block)."""
+        found: dict[str, Tensor] = {}
+        seen: dict[At, Tensor] = {}
+
+        def within(value: Tensor) -> Tensor:
+            # A copy, because a view would hold all tokens.
+            return value if window == ALL else value[:, slice(*window)].clone()
+
+        def wrote(name: str) -> Callable[..., None]:
+            return lambda value, **_: found.__setitem__(name, within(value))
+
+        def reads(at: At) -> Callable[..., None]:
+            def hook(value: Tensor, **_: Any) -> None:
+                seen[at] = within(value[:, :, 0].clone() if at[1] == "q" else value)
+
+            return hook
+
+        readers = [(at, name) for at, name in self._readers() if at[1] not in "kv"]
+        hooks = [*((name, wrote(name)) for name in self._writers()), *((name, reads(at)) for at, name in readers)]
+        with self.bridge.hooks(fwd_hooks=hooks):
+            self.logits(ids, 1)
+        _, *rest = self._writers()
+        streams = Streams(
+            found[_START],
+            [found[name] for name in rest[::2]],
+            [found[name] for name in rest[1::2]],
+            [self._output_weights(layer) for layer in range(self.graph.n_layers)],
+            self.room,
+        )
+        return streams, lambda at: seen[at[0], "q" if at[1] in "qkv" else at[1]]
+
+    def _output_weights(self, layer: int) -> OutputWeights:
+        """The output projection of a block's heads, as a view; GPT-2's Conv1D stores its weight transposed."""
+        module: Any = self.bridge.blocks[layer].attn.o.original_component
+        weight = module.weight.detach() if type(module).__name__ == "Conv1D" else module.weight.detach().T
+        return weight.view(self.graph.n_heads, -1, weight.shape[-1])
+
+    @contextmanager
+    def _one_block_at_a_time(self) -> Iterator[None]:
+        """Inside the block, blocks of the model keep their inputs and are run again in a backward pass."""
+
+        def again(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+            return run
+
+        blocks: list[Any] = [block.original_component for block in self.bridge.blocks]
+        own = [vars(block).get("forward") for block in blocks]
+        try:
+            for block in blocks:
+                block.forward = again(block.forward)
+            yield
+        finally:
+            for block, before in zip(blocks, own, strict=True):
+                if before is None:
+                    del block.forward
+                else:
+                    block.forward = before
+
+    def _before(self, at: At) -> int:
         """The number of writers that come before a slot of a block."""
         return self.graph.seen_by(self.graph.readers[self.graph.columns(*at).start])
 
     def _writers(self) -> list[str]:
-        names = ["blocks.0.hook_resid_pre"]
+        names = [_START]
         for layer in range(self.graph.n_layers):
-            names += [f"blocks.{layer}.attn.hook_result", f"blocks.{layer}.hook_mlp_out"]
+            names += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_mlp_out"]
         return names
 
-    def _readers(self) -> list[tuple[tuple[int, str], str]]:
+    def _readers(self) -> list[tuple[At, str]]:
         found = []
         for layer in range(self.graph.n_layers):
             found += [((layer, slot), f"blocks.{layer}.{name}") for slot, name in _SLOTS.items()]
@@ -236,9 +395,11 @@ class EdgeLens:
     @torch.no_grad()
     def _check(self) -> None:
         some = torch.arange(12, device=self.model.device).view(2, 6) % self.model.hf.config.get_text_config().vocab_size
-        written, seen = self._streams(some)
+        streams, seen = self._recorded(some)
+        written = streams.all_rows()
         allowed = _ROUNDINGS * torch.finfo(written.dtype).eps
-        for at, stream in seen.items():
+        for at, _ in self._readers():
+            stream = seen(at)
             before = written[: self._before(at)].float()
             left = stream.float() - before.sum(0)
             if (left - left[:1, :1]).abs().max() > allowed * before.abs().sum(0).max():

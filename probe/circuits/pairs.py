@@ -1,7 +1,7 @@
 """Pairs of clean and corrupt texts of equal length, and the metrics that compare their next tokens."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,19 @@ class Pairs:
 
     def __repr__(self) -> str:
         return f"Pairs({len(self)} pairs in {len(self.clean)} lengths)"
+
+    def parts(self, rows: Callable[[int], int]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """The groups, in parts of a limited number of rows, in the order of the pairs.
+
+        Args:
+            rows: gives the largest number of rows for a number of tokens, such as ``EdgeLens.rows_that_fit``.
+        """
+        found = []
+        for clean, corrupt, right, wrong in self:
+            several = rows(clean.shape[1])
+            cut = (each.split(several) for each in (clean, corrupt, right, wrong))
+            found += zip(*cut, strict=True)
+        return found
 
     def split(self, every: int = 2) -> tuple["Pairs", "Pairs"]:
         """Divide the pairs into those to find a circuit on and those to measure it on.

@@ -38,8 +38,8 @@ def path_effect(
         if after.partition("->")[0] not in ends:
             raise ProbeError(f"{after} does not begin where {name} ends; begin it at {' or '.join(ends)}")
     found = []
-    for clean, corrupt, right, wrong in pairs:
+    for clean, corrupt, right, wrong in pairs.parts(lens.rows_that_fit):
         measure = measure_of(lens, metric, clean, right, wrong)
         with torch.no_grad():
-            found.append(measure(lens.along(clean, corrupt, places)) - measure(lens.logits(clean)))
+            found.append(measure(lens.along(clean, corrupt, places, 1)) - measure(lens.logits(clean, 1)))
     return torch.cat(found)

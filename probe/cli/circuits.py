@@ -28,6 +28,9 @@ def circuits(
             help="Attribution method: eap, eap-ig-inputs, eap-ig-activations or exact; eap-ig-inputs by default."
         ),
     ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Number of last tokens of each text whose edges are scored; all by default.")
+    ] = None,
     pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
     heads: Annotated[int | None, typer.Option(help="Number of top heads that are ablated; 3 by default.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
@@ -53,6 +56,7 @@ def circuits(
         "run": run,
         "model": model,
         "method": method,
+        "window": window,
         "pairs": pairs,
         "heads": heads,
         "ablation": ablation,

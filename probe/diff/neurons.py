@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from probe.models import Model, Pair, place
 from probe.statistics import LEVEL, write_p
 
+_ROWS = 1024
+"""The largest number of neurons whose cosines with the whole vocabulary are held at once."""
 _HEAVY = 0.25
 """Share of neurons that are candidates: those that write the longest vectors."""
 
@@ -77,10 +79,10 @@ def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
     """
     writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module))
     readout: Any = model.hf.get_submodule(place(model.hf, "logits").module)
-    unembed = readout.weight.float()
+    unembed = nn.functional.normalize(readout.weight.float(), dim=1).T
     norm = writes.norm(dim=1)
-    cosines = nn.functional.normalize(writes, dim=1) @ nn.functional.normalize(unembed, dim=1).T
-    spread = cosines.var(1).log()
+    rows = max(1, min(_ROWS, model.budget // 4 // (4 * unembed.shape[1])))
+    spread = torch.cat([(nn.functional.normalize(some, dim=1) @ unembed).var(1).log() for some in writes.split(rows)])
     heavy = norm.topk(max(1, round(_HEAVY * len(norm)))).indices
     n = min(n or max(5, len(norm) // 100), len(heavy))
     chosen = heavy[spread[heavy].argsort()[:n]]

@@ -14,6 +14,7 @@ from probe.hooks.passes import Pass
 from probe.hooks.selection import Selected, Selector
 from probe.models import Site
 
+_NEVER = torch.iinfo(torch.long).max
 Pool = Literal["mean", "sum", "max", "last"]
 """How the tokens of a row or span are pooled to one vector."""
 
@@ -186,18 +187,20 @@ class Captured(Mapping[str, Tensor]):
 
         If a token was run again (the cache was cut back, or a decoding step repeated), only its last run counts.
         """
-        wheres, valid = [], []
-        for part in self._parts[name]:
-            assert part.found is not None
-            for i, (where, still) in enumerate(zip(wheres, valid, strict=True)):
-                again = where[:, 3] >= part.past
-                if part.rows is not None:
-                    again = again & torch.isin(where[:, 0], part.rows)
-                valid[i] = still & ~again
-            where = part.found.where.clone()
-            where[:, 3] += part.past
-            wheres.append(where)
-            valid.append(torch.ones(len(where), dtype=torch.bool, device=where.device))
+        parts = self._parts[name]
+        wheres = [part.found.where for part in parts if part.found is not None]
+        rows = [where[:, 0] for where in wheres] + [part.rows for part in parts if part.rows is not None]
+        n_rows = max((int(each.max()) + 1 for each in rows if len(each)), default=0)
+        # From the last pass to the first: each row's smallest column that a later pass has run again.
+        again = torch.full((n_rows,), _NEVER, device=wheres[0].device)
+        valid = []
+        for i in reversed(range(len(parts))):
+            past, some = parts[i].past, slice(None) if parts[i].rows is None else parts[i].rows
+            wheres[i] = wheres[i].clone()
+            wheres[i][:, 3] += past
+            valid.append(wheres[i][:, 3] < again[wheres[i][:, 0]])
+            again[some] = again[some].clamp(max=past)
+        valid.reverse()
         where, good = torch.cat(wheres), torch.cat(valid)
         longest = int(where[:, 1].max()) + 1 if len(where) else 1
         order = (where[:, 0] * longest + where[:, 1]).argsort(stable=True)
@@ -260,20 +263,15 @@ def _joined(name: str, parts: list[_Part]) -> Tensor:
         raise ProbeError(f"{name} grows with every pass on a cache; run the finished text in one pass to capture it")
     if any(part.rows is None and len(part.state) != len(parts[0].state) for part in parts):
         raise ProbeError(f"rows left the batch while {name} was captured; select tokens with tokens=...")
-    begin, pieces, columns = parts[0].past, [parts[0].state], parts[0].state.shape[1]
-    for part in parts[1:]:
-        if part.rows is None and part.past - begin == columns:
-            pieces.append(part.state)
-        else:
-            whole = torch.cat(pieces, 1)
-            if part.rows is None:
-                pieces = [whole[:, : part.past - begin], part.state]
-            else:
-                whole = whole.clone()
-                whole[part.rows, part.past - begin :] = part.state
-                pieces = [whole]
-        columns = sum(piece.shape[1] for piece in pieces)
-    return torch.cat(pieces, 1)
+    begin = parts[0].past
+    ends = [part.past - begin + part.state.shape[1] for part in parts]
+    whole = parts[0].state.new_empty(len(parts[0].state), max(ends), *parts[0].state.shape[2:])
+    columns = 0
+    for part, end in zip(parts, ends, strict=True):
+        rows = slice(None) if part.rows is None else part.rows
+        whole[rows, part.past - begin : end] = part.state
+        columns = end if part.rows is None else max(columns, end)
+    return whole[:, :columns]
 
 
 def _pooled(states: Tensor, group: Int[Tensor, " token"], how: Pool) -> Tensor:

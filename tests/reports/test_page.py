@@ -179,15 +179,8 @@ def test_nothing_steered_and_nothing_graded(page, contents):
     assert "random-vectors" not in found.words.split("Arms", maxsplit=1)[0], "it is compared with no one"
 
 
-def test_page_stays_small(contents):
-    problem = contents["shown"][0]
-    size = len(json.dumps(compact([problem])[0]))
-    assert len(compact([problem] * 5, budget=3 * size)) == 3
-    assert len(json.dumps(compact([problem] * 200))) < 2_000_000
-
-
 def test_what_is_left_out_is_said(page, contents, monkeypatch):
-    monkeypatch.setattr("probe.reports.run.page.compact", lambda shown: compact(shown, budget=60_000))
+    monkeypatch.setattr("probe.reports.run.page.compact", lambda shown: compact(shown, budget=20_000))
     found = page(contents)
     kept = len(found.data["problems"])
     assert 0 < kept < 12

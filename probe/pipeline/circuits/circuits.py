@@ -75,7 +75,10 @@ def _find(
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
     found, test_pairs = pairs.split()
     lens = EdgeLens(model)
-    scored = attribute(lens, found, config.method, metric=config.metric, steps=config.steps, progress=progress)
+    window = (0, None) if config.window is None else (-config.window, None)
+    scored = attribute(
+        lens, found, config.method, metric=config.metric, steps=config.steps, window=window, progress=progress
+    )
     curve = faithfulness(lens, scored, test_pairs, config.shares, metric=config.metric, progress=progress)
     circuit = scored.top(_smallest(config, lens, scored, found))
     circuit.save(out / "circuit.json")

@@ -32,6 +32,8 @@ class CircuitConfig:
     """The metric that edges are scored by: logit-difference or divergence."""
     steps: int = 8
     """The number of points at which integrated gradients are evaluated."""
+    window: int | None = None
+    """The number of tokens at the end of each text at which edges are scored; None for all."""
     keeps: float = 0.8
     """The circuit is the smallest that keeps this share of the metric, on the half of the pairs that it is found on."""
     heads: int = 3
@@ -57,6 +59,8 @@ class CircuitConfig:
     def __post_init__(self) -> None:
         byte_size(self.memory)
         check_least("", self, problems=1, test=1, pairs=4, steps=1, heads=1, draws=1)
+        if self.window is not None:
+            check_least("", self, window=1)
         check_seeds("seed", [self.seed])
         for name, known in (("ablation", ABLATIONS), ("method", METHODS), ("metric", METRICS)):
             if (said := getattr(self, name)) not in known:

@@ -22,6 +22,7 @@ from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
+from probe.reports import to_columns
 from probe.traces import token_name, token_texts
 
 SCHEMA = 1
@@ -223,6 +224,9 @@ def shown(finished: Finished, n: int) -> list[dict]:
                     strict=True,
                 )
             ]
-            row["arms"][name] = {"text": arm.texts[i], "correct": correct[name][i], "tokens": tokens}
+            row["arms"][name] = {"correct": correct[name][i], "tokens": to_columns(tokens)}
+            # The text is that of the tokens, and is written only where it is another.
+            if arm.texts[i] != "".join(token["text"] for token in tokens):
+                row["arms"][name]["text"] = arm.texts[i]
         rows.append(row)
     return rows

@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 
 from probe.config import as_type, read_as
 from probe.errors import ProbeError
+from probe.reports.run.columns import Columns, check_columns
 
 SCHEMA = 1
 FIX = "run the same `probe run` again, which writes it again"
@@ -249,11 +250,11 @@ class Token(_Token, total=False):
 
 
 class ShownArm(TypedDict, total=False):
-    """The answer of one arm to a problem."""
+    """The answer of one arm to a problem; earlier versions wrote an object for each token."""
 
     text: str
     correct: bool | None
-    tokens: list[Token] | None
+    tokens: Columns | list[Token] | None
 
 
 class Shown(TypedDict, total=False):
@@ -307,7 +308,13 @@ def read_shown(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ProbeError: if the file is damaged.
     """
-    return _optional(list[Shown], folder / "shown.json")
+    path = folder / "shown.json"
+    problems = _optional(list[Shown], path)
+    for i, problem in enumerate(problems):
+        for name, arm in (problem.get("arms") or {}).items():
+            if isinstance(arm.get("tokens"), dict):
+                check_columns(arm["tokens"], f"{path}: problem {i}, {name}")
+    return problems
 
 
 def read_graded(folder: Path) -> dict[str, Any]:

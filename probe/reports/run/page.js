@@ -5,7 +5,9 @@
   if (!problems.length) return;
 
   // An unsteered token on which both models agree is its text alone; any other is [text, steered, behaviour, strength, base, thinking].
+  // A number stands for that many tokens that were left out.
   const read = (token, asked) => {
+    if (typeof token === "number") return { text: `[… ${token} tokens left out …]`, gap: token };
     if (typeof token === "string") return { text: token, steered: false, base: token, thinking: asked ? token : null };
     const [text, steered, behaviour, strength, base, thinking] = token;
     return { text, steered: !!steered, behaviour, strength, base, thinking };
@@ -40,7 +42,7 @@
     order.push(...members);
   }
 
-  let chosen = "hybrid", tokens = [], spans = [], here = -1;
+  let chosen = "hybrid", tokens = [], spans = [], numbers = [], here = -1;
 
   function showProblem() {
     const problem = problems[order[$("problem").selectedIndex]];
@@ -58,6 +60,7 @@
     hide();
     tokens = arm.tokens ? arm.tokens.map((token) => read(token, arm.asked)) : [];
     spans = tokens.map((token, i) => {
+      if (token.gap) return make("span", { className: "gap", textContent: token.text });
       const span = make("span", { tabIndex: -1, data: { i }, textContent: token.text });
       if (token.steered) {
         span.className = `s ${look(token.behaviour)}`;
@@ -67,15 +70,19 @@
       return span;
     });
     $("trace").className = "";
-    $("trace").replaceChildren(...(spans.length ? spans : [arm.text || "(no text)"]));
+    const text = arm.left_out ? [arm.text, make("span", { className: "gap", textContent: `[… ${arm.left_out} characters left out …]` }), arm.end] : [arm.text || "(no text)"];
+    $("trace").replaceChildren(...(spans.length ? spans : text));
     // One stop of the Tab key for the whole trace; arrows move within it.
+    numbers = [];
+    tokens.reduce((before, token, i) => { numbers[i] = before + 1; return before + (token.gap || 1); }, 0);
+    const length = tokens.reduce((sum, token) => sum + (token.gap || 1), 0), gone = tokens.reduce((sum, token) => sum + (token.gap || 0), 0);
     here = Math.max(0, tokens.findIndex((token) => token.steered));
     if (spans.length) spans[here].tabIndex = 0;
 
     const counts = new Map();
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
     const total = tokens.filter((token) => token.steered).length;
-    const share = tokens.length ? `${total} of ${tokens.length} tokens steered` : "no token steered";
+    const share = tokens.length ? `${total} of ${length - gone} tokens ${gone ? "shown here were " : ""}steered${gone ? `, ${gone} of ${length} left out` : ""}` : "no token steered";
     const blind = tokens.length && !arm.asked ? ", thinking model not used" : "";
     $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${blind}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
     $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
@@ -101,7 +108,7 @@
           make("span", {}, make("b", { textContent: token.behaviour == null ? "steered" : labels[token.behaviour] || `behaviour ${token.behaviour}` }),
             token.strength == null ? "" : `, strength ${token.strength.toFixed(2)}`))
       : make("p", { textContent: "not steered" });
-    tip.replaceChildren(make("p", { className: "head" }, `token ${i + 1} of ${tokens.length}  `, make("code", { textContent: visible(token.text) })), how,
+    tip.replaceChildren(make("p", { className: "head" }, `token ${numbers[i]} of ${numbers[tokens.length - 1] + (tokens[tokens.length - 1].gap || 1) - 1}  `, make("code", { textContent: visible(token.text) })), how,
       make("dl", {}, ...said("base", token.base), ...(token.thinking == null ? [] : said("thinking", token.thinking))));
     tip.hidden = false;
     // Below the token and inside the stage; for a token on two lines, below its end.
@@ -132,7 +139,7 @@
     if (!way) return;
     event.preventDefault();
     let to = here + way;
-    while (only && to >= 0 && to < tokens.length && !tokens[to].steered) to += way;
+    while (to >= 0 && to < tokens.length && (tokens[to].gap || (only && !tokens[to].steered))) to += way;
     if (spans[to]) spans[to].focus();
   });
 
