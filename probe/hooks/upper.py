@@ -95,7 +95,7 @@ class UpperLayers:
 
 
 Mask = TypeVar("Mask", Tensor, Tensor | None)
-Masks = Tensor | dict[str, Tensor | None] | None
+Masks = Tensor | Mapping[str, Tensor | None] | None
 """What a model takes as its attention mask: one for all blocks, or one for each kind of block. None: the causal mask
 that the model makes itself."""
 
