@@ -26,7 +26,7 @@ from probe.taxonomy import TaxonomyConfig
 from probe.taxonomy.sae.starts import spherical_centres
 from probe.taxonomy.sae.train import train_saes
 from probe.taxonomy.sae.weights import Weights
-from probe.taxonomy.search.search import Split
+from probe.taxonomy.search.search import Survey
 from probe.traces import generate_traces
 
 CONFIG = TaxonomyConfig(sizes=tuple(range(5, 51, 5)), seeds=(0, 1, 2), k=3)
@@ -83,7 +83,8 @@ def main() -> None:
     quick = "--quick" in sys.argv
     config = replace(CONFIG, sizes=(10, 30), seeds=(0,)) if quick else CONFIG
     thinking = load_pair("tiny-rl", device="cpu").thinking
-    split = Split.of(sentences(thinking, "train", 400), sentences(thinking, "validation", 120), SITE, 10.0)
+    harvested = sentences(thinking, "train", 400), sentences(thinking, "validation", 120)
+    split = Survey.of(*harvested, SITE, config).read()
     starts = {
         (size, seed): part
         for seed in config.seeds

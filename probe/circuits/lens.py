@@ -166,7 +166,7 @@ class EdgeLens:
                 some = grad.detach()[:, slice(*window)]
                 receive(at, some if at[1] in "qkv" else some.unsqueeze(2))
 
-            def hook(value: Tensor, **_: Any) -> Tensor:
+            def hook(value: Tensor, **_: Any) -> Any:
                 own = value.view_as(value)  # an MLP's input is the stream itself, whose derivative is another
                 own.register_hook(arrived)
                 return own

@@ -91,8 +91,7 @@ def page_tokens(columns: Columns) -> list[str | list[Any]]:
     steered = columns["steered"]
     for i, behaviour, strength in zip(steered["at"], steered["behaviour"], steered["strength"], strict=True):
         at(i)[1:4] = 1, behaviour, strength
-    found: list[str | list[Any]] = [full.get(i, text) for i, text in enumerate(said)]
-    return found
+    return [full.get(i, text) for i, text in enumerate(said)]
 
 
 def check_columns(columns: Columns, where: str) -> None:
