@@ -18,13 +18,14 @@ class TrainingCost:
     """The bytes that a forward pass and its backward pass take beside the weights.
 
     The numbers were measured by counting living tensors in passes of random Llama, Qwen2, GPT-NeoX and Gemma 2 models
-    (widths 256 and 512, float32 and bfloat16), and agree with a Qwen2 of 7B whose tensors have shapes alone. For each number that goes into or comes out of a linear layer of a
-    block, autograd keeps about one number if all weights are frozen, and 5 bytes (float32) or 4 bytes (bfloat16) if the
-    layers have a LoRA, which computes in float32. The backward pass of a block takes 0.6 of them more for a moment. A
-    checkpointed block keeps its input alone. Attention in the eager way keeps 10 bytes for each head and pair of
-    tokens. A cross-entropy and its gradient take 12 bytes for each entry of the logits (16 where they are capped), and
-    a comparison of two models' logits 28 (32). GPT-2 with its step-by-step GELU keeps up to 1.5 times as much; where
-    that is too much, running out of memory halves the size.
+    (widths 256 and 512, float32 and bfloat16), and agree with those of a Qwen2 of 7B whose tensors have shapes alone.
+    For each number that goes into or comes out of a linear layer of a block, autograd keeps about one number if all
+    weights are frozen, and 5 bytes (float32) or 4 bytes (bfloat16) if the layers have a LoRA, which computes in
+    float32. The backward pass of a block takes 0.6 of them more for a moment. A checkpointed block keeps its input
+    alone. Attention in the eager way keeps 10 bytes for each head and pair of tokens. A cross-entropy and its gradient
+    take 12 bytes for each entry of the logits (16 where they are capped), and a comparison of two models' logits 28
+    (32). GPT-2 with its step-by-step GELU keeps up to 1.5 times as much; where that is too much, running out of memory
+    halves the size.
 
     Attributes:
         token: bytes for a token if every block keeps what its backward pass needs.
