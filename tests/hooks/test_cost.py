@@ -76,7 +76,7 @@ def one_step(model, objective, some, memory, tmp_path):
         with Peak() as held:
             loss = run._backward(wrapped, 0, some)
         gradient = torch.cat([tensor.grad.flatten() for tensor in trained(wrapped).values()])
-        batches = [(len(batch.ids), light) for batch, light in run._micro_batches(some, memory)]
+        batches = [(len(batch.ids), light) for batch, light in run.micro.batches(some, memory)]
     return loss, gradient, batches, held.peak
 
 

@@ -80,6 +80,19 @@ class Packed:
         return additive_masks(model, seen, back.expand_as(seen))
 
 
+def in_parts(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
+    """Split texts, in order, into parts of at least ``tokens`` tokens; the last part may have fewer."""
+    parts: list[list[Example]] = [[]]
+    size = 0
+    for example in examples:
+        if size >= tokens:
+            parts.append([])
+            size = 0
+        parts[-1].append(example)
+        size += len(example.ids)
+    return parts
+
+
 def pack(model: Model, examples: Sequence[Example], length: int) -> Packed:
     """Pack examples into rows of at most ``length`` tokens.
 

@@ -3,19 +3,20 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from probe.adapters.training.config import AdapterPlan, TuneConfig
+from probe.adapters.training.micro import MicroBatches
 from probe.adapters.training.objective import Objective
-from probe.adapters.training.packing import Example, Packed, in_rows, pack_rows
+from probe.adapters.training.packing import Example, in_parts
 from probe.adapters.training.plan import adapted, prove_alive, trained
 from probe.adapters.training.processes import Processes
 from probe.config import read_as
@@ -23,14 +24,12 @@ from probe.convergence import Check, Schedule
 from probe.engine import FolderLock, difference
 from probe.errors import ProbeError
 from probe.files import located, object_hash, write_json, write_tensors, writing
-from probe.hooks import check_finite, checkpointed
-from probe.models import Model, ThinkTags, fingerprint, halving, identity, seeded, weights_hash
+from probe.hooks import check_finite
+from probe.models import Model, ThinkTags, fingerprint, identity, weights_hash
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from peft import PeftModel
-
-T = TypeVar("T")
 
 CARD = "probe.json"
 """The file in an adapter's folder that says how it was trained; it is written last."""
@@ -196,9 +195,8 @@ class _Run:
     ) -> None:
         self.model, self.objective, self.config, self.folder = model, objective, config, folder
         self.examples, self.processes = train, processes
-        self.validation = processes.share(_parts(validation, config.batch_tokens))
-        self.cost = objective.cost(model)
-        self.budget = model.budget
+        self.validation = processes.share(in_parts(validation, config.batch_tokens))
+        self.micro = MicroBatches(model, objective, config.pack_to)
         self.size = sum(tensor.numel() for tensor in model.hf.parameters())
         self.order: list[list[int]] = []
 
@@ -208,7 +206,7 @@ class _Run:
             generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + len(self.order))
             order = torch.randperm(len(self.examples), generator=generator).tolist()
             places = iter(order)
-            parts = _parts([self.examples[i] for i in order], self.config.batch_tokens)
+            parts = in_parts([self.examples[i] for i in order], self.config.batch_tokens)
             self.order += [[next(places) for _ in part] for part in parts]
         return [self.examples[i] for i in self.order[step]]
 
@@ -263,11 +261,11 @@ class _Run:
         texts = self.texts(0)
 
         def work(budget: int) -> None:
-            batch, light = next(self._micro_batches(texts, budget))
-            with self._scored(wrapped, batch, budget, light=light) as losses:
+            batch, light = next(self.micro.batches(texts, budget))
+            with self.micro.scored(wrapped, batch, budget, light=light) as losses:
                 losses.sum().backward()
 
-        self._fitted(work, texts, 0, "preparing the adapter")
+        self.micro.fitted(work, texts, 0, "preparing the adapter")
 
     def _backward(self, wrapped: "PeftModel", step: int, texts: Sequence[Example]) -> float:
         """Set the gradient of this process's share of a step, and return its share of the loss."""
@@ -280,8 +278,8 @@ class _Run:
         def work(budget: int) -> float:
             wrapped.zero_grad(set_to_none=True)
             total = 0.0
-            for batch, light in self._micro_batches(mine, budget):
-                with self._scored(wrapped, batch, budget, light=light) as losses:
+            for batch, light in self.micro.batches(mine, budget):
+                with self.micro.scored(wrapped, batch, budget, light=light) as losses:
                     loss = losses.sum() / counted
                     loss.backward()
                 total += loss.item()
@@ -289,60 +287,27 @@ class _Run:
 
         # Dropout and noise differ in each process.
         seed = (1_000_003 * self.config.seed + step) * processes.count + processes.rank
-        return self._fitted(work, mine, seed, f"training {self.objective.name} at step {step}")
+        return self.micro.fitted(work, mine, seed, f"training {self.objective.name} at step {step}")
 
     @torch.no_grad()
     def evaluate(self, wrapped: "PeftModel") -> float:
         """The mean loss over the counted tokens of the validation texts."""
         wrapped.eval()
-        every = [text for part in self.validation for text in part]
+        largest = max(self.validation, key=lambda part: sum(len(text.ids) for text in part), default=[])
 
         def work(budget: int) -> tuple[float, int]:
             total, n = 0.0, 0
             for part in self.validation:
-                for batch, _ in self._micro_batches(part, budget):
-                    with self._scored(wrapped, batch, budget) as losses:
+                for batch, _ in self.micro.batches(part, budget):
+                    with self.micro.scored(wrapped, batch, budget) as losses:
                         total, n = total + losses.sum().item(), n + len(losses)
             return total, n
 
         # The same noise at every evaluation.
-        total, n = self._fitted(work, every, self.config.seed, "evaluating the adapter")
+        total, n = self.micro.fitted(work, largest, self.config.seed, "evaluating the adapter")
         loss = self.processes.total(total) / max(self.processes.total(n), 1)
         check_finite(torch.tensor(loss), "the validation loss of the adapter", self.model)
         return loss
-
-    def _micro_batches(self, texts: Sequence[Example], budget: int) -> Iterator[tuple[Packed, bool]]:
-        """The texts in batches that fit into a budget, each with whether its blocks are checkpointed."""
-
-        def tokens(row: Sequence[int]) -> int:
-            return sum(len(texts[i].ids) for i in row)
-
-        for rows, light in self.cost.micro_batches(in_rows(texts, self.config.pack_to), tokens, budget):
-            yield pack_rows(self.model, texts, rows), light
-
-    @contextmanager
-    def _scored(self, wrapped: "PeftModel", batch: Packed, budget: int, *, light: bool = False) -> Iterator[Any]:
-        """The losses of a batch; the backward pass belongs inside the block."""
-        chunk = self.cost.chunk(budget)
-        with (
-            checkpointed(self.model) if light else nullcontext(),
-            self.objective.scoring(self.model, wrapped.disable_adapter, batch, chunk) as losses,
-        ):
-            yield losses
-
-    def _fitted(self, work: Callable[[int], T], texts: Sequence[Example], seed: int, what: str) -> T:
-        """Do work within the budget, seeded; with half of it if memory runs out, then and from now on."""
-        rows = in_rows(texts, self.config.pack_to)
-        width = max((sum(len(texts[i].ids) for i in row) for row in rows), default=0)
-        most = min(self.budget, self.cost.whole(len(rows), width))
-
-        def attempt(budget: int) -> T:
-            if budget < most:
-                self.budget = budget
-            with seeded(seed, self.model.device):
-                return work(budget)
-
-        return halving(attempt, most, device=self.model.device, what=f"{what} in parts of so many bytes")
 
     def restore_best(self, wrapped: "PeftModel") -> None:
         _put(trained(wrapped), load_file(self.folder / _CHECKPOINT / "best.safetensors"))
@@ -409,19 +374,6 @@ class _Run:
             at.rename(self.folder / _CHECKPOINT)
         self.processes.wait()
         return state
-
-
-def _parts(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
-    """Split texts, in order, into parts of at least ``tokens`` tokens; the last part may have fewer."""
-    parts: list[list[Example]] = [[]]
-    size = 0
-    for example in examples:
-        if size >= tokens:
-            parts.append([])
-            size = 0
-        parts[-1].append(example)
-        size += len(example.ids)
-    return parts
 
 
 @torch.no_grad()
