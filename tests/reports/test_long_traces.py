@@ -58,6 +58,7 @@ def test_columns_take_a_tenth():
     assert len(json.dumps(to_columns(some))) < 0.12 * len(json.dumps(some))
 
 
+@pytest.mark.slow
 def test_every_problem_and_arm_is_shown_and_the_page_stays_small(write_run, contents):
     contents["shown"] = long_run(8000)
     path = write_report(write_run(contents))
