@@ -91,7 +91,8 @@ def page_tokens(columns: Columns) -> list[str | list[Any]]:
     steered = columns["steered"]
     for i, behaviour, strength in zip(steered["at"], steered["behaviour"], steered["strength"], strict=True):
         at(i)[1:4] = 1, behaviour, strength
-    return [full.get(i, text) for i, text in enumerate(said)]
+    tokens: list[Any] = [full.get(i, text) for i, text in enumerate(said)]
+    return tokens
 
 
 def check_columns(columns: Columns, where: str) -> None:
