@@ -68,8 +68,8 @@ class Prefix(Sequence[tuple[GateBatch, Tensor]]):
             self._names[i] = _name_of(batch, self._below)
         file = self._folder / f"{self._names[i]}.safetensors"
         if file.exists():
-            with safe_open(file, framework="pt", device=str(self.device)) as opened:
-                return batch, opened.get_tensor("resid")
+            with safe_open(file, framework="pt") as opened:
+                return batch, opened.get_tensor("resid").to(self.device)
         resid = resid_below(self._base, batch, self._layer).contiguous()
         if _fits(self._folder, resid.nbytes):
             with suppress(ProbeError):  # whatever the disk refuses is computed again
