@@ -147,9 +147,8 @@ class Stages:
         finished: bool,
     ) -> Vectors:
         """Learn the reader, the vectors of every seed and the single vector; each is saved as soon as it is learned."""
-        seeds, base = self.config.steering.seeds, self.inputs.pair.base
-        wanted = {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
-        missing = [] if finished else [name for name in wanted if not _learned(folder / name)]
+        seeds, base, wanted = self.config.steering.seeds, self.inputs.pair.base, self._wanted(taxonomy)
+        missing = [] if finished else self.vectors_left(taxonomy, folder)
         if not (folder / "reader" / "reader.json").exists():
             traces = list(rollouts.train)
             learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts=acts[0], seed=seeds[0]).save(
@@ -157,10 +156,8 @@ class Stages:
             )
         if missing:
             gates = self.gates(rollouts, taxonomy, acts, folder.parent / GATES)
-            layer = self._layer(gates, taxonomy.n_behaviours, folder)
             for name in missing:
-                n_behaviours, seed = wanted[name]
-                self._learn(gates, n_behaviours, layer, seed, folder / name, folder.parent / BELOW)
+                self.learn(name, gates, taxonomy, folder)
         made = {name: load_mechanism(folder / name).to(base.device) for name in wanted}
         reader = ComingReader.load(folder / "reader").to(self.inputs.pair.thinking.device)
         for name, (n_behaviours, _) in wanted.items():
@@ -170,16 +167,43 @@ class Stages:
         check_fits(reader, folder / "reader", d_model=thinking.d_model, n_behaviours=k, layer=thinking.n_layers - 1)
         return Vectors([made[f"seed-{seed}"] for seed in seeds], made["single"], reader)
 
-    def _layer(self, gates: Gates, n_behaviours: int, folder: Path) -> int:
+    def _wanted(self, taxonomy: Taxonomy) -> dict[str, tuple[int, int]]:
+        """The number of vectors and the seed of everything that is learned, by name."""
+        seeds = self.config.steering.seeds
+        return {f"seed-{seed}": (taxonomy.n_behaviours, seed) for seed in seeds} | {"single": (1, seeds[0])}
+
+    def vectors_left(self, taxonomy: Taxonomy, folder: Path) -> list[str]:
+        """The names of the vectors that are still to be learned."""
+        return [name for name in self._wanted(taxonomy) if not _learned(folder / name)]
+
+    def learn(self, name: str, gates: Gates, taxonomy: Taxonomy, folder: Path) -> None:
+        """Learn vectors of one name, and keep them.
+
+        Args:
+            name: of :meth:`vectors_left`.
+            gates: from :meth:`gates`.
+            taxonomy: the behaviours.
+            folder: the folder of the stage.
+        """
+        n_behaviours, seed = self._wanted(taxonomy)[name]
+        layer = self._layer(gates, taxonomy, folder)
+        self._learn(gates, n_behaviours, layer, seed, folder / name, folder.parent / BELOW)
+
+    def try_layer(self, layer: int, gates: Gates, taxonomy: Taxonomy, folder: Path) -> None:
+        """Learn the vectors by which a steering layer is compared with others, unless they are kept."""
+        if not _learned(folder / f"layer-{layer}"):
+            seed = self.config.steering.seeds[0]
+            self._learn(gates, taxonomy.n_behaviours, layer, seed, folder / f"layer-{layer}")
+
+    def _layer(self, gates: Gates, taxonomy: Taxonomy, folder: Path) -> int:
         """Choose the steering layer: the only one, or the one whose vectors have the lowest validation loss."""
         layers = self.inputs.layers
         if len(layers) == 1:
             return layers[0]
         losses = {}
         for layer in layers:
+            self.try_layer(layer, gates, taxonomy, folder)
             tried = folder / f"layer-{layer}"
-            if not _learned(tried):
-                self._learn(gates, n_behaviours, layer, self.config.steering.seeds[0], tried)
             losses[layer] = min(check["loss"] for check in read_as(Training, tried / TRAINING)["checks"])
         best = min(losses, key=lambda layer: losses[layer])
         write_json(folder / "layers.json", {"chosen": best, "validation_loss": losses})

@@ -35,6 +35,13 @@ def do_stages(experiment: Experiment) -> None:
     """Do every stage before the arms."""
     if not experiment.folder.has("traces"):
         _run(experiment, _trace_tasks(experiment), "traces")
+    if not (experiment.folder.has("steering") or engine_of(experiment.config.engine).is_here):
+        _ = experiment.gates  # which all vectors need
+        if len(experiment.inputs.layers) > 1:
+            tries = [Task(f"layer {layer}", partial(_try_layer, layer=layer)) for layer in experiment.inputs.layers]
+            _run(experiment, tries, "steering layers")
+        left = experiment.stages.vectors_left(experiment.taxonomy, experiment.folder.path / "steering")
+        _run(experiment, [Task(f"vectors {name}", partial(_vectors, name=name)) for name in left], "vectors")
     _ = experiment.vectors
 
 
@@ -114,6 +121,17 @@ def _trace_tasks(experiment: Experiment) -> list[Task]:
 def _trace(experiment: Experiment, split: str, number: int) -> None:
     shards = experiment.stages.trace_shards(experiment.folder.path / "traces")[split]
     shards.make(number, engine_of(experiment.config.engine).kind)
+
+
+def _try_layer(experiment: Experiment, layer: int) -> None:
+    folder = experiment.folder.path / "steering"
+    experiment.stages.try_layer(layer, experiment.gates, experiment.taxonomy, folder)
+
+
+def _vectors(experiment: Experiment, name: str) -> None:
+    folder = experiment.folder.path / "steering"
+    if name in experiment.stages.vectors_left(experiment.taxonomy, folder):
+        experiment.stages.learn(name, experiment.gates, experiment.taxonomy, folder)
 
 
 def _whole(experiment: Experiment, name: str) -> None:
