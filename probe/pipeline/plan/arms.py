@@ -70,7 +70,7 @@ def _host(setup: Setup, n: int) -> float:
 
 def _decoded(setup: Setup, role: str, times: float, prompt: int | None = None) -> tuple[Passes, Need]:
     """The passes and the memory of decoding the test problems."""
-    shape, texts, n = getattr(setup, role), setup.texts, setup.config.sizes.test
+    shape, texts, n = setup.shape(role), setup.texts, setup.config.sizes.test
     prompt = texts.prompt if prompt is None else prompt
     rows = min(n, setup.config.decoding.batch_size)
     row = decoded_row(shape, prompt + texts.tokens)
@@ -151,7 +151,7 @@ def _at_gates(setup: Setup, name: str) -> Stage:
 def _v2(setup: Setup) -> Stage:
     read = Passes(setup.learned_on * setup.texts.whole)
     rows = {
-        role: reading(getattr(setup, role), TRACE_ROWS, setup.texts.whole, states=1, logits=True)
+        role: reading(setup.shape(role), TRACE_ROWS, setup.texts.whole, states=1, logits=True)
         for role in ("base", "thinking")
     }
     return Stage(

@@ -1,9 +1,10 @@
 """The devices of a run: what memory they have, what kind they are, and which model is on which."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from probe.engine import engine_of
 from probe.models import as_device, spare_memory
 
 
@@ -16,12 +17,19 @@ class Device:
         memory: bytes that a run may take; None if that is unknown.
         kind: its row in the table of speeds.
         measured: whether ``memory`` is what is free there now; otherwise it was given.
+        pairs: how many processes load their models there.
     """
 
     name: str
     memory: int | None
     kind: str
     measured: bool = False
+    pairs: int = 1
+
+    @property
+    def workers(self) -> int:
+        """How many of these processes work at the same time; the first waits for the others, if there are others."""
+        return max(1, self.pairs - 1)
 
     @property
     def is_host(self) -> bool:
@@ -46,6 +54,15 @@ def device_of(name: str, memory: int | None) -> Device:
     free = None if found.type == "mps" else spare_memory(found)
     kind = {"cpu": "CPU", "mps": "mps"}.get(found.type) or _gpu_kind(str(found))
     return Device(str(found).removesuffix(":0"), free, kind, measured=True)
+
+
+def shared(device: Device, engine: str) -> Device:
+    """The device with the processes of an engine on it: they spread over the GPUs, and the first also waits there."""
+    asked = engine_of(engine)
+    if asked.kind != "processes":
+        return device
+    spread = 1 if device.is_host else max(1, torch.cuda.device_count())
+    return replace(device, pairs=1 + -(-asked.n // spread))
 
 
 def _gpu_kind(name: str) -> str:

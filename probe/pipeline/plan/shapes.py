@@ -12,6 +12,7 @@ from probe.errors import ProbeError
 from probe.models import ModelConfig, as_dtype, config_of
 
 _BLOCK = re.compile(r"\.\d+\.")
+_KINDS: tuple[str, ...] = ("embedding", "attention", "mlp", "experts", "unembedding", "other")
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "top_k_experts")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
@@ -94,7 +95,7 @@ def shape_from(config: PretrainedConfig, dtype: str, name: str) -> Shape:
             f"the config of model '{name}' describes no model: {' '.join(str(error).split())}; give another model"
         ) from error
     tables = {"embedding": built.get_input_embeddings(), "unembedding": built.get_output_embeddings()}
-    parameters = dict.fromkeys(("embedding", "attention", "mlp", "experts", "unembedding", "other"), 0)
+    parameters: dict[str, int] = dict.fromkeys(_KINDS, 0)
     first: dict[str, int] = {}
     text: Any = config.get_text_config()
     chosen, experts = _number(text, _CHOSEN), _number(text, _EXPERTS)

@@ -36,6 +36,10 @@ class Setup:
     thinking: Shape
     texts: Texts
 
+    def shape(self, role: str) -> Shape:
+        """The sizes of the model in a role."""
+        return self.base if role == "base" else self.thinking
+
     @cached_property
     def learned_on(self) -> int:
         """Traces of the train and validation problems."""

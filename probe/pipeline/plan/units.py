@@ -46,7 +46,7 @@ def said_count(number: float) -> str:
     >>> said_count(600), said_count(1_640_000), said_count(0)
     ('600', '1.64M', '–')
     """
-    for unit in ("", "k", "M", "G"):
+    for unit in ("", "k", "M", "B"):
         if number < 999.5:
             return f"{_digits(number)}{unit}" if number else "–"
         number /= 1000

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from probe.pipeline.plan.costs import Need
 
-ROLES = ("base", "thinking")
+ROLES: tuple[str, ...] = ("base", "thinking")
 
 
 @dataclass(frozen=True)

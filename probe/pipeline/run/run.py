@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.config import read_as
 from probe.files import write_json
-from probe.pipeline.plan.plan import check_room
+from probe.pipeline.plan.room import check_room
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
