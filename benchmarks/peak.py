@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 class Peak(TorchDispatchMode):
     """Counts tensors that are made inside its block, on any device; views share the bytes of what they view.
 
-    Memory that an operation uses inside itself and returns is not counted, and neither is what the allocator rounds up.
+    Views of a tensor that was made before the block are not counted. Neither is memory that an operation uses inside
+    itself and returns, nor what the allocator rounds up.
 
     Attributes:
         now: bytes that are alive.
@@ -30,15 +31,18 @@ class Peak(TorchDispatchMode):
         self._alive: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, torch.Tensor):
+                self._note(leaf, counts=False)  # made before the block, such as a weight that is transposed
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self._note(leaf)
         return out
 
-    def _note(self, tensor: torch.Tensor) -> None:
+    def _note(self, tensor: torch.Tensor, *, counts: bool = True) -> None:
         storage = tensor.untyped_storage()
-        number, size = storage._cdata, storage.nbytes()
+        number, size = storage._cdata, storage.nbytes() if counts else 0
         if number in self._alive:
             return
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from probe.pipeline.plan.costs import Need, decoded_row, decoding, reading, training
 from probe.pipeline.plan.stages import (
-    TRACE_ROWS,
+    STEERED,
     Setup,
     learning_need,
     learning_passes,
@@ -14,8 +14,6 @@ from probe.pipeline.plan.stages import (
 )
 from probe.pipeline.plan.work import Passes, Stage
 
-STEERED = 0.2
-"""The share of tokens that an arm is assumed to steer; the layers above the steering layer run again at each."""
 _ALONE = ("oracle-free", "bias")
 """Arms that are decoded by the base model alone."""
 _WRITTEN = ("lora", "lora-rank-1", "majority", "few-shot", "handbook")
@@ -151,7 +149,7 @@ def _at_gates(setup: Setup, name: str) -> Stage:
 def _v2(setup: Setup) -> Stage:
     read = Passes(setup.learned_on * setup.texts.whole)
     rows = {
-        role: reading(setup.shape(role), TRACE_ROWS, setup.texts.whole, states=1, logits=True)
+        role: reading(setup.shape(role), setup.rows, setup.texts.whole, states=1, logits=True)
         for role in ("base", "thinking")
     }
     return Stage(
@@ -170,7 +168,7 @@ def _on_sentences(setup: Setup, name: str, trainings: int) -> Stage:
         f"{name} vectors",
         (f"mechanisms/{name}",),
         {"base": read + prefix_passes(setup) + learning_passes(setup) * trainings},
-        {"base": reading(setup.base, TRACE_ROWS, setup.texts.whole, logits=True) | learning_need(setup)},
+        {"base": reading(setup.base, setup.rows, setup.texts.whole, logits=True) | learning_need(setup, 1.0)},
         host=setup.kept_traces,
     )
 
@@ -205,7 +203,7 @@ def _effects(setup: Setup) -> Stage:
         },
         {
             "base": decoding(setup.base, rows, texts.whole, texts.whole),
-            "thinking": reading(setup.thinking, TRACE_ROWS, texts.whole, states=2),
+            "thinking": reading(setup.thinking, setup.rows, texts.whole, states=2),
         },
         host=setup.kept_traces,
         setting="taxonomy.sizes",

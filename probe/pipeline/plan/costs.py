@@ -16,10 +16,8 @@ _PROMPTS = 16_384
 """The most tokens of prompts that decoding runs in one pass."""
 _HELD = 1.25
 """How much more than its tokens a cache of keys and values holds."""
-_CHOOSING = 6
-"""Copies of a row's logits in float32 while its next token is chosen."""
-_ROWS, _LOGITS = 0.7, 0.3
-"""The shares of a budget that the rows of a training step and their logits may take."""
+_CHOOSING = 3
+"""Copies of a row's logits in float32 while its most likely token is chosen."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +91,14 @@ def decoding(shape: Shape, rows: float, tokens: float, prompt: float) -> Need:
     return Need(max(row, prompt * token), max(rows * row, min(_PROMPTS, rows * prompt) * token))
 
 
-def training(shape: Shape, rows: float, tokens: float, *, blocks: int, lora: bool = False) -> Need:
+def training(shape: Shape, rows: float, tokens: float, *, blocks: int, gates: float = 1.0, lora: bool = False) -> Need:
     """What a training step needs: one row with checkpointed blocks at least, and all rows at once if they fit.
 
     Args:
         rows: the number of texts in a step.
         tokens: the length of the longest text, its prompt included.
         blocks: the number of blocks through which gradients flow.
+        gates: the share of tokens whose logits are computed.
         lora: whether the linear layers have a LoRA, which computes in float32.
     """
     block = shape.values * (3 + shape.size / 2 if lora else shape.size)
@@ -110,7 +109,7 @@ def training(shape: Shape, rows: float, tokens: float, *, blocks: int, lora: boo
     whole = tokens * (blocks * block + moment + tokens * (masks + blocks * scores))
     light = tokens * (blocks * shape.size * shape.d_model + block + moment + tokens * (masks + scores))
     fixed = _adapter(shape) if lora else 0
-    return Need(fixed + light + position, fixed + max(rows * whole / _ROWS, rows * tokens * position / _LOGITS))
+    return Need(fixed + light + position, fixed + rows * (whole + tokens * gates * position))
 
 
 def _adapter(shape: Shape, rank: int = 8) -> float:

@@ -11,6 +11,8 @@ from probe.taxonomy import sizes_for
 
 TRACE_ROWS = 16
 """Traces in a batch of gates and in a training step."""
+STEERED = 0.2
+"""The share of tokens at which the models are assumed to disagree; an arm steers there."""
 _READER = 20_000
 """States that the reader is fitted on."""
 _POLICY, _POLICY_LAYERS = 50_000, 8
@@ -79,6 +81,11 @@ class Setup:
     def behaviours(self) -> int:
         """The most behaviours that the taxonomy may have."""
         return max(self.numbers_of_behaviours)
+
+    @property
+    def rows(self) -> int:
+        """Traces in a batch."""
+        return min(TRACE_ROWS, self.learned_on)
 
     @property
     def kept_traces(self) -> float:
@@ -152,14 +159,14 @@ def _steering(setup: Setup) -> list[Stage]:
         "reader",
         ("steering",),
         {"thinking": Passes(sizes.train * texts.whole)},
-        {"thinking": reading(setup.thinking, TRACE_ROWS, texts.whole, states=1)},
+        {"thinking": reading(setup.thinking, setup.rows, texts.whole, states=1)},
         host=setup.kept_traces + 3 * 4 * min(_READER, sizes.train * texts.tokens) * setup.thinking.d_model,
     )
     gates = Stage(
         "gates",
         ("steering",),
         {role: Passes(n * texts.whole) for role, _ in both},
-        {role: reading(shape, TRACE_ROWS, texts.whole, states=1, logits=True) for role, shape in both},
+        {role: reading(shape, setup.rows, texts.whole, states=1, logits=True) for role, shape in both},
         host=setup.kept_traces,
         disk=n * texts.whole * _GATE_FILE,
     )
@@ -185,30 +192,34 @@ def learning_passes(setup: Setup) -> Passes:
     """The passes of one training above the steering layer, if it takes all its steps: forward and backward, and the
     evaluations on the validation traces."""
     steering, sizes, whole = setup.config.steering, setup.config.sizes, setup.texts.whole
-    rows = min(TRACE_ROWS, sizes.train) * steering.batches_per_step
+    rows = setup.rows * steering.batches_per_step
     evaluations = (steering.steps // steering.check_every + 1) * sizes.validation
     return Passes((2 * steering.steps * rows + evaluations) * whole * setup.above / setup.base.layers)
 
 
-def learning_need(setup: Setup) -> Need:
-    """What a training step of a mechanism needs."""
-    rows = min(TRACE_ROWS, setup.config.sizes.train)
-    return training(setup.base, rows, setup.texts.whole, blocks=setup.above)
+def learning_need(setup: Setup, gates: float = STEERED) -> Need:
+    """What a training step of a mechanism needs.
+
+    Args:
+        gates: the share of tokens that are gates.
+    """
+    return training(setup.base, setup.rows, setup.texts.whole, blocks=setup.above, gates=gates)
 
 
 def policy(setup: Setup) -> Stage:
     """The policy of the oracle-free hybrid."""
-    shape, texts, n = setup.base, setup.texts, setup.learned_on
-    layers = min(_POLICY_LAYERS, shape.layers)
-    tokens = sum(
-        min(_POLICY, each * texts.tokens) for each in (setup.config.sizes.train, setup.config.sizes.validation)
-    )
-    one, most = (rows * pass_bytes(shape, texts.whole, states=layers) for rows in (1, TRACE_ROWS))
+    shape, texts, n, config = setup.base, setup.texts, setup.learned_on, setup.config
+    layers = min(getattr(config.policy, "layers", _POLICY_LAYERS), shape.layers)
+    most = getattr(config.policy, "tokens", _POLICY)
+    tokens = sum(min(most, each * texts.tokens) for each in (config.sizes.train, config.sizes.validation))
+    states = tokens * layers * shape.d_model * shape.size
+    one = pass_bytes(shape, texts.whole, states=layers)
     return Stage(
         "policy",
         ("policy",),
         {"base": Passes(n * texts.whole)},
-        {"base": Need(one, most)},
-        host=setup.kept_traces + tokens * layers * shape.d_model * shape.size,
-        disk=layers * shape.d_model * setup.config.policy.hidden * 4,
+        {"base": Need(one, setup.rows * one)},
+        host=setup.kept_traces + states,
+        disk=layers * shape.d_model * config.policy.hidden * 4,
+        says="the states that it learns from lie on the host, or on the device where they take little of its room",
     )
