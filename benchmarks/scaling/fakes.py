@@ -1,4 +1,4 @@
-"""Passes of models at their real size, made of fake tensors: nothing is computed, and bytes are counted all the same."""
+"""Passes of models at their real size, made of fake tensors: nothing is computed, but bytes are counted."""
 
 from typing import Any
 

@@ -16,6 +16,8 @@ _PROMPTS = 16_384
 """The most tokens of prompts that decoding runs in one pass."""
 _HELD = 1.25
 """How much more than its tokens a cache of keys and values holds."""
+_LOGITS = 0.3
+"""The share of the room that the logits of a training step take."""
 _CHOOSING = 3
 """Copies of a row's logits in float32 while its most likely token is chosen."""
 
@@ -27,22 +29,35 @@ class Need:
     Attributes:
         least: what the smallest part of the work takes, such as one row; less stops the run.
         wanted: what the work takes if it is there. With less, it does less at a time, and takes longer.
+        logits: what its logits take, beside that.
+        share: the largest share of the room that logits take; they are computed in chunks.
     """
 
     least: float = 0.0
     wanted: float = 0.0
+    logits: float = 0.0
+    share: float = 0.0
 
     def __or__(self, other: "Need") -> "Need":
         """The need of work that is done one after the other."""
-        return Need(max(self.least, other.least), max(self.wanted, other.wanted))
+        return Need(*(max(one, two) for one, two in zip(self._parts, other._parts, strict=True)))
 
     def __add__(self, other: "Need") -> "Need":
         """The need of work that is done at the same time."""
-        return Need(self.least + other.least, self.wanted + other.wanted)
+        return Need(*(one + two for one, two in zip(self._parts, other._parts, strict=True)))
+
+    @property
+    def _parts(self) -> tuple[float, ...]:
+        return self.least, self.wanted, self.logits, self.share
+
+    @property
+    def all(self) -> float:
+        """What the work takes where room is no matter."""
+        return max(self.least, self.wanted + self.logits)
 
     def given(self, room: float) -> float:
         """What the work takes where there is so much room."""
-        return max(self.least, min(self.wanted, room))
+        return max(self.least, min(room, self.wanted + min(self.logits, self.share * room if self.logits else 0.0)))
 
 
 def pass_bytes(shape: Shape, tokens: float, *, states: int = 0) -> float:
@@ -69,8 +84,8 @@ def reading(shape: Shape, rows: float, tokens: float, *, states: int = 0, logits
     kept = rows * tokens * states * shape.size * shape.d_model
     one, most = pass_bytes(shape, tokens, states=states), rows * pass_bytes(shape, tokens, states=states)
     each = shape.vocab * (shape.size + 2 * _FLOAT) if logits else 0
-    chunk = min(_MOST_LOGITS // shape.vocab, rows * tokens)
-    return Need(kept + one + each, kept + max(most, chunk * each))
+    chunk = min(_MOST_LOGITS, rows * tokens * shape.vocab) * shape.size if logits else 0
+    return Need(kept + one + each, kept + most, chunk, shape.size / 16)
 
 
 def decoded_row(shape: Shape, tokens: float) -> float:
@@ -109,7 +124,7 @@ def training(shape: Shape, rows: float, tokens: float, *, blocks: int, gates: fl
     whole = tokens * (blocks * block + moment + tokens * (masks + blocks * scores))
     light = tokens * (blocks * shape.size * shape.d_model + block + moment + tokens * (masks + scores))
     fixed = _adapter(shape) if lora else 0
-    return Need(fixed + light + position, fixed + rows * (whole + tokens * gates * position))
+    return Need(fixed + light + position, fixed + rows * whole, rows * tokens * gates * position, _LOGITS)
 
 
 def _adapter(shape: Shape, rank: int = 8) -> float:

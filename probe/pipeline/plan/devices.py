@@ -1,11 +1,13 @@
 """The devices of a run: what memory they have, what kind they are, and which model is on which."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from probe.engine import engine_of
 from probe.models import as_device, spare_memory
+from probe.pipeline.plan.work import ROLES
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,19 @@ def device_of(name: str, memory: int | None) -> Device:
     free = None if found.type == "mps" else spare_memory(found)
     kind = {"cpu": "CPU", "mps": "mps"}.get(found.type) or _gpu_kind(str(found))
     return Device(str(found).removesuffix(":0"), free, kind, measured=True)
+
+
+def devices_of(config: Any, memory: int | None) -> dict[str, Device]:
+    """Find the device of each model, by role.
+
+    Args:
+        config: the settings of a run; a model may have a device of its own.
+        memory: as in :func:`device_of`.
+    """
+    return {
+        role: shared(device_of(getattr(config, f"{role}_device", None) or config.device, memory), config.engine)
+        for role in ROLES
+    }
 
 
 def shared(device: Device, engine: str) -> Device:

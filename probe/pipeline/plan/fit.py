@@ -7,7 +7,7 @@ from probe.pipeline.plan.arms import arms
 from probe.pipeline.plan.devices import Device
 from probe.pipeline.plan.speeds import Range, Speed, seconds_of
 from probe.pipeline.plan.stages import Setup, before_arms
-from probe.pipeline.plan.units import said_bytes
+from probe.pipeline.plan.units import as_bytes, said_bytes
 from probe.pipeline.plan.work import ROLES, Stage, Texts
 
 
@@ -40,12 +40,15 @@ def _place(setup: Setup, stage: Stage, devices: Mapping[str, Device], speeds: Ma
     for device in each_device(devices):
         roles = {role for role in ROLES if devices[role].name == device.name}
         need, weights = stage.need(roles), weights_on(setup, devices, device.name)
-        # A run takes at most half of what is free beside the weights, unless the smallest part needs more.
+        # A run takes at most half of what is free beside the weights or what it is given, or what its smallest part
+        # needs.
         room = float("inf") if device.memory is None else (device.memory - weights) / 2 / device.workers
+        if (given := getattr(setup.config, "memory", None)) is not None:
+            room = as_bytes(given)
         taken = need.given(room)
         peak[device.name] = taken * device.workers
-        if need.wanted:
-            share = min(share, taken / need.wanted)
+        if need.all:
+            share = min(share, taken / need.all)
         least = need.least * device.workers + (stage.host if device.is_host and stage.needs else 0.0)
         if device.memory is not None and least > device.memory - weights >= 0 and lack is None:
             lack = (

@@ -7,7 +7,7 @@ from typing import Any
 from probe.errors import ProbeError
 from probe.html import html_table
 from probe.models import PairConfig, find_pair
-from probe.pipeline.plan.devices import Device, device_of, shared
+from probe.pipeline.plan.devices import Device, devices_of
 from probe.pipeline.plan.fit import (
     Planned,
     advice_of,
@@ -185,7 +185,6 @@ def plan(
     *,
     tokens: int | None = None,
     memory: int | None = None,
-    devices: tuple[str, str] | None = None,
     calibrate: bool = False,
 ) -> Plan:
     """Compute what a run will need, from its settings and the configs of its models; no weights are read.
@@ -194,7 +193,6 @@ def plan(
         config: the settings of the run.
         tokens: the expected number of emitted tokens of a trace; None takes the limit, ``max_new_tokens``.
         memory: bytes of each device; None measures what is free on the devices of this machine.
-        devices: the devices of the base and of the thinking model; None puts both on ``config.device``.
         calibrate: load both models and measure how fast they are; this takes about half a minute.
 
     Raises:
@@ -206,8 +204,7 @@ def plan(
         raise ProbeError(f"tokens is {tokens}; a trace has at least 1")
     base = shape_of(pair.base, config.dtype)
     thinking = base if pair.thinking.path == pair.base.path else shape_of(pair.thinking, config.dtype)
-    named = devices or (config.device, config.device)
-    there = {role: shared(device_of(name, memory), config.engine) for role, name in zip(ROLES, named, strict=True)}
+    there = devices_of(config, memory)
     setup = Setup(config, base, thinking, Texts(tokens or limit))
     speeds = {role: speed_of(setup.shape(role), there[role].kind) for role in ROLES}
     if calibrate:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from probe.errors import ProbeError
 from probe.models import PairConfig
-from probe.pipeline.plan.devices import device_of, shared
+from probe.pipeline.plan.devices import devices_of
 from probe.pipeline.plan.fit import advice_of, planned_stages, weights_lack
 from probe.pipeline.plan.plan import pair_of
 from probe.pipeline.plan.shapes import shape_of
@@ -27,11 +27,10 @@ def check_room(config: RunConfig, out: Path, pair: PairConfig | None = None) -> 
     """
     pair = pair or pair_of(config)
     base, thinking = (shape_of(member, config.dtype) for member in (pair.base, pair.thinking))
-    device = shared(device_of(config.device, None), config.engine)
     texts = Texts(config.decoding.max_new_tokens or pair.max_new_tokens)
     setup = Setup(config, base, thinking, texts)
-    devices = dict.fromkeys(ROLES, device)
-    speeds = {role: speed_of(setup.shape(role), device.kind) for role in ROLES}
+    devices = devices_of(config, None)
+    speeds = {role: speed_of(setup.shape(role), devices[role].kind) for role in ROLES}
     lacking = [each for each in planned_stages(setup, devices, speeds) if each.lack and not _finished(each.stage, out)]
     lack = weights_lack(setup, devices) or next((each.lack for each in lacking), None)
     if lack is not None:
