@@ -1,4 +1,4 @@
-"""The page ``docs/scale.md``: what runs of three sizes need, as ``probe plan`` computes it, beside what was measured."""
+"""The page ``docs/scale.md``: what runs of three sizes need, computed by ``probe plan``, beside what was measured."""
 
 import json
 from collections.abc import Iterator

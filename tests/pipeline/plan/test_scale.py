@@ -1,10 +1,10 @@
 """The formulas against what passes take, counted on fake tensors at the real width; and the page that they give."""
 
 import pytest
+
 from benchmarks.scaling.fakes import qwen, reading_peak, training_peak
 from benchmarks.scaling.page import PAGE, page
 from benchmarks.scaling.stages import Case, measure
-
 from probe.pipeline.plan.costs import pass_bytes, training
 from probe.pipeline.plan.shapes import shape_from
 
