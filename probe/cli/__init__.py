@@ -22,6 +22,7 @@ from probe.cli.discover import discover
 from probe.cli.hybrid import hybrid
 from probe.cli.organism import organism
 from probe.cli.pairs import pairs
+from probe.cli.plan import plan
 from probe.cli.push import push
 from probe.cli.report import report
 from probe.cli.run import run
@@ -65,7 +66,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, hybrid, chat, compare, discover, circuits, diff, pairs, sites, organism, report, push):
+for command in (run, plan, hybrid, chat, compare, discover, circuits, diff, pairs, sites, organism, report, push):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
 

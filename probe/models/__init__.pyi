@@ -16,6 +16,7 @@ from .listing import SiteTable as SiteTable, site_table as site_table
 from .loading import (
     as_device as as_device,
     as_dtype as as_dtype,
+    config_of as config_of,
     find_source as find_source,
     load_model as load_model,
 )

@@ -166,6 +166,18 @@ def find_source(config: ModelConfig) -> Source:
     return source
 
 
+def config_of(model: ModelConfig) -> PretrainedConfig:
+    """Read the Hugging Face config of a model, and nothing else: a folder needs no weights and no tokenizer.
+
+    Raises:
+        ProbeError: if the config is missing or is not that of a decoder-only language model.
+    """
+    path = Path(os.path.expanduser(model.path))
+    if not model.path.startswith("bundled:") and (path / "config.json").is_file():
+        return read_config(Source(model, str(path), {"trust_remote_code": model.trust_remote_code}))
+    return read_config(find_source(model))
+
+
 def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a model.
 

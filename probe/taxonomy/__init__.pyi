@@ -5,7 +5,7 @@ from .annotated import (
     annotate as annotate,
 )
 from .behaviour import Behaviour as Behaviour, find_behaviour as find_behaviour
-from .config import TaxonomyConfig as TaxonomyConfig
+from .config import TaxonomyConfig as TaxonomyConfig, sizes_for as sizes_for
 from .edits import Edits as Edits
 from .falsify.card import Card as Card, Trial as Trial
 from .falsify.config import FalsifyConfig as FalsifyConfig

@@ -8,6 +8,7 @@ from typing import Any
 
 from probe.config import read_as
 from probe.files import write_json
+from probe.pipeline.plan.room import check_room
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
@@ -32,10 +33,11 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
         What ``results.json`` holds. ``report.html`` is beside it.
 
     Raises:
-        ProbeError: for settings that cannot work, before any model runs (an arm that depends on traces: before any arm
-            runs); or if another process writes into the folder.
+        ProbeError: for settings that cannot work, or a run that does not fit into memory, before any model runs (an arm
+            that depends on traces: before any arm runs); or if another process writes into the folder.
     """
     out, config = Path(out).expanduser(), here(config)
+    check_room(config, out)
     return _run(config, prepare(config), out, progress=progress)
 
 
@@ -55,6 +57,7 @@ def add_arms(
     """
     config, pair = recalled(out)
     config = replace(with_arms(config, arms), engine=engine or config.engine)
+    check_room(config, Path(out).expanduser(), pair)
     return _run(config, prepare(config, pair), Path(out).expanduser(), progress=progress)
 
 

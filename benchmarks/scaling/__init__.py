@@ -1,0 +1,1 @@
+"""The parts of ``benchmarks/scale.py``: what is measured, and the page that is made of it."""
