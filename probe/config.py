@@ -309,24 +309,26 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def byte_size(said: int | str | None) -> int | None:
-    """Read a number of bytes; a number, or None, stays what it is.
+    """Read an amount of memory; a number, or None, stays what it is.
 
-    >>> byte_size("1.5GB"), byte_size("512 MiB"), byte_size(None)
-    (1500000000, 536870912, None)
+    >>> byte_size("80GB"), byte_size("1.5 GiB"), byte_size(None)
+    (80000000000, 1610612736, None)
 
     Raises:
-        ProbeError: if it is not such a number.
+        ProbeError: if it is not an amount above 0.
     """
     if not isinstance(said, str):
         return said
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", said)
-    if not match or match[2].lower() not in _UNITS or not float(match[1]):
-        raise ProbeError(f"memory is {said!r}; give a number of bytes with its unit, such as 40GB or 512MiB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", said.lower())
+    if match is None or not float(match[1]) or (match[3] and not match[2]):
+        raise ProbeError(f"memory is {said!r}; write an amount with its unit, such as 80GB or 512MiB")
+    number, unit, binary = match.groups()
+    return int(float(number) * (_BINARY if binary else _UNITS)[unit])
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

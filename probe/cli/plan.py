@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Dtype, Pair, settings, show
+from probe.cli.common import (
+    BaseDevice,
+    Config,
+    Device,
+    Dtype,
+    Engine,
+    Memory,
+    Pair,
+    ThinkingDevice,
+    settings,
+    show,
+)
 
 
 def plan(
@@ -20,10 +31,14 @@ def plan(
         int | None, typer.Option(min=1, help="Expected tokens of a trace; the limit on new tokens by default.")
     ] = None,
     traces: Annotated[int | None, typer.Option(min=1, help="Number of train traces; 400 by default.")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory of a device, such as 80GB; by default what is free there is measured.")
-    ] = None,
     device: Device = None,
+    base_device: BaseDevice = None,
+    thinking_device: ThinkingDevice = None,
+    device_memory: Annotated[
+        str | None, typer.Option(help="Memory of each device, such as 80GB; by default what is free there is measured.")
+    ] = None,
+    memory: Memory = None,
+    engine: Engine = None,
     dtype: Dtype = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Load both models and measure how fast they are, for the time.")
@@ -37,19 +52,24 @@ def plan(
 
     Example: probe plan --pair tiny-rl
 
-    Example: probe plan --base org/base --thinking org/name --dtype bfloat16 --tokens 2000 --memory 80GB
+    Example: probe plan --base org/base --thinking org/name --dtype bfloat16 --tokens 2000 --device-memory 80GB
     """
-    from probe.pipeline import RunConfig, as_bytes
+    from probe.config import byte_size
+    from probe.pipeline import RunConfig
 
     given = {
         "pair": pair,
         "base": {"path": base},
         "thinking": {"path": thinking},
         "device": device,
+        "base_device": base_device,
+        "thinking_device": thinking_device,
+        "memory": memory,
+        "engine": engine,
         "dtype": dtype,
         "sizes": {"train": traces},
     }
-    chosen, room = settings(RunConfig, config, given), None if memory is None else as_bytes(memory)
+    chosen, room = settings(RunConfig, config, given), byte_size(device_memory)
     from probe.pipeline import plan as make_plan  # slow to import: mistakes are named before
     from probe.reports import terminal_table
 

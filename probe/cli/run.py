@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    BaseDevice,
     Config,
     Device,
     Dtype,
@@ -15,6 +16,7 @@ from probe.cli.common import (
     Pair,
     Problems,
     Seed,
+    ThinkingDevice,
     folder,
     numbers,
     settings,
@@ -42,8 +44,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     device: Device = None,
     memory: Memory = None,
-    base_device: Annotated[str | None, typer.Option(help="Device of the base model, if it is another.")] = None,
-    thinking_device: Annotated[str | None, typer.Option(help="Device of the thinking model, if it is another.")] = None,
+    base_device: BaseDevice = None,
+    thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
     seed: Seed = None,
     engine: Engine = None,

@@ -28,7 +28,6 @@ from .discover.config import (
 )
 from .discover.discover import discover as discover
 from .plan.plan import Plan as Plan, plan as plan
-from .plan.units import as_bytes as as_bytes
 from .run.arms import make_arm as make_arm
 from .run.config import (
     DecodingConfig as DecodingConfig,

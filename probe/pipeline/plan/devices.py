@@ -1,13 +1,13 @@
 """The devices of a run: what memory they have, what kind they are, and which model is on which."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from probe.engine import engine_of
 from probe.models import as_device, spare_memory
 from probe.pipeline.plan.work import ROLES
+from probe.pipeline.run.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def device_of(name: str, memory: int | None) -> Device:
     return Device(str(found).removesuffix(":0"), free, kind, measured=True)
 
 
-def devices_of(config: Any, memory: int | None) -> dict[str, Device]:
+def devices_of(config: RunConfig, memory: int | None) -> dict[str, Device]:
     """Find the device of each model, by role.
 
     Args:
@@ -66,7 +66,7 @@ def devices_of(config: Any, memory: int | None) -> dict[str, Device]:
         memory: as in :func:`device_of`.
     """
     return {
-        role: shared(device_of(getattr(config, f"{role}_device", None) or config.device, memory), config.engine)
+        role: shared(device_of(getattr(config, f"{role}_device") or config.device, memory), config.engine)
         for role in ROLES
     }
 

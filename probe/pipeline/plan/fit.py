@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from probe.config import byte_size
 from probe.pipeline.plan.arms import arms
 from probe.pipeline.plan.devices import Device
 from probe.pipeline.plan.speeds import Range, Speed, seconds_of
 from probe.pipeline.plan.stages import Setup, before_arms
-from probe.pipeline.plan.units import as_bytes, said_bytes
+from probe.pipeline.plan.units import said_bytes
 from probe.pipeline.plan.work import ROLES, Stage, Texts
 
 
@@ -43,8 +44,8 @@ def _place(setup: Setup, stage: Stage, devices: Mapping[str, Device], speeds: Ma
         # A run takes at most half of what is free beside the weights or what it is given, or what its smallest part
         # needs.
         room = float("inf") if device.memory is None else (device.memory - weights) / 2 / device.workers
-        if (given := getattr(setup.config, "memory", None)) is not None:
-            room = as_bytes(given)
+        if (given := byte_size(setup.config.memory)) is not None:
+            room = given
         taken = need.given(room)
         peak[device.name] = taken * device.workers
         if need.all:

@@ -38,7 +38,8 @@ KINDS: Mapping[str, Kind] = {
     "mps": Kind((2e12, 15e12), (0.05e12, 0.5e12)),
     "CPU": Kind((0.03e12, 2e12), (0.01e12, 0.2e12)),
 }
-"""What was found published for such devices, from a third to about all of what they reach in practice."""
+"""Wide ranges by judgement, from the makers' figures (an H100: 989 TFLOP/s in bfloat16, 3.35 TB/s) down to a small part
+of them. They were not measured; ``measure`` does that."""
 _FLOAT32 = 8
 """How much slower than bfloat16 a GPU multiplies in float32."""
 _AROUND: Range = (0.7, 1.5)

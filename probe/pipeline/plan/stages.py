@@ -15,10 +15,6 @@ STEERED = 0.2
 """The share of tokens at which the models are assumed to disagree; an arm steers there."""
 _READER = 20_000
 """States that the reader is fitted on."""
-_POLICY, _POLICY_LAYERS = 50_000, 8
-"""Tokens that the policy is fitted on, and layers that it reads, at most."""
-_TAXONOMY = 50_000
-"""Sentences of each split that the taxonomy is fitted and scored on, at most."""
 _COPIES = 4
 """Copies of the sentences in float32 while a taxonomy is fitted: raw, normalised, sorted by seed, and in scores."""
 _HARVEST, _SHARD = 8192, 2**29
@@ -139,7 +135,7 @@ def _activations(setup: Setup) -> Stage:
 
 def _taxonomy(setup: Setup) -> Stage:
     sizes, width = setup.config.sizes, setup.thinking.d_model
-    most = getattr(setup.config.taxonomy, "most_sentences", _TAXONOMY)
+    most = setup.config.taxonomy.most_sentences
     sentences = sum(min(n * setup.texts.sentences, most) for n in (sizes.train, sizes.validation))
     grid = sum(setup.numbers_of_behaviours) * len(setup.config.taxonomy.seeds)
     return Stage(
@@ -209,8 +205,8 @@ def learning_need(setup: Setup, gates: float = STEERED) -> Need:
 def policy(setup: Setup) -> Stage:
     """The policy of the oracle-free hybrid."""
     shape, texts, n, config = setup.base, setup.texts, setup.learned_on, setup.config
-    layers = min(getattr(config.policy, "layers", _POLICY_LAYERS), shape.layers)
-    most = getattr(config.policy, "tokens", _POLICY)
+    layers = min(config.policy.layers, shape.layers)
+    most = config.policy.tokens
     tokens = sum(min(most, each * texts.tokens) for each in (config.sizes.train, config.sizes.validation))
     states = tokens * layers * shape.d_model * shape.size
     one = pass_bytes(shape, texts.whole, states=layers)

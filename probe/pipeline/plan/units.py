@@ -1,31 +1,5 @@
 """Bytes, counts and seconds as people write them; this file needs no torch."""
 
-import re
-
-from probe.errors import ProbeError
-
-_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def as_bytes(text: str) -> int:
-    """Read an amount of memory.
-
-    Args:
-        text: a number and a unit: 80GB and 80G are 80 · 10⁹ bytes, 80GiB are 80 · 2³⁰.
-
-    Raises:
-        ProbeError: if it is not an amount above 0.
-
-    >>> as_bytes("80GB"), as_bytes("1.5 GiB")
-    (80000000000, 1610612736)
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
-    if match is None or not float(match[1]) or (match[3] and not match[2]):
-        raise ProbeError(f"{text!r} is not an amount of memory; write it as 80GB or 640GiB")
-    number, unit, binary = match.groups()
-    return int(float(number) * (_BINARY if binary else _BYTES)[unit])
-
 
 def said_bytes(amount: float) -> str:
     """Write an amount of bytes in three digits.

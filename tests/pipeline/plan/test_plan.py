@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from probe.activations import harvest
 from probe.cli import app
+from probe.config import byte_size
 from probe.errors import ProbeError
 from probe.hybrid.config import ARMS
 from probe.models import ModelConfig, load_pair
@@ -19,7 +20,6 @@ from probe.pipeline.plan.fit import planned_stages
 from probe.pipeline.plan.plan import plan_of
 from probe.pipeline.plan.speeds import Speed, measure, speed_of
 from probe.pipeline.plan.stages import Setup
-from probe.pipeline.plan.units import as_bytes
 from probe.pipeline.plan.work import ROLES, Passes, Texts
 from probe.pipeline.run.arms import recipe
 from probe.problems import load_problems
@@ -203,9 +203,9 @@ def _free(monkeypatch, size):
 
 
 def test_amounts_of_memory():
-    assert [as_bytes(text) for text in ("80GB", "80g", "1 GiB", "1.5kB", "12")] == [80 * GB, 80 * GB, 2**30, 1500, 12]
+    assert [byte_size(text) for text in ("80GB", "80g", "1 GiB", "1.5kB", "12")] == [80 * GB, 80 * GB, 2**30, 1500, 12]
     for wrong in ("80XB", "", "-3GB", "0", "GB", "8 i"):
-        with pytest.raises(ProbeError, match="write it as 80GB"):
-            as_bytes(wrong)
+        with pytest.raises(ProbeError, match="write an amount with its unit"):
+            byte_size(wrong)
     with pytest.raises(ProbeError, match="tokens is 0"):
         plan(RunConfig(pair="tiny-rl"), tokens=0, memory=GB)
