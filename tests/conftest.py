@@ -77,6 +77,9 @@ MORE_ARCHITECTURES = {
 
 TinyFolder = Callable[..., Path]
 
+# It registers a device for the whole process, so only a script of its own may import it.
+collect_ignore = ["pretend.py", "hybrid/on_two_devices.py"]
+
 
 @pytest.fixture(scope="session")
 def words() -> PreTrainedTokenizerFast:

@@ -1,7 +1,6 @@
 """Forward passes over documents: batches of similar length, and the states read from them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks import capture
-from probe.models import Model, check_frequencies
+from probe.models import Model, Sizes, check_frequencies
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -44,10 +43,7 @@ def tokens_at_once(model: Model, widths: Sequence[int]) -> int:
     Args:
         widths: the width of each site that is read.
     """
-    config: Any = model.hf.config.get_text_config()
-    inner = getattr(config, "intermediate_size", None)
-    inner = inner if isinstance(inner, int) else 4 * model.d_model
-    size = model.dtype.itemsize
+    inner, size = Sizes.of(model.hf.config).d_mlp, model.dtype.itemsize
     bytes_each = size * (8 * model.d_model + 4 * inner + sum(widths)) + (size + 8) * max(widths, default=0)
     return max(1, model.budget // bytes_each)
 

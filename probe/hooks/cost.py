@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from probe.hooks.attach import as_hf
-from probe.models import Model, fitting
+from probe.models import Model, Sizes, fitting
 
 Row = TypeVar("Row")
 
@@ -61,8 +61,7 @@ class TrainingCost:
         moment = 0.6 * values * size + extra + 4 * size * width
         masks = size * len(model.mask_windows) + 12
         config: Any = model.hf.config
-        heads = int(getattr(config.get_text_config(), "num_attention_heads", 1))
-        scores = 10 * heads if config._attn_implementation == "eager" else 0
+        scores = 10 * Sizes.of(config).heads if config._attn_implementation == "eager" else 0
         can = bool(getattr(as_hf(model), "supports_gradient_checkpointing", False))
         return cls(
             token=round(len(blocks) * block + moment),

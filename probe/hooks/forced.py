@@ -14,7 +14,7 @@ from probe.hooks.checks import check_finite
 from probe.hooks.head import Head, Headless, headless
 from probe.hooks.reading import as_sites, capture
 from probe.hooks.upper import causal_masks
-from probe.models import Model, Site, halving
+from probe.models import Model, Site, Sizes, halving
 
 _MOST_LOGITS = 1 << 27
 """The most logits that are computed at a time. More are no faster."""
@@ -260,11 +260,12 @@ def row_bytes(model: Model, columns: int, sites: int = 1) -> int:
         columns: the number of tokens of the text.
         sites: the number of sites that are read.
     """
-    config = model.hf.config.get_text_config()
-    size, wide = model.dtype.itemsize, getattr(config, "intermediate_size", None) or 4 * model.d_model
+    sizes, size = Sizes.of(model.hf.config), model.dtype.itemsize
     # What is alive in a block, in its MLP, and what is read: whole, and its chosen tokens in float32.
-    states = columns * (size * (8 * model.d_model + 3 * wide) + sites * (size + 4) * model.d_model)
+    states = columns * (size * (8 * model.d_model + 3 * sizes.d_mlp) + sites * (size + 4) * model.d_model)
     masks = columns**2 * (size * len(model.mask_windows) + 3)
-    if config._attn_implementation == "eager":  # it forms the pattern of every head, and its softmax in float32
-        masks += columns**2 * config.num_attention_heads * (2 * size + 4)
+    if (
+        model.hf.config._attn_implementation == "eager"
+    ):  # it forms the pattern of every head, and its softmax in float32
+        masks += columns**2 * sizes.heads * (2 * size + 4)
     return states + masks

@@ -30,6 +30,7 @@ from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
 from .seeding import seeded as seeded
 from .sites import Site as Site, all_sites as all_sites, place as place
+from .sizes import Sizes as Sizes
 from .thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .tokenizers import check_tokenizers as check_tokenizers
 from .views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value

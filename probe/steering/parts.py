@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from probe.errors import ProbeError
 from probe.hooks import Forced, TrainingCost
-from probe.models import Model, fitting
+from probe.models import Model, Sizes, fitting
 from probe.steering.gates import GateBatch
 
 _SHARE = 0.35
@@ -31,11 +30,8 @@ class GateCost:
     @classmethod
     def of(cls, base: Model, layer: int) -> "GateCost":
         """Compute the bytes for a base model that is steered at a layer."""
-        config: Any = base.hf.config.get_text_config()
-        heads = int(getattr(config, "num_attention_heads", 1))
-        width = int(getattr(config, "head_dim", None) or base.d_model // heads)
-        grouped = int(getattr(config, "num_key_value_heads", None) or heads)
-        values = 2 * width * (2 * grouped + (heads if grouped < heads else 0))
+        sizes = Sizes.of(base.hf.config)
+        values = 2 * sizes.cached + (2 * sizes.d_head * sizes.heads if sizes.kv_heads < sizes.heads else 0)
         return cls(TrainingCost.of(base, above=layer), base.dtype.itemsize * (base.n_layers - layer - 1) * values)
 
     def whole(self, batch: GateBatch, *, together: bool) -> int:

@@ -1,11 +1,10 @@
 """How many rows a decode may have, and how many tokens of prompts run at once, by the memory of the models."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from probe.models import Model
+from probe.models import Model, Sizes
 
 _PROMPT_TOKENS = 16384
 """The most tokens of prompts in one pass; more are no faster."""
@@ -17,16 +16,7 @@ _HELD = 1.25
 
 def token_bytes(model: Model) -> int:
     """The bytes of the keys and values of one token, in all layers."""
-    config: Any = model.hf.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_attention_heads", 1)
-    # None, or no such attribute: as many as queries have, and as wide.
-    pairs = getattr(config, "num_key_value_heads", None) or heads
-    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
-        pairs = 1
-    wide = getattr(config, "head_dim", None) or model.d_model // heads
-    nope, rope = (getattr(config, f"qk_{part}_head_dim", None) or 0 for part in ("nope", "rope"))
-    keys, values = max(wide, nope + rope), max(wide, getattr(config, "v_head_dim", None) or 0)
-    return model.n_layers * pairs * (keys + values) * model.dtype.itemsize
+    return model.n_layers * Sizes.of(model.hf.config).cached * model.dtype.itemsize
 
 
 def row_bytes(model: Model, tokens: int, *, remember: bool = False) -> int:
@@ -57,8 +47,5 @@ def fitting_rows(needs: Sequence[tuple[Model, int]], most: int) -> int:
 
 def prompt_tokens(model: Model) -> int:
     """The number of tokens of prompts that run in one pass, padding included."""
-    config: Any = model.hf.config.get_text_config(decoder=True)
-    names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
-    inner = next((size for name in names if isinstance(size := getattr(config, name, None), int)), 4 * model.d_model)
-    each = (8 * model.d_model + 4 * inner) * model.dtype.itemsize
+    each = (8 * model.d_model + 4 * Sizes.of(model.hf.config).d_mlp) * model.dtype.itemsize
     return max(1, min(_PROMPT_TOKENS, model.budget // 4 // each))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from probe.errors import ProbeError
-from probe.models import ModelConfig, as_dtype, config_of
+from probe.models import ModelConfig, Sizes, as_dtype, config_of
 
 _BLOCK = re.compile(r"\.\d+\.")
 _KINDS: tuple[str, ...] = ("embedding", "attention", "mlp", "experts", "unembedding", "other")
@@ -107,8 +107,7 @@ def shape_from(config: PretrainedConfig, dtype: str, name: str) -> Shape:
         if len(parts) == 2 and tensor.ndim >= 2:
             times = max(1, chosen) if kind == "experts" else 1
             first.setdefault(parts[1], times * sum(tensor.shape[-2:]))
-    heads = int(getattr(text, "num_attention_heads", 1))
-    inner = _number(text, ("intermediate_size", "ffn_dim", "n_inner")) or 4 * int(text.hidden_size)
+    sizes = Sizes.of(config)
     share = chosen / experts if parameters["experts"] and chosen and experts else 1.0
     kinds = set(getattr(text, "layer_types", None) or ())
     return Shape(
@@ -118,10 +117,10 @@ def shape_from(config: PretrainedConfig, dtype: str, name: str) -> Shape:
         size=number.itemsize,
         layers=int(text.num_hidden_layers),
         d_model=int(text.hidden_size),
-        heads=heads,
-        kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
-        d_head=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
-        d_mlp=max(inner, chosen * _number(text, ("moe_intermediate_size",))),
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        d_head=sizes.d_head,
+        d_mlp=max(sizes.d_mlp, chosen * _number(text, ("moe_intermediate_size",))),
         vocab=int(text.vocab_size),
         parameters=parameters,
         chosen=share,
