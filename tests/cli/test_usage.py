@@ -37,7 +37,7 @@ CASES = {
     "run --pair tiny-rl --engine many": "engine is 'many'; give here, processes:N",
     "plan": "no models given",
     "plan --pair nosuch": "unknown pair 'nosuch'",
-    "plan --pair tiny-rl --memory 80XB": "'80XB' is not an amount of memory; write it as 80GB",
+    "plan --pair tiny-rl --memory 80XB": "memory is '80XB'; write an amount with its unit",
     "plan --pair tiny-rl --tokens 0": "Invalid value for '--tokens'",
     "plan --pair tiny-rl --device gpu": "unknown device 'gpu'",
     "discover --pair nosuch": "unknown pair 'nosuch'",

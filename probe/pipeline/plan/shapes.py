@@ -27,6 +27,7 @@ class Shape:
         dtype: the number format of the weights.
         size: the bytes of one number in that format.
         layers, d_model, heads, kv_heads, d_head, d_mlp, vocab: as in the config.
+        cached: numbers that a layer keeps of a token: its keys and values.
         parameters: the number of weights of each kind: ``embedding``, ``attention``, ``mlp``, ``experts``,
             ``unembedding`` (0 if it is the embedding) and ``other``.
         chosen: the share of the experts' weights that one token runs through; 1 without experts.
@@ -44,6 +45,7 @@ class Shape:
     heads: int
     kv_heads: int
     d_head: int
+    cached: int
     d_mlp: int
     vocab: int
     parameters: dict[str, int]
@@ -67,7 +69,7 @@ class Shape:
     @property
     def kv_bytes(self) -> int:
         """The bytes of one token's keys and values in all layers."""
-        return 2 * self.layers * self.kv_heads * self.d_head * self.size
+        return self.layers * self.cached * self.size
 
 
 def shape_of(model: ModelConfig, dtype: str) -> Shape:
@@ -120,6 +122,7 @@ def shape_from(config: PretrainedConfig, dtype: str, name: str) -> Shape:
         heads=sizes.heads,
         kv_heads=sizes.kv_heads,
         d_head=sizes.d_head,
+        cached=sizes.cached,
         d_mlp=max(sizes.d_mlp, chosen * _number(text, ("moe_intermediate_size",))),
         vocab=int(text.vocab_size),
         parameters=parameters,

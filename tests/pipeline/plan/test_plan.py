@@ -171,12 +171,12 @@ def test_a_plan_shows_itself(shapes):
 def test_the_command_reads_configs_alone_and_stays_within_80_columns(tmp_path):
     base, thinking = (write_config(tmp_path / name, "7B") for name in ("base", "thinking"))
     given = ["--base", base, "--thinking", thinking, "--dtype", "bfloat16", "--tokens", "2000", "--traces", "10000"]
-    done = CliRunner().invoke(app, ["plan", *given, "--memory", "80GB"], env={"COLUMNS": "80"})
+    done = CliRunner().invoke(app, ["plan", *given, "--device-memory", "80GB"], env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.stderr
     table = done.stdout.partition("Weights")[0]
     assert max(map(len, table.splitlines())) <= 80 and "…" not in table
     assert "It fits." in done.stdout and "15.2 GB" in done.stdout
-    done = CliRunner().invoke(app, ["plan", *given, "--memory", "16 GB", "--json"])
+    done = CliRunner().invoke(app, ["plan", *given, "--device-memory", "16 GB", "--json"])
     told = json.loads(done.stdout)
     assert told["lack"] == "the weights take 30.5 GB on cuda, and it has 16 GB"
     assert told["texts"]["tokens"] == 2000
