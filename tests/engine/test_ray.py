@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -60,14 +61,14 @@ def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(clust
     engines = {json.loads(path.read_text())["engine"] for path in out.rglob("*.done.json")}
     assert engines == {"ray"}, "the driver made no shard itself"
 
-    other = tmp_path / "driver"
-    with subprocess.Popen(kills.command(file, other, *engine), **quiet) as driver:
-        while not list(other.glob("arms/hybrid/*.done.json")):
+    shutil.rmtree(out / "arms")
+    with subprocess.Popen(kills.command(file, out, *engine), **quiet) as driver:
+        while not list(out.glob("arms/hybrid/*.done.json")):
             assert driver.poll() is None, driver.stderr and driver.stderr.read()[-2000:]
             time.sleep(0.05)
         driver.kill()
-    subprocess.run(kills.command(file, other, "--engine", "here"), check=True, **quiet)
-    assert kills.files(other) == kills.files(here)
+    subprocess.run(kills.command(file, out, "--engine", "here"), check=True, **quiet)
+    assert kills.files(out) == kills.files(here)
 
 
 def test_an_error_of_a_task_is_tried_three_times_and_a_mistake_once(cluster, tmp_path):

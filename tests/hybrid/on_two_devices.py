@@ -23,14 +23,14 @@ from probe.traces import generate_traces
 from tests.pretend import Pretend, move
 
 PROBLEMS = load_problems("story")
-TRAIN, VALIDATION, TEST = (PROBLEMS.take(split, n) for split, n in (("train", 16), ("validation", 6), ("test", 6)))
+TRAIN, VALIDATION, TEST = (PROBLEMS.take(split, n) for split, n in (("train", 6), ("validation", 3), ("test", 3)))
 FEW = TaxonomyConfig(sites=("resid_post.2",), sizes=(3,), k=3, steps=20, seeds=(0,), rivals=())
 
 
 def stages(pair: Pair, taxonomy: Taxonomy | None = None) -> tuple[dict[str, Any], Taxonomy, Mechanism]:
     """What each stage gives, the taxonomy, and the vectors."""
     found: dict[str, Any] = {}
-    parts = [(generate_traces(pair.thinking, PROBLEMS, some, max_new_tokens=60), some) for some in (TRAIN, VALIDATION)]
+    parts = [(generate_traces(pair.thinking, PROBLEMS, some, max_new_tokens=40), some) for some in (TRAIN, VALIDATION)]
     found["traces"] = [trace.tokens for trace in parts[0][0]]
     acts = [harvest(pair.thinking, traces, "resid_post.2") for traces, _ in parts]
     taxonomy = taxonomy or fit_taxonomy(acts[0], acts[1], FEW)
@@ -40,7 +40,7 @@ def stages(pair: Pair, taxonomy: Taxonomy | None = None) -> tuple[dict[str, Any]
     )
     found["gates"] = [batch.gate.tolist() for batch in train]
     reader = learn_reader(pair, taxonomy, list(parts[0][0]), TRAIN, acts=acts[0])
-    few = SteeringConfig(steps=20, seeds=(0,))
+    few = SteeringConfig(steps=6, seeds=(0,))
     learned = learn_vectors(pair.base, train, validation, n_behaviours=3, layer=1, config=few, seed=0)
     found["loss"] = round(learned.history[-1]["loss"], 4)
     data = [policy_data(pair.base, batches, (1, 2)) for batches in (train, validation)]
@@ -49,7 +49,7 @@ def stages(pair: Pair, taxonomy: Taxonomy | None = None) -> tuple[dict[str, Any]
     arms = [arm, oracle_free_arm(policy, learned.vectors), speculative_arm(4), fusion_arm(0.5)]
     arms += control_arms(arm, learned.vectors, learned.vectors, rate=0.1, seed=0, among=3)
     for each in arms:
-        found[each.name] = [trace.tokens for trace in decode_hybrid(pair, each, TEST, max_new_tokens=40)]
+        found[each.name] = [trace.tokens for trace in decode_hybrid(pair, each, TEST, max_new_tokens=24)]
     return found, taxonomy, learned.vectors
 
 
