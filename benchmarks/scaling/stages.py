@@ -20,7 +20,7 @@ from probe.pipeline.plan.shapes import shape_from
 from probe.pipeline.plan.stages import STEERED, TRACE_ROWS, Setup, before_arms
 from probe.pipeline.plan.work import Stage, Texts
 from probe.problems import Problem
-from probe.steering import GateBatch, SteeringConfig, collect_gates, learn_vectors, policy_data
+from probe.steering import GateBatch, SteeringConfig, collect_gates, keep_gates, learn_vectors, policy_data
 from probe.taxonomy import Taxonomy
 from probe.taxonomy.sae.normaliser import Normaliser
 from probe.taxonomy.sae.weights import Weights
@@ -36,12 +36,20 @@ STAGES = ("activations", "traces", "gates", "vectors", "policy", "lora training"
 
 @dataclass(frozen=True)
 class Case:
-    """A workload: models of this width and depth, and random traces of this length."""
+    """A workload: models of this width and depth, and random traces of this length.
+
+    Attributes:
+        vocab: the size of the vocabulary.
+        long: whether there are more traces than are worked on at a time: then as many rows are decoded together as a
+            run has by default, and what a run streams to disk is streamed.
+    """
 
     width: int
     layers: int
     tokens: int
     traces: int
+    vocab: int = 151_936
+    long: bool = False
 
     def __str__(self) -> str:
         return f"d {self.width}, {self.layers} layers, {self.traces} × {self.tokens} tokens"
@@ -77,7 +85,7 @@ class Workload:
             num_attention_heads=case.width // 64,
             num_key_value_heads=2,
             intermediate_size=5 * case.width,
-            vocab_size=151_936,
+            vocab_size=case.vocab,
             tie_word_embeddings=True,
         )
         with torch.random.fork_rng(devices=[]):
@@ -91,7 +99,7 @@ class Workload:
         generator = torch.Generator().manual_seed(1)
         # The last fifth of the lengths that there may be, so that rows are padded.
         lengths = [case.tokens - i % max(1, case.tokens // 5) for i in range(case.traces)]
-        self.rows = [torch.randint(151_936, (length,), generator=generator).tolist() for length in lengths]
+        self.rows = [torch.randint(case.vocab, (length,), generator=generator).tolist() for length in lengths]
         self.problems = [Problem(str(i), f"Question {i}?", "1") for i in range(case.traces)]
         self.prompt = max(len(base.prompt_ids(problem.question)) for problem in self.problems)
         self.layer = case.layers // 2 - 1
@@ -171,20 +179,33 @@ def _activations(work: Workload) -> tuple[Callable[[], object], set[str]]:
     for row in work.rows:
         spans = tuple((start, min(start + SENTENCE, len(row))) for start in range(0, len(row), SENTENCE))
         documents.append(Document(tuple(row), spans, ("",) * len(spans)))
-    return lambda: harvest(work.pair.thinking, documents, [f"resid_post.{work.layer}"]), {"thinking"}
+    site = f"resid_post.{work.layer}"
+
+    def run() -> object:
+        if not work.case.long:
+            return harvest(work.pair.thinking, documents, [site])
+        with tempfile.TemporaryDirectory() as folder:
+            return harvest(work.pair.thinking, documents, [site], folder=folder)
+
+    return run, {"thinking"}
 
 
 def _traces(work: Workload) -> tuple[Callable[[], object], set[str]]:
     def choose(now: Now) -> tuple[torch.Tensor]:
         return (now.steps[0].logits.argmax(-1),)
 
-    prompts, n = [work.base.prompt_ids(problem.question) for problem in work.problems], len(work.problems)
+    prompts = [work.base.prompt_ids(problem.question) for problem in work.problems]
+    n = min(len(prompts), 100) if work.case.long else len(prompts)
     lane = Lane(work.pair.thinking, prompts)
     return lambda: list(stream([lane], choose, ends=set(), max_new_tokens=work.case.tokens, slots=n)), {"thinking"}
 
 
 def _gates(work: Workload) -> tuple[Callable[[], object], set[str]]:
-    return work.gates, {"base", "thinking"}
+    def kept() -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            return keep_gates(folder, work.pair, work.taxonomy, work.traces, work.problems)
+
+    return kept if work.case.long else work.gates, {"base", "thinking"}
 
 
 def _vectors(work: Workload) -> tuple[Callable[[], object], set[str]]:
@@ -201,14 +222,14 @@ def _vectors(work: Workload) -> tuple[Callable[[], object], set[str]]:
 
 def _policy(work: Workload) -> tuple[Callable[[], object], set[str]]:
     gates = work.random_gates()
-    return lambda: policy_data(work.base, gates, range(work.case.layers)), {"base"}
+    tokens = 2_000 if work.case.long else 50_000
+    return lambda: policy_data(work.base, gates, range(work.case.layers), tokens=tokens), {"base"}
 
 
 def _lora(work: Workload) -> tuple[Callable[[], object], set[str]]:
     examples = examples_of(work.base, work.traces, work.problems)
-    config = TuneConfig(
-        steps=STEPS, batch_tokens=sum(len(each.ids) for each in examples), check_every=STEPS, patience=1, seed=0
-    )
+    step = 4096 if work.case.long else sum(len(each.ids) for each in examples)
+    config = TuneConfig(steps=STEPS, batch_tokens=step, check_every=STEPS, patience=1, seed=0)
 
     def train() -> object:
         with tempfile.TemporaryDirectory() as folder:
