@@ -27,7 +27,10 @@ SMALL = {
     "distil": {"steps": 3},
     "hybrid": {"arms": ["hybrid", "oracle-free", "single-vector", "lora", "rank-1"]},
 }
-_TIMED = re.compile(r"(done\.json|results\.json|report\.html|place\.json|config\.json|\.lock|\.cluster|history\.json)$")
+_TIMED = re.compile(
+    r"(done\.json|results\.json|report\.html|place\.json|config\.json|\.lock|\.cluster|history\.json|probe\.json)$"
+)
+"""Files that hold times, costs and places."""
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:
