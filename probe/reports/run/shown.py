@@ -25,9 +25,10 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
     """Take the problems of ``shown.json`` into ``budget`` bytes of a page.
 
     Tokens are those of :func:`page_tokens`; a number in their place is how many were left out there, and then
-    ``steered`` is how many of all tokens were steered. ``asked`` is whether the thinking model ran beside the arm. An arm without recorded tokens keeps its text, which is cut into
-    ``text`` and ``end`` with ``left_out`` characters between them. ``correct`` is None if the answer could not be
-    graded. Answers are cut to the largest length with which all fit; the beginning, the end and steered stretches stay.
+    ``steered`` is how many of all tokens were steered. ``asked`` is whether the thinking model ran beside the arm. An
+    arm without recorded tokens keeps its text, which is cut into ``text`` and ``end`` with ``left_out`` characters
+    between them. ``correct`` is None if the answer could not be graded. Answers are cut to the largest length with
+    which all fit; the beginning, the end and steered stretches stay.
     """
     problems = list(shown)
     frames, sizes = [], []
