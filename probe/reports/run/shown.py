@@ -82,7 +82,8 @@ def _most(sizes: Sequence[int], budget: int) -> int:
 
 def _columns(arm: Mapping[str, Any]) -> Columns | None:
     tokens: Any = arm.get("tokens")
-    return tokens if isinstance(tokens, Mapping) or not tokens else to_columns(tokens)
+    # Earlier versions wrote an object for each token.
+    return to_columns(tokens) if tokens and isinstance(tokens, list) else tokens or None
 
 
 def _empty(name: str, arm: Mapping[str, Any], columns: Columns | None) -> dict[str, Any]:
