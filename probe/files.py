@@ -75,14 +75,19 @@ def _advice(error: OSError) -> str:
     return "name another folder"
 
 
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON, atomically as :func:`write_text` does.
+def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> Path:
+    """Write ``value`` as JSON, atomically as :func:`write_text` does.
+
+    Args:
+        path: the file.
+        value: what to write.
+        indent: spaces of each level; None for a file of one line, for long lists of numbers.
 
     Raises:
         ValueError: if a number is not finite, which JSON cannot store; write None instead.
         TypeError: if ``value`` contains an object that JSON cannot store.
     """
-    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path, *, fix: str = "it is damaged: restore it") -> Any:

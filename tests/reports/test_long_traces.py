@@ -4,11 +4,13 @@ import json
 import random
 
 import pytest
+from jinja2.utils import htmlsafe_json_dumps
 
 from probe.errors import ProbeError
-from probe.reports import to_columns, write_report
-from probe.reports.run.columns import page_tokens
+from probe.reports import to_columns
+from probe.reports.run.columns import page_sizes, page_tokens
 from probe.reports.run.files import read_shown
+from probe.reports.run.page import render
 from probe.reports.run.shown import BUDGET, compact
 
 WORDS = [f" {a}{b}" for a in ("ca", "to", "mi", "su", "re") for b in ("t", "n", "ll", "d", "x", "st", "p")]
@@ -58,31 +60,85 @@ def test_columns_take_a_tenth():
     assert len(json.dumps(to_columns(some))) < 0.12 * len(json.dumps(some))
 
 
-@pytest.mark.slow
-def test_every_problem_and_arm_is_shown_and_the_page_stays_small(write_run, contents):
-    contents["shown"] = long_run(8000)
-    path = write_report(write_run(contents))
-    assert path.stat().st_size < 2_200_000, "without the plotting library"
-    found = compact(contents["shown"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_sizes_are_those_of_the_tokens(asked):
+    some = to_columns([*tokens(50, steered=0.4, asked=asked), *tokens(3, steered=1)])
+    some["steered"]["strength"][:3] = [1, 1.0, None]
+    assert page_sizes(some, lambda value: len(json.dumps(value)) + 2).tolist() == [
+        len(json.dumps(token)) + 2 for token in page_tokens(some)
+    ]
+    assert page_tokens(some, [4, 9]) == [page_tokens(some)[4], page_tokens(some)[9]]
+
+
+@pytest.fixture(scope="module")
+def long():
+    """20 arms and 12 problems of 8,000 tokens, and what a page has of them."""
+    shown = long_run(8000)
+    return shown, compact(shown)
+
+
+def test_every_problem_and_arm_is_shown_and_the_page_stays_small(long, contents):
+    shown, found = long
     assert len(found) == 12 and all(len(problem["arms"]) == 20 for problem in found)
-    assert len(json.dumps(found)) <= BUDGET
+    data = str(htmlsafe_json_dumps(found, sort_keys=True))
+    assert BUDGET * 0.95 < len(data) <= BUDGET, "no room is wasted"
+    page = render(contents["results"], contents["behaviours"], shown)
+    assert f'"problems": {data}' in page
+    assert len(page.encode()) < 2_200_000, "without the plotting library"
+    assert "shown in part" in page
+    assert "shown in part" not in render(contents["results"], contents["behaviours"], contents["shown"][:1])
+
+
+def test_what_is_kept_is_what_was_there(long):
+    shown, found = long
     for arm in found[0]["arms"]:
+        answer = shown[0]["arms"][arm["name"]]
         if "tokens" not in arm:
-            assert arm["left_out"] + len(arm["text"]) + len(arm["end"]) == len(
-                contents["shown"][0]["arms"]["base"]["text"]
-            )
+            assert answer["text"].startswith(arm["text"]) and answer["text"].endswith(arm["end"])
+            assert arm["left_out"] == len(answer["text"]) - len(arm["text"]) - len(arm["end"])
+            assert len(arm["text"]) > 2000 and len(arm["end"]) > 2000
             continue
-        whole = page_tokens(contents["shown"][0]["arms"][arm["name"]]["tokens"])
-        shown = arm["tokens"]
-        at = 0
-        for token in shown:  # what is kept is what was there, in order
+        whole, at = page_tokens(answer["tokens"]), 0
+        for token in arm["tokens"]:
             assert isinstance(token, int) or token == whole[at]
             at += token if isinstance(token, int) else 1
         assert at == 8000
-        assert not isinstance(shown[0], int) and not isinstance(shown[-1], int), "both ends are kept"
-        inner = [i for i, token in enumerate(shown) if isinstance(token, int)]
-        kept = shown[inner[0] + 1 : inner[-1]]
-        assert len(inner) > 3 and any(isinstance(token, list) and token[1] for token in kept), "steered stretches too"
+        assert arm["steered"] == sum(isinstance(token, list) and token[1] for token in whole)
+        gaps = [i for i, token in enumerate(arm["tokens"]) if isinstance(token, int)]
+        assert gaps[0] > 20 and gaps[-1] < len(arm["tokens"]) - 20, "both ends are kept"
+        kept = arm["tokens"][gaps[0] + 1 : gaps[-1]]
+        assert len(gaps) > 3 and any(isinstance(token, list) and token[1] for token in kept), "steered stretches too"
+        assert max(arm["tokens"][i] for i in gaps) < 2000, "evenly over the trace"
+
+
+def test_an_arm_that_is_steered_throughout_shows_parts_of_its_middle():
+    arm = {"correct": True, "tokens": to_columns(tokens(4000, steered=1))}
+    (problem,) = compact([{"arms": {"hybrid": arm}}], budget=40_000)
+    shown = problem["arms"][0]["tokens"]
+    gaps = [token for token in shown if isinstance(token, int)]
+    assert len(gaps) > 3 and max(gaps) < 2000
+    assert 38_000 < len(htmlsafe_json_dumps([problem])) <= 40_000
+
+
+def test_text_that_takes_many_bytes_fits():
+    text = "<'>" * 2000 + "数" * 2000 + "a" * 20_000
+    (problem,) = compact([{"arms": {"base": {"text": text, "correct": None}}}], budget=20_000)
+    (arm,) = problem["arms"]
+    assert len(htmlsafe_json_dumps([problem])) <= 20_000
+    assert len(arm["text"]) > 1000 and len(arm["end"]) > 8000, "each end has half of the bytes"
+    assert arm["text"] + text[len(arm["text"]) : -len(arm["end"])] + arm["end"] == text
+
+
+def test_the_page_stays_small_with_many_problems(contents):
+    problem = contents["shown"][0]
+    for arm in problem["arms"].values():
+        arm |= {"tokens": to_columns(arm["tokens"])} if "tokens" in arm else {}
+    found = compact([problem] * 100, budget=900_000)
+    assert len(found) == 100, "all are shown"
+    assert len(htmlsafe_json_dumps(found)) <= 900_000
+    few = compact([problem] * 100, budget=200_000)
+    assert 25 < len(few) < 100, "with even less of each, nothing could be read"
+    assert len(htmlsafe_json_dumps(few)) <= 200_000
 
 
 def test_short_traces_are_whole():

@@ -1,7 +1,7 @@
 """Turns a finished run into ``results.json``, ``graded.json``, ``behaviours.json`` and ``shown.json``."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -191,8 +191,12 @@ def shown(finished: Finished, n: int) -> list[dict]:
     inputs, rollouts, arms = finished.experiment.inputs, finished.experiment.rollouts, finished.arms
     base, correct = inputs.pair.base, finished.correct
 
+    @cache
+    def name_of(token: int) -> str:
+        return token_name(token, base.decode, base.tokenizer)
+
     def said(token: int, emitted: int, text: str) -> str:
-        return text if token == emitted else token_name(token, base.decode, base.tokenizer)
+        return text if token == emitted else name_of(token)
 
     rows = []
     for i, problem in enumerate(inputs.test[:n]):

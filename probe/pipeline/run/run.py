@@ -83,7 +83,7 @@ def _finish(experiment: Experiment, out: Path) -> dict[str, Any]:
         found["curve"] = learning_curve(experiment)
     write_json(out / "behaviours.json", behaviours(finished))
     write_json(out / "graded.json", graded(finished))
-    write_json(out / "shown.json", shown(finished, config.shown))
+    write_json(out / "shown.json", shown(finished, config.shown), indent=None)
     write_json(out / "results.json", found)
     write_report(out)
     return found

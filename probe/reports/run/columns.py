@@ -6,8 +6,11 @@ the thinking model did not run, that is -1, and ``thinking`` is None if it never
 ``at`` which the arm was steered, with the behaviour and the strength.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
+
+import numpy as np
+from jaxtyping import Int
 
 from probe.errors import ProbeError
 
@@ -70,29 +73,60 @@ def to_columns(tokens: Sequence[Mapping[str, Any]]) -> Columns:
     }
 
 
-def page_tokens(columns: Columns) -> list[str | list[Any]]:
+def page_tokens(columns: Columns, keep: Sequence[int] | None = None) -> list[str | list[Any]]:
     """The tokens as a page holds them.
+
+    Args:
+        keep: which tokens, in order; all if None.
 
     Returns:
         An unsteered token on which both models agree is its text alone; any other is
         ``[text, steered, behaviour, strength, base, thinking]``.
     """
     texts = [*columns["texts"], None]  # -1 is the last one
-    said: list[Any] = [texts[i] for i in columns["emitted"]]
-    asked = columns["thinking"] is not None
-    full: dict[int, list[Any]] = {}
+    emitted, asked, steered = columns["emitted"], columns["thinking"] is not None, columns["steered"]
+    places = range(len(emitted)) if keep is None else keep
+    base, thinking = (
+        dict(zip(others["at"], others["text"], strict=True)) if others else {}
+        for others in (columns["base"], columns["thinking"])
+    )
+    how = {
+        i: (1, behaviour, strength)
+        for i, behaviour, strength in zip(steered["at"], steered["behaviour"], steered["strength"], strict=True)
+    }
 
-    def at(i: int) -> list[Any]:
-        return full.setdefault(i, [said[i], 0, None, None, said[i], said[i] if asked else None])
+    def token(i: int) -> str | list[Any]:
+        said = emitted[i]
+        if not (i in how or i in base or i in thinking):
+            return columns["texts"][said]
+        other = texts[thinking.get(i, said)] if asked else None
+        return [texts[said], *how.get(i, (0, None, None)), texts[base.get(i, said)], other]
 
-    for place, others in ((4, columns["base"]), (5, columns["thinking"])):
-        for i, text in zip(others["at"], others["text"], strict=True) if others else ():
-            at(i)[place] = texts[text]
+    return [token(i) for i in places]
+
+
+def page_sizes(columns: Columns, size: Callable[[Any], int]) -> Int[np.ndarray, " tokens"]:
+    """How many bytes each token takes on a page, without writing the tokens.
+
+    Args:
+        size: the bytes of a value as JSON, with the comma and the space after it. It is called with each text once.
+    """
+    null = size(None)
+    texts = np.array([*map(size, columns["texts"]), null])  # -1 is the last one
+    emitted = np.array(columns["emitted"], dtype=int)
+    said = texts[emitted]
+    base, thinking = said.copy(), said.copy() if columns["thinking"] is not None else np.full_like(said, null)
+    full = np.zeros(len(said), dtype=bool)
+    for column, others in ((base, columns["base"]), (thinking, columns["thinking"])):
+        if others:
+            column[others["at"]] = texts[others["text"]]
+            full[others["at"]] = True
+    how = np.full_like(said, 2 * null)
     steered = columns["steered"]
-    for i, behaviour, strength in zip(steered["at"], steered["behaviour"], steered["strength"], strict=True):
-        at(i)[1:4] = 1, behaviour, strength
-    tokens: list[Any] = [full.get(i, text) for i, text in enumerate(said)]
-    return tokens
+    how[steered["at"]] = [size(k) + size(s) for k, s in zip(steered["behaviour"], steered["strength"], strict=True)]
+    full[steered["at"]] = True
+    # The last value in a token's brackets has no comma, so that they add two bytes.
+    return np.where(full, said + size(0) + how + base + thinking + 2, said)
 
 
 def check_columns(columns: Columns, where: str) -> None:

@@ -81,12 +81,13 @@
 
     const counts = new Map();
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
-    const total = tokens.filter((token) => token.steered).length;
-    const share = tokens.length ? `${total} of ${length - gone} tokens ${gone ? "shown here were " : ""}steered${gone ? `, ${gone} of ${length} left out` : ""}` : "no token steered";
+    // Steered stretches are kept first, so the share is that of the whole trace and not of what is shown.
+    const total = gone ? arm.steered : tokens.filter((token) => token.steered).length;
+    const share = tokens.length ? `${total} of ${length} tokens steered${gone ? `, ${length - gone} tokens shown` : ""}` : "no token steered";
     const blind = tokens.length && !arm.asked ? ", thinking model not used" : "";
     $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${blind}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
     $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
-      const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}`);
+      const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}${gone ? " shown" : ""}`);
       button.addEventListener("click", () => alone(button, behaviour));
       return button;
     }));
@@ -96,7 +97,7 @@
     const on = button.getAttribute("aria-pressed") !== "true";
     for (const each of $("legend").children) each.setAttribute("aria-pressed", on && each === button);
     $("trace").classList.toggle("alone", on);
-    spans.forEach((span, i) => span.classList.toggle("on", tokens[i].steered && tokens[i].behaviour === behaviour));
+    spans.forEach((span, i) => span.classList.toggle("on", !!tokens[i].steered && tokens[i].behaviour === behaviour));
   }
 
   function tell(i) {

@@ -75,6 +75,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         behaviours=[_card(behaviour) for behaviour in behaviours],
         most_shared=max((behaviour.get("share") or 0 for behaviour in behaviours), default=0) or 1,
         traces=traces,
+        cut=any({"left_out", "steered"} & arm.keys() for problem in traces for arm in problem["arms"]),
         left_out=len(shown) - len(traces),
         labels=labels,
         meaning=MEANING,

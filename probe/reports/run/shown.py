@@ -1,27 +1,34 @@
 """Packs the traces that a page shows into few bytes: every problem and arm, long traces cut in the middle."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Int
+
 from probe.reports.run.arms import in_order
-from probe.reports.run.columns import page_tokens, to_columns
+from probe.reports.run.columns import Columns, page_sizes, page_tokens, to_columns
 
 BUDGET = 1_800_000
 """Bytes of a page that its traces may take. With the plotting library, which takes 4.8 MB, a page stays under 7 MB."""
 _LEAST = 400
 """The fewest bytes of an arm's answer; if not even these fit for all problems, the last problems are left out."""
 _AROUND = 3
-"""Tokens that are kept on either side of a steered stretch."""
+"""Tokens that are kept on either side of a steered one."""
+_STRETCH = 40
+"""The most tokens of a stretch; where an arm is steered for longer, parts of it are kept."""
 
 
 def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[dict[str, Any]]:
-    """Take the problems of ``shown.json`` into ``budget`` bytes of JSON.
+    """Take the problems of ``shown.json`` into ``budget`` bytes of a page.
 
-    Tokens are those of :func:`page_tokens`; a number in their place is how many were left out there. ``asked`` is
-    whether the thinking model ran beside the arm. An arm without recorded tokens keeps its text, which is cut into
-    ``text`` and ``end`` with ``left_out`` characters between them. ``correct`` is None if the answer could not be
-    graded. Answers are cut to the largest length with which all fit; the beginning, the end and steered stretches stay.
+    Tokens are those of :func:`page_tokens`; a number in their place is how many were left out there, and then
+    ``steered`` is how many of all tokens were steered. ``asked`` is whether the thinking model ran beside the arm. An
+    arm without recorded tokens keeps its text, which is cut into ``text`` and ``end`` with ``left_out`` characters
+    between them. ``correct`` is None if the answer could not be graded. Answers are cut to the largest length with
+    which all fit; the beginning, the end and steered stretches stay.
     """
     problems = list(shown)
     frames, sizes = [], []
@@ -34,24 +41,32 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
             "arms": in_order(arms),
         }
         frames.append(frame)
-        sizes.append([_size(_arm(name, arms[name])) for name in frame["arms"]])
+        sizes.append([_size_of_arm(name, arms[name]) for name in frame["arms"]])
     left = budget
-    for kept, (frame, arms) in enumerate(zip(frames, sizes, strict=True)):
-        left -= _size(frame) + sum(min(size, _LEAST) for size in arms)
+    for kept, (frame, lengths) in enumerate(zip(frames, sizes, strict=True)):
+        left -= _size(frame) + sum(min(size, _LEAST) for size in lengths)
         if left < 0:
             problems, frames, sizes = problems[:kept], frames[:kept], sizes[:kept]
             break
-    most = _most([size for arms in sizes for size in arms], budget - sum(map(_size, frames)))
+    most = _most([size for lengths in sizes for size in lengths], budget - sum(map(_size, frames)))
     found = []
     for problem, frame, lengths in zip(problems, frames, sizes, strict=True):
-        arms = [_arm(name, problem["arms"][name]) for name in frame["arms"]]
-        whole = zip(arms, lengths, strict=True)
-        found.append(frame | {"arms": [arm if size <= most else _cut(arm, most) for arm, size in whole]})
+        arms = ((name, problem["arms"][name], size) for name, size in zip(frame["arms"], lengths, strict=True))
+        found.append(
+            frame | {"arms": [_whole(name, arm) if size <= most else _cut(name, arm, most) for name, arm, size in arms]}
+        )
     return found
 
 
 def _size(value: Any) -> int:
-    return len(json.dumps(value)) + 2
+    """The bytes of a value in a page, with the comma after it; an apostrophe or ``<`` takes six."""
+    from jinja2.utils import htmlsafe_json_dumps
+
+    return len(htmlsafe_json_dumps(value)) + 2
+
+
+# Most tokens occur in many arms. 1 and 1.0 are equal and have other lengths.
+_size_once = lru_cache(maxsize=100_000, typed=True)(_size)
 
 
 def _most(sizes: Sequence[int], budget: int) -> int:
@@ -65,68 +80,83 @@ def _most(sizes: Sequence[int], budget: int) -> int:
     return max(sizes, default=0)
 
 
-def _arm(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    tokens, correct = arm.get("tokens"), arm.get("correct")
-    if not tokens:
-        return {"name": name, "correct": correct, "text": arm.get("text", "")}
-    columns: Any = tokens if isinstance(tokens, Mapping) else to_columns(tokens)
-    asked = columns["thinking"] is not None
-    return {"name": name, "correct": correct, "asked": asked, "tokens": page_tokens(columns)}
+def _columns(arm: Mapping[str, Any]) -> Columns | None:
+    tokens: Any = arm.get("tokens")
+    # Earlier versions wrote an object for each token.
+    return to_columns(tokens) if tokens and isinstance(tokens, list) else tokens or None
 
 
-def _cut(arm: dict[str, Any], most: int) -> dict[str, Any]:
-    """An answer of at most about so many bytes."""
-    room = most - _size(arm | ({"tokens": []} if "tokens" in arm else {"text": "", "left_out": 0, "end": ""}))
-    if "tokens" not in arm:
-        text = arm["text"]
-        scale = len(text) / max(1, len(json.dumps(text)))  # characters that take several bytes
-        half = max(1, int(room * scale) // 2)
-        return arm | {"text": text[:half], "left_out": len(text) - 2 * half, "end": text[-half:]}
-    texts: dict[str, int] = {}
-    costs = [
-        (texts.get(token) or texts.setdefault(token, _size(token))) if isinstance(token, str) else _size(token)
-        for token in arm["tokens"]
-    ]
-    keep = _kept(costs, [isinstance(token, list) and bool(token[1]) for token in arm["tokens"]], room)
+def _empty(name: str, arm: Mapping[str, Any], columns: Columns | None) -> dict[str, Any]:
+    """An arm without its answer."""
+    head = {"name": name, "correct": arm.get("correct")}
+    return head | ({"asked": columns["thinking"] is not None, "tokens": []} if columns else {"text": ""})
+
+
+def _whole(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
+    columns = _columns(arm)
+    return _empty(name, arm, columns) | (
+        {"tokens": page_tokens(columns)} if columns else {"text": arm.get("text") or ""}
+    )
+
+
+def _size_of_arm(name: str, arm: Mapping[str, Any]) -> int:
+    columns = _columns(arm)
+    if columns:
+        return _size(_empty(name, arm, columns)) + int(page_sizes(columns, _size_once).sum())
+    return _size(_whole(name, arm))
+
+
+def _cut(name: str, arm: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """An arm whose answer is cut to at most so many bytes."""
+    columns = _columns(arm)
+    empty = _empty(name, arm, columns)
+    if columns is None:
+        text = arm.get("text") or ""
+        size = {character: _size_once(character) - _size("") for character in set(text)}
+        sizes = np.array([size[character] for character in text], dtype=int)
+        beginning, end = _ends(sizes, (most - _size(empty | {"left_out": len(text), "end": ""})) // 2)
+        n_end = int(end.sum())
+        text, end = text[: int(beginning.sum())], text[len(text) - n_end :]
+        return empty | {"text": text, "left_out": len(sizes) - len(text) - n_end, "end": end}
+    empty["steered"] = len(columns["steered"]["at"])
+    steered = np.zeros(len(columns["emitted"]), dtype=bool)
+    steered[columns["steered"]["at"]] = True
+    keep = np.flatnonzero(_kept(page_sizes(columns, _size_once), steered, most - _size(empty))).tolist()
     tokens: list[Any] = []
-    gap = 0
-    for token, kept in zip(arm["tokens"], keep, strict=True):
-        if kept:
-            tokens += [gap, token] if gap else [token]
-            gap = 0
-        else:
-            gap += 1
-    return arm | {"tokens": [*tokens, gap] if gap else tokens}
+    for (before, i), token in zip(pairwise([-1, *keep]), page_tokens(columns, keep), strict=True):
+        tokens += [token] if i == before + 1 else [i - before - 1, token]
+    after = len(steered) - 1 - (keep[-1] if keep else -1)
+    return empty | {"tokens": [*tokens, after] if after else tokens}
 
 
-def _kept(costs: Sequence[int], steered: Sequence[bool], room: int) -> list[bool]:
+def _ends(sizes: Int[np.ndarray, " n"], room: int) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """What fits into ``room`` at the beginning, and at the end."""
+    return np.cumsum(sizes) <= room, np.cumsum(sizes[::-1])[::-1] <= room
+
+
+def _kept(sizes: Int[np.ndarray, " n"], steered: Bool[np.ndarray, " n"], room: int) -> Bool[np.ndarray, " n"]:
     """Which tokens stay: a third of the room for each end, and then steered stretches, evenly over the trace."""
-    n = len(costs)
-    keep = [False] * n
-    for order in (range(n), range(n - 1, -1, -1)):
-        third = room // 3
-        for i in order:
-            third -= costs[i]
-            if third < 0:
-                break
-            keep[i] = True
-    left = room - sum(cost for cost, kept in zip(costs, keep, strict=True) if kept)
-    gap = _size(n)
-    stretches: list[list[int]] = []
-    for i in range(n):
-        if not keep[i] and any(steered[max(0, i - _AROUND) : i + _AROUND + 1]):
-            if stretches and stretches[-1][-1] == i - 1:
-                stretches[-1].append(i)
-            else:
-                stretches.append([i])
-    wanted = sum(gap + sum(costs[i] for i in stretch) for stretch in stretches)
+    beginning, end = _ends(sizes, room // 3)
+    keep = beginning | end
+    gap = _size(len(sizes))
+    left = room - int(sizes[keep].sum()) - gap
+    near = steered.copy()
+    for by in range(1, _AROUND + 1):
+        near[by:] |= steered[:-by]
+        near[:-by] |= steered[by:]
+    stretches = _stretches(np.flatnonzero(near & ~keep))
+    wanted = sum(gap + int(sizes[stretch].sum()) for stretch in stretches)
     every = max(1, -(-wanted // max(1, left)))
-    for stretch in (*stretches[every // 2 :: every], range(n)):
-        left -= gap
-        for i in stretch:
-            if not keep[i]:
-                left -= costs[i]
-                if left < 0:
-                    return keep
-                keep[i] = True
-    return keep
+    for stretch in stretches[every // 2 :: every]:
+        size = gap + int(sizes[stretch].sum())
+        if size <= left:
+            keep[stretch] = True
+            left -= size
+    # What room is left makes the beginning longer.
+    return keep | (np.cumsum(np.where(keep, 0, sizes)) <= left)
+
+
+def _stretches(places: Int[np.ndarray, " places"]) -> list[Int[np.ndarray, " tokens"]]:
+    """Cut increasing places into stretches without gaps, none longer than ``_STRETCH``."""
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    return [run[i : i + _STRETCH] for run in runs for i in range(0, len(run), _STRETCH)]
