@@ -20,7 +20,9 @@ _HALVINGS = 2
 def spare_memory(device: torch.device) -> int:
     """Measure the free memory of a device in bytes; for a CPU, what the system can give without swapping."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch has taken and does not use is free, too.
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     import psutil
 
     return psutil.virtual_memory().available
