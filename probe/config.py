@@ -324,11 +324,11 @@ def byte_size(said: int | str | None) -> int | None:
     """
     if not isinstance(said, str):
         return said
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", said.lower())
-    if match is None or not float(match[1]) or (match[3] and not match[2]):
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)\s*", said.lower())
+    if match is None or not float(match[1]):
         raise ProbeError(f"memory is {said!r}; write an amount with its unit, such as 80GB or 512MiB")
     number, unit, binary = match.groups()
-    return int(float(number) * (_BINARY if binary else _UNITS)[unit])
+    return max(1, int(float(number) * (_BINARY if binary else _UNITS)[unit or ""]))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

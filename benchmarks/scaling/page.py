@@ -72,7 +72,7 @@ def _whole(shapes: dict[str, Shape], plans: dict[tuple[str, int], Plan]) -> Iter
 
 def _stages(plans: dict[tuple[str, int], Plan]) -> Iterator[str]:
     yield from ("", "## Computed: stages", "")
-    yield "Memory beside the weights: what the smallest part of a stage takes, and what it takes if there is room."
+    yield "Memory beside the weights: what the smallest part of a stage takes, and what it takes if memory allows."
     yield ""
     some = {name: plans[name, TRACES[-1]] for name in SIZES}
     yield from _row("stage", *(f"{name}: least" for name in some), *(f"{name}: with room" for name in some), "7B: disk")

@@ -17,8 +17,8 @@ Grader = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
-BaseDevice = Annotated[str | None, typer.Option(help="Device of the base model, if it is another.")]
-ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking model, if it is another.")]
+BaseDevice = Annotated[str | None, typer.Option(help="Device of the base model, if it differs from --device.")]
+ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking model, if it differs from --device.")]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -50,10 +50,13 @@ def hybrid(
 
     Example: probe hybrid --run runs/rl --arms v1,v2
     """
+    from probe.errors import ProbeError
     from probe.pipeline import check_parts, recalled, with_arms
 
     config, _ = recalled(run)
     wanted = names(arms)
+    if engine is not None and wanted is None:
+        raise ProbeError("--engine is for --arms; a hybrid of your own parts is decoded here")
     if wanted is not None:
         with_arms(config, wanted)
     else:

@@ -35,17 +35,17 @@ def plan(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     device_memory: Annotated[
-        str | None, typer.Option(help="Memory of each device, such as 80GB; by default what is free there is measured.")
+        str | None, typer.Option(help="Memory of each device, such as 80GB; by default, the free memory is measured.")
     ] = None,
     memory: Memory = None,
     engine: Engine = None,
     dtype: Dtype = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Load both models and measure how fast they are, for the time.")
+        bool, typer.Option("--calibrate", help="Load both models and measure their speed, for better time estimates.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write the plan as JSON.")] = False,
 ) -> None:
-    """Say what `probe run` will need: passes, memory, disk and time of each stage, and whether it fits.
+    """Estimate what `probe run` needs: passes, memory, disk and time of each stage, and whether it fits.
 
     Only the configs of the models are read, no weights.
     Columns: tokens through each model, memory beside the weights, disk, time.

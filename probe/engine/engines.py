@@ -11,7 +11,7 @@ from probe.errors import ProbeError
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the tasks of a run are done.
+    """Where a run's tasks are executed.
 
     Attributes:
         kind: ``here``, ``processes`` or ``ray``.
@@ -62,7 +62,7 @@ def engine_of(said: str) -> Engine:
     '10.0.0.1:6379'
 
     Raises:
-        ProbeError: if there is no such engine.
+        ProbeError: if it is not the name of an engine.
     """
     kind, _, rest = said.partition(":")
     if kind == "here" and not rest:

@@ -13,7 +13,7 @@ from probe.files import object_hash, read_json, write_json, writing
 KEY = "key.json"
 """The name of the key file."""
 _FORMAT = 1
-_PATIENCE = 2.0
+_PATIENCE = 5.0
 """Seconds to wait for another process that writes the key, which takes a moment."""
 _LIBRARIES = ("probe-interp", "torch", "transformers")
 
@@ -69,17 +69,23 @@ class KeptFolder:
             )
         return True
 
-    def claim(self) -> None:
+    def claim(self, *, ours: bool = False) -> None:
         """Write the key if there is none; the folder stays open to other processes that have the same key.
+
+        Args:
+            ours: whether what is kept there is known to be of this key, though the key may be missing.
 
         Raises:
             ProbeError: if the folder keeps the work of another key.
         """
         self._refuse_file()
-        if not self.check():
+        if not self._has_key(ours):
             with FolderLock(self.folder, wait=_PATIENCE):
-                if not self.check():
+                if not self._has_key(ours):
                     self._write()
+
+    def _has_key(self, ours: bool) -> bool:
+        return (self.folder / KEY).is_file() if ours else self.check()
 
     def forget(self) -> None:
         """Remove the key, and the folder, if nothing is kept there: what failed must not keep others from it."""
@@ -134,7 +140,7 @@ def versions() -> dict[str, str]:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder and those below it, as far as no file is in them."""
+    """Remove a folder and the folders below it, unless they contain files."""
     for below in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         with suppress(OSError):
             below.rmdir()

@@ -46,7 +46,7 @@ class FolderLock:
                 f"{self.folder} is being written by {_holder(file)}; wait until it ends, or name another folder"
             ) from None
         if self._lock.lock_counter == 1:
-            with suppress(OSError):  # on a full disk: what could not be named is locked all the same
+            with suppress(OSError):  # on a full disk: the folder is locked even if the name cannot be written
                 file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         return self
 

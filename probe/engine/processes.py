@@ -13,7 +13,7 @@ from typing import Any
 from probe.engine.tasks import Task
 
 Begin = Callable[[], Any]
-"""Makes what all tasks of a run have in common, once in each worker; hashable, and importable by another process."""
+"""Builds what all tasks of a run share, once in each worker; hashable, and importable by another process."""
 
 
 class ProcessWorkers:
@@ -38,22 +38,31 @@ class ProcessWorkers:
 
     def submit(self, task: Task) -> "Future[Any]":
         at = self._free()[0]
-        pool, before = self._pools[at], self._running[at]
-        if pool is None or (before is not None and isinstance(before.exception(), BrokenProcessPool)):
-            threads = max(1, (os.cpu_count() or 1) // self._n)
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (at, threads))
-            self._pools[at] = pool
-        future = pool.submit(_do, self._begin, task)
+        pool = self._pools[at] or self._new(at)
+        try:
+            future = pool.submit(_do, self._begin, task)
+        except BrokenProcessPool:  # it has died
+            future = self._new(at).submit(_do, self._begin, task)
         self._running[at] = future
         return future
+
+    def _new(self, at: int) -> ProcessPoolExecutor:
+        threads = max(1, (os.cpu_count() or 1) // self._n)
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (at, threads))
+        self._pools[at] = pool
+        return pool
 
     def __enter__(self) -> "ProcessWorkers":
         return self
 
     def __exit__(self, *error: object) -> None:
         for pool in self._pools:
-            if pool is not None:
-                pool.shutdown(wait=True, cancel_futures=True)
+            if pool is None:
+                continue
+            if any(error):  # what they are at is made again; to wait for it could take hours
+                for process in list((getattr(pool, "_processes", None) or {}).values()):
+                    process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start(number: int, threads: int) -> None:

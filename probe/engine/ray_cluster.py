@@ -2,16 +2,17 @@
 
 import os
 import socket
-import tempfile
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from probe.engine.processes import Begin, common
-from probe.engine.tasks import Lost, Task
+from probe.engine.tasks import Lost, Task, one_line
 from probe.errors import ProbeError
 
+_FAILED = 10
+"""How many workers in a row may fail to begin."""
 _PLACE = ".cluster"
 """A file in the folder of a run by which each machine shows that it sees that folder."""
 
@@ -42,10 +43,13 @@ class RayWorkers:
         self._gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
         kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus)
         self._actor = kind(_Actor)
+        self._failed, self._why = 0, ""
         self._idle: list[Any] = []
         self._all: list[Any] = []
 
     def room(self) -> int:
+        if self._failed > _FAILED:
+            raise ProbeError(f"no worker begins on the Ray cluster ({self._why}); install probe on every machine")
         there = int(self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 0))
         for _ in range(there - len(self._all)):
             self._add()
@@ -57,9 +61,13 @@ class RayWorkers:
         self._all.append(actor)
 
         def begun(answer: "Future[Any]") -> None:
-            if answer.exception() is None:
+            error = answer.exception()
+            if error is None:
+                self._failed = 0
                 self._idle.append(actor)
             else:
+                self._failed += 1
+                self._why = one_line(error)
                 self._all.remove(actor)
 
         actor.is_there.remote().future().add_done_callback(begun)
@@ -72,7 +80,9 @@ class RayWorkers:
             error = answer.exception()
             if isinstance(error, self._ray.exceptions.RayActorError):
                 self._all.remove(actor)
-                future.set_exception(Lost("its machine is gone"))
+                with suppress(Exception):  # one that only seems dead would keep its GPU
+                    self._ray.kill(actor)
+                future.set_exception(Lost("its worker or its machine died"))
                 return
             self._idle.append(actor)
             if error is None:
@@ -106,15 +116,15 @@ class _Actor:
         """Answer once the actor has begun."""
 
     def do(self, task: Task) -> None:
-        place = self._folder / _PLACE
+        place, seen = self._folder / _PLACE, False
         with suppress(OSError):
-            if place.read_text(encoding="utf-8") == self._token:
-                task.do(common(self._begin))
-                return
-        raise ProbeError(
-            f"{socket.gethostname()} does not see {self._folder}: give --out a folder that all machines share, under "
-            "the same path"
-        )
+            seen = place.read_text(encoding="utf-8") == self._token
+        if not seen:
+            raise ProbeError(
+                f"{socket.gethostname()} does not see {self._folder}: give --out a folder that all machines share, "
+                "under the same path"
+            )
+        task.do(common(self._begin))
 
 
 def _import_ray() -> Any:
@@ -126,19 +136,19 @@ def _import_ray() -> Any:
 
 
 def _connect(ray: Any, address: str) -> None:
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-    if address:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            said = (str(error).strip().splitlines() or [""])[0]
-            raise ProbeError(
-                f"no Ray cluster at {address} ({said}); start one there: ray start --head, or give --engine ray for "
-                "one on this machine"
-            ) from None
-        return
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    # Workers are as urgent as the process that asks for them, and nothing is reported to anybody.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level="error")
-    except ConnectionError:
-        with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True):
-            ray.init(**quiet)
+        try:
+            ray.init(address=address or "auto", **quiet)
+        except ConnectionError:
+            if address:
+                raise
+            ray.init(include_dashboard=False, **quiet)  # no cluster on this machine yet
+    except Exception as error:  # Ray raises errors of many kinds, some of them plain
+        raise ProbeError(
+            f"no Ray cluster at {address or 'this machine'} ({one_line(error)}); start one there: ray start --head, or "
+            "give --engine processes:N"
+        ) from None

@@ -93,7 +93,7 @@ class Shards:
             ProbeError: if the folder keeps rows of another key.
         """
         assert self._home is not None  # a shard that nobody keeps would be lost
-        if not (self._home.check() and self._is_there(number)):
+        if not (self._home.check() and (self._is_there(number) or self._old())):
             self._made(number, engine, None)
 
     def rows(self, *, progress: bool = False) -> tuple[list[Row], float]:
@@ -138,11 +138,13 @@ class Shards:
             raise
         rows, seconds = [found[item] for item in items], time.perf_counter() - began
         if self._home is not None:
-            self._home.claim()  # again: a process that failed may have removed the key
+            # A process that failed may remove the key at any moment before there is a done file.
+            self._home.claim()
             file, done = self._files(number)
             data = write_json(file, rows).read_bytes()
             told = {"key": self._hash, "sha256": hashlib.sha256(data).hexdigest(), "seconds": seconds}
             write_json(done, {**told, "engine": engine, "how": dict(self.how), "versions": versions()})
+            self._home.claim(ours=True)
         return rows, seconds
 
     def _read(self, number: int) -> tuple[list[Row], float] | None:

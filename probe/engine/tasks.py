@@ -14,9 +14,11 @@ from probe.errors import ProbeError
 
 _LOG = logging.getLogger("probe")
 ATTEMPTS = 3
-"""How often a task is tried that fails for another reason than a mistake of the user."""
+"""How many times a task is tried if it fails for any reason but a user's mistake."""
 _LOSSES = 10
-"""How often a task is tried whose machine is lost."""
+"""How many times a task is tried if its worker or its machine dies."""
+_SILENCE = 60.0
+"""Seconds without a worker after which a message says so."""
 _LOOK_AGAIN = 5.0
 """Seconds after which the number of workers is asked for again: a machine may have joined."""
 
@@ -30,7 +32,7 @@ class Task:
         do: called in a worker with what the workers of a run have in common, such as loaded models. It must be a
             function of a module (or a partial of one), so that another process can import it; and it may be called
             twice, so it must write the same files each time.
-        after: the names of tasks that must be done before.
+        after: the names of tasks that must finish first.
     """
 
     name: str
@@ -72,6 +74,7 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
     failures: Counter[str] = Counter()
     losses: Counter[str] = Counter()
     said: dict[str, str] = {}
+    idle = time.monotonic()
     with tqdm(total=len(tasks), desc=name, unit="task", disable=not progress) as bar:
         while True:
             undone = {*left, *(task.name for task in running.values())}
@@ -81,8 +84,13 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
                 running[workers.submit(left.pop(task.name))] = task
             if not running and not ready:
                 break
-            if not running:
+            if running:
+                idle = time.monotonic()
+            else:
                 time.sleep(0.1)
+                if time.monotonic() - idle > _SILENCE:
+                    _LOG.warning("%s: waiting for a worker; no machine has a free GPU or core", name)
+                    idle = time.monotonic()
             for future in wait(running, _LOOK_AGAIN, FIRST_COMPLETED).done:
                 task = running.pop(future)
                 error = future.exception()
@@ -93,16 +101,17 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
                     continue
                 (losses if isinstance(error, Lost) else failures)[task.name] += 1
                 left[task.name] = task
-                said[task.name] = _one_line(error)
-                _LOG.warning("%s failed (%s) and is tried again", task.name, said[task.name])
+                said[task.name] = one_line(error)
+                _LOG.warning("%s failed (%s)", task.name, said[task.name])
     if left:
         first = next((each for each in left if each in said), next(iter(left)))
         raise ProbeError(
-            f"{len(left)} of {len(tasks)} tasks are left open, first {first} ({said.get(first, 'not begun')}); run the "
-            "same command again, with any engine, to resume"
+            f"{len(left)} of {len(tasks)} tasks are unfinished, first {first} ({said.get(first, 'not started')}); run "
+            "the same command again, with any engine, to resume"
         )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The kind of an error and the last line that it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__

@@ -28,6 +28,7 @@ from .memory import (
 )
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
+from .quantised import is_quantised as is_quantised
 from .seeding import seeded as seeded
 from .sites import Site as Site, all_sites as all_sites, place as place
 from .sizes import Sizes as Sizes

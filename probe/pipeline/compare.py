@@ -80,8 +80,12 @@ def _settings(path: Path) -> dict[str, Any]:
     return dict(_flat(read_as(dict[str, Any], written))) if written.is_file() else {}
 
 
+_HOW = ("engine", "workers", "memory", "base_device", "thinking_device", "shown")
+"""Settings on which results do not depend."""
+
+
 def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, value in settings.items():
         rows += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
-    return [row for row in rows if row[0] not in ("engine", "memory", "shown")]
+    return [row for row in rows if row[0] not in _HOW]

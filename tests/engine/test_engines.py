@@ -52,7 +52,7 @@ def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
     with pytest.raises(ProbeError) as raised:
         TWO.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
     assert str(raised.value) == (
-        "2 of 5 tasks are left open, first hopeless (ValueError: in try 2); run the same command again, with any "
+        "2 of 5 tasks are unfinished, first hopeless (ValueError: in try 2); run the same command again, with any "
         "engine, to resume"
     )
     assert done(tmp_path) == ["fine", "killed", "slow"]

@@ -52,11 +52,11 @@ class Need:
 
     @property
     def all(self) -> float:
-        """What the work takes where room is no matter."""
+        """What the work takes if memory is unlimited."""
         return max(self.least, self.wanted + self.logits)
 
     def given(self, room: float) -> float:
-        """What the work takes where there is so much room."""
+        """What the work takes in this much memory."""
         return max(self.least, min(room, self.wanted + min(self.logits, self.share * room if self.logits else 0.0)))
 
 

@@ -53,8 +53,8 @@ def _place(setup: Setup, stage: Stage, devices: Mapping[str, Device], speeds: Ma
         least = need.least * device.workers + (stage.host if device.is_host and stage.needs else 0.0)
         if device.memory is not None and least > device.memory - weights >= 0 and lack is None:
             lack = (
-                f"{stage.name} needs {said_bytes(least)} on {device.name} beside {said_bytes(weights)} of weights, "
-                f"and it has {said_bytes(device.memory)}{' free' if device.measured else ''}"
+                f"{stage.name} needs {said_bytes(least)} on {device.name} in addition to {said_bytes(weights)} of "
+                f"weights, but only {said_bytes(device.memory)} is {'free' if device.measured else 'there'}"
             )
     wanted = wanted_rows(stage)
     rows = max(1, int(wanted * share)) if wanted else 0
@@ -97,7 +97,7 @@ def advice_of(setup: Setup, devices: Mapping[str, Device], speeds: Mapping[str, 
         role: Device(f"{devices[role].name} of {role}", devices[role].memory, devices[role].kind) for role in ROLES
     }
     if devices["base"].name == devices["thinking"].name and _fits(setup, apart, speeds):
-        return "With a device of that size for each model it would fit"
+        return "It would fit with one such device for each model"
     return "Use a device with more memory, or smaller models"
 
 

@@ -98,7 +98,7 @@ class Plan:
 
     def sentences(self) -> list[str]:
         """What the table means: the weights, the peak, the time, and whether the run fits."""
-        found = [_saidweights_on(self.setup.shape(role), role, self.devices[role]) for role in ROLES]
+        found = [_said_weights(self.setup.shape(role), role, self.devices[role]) for role in ROLES]
         for device in each_device(self.devices):
             of = "" if device.memory is None else f" of {said_bytes(device.memory)}"
             free = " free now" if device.measured and of else ""
@@ -109,12 +109,12 @@ class Plan:
         if short and self.fits:
             least = min(short, key=lambda each: each.rows)
             found.append(
-                f"Where memory is shortest ({least.stage.name}), {least.rows} of {wanted_rows(least.stage)} rows are "
-                "decoded at a time."
+                f"In the stage with the least room ({least.stage.name}), only {least.rows} of "
+                f"{wanted_rows(least.stage)} rows are decoded at a time."
             )
         if self.lack is None:
             known = all(device.memory is not None for device in self.devices.values())
-            found.append("It fits." if known else "How much memory there is, is unknown; give it (--memory).")
+            found.append("It fits." if known else "The memory of the device is unknown; give it with --device-memory.")
         else:
             found.append(f"It does not fit: {self.lack}. {self.advice or ''}".strip())
         return found
@@ -239,7 +239,7 @@ def _names(devices: Mapping[str, Device]) -> list[str]:
     return [device.name for device in each_device(devices)]
 
 
-def _saidweights_on(shape: Shape, role: str, device: Device) -> str:
+def _said_weights(shape: Shape, role: str, device: Device) -> str:
     count, times = said_count(sum(shape.parameters.values())), f", {device.pairs} times" if device.pairs > 1 else ""
     return (
         f"Weights of {role}: {said_bytes(shape.weights)} on {device.name}{times} "

@@ -59,9 +59,9 @@ class RunConfig:
     device: str = "auto"
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
     base_device: str | None = None
-    """Device of the base model, if it is another."""
+    """Device of the base model, if it differs from ``device``."""
     thinking_device: str | None = None
-    """Device of the thinking model, if it is another."""
+    """Device of the thinking model, if it differs from ``device``."""
     memory: str | None = None
     """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""
@@ -92,7 +92,13 @@ class RunConfig:
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0)
-        engine_of(self.engine)
+        engine = engine_of(self.engine)
+        placed = [each for each in (self.device, self.base_device, self.thinking_device) if each and ":" in each]
+        if placed and (engine.kind == "ray" or engine.n > 1):
+            raise ProbeError(
+                f"the engine {self.engine} gives each process a GPU of its own, but a model is to be on {placed[0]}; "
+                "leave out the device, or use the engine here"
+            )
         check_seeds("seed", [self.seed])
         if wrong := [n for n in self.curve if not 1 <= n <= self.sizes.train]:
             raise ProbeError(

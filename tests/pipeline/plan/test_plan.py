@@ -193,7 +193,9 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line_before_anything_is_loaded(
     assert "\n" not in told and not (tmp_path / "run").exists()
     _free(monkeypatch, 35 * GB)
     config = RunConfig(**models, problems="story", device="cpu", dtype="bfloat16")
-    with pytest.raises(ProbeError, match=r"needs .* GB on cpu beside 30.5 GB of weights, .* Set decoding.max_new_tok"):
+    with pytest.raises(
+        ProbeError, match=r"needs .* GB on cpu in addition to 30.5 GB of weights, .* Set decoding.max_new_tok"
+    ):
         run(replace(config, decoding=replace(config.decoding, max_new_tokens=64_000)), tmp_path / "run")
 
 
@@ -203,8 +205,14 @@ def _free(monkeypatch, size):
 
 
 def test_amounts_of_memory():
-    assert [byte_size(text) for text in ("80GB", "80g", "1 GiB", "1.5kB", "12")] == [80 * GB, 80 * GB, 2**30, 1500, 12]
-    for wrong in ("80XB", "", "-3GB", "0", "GB", "8 i"):
+    assert [byte_size(text) for text in ("80GB", "80g", "1 GiB", "1.5kB", "12 B")] == [
+        80 * GB,
+        80 * GB,
+        2**30,
+        1500,
+        12,
+    ]
+    for wrong in ("80XB", "", "-3GB", "0", "GB", "8 i", "40", "0GB"):
         with pytest.raises(ProbeError, match="write an amount with its unit"):
             byte_size(wrong)
     with pytest.raises(ProbeError, match="tokens is 0"):
