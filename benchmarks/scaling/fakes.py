@@ -37,7 +37,7 @@ def qwen(name: str, *, layers: int | None = None) -> Qwen2Config:
 
 
 def reading_peak(config: Qwen2Config, tokens: int) -> int:
-    """The bytes, beside the weights in bfloat16, of a pass without gradients over one padded text."""
+    """The bytes, besides the weights in bfloat16, of a pass without gradients over one padded text."""
     with FakeTensorMode():
         hf = _made(config)
         ids, mask = torch.zeros(1, tokens, dtype=torch.long), _mask(tokens)

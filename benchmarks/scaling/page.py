@@ -47,7 +47,7 @@ def _head() -> Iterator[str]:
     yield (
         f"Two models of the sizes of Qwen2.5 in bfloat16, traces of {TOKENS:,} tokens, default settings, devices of "
         f"{said_bytes(MEMORY)}. This page is written by `python -m benchmarks.scale --docs`; `probe plan` computes the "
-        "same for your models. A stage takes at most half of what is free beside the weights, and does less at a time "
+        "same for your models. A stage takes at most half of what is free besides the weights, and does less at a time "
         "where it wants more."
     )
 
@@ -72,7 +72,7 @@ def _whole(shapes: dict[str, Shape], plans: dict[tuple[str, int], Plan]) -> Iter
 
 def _stages(plans: dict[tuple[str, int], Plan]) -> Iterator[str]:
     yield from ("", "## Computed: stages", "")
-    yield "Memory beside the weights: what the smallest part of a stage takes, and what it takes if memory allows."
+    yield "Memory besides the weights: what the smallest part of a stage takes, and what it takes if memory allows."
     yield ""
     some = {name: plans[name, TRACES[-1]] for name in SIZES}
     yield from _row("stage", *(f"{name}: least" for name in some), *(f"{name}: with room" for name in some), "7B: disk")
@@ -93,7 +93,7 @@ def _columns(needs: list[Any]) -> tuple[list[float], list[float]]:
 def _measured() -> Iterator[str]:
     yield from ("", "## Measured against computed", "")
     told = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    yield "Bytes of living tensors beside the weights, counted by `benchmarks/peak.py`."
+    yield "Bytes of living tensors besides the weights, counted by `benchmarks/peak.py`."
     yield ""
     yield from _row("what", "measured", "computed", "ratio")
     yield from _rule(4)

@@ -27,7 +27,7 @@ from probe.taxonomy.sae.weights import Weights
 from probe.traces import Sentence, Trace
 
 BUDGET = 2**29
-"""Bytes that work on a model may take beside its weights while it is measured."""
+"""Bytes that work on a model may take besides its weights while it is measured."""
 SENTENCE, BEHAVIOURS = 25, 4
 """Tokens of a sentence, and behaviours of the taxonomy."""
 STAGES = ("activations", "traces", "gates", "vectors", "policy", "lora training")
@@ -60,7 +60,7 @@ class Measured:
     """One stage of one case.
 
     Attributes:
-        peak: bytes of living tensors beside the weights.
+        peak: bytes of living tensors besides the weights.
         formula: the bytes that the plan says.
         tokens: tokens that ran forward through the models; a token in half of the blocks is half.
         formula_tokens: the tokens that the plan says; None where the plan counts backward passes too.

@@ -22,7 +22,7 @@ ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking
 Memory = Annotated[
     str | None,
     typer.Option(
-        help="Memory for the work on a device, beside the weights, such as 40GB; half of what is free by default."
+        help="Memory for the work on a device, besides the weights, such as 40GB; half of what is free by default."
     ),
 ]
 Dtype = Annotated[

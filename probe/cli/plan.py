@@ -48,7 +48,7 @@ def plan(
     """Estimate what `probe run` needs: passes, memory, disk and time of each stage, and whether it fits.
 
     Only the configs of the models are read, no weights.
-    Columns: tokens through each model, memory beside the weights, disk, time.
+    Columns: tokens through each model, memory besides the weights, disk, time.
 
     Example: probe plan --pair tiny-rl
 

@@ -15,7 +15,7 @@ _ROWS, _LOGITS = 0.7, 0.3
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """The bytes that a forward pass and its backward pass take beside the weights.
+    """The bytes that a forward pass and its backward pass take besides the weights.
 
     The numbers were measured by counting living tensors in passes of random Llama, Qwen2, GPT-NeoX and Gemma 2 models
     (widths 256 and 512, float32 and bfloat16), and agree with a Qwen2 of 7B whose tensors have shapes alone. For each

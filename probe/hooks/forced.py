@@ -254,7 +254,7 @@ def in_rows(
 
 
 def row_bytes(model: Model, columns: int, sites: int = 1) -> int:
-    """Estimate the bytes that a pass without gradients takes for a text, beside its logits.
+    """Estimate the bytes that a pass without gradients takes for a text, besides its logits.
 
     Args:
         columns: the number of tokens of the text.

@@ -85,7 +85,7 @@ class Headless:
 def headless(model: Model) -> Iterator[Headless]:
     """Let a pass in the block compute only the logits of its first column, and keep the states that its head reads.
 
-    Where a hook reads or writes what the head does, it has to run in the pass: then all is as without the block.
+    Where a hook reads or writes what the head does, it has to run in the pass: then the block changes nothing.
     """
     hf: Any = as_hf(model)
     inside = set(_trunk(hf).modules())

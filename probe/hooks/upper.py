@@ -18,7 +18,7 @@ from probe.models import Model, check_frequencies
 
 
 class _Again(nn.Module):
-    """Keeps the input of a block alone for the backward pass, which runs the block again."""
+    """Keeps only the input of a block for the backward pass, which runs the block again."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()

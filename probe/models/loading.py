@@ -85,7 +85,7 @@ def load_model(
             revision.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a CUDA GPU if there is one.
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
-        memory: The bytes that work on the model may take beside its weights, or a text such as ``40GB``; None for
+        memory: The bytes that work on the model may take besides its weights, or a text such as ``40GB``; None for
             half of what is free.
 
     Raises:

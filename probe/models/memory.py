@@ -32,7 +32,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device has too little memory; on a CPU, torch raises a plain RuntimeError."""
     said = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in said or "out of memory" in said)
+        isinstance(error, RuntimeError)
+        and any(each in said for each in ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
     )
 
 
@@ -54,15 +55,15 @@ def halving(work: Callable[[int], Made], size: int, *, device: torch.device, wha
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
-            if not left or size == 1:
-                raise ProbeError(
-                    f"{device} ran out of memory while {what}, at the smallest size tried ({size}); "
-                    "free memory there, use a device with more, or set a lower limit on tokens"
-                ) from None
         # Here the frames of the failed attempt, which hold its tensors, are gone.
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
+        if not left or size == 1:
+            raise ProbeError(
+                f"{device} ran out of memory while {what}, at the smallest size tried ({size}); "
+                "free memory there, use a device with more, or set a lower limit on tokens"
+            )
         size = max(1, size // 2)
         _LOG.warning("%s ran out of memory while %s; trying again with size %d", device, what, size)
     raise AssertionError("the last attempt returns or raises")
@@ -74,7 +75,7 @@ def fitting(items: Sequence[Item], size_of: Callable[[Item], int], room: int) ->
     Args:
         items: for little padding, sorted by size.
         size_of: the size of an item, such as its number of tokens.
-        room: the greatest size of a group: the number of its items times the greatest size of one. An item that is
+        room: the maximum padded size of a group: the number of its items times the largest size of one. An item that is
             larger is a group of its own.
 
     >>> list(fitting([1, 2, 3, 3, 9], int, 6))

@@ -41,7 +41,7 @@ class Model:
         eos_ids: Every token id that ends an answer, of those that the model can emit.
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
         think_tags: The tags around its thinking: those of ``config``, or else those that the tokenizer has.
-        memory: The bytes that work on the model may take beside its weights; None for half of what is free.
+        memory: The bytes that work on the model may take besides its weights; None for half of what is free.
 
     Raises:
         NotApplicable: if probe cannot run this architecture.
@@ -80,7 +80,7 @@ class Model:
 
     @property
     def budget(self) -> int:
-        """The bytes that work on the model may take beside its weights: ``memory``, or half of what is free now."""
+        """The bytes that work on the model may take besides its weights: ``memory``, or half of what is free now."""
         return spare_memory(self.device) // 2 if self.memory is None else self.memory
 
     @property

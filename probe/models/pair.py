@@ -74,7 +74,7 @@ def load_pair(
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
         base_device: The device of the base model, if it is another.
         thinking_device: The device of the thinking model, if it is another.
-        memory: The bytes that work on a model may take beside its weights, or a text such as ``40GB``; None for half
+        memory: The bytes that work on a model may take besides its weights, or a text such as ``40GB``; None for half
             of what is free.
 
     Raises:

@@ -161,7 +161,7 @@ def policy_data(
     otherwise on the host.
 
     Args:
-        batches: from :func:`~probe.steering.collect_gates`. They are gone through twice.
+        batches: from :func:`~probe.steering.collect_gates`. They are read twice.
         layers: 0-based layers whose ``resid_post`` the policy will read.
         tokens: the number of tokens to keep, a random sample that is chosen before the model runs; None keeps all.
         seed: seeds the sample.

@@ -1,4 +1,4 @@
-"""Gates on disk: one file for each batch, read when it is used, because all of them together outgrow a device."""
+"""Gates on disk: one file for each batch, read when it is used, because together they do not fit on a device."""
 
 import weakref
 from collections.abc import Sequence

@@ -270,7 +270,7 @@ class _Fitted:
                 self.gate_loss.forget()
             return work(budget)
 
-        return halving(attempt, most, device=self.device, what=f"{what} in parts of so many bytes")
+        return halving(attempt, most, device=self.device, what=f"{what} with a budget in bytes")
 
 
 def _check(base: Model, mechanism: Mechanism, train: Sequence[GateBatch], validation: Sequence[GateBatch]) -> None:

@@ -192,6 +192,11 @@ class _TextCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         if not self.written:
+            # Where one projection gives queries, keys and values, a view would keep all of it.
+            key_states, value_states = (
+                each if each.untyped_storage().nbytes() == each.nbytes else each.contiguous().clone()
+                for each in (key_states, value_states)
+            )
             self.states[layer_idx] = key_states, value_states
             return key_states, value_states
         keys, values = self.states[layer_idx]

@@ -51,13 +51,16 @@ def draw(
 
     Args:
         logits: one row for each sequence.
-        numbers: a random number from 0 to 1 for each row.
+        numbers: a random number for each row, from 0 up to, but not including, 1.
         temperature, top_p: as in :func:`nucleus`.
 
     Returns:
         Token ids; −1 where the logits are not finite.
     """
-    sums = nucleus(logits, temperature, top_p).cumsum(-1)
+    chances = nucleus(logits, temperature, top_p)
+    sums = chances.cumsum(-1)
+    if sums.is_cuda:  # there the parallel sums may fall where nothing is added, and a token of probability 0 be found
+        sums = torch.where(chances > 0, sums, 0).cummax(-1).values
     total = sums[:, -1:]
     # Below the total, so that rounding never gives a token after the last that has a probability.
     at = torch.minimum(numbers[:, None] * total, total.nextafter(torch.zeros_like(total)))

@@ -50,7 +50,7 @@ class MicroBatches:
             yield losses
 
     def fitted(self, work: Callable[[int], T], texts: Sequence[Example], seed: int, what: str) -> T:
-        """Do work within the budget, seeded; with half of it if memory runs out, then and from now on.
+        """Do work within the budget, seeded; with half of it from then on if memory runs out.
 
         Args:
             work: called with the budget in bytes, and again from the beginning if memory runs out.
@@ -68,4 +68,4 @@ class MicroBatches:
             with seeded(seed, self.model.device):
                 return work(budget)
 
-        return halving(attempt, most, device=self.model.device, what=f"{what} in parts of so many bytes")
+        return halving(attempt, most, device=self.model.device, what=f"{what} with a budget in bytes")

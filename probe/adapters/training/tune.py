@@ -139,6 +139,7 @@ class _State(TypedDict):
     key: str
     cost: dict[str, float]
     history: list[Check]
+    budget: NotRequired[int]
 
 
 def _told(
@@ -221,6 +222,7 @@ class _Run:
                 "history": [],
                 "cost": dict.fromkeys(("tokens", "flops", "seconds"), 0.0),
                 "key": keys[0],
+                "budget": self.micro.budget,
             }
             self._check(state, [], optimizer, wrapped)
         shown = progress and self.processes.is_main
@@ -339,7 +341,8 @@ class _Run:
             for name, value in optimizer.state.get(tensor, {}).items():
                 moments[f"{i}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
         write_tensors(fresh / "optimizer.safetensors", moments)
-        write_json(fresh / "state.json", state)
+        # Micro-batches follow from the budget, and with them the last digits of the adapter.
+        write_json(fresh / "state.json", state | {"budget": self.micro.budget})
         shutil.rmtree(there, ignore_errors=True)
         fresh.rename(there)
 
@@ -361,6 +364,7 @@ class _Run:
             raise ProbeError(
                 f"{self.folder} holds another adapter, interrupted: name another folder, or remove that one"
             )
+        self.micro.budget = state.get("budget", self.micro.budget)
         _put(tensors, load_file(at / "adapter.safetensors"))
         moments = load_file(at / "optimizer.safetensors")
         for i, tensor in enumerate(tensors.values()):

@@ -91,7 +91,7 @@ class TextPasses:
                 return score_logits(score, over, batch.counts, *targets, size=cost.chunk(budget)).mean().cpu()
 
             most = min(self.model.budget, cost.whole(*batch.ids.shape))
-            what = f"comparing a text of {batch.ids.shape[1]} tokens in parts of so many bytes"
+            what = f"comparing a text of {batch.ids.shape[1]} tokens with a budget in bytes"
             found.append(halving(work, most, device=self.model.device, what=what))
         return torch.stack(found)
 

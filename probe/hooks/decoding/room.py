@@ -49,3 +49,10 @@ def prompt_tokens(model: Model) -> int:
     """The number of tokens of prompts that run in one pass, padding included."""
     each = (8 * model.d_model + 4 * Sizes.of(model.hf.config).d_mlp) * model.dtype.itemsize
     return max(1, min(_PROMPT_TOKENS, model.budget // 4 // each))
+
+
+def rows_of_pass(model: Model, columns: int) -> int:
+    """The number of rows of which so many columns are run again in one pass, with keys and values of their own."""
+    states = (8 * model.d_model + 4 * Sizes.of(model.hf.config).d_mlp) * model.dtype.itemsize
+    each = columns * (states + token_bytes(model) + columns * model.dtype.itemsize)
+    return max(1, model.budget // 4 // each)

@@ -1,4 +1,4 @@
-"""A batch that one model decodes: left padded, with a key/value cache that is grows in place.
+"""A batch that one model decodes: left padded, with a key/value cache that grows in place.
 
 Plain rollouts and hybrids, steered or not, decode through this. A step runs the new column once, returns the residual
 stream at the layers read, and can be run again above a site with a shift for some rows. Rows that end can be removed
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hooks.attach import attacher
-from probe.hooks.decoding.room import prompt_tokens
+from probe.hooks.decoding.room import prompt_tokens, rows_of_pass
 from probe.hooks.decoding.row_cache import RowCache, with_room
 from probe.hooks.passes import followed
 from probe.hooks.upper import UpperLayers, causal_masks
@@ -264,7 +264,9 @@ class Runner:
         start = cache.column - width
         assert self.steer is not None
         past = cache.stores["resid", self.steer][:, 0, start : cache.column]
-        return self._again(past[slots] + shift[:, None], slots, False, start)
+        size = rows_of_pass(self.model, width)
+        parts = zip(slots.split(size), shift[:, None].split(size), strict=True)
+        return torch.cat([self._again(past[some] + added, some, False, start) for some, added in parts])
 
     def _again(self, hidden: Tensor, slots: Tensor, persistent: bool, start: int | None = None) -> Tensor:
         if self.upper is None:

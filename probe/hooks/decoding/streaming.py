@@ -156,7 +156,7 @@ def stream(
 
     Raises:
         ProbeError: if a model cannot continue one of its prompts, before any is run; where the logits of a model are
-            not finite; and if memory runs out again and again.
+            not finite; and if memory still runs out after the batch was halved twice.
     """
     for lane in lanes:
         check_prompts(lane.model, lane.prompts, max_new_tokens)
@@ -217,7 +217,7 @@ class _Batch:
         if len(going) < len(self.rows):
             # Rows that are done leave before anything can fail, so that they are never begun again.
             self.rows = [self.rows[at] for at in going]
-            kept = torch.tensor(going, dtype=torch.long, device=self.device)
+            kept = _on(going, self.device)
             for lane, runner in zip(self.lanes, self.runners, strict=True):
                 runner.keep(kept.to(lane.model.device), hold=bool(self.queue))
             columns = columns[kept]
@@ -256,9 +256,9 @@ class _Batch:
         now = Now(
             self.steps,
             self.runners,
-            items=torch.tensor(items, device=self.device),
+            items=_on(items, self.device),
             numbers=items,
-            counts=torch.tensor(counts, device=self.device),
+            counts=_on(counts, self.device),
             last=torch.nn.functional.pad(self.before[:, 0], (0, len(self.rows) - emitted), value=-1),
             pending=self.pending,
         )
@@ -322,3 +322,9 @@ def _by_column(rows: list[list[int]], kinds: Sequence[torch.dtype]) -> list[list
         (column.int().view(torch.float32) if kind.is_floating_point else column.to(kind)).tolist()
         for column, kind in zip(whole, kinds, strict=True)
     ]
+
+
+def _on(values: Sequence[int], device: torch.device) -> Int[Tensor, " values"]:
+    """Whole numbers on a device, copied without waiting for it."""
+    made = torch.tensor(values, dtype=torch.long)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)

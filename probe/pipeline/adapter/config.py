@@ -53,7 +53,7 @@ class AdapterConfig:
     device: str = "auto"
     """Device of the models: cpu, cuda, mps or auto."""
     memory: str | None = None
-    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""
     dtype: str = "float32"
     """Precision of the models: float32, bfloat16 or float16."""

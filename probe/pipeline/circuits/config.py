@@ -49,7 +49,7 @@ class CircuitConfig:
     device: str = "auto"
     """The device: auto, cpu, cuda, cuda:N or mps."""
     memory: str | None = None
-    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""
     dtype: str = "float32"
     """The data type of the weights."""

@@ -57,7 +57,7 @@ class DiscoverConfig:
     device: str = "auto"
     """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
     memory: str | None = None
-    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""
     dtype: str = "float32"
     """Number format of the weights, such as ``bfloat16``."""

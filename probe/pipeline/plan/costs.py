@@ -1,4 +1,4 @@
-"""The bytes that the work of a run takes beside the weights: one pass, one decoded row, one trained row.
+"""The bytes that the work of a run takes besides the weights: one pass, one decoded row, one trained row.
 
 Each formula is that by which the work itself chooses how much it does at a time, so that a plan and a run agree.
 ``python -m benchmarks.scale`` compares them with what is measured.
@@ -24,7 +24,7 @@ _CHOOSING = 3
 
 @dataclass(frozen=True)
 class Need:
-    """Memory beside the weights, in bytes.
+    """Memory besides the weights, in bytes.
 
     Attributes:
         least: what the smallest part of the work takes, such as one row; less stops the run.

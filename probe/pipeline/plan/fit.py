@@ -18,7 +18,7 @@ class Planned:
 
     Attributes:
         stage: what it does.
-        peak: bytes beside the weights, by device.
+        peak: bytes besides the weights, by device.
         rows: rows that are decoded together; 0 if none are.
         seconds: the least and the most time; None if it is not estimated.
         lack: what does not fit, in words; None if all fits.
@@ -41,7 +41,7 @@ def _place(setup: Setup, stage: Stage, devices: Mapping[str, Device], speeds: Ma
     for device in each_device(devices):
         roles = {role for role in ROLES if devices[role].name == device.name}
         need, weights = stage.need(roles), weights_on(setup, devices, device.name)
-        # A run takes at most half of what is free beside the weights or what it is given, or what its smallest part
+        # A run takes at most half of what is free besides the weights or what it is given, or what its smallest part
         # needs.
         room = float("inf") if device.memory is None else (device.memory - weights) / 2 / device.workers
         if (given := byte_size(setup.config.memory)) is not None:

@@ -84,7 +84,7 @@ class Plan:
         return ("stage", "base", "thinking", *_names(self.devices), "RAM", "disk", "time")
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """The cells of the table: tokens through each model, bytes beside the weights, bytes on disk, and time."""
+        """The cells of the table: tokens through each model, bytes besides the weights, bytes on disk, and time."""
         for each in self.stages:
             stage = each.stage
             yield (

@@ -50,7 +50,7 @@ class Stage:
         name: what it is called in the table.
         folders: the parts of the run's folder in which its results are; if all are finished, it is not run again.
         passes: tokens through each model, by role; at most, where training may end early.
-        needs: memory beside the weights on the device of each model, by role.
+        needs: memory besides the weights on the device of each model, by role.
         together: whether both models work at the same time.
         host: bytes in the memory of the machine.
         disk: bytes on disk.

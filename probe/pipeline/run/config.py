@@ -63,7 +63,7 @@ class RunConfig:
     thinking_device: str | None = None
     """Device of the thinking model, if it differs from ``device``."""
     memory: str | None = None
-    """Memory that work may take on a device beside the weights, such as ``40GB``; None takes half of what is free.
+    """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""
     dtype: str = "float32"
     """Number format of the weights of both models, such as ``bfloat16``."""
