@@ -13,6 +13,8 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 _LOG = logging.getLogger("probe")
+_SAID = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What plain runtime errors say when memory has run out."""
 _HALVINGS = 2
 """How often work is tried again with half the size, after memory ran out."""
 
@@ -32,8 +34,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device has too little memory; on a CPU, torch raises a plain RuntimeError."""
     said = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and any(each in said for each in ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+        isinstance(error, RuntimeError) and any(each in said for each in _SAID)
     )
 
 
