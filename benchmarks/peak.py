@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 class Peak(TorchDispatchMode):
     """Counts tensors that are made inside its block, on any device; views share the bytes of what they view.
 
-    Views of a tensor that was made before the block are not counted. Neither is memory that an operation uses inside
-    itself and returns, nor what the allocator rounds up.
+    Views of a tensor that was made before the block are not counted, nor are tensors on the meta device. Neither is
+    memory that an operation uses inside itself and returns, nor what the allocator rounds up.
 
     Attributes:
         now: bytes that are alive.
@@ -42,6 +42,7 @@ class Peak(TorchDispatchMode):
 
     def _note(self, tensor: torch.Tensor, *, counts: bool = True) -> None:
         storage = tensor.untyped_storage()
+        counts = counts and tensor.device.type != "meta"  # a fake tensor says the device that it stands for
         number, size = storage._cdata, storage.nbytes() if counts else 0
         if number in self._alive:
             return

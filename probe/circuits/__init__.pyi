@@ -38,6 +38,7 @@ from .pairs import (
     divergence as divergence,
     logit_difference as logit_difference,
     read_pairs as read_pairs,
+    rows_that_fit as rows_that_fit,
 )
 from .patching import PatchMap as PatchMap, patch as patch
 from .paths import path_effect as path_effect

@@ -16,6 +16,8 @@ from probe.traces import token_name, token_texts
 
 _CLOSE = 1e-2
 """Relative tolerance for the linearised norm against the norm itself."""
+_MOST_LOGITS, _COPIES = 2**28, 4
+"""The most bytes that logits take, and the number of float32 tensors of their size that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,22 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"]) -> LogitLens:
     sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
     with capture(model, sites) as acts:
         model.hf(ids.to(model.device)[None])
+    several = max(1, min(_MOST_LOGITS, model.budget // 4) // (_COPIES * 4 * model.n_embeddings))
+    following = [*ids.tolist()[1:], 0]  # nothing follows the last token; its entry is dropped
     rows = []
     for site in sites:
-        log_p = model.unembed(acts[site][0]).float().log_softmax(-1)
-        best = log_p.max(-1)
-        target = log_p[:-1].gather(1, ids.to(log_p.device)[1:, None])[:, 0]
-        spread = torch.distributions.Categorical(logits=log_p).entropy()
-        rows.append((best.indices, best.values, target, spread))
+        parts = []
+        for some, after in zip(acts[site][0].split(several), torch.tensor(following).split(several), strict=True):
+            log_p = model.unembed(some).float().log_softmax(-1)
+            best = log_p.max(-1)
+            target = log_p.gather(1, after.to(log_p.device)[:, None])[:, 0]
+            spread = torch.distributions.Categorical(logits=log_p).entropy()
+            parts.append((best.indices, best.values, target, spread))
+        rows.append([torch.cat(part) for part in zip(*parts, strict=True)])
     top, log_prob, target, entropy = (torch.stack(part).cpu() for part in zip(*rows, strict=True))
     said = tuple(tuple(token_name(token, model.decode, model.tokenizer) for token in row) for row in top.tolist())
     tokens = tuple(token_texts(ids.tolist(), model.decode, model.tokenizer))
-    return LogitLens(tokens, top, said, log_prob, target, entropy)
+    return LogitLens(tokens, top, said, log_prob, target[:, :-1], entropy)
 
 
 @torch.no_grad()

@@ -117,7 +117,8 @@ def _paired(
             break
         clean, corrupt = found[at]
         check_frequencies(model.hf, len(clean))
-        right, wrong = model.hf(torch.tensor(found[at], device=model.device)).logits[:, -1].argmax(-1).tolist()
+        ids = torch.tensor(found[at], device=model.device)
+        right, wrong = model.hf(ids, logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
         if right != wrong or not differ:
             by_length[len(clean)].append((clean, corrupt, right, wrong))
             size += 1

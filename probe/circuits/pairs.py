@@ -12,6 +12,7 @@ from torch import Tensor
 from probe.circuits.lens import Metric
 from probe.errors import NotApplicable, ProbeError
 from probe.files import read_jsonl
+from probe.hooks import row_bytes
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, find_behaviour
@@ -76,6 +77,16 @@ class Pairs:
                 if mask.any():
                     part.append(tuple(tensor[mask.to(tensor.device)] for tensor in group))
         return _pairs(parts[0]), _pairs(parts[1])
+
+
+def rows_that_fit(model: Model, sites: int = 1) -> Callable[[int], int]:
+    """Make the function for :meth:`Pairs.parts` that gives the number of texts a pass without gradients may read.
+
+    Args:
+        model: the model, whose budget the texts must fit into.
+        sites: the number of sites that are read.
+    """
+    return lambda width: max(1, model.budget // row_bytes(model, width, sites))
 
 
 def logit_difference(right: Int[Tensor, " rows"], wrong: Int[Tensor, " rows"]) -> Metric:

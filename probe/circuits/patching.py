@@ -4,6 +4,7 @@ States are patched by block and token, by whole block, or by head. The map shows
 distinguishes the texts is, and where it is moved.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.lens import Ids, Metric
-from probe.circuits.pairs import Pairs, divergence, logit_difference
+from probe.circuits.pairs import Pairs, divergence, logit_difference, rows_that_fit
 from probe.config import nearest
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, capture, edit
@@ -30,7 +31,7 @@ PATCHED = {
 }
 _BY = {"position": "one token", "head": "one head, at all tokens", "block": "all tokens"}
 _ROWS = 64
-"""Rows in one pass."""
+"""The most rows in one pass, and fewer where they would not fit into the model's budget."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def patch(
     sums = torch.zeros(model.n_layers, places, dtype=torch.float64)
     ends = torch.zeros(2, dtype=torch.float64)
     measured: list[tuple[Ids, Ids, Metric]] = []
-    for clean, corrupt, right, wrong in pairs:
+    for clean, corrupt, right, wrong in pairs.parts(_rows_in(model, source)):
         measure = divergence(_logits(model, clean)) if metric == "divergence" else logit_difference(right, wrong)
         ends += torch.stack([measure(_logits(model, ids)).double().sum().cpu() for ids in (corrupt, clean)])
         measured.append((clean, corrupt, measure))
@@ -152,7 +153,7 @@ def _patched(
     with capture(source, site) as acts:
         source.hf(of)
     theirs, n, found = acts[site], len(into), []
-    several = max(1, _ROWS // n)
+    several = max(1, _rows_in(model, source)(into.shape[1]) // n)
     for first in range(0, len(choices), several):
         some = choices[first : first + several]
 
@@ -167,6 +168,11 @@ def _patched(
             logits = _logits(model, into.repeat(len(some), 1))
         found += [measure(logits[i * n : (i + 1) * n]).double().sum().cpu() for i in range(len(some))]
     return torch.stack(found)
+
+
+def _rows_in(*models: Model) -> Callable[[int], int]:
+    """Gives the number of rows of one pass for a number of tokens; each row's states at one site are held twice."""
+    return lambda width: min(_ROWS, *(rows_that_fit(model, 2)(width) for model in models))
 
 
 def _logits(model: Model, ids: Ids) -> Float[Tensor, "batch last vocab"]:

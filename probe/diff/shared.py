@@ -5,6 +5,7 @@ on the states of both models together, with latents scaled to each, is cheaper a
 track of 2609.15064).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 _BATCH_TOKENS = 4096
+_MOST_TOKENS = 65_536
+"""The most tokens whose states are kept, in each model, for training and for scaling."""
+_CHUNK = 8192
+"""Tokens that are encoded at a time."""
 _ONLY = 0.5
 """A latent belongs to one model only if its scale in the other is below this share of its scale in that model."""
 SELDOM = 20
@@ -68,19 +73,34 @@ class SharedLatents:
 
 
 @torch.no_grad()
-def states_of(model: Model, texts: Sequence[Sequence[int]], site: str) -> Float[Tensor, "tokens d_model"]:
+def states_of(
+    model: Model, texts: Sequence[Sequence[int]], site: str, *, most: int | None = None, seed: int = 0
+) -> Float[Tensor, "tokens d_model"]:
     """Read a site at every token of some texts except the first of each, which is often an attention sink.
 
     Args:
         texts: token ids of each text.
         site: the site, such as ``resid_post.2``.
+        most: the largest number of tokens that are kept; if there are more, so many random ones. None keeps all.
+        seed: seeds the choice of tokens. The same texts and seed give the same tokens in every model.
+
+    Returns:
+        The states in float32 on the CPU, in the order of the tokens.
     """
-    found: dict[int, Tensor] = {}
+    ends = torch.tensor([max(0, len(text) - 1) for text in texts]).cumsum(0)
+    total = int(ends[-1])
+    kept = torch.arange(total)
+    if most is not None and total > most:
+        kept = kept[torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most]].sort().values
+    found = torch.empty(len(kept), model.d_model)
     for batch in batches([len(text) for text in texts], _BATCH_TOKENS):
         states, real = read(model, [texts[i] for i in batch], [site])
         for row, i in enumerate(batch):
-            found[i] = states[site][row][real[row]][1:].float().cpu()
-    return torch.cat([found[i] for i in sorted(found)])
+            first = int(ends[i]) - (len(texts[i]) - 1)
+            here = slice(*torch.searchsorted(kept, torch.tensor([first, int(ends[i])])).tolist())
+            own = (kept[here] - first + 1).to(real.device)
+            found[here] = states[site][row][real[row]][own].float().cpu()
+    return found
 
 
 def shared_latents(
@@ -96,12 +116,18 @@ def shared_latents(
 ) -> SharedLatents:
     """Train an SAE on the states of both models at the same tokens, and scale its latents to each model.
 
+    The SAE is trained on the device of the thinking model. At most 65,536 random tokens of each model are kept for
+    training, and as many for scaling.
+
     Args:
         texts: token ids that both models read. Every second text is for training, the others are for scaling.
         layer: layer of ``resid_post``, counted from 0.
         k: number of latents that are active at a token.
-        seed: seeds the initial weights and the batches.
+        seed: seeds the choice of tokens, the initial weights and the batches.
         progress: show a progress bar.
+
+    Returns:
+        The SAE and the tables of its latents, on the CPU.
 
     Raises:
         NotApplicable: if the two models differ in width, or there are fewer than two texts.
@@ -110,16 +136,16 @@ def shared_latents(
         raise NotApplicable(f"{pair.base.name} and {pair.thinking.name} differ in width, so no SAE fits both")
     if len(texts) < 2:
         raise NotApplicable("an SAE over both models needs texts for training and others for scaling: give two or more")
-    site = f"resid_post.{layer}"
-    learn, rest = ([states_of(model, texts[at::2], site) for model in (pair.base, pair.thinking)] for at in (0, 1))
-    pooled = torch.cat(learn)
+    site, models = f"resid_post.{layer}", (pair.base, pair.thinking)
+    pooled = torch.cat([states_of(model, texts[::2], site, most=_MOST_TOKENS, seed=seed) for model in models])
     # One scale for both models, so that their differences remain.
     scale = pooled.square().mean().sqrt()
     sae = train_sae(
-        _random_batches(pooled / scale, 512, seed), site, latents=latents, k=k, steps=steps, batch_size=512, seed=seed,
-        progress=progress,
+        _random_batches(pooled.div_(scale), 512, seed), site, latents=latents, k=k, steps=steps, batch_size=512,
+        seed=seed, device=str(pair.thinking.device), progress=progress,
     )  # fmt: skip
-    base, thinking = (states / scale for states in rest)
+    del pooled
+    base, thinking = (states_of(model, texts[1::2], site, most=_MOST_TOKENS, seed=seed).div_(scale) for model in models)
     return scaled_latents(sae, base, thinking)
 
 
@@ -130,37 +156,40 @@ def scaled_latents(
     """Scale each latent to both models' states at the same tokens: ``β = argmin ‖β·f·d − h‖²`` (Minder et al.).
 
     The reconstruction by all other latents is subtracted from each state first, so that a direction shared by several
-    latents is not attributed to one of them.
+    latents is not attributed to one of them. Some tokens are encoded at a time.
 
     Args:
-        sae: the SAE, a SAELens object.
+        sae: the SAE, a SAELens object; it is moved to the CPU in the end.
         base: states of the base.
         thinking: states of the thinking model at the same tokens.
     """
-    sides = (base, thinking)
-    codes = [sae.encode(side) for side in sides]
-    made = [sae.decode(code) for code in codes]
-    pooled = torch.cat(sides)
-    error = (pooled - torch.cat(made)).square().sum()
-    variance = (pooled - pooled.mean(0)).square().sum()
-    directions = sae.W_dec
-    betas = torch.zeros(2, 2, len(directions))  # [active in, scaled to, latent]
-    for active_in in range(2):
-        f = codes[active_in]
-        below = f.square().sum(0) * directions.square().sum(1) + 1e-9
-        for to in range(2):
-            residual = sides[to] - made[to]
-            # State minus other latents = residual + this latent's own part in that model.
-            along = torch.einsum("tl,td,ld->l", f, residual, directions)
-            own = (f * codes[to]).sum(0) * directions.square().sum(1)
-            betas[active_in, to] = (along + own) / below
-    active = torch.stack([(code > 0).sum(0) for code in codes]).float()
+    directions, n = sae.W_dec, len(sae.W_dec)
+    where, length = directions.device, directions.square().sum(1)
+    square, along, own = (torch.zeros(*shape, n, device=where) for shape in ((2,), (2, 2), (2, 2)))
+    active = torch.zeros(2, n, device=where)
+    mean = torch.cat([base.mean(0, keepdim=True), thinking.mean(0, keepdim=True)]).mean(0).to(where)
+    error, variance = 0.0, 0.0
+    for parts in zip(base.split(_CHUNK), thinking.split(_CHUNK), strict=True):
+        sides = [part.to(where) for part in parts]
+        codes = [sae.encode(side) for side in sides]
+        left = [side - sae.decode(code) for side, code in zip(sides, codes, strict=True)]
+        error += sum(float(each.square().sum()) for each in left)
+        variance += sum(float((side - mean).square().sum()) for side in sides)
+        for active_in, f in enumerate(codes):
+            square[active_in] += f.square().sum(0)
+            active[active_in] += (f > 0).sum(0)
+            for to in range(2):
+                along[active_in, to] += ((f.T @ left[to]) * directions).sum(1)
+                own[active_in, to] += (f * codes[to]).sum(0)
+    # State minus other latents = what is left + this latent's own part in that model.
+    betas = (along + own * length) / (square * length + 1e-9)[:, None]  # [active in, scaled to, latent]
+    betas, active = betas.cpu(), active.cpu()
     return SharedLatents(
-        sae,
+        sae.to("cpu"),
         betas[1, 0] / betas[1, 1].clamp(min=1e-6),
         betas[0, 1] / betas[0, 0].clamp(min=1e-6),
         active,
-        float(1 - error / variance),
+        1 - error / variance if variance else math.nan,
     )
 
 

@@ -11,6 +11,7 @@ from probe.hooks.forced import (
     force as force,
     forced_pass as forced_pass,
     in_rows as in_rows,
+    row_bytes as row_bytes,
 )
 from probe.hooks.head import (
     Head as Head,

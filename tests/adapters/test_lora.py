@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from benchmarks.peak import Peak
 from probe.adapters import (
     Adapter,
     Objective,
@@ -139,6 +140,33 @@ def test_settings_of_peft_mean_in_every_form_what_they_mean_there(kind, llama, t
             torch.testing.assert_close(logits(llama), wanted, atol=2e-5, rtol=1e-5)
         whole = load_model(ModelConfig(str(merged(llama, folder, tmp_path / "m"))), device="cpu")
         torch.testing.assert_close(logits(whole), wanted, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merging_holds_no_second_model(dtype, tiny_folder, tmp_path):
+    model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu", dtype=dtype)
+    folder = made(tiny_folder("llama"), tmp_path / "a", lora(target_modules=["q_proj"]))
+    with unchanged(model), Peak() as held:
+        out = merged(model, folder, tmp_path / "m")
+    assert held.peak < 0.5 * sum(tensor.nbytes for tensor in model.hf.parameters())
+    assert not list(out.glob(".*")) and not model.hf.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("spoils", ["another", "missing"])
+def test_a_merged_model_that_was_written_wrongly_is_refused(spoils, llama, tiny_folder, tmp_path, monkeypatch):
+    folder, name = made(tiny_folder("llama"), tmp_path / "a", lora()), "model.layers.2.mlp.up_proj.weight"
+    save = type(llama.hf).save_pretrained
+
+    def spoil(self, out, **settings):
+        save(self, out, **settings)
+        tensors = load_file(f"{out}/model.safetensors")
+        value = tensors.pop(name)
+        more = {name: torch.where(torch.arange(len(value))[:, None] == 3, 0, value)} if spoils == "another" else {}
+        save_file(tensors | more, f"{out}/model.safetensors", {"format": "pt"})
+
+    monkeypatch.setattr(type(llama.hf), "save_pretrained", spoil)
+    with unchanged(llama), pytest.raises(ProbeError, match=f"differs at {name}"):
+        merged(llama, folder, tmp_path / "m")
 
 
 @pytest.mark.parametrize("arch", ["qwen2", "gpt2", "gemma2"])

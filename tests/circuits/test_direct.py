@@ -20,6 +20,16 @@ def test_the_lens_ends_at_the_models_output(tiny_folder, any_arch):
     assert found.said[-1][0] == model.decode([int(found.top[-1, 0])]) and "block 0" in found._repr_html_()
 
 
+def test_the_lens_is_the_same_in_a_small_budget(tiny_folder):
+    model, ids = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu"), drawn_pairs().clean[0][0]
+    whole = logit_lens(model, ids)
+    model.memory = 4 * 16 * 4 * model.n_embeddings  # four tokens at a time, of nine
+    found = logit_lens(model, ids)
+    assert torch.equal(found.top, whole.top) and found.target.shape == (model.n_layers, len(ids) - 1)
+    for name in ("target", "entropy", "log_prob"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gpt2"])
 def test_parts_add_up_to_the_difference(tiny_folder, name):
     model = load_model(ModelConfig(str(tiny_folder(name))), device="cpu")

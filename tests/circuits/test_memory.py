@@ -26,7 +26,7 @@ def long_pairs(rows=1):
 
 @pytest.mark.parametrize("method", ["eap", "eap-ig-inputs"])
 def test_a_small_budget_changes_no_score(llama, small, method):
-    pairs = drawn_pairs(rows=2)
+    pairs, small.memory = drawn_pairs(rows=2), 200_000
     roomy, tight = EdgeLens(llama), EdgeLens(small)
     assert tight.rows_that_fit(9) == 1 < roomy.rows_that_fit(9)
     assert len(list(tight.streams(pairs.clean[0]).pieces(slice(0, 21)))) > 2
@@ -65,12 +65,13 @@ def test_a_window_that_covers_the_text_is_no_window(llama):
 
 @pytest.mark.parametrize("what", ["scores", "cut"])
 def test_what_is_held_is_no_multiple_of_writers_and_readers(small, what):
+    """Both take 71 tensors of the model's width, of which attention is a third; all at once took 220 and 143."""
     lens, pairs = EdgeLens(small), long_pairs()
     clean, corrupt, *_ = next(iter(pairs))
     with Peak() as held:
         edge_scores(lens, pairs, "eap") if what == "scores" else lens.cut(clean, corrupt, lens.graph.edges)
     one = LONG * small.d_model * 4  # a tensor of the width of the model
-    assert held.peak < 2 * (len(lens.graph.writers) + len(lens.graph.readers)) * one
+    assert held.peak < 1.2 * 71 * one
 
 
 def test_more_pairs_take_no_more_memory(small):

@@ -5,6 +5,7 @@ import torch
 
 from probe.circuits import Pairs, patch
 from probe.errors import ProbeError
+from probe.hooks import row_bytes
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 
@@ -93,3 +94,15 @@ def test_pairs_that_the_metric_does_not_tell_apart_are_refused(llama):
     pairs = drawn_pairs()
     with pytest.raises(ProbeError, match="do not differ in the metric"):
         patch(llama, Pairs(pairs.clean, pairs.corrupt, pairs.right, pairs.right))
+
+
+@pytest.mark.parametrize("by", ["position", "head"])
+def test_patches_are_the_same_in_a_small_budget(tiny_folder, by):
+    model, site = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu"), "z" if by == "head" else "resid_pre"
+    whole, passes = patch(model, drawn_pairs(), site, by), []
+    model.memory = 3 * row_bytes(model, 9, 2)  # three texts at a time, of six
+    handle = model.hf.get_input_embeddings().register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    found = patch(model, drawn_pairs(), site, by)
+    handle.remove()
+    assert set(passes) == {3}
+    torch.testing.assert_close(found.values, whole.values, atol=1e-5, rtol=1e-4)

@@ -18,7 +18,9 @@ from probe.diff import (
     shared_latents,
     token_trace,
 )
+from probe.diff.shared import states_of
 from probe.errors import ProbeError
+from probe.hooks import capture
 from probe.models import ModelConfig, Pair, PairConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 
@@ -202,3 +204,41 @@ def test_groups_of_one_are_split_too():
     assert torch.equal(torch.cat(held.clean), one.clean[0][1::2]) and torch.equal(
         held.clean[0], one.split()[1].clean[0][:1]
     )
+
+
+def test_a_sample_of_states_is_of_the_same_tokens_in_every_model_and_as_read_whole(itself):
+    texts = [[7 + i, 8 + i, *range(9, 9 + i % 4)] for i in range(12)]
+    whole, some, other = (states_of(itself.base, texts, "resid_post.1", most=n, seed=3) for n in (None, 9, 9))
+    assert whole.shape == (sum(len(text) - 1 for text in texts), itself.base.d_model) and some.shape[0] == 9
+    assert torch.equal(states_of(itself.base, texts, "resid_post.1", most=len(whole)), whole)
+    rows = [int((whole == state).all(1).nonzero()[0, 0]) for state in some]
+    assert len(set(rows)) > 3 and torch.equal(some, other)
+    with capture(itself.base, "resid_post.1") as acts:
+        itself.base.hf(torch.tensor([texts[5]]))
+    before = sum(len(text) - 1 for text in texts[:5])
+    torch.testing.assert_close(whole[before : before + len(texts[5]) - 1], acts["resid_post.1"][0, 1:])
+
+
+@torch.no_grad()
+def test_latents_are_scaled_alike_in_chunks(monkeypatch):
+    """Against the formula over all tokens at once."""
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+
+    generator = torch.Generator().manual_seed(0)
+    _, base, thinking = planted_states(50, generator, [1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=24, d_sae=12, k=3))
+    monkeypatch.setattr("probe.diff.shared._CHUNK", 7)
+    found = scaled_latents(sae, base, thinking)
+    f, other, d = sae.encode(thinking), sae.encode(base), sae.W_dec
+    for latent in (found.active[1] > 3).nonzero()[:, 0].tolist():
+        own = f[:, latent, None] * d[latent]
+        beta = [
+            float((own * (states - sae.decode(code) + code[:, latent, None] * d[latent])).sum() / own.square().sum())
+            for states, code in ((base, other), (thinking, f))
+        ]
+        assert found.ratio[latent] == pytest.approx(beta[0] / max(beta[1], 1e-6), rel=1e-3, abs=1e-4)
+    pooled, made = torch.cat([base, thinking]), torch.cat([sae.decode(other), sae.decode(f)])
+    left = (pooled - made).square().sum() / (pooled - pooled.mean(0)).square().sum()
+    assert found.variance_explained == pytest.approx(1 - float(left), rel=1e-4)
