@@ -65,7 +65,7 @@ def test_a_window_that_covers_the_text_is_no_window(llama):
 
 @pytest.mark.parametrize("what", ["scores", "cut"])
 def test_what_is_held_is_no_multiple_of_writers_and_readers(small, what):
-    """Both take 71 tensors of the model's width, of which attention is a third; all at once took 220 and 143."""
+    """Both take 71 tensors of the model's width; all at once took 220 and 143."""
     lens, pairs = EdgeLens(small), long_pairs()
     clean, corrupt, *_ = next(iter(pairs))
     with Peak() as held:
