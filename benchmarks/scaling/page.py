@@ -47,7 +47,7 @@ def _head() -> Iterator[str]:
     yield (
         f"Two models of the sizes of Qwen2.5 in bfloat16, traces of {TOKENS:,} tokens, default settings, devices of "
         f"{said_bytes(MEMORY)}. This page is written by `python -m benchmarks.scale --docs`; `probe plan` computes the "
-        "same for your models. A stage takes at most half of what is free besides the weights, and does less at a time "
+        "same for your models. A stage takes at most half of what is free besides the weights, and works in smaller at a time "
         "where it wants more."
     )
 
@@ -101,6 +101,12 @@ def _measured() -> Iterator[str]:
         yield from _row(
             row["what"], said_bytes(row["bytes"]), said_bytes(row["formula"]), f"{row['bytes'] / row['formula']:.2f}"
         )
+    yield from ("", "The same peak with more traces, of a small model (d 128, 2 layers, 48 tokens a trace):", "")
+    yield from _row("what", "against", "ratio")
+    yield from _rule(3)
+    for row in told.get("rows", []):
+        if row["against"].endswith("traces"):
+            yield from _row(row["what"], row["against"], f"{row['ratio']:.2f}")
 
 
 def _row(*cells: str) -> Iterator[str]:
