@@ -47,8 +47,8 @@ def _head() -> Iterator[str]:
     yield (
         f"Two models of the sizes of Qwen2.5 in bfloat16, traces of {TOKENS:,} tokens, default settings, devices of "
         f"{said_bytes(MEMORY)}. This page is written by `python -m benchmarks.scale --docs`; `probe plan` computes the "
-        "same for your models. A stage takes at most half of what is free besides the weights, and works in smaller at a time "
-        "where it wants more."
+        "same for your models. A stage takes at most half of what is free besides the weights, and works in smaller "
+        "pieces if it would need more."
     )
 
 
