@@ -212,6 +212,8 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"steering": {"steps": 0}}, r"steering\.steps is 0"),
         ({"hybrid": {"arms": ["hybird"]}}, "unknown arm 'hybird'; did you mean 'hybrid'"),
         ({"engine": "processes:0"}, "engine is 'processes:0'; give here, processes:N"),
+        ({"engine": "processes:2", "device": "cuda:0"}, "gives each process a GPU of its own, but a model is to be on"),
+        ({"memory": "lots"}, "memory is 'lots'; write an amount with its unit"),
         ({"steering": {"layers": [1, 9]}}, r"steering\.layer is 9; .* can be steered at layers 0 to 2"),
         ({"steering": {"layer": 1, "layers": [1]}}, "both steering.layer and steering.layers"),
         ({"steering": {"hidden": 0}}, r"steering\.hidden is 0"),
