@@ -81,7 +81,7 @@ def test_weights_of_a_pair_on_one_device_and_on_two(shapes, size):
     assert (together.fits, apart.fits) == (size != "32B", True)
     if size == "32B":
         assert together.lack == "the weights take 131 GB on cuda:0, and it has 80 GB"
-        assert together.advice == "With a device of that size for each model it would fit"
+        assert together.advice == "It would fit with one such device for each model"
 
 
 def test_the_advice_makes_it_fit(shapes):
