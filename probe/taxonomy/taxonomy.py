@@ -46,8 +46,30 @@ class _Config(TypedDict):
     k: int
 
 
+class _Candidate(TypedDict, total=False):
+    """One candidate of the search, as far as a report shows it."""
+
+    site: str
+    family: str
+    size: int
+    seeds: list[int] | None
+    passes: bool | None
+    chosen: bool | None
+    score: float | None
+    variance_explained: float | None
+    stability: float | None
+    agreement: float | None
+    silhouette: float | None
+    decodability: float | None
+    centroid_f1: float | None
+    text_f1: float | None
+    ami: float | None
+
+
 class _Scores(TypedDict, total=False):
     """``scores.json``; a score that does not apply is None."""
+
+    candidates: list[_Candidate]
 
     variance_explained: float | None
     stability: float | None
