@@ -22,7 +22,7 @@ _FORMAT = 2
 
 class _Manifest(TypedDict):
     inputs: str
-    config: Any
+    config: dict[str, Any]
 
 
 class RunFolder:
