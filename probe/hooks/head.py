@@ -85,11 +85,16 @@ class Headless:
 def headless(model: Model) -> Iterator[Headless]:
     """Let a pass in the block compute only the logits of its first column, and keep the states that its head reads.
 
-    Where a hook reads or writes what the head does, it has to run in the pass: then the block changes nothing.
+    Where a hook reads or writes what the head does, it has to run in the pass: then the block changes nothing. Nor does
+    it for models that are made for images too.
     """
     hf: Any = as_hf(model)
+    # Of models that are made for images too, the head alone is not what they run.
+    whole = hf.config is not hf.config.get_text_config() or hasattr(hf.config, "cross_attention_layers")
     inside = set(_trunk(hf).modules())
-    if any(module._forward_hooks or module._forward_pre_hooks for module in hf.modules() if module not in inside):
+    if whole or any(
+        module._forward_hooks or module._forward_pre_hooks for module in hf.modules() if module not in inside
+    ):
         yield Headless()
         return
     with _narrowed(hf) as kept:
