@@ -44,10 +44,14 @@ class RayWorkers:
         kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus)
         self._actor = kind(_Actor)
         self._failed, self._why = 0, ""
+        self._dead: list[Any] = []
         self._idle: list[Any] = []
         self._all: list[Any] = []
 
     def room(self) -> int:
+        while self._dead:  # one that only seems dead would keep its GPU; Ray must not be asked from its own callbacks
+            with suppress(Exception):
+                self._ray.kill(self._dead.pop())
         if self._failed > _FAILED:
             raise ProbeError(f"no worker begins on the Ray cluster ({self._why}); install probe on every machine")
         there = int(self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 0))
@@ -80,8 +84,7 @@ class RayWorkers:
             error = answer.exception()
             if isinstance(error, self._ray.exceptions.RayActorError):
                 self._all.remove(actor)
-                with suppress(Exception):  # one that only seems dead would keep its GPU
-                    self._ray.kill(actor)
+                self._dead.append(actor)
                 future.set_exception(Lost("its worker or its machine died"))
                 return
             self._idle.append(actor)
