@@ -41,6 +41,16 @@ def cluster():
         made.shutdown()
 
 
+def wait_for(out, pattern, driver) -> None:
+    """Wait until a process has made a file."""
+    until = time.monotonic() + 300
+    while not list(out.glob(pattern)):
+        if driver.poll() is not None or time.monotonic() > until:
+            driver.kill()
+            raise AssertionError(driver.stderr.read()[-2000:] or f"no {pattern} after five minutes")
+        time.sleep(0.05)
+
+
 def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(cluster, tmp_path):
     """A machine is killed without notice in each of three stages, another joins; then the driver is killed."""
     file, here, out = tmp_path / "run.yaml", tmp_path / "here", tmp_path / "ray"
@@ -50,9 +60,7 @@ def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(clust
     engine = ("--engine", f"ray:{cluster.address}")
     with subprocess.Popen(kills.command(file, out, *engine), **quiet) as driver:
         for stage in ("traces/train/*.done.json", "arms/hybrid/*.done.json", "arms/single-vector/*.done.json"):
-            while not list(out.glob(stage)):
-                assert driver.poll() is None, driver.stderr and driver.stderr.read()[-2000:]
-                time.sleep(0.05)
+            wait_for(out, stage, driver)
             cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
             cluster.add_node(num_cpus=1, wait=False)
         _, said = driver.communicate(timeout=300)
@@ -63,9 +71,7 @@ def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(clust
 
     shutil.rmtree(out / "arms")
     with subprocess.Popen(kills.command(file, out, *engine), **quiet) as driver:
-        while not list(out.glob("arms/hybrid/*.done.json")):
-            assert driver.poll() is None, driver.stderr and driver.stderr.read()[-2000:]
-            time.sleep(0.05)
+        wait_for(out, "arms/hybrid/*.done.json", driver)
         driver.kill()
     subprocess.run(kills.command(file, out, "--engine", "here"), check=True, **quiet)
     assert kills.files(out) == kills.files(here)
