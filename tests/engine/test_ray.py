@@ -1,6 +1,5 @@
 """Ray: a real cluster of three machines, which are lost and join while a run is made."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -86,30 +85,3 @@ def test_an_error_of_a_task_is_tried_three_times_and_a_mistake_once(cluster, tmp
     assert (tmp_path / "done-fine").exists()
     with pytest.raises(ProbeError, match=r"^taste is wrong; write it otherwise$"):
         engine.run(jobs.Bench(tmp_path), [Task("taste", jobs.task_of(jobs.refuse, "taste"))], folder=tmp_path, name="t")
-
-
-def test_a_machine_that_does_not_see_the_folder_is_named(cluster, tmp_path, monkeypatch):
-    from probe.engine import ray_cluster
-
-    class Elsewhere(ray_cluster._Actor):
-        """An actor whose machine has another disk under the same path."""
-
-        def __init__(self, begin, folder, token):
-            super().__init__(begin, f"{folder}-of-this-machine", token)
-
-    monkeypatch.setattr(ray_cluster, "_Actor", Elsewhere)
-    with pytest.raises(ProbeError, match=r"does not see .*: give --out a folder that all machines share"):
-        Engine("ray", address=cluster.address).run(
-            jobs.Bench(tmp_path), [Task("a", jobs.task_of(jobs.mark, "a"))], folder=tmp_path, name="tasks"
-        )
-
-
-def test_no_cluster_at_the_address_is_one_line(tmp_path):
-    with contextlib.suppress(ImportError):
-        import ray
-
-        ray.shutdown()
-    with pytest.raises(ProbeError, match=r"no Ray cluster at 127\.0\.0\.1:9 .*; start one there: ray start --head"):
-        Engine("ray", address="127.0.0.1:9").run(
-            jobs.Bench(tmp_path), [Task("a", jobs.task_of(jobs.mark, "a"))], folder=tmp_path, name="tasks"
-        )
