@@ -15,7 +15,7 @@ from probe.errors import ProbeError
 
 
 class StoredVectors(Mapping):
-    """The vectors of each site of a store; each is read from disk whenever it is asked for, and not kept."""
+    """The vectors of each site of a store; each one is read from disk at every access and is not cached."""
 
     def __init__(self, rows: Mapping[str, Rows]) -> None:
         self.rows = dict(rows)

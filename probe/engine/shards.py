@@ -1,4 +1,4 @@
-"""Work in shards: each shard is a fixed set of items, and its result is one file, whoever makes it.
+"""Work in shards: each shard is a fixed set of items, and its result is one file on any engine.
 
 A shard's file depends on the settings and its items alone, never on who made it or what was made before. The file is
 renamed into place when it is complete, and then a done file is written beside it. So a shard may be made twice, by any
@@ -103,7 +103,7 @@ class Shards:
             progress: show a progress bar.
 
         Returns:
-            The rows in the order of the items, and the seconds that the work took, whoever did it.
+            The rows in the order of the items, and the seconds that the work took on all engines together.
 
         Raises:
             ProbeError: if the folder keeps rows of another key, or a file in it is damaged.

@@ -88,13 +88,13 @@ def reinforce(
     for step in range(at["step"], settings.steps):
         started = time.perf_counter()
         rng = random.Random(f"reinforce/{seed}/{step}")
-        drawn = rng.getrandbits(62)
+        sample_seed = rng.getrandbits(62)
         stories = [draw_story(rng, rng.choice(SIZES)) for _ in range(settings.problems)]
         heads = [tokenizer(THINKING_PROMPT.format(question=story.question()))["input_ids"] for story in stories]
         hf.eval()
         tails: list[list[int]] = [[] for _ in range(len(heads) * settings.samples)]
         for head, number, tokens, truncated in stream_samples(
-            model, heads, settings.samples, settings.max_new_tokens, seed=drawn
+            model, heads, settings.samples, settings.max_new_tokens, seed=sample_seed
         ):
             tails[head * settings.samples + number] = tokens if truncated else [*tokens, eos]
         sampled = time.perf_counter()

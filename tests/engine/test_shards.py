@@ -1,4 +1,4 @@
-"""Shards: fixed items, one file each, whoever makes them."""
+"""Shards: fixed items, one file each, the same on every engine."""
 
 import json
 import multiprocessing

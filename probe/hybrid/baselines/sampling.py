@@ -45,8 +45,8 @@ def run_majority(
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         prompts = [base.prompt_ids(tasks[item][0].question) for item in missing]
         keys = [random_key("majority", seed, tasks[item][0].id, tasks[item][1]) for item in missing]
-        drawn = stream_draws(base, prompts, keys, max_new_tokens, slots=batch_size, temperature=temperature)
-        for at, tokens, truncated in drawn:
+        samples = stream_draws(base, prompts, keys, max_new_tokens, slots=batch_size, temperature=temperature)
+        for at, tokens, truncated in samples:
             yield missing[at], {"tokens": tokens, "truncated": truncated}
 
     def key() -> dict[str, Any]:
