@@ -294,9 +294,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {
         field.name: _plain(value)
         for field in dataclasses.fields(config)
-        if field.init and not ("later" in field.metadata and getattr(config, field.name) == field.default)
+        if field.init and not ("later" in field.metadata and getattr(config, field.name) == _default(field))
         for value in [getattr(config, field.name)]
     }
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _plain(value: Any) -> Any:

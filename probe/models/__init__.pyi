@@ -1,6 +1,4 @@
 # The public names of `probe.models`, read by editors and, at run time, by `__init__.py`.
-from .architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
-from .bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
 from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
 from .content import content_hash as content_hash
 from .decoders import check_frequencies as check_frequencies
@@ -12,14 +10,11 @@ from .fingerprint import (
     weights_hash as weights_hash,
 )
 from .limits import check_id as check_id, check_length as check_length
-from .listing import SiteTable as SiteTable, site_table as site_table
-from .loading import (
-    as_device as as_device,
-    as_dtype as as_dtype,
-    config_of as config_of,
-    find_source as find_source,
-    load_model as load_model,
-)
+from .loading.bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
+from .loading.devices import as_device as as_device, as_dtype as as_dtype
+from .loading.finding import config_of as config_of, find_source as find_source
+from .loading.loading import load_model as load_model
+from .loading.quantised import is_quantised as is_quantised
 from .memory import (
     fitting as fitting,
     halving as halving,
@@ -28,10 +23,11 @@ from .memory import (
 )
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
-from .quantised import is_quantised as is_quantised
+from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
+from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .seeding import seeded as seeded
-from .sites import Site as Site, all_sites as all_sites, place as place
+from .sites.architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
+from .sites.listing import SiteTable as SiteTable, site_table as site_table
+from .sites.sites import Site as Site, all_sites as all_sites, place as place
+from .sites.views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value
 from .sizes import Sizes as Sizes
-from .thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
-from .tokenizers import check_tokenizers as check_tokenizers
-from .views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value

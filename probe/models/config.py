@@ -1,9 +1,10 @@
 """The settings of a model and of a pair, as in a pair's YAML file; this file needs no torch."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from probe.errors import ProbeError
-from probe.models.packaged import default_prompt
+from probe.models.loading.packaged import default_prompt
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,35 @@ class ModelConfig:
     prompt: str = ""
     """Template with ``{question}``, or ``chat`` for the tokenizer's chat template with one user turn. Empty, it is the
     question alone, and ``chat`` for ``smollm2-135m``."""
+
+    system: str | None = field(default=None, metadata={"later": True})
+    """System message of a chat template. None: what the template writes without one."""
+
+    user: str = field(default="{question}", metadata={"later": True})
+    """Template with ``{question}`` of the user's turn in a chat template."""
+
+    template: dict[str, Any] = field(default_factory=dict, metadata={"later": True})
+    """Arguments of the chat template, such as ``{enable_thinking: false}`` or ``{reasoning_effort: high}``."""
+
+    prefill: str = field(default="", metadata={"later": True})
+    """Text that the prompt ends with, as the beginning of the answer."""
+
+    adapter: str | None = field(default=None, metadata={"later": True})
+    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``."""
+
+    adapter_revision: str | None = field(default=None, metadata={"later": True})
+    """Branch, tag or commit of an adapter on the hub."""
+
+    merge: bool = field(default=True, metadata={"later": True})
+    """Whether the adapter is merged into the weights. If not, it is switched on for each pass of this model, and both
+    models of a pair can share the weights below it."""
+
+    attention: str | None = field(default=None, metadata={"later": True})
+    """How attention is computed: ``sdpa``, ``eager`` or ``flash_attention_2``. None: as transformers chooses."""
+
+    quantization: dict[str, Any] | None = field(default=None, metadata={"later": True})
+    """Settings with which the weights are quantised when they are read, as in ``quantization_config`` of a
+    config.json, such as ``{quant_method: bitsandbytes, load_in_4bit: true}``."""
 
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""

@@ -16,10 +16,10 @@ from probe.models.config import ModelConfig
 from probe.models.decoders import check_decoder, longest_text, mask_windows
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
-from probe.models.prompts import chat_text, start_ids
-from probe.models.sites import blocks, place
-from probe.models.thinking import find_tags
-from probe.models.views import to_nnsight, to_transformer_lens
+from probe.models.prompts.chat import chat_text, start_ids
+from probe.models.prompts.thinking import find_tags
+from probe.models.sites.sites import blocks, place
+from probe.models.sites.views import to_nnsight, to_transformer_lens
 
 if TYPE_CHECKING:
     from nnsight.modeling.transformers import TransformersModel

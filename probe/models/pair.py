@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 
 from probe.config import byte_size
-from probe.models.bundled import find_pair
 from probe.models.config import PairConfig
-from probe.models.loading import as_device, as_dtype, check_source, find_source, read_model, read_tokenizer
+from probe.models.loading.bundled import find_pair
+from probe.models.loading.devices import as_device, as_dtype
+from probe.models.loading.finding import find_source
+from probe.models.loading.reading import check_source, read_model, read_tokenizer
 from probe.models.model import Model
-from probe.models.thinking import find_tags
-from probe.models.tokenizers import check_tokenizers
+from probe.models.prompts.thinking import find_tags
+from probe.models.prompts.tokenizers import check_tokenizers
 
 
 class Pair:

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, models as token_models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from probe.errors import ProbeError
-from probe.models import load_model, loading, site_table
+from probe.models import load_model, site_table
+from probe.models.loading import loading
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

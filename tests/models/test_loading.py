@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
-from probe.models import Model, ModelConfig, as_device, load_model, loading
+from probe.models import Model, ModelConfig, as_device, load_model
+from probe.models.loading import loading
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_every_id_that_ends_an_answer_is_known(folder):
 
 def test_bundled_models_are_found_by_name(tiny_folder, monkeypatch, tmp_path):
     shutil.copytree(tiny_folder("llama", "letters"), tmp_path / "tiny-x")
-    monkeypatch.setattr("probe.models.bundled._ROOTS", (tmp_path, tmp_path / "none"))
+    monkeypatch.setattr("probe.models.loading.bundled._ROOTS", (tmp_path, tmp_path / "none"))
     assert load_model("bundled:tiny-x").name == "tiny-x"
     assert load_model("tiny-x").name == "tiny-x"
     with pytest.raises(ProbeError, match="did you mean 'tiny-x'"):

@@ -103,7 +103,7 @@ def test_a_chat_template_may_trim_and_escape_the_question(made, chat):
     ],
 )
 def test_a_chat_template_that_asks_nothing_is_refused_before_weights_are_read(made, monkeypatch, chat, said):
-    monkeypatch.setattr("probe.models.loading.read_model", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("probe.models.loading.loading.read_model", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(ProbeError, match=said) as error:
         made(None, "chat", chat)
     assert "\n" not in str(error.value)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from probe.errors import ProbeError
-from probe.models import Model, ModelConfig, PairConfig, load_model, load_pair, loading, packaged
-from probe.models.packaged import converted_folder, packaged_file
+from probe.models import Model, ModelConfig, PairConfig, load_model, load_pair
+from probe.models.loading import finding, packaged
+from probe.models.loading.packaged import converted_folder, packaged_file
 
 NAME = "smollm2-135m"
 
@@ -161,7 +162,7 @@ def test_smollm2_is_the_model_of_the_file_bit_for_bit(smollm2, from_gguf):
 
 @pytest.mark.slow
 def test_smollm2_is_read_from_the_file_only_once(smollm2, monkeypatch):
-    monkeypatch.setattr(loading, "_gguf_source", lambda *_: pytest.fail("the GGUF file was read again"))
+    monkeypatch.setattr(finding, "_gguf_source", lambda *_: pytest.fail("the GGUF file was read again"))
     config = ModelConfig(NAME)
     pair = load_pair(PairConfig("own", base=config, thinking=config), device="cpu")
     assert repr(pair.thinking) == repr(smollm2)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe.errors import ProbeError
-from probe.models.architectures import KINDS, Heads
 from probe.models.config import ModelConfig
-from probe.models.loading import find_source, read_config
+from probe.models.loading.finding import find_source
+from probe.models.loading.source import read_config
 from probe.models.model import Model
-from probe.models.sites import Site, named_place
+from probe.models.sites.architectures import KINDS, Heads
+from probe.models.sites.sites import Site, named_place
 
 
 @dataclass(frozen=True, repr=False)

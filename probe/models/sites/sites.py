@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from probe.config import nearest
 from probe.errors import NotApplicable, ProbeError
-from probe.models.architectures import ARCHITECTURES, KINDS, Heads, Place, lacks
+from probe.models.sites.architectures import ARCHITECTURES, KINDS, Heads, Place, lacks
 
 _SIDES = ("input", "output")
 

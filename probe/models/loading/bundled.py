@@ -7,7 +7,7 @@ from probe.errors import ProbeError
 from probe.files import located
 from probe.models.config import PairConfig
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 _ROOTS = (_PACKAGE.parent / "artifacts", _PACKAGE / "_bundled")
 
 

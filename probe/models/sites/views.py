@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import NotApplicable, ProbeError
-from probe.models.sites import Site, module_place, named_place
+from probe.models.sites.sites import Site, module_place, named_place
 
 if TYPE_CHECKING:
     from nnsight.modeling.transformers import TransformersModel

@@ -11,7 +11,7 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.files import read_json
-from probe.models.weights import headers, how_to_get, weight_files
+from probe.models.loading.weights import headers, how_to_get, weight_files
 
 _AGAIN = "download it again"
 _TEXT, _NUMBER, _FLAG = (str, NoneType), (int, float, NoneType), (bool, NoneType)

@@ -1,0 +1,1 @@
+"""Loading: models found, checked and read from folders, the hub, GGUF files and packages."""

