@@ -6,7 +6,7 @@ from probe.config import from_dict, nearest, read_yaml
 from probe.errors import ProbeError
 from probe.files import located
 from probe.models.config import PairConfig
-from probe.models.loading.shipped import bundled_folders
+from probe.models.loading.shipped import bundled_folder as bundled_folder, bundled_folders as bundled_folders
 
 
 def find_pair(name: str | Path) -> PairConfig:

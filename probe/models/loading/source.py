@@ -13,8 +13,8 @@ from transformers.utils import logging as hf_logging
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
+from probe.models.loading.bundled import bundled_folders
 from probe.models.loading.packaged import PACKAGED
-from probe.models.loading.shipped import bundled_folders
 
 UNREADABLE = (
     ArithmeticError,
