@@ -24,6 +24,7 @@ from .memory import (
 )
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
+from .prompts.chat import prompt_remarks as prompt_remarks
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .seeding import seeded as seeded
