@@ -3,7 +3,6 @@ from .config import PLAIN_PROMPT as PLAIN_PROMPT, ModelConfig as ModelConfig, Pa
 from .content import content_hash as content_hash
 from .decoders import check_frequencies as check_frequencies
 from .fingerprint import (
-    asked_otherwise as asked_otherwise,
     fingerprint as fingerprint,
     identity as identity,
     model_hash as model_hash,

@@ -240,6 +240,7 @@ class Model:
             "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
             "device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
             "prompt": self.config.prompt,
+            **{name: str(value) for name, value in self.config.asked_otherwise.items()},
         }
 
     def __repr__(self) -> str:

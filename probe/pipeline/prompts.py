@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from probe.files import write_json
-from probe.models import Model, asked_otherwise, prompt_remarks
+from probe.models import Model, prompt_remarks
 
 PROMPTS = "prompts.json"
 _LONGEST = 1_500
@@ -37,7 +37,7 @@ def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[
         told[role] = {
             "model": model.name,
             "prompt": model.config.prompt,
-            "settings": asked_otherwise(model),
+            "settings": model.config.asked_otherwise,
             "tokens": len(ids),
             "thinking": places[tags.place(model.prompt_text(question))],
             "remarks": prompt_remarks(model.config, model.tokenizer),

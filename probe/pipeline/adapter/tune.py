@@ -78,8 +78,8 @@ def _tune(
     """Train and verify in a folder that is locked."""
     prompts = {}
     if inputs.learning is not None:
-        asked = {"base": inputs.model} | ({} if inputs.source is None else {"source": inputs.source})
-        prompts = begin(None, asked, inputs.learning.problems[0].question, progress=progress)
+        seen = progress and _is_main(accelerator)
+        prompts = begin(None, {"base": inputs.model}, inputs.learning.problems[0].question, progress=seen)
     config = _with_latents(config, inputs, out, accelerator, progress=progress)
     objective = _objective(config, inputs)
     train, validation = _steered_texts(config, inputs, out, accelerator) or (inputs.train, inputs.validation)
