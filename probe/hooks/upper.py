@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from probe.models import Model, check_frequencies
+from probe.models import LINEAR, Model, check_frequencies
 
 
 class _Again(nn.Module):
@@ -147,22 +147,26 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
         queries: the number of last columns that are run.
 
     Returns:
-        An additive mask ``[rows, 1, queries, keys]``, or one for each layer type for models that mix full and sliding
-        attention. None in place of a mask that is not needed.
+        An additive mask ``[rows, 1, queries, keys]``, or one for each layer type for models that mix them; that of
+        linear attention says which of the columns are tokens, ``[rows, queries]``. None in place of a mask that is not
+        needed.
 
     Raises:
         NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
     """
     rows, keys = valid.shape
+    # A state must not see padding before a token. A column after others is a token, or that of a row that has ended.
+    states = {LINEAR: valid[:, keys - queries :] if queries > 1 or keys == 1 else None} if model.keeps_state else {}
     # Padded on the right, if at all: begins with a token, and no token follows padding.
     whole = queries == keys > 1 and bool(valid[:, 0].all()) and bool((valid[:, 1:] <= valid[:, :-1]).all())
     own = whole and _is_causal(model) and bool(valid[:, -1].all())
     windows = {kind: window for kind, window in model.mask_windows.items() if not own or _cuts(window, keys)}
     if whole:
         valid = valid[:1].new_ones(1, keys)
+        states = dict.fromkeys(states)
     if model.longest_text is not None:
         check_frequencies(model.hf, int(valid.sum(1).max()))
-    if not windows:
+    if not windows and not any(mask is not None for mask in states.values()):
         return None
     key = torch.arange(keys, device=valid.device)
     query = key[keys - queries :, None]
@@ -172,9 +176,8 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
         kind: _additive(model, seen & (key > query - window) if _cuts(window, keys) else seen)
         for kind, window in windows.items()
     }
-    return _for_model(
-        {kind: made[kind].expand(rows, -1, -1, -1) if kind in made else None for kind in model.mask_windows}
-    )
+    masks = {kind: made[kind].expand(rows, -1, -1, -1) if kind in made else None for kind in model.mask_windows}
+    return _for_model(masks | states)
 
 
 def additive_masks(

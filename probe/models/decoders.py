@@ -1,8 +1,9 @@
 """Which decoders probe runs, and what their attention masks are; the others are refused by name.
 
 Batches here have masks, positions and a key/value cache of their own. That is right for a decoder whose blocks attend
-to earlier tokens, all of them or those in a sliding window, at the positions it is given. For any other block (one that
-keeps a state, chooses its keys or counts positions itself) the result would be silently wrong, so it is refused.
+to earlier tokens, all of them or those in a sliding window, at the positions it is given, and for known decoders some
+of whose blocks keep a state of each row instead. For any other block (one that keeps another state, chooses its keys or
+counts positions itself) the result would be silently wrong, so it is refused.
 """
 
 import inspect
@@ -17,6 +18,13 @@ from probe.errors import NotApplicable
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The kinds of attention that probe runs, as ``layer_types`` of a config calls them."""
+
+LINEAR = "linear_attention"
+"""The kind of block that keeps a state of each row and no keys and values."""
+
+_WITH_STATES = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
+"""Architectures whose states a batch here keeps, row by row. Their blocks read and write them through the cache alone,
+and set padding to zero where they are told of it."""
 
 _WINDOWED = "create_sliding_window_causal_mask"
 """What the code of a model calls to make masks with a sliding window."""
@@ -50,7 +58,12 @@ def mask_windows(hf: PreTrainedModel) -> dict[str | None, int | None]:
         return {None: window}
     if kinds == {FULL}:
         return {None: None}
-    return {kind: window if kind == SLIDING else None for kind in sorted(kinds)}
+    return {kind: window if kind == SLIDING else None for kind in sorted(kinds - {LINEAR})}
+
+
+def keeps_state(hf: PreTrainedModel) -> bool:
+    """Whether some blocks of a model keep a state of each row instead of keys and values."""
+    return LINEAR in _kinds(hf.config.get_text_config(decoder=True))
 
 
 def longest_text(hf: PreTrainedModel) -> int | None:
@@ -98,11 +111,12 @@ def _why_not(hf: PreTrainedModel) -> str | None:
         return f"{type(hf).__name__} is not a decoder-only language model"
     if not hasattr(text, "num_hidden_layers"):
         return "their config does not say how many blocks they have"
-    if unknown := sorted(set(_kinds(text)) - {FULL, SLIDING}):
+    with_states = text.model_type in _WITH_STATES
+    if unknown := sorted(set(_kinds(text)) - {FULL, SLIDING, *([LINEAR] if with_states else [])}):
         return f"they have blocks of {', '.join(unknown)}"
     if not _kinds(text) and getattr(text, "attention_chunk_size", None):
         return "their blocks attend in chunks"
-    if getattr(hf, "_is_stateful", False):
+    if getattr(hf, "_is_stateful", False) and not with_states:
         return "their blocks keep a state, which padding would change"
     if "past_key_values" not in takes:
         return "they have no key/value cache"

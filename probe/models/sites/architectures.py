@@ -227,7 +227,13 @@ _NEOX: dict[str, Place] = {
     "final_norm": Place("gpt_neox.final_layer_norm"),
     "logits": Place("lm_head"),
 }
+_HYBRID = {
+    kind: _LLAMA[kind] for kind in ("embed", "resid_pre", "resid_mid", "mlp_out", "resid_post", "final_norm", "logits")
+}
 ARCHITECTURES: dict[str, dict[str, Place]] = {
+    "qwen3_next": _HYBRID,
+    "qwen3_5_text": _HYBRID,
+    "qwen3_5_moe_text": _HYBRID,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
