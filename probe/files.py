@@ -307,7 +307,7 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
         return f"{kind}{sign}{change(path)}" if path else settings
     if name in _FOLDERS or settings.endswith(_ENDINGS.get(name, ("\0",))):
         return change(settings)
-    if name == "path" and not settings.startswith("bundled:"):
+    if name in ("path", "adapter") and not settings.startswith("bundled:"):
         there = change(settings)
         return there if settings.startswith((".", "~", "/")) or is_there(there) else settings
     return settings

@@ -12,6 +12,7 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.models.model import Model
+from probe.models.sharing import OWN_ADAPTER
 
 #: Numbers of each tensor that are hashed.
 _SAMPLE = 64
@@ -32,7 +33,7 @@ def tensors_hash(tensors: Iterable[Tensor]) -> str:
 
 
 def fingerprint(model: Model) -> dict[str, str]:
-    """Identify a model by hashes; adapters that are attached do not count.
+    """Identify a model by hashes; adapters that are attached for a block do not count, unlike a model's own.
 
     Returns:
         ``architecture`` (a class name) and hashes of the ``shapes``, the ``weights`` (a sample of every tensor) and the
@@ -41,7 +42,7 @@ def fingerprint(model: Model) -> dict[str, str]:
     named = [
         (name.replace(".base_layer", ""), tensor)
         for name, tensor in model.hf.state_dict().items()
-        if "lora_" not in name
+        if "lora_" not in name or f".{OWN_ADAPTER}" in name
     ]
     vocabulary: Any = sorted(model.tokenizer.get_vocab().items())
     return {

@@ -42,6 +42,9 @@ class Model:
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
         think_tags: The tags around its thinking: those of ``config``, or else those that the tokenizer has.
         memory: The bytes that work on the model may take besides its weights; None for half of what is free.
+        adapter: The folder of the adapter of PEFT that is merged into its weights or on its layers; None if there is
+            none.
+        commit: The commit of a checkpoint on the hub; None for others.
 
     Raises:
         NotApplicable: if probe cannot run this architecture.
@@ -59,10 +62,12 @@ class Model:
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.config = config or ModelConfig(path=hf.config.model_type)
-        self.name = name or _short_name(self.config.path)
+        self.name = name or _short_name(self.config.adapter or self.config.path)
         self.start_ids = start_ids(tokenizer, self.name)
         self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
         self.memory: int | None = None
+        self.adapter: Path | None = None
+        self.commit: str | None = None
         self.eos_ids = _eos_ids(hf, tokenizer)
         pad_id: Any = tokenizer.pad_token_id
         # A tokenizer may have been given a padding token for which the embedding has no row.
@@ -117,6 +122,24 @@ class Model:
     def longest_text(self) -> int | None:
         """The number of tokens above which the rotary frequencies depend on the length; None if they never do."""
         return longest_text(self.hf)
+
+    def check_gradient(self, work: str) -> None:
+        """Refuse work that needs gradients through weights that have none, before anything is computed.
+
+        Args:
+            work: what needs them, at the beginning of the message, such as ``learning vectors``.
+
+        Raises:
+            ProbeError: if the weights are quantised in a way that passes no gradient to their input.
+        """
+        quantizer: Any = getattr(self.hf, "hf_quantizer", None)
+        if quantizer is None or getattr(quantizer.quantization_config, "dequantize", False) or quantizer.is_trainable:
+            return
+        kind = quantizer.quantization_config.quant_method
+        raise ProbeError(
+            f"{work} needs gradients, and the weights of {self.name} ({getattr(kind, 'value', kind)}) have none; "
+            "use its unquantised weights, or bitsandbytes"
+        )
 
     def prompt_text(self, question: str) -> str:
         """Return the prompt for a question: the text that precedes the answer.
@@ -239,8 +262,10 @@ class Model:
 
     def _facts(self) -> dict[str, str]:
         """Facts that both reprs show."""
+        adapter = self.config.adapter
         return {
             "from": self.config.path + (f"@{self.config.revision}" if self.config.revision else ""),
+            **({"adapter": f"{adapter} ({'merged' if self.config.merge else 'switched'})"} if adapter else {}),
             "architecture": type(self.hf).__name__,
             "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
             "device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",

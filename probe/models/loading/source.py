@@ -1,12 +1,16 @@
 """A model that has been found, and its Hugging Face config."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
 from transformers.utils import logging as hf_logging
@@ -15,6 +19,9 @@ from probe.errors import ProbeError
 from probe.models.config import ModelConfig
 from probe.models.loading.bundled import bundled_folders
 from probe.models.loading.packaged import PACKAGED
+
+if TYPE_CHECKING:
+    from probe.models.loading.adapters import AdapterSource
 
 UNREADABLE = (
     ArithmeticError,
@@ -43,6 +50,19 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for every ``from_pretrained``."""
 
+    adapter: "AdapterSource | None" = None
+    """The adapter on the model at ``path``; None if there is none."""
+
+    @property
+    def name(self) -> str:
+        """The model of the weights in error messages, which for an adapter is its base."""
+        return self.config.path if self.adapter is None or self.config.adapter else self.path
+
+    @property
+    def switched(self) -> bool:
+        """Whether its adapter stays apart from the weights."""
+        return self.adapter is not None and not self.config.merge
+
 
 def read_config(source: Source) -> PretrainedConfig:
     """Read the Hugging Face config of a model.
@@ -50,7 +70,7 @@ def read_config(source: Source) -> PretrainedConfig:
     Raises:
         ProbeError: if the config is missing or is not that of a decoder-only language model.
     """
-    where = source.config.path
+    where = source.name
     try:
         config = AutoConfig.from_pretrained(source.path, **source.options)
     except (*UNREADABLE, StrictDataclassError) as error:
@@ -79,6 +99,18 @@ def drop_unknown_padding(config: PretrainedConfig) -> None:
 def one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def hub_options() -> dict[str, Any]:
+    """Read only the cache where the hub's host name cannot be resolved; the client would retry for half a minute."""
+    host = urlsplit(ENDPOINT).hostname or ""
+    if getproxies():  # a proxy resolves the name itself
+        return {}
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return {"local_files_only": True}
+    return {}
 
 
 @contextmanager
