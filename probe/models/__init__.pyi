@@ -1,8 +1,9 @@
 # The public names of `probe.models`, read by editors and, at run time, by `__init__.py`.
-from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
+from .config import PLAIN_PROMPT as PLAIN_PROMPT, ModelConfig as ModelConfig, PairConfig as PairConfig
 from .content import content_hash as content_hash
 from .decoders import LINEAR as LINEAR, check_frequencies as check_frequencies
 from .fingerprint import (
+    asked_otherwise as asked_otherwise,
     fingerprint as fingerprint,
     identity as identity,
     model_hash as model_hash,
@@ -10,11 +11,12 @@ from .fingerprint import (
     weights_hash as weights_hash,
 )
 from .limits import check_id as check_id, check_length as check_length
-from .loading.bundled import bundled_folder as bundled_folder, find_pair as find_pair, list_pairs as list_pairs
+from .loading.bundled import find_pair as find_pair, list_pairs as list_pairs
 from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source
 from .loading.loading import load_model as load_model
 from .loading.quantised import is_quantised as is_quantised
+from .loading.shipped import bundled_folder as bundled_folder
 from .memory import (
     fitting as fitting,
     halving as halving,

@@ -109,7 +109,8 @@ def identity(model: Model) -> dict[str, Any]:
 
     Returns:
         Hashes of all ``weights``, the ``config`` and the ``vocabulary``; the ``architecture``, the ``dtype``, the token
-        ids that ``end`` an answer, and the ``prompt``.
+        ids that ``end`` an answer, the ``prompt``, and how else it is asked: ``system``, ``user``, ``template`` and
+        ``prefill``, where they are given.
 
     Raises:
         ProbeError: if the model is being edited by probe's hooks, which have no content that could be compared.
@@ -130,7 +131,14 @@ def identity(model: Model) -> dict[str, Any]:
         "vocabulary": hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest(),
         "end": sorted(model.eos_ids),
         "prompt": f"chat {object_hash(model.tokenizer.chat_template)}" if chat else model.config.prompt,
+        **asked_otherwise(model),
     }
+
+
+def asked_otherwise(model: Model) -> dict[str, Any]:
+    """The settings with which a model is asked beside its prompt, of those that were given."""
+    config = model.config
+    return config.chat_settings | ({"prefill": config.prefill} if config.prefill else {})
 
 
 def _edited(model: Model) -> str | None:

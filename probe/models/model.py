@@ -16,7 +16,7 @@ from probe.models.config import ModelConfig
 from probe.models.decoders import check_decoder, keeps_state, longest_text, mask_windows
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
-from probe.models.prompts.chat import chat_text, start_ids
+from probe.models.prompts.chat import chosen_prompt, prompt_text, start_ids
 from probe.models.prompts.thinking import find_tags
 from probe.models.sites.sites import blocks, place
 from probe.models.sites.views import to_nnsight, to_transformer_lens
@@ -36,7 +36,7 @@ class Model:
         name: Short name for tables.
         hf: The Hugging Face model.
         tokenizer: The fast tokenizer.
-        config: Where the model comes from, and its prompt.
+        config: Where the model comes from, and its prompt: the one that was chosen, if the settings gave none.
         start_ids: The token ids that the tokenizer puts before every text, such as its start token.
         eos_ids: Every token id that ends an answer, of those that the model can emit.
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
@@ -48,7 +48,8 @@ class Model:
 
     Raises:
         NotApplicable: if probe cannot run this architecture.
-        ProbeError: if the tokenizer cannot encode text.
+        ProbeError: if the tokenizer cannot encode text, or the chat template cannot ask a question or ignores a
+            setting.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class Model:
         check_decoder(hf)
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.config = config or ModelConfig(path=hf.config.model_type)
-        self.name = name or _short_name(self.config.adapter or self.config.path)
+        config = config or ModelConfig(path=hf.config.model_type)
+        self.name = name or _short_name(config.adapter or config.path)
+        self.config = chosen_prompt(config, tokenizer, self.name)
         self.start_ids = start_ids(tokenizer, self.name)
         self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
         self.memory: int | None = None
@@ -147,9 +149,7 @@ class Model:
         Raises:
             ProbeError: if the chat template fails, or leaves out the question.
         """
-        if self.config.prompt != "chat":
-            return self.config.prompt.replace("{question}", question)
-        return chat_text(self.tokenizer, question, self.name)
+        return prompt_text(self.config, self.tokenizer, question, self.name)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the token ids of ``prompt_text(question)``.

@@ -95,7 +95,7 @@ def marked(tmp_path):
     [
         (["[THINK]", "[/THINK]"], None, "[/THINK]"),
         (["<|channel|>", "<|message|>"], None, HARMONY),
-        (["<think>", "</think>"], "[/THINK]", "</think>"),
+        (["<think>", "</think>"], "{{ messages[0].content }}[/THINK]", "</think>"),
         ([], "{{ messages[0].content.split('</thought>')[-1] }}", "</thought>"),
         ([], None, "</think>"),
     ],

@@ -30,7 +30,7 @@ from probe.models.loading.quantised import (
 from probe.models.loading.source import UNREADABLE, Source, drop_unknown_padding, one_line, quiet, read_config
 from probe.models.loading.weights import check_weights, misplaced, weight_files
 from probe.models.model import Model
-from probe.models.prompts.chat import check_chat, start_ids
+from probe.models.prompts.chat import chosen_prompt, start_ids
 
 
 def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
@@ -38,7 +38,7 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
 
     Raises:
         ProbeError: if there is no tokenizer, it gives no character offsets or encodes no text, or the prompt needs a
-            chat template and it has none that asks the question.
+            chat template and it has none that asks the question, or the template ignores a setting.
     """
     where, path, options = source.config.path, source.path, source.options
     if source.adapter is not None and source.adapter.has_tokenizer:
@@ -59,8 +59,7 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     if source.adapter is not None and (template := source.adapter.chat_template) is not None:
         tokenizer.chat_template = template
     start_ids(tokenizer, where)
-    if source.config.prompt == "chat":
-        check_chat(tokenizer, where)
+    chosen_prompt(source.config, tokenizer, where)
     return tokenizer
 
 

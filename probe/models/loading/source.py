@@ -17,8 +17,8 @@ from transformers.utils import logging as hf_logging
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.loading.bundled import bundled_folders
 from probe.models.loading.packaged import PACKAGED
+from probe.models.loading.shipped import bundled_folders
 
 if TYPE_CHECKING:
     from probe.models.loading.adapters import AdapterSource

@@ -125,7 +125,7 @@ def verify_adapter(out: str | Path, on: str | None = None, *, progress: bool = F
     find_source(ModelConfig(on))
     inputs = prepare_adapter(config)
     tags = inputs.model.think_tags
-    source = ModelConfig(on, prompt=inputs.model.config.prompt, think_close=tags.close, think_open=tags.open)
+    source = replace(inputs.model.config.asked_alike(on), think_close=tags.close, think_open=tags.open)
     other = load_model(source, device=config.device, dtype=config.dtype, memory=config.memory)
     with FolderLock(out):
         return write_foreign(out, config, inputs, other, progress=progress)

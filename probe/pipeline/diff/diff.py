@@ -31,7 +31,7 @@ from probe.diff import (
 )
 from probe.errors import ProbeError
 from probe.files import write_json
-from probe.models import Model, Pair, ThinkTags, find_pair, load_pair
+from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.run.inputs import check_positions
@@ -59,9 +59,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     """
     out = Path(out).expanduser()
     pair_config = find_pair(config.pair)
-    member = pair_config.thinking
-    tags = None if member.think_close is None else ThinkTags.of(member.think_close, member.think_open)
-    runs = [(name, load_series(folder, member.prompt, tags)) for name, _, folder in map(_parted, config.series)]
+    runs = [(name, load_series(folder, pair_config.thinking)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
     problem_set = problems_of(pair)
     behaviour = None
