@@ -5,6 +5,7 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.models.loading.packaged import default_prompt
+from probe.models.published import Published
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ class PairConfig:
 
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
+
+    published: Published | None = field(default=None, metadata={"later": True})
+    """What the authors of a published pair report about it; None for other pairs."""
 
     def __post_init__(self) -> None:
         if self.think_close == "":
