@@ -11,7 +11,7 @@ from .fingerprint import (
     weights_hash as weights_hash,
 )
 from .limits import check_id as check_id, check_length as check_length
-from .loading.bundled import find_pair as find_pair, list_pairs as list_pairs
+from .loading.bundled import find_pair as find_pair, list_pairs as list_pairs, pair_file as pair_file
 from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source
 from .loading.loading import load_model as load_model
@@ -25,8 +25,10 @@ from .memory import (
 )
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
+from .parameters import parameter_counts as parameter_counts, weights_memory as weights_memory
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
+from .published import Published as Published
 from .seeding import seeded as seeded
 from .sites.architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
 from .sites.listing import SiteTable as SiteTable, site_table as site_table

@@ -6,6 +6,7 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.models.loading.shipped import own_prompt
+from probe.models.published import Published
 
 PLAIN_PROMPT = "Answer the following question:\nQ: {question}\nA:"
 """The prompt of a model without a chat template for which none was given: the one that Venhoff et al. (2510.07364) give
@@ -157,6 +158,9 @@ class PairConfig:
 
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
+
+    published: Published | None = field(default=None, metadata={"later": True})
+    """What the authors of a published pair report about it; None for other pairs."""
 
     def __post_init__(self) -> None:
         if self.think_close == "":
