@@ -68,3 +68,35 @@ def peft_logits(base: str | Path, folder: Path, ids: torch.Tensor) -> torch.Tens
 def copied(folder: Path, to: Path) -> Path:
     """A copy of a folder that a test may damage."""
     return shutil.copytree(folder, to)
+
+
+def put_in_cache(cache: Path, name: str, folder: Path, commit: str) -> None:
+    """Put a folder into a cache of the hub, as the default branch of a repository."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, repository / "snapshots" / commit)
+
+
+def extract_adapter(base: str | Path, tuned: str | Path, folder: Path, rank: int = 32) -> Path:
+    """Write the difference of two models on their linear layers as a LoRA, as ``mergekit-extract-lora`` does.
+
+    Args:
+        rank: the number of singular vectors of each layer's difference that are kept.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    hf, other = (AutoModelForCausalLM.from_pretrained(str(each)) for each in (base, tuned))
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        warnings.simplefilter("ignore")
+        wrapped = get_peft_model(hf, config)
+        for name, layer in wrapped.get_base_model().named_modules():
+            if hasattr(layer, "lora_A"):
+                added = other.get_submodule(name).weight - layer.base_layer.weight
+                u, s, v = torch.linalg.svd(added, full_matrices=False)
+                layer.lora_B["default"].weight.copy_(u[:, :rank] * s[:rank])
+                layer.lora_A["default"].weight.copy_(v[:rank])
+        wrapped.peft_config["default"].base_model_name_or_path = str(base)
+        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder

@@ -30,6 +30,7 @@ from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, 
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .published import Published as Published
 from .seeding import seeded as seeded
+from .sharing import weight_of as weight_of
 from .sites.architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
 from .sites.listing import SiteTable as SiteTable, site_table as site_table
 from .sites.sites import Site as Site, all_sites as all_sites, place as place

@@ -54,6 +54,10 @@ def check_inputs(config: Any) -> None:
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
 
 
+_SAYS = ("config.json", "adapter_config.json")
+"""The files that say what a folder holds: a model, or an adapter on one."""
+
+
 def check_model(path: str) -> None:
     """Refuse the path of a model that is not there; whether the hub has one of that name is found out later.
 
@@ -68,7 +72,7 @@ def check_model(path: str) -> None:
         raise ProbeError(f"there is no GGUF file {path}")
     if path.startswith((".", "~", "/")) and not is_there(there):
         raise ProbeError(f"there is no model folder {path}")
-    if is_there(there) and there.is_dir() and not (there / "config.json").is_file():
+    if is_there(there) and there.is_dir() and not any((there / name).is_file() for name in _SAYS):
         raise ProbeError(f"the folder {path} holds no model: it has no config.json")
 
 

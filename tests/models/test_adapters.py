@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -13,7 +14,7 @@ from probe import Model, ModelConfig, PairConfig, ProbeError, load_model, load_p
 from probe.hooks import capture, edit
 from probe.models import bundled_folder, fingerprint, identity, model_hash
 from probe.models.loading import reading
-from tests.adapted import KINDS, copied, make_adapter, peft_logits
+from tests.adapted import KINDS, copied, make_adapter, peft_logits, put_in_cache
 
 WEIGHTS = "adapter_model.safetensors"
 IDS = torch.arange(5, 25)[None]
@@ -281,6 +282,19 @@ def test_a_config_beside_the_adapter_makes_it_no_model(base, damaged):
     (damaged / "config.json").write_text((base / "config.json").read_text())  # some trainers write it
     assert torch.equal(logits(load_model(damaged, device="cpu")), logits(load_model(changed(damaged), device="cpu")))
     assert not torch.allclose(logits(load_model(damaged, device="cpu")), logits(load_model(base, device="cpu")))
+
+
+def test_an_adapter_on_the_hub_is_found_in_its_cache_with_its_base(base, damaged, tmp_path, monkeypatch):
+    from probe.pipeline.run.inputs import weights_hash
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    put_in_cache(tmp_path / "hub", "org/base", base, "b" * 40)
+    put_in_cache(tmp_path / "hub", "org/lora", changed(damaged, base_model_name_or_path="org/base"), "a" * 40)
+    plain, model = load_model("org/base", device="cpu"), load_model("org/lora", device="cpu")
+    assert model.name == "lora" and model.commit == plain.commit == weights_hash(plain) == "b" * 40
+    assert torch.equal(logits(model), logits(load_model(ModelConfig(str(base), adapter=str(damaged)), device="cpu")))
+    assert weights_hash(model) != weights_hash(plain)
+    assert load_model(ModelConfig("org/base", adapter="org/lora"), device="cpu").adapter == model.adapter
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers.utils.hub import cached_file, resolve_revision
 from probe.errors import ProbeError
 from probe.files import read_json
 from probe.models.fingerprint import tensors_hash
-from probe.models.loading.source import UNREADABLE, hub_options, one_line
+from probe.models.loading.source import UNREADABLE, AdapterSource, hub_options, one_line
 from probe.models.loading.weights import headers, how_to_get
 from probe.models.seeding import seeded
 from probe.models.sharing import OWN_ADAPTER, adapted_layers, merge_layers
@@ -34,42 +33,6 @@ _TOKENIZER_MORE = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.
 _MERGES_INTO = ("bitsandbytes", "hqq")
 #: What ``init_lora_weights`` may be where the base shares its weights: other ways to begin change those.
 _LEAVES_BASE = (True, False, None, "true", "false", "gaussian", "orthogonal", "eva")
-
-
-@dataclass(frozen=True)
-class AdapterSource:
-    """An adapter that has been found but not read yet.
-
-    Attributes:
-        name: the folder or hub id as it was given.
-        folder: where its files are.
-        settings: what its ``adapter_config.json`` holds.
-    """
-
-    name: str
-    folder: Path
-    settings: Mapping[str, Any]
-
-    @property
-    def weights(self) -> Path:
-        """Its file of weights."""
-        return self.folder / _WEIGHTS
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether a whole tokenizer is beside it."""
-        return (self.folder / "tokenizer.json").is_file()
-
-    @property
-    def chat_template(self) -> str | None:
-        """The chat template that is beside it; None if there is none."""
-        if (file := self.folder / "chat_template.jinja").is_file():
-            return file.read_text(encoding="utf-8")
-        if (file := self.folder / "tokenizer_config.json").is_file():
-            found = read_json(file, fix=how_to_get(file))
-            template = found.get("chat_template") if isinstance(found, dict) else None
-            return template if isinstance(template, str) else None
-        return None
 
 
 def find_adapter(name: str, revision: str | None = None) -> AdapterSource | None:

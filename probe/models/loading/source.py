@@ -1,12 +1,12 @@
-"""A model that has been found, and its Hugging Face config."""
+"""A model that has been found, the adapter on it, and its Hugging Face config."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -16,12 +16,11 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConf
 from transformers.utils import logging as hf_logging
 
 from probe.errors import ProbeError
+from probe.files import read_json
 from probe.models.config import ModelConfig
 from probe.models.loading.packaged import PACKAGED
 from probe.models.loading.shipped import bundled_folders
-
-if TYPE_CHECKING:
-    from probe.models.loading.adapters import AdapterSource
+from probe.models.loading.weights import how_to_get
 
 UNREADABLE = (
     ArithmeticError,
@@ -38,6 +37,42 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
+class AdapterSource:
+    """An adapter that has been found but not read yet.
+
+    Attributes:
+        name: the folder or hub id as it was given.
+        folder: where its files are.
+        settings: what its ``adapter_config.json`` holds.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """Its file of weights."""
+        return self.folder / "adapter_model.safetensors"
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a whole tokenizer is beside it."""
+        return (self.folder / "tokenizer.json").is_file()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that is beside it; None if there is none."""
+        if (file := self.folder / "chat_template.jinja").is_file():
+            return file.read_text(encoding="utf-8")
+        if (file := self.folder / "tokenizer_config.json").is_file():
+            found = read_json(file, fix=how_to_get(file))
+            template = found.get("chat_template") if isinstance(found, dict) else None
+            return template if isinstance(template, str) else None
+        return None
+
+
+@dataclass(frozen=True)
 class Source:
     """A model that has been found but not read yet."""
 
@@ -50,7 +85,7 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for every ``from_pretrained``."""
 
-    adapter: "AdapterSource | None" = None
+    adapter: AdapterSource | None = None
     """The adapter on the model at ``path``; None if there is none."""
 
     @property

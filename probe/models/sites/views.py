@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import NotApplicable, ProbeError
+from probe.models.sharing import merge_layers
 from probe.models.sites.sites import Site, module_place, named_place
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
     if hasattr(vars(hf).get("forward"), OPEN_BLOCK):
         raise ProbeError("a copy made inside a capture or edit block would keep its hooks; leave the block first")
     twin = copy.deepcopy(hf)
+    merge_layers(twin)  # the bridge reads weights, and knows no adapter
     twin.set_attn_implementation("eager")
     # The bridge reads the architecture from here; it is unset in a model that was never saved.
     twin.config.architectures = [type(hf).__name__]

@@ -75,6 +75,7 @@ def _tune(
     config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None", *, progress: bool
 ) -> tuple[Tuned, dict[str, Any] | None]:
     """Train and verify in a folder that is locked."""
+    inputs.model.check_gradient("training an adapter")
     config = _with_latents(config, inputs, out, accelerator, progress=progress)
     objective = _objective(config, inputs)
     train, validation = _steered_texts(config, inputs, out, accelerator) or (inputs.train, inputs.validation)

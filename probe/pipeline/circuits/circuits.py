@@ -48,6 +48,8 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     """
     out = Path(out).expanduser()
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
+    if config.method != "exact":
+        getattr(pair, config.model).check_gradient(f"attribution by {config.method}")
     problem_set = problems_of(pair)
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)

@@ -96,6 +96,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         thinking_device=config.thinking_device,
         memory=config.memory,
     )
+    pair.base.check_gradient("learning vectors")
     if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
         raise ProbeError(
             f"decoder rows are {pair.thinking.d_model} wide, {pair.base.name} is {pair.base.d_model} wide; "
