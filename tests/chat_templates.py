@@ -1,5 +1,25 @@
 """Chat templates with the structure of published ones, written for these tests: what each reads, writes and refuses."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models as token_models, pre_tokenizers
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+
+
+def save_model(folder: Path, tokens: Sequence[str] = (), template: str | None = None) -> str:
+    """Write a random model whose byte-level tokenizer has these added tokens and no others, and return its folder."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(token_models.BPE({piece: i for i, piece in enumerate(["<eos>", *alphabet])}, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
+    tokenizer.add_tokens(list(tokens))
+    tokenizer.chat_template = template
+    AutoModelForCausalLM.from_config(GPT2Config(vocab_size=270, n_embd=8, n_layer=1, n_head=1)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 _TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
 QWEN3 = (
@@ -104,3 +124,16 @@ GEMMA_2 = """{{ bos_token }}
 DROPS_SYSTEM = """{%- if messages[0].role != 'system' %}{{ 'Be helpful.\n' }}{% endif %}
 {%- for m in messages if m.role == 'user' %}{{ '[' ~ m.content ~ ']' }}{% endfor %}"""
 """Drops a system turn without a word."""
+
+ORZ = """{%- for m in messages if m.role == 'user' %}
+{{- 'A conversation. The reasoning is enclosed within <think> </think> and the answer within <answer> </answer>' }}
+{{- ' tags, as in <think> reasoning </think> <answer> answer </answer>. User: ' ~ m.content ~ '\nAssistant: <think>' }}
+{%- endfor %}"""
+"""Open-Reasoner-Zero: the prompt names all tags, then opens the thinking."""
+
+GEMMA_4 = """{{ bos_token }}
+{%- if enable_thinking is defined and enable_thinking %}{{ '<|turn>system\n<|think|><turn|>\n' }}{% endif %}
+{%- for m in messages %}{{ '<|turn>' ~ m.role ~ '\n' ~ m.content ~ '<turn|>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|turn>model\n' }}
+{%- if not enable_thinking | default(false) %}{{ '<|channel>thought\n<channel|>' }}{% endif %}{% endif %}"""
+"""Off unless it is switched on; off, the prompt holds an empty channel."""

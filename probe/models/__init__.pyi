@@ -16,7 +16,6 @@ from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source
 from .loading.loading import load_model as load_model
 from .loading.quantised import is_quantised as is_quantised
-from .loading.shipped import bundled_folder as bundled_folder
 from .memory import (
     fitting as fitting,
     halving as halving,
@@ -26,6 +25,7 @@ from .memory import (
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
 from .parameters import parameter_counts as parameter_counts, weights_memory as weights_memory
+from .prompts.chat import prompt_remarks as prompt_remarks
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .published import Published as Published

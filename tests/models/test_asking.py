@@ -44,9 +44,8 @@ def asked(folder):
     return make
 
 
-TEMPLATES = {
-    name: value for name, value in vars(templates).items() if name.isupper() and name not in ("_TURNS", "DROPS_SYSTEM")
-}
+TEMPLATES = {name: value for name, value in vars(templates).items() if name.isupper() and name[0] != "_"}
+NO_SYSTEM = ("GEMMA_2", "DROPS_SYSTEM", "ORZ")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -61,7 +60,7 @@ def test_a_prompt_is_what_transformers_renders(asked, name, monkeypatch):
     text = model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert model.prompt_text(QUESTION) == text
     assert model.config.prompt == "chat"
-    if name != "GEMMA_2":
+    if name not in NO_SYSTEM:
         turns.insert(0, {"role": "system", "content": "Be brief."})
         text = model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         assert asked(TEMPLATES[name], system="Be brief.").prompt_text(QUESTION) == text != model.prompt_text(QUESTION)
@@ -80,6 +79,7 @@ def test_a_prompt_is_what_transformers_renders(asked, name, monkeypatch):
         ("GLM_45", ["enable_thinking"]),
         ("GRANITE_32", ["thinking"]),
         ("LLAMA_3", ["date_string"]),
+        ("GEMMA_4", ["enable_thinking"]),
     ],
 )
 def test_what_a_template_reads_is_known_and_anything_else_is_refused(asked, name, reads):
@@ -161,6 +161,7 @@ def test_what_changes_nothing_and_what_is_dated_is_said(asked):
     ("template", "settings", "said"),
     [
         (templates.GEMMA_2, {"system": "x"}, "fails on a system turn (System role not supported); leave out 'system'"),
+        (templates.ORZ, {"system": "x"}, "drops the system turn"),
         (templates.DROPS_SYSTEM, {"system": "x"}, "drops the system turn; leave out 'system', or put the text into"),
         (None, {"system": "x"}, "has no chat template"),
         (None, {"template": {"enable_thinking": True}}, "has no chat template"),

@@ -22,6 +22,7 @@ from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
 from probe.pipeline.circuits.config import CircuitConfig
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_circuit_report
@@ -71,6 +72,7 @@ def _find(
     """Find the circuit in a folder that is locked."""
     model: Model = getattr(pair, config.model)
     train, test = problems
+    prompts = begin(out, {config.model: model}, train[0].question, progress=progress)
     limit = pair.config.max_new_tokens
     traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
     behaviour.marks(traces, required=True)
@@ -100,6 +102,7 @@ def _find(
     results = {
         "model": model.name,
         "behaviour": behaviour.name,
+        "prompts": prompts,
         "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),

@@ -34,6 +34,7 @@ from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
 from probe.pipeline.diff.config import DiffConfig
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_diff_report
@@ -90,6 +91,7 @@ def _diff(
 ) -> dict[str, Any]:
     """Compare the models in a folder that is locked."""
     train, runs = inputs
+    prompts = begin(out, {"base": pair.base, "thinking": pair.thinking}, train[0].question, progress=progress)
     traces = generate_traces(
         pair.thinking,
         problem_set,
@@ -110,7 +112,7 @@ def _diff(
         seed=config.seed,
         progress=progress,
     )
-    results = found.to_dict()
+    results = found.to_dict() | {"prompts": prompts}
     if behaviour is None and found.behaviour is not None:
         behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
     if found.heads is not None and behaviour is not None and config.heads:
