@@ -26,8 +26,10 @@ from .pair import Pair as Pair, load_pair as load_pair
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .seeding import seeded as seeded
-from .sites.architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
+from .sites.architectures import ARCHITECTURES as ARCHITECTURES
+from .sites.kinds import KINDS as KINDS
 from .sites.listing import SiteTable as SiteTable, site_table as site_table
+from .sites.places import Place as Place
 from .sites.sites import Site as Site, all_sites as all_sites, place as place
 from .sites.views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value
 from .sizes import Sizes as Sizes
