@@ -31,8 +31,10 @@ from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .published import Published as Published
 from .seeding import seeded as seeded
 from .sharing import weight_of as weight_of
-from .sites.architectures import ARCHITECTURES as ARCHITECTURES, KINDS as KINDS, Place as Place
+from .sites.architectures import ARCHITECTURES as ARCHITECTURES
+from .sites.kinds import KINDS as KINDS
 from .sites.listing import SiteTable as SiteTable, site_table as site_table
+from .sites.places import Place as Place
 from .sites.sites import Site as Site, all_sites as all_sites, place as place
 from .sites.views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value
 from .sizes import Sizes as Sizes
