@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from probe.errors import NotApplicable
 from probe.models import LINEAR, Model, check_frequencies
 
 
@@ -156,7 +157,7 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
     """
     rows, keys = valid.shape
     # A state must not see padding before a token. A column after others is a token, or that of a row that has ended.
-    states = {LINEAR: valid[:, keys - queries :] if queries > 1 or keys == 1 else None} if model.keeps_state else {}
+    states = {LINEAR: valid[:, keys - queries :] if queries > 1 or keys == 1 else None} if model.state_layers else {}
     # Padded on the right, if at all: begins with a token, and no token follows padding.
     whole = queries == keys > 1 and bool(valid[:, 0].all()) and bool((valid[:, 1:] <= valid[:, :-1]).all())
     own = whole and _is_causal(model) and bool(valid[:, -1].all())
@@ -196,8 +197,11 @@ def additive_masks(
         As :func:`causal_masks`, without None.
 
     Raises:
-        NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
+        NotApplicable: if the texts are so long that the model's frequencies would depend on their length, or the model
+            has linear attention.
     """
+    if model.state_layers:
+        raise NotApplicable(f"{model.name} has linear attention, which cannot leave out some of the tokens before one")
     if model.longest_text is not None:
         check_frequencies(model.hf, int(seen.sum(-1).max()))
     return _for_model(

@@ -61,9 +61,10 @@ def mask_windows(hf: PreTrainedModel) -> dict[str | None, int | None]:
     return {kind: window if kind == SLIDING else None for kind in sorted(kinds - {LINEAR})}
 
 
-def keeps_state(hf: PreTrainedModel) -> bool:
-    """Whether some blocks of a model keep a state of each row instead of keys and values."""
-    return LINEAR in _kinds(hf.config.get_text_config(decoder=True))
+def state_layers(hf: PreTrainedModel) -> tuple[int, ...]:
+    """Return the layers that keep a state of each row instead of keys and values."""
+    kinds = _kinds(hf.config.get_text_config(decoder=True))
+    return tuple(layer for layer, kind in enumerate(kinds) if kind == LINEAR)
 
 
 def longest_text(hf: PreTrainedModel) -> int | None:
