@@ -1,4 +1,4 @@
-"""Blocks that keep a state of each row: nothing in it comes from padding, from another row or from a column run twice."""
+"""Blocks that keep a state of each row: nothing in it comes from padding, another row or a column that ran twice."""
 
 import pytest
 import torch
