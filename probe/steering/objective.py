@@ -186,11 +186,10 @@ class GateLoss:
         begins = torch.where(together, column[:, None, :], width).amin(-1)
         before = torch.arange(width, device=hidden.device) < begins[:, :, None]
         positions = _in_slots(batch, forced.positions[rows, at], 0)
-        distance = positions[:, :, None] - torch.cat([forced.positions, positions], 1)[:, None, :]
         seen = torch.cat([forced.valid[:, None] & before, together], -1)
         copies = hidden.new_zeros(*column.shape, hidden.shape[-1])
         copies = copies.index_put((rows, batch.slots), hidden[rows, at] + shift)
-        masks = additive_masks(self.base, seen, distance)
+        masks = additive_masks(self.base, seen, positions, torch.cat([forced.positions, positions], 1))
         return self.upper.states(copies, attention_mask=masks, position_ids=positions, cache=cache)
 
     @torch.no_grad()
@@ -236,8 +235,8 @@ class _TextCache(Cache):
         """Bytes of all keys and values."""
         return sum(tensor.nbytes for pair in self.states.values() for tensor in pair)
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
-        return self.written
+    def get_seq_length(self, layer_idx: int | None = None) -> int:
+        return self.written if layer_idx is None else 0  # see RowCache
 
 
 def _in_slots(batch: GateBatch, values: Int[Tensor, " gates"], empty: int) -> Int[Tensor, "rows slots"]:

@@ -231,6 +231,7 @@ _HYBRID = {
     kind: _LLAMA[kind] for kind in ("embed", "resid_pre", "resid_mid", "mlp_out", "resid_post", "final_norm", "logits")
 }
 ARCHITECTURES: dict[str, dict[str, Place]] = {
+    "llama4_text": _HYBRID,
     "qwen3_next": _HYBRID,
     "qwen3_5_text": _HYBRID,
     "qwen3_5_moe_text": _HYBRID,

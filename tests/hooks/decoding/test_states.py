@@ -135,7 +135,7 @@ def test_masks_of_any_form_are_refused(model):
     """A state cannot leave out a token before it."""
     seen = torch.eye(4, dtype=torch.bool)[None]
     with pytest.raises(NotApplicable, match="linear attention"):
-        additive_masks(model, seen, torch.zeros(1, 4, 4, dtype=torch.long))
+        additive_masks(model, seen, torch.arange(4)[None], torch.arange(4)[None])
 
 
 def test_states_count_as_memory_of_a_row():
