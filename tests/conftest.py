@@ -8,8 +8,8 @@ Fixtures (all are made once in a session):
   for ``load_model``. The same call returns the same folder: copy it before you change anything in it.
 - ``smollm2``: a real checkpoint for ``slow`` tests, which are skipped where its package is not installed.
 - ``arch``: runs a test once for each of ``ARCHITECTURES``; ``any_arch``: for ``MORE_ARCHITECTURES`` too;
-  ``state_arch``: for each of ``STATE_ARCHITECTURES``; ``some_arch``: for the first and the last; ``decoding_arch``: for
-  all of them.
+  ``state_arch``: for each of ``STATE_ARCHITECTURES``; ``some_arch``: for ``ARCHITECTURES``, one with
+  states and one with chunks; ``decoding_arch``: for all of them.
 """
 
 import os
@@ -31,6 +31,7 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -78,6 +79,21 @@ MORE_ARCHITECTURES = {
     "olmo2": (Olmo2Config, _GROUPED),
     "gpt_neox": (GPTNeoXConfig, _SHAPE),
     "gpt_neox-serial": (GPTNeoXConfig, {**_SHAPE, "use_parallel_residual": False}),
+}
+
+#: Llama 4 attends in chunks of the text in some blocks, and without positions in the others.
+CHUNK_ARCHITECTURES = {
+    "llama4": (
+        Llama4TextConfig,
+        {
+            **_GROUPED,
+            "head_dim": 8,
+            "intermediate_size_mlp": 64,
+            "num_local_experts": 4,
+            "attention_chunk_size": 8,
+            "no_rope_layers": [1, 0, 1, 0],
+        },
+    ),
 }
 
 #: Architectures some of whose blocks keep a state instead of keys and values.
@@ -146,7 +162,7 @@ def tiny_folder(
         folder = root / f"{arch}-{tokenizer}-{seed}"
         if folder.exists():
             return folder
-        kind, shape = {**ARCHITECTURES, **MORE_ARCHITECTURES, **STATE_ARCHITECTURES}[arch]
+        kind, shape = {**ARCHITECTURES, **MORE_ARCHITECTURES, **CHUNK_ARCHITECTURES, **STATE_ARCHITECTURES}[arch]
         chosen = tokenizers[tokenizer]
         # Initial weights are larger than usual, so that logits differ enough for an argmax not to depend on rounding.
         config = kind(
@@ -185,13 +201,13 @@ def state_arch(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=[*ARCHITECTURES, *STATE_ARCHITECTURES])
+@pytest.fixture(params=[*ARCHITECTURES, "qwen3_5", "llama4"])
 def some_arch(request: pytest.FixtureRequest) -> str:
-    """Each architecture that all rooms are tested on, and each with states."""
+    """Each architecture that all rooms are tested on, one with states and one with chunks."""
     return request.param
 
 
-@pytest.fixture(params=[*ARCHITECTURES, *MORE_ARCHITECTURES, *STATE_ARCHITECTURES])
+@pytest.fixture(params=[*ARCHITECTURES, *MORE_ARCHITECTURES, *CHUNK_ARCHITECTURES, *STATE_ARCHITECTURES])
 def decoding_arch(request: pytest.FixtureRequest) -> str:
     """Each architecture that is tested at all."""
     return request.param

@@ -1,7 +1,7 @@
 # The public names of `probe.models`, read by editors and, at run time, by `__init__.py`.
 from .config import PLAIN_PROMPT as PLAIN_PROMPT, ModelConfig as ModelConfig, PairConfig as PairConfig
 from .content import content_hash as content_hash
-from .decoders import LINEAR as LINEAR, check_frequencies as check_frequencies
+from .decoders import CHUNKED as CHUNKED, LINEAR as LINEAR, check_frequencies as check_frequencies
 from .fingerprint import (
     asked_otherwise as asked_otherwise,
     fingerprint as fingerprint,

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.decoders import check_decoder, keeps_state, longest_text, mask_windows
+from probe.models.decoders import check_decoder, longest_text, mask_windows, state_layers
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
 from probe.models.prompts.chat import chosen_prompt, prompt_text, start_ids
@@ -116,9 +116,9 @@ class Model:
         return mask_windows(self.hf)
 
     @cached_property
-    def keeps_state(self) -> bool:
-        """Whether some blocks keep a state of each row (linear attention), which no mask of keys can hide."""
-        return keeps_state(self.hf)
+    def state_layers(self) -> tuple[int, ...]:
+        """The layers of linear attention, which keep a state of each row that no mask of keys can change."""
+        return state_layers(self.hf)
 
     @cached_property
     def longest_text(self) -> int | None:

@@ -17,7 +17,7 @@ def model(decoding_arch, tiny_folder):
 
 def close(model, got, wanted):
     """Linear attention computes whole texts in chunks: transformers' own cached decoding is off by 3e-5 there."""
-    torch.testing.assert_close(got, wanted, atol=1e-4 if model.keeps_state else 2e-5, rtol=1e-4)
+    torch.testing.assert_close(got, wanted, atol=1e-4 if model.state_layers else 2e-5, rtol=1e-4)
 
 
 def plain(model, ids):

@@ -140,8 +140,9 @@ class RowCache(Cache):
         elif self.kept:
             self.states.correct(name, new, self.rows)
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
-        return self.column
+    def get_seq_length(self, layer_idx: int | None = None) -> int:
+        # A layer asks only to count columns as positions, which `longest_text` limits to where they do not matter.
+        return self.column if layer_idx is None else 0
 
     def get_query_offset(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Where the first column of the pass lies among those that it attends to."""

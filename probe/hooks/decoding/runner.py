@@ -170,7 +170,7 @@ class Runner:
         cache = self.cache
         cache.arrive(rows, torch.tensor([len(prompt) for prompt in prompts], device=rows.device))
         if not self.may_admit:  # what looks on expects every row, all in one pass
-            if self.steer is not None and self.model.keeps_state:
+            if self.steer is not None and self.model.state_layers:
                 raise NotApplicable(
                     f"{self.model.name} has linear attention, so steered decoding runs a part of each prompt twice; "
                     "leave the block of capture, or of edit with tokens, before it"
@@ -218,7 +218,7 @@ class Runner:
                 resid[layer] = hidden[:, -1].clone() if hidden.shape[1] > 1 else hidden[:, -1]
                 if layer == self.steer and self.remember:
                     cache.write("resid", layer, hidden[:, None])
-                if layer == self.steer and cache.apart and self.model.keeps_state:
+                if layer == self.steer and cache.apart and self.model.state_layers:
                     prompt.append(hidden[:, :-1])
 
             return read
@@ -289,7 +289,7 @@ class Runner:
         held = cache.column - cache.first
         shifted = held if window is None else min(window, held)
         # Blocks with a state cannot begin in the middle of a row.
-        width = held if self.model.keeps_state else shifted
+        width = held if self.model.state_layers else shifted
         start = cache.column - width
         assert self.steer is not None
         past = cache.stores["resid", self.steer][:, 0, start : cache.column]
