@@ -268,7 +268,7 @@ def read_table(path: str | Path) -> "pa.Table":
 
 _FOLDERS = ("run", "texts", "general", "sae", "series")
 """Names of settings that are always a path."""
-_ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet")}
+_ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml", ".yml")}
 """Names of settings that are a path if they end so, and a name otherwise."""
 
 
@@ -299,9 +299,9 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
         return [map_paths(value, change, name=name) for value in settings]
     if not isinstance(settings, str) or not settings:
         return settings
-    if name == "problems" and ":" in settings:  # gsm8k:PATH; what follows another name is no path
-        kind, _, path = settings.partition(":")
-        return f"{kind}:{change(path)}" if path and kind in ("gsm8k", "math500") else settings
+    if name == "problems":
+        one = settings.endswith(_ENDINGS[name]) and is_there(change(settings))  # the name of a file may have a +
+        return "+".join(_problems_at(part, change) for part in ([settings] if one else settings.split("+")))
     if name == "series":
         kind, sign, path = settings.partition("=")
         return f"{kind}{sign}{change(path)}" if path else settings
@@ -311,6 +311,13 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
         there = change(settings)
         return there if settings.startswith((".", "~", "/")) or is_there(there) else settings
     return settings
+
+
+def _problems_at(spec: str, change: Callable[[str], str]) -> str:
+    kind, colon, path = spec.partition(":")
+    if colon:  # NAME:PATH, except for a task of reasoning-gym
+        return f"{kind}:{change(path)}" if path and kind != "reasoning-gym" else spec
+    return change(spec) if spec.endswith(_ENDINGS["problems"]) else spec
 
 
 def absolute(path: str | Path, home: str | Path = "") -> str:
