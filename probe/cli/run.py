@@ -15,6 +15,7 @@ from probe.cli.common import (
     Memory,
     Pair,
     Problems,
+    Recipe,
     Seed,
     ThinkingDevice,
     folder,
@@ -40,6 +41,7 @@ def run(
     ] = None,
     problems: Problems = None,
     grader: Grader = None,
+    recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     device: Device = None,
@@ -62,12 +64,15 @@ def run(
 
     Example: probe run --pair tiny-rl --out runs/rl
 
+    Example: probe run --pair orz-1.5b --recipe v2-published
+
     Example: probe run --base ./base --thinking org/name --thinking-prompt chat --problems mine.jsonl
     """
     from probe.pipeline import RunConfig
 
     given = {
         "pair": pair,
+        "recipe": recipe,
         "base": {"path": base, "prompt": base_prompt},
         "thinking": {"path": thinking, "prompt": thinking_prompt},
         "problems": problems,
