@@ -266,7 +266,7 @@ def read_table(path: str | Path) -> "pa.Table":
         raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
-_FOLDERS = ("run", "texts", "general", "sae", "series")
+_FOLDERS = ("run", "texts", "general", "series")
 """Names of settings that are always a path."""
 _ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml", ".yml")}
 """Names of settings that are a path if they end so, and a name otherwise."""
@@ -275,8 +275,8 @@ _ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml
 def located(settings: Any, home: str | Path) -> Any:
     """Make the paths among settings absolute, so that they mean the same from any folder.
 
-    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model is a path if it looks like
-    one (``./base``, ``~/base``) or if it is there.
+    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model and an SAE are a path if
+    they look like one (``./base``, ``~/base``) or if they are there.
 
     Args:
         settings: a dictionary as read from YAML or made by ``to_dict``.
@@ -307,7 +307,7 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
         return f"{kind}{sign}{change(path)}" if path else settings
     if name in _FOLDERS or settings.endswith(_ENDINGS.get(name, ("\0",))):
         return change(settings)
-    if name == "path" and not settings.startswith("bundled:"):
+    if name in ("path", "sae") and not settings.startswith("bundled:"):  # else a hub id, or an SAE's RELEASE/SAE_ID
         there = change(settings)
         return there if settings.startswith((".", "~", "/")) or is_there(there) else settings
     return settings

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from probe.adapters import is_release
 from probe.errors import ProbeError
 from probe.files import is_there
 from probe.models import ModelConfig, bundled_folder, find_pair
@@ -45,8 +46,9 @@ def check_inputs(config: Any) -> None:
         if (file := getattr(config, name, None)) is not None and not Path(file).expanduser().is_file():
             raise ProbeError(f"there is no file {file} (--{name})")
     sae = getattr(config, "sae", None)
-    if isinstance(sae, str) and not Path(sae).expanduser().is_dir():
-        raise ProbeError(f"there is no SAE folder {sae} (--sae)")
+    # RELEASE/SAE_ID is looked up in SAELens' registry when it is loaded, which takes seconds.
+    if isinstance(sae, str) and not Path(sae).expanduser().is_dir() and not is_release(sae):
+        raise ProbeError(f"there is no SAE folder {sae} (--sae); a published one is named RELEASE/SAE_ID")
     for each in getattr(config, "series", ()):
         if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
