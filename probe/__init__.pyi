@@ -108,6 +108,7 @@ from .models import (
 )
 from .pipeline import (
     AdapterConfig as AdapterConfig,
+    Checks as Checks,
     CircuitConfig as CircuitConfig,
     DiffConfig as DiffConfig,
     DiscoverConfig as DiscoverConfig,
@@ -118,6 +119,7 @@ from .pipeline import (
     find_circuit as find_circuit,
     plan as plan,
     run as run,
+    run_checks as run_checks,
     study as study,
     tune_adapter as tune_adapter,
 )
