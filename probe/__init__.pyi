@@ -116,6 +116,7 @@ from .pipeline import (
     RunConfig as RunConfig,
     compare_runs as compare_runs,
     discover as discover,
+    doctor as doctor,
     find_circuit as find_circuit,
     plan as plan,
     run as run,

@@ -20,6 +20,7 @@ from probe.cli.circuits import circuits
 from probe.cli.compare import compare
 from probe.cli.diff import diff
 from probe.cli.discover import discover
+from probe.cli.doctor import doctor
 from probe.cli.hybrid import hybrid
 from probe.cli.organism import organism
 from probe.cli.pairs import pairs
@@ -61,7 +62,7 @@ class _OneLine(TyperGroup):
 
 
 _RESEARCH = (run, plan, hybrid, chat, compare, discover, circuits, diff)
-_ABOUT = (pairs, sites, check, organism, report, push)
+_ABOUT = (pairs, sites, check, doctor, organism, report, push)
 
 app = typer.Typer(
     cls=_OneLine,

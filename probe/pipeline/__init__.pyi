@@ -30,6 +30,8 @@ from .discover.config import (
     JudgeConfig as JudgeConfig,
 )
 from .discover.discover import discover as discover
+from .doctor.diagnosis import Diagnosis as Diagnosis, Fact as Fact
+from .doctor.doctor import doctor as doctor
 from .plan.plan import Plan as Plan, plan as plan
 from .run.arms import make_arm as make_arm
 from .run.config import (

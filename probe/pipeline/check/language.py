@@ -53,19 +53,17 @@ def context(bench: Bench) -> Check:
         raise NotApplicable("the texts are too short")
     per_text = bench.own_losses.split([len(ids) for _, ids in bench.texts])
     long = torch.cat([per_text[number][start : start + _NEAR] for number, start in places])
-    worse, sure = compared(long, bench.losses(short))
-    return Check(
+    worse, limit = worse_by(long, bench.losses(short), _MARGIN)
+    return judged(
         _GROUP,
         "long context helps",
-        "failed" if worse > _MARGIN and sure > _SURE else "passed",
-        f"{len(long)} tokens are predicted {-worse:.2f} nats better with all that precedes them than with {_NEAR} "
-        "tokens of it"
-        if worse <= _MARGIN or sure <= _SURE
-        else f"{len(long)} tokens are predicted {worse:.2f} nats worse with all that precedes them than with {_NEAR} "
-        "tokens of it: positions beyond a few tokens are wrong; check rope_theta, rope_scaling and sliding_window in "
-        "config.json",
         worse,
-        _MARGIN,
+        limit,
+        f"{len(long)} tokens are predicted {-worse:.2f} nats better with all that precedes them than with {_NEAR} "
+        "tokens of it",
+        f"{len(long)} tokens are predicted {worse:.2f} nats worse with all that precedes them than with {_NEAR} tokens "
+        "of it: positions beyond a few tokens are wrong; check rope_theta, rope_scaling and sliding_window in "
+        "config.json",
     )
 
 
@@ -79,29 +77,27 @@ def repetition(bench: Bench) -> Check:
     if float(first.mean()) < _EASY:
         raise NotApplicable(f"the text has only {first.mean():.2f} nats a token the first time")
     # The first token of the second time is a surprise.
-    worse, sure = compared(second[1:], first[1:])
-    failed = worse > _MARGIN and sure > _SURE
-    return Check(
+    worse, limit = worse_by(second[1:], first[1:], _MARGIN)
+    said = f"a text of {len(part)} tokens has {first.mean():.2f} nats a token, and repeated {second.mean():.2f}"
+    return judged(
         _GROUP,
         "repeated text is easier",
-        "failed" if failed else "passed",
-        f"a text of {len(part)} tokens has {first.mean():.2f} nats a token, and when it is repeated {second.mean():.2f}"
-        + (
-            ": the model cannot look back at earlier tokens; check its attention mask, rope_theta and sliding_window"
-            if failed
-            else ""
-        ),
         worse,
-        _MARGIN,
+        limit,
+        said,
+        f"{said}: the model cannot look back; check its attention mask, rope_theta and sliding_window",
     )
 
 
-def compared(losses: torch.Tensor, others: torch.Tensor) -> tuple[float, float]:
-    """By how much losses are worse than others of the same tokens, and how many standard errors that is.
+def worse_by(losses: torch.Tensor, others: torch.Tensor, margin: float) -> tuple[float, float]:
+    """By how much losses are worse than others of the same tokens, and how much may be chance.
 
     Args:
-        losses, others: one loss for each token.
+        losses, others: one loss for each token, in nats.
+        margin: a difference that does not count, however sure it is.
+
+    Returns:
+        The mean difference, and the margin or, if that is larger, three standard errors of the difference.
     """
     gaps = losses - others
-    error = float(gaps.std()) / len(gaps) ** 0.5 + 1e-12
-    return float(gaps.mean()), float(gaps.mean()) / error
+    return float(gaps.mean()), max(margin, _SURE * float(gaps.std()) / len(gaps) ** 0.5)

@@ -19,14 +19,13 @@ from probe.errors import NotApplicable
 from probe.models import ARCHITECTURES
 from probe.pipeline.check.bench import Bench
 from probe.pipeline.check.checks import Check
-from probe.pipeline.check.language import compared
+from probe.pipeline.check.language import worse_by
 from probe.pipeline.check.texts import Text
 
 _GROUP = "language"
 _LIMIT = 0.03
 """Another value of a setting may be better by so much, in nats for each token: quantised and fine-tuned weights are not
 quite at the minimum."""
-_SURE = 3.0
 _STEP = 8.0
 """The factor between the rotary bases that are tried."""
 _ORDER_TOKENS = 128
@@ -51,18 +50,18 @@ def _compared(
 ) -> Check:
     """Compare the loss of the model as it is with its loss under other values of a setting."""
     own = bench.own_losses if texts is None else bench.losses(texts)
-    best, better, sure = "", -float("inf"), 0.0
+    best, better, limit = "", -float("inf"), _LIMIT
     waiting = list(others)
     while waiting:
         other = waiting.pop(0)
         with other.applied():
-            gain, errors = compared(own, bench.losses(texts))
+            gain, most = worse_by(own, bench.losses(texts), _LIMIT)
         if gain > better:
-            best, better, sure = other.name, gain, errors
+            best, better, limit = other.name, gain, most
             if gain > _LIMIT and (following := other.then()) is not None:
                 waiting.append(following)
     loss = float(own.mean())
-    failed = better > _LIMIT and sure > _SURE
+    failed = better > limit
     if not bench.predicts:
         if loss - better > bench.loss_limit:
             raise NotApplicable("the model does not predict the texts, with these settings or with others")
@@ -75,7 +74,7 @@ def _compared(
         if failed
         else f"no other value tried predicts the texts better (the best, {best}: {_signed(-better)} nats a token)",
         better,
-        _LIMIT,
+        limit,
     )
 
 
