@@ -14,6 +14,7 @@ from .loading.bundled import bundled_folder as bundled_folder, find_pair as find
 from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source
 from .loading.loading import load_model as load_model
+from .loading.placement import Placement as Placement, Where as Where, as_placement as as_placement
 from .loading.quantised import is_quantised as is_quantised
 from .memory import (
     fitting as fitting,
@@ -23,6 +24,14 @@ from .memory import (
 )
 from .model import Model as Model
 from .pair import Pair as Pair, load_pair as load_pair
+from .placed import (
+    check_not_offloaded as check_not_offloaded,
+    devices_of as devices_of,
+    input_device as input_device,
+    is_offloaded as is_offloaded,
+    stored_tensors as stored_tensors,
+    weight_of as weight_of,
+)
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .seeding import seeded as seeded

@@ -8,8 +8,9 @@ import torch
 from probe.config import byte_size
 from probe.models.config import PairConfig
 from probe.models.loading.bundled import find_pair
-from probe.models.loading.devices import as_device, as_dtype
+from probe.models.loading.devices import as_dtype
 from probe.models.loading.finding import find_source
+from probe.models.loading.placement import Where, as_placement, check_placement
 from probe.models.loading.reading import check_source, read_model, read_tokenizer
 from probe.models.model import Model
 from probe.models.prompts.thinking import find_tags
@@ -60,10 +61,10 @@ class Pair:
 def load_pair(
     pair: str | Path | PairConfig,
     *,
-    device: str | torch.device = "auto",
+    device: Where = "auto",
     dtype: str | torch.dtype = "float32",
-    base_device: str | torch.device | None = None,
-    thinking_device: str | torch.device | None = None,
+    base_device: Where | None = None,
+    thinking_device: Where | None = None,
     memory: int | str | None = None,
 ) -> Pair:
     """Load both models of a pair.
@@ -72,7 +73,8 @@ def load_pair(
 
     Args:
         pair: The name of a bundled pair (see `list_pairs`), the path of a ``pair.yaml`` file, or a `PairConfig`.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU if there is one.
+        device: As in `load_model`: a device, ``balanced``, several GPUs or a device for each module. ``auto`` takes a
+            GPU if there is one.
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
         base_device: The device of the base model, if it is another.
         thinking_device: The device of the thinking model, if it is another.
@@ -86,13 +88,14 @@ def load_pair(
     >>> own = PairConfig("mine", base=ModelConfig("./base"), thinking=ModelConfig("org/name"))  # doctest: +SKIP
     """
     config = pair if isinstance(pair, PairConfig) else find_pair(pair)
-    places = [as_device(device if own is None else own) for own in (base_device, thinking_device)]
+    places = [as_placement(device if own is None else own) for own in (base_device, thinking_device)]
     number = as_dtype(dtype)
     sources = find_source(config.base), find_source(config.thinking)
     tokenizers = read_tokenizer(sources[0]), read_tokenizer(sources[1])
     check_tokenizers(*tokenizers)
-    for source in sources:
+    for source, where in zip(sources, places, strict=True):
         check_source(source)
+        check_placement(source, where)
     base, thinking = (
         read_model(source, tokenizer, where, number)
         for source, tokenizer, where in zip(sources, tokenizers, places, strict=True)

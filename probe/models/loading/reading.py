@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from probe.errors import ProbeError
+from probe.models.loading.placement import Placement, placed
 from probe.models.loading.quantised import ask_for_plain, check_quantised, is_quantised, make_plain
 from probe.models.loading.source import UNREADABLE, Source, drop_unknown_padding, one_line, quiet, read_config
 from probe.models.loading.weights import check_weights, misplaced, weight_files
@@ -64,14 +65,16 @@ def check_source(source: Source) -> None:
         raise ProbeError(f"the config.json of model '{where}' describes no model: {one_line(error)}") from error
 
 
-def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype) -> Model:
+def read_model(
+    source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device | Placement, dtype: torch.dtype
+) -> Model:
     """Read the weights of a model.
 
     Raises:
         ProbeError: if the weights cannot be read, some are missing, or a shape does not match the config.
     """
     where, plain = source.config.path, False
-    options = dict(source.options)
+    options = source.options | (device.options if isinstance(device, Placement) else {})
     if "gguf_file" in options:
         from transformers import GgufConfig
 
@@ -103,7 +106,7 @@ def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch
         )
     if plain:
         make_plain(hf, dtype)
-    return Model(hf.to(device), tokenizer, source.config)
+    return Model(placed(hf, device, where), tokenizer, source.config)
 
 
 def _names_general_tokenizer(source: Source) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import NotApplicable, ProbeError
+from probe.models.placed import devices_of, input_device, is_offloaded
 from probe.models.sites.sites import Site, module_place, named_place
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
 
     if hasattr(vars(hf).get("forward"), OPEN_BLOCK):
         raise ProbeError("a copy made inside a capture or edit block would keep its hooks; leave the block first")
+    if len(devices_of(hf)) > 1 or is_offloaded(hf):
+        raise ProbeError(f"TransformerLens copies the weights of {name} to one device; load it on one")
     twin = copy.deepcopy(hf)
     twin.set_attn_implementation("eager")
     # The bridge reads the architecture from here; it is unset in a model that was never saved.
@@ -72,7 +75,7 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             name,
             hf_model=twin,
             tokenizer=copy.deepcopy(tokenizer),
-            device=str(hf.device),
+            device=str(input_device(hf)),
             dtype=hf.dtype,
         )
     except ValueError as error:
