@@ -31,6 +31,7 @@ from .placed import (
     is_offloaded as is_offloaded,
     stored_tensors as stored_tensors,
     weight_of as weight_of,
+    working_device as working_device,
 )
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers

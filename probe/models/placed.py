@@ -18,17 +18,17 @@ from probe.errors import ProbeError
 
 def input_device(hf: Any) -> torch.device:
     """Return the device that a model's input ids go to: that of its embedding when it runs."""
-    return _works_on(hf.get_input_embeddings())
+    return working_device(hf.get_input_embeddings())
 
 
 def devices_of(hf: nn.Module) -> tuple[torch.device, ...]:
     """Return the devices that a model works on, that of its inputs first."""
     parts = [module for module in hf.modules() if any(weight is not None for weight in module._parameters.values())]
-    return tuple(dict.fromkeys([input_device(hf), *map(_works_on, parts)]))
+    return tuple(dict.fromkeys([input_device(hf), *map(working_device, parts)]))
 
 
-def _works_on(module: nn.Module) -> torch.device:
-    """The device that a module with weights of its own computes on."""
+def working_device(module: nn.Module) -> torch.device:
+    """Return the device that a module with weights of its own computes on."""
     hook = getattr(module, "_hf_hook", None)
     device = hook.execution_device if isinstance(hook, AlignDevicesHook) else None
     if device is None:

@@ -65,7 +65,10 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
     if hasattr(vars(hf).get("forward"), OPEN_BLOCK):
         raise ProbeError("a copy made inside a capture or edit block would keep its hooks; leave the block first")
     if len(devices_of(hf)) > 1 or is_offloaded(hf):
-        raise ProbeError(f"TransformerLens copies the weights of {name} to one device; load it on one")
+        raise NotApplicable(
+            f"TransformerLens takes a copy of {name} on one device, but it is on several or partly offloaded; "
+            "load it on one device"
+        )
     twin = copy.deepcopy(hf)
     twin.set_attn_implementation("eager")
     # The bridge reads the architecture from here; it is unset in a model that was never saved.
