@@ -1,5 +1,5 @@
 # The public names of `probe.models`, read by editors and, at run time, by `__init__.py`.
-from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
+from .config import DeviceNames as DeviceNames, ModelConfig as ModelConfig, PairConfig as PairConfig
 from .content import content_hash as content_hash
 from .decoders import check_frequencies as check_frequencies
 from .fingerprint import (

@@ -6,6 +6,10 @@ from typing import Any
 from probe.errors import ProbeError
 from probe.models.loading.packaged import default_prompt
 
+DeviceNames = str | dict[str, str | int]
+"""How settings name devices: one; ``balanced`` for all GPUs, or several GPUs such as ``cuda:0,cuda:1``; or a device for
+each module, as in accelerate's ``device_map``."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -51,7 +51,7 @@ from probe.traces import generate_traces
 PROBLEMS = load_problems("story")
 TRAIN, VALIDATION, TEST = (PROBLEMS.take(split, n) for split, n in (("train", 6), ("validation", 3), ("test", 3)))
 _FEW = TaxonomyConfig(sites=("resid_post.2",), sizes=(3,), k=3, steps=20, seeds=(0,), rivals=())
-_TOKENS = 24
+_TOKENS = 10
 
 
 def stages(
