@@ -30,7 +30,13 @@ Recipe = Annotated[
     ),
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
-Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default. A model that is too large for one GPU: "
+        "balanced (over all GPUs) or a list such as cuda:0,cuda:1."
+    ),
+]
 BaseDevice = Annotated[str | None, typer.Option(help="Device of the base model, if it differs from --device.")]
 ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking model, if it differs from --device.")]
 Memory = Annotated[

@@ -15,6 +15,10 @@ to base models. It asks for an answer and for nothing else, so that reasoning co
 CHAT_SETTINGS = ("system", "user", "template")
 """Settings of a model that belong to a chat template."""
 
+DeviceNames = str | dict[str, str | int]
+"""How settings name devices: one; ``balanced`` for all GPUs, or several GPUs such as ``cuda:0,cuda:1``; or a device for
+each module, as in accelerate's ``device_map``."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

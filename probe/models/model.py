@@ -16,6 +16,7 @@ from probe.models.config import ModelConfig
 from probe.models.decoders import check_decoder, longest_text, mask_windows, state_layers
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
+from probe.models.placed import devices_of, input_device
 from probe.models.prompts.chat import chosen_prompt, prompt_text, start_ids
 from probe.models.prompts.thinking import find_tags
 from probe.models.sites.sites import blocks, place
@@ -77,8 +78,14 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.hf.device
+        """The device that input ids go to. States that are captured, and logits, come back on it too, wherever the
+        layers are."""
+        return input_device(self.hf)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Every device that the model works on, ``device`` first."""
+        return devices_of(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -87,8 +94,9 @@ class Model:
 
     @property
     def budget(self) -> int:
-        """The bytes that work on the model may take besides its weights: ``memory``, or half of what is free now."""
-        return spare_memory(self.device) // 2 if self.memory is None else self.memory
+        """The bytes that work on the model may take besides its weights: ``memory``, or half of what is free now on the
+        device of its own that has the least."""
+        return min(map(spare_memory, self.devices)) // 2 if self.memory is None else self.memory
 
     @property
     def n_layers(self) -> int:
@@ -235,7 +243,7 @@ class Model:
         norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
         logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
         cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return (logits if cap is None else cap * torch.tanh(logits / cap)).to(resid.device)
 
     def nnsight(self) -> "TransformersModel":
         """Return an nnsight ``TransformersModel`` on the same weights; it runs at about the speed of a plain hook.
@@ -256,7 +264,7 @@ class Model:
         a padded batch needs its ``attention_mask``. It adds no start token to a text, because prompts contain theirs.
 
         Raises:
-            ProbeError: if TransformerLens does not know the architecture.
+            ProbeError: if TransformerLens does not know the architecture, or the model is on several devices.
         """
         return to_transformer_lens(self.hf, self.tokenizer, self.name)
 
@@ -268,7 +276,7 @@ class Model:
             **({"adapter": f"{adapter} ({'merged' if self.config.merge else 'switched'})"} if adapter else {}),
             "architecture": type(self.hf).__name__,
             "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
-            "device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
+            "device": f"{', '.join(map(str, self.devices))}, {str(self.dtype).removeprefix('torch.')}",
             "prompt": self.config.prompt,
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 from probe.adapters import is_release
 from probe.errors import ProbeError
 from probe.files import is_there
-from probe.models import ModelConfig, bundled_folder, find_pair
+from probe.models import DeviceNames, ModelConfig, bundled_folder, find_pair
 from probe.problems import check_problems
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -86,6 +86,16 @@ def check_run(run: str | Path) -> None:
         raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: DeviceNames) -> None:
+    if isinstance(device, dict):
+        for name, each in device.items():
+            if isinstance(each, str) and each != "disk" and name != "offload_folder":
+                _check_one(each)
+    elif device != "balanced":
+        for each in device.split(","):
+            _check_one(each.strip())
+
+
+def _check_one(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|(cuda|mps)(:\d+)?", device):
-        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
+        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N, mps or balanced")

@@ -20,6 +20,7 @@ from probe.config import nearest
 from probe.errors import ProbeError
 from probe.models.loading.adapters import check_adapter, put_on
 from probe.models.loading.devices import as_dtype
+from probe.models.loading.placement import Placement, placed
 from probe.models.loading.quantised import (
     ask_for_plain,
     check_quantised,
@@ -63,7 +64,7 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def check_source(source: Source, device: torch.device) -> None:
+def check_source(source: Source, device: torch.device | Placement) -> None:
     """Refuse weights that cannot be read, by their config and their headers.
 
     Raises:
@@ -73,7 +74,8 @@ def check_source(source: Source, device: torch.device) -> None:
     config, where = read_config(source), source.name
     if "gguf_file" not in source.options:
         plain = ask_for_plain(config)
-        check_quantised(config, where, source.config.quantization, device)
+        one = device if isinstance(device, torch.device) else None
+        check_quantised(config, where, source.config.quantization, one)
     else:
         plain = True
         if source.config.quantization is not None:
@@ -126,7 +128,9 @@ def chosen_dtype(source: Source, dtype: str | torch.dtype) -> torch.dtype:
     return as_dtype(said or torch.float32)
 
 
-def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype) -> Model:
+def read_model(
+    source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device | Placement, dtype: torch.dtype
+) -> Model:
     """Read the weights of a model, and put its adapter on it.
 
     Raises:
@@ -149,7 +153,7 @@ def finished(hf: PreTrainedModel, source: Source, tokenizer: PreTrainedTokenizer
     return model
 
 
-def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def read_weights(source: Source, device: torch.device | Placement, dtype: torch.dtype) -> PreTrainedModel:
     """Read the weights of a model, with its adapter if that is merged.
 
     Raises:
@@ -158,6 +162,8 @@ def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> Pr
     where, plain = source.name, False
     # transformers would put on an adapter that lies beside the weights; only an adapter of the settings is put on.
     options = {**source.options, "adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
+    if isinstance(device, Placement):
+        options |= device.options
     if source.config.attention is not None:
         options["attn_implementation"] = source.config.attention
     config = None
@@ -175,7 +181,7 @@ def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> Pr
             options["quantization_config"] = quantisation_settings(source.config.quantization, where)
     # Quantised weights are put on their device while they are read; they cannot be moved or converted afterwards.
     stays = config is not None and not plain and quantisation_of(config, source.config.quantization) is not None
-    if stays:
+    if stays and isinstance(device, torch.device):
         options["device_map"] = {"": device}
     try:
         with quiet():
@@ -198,7 +204,8 @@ def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> Pr
         )
     if plain:
         make_plain(hf, dtype)
-    hf = hf if stays else hf.to(device)
+    if isinstance(device, Placement) or not stays:
+        hf = placed(hf, device, where)
     if source.adapter is not None and not source.switched:
         put_on(hf, source.adapter, merge=True)
     return hf
