@@ -7,7 +7,7 @@ import typer
 
 T = TypeVar("T")
 
-Pair = Annotated[str | None, typer.Option(help="Name of a bundled pair (see `probe pairs`), or a pair.yaml file.")]
+Pair = Annotated[str | None, typer.Option(help="Name of a pair (see `probe pairs`), or a pair.yaml file.")]
 _PROMPT = r"'chat', or a template with {question}; \n is a line end, \t a tab and \\ a backslash."
 BasePrompt = Annotated[str | None, typer.Option(help=f"Prompt of the base model: {_PROMPT}")]
 ThinkingPrompt = Annotated[str | None, typer.Option(help=f"Prompt of the thinking model: {_PROMPT}")]
@@ -19,10 +19,24 @@ Problems = Annotated[
 ]
 Grader = Annotated[
     str | None,
-    typer.Option(help="How answers are graded: exact, numeric or math-verify; by default that of the problem set."),
+    typer.Option(
+        help="How answers are graded: exact, numeric, math-verify or close; by default as the problem set says."
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a recipe, v1-published or v2-published: settings that --config and other options override."
+    ),
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
-Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default. A model that is too large for one GPU: "
+        "balanced (over all GPUs) or a list such as cuda:0,cuda:1."
+    ),
+]
 BaseDevice = Annotated[str | None, typer.Option(help="Device of the base model, if it differs from --device.")]
 ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking model, if it differs from --device.")]
 Memory = Annotated[
@@ -64,6 +78,8 @@ def settings(cls: type[T], config: Path | None, given: dict[str, Any]) -> T:
 
     config = config and config.expanduser()
     merged = merge(located(read_yaml(config), config.parent) if config else {}, given)
+    if filled := getattr(cls, "filled", None):
+        merged = filled(merged)
     fields: Any = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     for field in fields:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -17,6 +17,7 @@ from probe.cli.common import (
     Memory,
     Pair,
     Problems,
+    Recipe,
     Seed,
     ThinkingDevice,
     ThinkingPrompt,
@@ -44,6 +45,7 @@ def run(
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     device: Device = None,
@@ -69,6 +71,8 @@ def run(
 
     Example: probe run --pair tiny-rl --out runs/rl
 
+    Example: probe run --pair orz-1.5b --recipe v2-published
+
     Example: probe run --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
 
     Example: probe run --base org/name --thinking org/name --base-template enable_thinking=false --problems mine.jsonl
@@ -77,6 +81,7 @@ def run(
 
     given = {
         "pair": pair,
+        "recipe": recipe,
         "base": {
             "path": base,
             "prompt": line_ends(base_prompt),

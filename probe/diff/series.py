@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probe.errors import ProbeError
-from probe.models import Model, ModelConfig, ThinkTags, load_model
+from probe.models import Model, ModelConfig, ThinkTags, Where, load_model
 
 _STEP = re.compile(r"checkpoint-(\d+)")
 
@@ -30,12 +30,12 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def load(self, at: int, device: str = "auto", dtype: str = "float32") -> Model:
+    def load(self, at: int, device: Where = "auto", dtype: str = "float32") -> Model:
         """Load one checkpoint.
 
         Args:
             at: its index in ``steps``.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            device: as in :func:`~probe.load_model`.
             dtype: data type of the weights.
         """
         return load_model(self.asked.asked_alike(str(self.folders[at])), device=device, dtype=dtype)

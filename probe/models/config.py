@@ -6,6 +6,7 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.models.loading.shipped import own_prompt
+from probe.models.published import Published
 
 PLAIN_PROMPT = "Answer the following question:\nQ: {question}\nA:"
 """The prompt of a model without a chat template for which none was given: the one that Venhoff et al. (2510.07364) give
@@ -13,6 +14,10 @@ to base models. It asks for an answer and for nothing else, so that reasoning co
 
 CHAT_SETTINGS = ("system", "user", "template")
 """Settings of a model that belong to a chat template."""
+
+DeviceNames = str | dict[str, str | int]
+"""How settings name devices: one; ``balanced`` for all GPUs, or several GPUs such as ``cuda:0,cuda:1``; or a device for
+each module, as in accelerate's ``device_map``."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,9 @@ class PairConfig:
 
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
+
+    published: Published | None = field(default=None, metadata={"later": True})
+    """What the authors of a published pair report about it; None for other pairs."""
 
     def __post_init__(self) -> None:
         if self.think_close == "":

@@ -258,6 +258,22 @@ def test_pairs():
     done = probe("pairs")
     assert done.exit_code == 0, done.output
     assert all(pair.name in done.output for pair in list_pairs())
+    assert max(map(len, done.output.splitlines())) <= 80
+    bundled, published = done.output.split("Published")
+    assert "tiny-rl" in bundled and "orz-1.5b" in published
+    assert "1.54B" in published and "6.17 GB" in published
+
+
+def test_one_pair_is_shown_as_a_file_that_can_be_used(tmp_path):
+    from probe.models import find_pair
+
+    done = probe("pairs", "orz-1.5b")
+    assert done.exit_code == 0 and done.output.endswith("# Memory of the weights in bfloat16: 6.17 GB\n")
+    (tmp_path / "mine.yaml").write_text(done.output)
+    assert find_pair(tmp_path / "mine.yaml") == find_pair("orz-1.5b")
+    wrong = probe("pairs", "orz-1.6b")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert wrong.stderr == "probe: unknown pair 'orz-1.6b'; did you mean 'orz-1.5b'?\n"
 
 
 def test_organism(monkeypatch):

@@ -168,7 +168,7 @@ def test_a_hub_model_is_told_by_its_commit(tiny_folder):
     model.config = ModelConfig("org/name", revision="main")
     model.hf.config._name_or_path = "org/name"
     assert weights_hash(model) == "main"
-    model.hf.config._commit_hash = "c0ffee"
+    model.commit = "c0ffee"
     assert weights_hash(model) == "c0ffee"
 
 

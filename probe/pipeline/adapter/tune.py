@@ -76,6 +76,7 @@ def _tune(
     config: AdapterConfig, inputs: AdapterInputs, out: Path, accelerator: "Accelerator | None", *, progress: bool
 ) -> tuple[Tuned, dict[str, Any] | None]:
     """Train and verify in a folder that is locked."""
+    inputs.model.check_gradient("training an adapter")
     prompts = {}
     if inputs.learning is not None:
         seen = progress and _is_main(accelerator)

@@ -10,12 +10,13 @@ from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
 from probe.models import (
+    DeviceNames,
     Model,
     ModelConfig,
     PairConfig,
     Site,
     ThinkTags,
-    as_device,
+    as_placement,
     content_hash,
     find_pair,
     load_model,
@@ -146,7 +147,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         ProbeError: for an unknown pair, model, problem set, site or device, too few problems, answers that need more
             positions than the model has, or a judge that cannot be reached.
     """
-    as_device(config.device)
+    as_placement(config.device)
     if config.pair is not None:
         pair = find_pair(config.pair)
     else:
@@ -171,10 +172,11 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge)
 
 
-def _judge(config: JudgeConfig, device: str) -> Judge:
+def _judge(config: JudgeConfig, device: DeviceNames) -> Judge:
     if config.url is not None:
         return EndpointJudge(config.url, config.model, key_env=config.key_env)
-    model = load_model(ModelConfig(config.model, prompt="chat"), device=device)
+    # A device for each module is for the model of the discovery alone.
+    model = load_model(ModelConfig(config.model, prompt="chat"), device=device if isinstance(device, str) else "auto")
     return LocalJudge(model, max_new_tokens=config.max_new_tokens)
 
 
