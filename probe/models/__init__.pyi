@@ -15,6 +15,7 @@ from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source
 from .loading.loading import load_model as load_model
 from .loading.quantised import is_quantised as is_quantised
+from .loading.source import dtype_of as dtype_of
 from .memory import (
     fitting as fitting,
     halving as halving,
@@ -22,7 +23,7 @@ from .memory import (
     spare_memory as spare_memory,
 )
 from .model import Model as Model
-from .pair import Pair as Pair, load_pair as load_pair
+from .pair import Pair as Pair, load_pair as load_pair, shares_weights as shares_weights
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .seeding import seeded as seeded

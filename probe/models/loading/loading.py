@@ -11,7 +11,8 @@ from probe.config import byte_size
 from probe.models.config import ModelConfig
 from probe.models.loading.devices import as_device, as_dtype
 from probe.models.loading.finding import find_source
-from probe.models.loading.reading import check_source, chosen_dtype, read_model, read_tokenizer
+from probe.models.loading.reading import check_source, read_model, read_tokenizer
+from probe.models.loading.source import dtype_of, read_config
 from probe.models.model import Model
 
 
@@ -48,7 +49,7 @@ def load_model(
     source = find_source(config)
     tokenizer = read_tokenizer(source)
     check_source(source, where)
-    number = chosen_dtype(source, dtype)
+    number = dtype_of(read_config(source), dtype)
     read = read_model(source, tokenizer, where, number)
     read.memory = byte_size(memory)
     return read
