@@ -40,7 +40,7 @@ def bitnet(plain, tmp_path_factory) -> Iterator[tuple[Path, Path]]:
         if name.endswith("proj.weight"):
             scale = tensor.abs().mean()
             three = (tensor / scale).round().clamp(-1, 1)
-            small[name], whole[name] = pack_weights(three), three * scale
+            small[name], whole[name] = pack_weights(three.clone()), three * scale
             small[f"{name}_scale"] = 1 / scale[None]
         else:
             small[name] = whole[name] = tensor
@@ -101,6 +101,8 @@ def test_an_adapter_is_not_merged_into_quantised_weights(bitnet, plain, tmp_path
     folder = make_adapter(plain, tmp_path / "lora")
     with pytest.raises(ProbeError, match=r"cannot be merged into .* quantised \(bitnet\); set merge: false"):
         load_model(ModelConfig(str(bitnet[0]), adapter=str(folder)), device="cpu")
+    with pytest.raises(ProbeError, match="cannot be put on its base: .*not supported"):  # PEFT has no code for BitNet
+        load_model(ModelConfig(str(bitnet[0]), adapter=str(folder), merge=False), device="cpu")
 
 
 @pytest.mark.parametrize(

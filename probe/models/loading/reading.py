@@ -39,7 +39,8 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
         ProbeError: if there is no tokenizer, it gives no character offsets or encodes no text, or the prompt needs a
             chat template and it has none that asks the question.
     """
-    where, path, options = source.config.path, source.path, source.options
+    where, path = source.config.path, source.path
+    options: dict[str, Any] = source.options
     if source.adapter is not None and source.adapter.has_tokenizer:
         path, options = str(source.adapter.folder), {"trust_remote_code": source.config.trust_remote_code}
     try:
