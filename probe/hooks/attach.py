@@ -10,7 +10,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.utils.generic import ModelOutput
 
 from probe.errors import ProbeError
-from probe.models import Model, Place, Site, place
+from probe.models import Model, Place, Site, input_device, place
 
 
 def as_hf(model: Model | nn.Module) -> PreTrainedModel:
@@ -32,7 +32,8 @@ def as_hf(model: Model | nn.Module) -> PreTrainedModel:
 
 
 Act = Callable[[Tensor], Tensor | None]
-"""Called with the state at a site; returns a new state that replaces it, or None."""
+"""Called with the state at a site; returns a new state that replaces it, or None. Wherever the site is, the state is on
+the device that the model's inputs go to, so that states of all sites, vectors and SAEs lie on one device."""
 
 
 def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) -> Callable[[], None]:
@@ -54,14 +55,25 @@ def attacher(hf: PreTrainedModel, site: Site) -> Callable[[Act, bool], Callable[
         A function of ``(act, first)`` that does what :func:`attach` does.
     """
     where = place(hf, site)
-    module = hf.get_submodule(where.module)
+    module, home = hf.get_submodule(where.module), input_device(hf)
 
     def attach_here(act: Act, first: bool) -> Callable[[], None]:
+        act = _at_home(act, home)
         if where.side == "pattern":
             return _attach_pattern(hf, module, act)
         return _hook(module, where, act, first, hf.get_submodule(where.block) if where.flat else None)
 
     return attach_here
+
+
+def _at_home(act: Act, home: torch.device) -> Act:
+    """Call ``act`` with the state on another device, and give back the device of the site what it returns."""
+
+    def moved(state: Tensor) -> Tensor | None:
+        new = act(state.to(home))
+        return None if new is None else new.to(state.device)
+
+    return moved
 
 
 def _hook(module: nn.Module, where: Place, act: Act, first: bool, block: nn.Module | None) -> Callable[[], None]:

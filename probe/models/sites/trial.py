@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from probe.errors import NotApplicable
+from probe.models.limits import embedding_rows
+from probe.models.placed import input_device
 from probe.models.sites.architectures import scaled_logits
 from probe.models.sites.places import Place
 
@@ -103,11 +105,11 @@ def _run(hf: PreTrainedModel, modules: list[nn.Module], seen: dict[nn.Module, An
             output = output[next(iter(output))]
         elif isinstance(output, tuple | list):
             output = output[0] if output else None
-        seen[module] = given, output if isinstance(output, Tensor) else None
+        # Blocks may be on several devices.
+        seen[module] = tuple(each.cpu() if isinstance(each, Tensor) else None for each in (given, output))
 
-    embedding: Any = hf.get_input_embeddings()
-    ids = torch.arange(_TOKENS, device=embedding.weight.device)[None] % embedding.weight.shape[0]
+    ids = torch.arange(_TOKENS, device=input_device(hf))[None] % embedding_rows(hf)
     with ExitStack() as hooks:
         for module in dict.fromkeys(modules):
             hooks.callback(module.register_forward_hook(note, with_kwargs=True).remove)
-        return hf(input_ids=ids, use_cache=False).logits
+        return hf(input_ids=ids, use_cache=False).logits.cpu()
