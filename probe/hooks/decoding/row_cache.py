@@ -135,10 +135,10 @@ class RowCache(Cache):
             self.states.begin(name, new, self.rows)
         elif self.apart:
             self.states.begin_before(name, new, self.rows)
-        elif self.kept and self.rows is None:
-            self.states.advance(name, new)
-        elif self.kept:
+        elif self.kept and self.rows is not None:
             self.states.correct(name, new, self.rows)
+        elif self.kept:
+            self.states.advance(name, new)
 
     def get_seq_length(self, layer_idx: int | None = None) -> int:
         # A layer asks only to count columns as positions, which `longest_text` limits to where they do not matter.
