@@ -1,7 +1,7 @@
 # The public names of `probe.models`, read by editors and, at run time, by `__init__.py`.
 from .config import ModelConfig as ModelConfig, PairConfig as PairConfig
 from .content import content_hash as content_hash
-from .decoders import CHUNKED as CHUNKED, LINEAR as LINEAR, check_frequencies as check_frequencies
+from .decoders import CHUNKED as CHUNKED, check_frequencies as check_frequencies
 from .fingerprint import (
     fingerprint as fingerprint,
     identity as identity,
