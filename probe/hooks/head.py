@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput
 
 from probe.hooks.attach import as_hf
 from probe.hooks.upper import replaced, trunk_of
-from probe.models import Model
+from probe.models import Model, input_device
 
 
 class Head:
@@ -45,7 +45,7 @@ class Head:
         """
         self._given.states = states
         try:
-            return self._view(inputs_embeds=states, use_cache=False).logits
+            return self._view(inputs_embeds=states, use_cache=False).logits.to(states.device)
         finally:
             self._given.states = None
 
@@ -110,10 +110,10 @@ def headless(model: Model) -> Iterator[Headless]:
 
 @contextmanager
 def _narrowed(hf: Any) -> Iterator[Headless]:
-    kept = Headless()
+    kept, home = Headless(), input_device(hf)
 
     def narrow(_: nn.Module, __: tuple, output: Any) -> Any:
-        kept.states = output[0]
+        kept.states = output[0].to(home)
         first = output[0][:, :1]
         if not isinstance(output, ModelOutput):
             return (first, *output[1:])

@@ -134,7 +134,8 @@ class UpperLayers:
             logits_to_keep: the number of last positions whose logits are returned; 0 for all.
         """
         how: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
-        return self._run(self._head, hidden, False, past_key_values=cache, logits_to_keep=logits_to_keep, **how).logits
+        out = self._run(self._head, hidden, False, past_key_values=cache, logits_to_keep=logits_to_keep, **how)
+        return out.logits.to(hidden.device)
 
     def states(
         self,
@@ -152,7 +153,7 @@ class UpperLayers:
             light: keep only the input of each block for the backward pass, which runs the blocks again.
         """
         how: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
-        return self._run(self._trunk, hidden, light, past_key_values=cache, **how)[0]
+        return self._run(self._trunk, hidden, light, past_key_values=cache, **how)[0].to(hidden.device)
 
     def _run(self, module: Any, hidden: Tensor, light: bool, **how: Any) -> Any:
         enter, self._trunk._modules[self._name] = self._ways[light]

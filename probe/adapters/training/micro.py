@@ -65,7 +65,7 @@ class MicroBatches:
         def attempt(budget: int) -> T:
             if budget < most:
                 self.budget = budget
-            with seeded(seed, self.model.device):
+            with seeded(seed, *self.model.devices):
                 return work(budget)
 
         return halving(attempt, most, device=self.model.device, what=f"{what} with a budget in bytes")

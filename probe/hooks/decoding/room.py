@@ -62,8 +62,8 @@ def fitting_rows(needs: Sequence[tuple[Model, int]], most: int) -> int:
             the smallest of their budgets.
         most: the largest number of rows.
     """
-    for device in {model.device for model, _ in needs}:
-        there = [(model.budget, each) for model, each in needs if model.device == device]
+    for device in {device for model, _ in needs for device in model.devices}:
+        there = [(model.budget, each) for model, each in needs if device in model.devices]
         most = min(most, min(budget for budget, _ in there) // sum(each for _, each in there))
     return max(1, most)
 
