@@ -6,7 +6,7 @@ from .config import (
     PairConfig as PairConfig,
 )
 from .content import content_hash as content_hash
-from .decoders import CHUNKED as CHUNKED, LINEAR as LINEAR, check_frequencies as check_frequencies
+from .decoders import CHUNKED as CHUNKED, check_frequencies as check_frequencies
 from .fingerprint import (
     fingerprint as fingerprint,
     identity as identity,
