@@ -1,6 +1,6 @@
 """A script: the stages of a run with both models on the CPU, and on pretended devices; says what differs.
 
-Its argument is where the pretended devices have the models: ``pair`` puts each on one, ``layers`` divides both.
+Its argument says how: ``pair`` puts each model on one, ``layers`` divides each between one and the CPU.
 """
 
 import json
@@ -28,8 +28,8 @@ if __name__ == "__main__":
             move(pair.base, ZERO)
             move(pair.thinking, ONE)
         else:
-            spread(pair.base, _divided(ZERO, ONE))
-            spread(pair.thinking, _divided(ONE, ZERO))
+            spread(pair.base, _divided(ZERO, "cpu"))
+            spread(pair.thinking, _divided("cpu", ZERO))
         apart, _, vectors = stages(pair, taxonomy)
     told = {"stages": list(plain), "differ": [name for name in plain if plain[name] != apart[name]]}
     sys.stdout.write(json.dumps(told | {"vectors": str(vectors.vectors.device)}) + "\n")

@@ -87,7 +87,7 @@ def stages(
     rows = decoder_rows(taxonomy, learned.vectors.vectors.norm(dim=1), pair.base, 1)
     arms = [arm, oracle_free_arm(policy, learned.vectors), speculative_arm(4), fusion_arm(0.5)]
     arms += control_arms(arm, learned.vectors, learned.vectors, rate=0.1, seed=0, among=3)
-    arms += [with_mechanism(arm, each, name) for each, name in ((means, "means"), (rows, "rows"))]
+    arms += [with_mechanism(arm, each, name) for each, name in ((means, "mean-difference"), (rows, "decoder-rows"))]
     arms += [with_mechanism(arm, rank_one.vectors, "rank-1")]
     arms += [Arm("bias", Always(), OneBehaviour(), FixedStrength(), AddVector(bias.vectors))]
     for each in arms:
