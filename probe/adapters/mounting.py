@@ -64,6 +64,8 @@ def check_bare(model: Model) -> None:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if model.adapter is not None and not model.config.merge:
+        raise ProbeError(f"{model.name} is switched on its base and takes no further adapter; leave merge: false out")
     if any(isinstance(module, BaseTunerLayer) for module in model.hf.modules()):
         raise ProbeError(
             f"{model.name} already has an adapter: leave its block first, or pass all adapters to one attached(...)"

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from scipy.stats import hypergeom
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from probe.models import Model, Pair, place, weight_of
 from probe.statistics import LEVEL, write_p
@@ -109,4 +110,4 @@ def overlap_p(shared: int, base: EntropyNeurons, thinking: EntropyNeurons) -> fl
 def _written(module: nn.Module) -> Float[Tensor, "d_mlp d_model"]:
     """The output vector of each neuron; GPT-2's Conv1D stores its weight transposed."""
     weight = weight_of(module).float()
-    return weight.T if isinstance(module, nn.Linear) else weight
+    return weight if isinstance(getattr(module, "base_layer", module), Conv1D) else weight.T

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook
-from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers.integrations.accelerate import load_offloaded_parameter
 
@@ -62,14 +61,3 @@ def stored_tensors(hf: Any) -> Iterator[tuple[str, Tensor]]:
     """Go through the state dict of a model; offloaded tensors are read one after the other."""
     for name, tensor in hf.state_dict().items():
         yield name, load_offloaded_parameter(hf, name) if tensor.device.type == "meta" else tensor
-
-
-def weight_of(module: nn.Module, name: str = "weight") -> Tensor:
-    """Return a weight, detached; an offloaded one is read.
-
-    Args:
-        module: the module that holds the weight itself, such as a linear layer.
-        name: the weight.
-    """
-    with align_module_device(module):
-        return getattr(module, name).detach()

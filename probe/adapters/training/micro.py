@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from probe.adapters.training.objective import Objective
-from probe.adapters.training.packing import Example, Packed, in_rows, pack_rows
+from probe.adapters.training.packing import Example, Packed, in_rows, pack_rows, row_length
 from probe.hooks import checkpointed
 from probe.models import Model, halving, seeded
 
@@ -27,7 +27,7 @@ class MicroBatches:
     """
 
     def __init__(self, model: Model, objective: Objective, length: int) -> None:
-        self.model, self.objective, self.length = model, objective, length
+        self.model, self.objective, self.length = model, objective, row_length(model, length)
         self.cost, self.budget = objective.cost(model), model.budget
 
     def batches(self, texts: Sequence[Example], budget: int) -> Iterator[tuple[Packed, bool]]:

@@ -110,7 +110,14 @@ def check_placement(source: Source, where: torch.device | Placement) -> None:
     if not isinstance(where, Placement) or where.modules is None or "gguf_file" in source.options:
         return
     config, model = read_config(source), source.config.path
-    if is_quantised(config) and {*_HOST} & {*where.modules.values()} and len({*where.modules.values()}) > 1:
+    devices = {*where.modules.values()}
+    offloads = bool({*_HOST} & devices) and len(devices) > 1
+    if source.adapter is not None and source.config.merge and offloads:
+        raise ProbeError(
+            f"the adapter '{source.adapter.name}' cannot be merged into weights that are offloaded; set merge: false, "
+            "or put all modules on devices that hold them"
+        )
+    if is_quantised(config) and offloads:
         raise ProbeError(f"the weights of '{model}' are quantised and cannot be offloaded; put all modules on GPUs")
     built = _shapes(config, source.config.trust_remote_code)
     known = [name for name, _ in built.named_modules()]

@@ -27,7 +27,8 @@ class AdapterConfig:
     general: str | None = None
     """JSONL file of texts of another kind, on which damage is measured; None takes the base model's traces of a run."""
     sae: str | None = None
-    """Folder of an SAE in SAELens' or sparsify's format; None takes the SAE of the run's taxonomy."""
+    """Folder of an SAE in SAELens' or sparsify's format, or ``RELEASE/SAE_ID``, an SAE of SAELens' registry; None takes
+    the SAE of the run's taxonomy."""
     site: str | None = None
     """Site that this SAE reads, such as ``resid_post.12``; None takes the site that its files name."""
     objective: str = "resa"

@@ -24,6 +24,7 @@ from probe.models import (
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
 from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
@@ -120,6 +121,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     """Run the stages in a folder that is locked."""
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
+    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, progress=progress)
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -132,6 +134,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     if Site.parse(taxonomy.site).kind in RESIDUAL:
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
+    found["prompts"] = prompts
     write_json(out / "discover.json", found)
     write_discovery_report(out)
     return found

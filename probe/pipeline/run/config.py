@@ -1,14 +1,17 @@
 """The settings of a run: one frozen dataclass for each stage, which is the YAML section of the same name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from probe.config import byte_size, check_least, check_seeds
+from probe.config import byte_size, check_least, check_seeds, from_dict
 from probe.engine import engine_of
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
+from probe.pipeline.run.recipes import with_recipe
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -107,6 +110,27 @@ class RunConfig:
             raise ProbeError(
                 f"curve has {wrong[0]} traces, but sizes.train is {self.sizes.train}; give numbers from 1 to that"
             )
+
+    @staticmethod
+    def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as in a YAML file, completed by those of the recipe that they name; see :func:`with_recipe`."""
+        return with_recipe(settings)
+
+    @classmethod
+    def of_recipe(cls, recipe: str, **settings: Any) -> "RunConfig":
+        """Make the settings of a recipe.
+
+        Args:
+            recipe: its name, such as ``v2-published``.
+            **settings: settings as in a YAML file, which win over those of the recipe.
+
+        Raises:
+            ProbeError: if there is no such recipe, or a setting is wrong.
+
+        >>> RunConfig.of_recipe("v2-published", pair="orz-7b", sizes={"test": 100}).taxonomy.sites
+        ('resid_post.20',)
+        """
+        return from_dict(cls, with_recipe({**settings, "recipe": recipe}), f"recipe {recipe}")
 
     def check(self) -> None:
         """Refuse inputs that are not there; this imports no library that runs models."""
