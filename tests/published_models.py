@@ -6,6 +6,7 @@ published one reads.
 """
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def tiny_adapter(base: Path, root: Path) -> Path:
     if folder.exists():
         return folder
     kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for a property that transformers has renamed
         torch.manual_seed(7)
         lora = LoraConfig(r=32, lora_alpha=128, target_modules=kinds, init_lora_weights=False, task_type="CAUSAL_LM")
         get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(folder)
