@@ -307,7 +307,8 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
         return f"{kind}{sign}{change(path)}" if path else settings
     if name in _FOLDERS or settings.endswith(_ENDINGS.get(name, ("\0",))):
         return change(settings)
-    if name in ("path", "sae") and not settings.startswith("bundled:"):  # else a hub id, or an SAE's RELEASE/SAE_ID
+    # Else a hub id, or an SAE's RELEASE/SAE_ID.
+    if name in ("path", "adapter", "sae") and not settings.startswith("bundled:"):
         there = change(settings)
         return there if settings.startswith((".", "~", "/")) or is_there(there) else settings
     return settings

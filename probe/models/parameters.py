@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from probe.models.config import ModelConfig, PairConfig
-from probe.models.loading.bundled import bundled_folder, bundled_folders
+from probe.models.loading.shipped import bundled_folder, bundled_folders
 
 
 def parameter_counts(pair: PairConfig) -> tuple[int | None, int | None]:

@@ -7,7 +7,7 @@ from typing import Any
 from probe.adapters import is_release
 from probe.errors import ProbeError
 from probe.files import is_there
-from probe.models import ModelConfig, bundled_folder, find_pair
+from probe.models import DeviceNames, ModelConfig, bundled_folder, find_pair
 from probe.problems import check_problems
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -54,6 +54,10 @@ def check_inputs(config: Any) -> None:
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
 
 
+_SAYS = ("config.json", "adapter_config.json")
+"""The files that say what a folder holds: a model, or an adapter on one."""
+
+
 def check_model(path: str) -> None:
     """Refuse the path of a model that is not there; whether the hub has one of that name is found out later.
 
@@ -68,7 +72,7 @@ def check_model(path: str) -> None:
         raise ProbeError(f"there is no GGUF file {path}")
     if path.startswith((".", "~", "/")) and not is_there(there):
         raise ProbeError(f"there is no model folder {path}")
-    if is_there(there) and there.is_dir() and not (there / "config.json").is_file():
+    if is_there(there) and there.is_dir() and not any((there / name).is_file() for name in _SAYS):
         raise ProbeError(f"the folder {path} holds no model: it has no config.json")
 
 
@@ -82,6 +86,16 @@ def check_run(run: str | Path) -> None:
         raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: DeviceNames) -> None:
+    if isinstance(device, dict):
+        for name, each in device.items():
+            if isinstance(each, str) and each != "disk" and name != "offload_folder":
+                _check_one(each)
+    elif device != "balanced":
+        for each in device.split(","):
+            _check_one(each.strip())
+
+
+def _check_one(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|(cuda|mps)(:\d+)?", device):
-        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
+        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N, mps or balanced")

@@ -16,19 +16,24 @@ _HELD = 1.25
 
 def token_bytes(model: Model) -> int:
     """The bytes of the keys and values of one token, in all layers."""
-    return model.n_layers * Sizes.of(model.hf.config).cached * model.dtype.itemsize
+    attending = model.n_layers - len(model.state_layers)
+    return attending * Sizes.of(model.hf.config).cached * model.dtype.itemsize
 
 
-def row_bytes(model: Model, tokens: int, *, remember: bool = False) -> int:
+def row_bytes(model: Model, tokens: int, *, steer: int | None = None, remember: bool = False) -> int:
     """The bytes that a row takes while it is decoded.
 
     Args:
         tokens: the most tokens of the row, its prompt included.
+        steer: the layer above which columns are run again, if any: the states above it are held twice.
         remember: whether the residual stream of a layer is kept for each token.
     """
+    states = len(model.state_layers) + sum(steer is not None and layer > steer for layer in model.state_layers)
+    # One more, while it is replaced.
+    state = (states + bool(states)) * Sizes.of(model.hf.config).state * torch.float32.itemsize
     each = token_bytes(model) + (model.d_model * model.dtype.itemsize if remember else 0)
     vocab = int(model.hf.config.get_text_config().vocab_size)
-    return int(_HELD * tokens * each) + _LOGITS * vocab * torch.float32.itemsize
+    return int(_HELD * tokens * each) + state + _LOGITS * vocab * torch.float32.itemsize
 
 
 def fitting_rows(needs: Sequence[tuple[Model, int]], most: int) -> int:
@@ -39,20 +44,25 @@ def fitting_rows(needs: Sequence[tuple[Model, int]], most: int) -> int:
             the smallest of their budgets.
         most: the largest number of rows.
     """
-    for device in {model.device for model, _ in needs}:
-        there = [(model.budget, each) for model, each in needs if model.device == device]
+    for device in {device for model, _ in needs for device in model.devices}:
+        there = [(model.budget, each) for model, each in needs if device in model.devices]
         most = min(most, min(budget for budget, _ in there) // sum(each for _, each in there))
     return max(1, most)
 
 
 def prompt_tokens(model: Model) -> int:
     """The number of tokens of prompts that run in one pass, padding included."""
-    each = (8 * model.d_model + 4 * Sizes.of(model.hf.config).d_mlp) * model.dtype.itemsize
+    each = _states_bytes(model)
     return max(1, min(_PROMPT_TOKENS, model.budget // 4 // each))
 
 
 def rows_of_pass(model: Model, columns: int) -> int:
     """The number of rows of which so many columns are run again in one pass, with keys and values of their own."""
-    states = (8 * model.d_model + 4 * Sizes.of(model.hf.config).d_mlp) * model.dtype.itemsize
-    each = columns * (states + token_bytes(model) + columns * model.dtype.itemsize)
+    each = columns * (_states_bytes(model) + token_bytes(model) + columns * model.dtype.itemsize)
     return max(1, model.budget // 4 // each)
+
+
+def _states_bytes(model: Model) -> int:
+    """The bytes of what is alive of a token in a block."""
+    sizes = Sizes.of(model.hf.config)
+    return (8 * model.d_model + 4 * sizes.d_mlp) * model.dtype.itemsize + sizes.scanned * torch.float32.itemsize

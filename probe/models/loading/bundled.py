@@ -6,28 +6,7 @@ from probe.config import from_dict, nearest, read_yaml
 from probe.errors import ProbeError
 from probe.files import located
 from probe.models.config import PairConfig
-
-_PACKAGE = Path(__file__).resolve().parents[2]
-_ROOTS = (_PACKAGE.parent / "artifacts", _PACKAGE / "_bundled")
-
-
-def bundled_folders() -> dict[str, Path]:
-    """Return every bundled folder by name, sorted; a clone's folder wins over a wheel's of the same name."""
-    folders = [folder for root in reversed(_ROOTS) if root.is_dir() for folder in root.iterdir() if folder.is_dir()]
-    return dict(sorted((folder.name, folder) for folder in folders))
-
-
-def bundled_folder(name: str) -> Path:
-    """Return the folder of the bundled model or pair called ``name``.
-
-    Raises:
-        ProbeError: if nothing of that name is bundled; the message suggests the nearest name.
-    """
-    folders = bundled_folders()
-    if name not in folders:
-        raise ProbeError(f"nothing bundled is called '{name}'; {nearest(name, folders)}")
-    return folders[name]
-
+from probe.models.loading.shipped import bundled_folders
 
 _PUBLISHED = Path(__file__).resolve().parents[1] / "pairs"
 """Folder of the published pairs: a YAML file each, named like the pair."""

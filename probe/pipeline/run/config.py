@@ -9,7 +9,7 @@ from probe.config import byte_size, check_least, check_seeds, from_dict
 from probe.engine import engine_of
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
-from probe.models import ModelConfig
+from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipes import with_recipe
 from probe.steering import PolicyConfig, SteeringConfig
@@ -59,11 +59,13 @@ class RunConfig:
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
-    device: str = "auto"
-    """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
-    base_device: str | None = None
+    device: DeviceNames = "auto"
+    """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
+    divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a set of lines gives a device for
+    each module, as in accelerate's ``device_map``."""
+    base_device: DeviceNames | None = None
     """Device of the base model, if it differs from ``device``."""
-    thinking_device: str | None = None
+    thinking_device: DeviceNames | None = None
     """Device of the thinking model, if it differs from ``device``."""
     memory: str | None = None
     """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
@@ -96,7 +98,8 @@ class RunConfig:
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0)
         engine = engine_of(self.engine)
-        placed = [each for each in (self.device, self.base_device, self.thinking_device) if each and ":" in each]
+        named = (self.device, self.base_device, self.thinking_device)
+        placed = [each for each in named if each and (":" in each or not isinstance(each, str) or each == "balanced")]
         if placed and (engine.kind == "ray" or engine.n > 1):
             raise ProbeError(
                 f"the engine {self.engine} gives each process a GPU of its own, but a model is to be on {placed[0]}; "

@@ -7,7 +7,7 @@ from pathlib import Path
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, grade_answers
-from probe.models import Model, Pair, PairConfig, ThinkTags, load_pair
+from probe.models import Model, Pair, PairConfig, ThinkTags, asked_otherwise, load_pair
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.kept import pair_of
 from probe.problems import Problem, ProblemSet, load_problems
@@ -67,8 +67,9 @@ def prompts_hash(pair: Pair) -> str:
 
 def prompt_hash(model: Model) -> str:
     """Hash how a model is asked."""
-    chat = model.config.prompt == "chat"
-    return object_hash([model.config.prompt, str(model.tokenizer.chat_template) if chat else None])
+    chat, more = model.config.prompt == "chat", asked_otherwise(model)
+    told = [model.config.prompt, str(model.tokenizer.chat_template) if chat else None]
+    return object_hash([*told, more] if more else told)
 
 
 def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
@@ -95,6 +96,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         thinking_device=config.thinking_device,
         memory=config.memory,
     )
+    pair.base.check_gradient("learning vectors")
     if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
         raise ProbeError(
             f"decoder rows are {pair.thinking.d_model} wide, {pair.base.name} is {pair.base.d_model} wide; "
@@ -131,9 +133,22 @@ def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: i
 
 
 def weights_hash(model: Model) -> str:
-    """Identify a model's weights by a hash of the files in its folder, or by the commit on the hub."""
-    config, path = model.hf.config, Path(model.config.path).expanduser()
+    """Identify a model's weights by a hash of the files in its folder, or by the commit on the hub.
+
+    An adapter counts with its files and with whether it is merged, and so do settings of a quantisation.
+    """
+    config, settings = model.hf.config, model.config
+    path = Path(settings.path).expanduser()
     files = [path] if path.suffix == ".gguf" else sorted(Path(config._name_or_path).glob("*.safetensors"))
     if files:
-        return object_hash({file.name: file_hash(file) for file in files})
-    return str(getattr(config, "_commit_hash", None) or model.config.revision)
+        found = object_hash({file.name: file_hash(file) for file in files})
+    else:
+        found = str(model.commit or settings.revision)
+    if model.adapter is None and settings.quantization is None:
+        return found
+    own = [model.adapter / name for name in _ADAPTER_FILES] if model.adapter is not None else []
+    adapter = {file.name: file_hash(file) for file in own}
+    return object_hash([found, adapter, settings.merge, settings.quantization])
+
+
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
