@@ -22,6 +22,7 @@ from .loading.finding import config_of as config_of, find_source as find_source
 from .loading.loading import load_model as load_model
 from .loading.placement import Placement as Placement, Where as Where, as_placement as as_placement
 from .loading.quantised import is_quantised as is_quantised
+from .loading.shipped import bundled_folder as bundled_folder
 from .memory import (
     fitting as fitting,
     halving as halving,

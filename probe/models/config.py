@@ -54,7 +54,8 @@ class ModelConfig:
     """Text that the prompt ends with, as the beginning of the answer."""
 
     adapter: str | None = field(default=None, metadata={"later": True})
-    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``."""
+    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``; ``ORG/NAME/FOLDER`` is a folder of
+    a hub id, such as a checkpoint."""
 
     adapter_revision: str | None = field(default=None, metadata={"later": True})
     """Branch, tag or commit of an adapter on the hub."""
