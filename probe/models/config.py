@@ -162,7 +162,8 @@ class PairConfig:
     """Largest number of tokens in a trace; a longer trace is truncated."""
 
     grader: str | None = field(default=None, metadata={"later": True})
-    """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
+    """How answers to these problems are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set
+    says."""
 
     published: Published | None = field(default=None, metadata={"later": True})
     """What the authors of a published pair report about it; None for other pairs."""
