@@ -54,7 +54,8 @@ class ModelConfig:
     """Text that the prompt ends with, as the beginning of the answer."""
 
     adapter: str | None = field(default=None, metadata={"later": True})
-    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``."""
+    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``; ``ORG/NAME/FOLDER`` is a folder of
+    a hub id, such as a checkpoint."""
 
     adapter_revision: str | None = field(default=None, metadata={"later": True})
     """Branch, tag or commit of an adapter on the hub."""
@@ -166,7 +167,8 @@ class PairConfig:
     """Largest number of tokens in a trace; a longer trace is truncated."""
 
     grader: str | None = field(default=None, metadata={"later": True})
-    """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
+    """How answers to these problems are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set
+    says."""
 
     published: Published | None = field(default=None, metadata={"later": True})
     """What the authors of a published pair report about it; None for other pairs."""

@@ -119,7 +119,7 @@ def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) 
     """
     name = problems or pair.problems
     if name is None:
-        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
+        raise ProbeError("no problems given: name a problem set or a file (--problems)")
     return load_problems(name, grader=grader or (None if problems else pair.grader))
 
 
