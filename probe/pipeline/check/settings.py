@@ -267,8 +267,6 @@ def order(bench: Bench) -> Check:
     config: Any = model.hf.config
     if config.model_type not in ARCHITECTURES:
         raise NotApplicable("the blocks of this architecture are not known")
-    if not bench.predicts:
-        raise NotApplicable("the model does not predict the texts")
     work = 2.0 * model.hf.num_parameters() * _ORDER_TOKENS * (model.n_layers - 1)
     if model.device.type == "cpu" and work > _ORDER_WORK:
         raise NotApplicable(f"{model.n_layers - 1} pairs of blocks take too long on a CPU; use a GPU")
