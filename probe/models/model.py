@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.decoders import check_decoder, longest_text, mask_windows, state_layers
+from probe.models.decoders import check_decoder, longest_text, mask_windows, n_attending, state_layers, state_masks
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
 from probe.models.placed import devices_of, input_device
@@ -126,8 +126,18 @@ class Model:
 
     @cached_property
     def state_layers(self) -> tuple[int, ...]:
-        """The layers of linear attention, which keep a state of each row that no mask of keys can change."""
+        """The layers that keep a state of each row (linear attention), which no mask of keys can change."""
         return state_layers(self.hf)
+
+    @cached_property
+    def state_masks(self) -> tuple[str, ...]:
+        """The names of the masks that these layers take."""
+        return state_masks(self.hf)
+
+    @cached_property
+    def n_attending(self) -> int:
+        """The number of layers that keep keys and values."""
+        return n_attending(self.hf)
 
     @cached_property
     def longest_text(self) -> int | None:
@@ -278,6 +288,7 @@ class Model:
             "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
             "device": f"{', '.join(map(str, self.devices))}, {str(self.dtype).removeprefix('torch.')}",
             "prompt": self.config.prompt,
+            **{name: str(value) for name, value in self.config.asked_otherwise.items()},
         }
 
     def __repr__(self) -> str:
