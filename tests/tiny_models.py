@@ -75,6 +75,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "dots1": {"n_shared_experts": 1},
     "mamba2": {"num_heads": 8, "head_dim": 8},
     "gemma3n_text": {"num_kv_shared_layers": 2},
+    "gemma4_unified": dict.fromkeys(("image_token_id", "video_token_id", "audio_token_id"), 1),
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},

@@ -92,9 +92,11 @@ class UpperLayers:
 
     Raises:
         ValueError: if there is no block above the layer.
+        NotApplicable: if blocks read more than the residual stream (Gemma 4 with inputs for each layer).
     """
 
     def __init__(self, model: Model, layer: int) -> None:
+        _check_alone(model)
         blocks = model.layers
         if not 0 <= layer < len(blocks) - 1:
             raise ValueError(f"layer must lie between 0 and {len(blocks) - 2}, one below the last block; got {layer}")
@@ -160,9 +162,24 @@ class UpperLayers:
         enter, self._trunk._modules[self._name] = self._ways[light]
         enter.hidden = hidden
         try:
-            return module(inputs_embeds=hidden, use_cache=how["past_key_values"] is not None, **how)
+            # What comes before the site is given a state of its own, because some models scale it in place (CTRL).
+            return module(inputs_embeds=torch.zeros_like(hidden), use_cache=how["past_key_values"] is not None, **how)
         finally:
             enter.hidden = None
+
+
+def _check_alone(model: Model) -> None:
+    """Refuse a model whose blocks read more than the residual stream below them."""
+    text: Any = model.hf.config.get_text_config(decoder=True)
+    for name, what in (
+        ("hidden_size_per_layer_input", "an input of its own for each token"),
+        ("num_kv_shared_layers", "the keys and values of blocks below"),
+    ):
+        if getattr(text, name, 0):
+            raise NotApplicable(
+                f"blocks of {model.name} read {what} ({name} in its config), so those above a layer cannot run alone; "
+                "use edit and capture on whole passes instead"
+            )
 
 
 Mask = TypeVar("Mask", Tensor, Tensor | None)
