@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from probe.errors import NotApplicable
+from probe.models.placed import input_device
 from probe.models.sites.places import Place
 
 _TOKENS = 8
@@ -105,7 +106,7 @@ def _run(hf: PreTrainedModel, modules: list[nn.Module], seen: dict[nn.Module, An
         seen[module] = given, output if isinstance(output, Tensor) else None
 
     embedding: Any = hf.get_input_embeddings()
-    ids = torch.arange(_TOKENS, device=embedding.weight.device)[None] % embedding.weight.shape[0]
+    ids = torch.arange(_TOKENS, device=input_device(hf))[None] % embedding.weight.shape[0]
     with ExitStack() as hooks:
         for module in dict.fromkeys(modules):
             hooks.callback(module.register_forward_hook(note, with_kwargs=True).remove)
