@@ -15,7 +15,10 @@ _TEMPLATE = "arguments of its chat template, such as enable_thinking=false,reaso
 BaseTemplate = Annotated[str | None, typer.Option(help=f"For the base model, {_TEMPLATE}")]
 ThinkingTemplate = Annotated[str | None, typer.Option(help=f"For the thinking model, {_TEMPLATE}")]
 Problems = Annotated[
-    str | None, typer.Option(help="Name of a problem set, or a JSONL file; the pair's own problems by default.")
+    str | None,
+    typer.Option(
+        help="A problem set, NAME:PATH of a local copy, sets joined by +, or a file; the pair's own by default."
+    ),
 ]
 Grader = Annotated[
     str | None,
@@ -46,7 +49,10 @@ Memory = Annotated[
     ),
 ]
 Dtype = Annotated[
-    str | None, typer.Option(help="Number format of the weights: float32 (default), bfloat16 or float16.")
+    str | None,
+    typer.Option(
+        help="Number format of the weights: float32 (default), bfloat16, float16, or auto for that of each checkpoint."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 by default.")]
 Engine = Annotated[

@@ -54,7 +54,8 @@ class ModelConfig:
     """Text that the prompt ends with, as the beginning of the answer."""
 
     adapter: str | None = field(default=None, metadata={"later": True})
-    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``."""
+    """Folder or hub id of a PEFT adapter that is attached to the model at ``path``; ``ORG/NAME/FOLDER`` is a folder of
+    a hub id, such as a checkpoint."""
 
     adapter_revision: str | None = field(default=None, metadata={"later": True})
     """Branch, tag or commit of an adapter on the hub."""
@@ -110,6 +111,11 @@ class ModelConfig:
         return {name: value for name in CHAT_SETTINGS if (value := getattr(self, name)) != _USUAL[name]}
 
     @property
+    def asked_otherwise(self) -> dict[str, Any]:
+        """The settings with which a model is asked beside its prompt, of those that were given."""
+        return self.chat_settings | ({"prefill": self.prefill} if self.prefill else {})
+
+    @property
     def same_weights(self) -> tuple[Any, ...]:
         """Equal for two models that have the same weights and may be asked in different ways."""
         return self.path, self.revision, self.adapter, self.adapter_revision
@@ -161,7 +167,8 @@ class PairConfig:
     """Largest number of tokens in a trace; a longer trace is truncated."""
 
     grader: str | None = field(default=None, metadata={"later": True})
-    """How answers to these problems are graded: ``exact``, ``numeric`` or ``math-verify``; None: as the set says."""
+    """How answers to these problems are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set
+    says."""
 
     published: Published | None = field(default=None, metadata={"later": True})
     """What the authors of a published pair report about it; None for other pairs."""

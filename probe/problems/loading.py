@@ -31,8 +31,8 @@ def load_problems(
               ``natural-reasoning``, ``theoremqa``, ``scibench``, ``mmlu-pro``, ``mmlu-pro-open``, ``aime-24``,
               ``aime-25`` or ``countdown``; or ``NAME:PATH`` from a local file or folder as published;
             - ``reasoning-gym:TASK``;
-            - a mix: ``math``, ``v1-published`` or ``v2-published``, sets joined by ``+``, or a ``.yaml`` file that says
-              how many problems of which sets each split has.
+            - a mix: ``math``, ``v1-published``, ``v2-published`` or ``v2-published-gsm8k``, sets joined by ``+``, or a
+              ``.yaml`` file that says how many problems of which sets each split has.
         seed: Seed of sets whose problems are generated; files and hub sets ignore it.
         grader: ``exact``, ``numeric``, ``math-verify`` or ``close`` (within 5 %); None takes the set's default.
         sizes: Number of problems in each split of a generated set, for example ``{"test": 2000}``.

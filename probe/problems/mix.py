@@ -61,7 +61,8 @@ class Mix:
             ProbeError: if the file is missing or holds something else.
         """
         if spec not in MIXES and not spec.endswith((".yaml", ".yml")):
-            return cls(**{split: dict.fromkeys(spec.split("+"), "all") for split in SPLITS})
+            everything: dict[str, Share] = {name: "all" for name in spec.split("+")}
+            return cls(everything, everything, everything)
         path = _FOLDER / f"{spec}.yaml" if spec in MIXES else Path(spec).expanduser()
         written = read_yaml(path)
         for split in SPLITS:
@@ -99,8 +100,8 @@ def mixed_set(spec: str, load: Load) -> ProblemSet:
     met: set[str] = set()
     for split, name, share in sorted(wanted, key=lambda each: each[2] == "all"):
         fresh = _fresh(sources[name][split], met)
-        some = list(fresh if share == "all" else itertools.islice(fresh, share))
-        if share != "all" and len(some) < share:
+        some = list(itertools.islice(fresh, share if isinstance(share, int) else None))
+        if isinstance(share, int) and len(some) < share:
             raise ProbeError(f"{share} {split} problems of {name} requested, but it has only {len(some)} for them")
         for problem in some:
             own = f"{sets[name].name}:{problem.id}"

@@ -12,7 +12,7 @@ from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.models import find_pair, list_pairs
 from probe.pipeline import RunConfig
-from probe.pipeline.run.recipes import recipe_names, with_recipe
+from probe.pipeline.run.recipe import recipe_names, with_recipe
 from probe.problems import SPLITS
 from probe.problems.mix import Mix
 

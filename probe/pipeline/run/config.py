@@ -11,7 +11,7 @@ from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
-from probe.pipeline.run.recipes import with_recipe
+from probe.pipeline.run.recipe import with_recipe
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -58,7 +58,7 @@ class RunConfig:
     problems: str | None = None
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
-    """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
+    """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
     device: DeviceNames = "auto"
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
     divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a set of lines gives a device for
