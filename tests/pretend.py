@@ -147,7 +147,9 @@ class _Crossing(AlignDevicesHook):
 
 
 def spread(model: Model, devices: Mapping[str, str]) -> Model:
-    """Divide a model between pretended devices, as accelerate does by a device map.
+    """Divide a model between a pretended device and the CPU, as accelerate does by a device map.
+
+    torch's backward pass knows one pretended device only, so the other one is the CPU.
 
     Args:
         devices: the device of each module, that of the embedding first.
@@ -156,7 +158,8 @@ def spread(model: Model, devices: Mapping[str, str]) -> Model:
     add_hook_to_module(model.hf, _Crossing(first, io_same_device=True, skip_keys="past_key_values"))
     for name, device in devices.items():
         part = model.hf.get_submodule(name)
-        _move(part, device)
+        if device != "cpu":
+            _move(part, device)
         for module in part.modules():
             add_hook_to_module(module, _Crossing(device, skip_keys="past_key_values"))
     return model

@@ -49,7 +49,10 @@ Memory = Annotated[
     ),
 ]
 Dtype = Annotated[
-    str | None, typer.Option(help="Number format of the weights: float32 (default), bfloat16 or float16.")
+    str | None,
+    typer.Option(
+        help="Number format of the weights: float32 (default), bfloat16, float16, or auto for that of each checkpoint."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 by default.")]
 Engine = Annotated[

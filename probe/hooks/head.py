@@ -32,8 +32,8 @@ class Head:
 
     def __init__(self, model: Model) -> None:
         hf = as_hf(model)
-        self._given = _Given()
         trunk = trunk_of(hf)
+        self._given = _Given(trunk)
         path = next(name for name, module in hf.named_modules() if module is trunk).split(".")
         self._view: nn.Module = replaced(hf, path, self._given)
 
@@ -53,9 +53,16 @@ class Head:
 class _Given(nn.Module):
     """Stands in the place of a model's trunk and returns given states."""
 
-    def __init__(self) -> None:
+    def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
+        self._trunk = (trunk,)  # as no module of its own
         self.states: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._trunk[0], name)  # some heads read a factor from the trunk
 
     def forward(self, *_: object, **__: object) -> "_Output":
         return _Output(last_hidden_state=self.states)  # pyright: ignore[reportArgumentType]

@@ -16,27 +16,34 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from probe.errors import NotApplicable
-from probe.models import CHUNKED, LINEAR, Model, check_frequencies
+from probe.models import CHUNKED, Model, check_frequencies
 
 
-class _Again(nn.Module):
-    """Keeps only the input of a block for the backward pass, which runs the block again."""
+class _Block(nn.Module):
+    """Stands in the place of a block, and has its attributes."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._modules["block"], name)
+
+
+class _Again(_Block):
+    """Keeps only the input of a block for the backward pass, which runs the block again."""
 
     def forward(self, *args, **kwargs):
         return checkpoint(self.block, *args, use_reentrant=False, **kwargs)
 
 
-class _Enter(nn.Module):
+class _Enter(_Block):
     """Replaces the first block above the site; starts from the given state and ignores its input."""
 
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-        self.hidden: Tensor | None = None
+    hidden: Tensor | None = None
 
     def forward(self, _: Tensor, *args, **kwargs):
         return self.block(self.hidden, *args, **kwargs)
@@ -67,6 +74,15 @@ def replaced(module: nn.Module, path: Sequence[str], by: nn.Module) -> nn.Module
     return made
 
 
+def _set_kinds(config: Any, kinds: Sequence[str]) -> None:
+    """Set the kinds of the blocks of a config, also where it computes them from other values."""
+    kind, name = type(config), config.attribute_map.get("layer_types", "layer_types")
+    if isinstance(getattr(kind, name, None), property):
+        config.__class__ = type(kind.__name__, (kind,), {name: kinds})
+    else:
+        config.layer_types = kinds
+
+
 class UpperLayers:
     """The blocks above ``layer``, the final norm and the unembedding of ``model``.
 
@@ -76,9 +92,11 @@ class UpperLayers:
 
     Raises:
         ValueError: if there is no block above the layer.
+        NotApplicable: if blocks read more than the residual stream (Gemma 4 with inputs for each layer).
     """
 
     def __init__(self, model: Model, layer: int) -> None:
+        _check_alone(model)
         blocks = model.layers
         if not 0 <= layer < len(blocks) - 1:
             raise ValueError(f"layer must lie between 0 and {len(blocks) - 2}, one below the last block; got {layer}")
@@ -87,7 +105,7 @@ class UpperLayers:
         config: Any = copy.deepcopy(whole.config)
         config.num_hidden_layers = len(blocks) - layer - 1
         if getattr(config, "layer_types", None) is not None:
-            config.layer_types = config.layer_types[layer + 1 :]
+            _set_kinds(config, config.layer_types[layer + 1 :])
         trunk.__dict__["config"] = config
         first, *rest = list(blocks)[layer + 1 :]
         plain, light = _Enter(first), _Enter(_Again(first))
@@ -143,9 +161,24 @@ class UpperLayers:
         enter, self._trunk._modules[self._name] = self._ways[light]
         enter.hidden = hidden
         try:
-            return module(inputs_embeds=hidden, use_cache=how["past_key_values"] is not None, **how)
+            # What comes before the site is given a state of its own, because some models scale it in place (CTRL).
+            return module(inputs_embeds=torch.zeros_like(hidden), use_cache=how["past_key_values"] is not None, **how)
         finally:
             enter.hidden = None
+
+
+def _check_alone(model: Model) -> None:
+    """Refuse a model whose blocks read more than the residual stream below them."""
+    text: Any = model.hf.config.get_text_config(decoder=True)
+    for name, what in (
+        ("hidden_size_per_layer_input", "an input of its own for each token"),
+        ("num_kv_shared_layers", "the keys and values of blocks below"),
+    ):
+        if getattr(text, name, 0):
+            raise NotApplicable(
+                f"blocks of {model.name} read {what} ({name} in its config), so those above a layer cannot run alone; "
+                "use edit and capture on whole passes instead"
+            )
 
 
 Mask = TypeVar("Mask", Tensor, Tensor | None)
@@ -176,7 +209,7 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
     """
     rows, keys = valid.shape
     # A state must not see padding before a token. A column after others is a token, or that of a row that has ended.
-    states = {LINEAR: valid[:, keys - queries :] if queries > 1 or keys == 1 else None} if model.state_layers else {}
+    states = dict.fromkeys(model.state_masks, valid[:, keys - queries :] if queries > 1 or keys == 1 else None)
     # Padded on the right, if at all: begins with a token, and no token follows padding.
     whole = queries == keys > 1 and bool(valid[:, 0].all()) and bool((valid[:, 1:] <= valid[:, :-1]).all())
     own = whole and _is_causal(model) and bool(valid[:, -1].all())

@@ -6,9 +6,8 @@ from .config import (
     PairConfig as PairConfig,
 )
 from .content import content_hash as content_hash
-from .decoders import CHUNKED as CHUNKED, LINEAR as LINEAR, check_frequencies as check_frequencies
+from .decoders import CHUNKED as CHUNKED, check_frequencies as check_frequencies
 from .fingerprint import (
-    asked_otherwise as asked_otherwise,
     fingerprint as fingerprint,
     identity as identity,
     model_hash as model_hash,
@@ -23,6 +22,7 @@ from .loading.loading import load_model as load_model
 from .loading.placement import Placement as Placement, Where as Where, as_placement as as_placement
 from .loading.quantised import is_quantised as is_quantised
 from .loading.shipped import bundled_folder as bundled_folder
+from .loading.source import dtype_of as dtype_of
 from .memory import (
     fitting as fitting,
     halving as halving,
@@ -30,7 +30,7 @@ from .memory import (
     spare_memory as spare_memory,
 )
 from .model import Model as Model
-from .pair import Pair as Pair, load_pair as load_pair
+from .pair import Pair as Pair, load_pair as load_pair, shares_weights as shares_weights
 from .parameters import parameter_counts as parameter_counts, weights_memory as weights_memory
 from .placed import (
     check_not_offloaded as check_not_offloaded,

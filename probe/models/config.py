@@ -111,6 +111,11 @@ class ModelConfig:
         return {name: value for name in CHAT_SETTINGS if (value := getattr(self, name)) != _USUAL[name]}
 
     @property
+    def asked_otherwise(self) -> dict[str, Any]:
+        """The settings with which a model is asked beside its prompt, of those that were given."""
+        return self.chat_settings | ({"prefill": self.prefill} if self.prefill else {})
+
+    @property
     def same_weights(self) -> tuple[Any, ...]:
         """Equal for two models that have the same weights and may be asked in different ways."""
         return self.path, self.revision, self.adapter, self.adapter_revision

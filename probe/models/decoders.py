@@ -19,10 +19,17 @@ from probe.errors import NotApplicable
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 """The kinds of attention that probe runs, as ``layer_types`` of a config calls them."""
 
-LINEAR = "linear_attention"
-"""The kind of block that keeps a state of each row and no keys and values."""
+LINEAR, CONVOLUTION, BOTH = "linear_attention", "conv", "hybrid"
+"""The kinds of block that keep a state of each row: instead of keys and values, or beside them."""
 
-_WITH_STATES = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
+_NEITHER = ("mlp", "moe")
+"""The kinds of block that keep nothing of a token."""
+
+_WITH_STATES = (
+    *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
+    *("olmo_hybrid", "kimi_linear", "bamba", "granitemoehybrid", "nemotron_h", "jamba", "falcon_h1"),
+    *("lfm2", "lfm2_moe", "lfm3"),
+)
 """Architectures whose states a batch here keeps, row by row. Their blocks read and write them through the cache alone,
 and set padding to zero where they are told of it."""
 
@@ -60,13 +67,27 @@ def mask_windows(hf: PreTrainedModel) -> dict[str | None, int | None]:
     if kinds == {FULL}:
         return {None: None}
     windows = {SLIDING: window, CHUNKED: getattr(config, "attention_chunk_size", None)}
-    return {kind: windows.get(kind) for kind in sorted(kinds - {LINEAR})}
+    attending = {FULL if kind == BOTH else kind for kind in kinds} - {LINEAR, CONVOLUTION, *_NEITHER}
+    return {kind: windows.get(kind) for kind in sorted(attending)}
 
 
 def state_layers(hf: PreTrainedModel) -> tuple[int, ...]:
-    """Return the layers that keep a state of each row instead of keys and values."""
+    """Return the layers that keep a state of each row."""
     kinds = _kinds(hf.config.get_text_config(decoder=True))
-    return tuple(layer for layer, kind in enumerate(kinds) if kind == LINEAR)
+    return tuple(layer for layer, kind in enumerate(kinds) if kind in (LINEAR, CONVOLUTION, BOTH))
+
+
+def state_masks(hf: PreTrainedModel) -> tuple[str, ...]:
+    """Return the names of the masks that layers with a state take."""
+    kinds = set(_kinds(hf.config.get_text_config(decoder=True)))
+    return tuple(kind for kind in (LINEAR, CONVOLUTION) if kind in kinds or (kind == LINEAR and BOTH in kinds))
+
+
+def n_attending(hf: PreTrainedModel) -> int:
+    """Return the number of layers that keep keys and values."""
+    config = hf.config.get_text_config(decoder=True)
+    without = [kind for kind in _kinds(config) if kind in (LINEAR, CONVOLUTION, *_NEITHER)]
+    return int(config.num_hidden_layers) - len(without)
 
 
 def longest_text(hf: PreTrainedModel) -> int | None:
@@ -126,7 +147,9 @@ def _why_not(hf: PreTrainedModel) -> str | None:
     if not hasattr(text, "num_hidden_layers"):
         return "their config does not say how many blocks they have"
     with_states = text.model_type in _WITH_STATES
-    if unknown := sorted(set(_kinds(text)) - {FULL, SLIDING, CHUNKED, *([LINEAR] if with_states else [])}):
+    if unknown := sorted(
+        set(_kinds(text)) - {FULL, SLIDING, CHUNKED, *((LINEAR, CONVOLUTION, BOTH, *_NEITHER) if with_states else ())}
+    ):
         return f"they have blocks of {', '.join(unknown)}"
     if not _kinds(text) and getattr(text, "attention_chunk_size", None):
         return "their blocks attend in chunks"

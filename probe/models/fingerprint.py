@@ -135,14 +135,8 @@ def identity(model: Model) -> dict[str, Any]:
         "vocabulary": hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest(),
         "end": sorted(model.eos_ids),
         "prompt": f"chat {object_hash(model.tokenizer.chat_template)}" if chat else model.config.prompt,
-        **asked_otherwise(model),
+        **model.config.asked_otherwise,
     }
-
-
-def asked_otherwise(model: Model) -> dict[str, Any]:
-    """The settings with which a model is asked beside its prompt, of those that were given."""
-    config = model.config
-    return config.chat_settings | ({"prefill": config.prefill} if config.prefill else {})
 
 
 def _edited(model: Model) -> str | None:

@@ -13,12 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.decoders import check_decoder, longest_text, mask_windows, state_layers
+from probe.models.decoders import check_decoder, longest_text, mask_windows, n_attending, state_layers, state_masks
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
 from probe.models.placed import devices_of, input_device
 from probe.models.prompts.chat import chosen_prompt, prompt_text, start_ids
 from probe.models.prompts.thinking import find_tags
+from probe.models.sites.architectures import scaled_logits
 from probe.models.sites.sites import blocks, place
 from probe.models.sites.views import to_nnsight, to_transformer_lens
 
@@ -125,8 +126,18 @@ class Model:
 
     @cached_property
     def state_layers(self) -> tuple[int, ...]:
-        """The layers of linear attention, which keep a state of each row that no mask of keys can change."""
+        """The layers that keep a state of each row (linear attention), which no mask of keys can change."""
         return state_layers(self.hf)
+
+    @cached_property
+    def state_masks(self) -> tuple[str, ...]:
+        """The names of the masks that these layers take."""
+        return state_masks(self.hf)
+
+    @cached_property
+    def n_attending(self) -> int:
+        """The number of layers that keep keys and values."""
+        return n_attending(self.hf)
 
     @cached_property
     def longest_text(self) -> int | None:
@@ -236,14 +247,13 @@ class Model:
             Logits over the vocabulary on the last axis.
 
         Raises:
-            ProbeError: if the architecture is not in the table of sites, or the vectors have another width.
+            ProbeError: if the model has no site ``final_norm``, or the vectors have another width.
         """
         if not resid.ndim or resid.shape[-1] != self.d_model:
             raise ProbeError(f"{self.name} is {self.d_model} wide; these vectors have shape {list(resid.shape)}")
         norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
         logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
-        cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
-        return (logits if cap is None else cap * torch.tanh(logits / cap)).to(resid.device)
+        return scaled_logits(self.hf.config.get_text_config(decoder=True), logits).to(resid.device)
 
     def nnsight(self) -> "TransformersModel":
         """Return an nnsight ``TransformersModel`` on the same weights; it runs at about the speed of a plain hook.
@@ -278,6 +288,7 @@ class Model:
             "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
             "device": f"{', '.join(map(str, self.devices))}, {str(self.dtype).removeprefix('torch.')}",
             "prompt": self.config.prompt,
+            **{name: str(value) for name, value in self.config.asked_otherwise.items()},
         }
 
     def __repr__(self) -> str:

@@ -12,8 +12,8 @@ from probe.models.loading.bundled import find_pair
 from probe.models.loading.devices import as_dtype
 from probe.models.loading.finding import find_source
 from probe.models.loading.placement import Where, as_placement, check_placement
-from probe.models.loading.reading import check_source, chosen_dtype, finished, read_tokenizer, read_weights
-from probe.models.loading.source import Source
+from probe.models.loading.reading import check_source, finished, read_tokenizer, read_weights
+from probe.models.loading.source import Source, dtype_of, read_config
 from probe.models.model import Model
 from probe.models.prompts.thinking import find_tags
 from probe.models.prompts.tokenizers import check_tokenizers
@@ -103,7 +103,7 @@ def load_pair(
     for source, where in zip(sources, places, strict=True):
         check_source(source, where)
         check_placement(source, where)
-    numbers = [chosen_dtype(source, dtype) for source in sources]
+    numbers = [dtype_of(read_config(source), dtype) for source in sources]
     first = read_weights(sources[0], places[0], numbers[0])
     shared = _weights_of(sources[0]) == _weights_of(sources[1]) and places[0] == places[1] and numbers[0] == numbers[1]
     second = twin(first) if shared else read_weights(sources[1], places[1], numbers[1])
@@ -111,6 +111,22 @@ def load_pair(
     thinking = finished(second, sources[1], tokenizers[1])
     base.memory = thinking.memory = byte_size(memory)
     return Pair(config, base, thinking)
+
+
+def shares_weights(pair: PairConfig) -> bool:
+    """Whether both models of a pair have the same weights, which are then loaded once if they are on one device.
+
+    Raises:
+        ProbeError: if a model is missing or incomplete.
+    """
+    base, thinking = pair.base, pair.thinking
+    if base.merge and thinking.merge:  # then their settings tell, and a folder needs no weights
+        one, other = (
+            (each.path.removeprefix("bundled:"), each.revision, each.adapter, each.attention, each.quantization)
+            for each in (base, thinking)
+        )
+        return one == other
+    return _weights_of(find_source(base)) == _weights_of(find_source(thinking))
 
 
 def _weights_of(source: Source) -> tuple[Any, ...]:

@@ -19,7 +19,6 @@ class Sizes:
         d_head: width of a head.
         d_mlp: width of an MLP, or of one expert.
         cached: numbers that a layer with attention keeps of a token: its keys and values.
-        state: numbers that a layer of linear attention keeps of a row, in float32 for the most part.
         scanned: numbers in float32 that a layer of linear attention holds of a token while it reads a whole text.
     """
 
@@ -28,7 +27,6 @@ class Sizes:
     d_head: int
     d_mlp: int
     cached: int
-    state: int = 0
     scanned: int = 0
 
     @classmethod
@@ -52,16 +50,14 @@ class Sizes:
         head = largest("head_dim", "global_head_dim") or width // heads
         keys = max(head, largest("qk_nope_head_dim") + largest("qk_rope_head_dim"))
         inner = largest("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size") or 4 * width
-        read, wrote = largest("linear_num_key_heads"), largest("linear_num_value_heads")
+        written = largest("linear_num_value_heads")
         key, value = largest("linear_key_head_dim"), largest("linear_value_head_dim")
-        convolved = 2 * read * key + wrote * value
         return cls(
             heads,
             grouped,
             head,
             inner,
             cached=grouped * (keys + max(head, largest("v_head_dim"))),
-            state=wrote * key * value + largest("linear_conv_kernel_dim") * convolved,
             # Queries, keys and values, before and after the factors of each token, and the pairs of each chunk.
-            scanned=wrote * (5 * key + 5 * value + 4 * _CHUNK),
+            scanned=written * (5 * key + 5 * value + 4 * _CHUNK),
         )

@@ -10,7 +10,7 @@ from probe.files import is_there
 from probe.models import DeviceNames, ModelConfig, bundled_folder, find_pair
 from probe.problems import check_problems
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
 def check_inputs(config: Any) -> None:
@@ -30,11 +30,11 @@ def check_inputs(config: Any) -> None:
     if (name := getattr(config, "pair", None)) is not None:
         pair = find_pair(name)
         for model in (pair.base, pair.thinking):
-            check_model(model.path)
+            _check_member(model)
         problems = problems or pair.problems
     for role in ("base", "thinking", "model", "source"):
         if isinstance(model := getattr(config, role, None), ModelConfig):
-            check_model(model.path)
+            _check_member(model)
     judge = getattr(config, "judge", None)
     if judge is not None and judge.url is None:
         check_model(judge.model)
@@ -52,6 +52,12 @@ def check_inputs(config: Any) -> None:
     for each in getattr(config, "series", ()):
         if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
+
+
+def _check_member(model: ModelConfig) -> None:
+    check_model(model.path)
+    if model.adapter is not None:
+        check_model(model.adapter)
 
 
 _SAYS = ("config.json", "adapter_config.json")

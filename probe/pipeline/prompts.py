@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from probe.files import write_json
-from probe.models import Model, asked_otherwise, prompt_remarks
+from probe.models import Model, prompt_remarks
 
 PROMPTS = "prompts.json"
 _LONGEST = 1_500
@@ -23,8 +23,9 @@ def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[
         question: the question of the first problem.
 
     Returns:
-        By role: the name of the ``model``, the ``prompt`` of its settings and what else was set, the ``text`` with
-        special tokens, its number of ``tokens``, where ``thinking`` is, and ``remarks`` on what is easily overlooked.
+        By role: the ``prompt`` and the other ``settings`` of the model, the ``text`` with special tokens, its number of
+        ``tokens``, where ``thinking`` is, and ``remarks`` on what is easily overlooked. The name of the model is not
+        there, because a run may be moved with its models.
     """
     told = {}
     for role, model in models.items():
@@ -35,9 +36,8 @@ def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[
             "answer": f"thinking, if any, ends at {tags.close} in the answer",
         }
         told[role] = {
-            "model": model.name,
             "prompt": model.config.prompt,
-            "settings": asked_otherwise(model),
+            "settings": model.config.asked_otherwise,
             "tokens": len(ids),
             "thinking": places[tags.place(model.prompt_text(question))],
             "remarks": prompt_remarks(model.config, model.tokenizer),
@@ -62,17 +62,17 @@ def begin(out: Path | None, models: Mapping[str, Model], question: str, *, progr
         write_json(out / PROMPTS, told)
     if progress:
         for role, asked in told.items():
-            tqdm.write(shown(role, asked), file=sys.stderr)
+            tqdm.write(shown(f"{role}: {models[role].name}", asked), file=sys.stderr)
     return told
 
 
-def shown(role: str, asked: Mapping[str, Any]) -> str:
+def shown(name: str, asked: Mapping[str, Any]) -> str:
     """Write a prompt for the terminal, each of its lines behind a bar, so that white space at its ends can be seen."""
     text: str = asked["text"]
     if len(text) > _LONGEST:
         left = _LONGEST // 2
         text = f"{text[:left]} … {len(text) - 2 * left:,} more characters in {PROMPTS} … {text[-left:]}"
     said = "asked by its chat template" if asked["prompt"] == "chat" else "asked by its own prompt"
-    lines = [f"{role}: {asked['model']}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
+    lines = [f"{name}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
     lines += [f"  │{line}" for line in text.split("\n")]
     return "\n".join([*lines, *(f"  note: {remark}" for remark in asked["remarks"])])

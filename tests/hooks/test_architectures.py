@@ -7,8 +7,10 @@ import torch
 from transformers import PreTrainedModel
 
 from probe.errors import NotApplicable
-from probe.hooks import capture, edit
-from probe.models import ARCHITECTURES, Site, all_sites, place
+from probe.hooks import Tokens, capture, edit
+from probe.models import ARCHITECTURES, KINDS, Site, all_sites, nnsight_value, place
+from probe.models.sites.views import to_nnsight, to_transformer_lens
+from tests.supported_models import tokenizer
 from tests.tiny_models import VOCAB, tiny_config, tiny_model
 
 _GEMMA_EXPERTS = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}
@@ -192,13 +194,14 @@ def test_an_edit_is_read_back_and_undone(hf, ids):
             with pytest.raises(NotApplicable, match=f"{site} can only be read: "), edit(hf, {site: torch.zeros(())}):
                 pass
         elif site.layer in (None, 1, 2):
-            with torch.no_grad(), edit(hf, {site: torch.zeros(())}):
-                assert torch.equal(hf(input_ids=ids, use_cache=False).logits, before), site
             with edit(hf, {site: change}):
                 seen, changed = run(hf, ids, [site])
             torch.testing.assert_close(seen[site], change(acts[site]), atol=1e-5, rtol=1e-5, msg=str(site))
             assert not torch.equal(changed, before), site
     assert torch.equal(run(hf, ids)[1], before)
+    zeros = {site: torch.zeros(()) for site in plain(hf) if not place(hf, site).only_read}
+    with edit(hf, zeros):
+        assert torch.equal(run(hf, ids)[1], before)
     assert hooks_of(hf) == hooks
 
 
@@ -267,3 +270,86 @@ def test_the_parts_of_a_mixture_add_up(hf, ids):
             whole = whole + acts[shared] * (1 if gate is None else gate(read).sigmoid())
         times = place(hf, f"mlp_out.{site.layer}").times
         torch.testing.assert_close(times * whole, acts[f"mlp_out.{site.layer}"], atol=1e-5, rtol=1e-5)
+
+
+#: What TransformerLens calls by our names and computes otherwise: the embedding before its factor, latent queries.
+_OTHERS = {"granite": ("embed",), "granitemoe": ("embed",), "deepseek_v3": ("q",)}
+
+
+_IN_LENS = ["smollm3", "ministral3", "olmo", "olmo3", "gemma", "gemma4_text", "glm4", "granite", "granitemoe", "phi"]
+_IN_LENS += ["starcoder2", "stablelm", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "glm4_moe", "gpt_oss"]
+_IN_LENS += ["deepseek_v3", "llama4_text", "gemma3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", _IN_LENS)
+def test_transformer_lens_agrees_at_every_site_that_it_has(kind, ids):
+    hf = made(kind)
+    bridge = to_transformer_lens(hf, tokenizer(), kind)
+    named = [site for site in all_sites(hf) if KINDS[site.kind].lens and site.kind not in _OTHERS.get(kind, ())]
+    hf.set_attn_implementation("eager")  # as TransformerLens computes it
+    try:
+        acts, logits = run(hf, ids, named)
+    finally:
+        hf.set_attn_implementation("sdpa" if hf._supports_sdpa else "eager")
+    with torch.no_grad():
+        seen, cache = bridge.run_with_cache(ids, attention_mask=torch.ones_like(ids))
+    torch.testing.assert_close(seen, logits, atol=1e-4, rtol=1e-4)
+    for site in named:
+        torch.testing.assert_close(cache[site.lens], acts[site], atol=1e-4, rtol=1e-4, msg=str(site))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["granite", "gpt_oss", "qwen2_moe", "gemma4", "qwen3_next", "deepseek_v3-mixed"])
+def test_nnsight_agrees_at_every_site(kind, ids):
+    hf = made(kind)
+    hf.set_attn_implementation("eager")
+    try:
+        acts, _ = run(hf, ids, all_sites(hf))
+        lm = to_nnsight(hf, tokenizer())
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for site in all_sites(hf):
+            if site.layer not in (None, 1, 2):
+                continue
+            with torch.no_grad():  # noqa: SIM117 - nnsight runs the body itself
+                with lm.trace(batch):
+                    seen = nnsight_value(lm, site).save()
+            torch.testing.assert_close(seen, acts[site], atol=1e-5, rtol=1e-5, msg=str(site))
+    finally:
+        hf.set_attn_implementation("sdpa" if hf._supports_sdpa else "eager")
+
+
+@pytest.mark.parametrize("kind", ["qwen2_moe", "gpt_oss", "deepseek_v3-mixed", "granitemoe"])
+def test_the_sites_of_experts_are_by_token_in_padded_batches_and_while_decoding(kind, ids):
+    hf = made(kind)
+    asked = all_sites(hf, "router_logits", "experts", "expert_weights", "expert_out", "shared_out")
+    padded, mask = ids.clone(), torch.ones_like(ids)
+    padded[1, :4], mask[1, :4] = 0, 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        with capture(hf, asked) as batch:
+            hf(padded, attention_mask=mask, position_ids=positions)
+        with capture(hf, asked) as alone:
+            hf(ids[1:, 4:])
+        with capture(hf, asked) as acts:
+            text = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+        with capture(hf, asked) as whole:
+            hf(text[:, :-1])
+        with capture(hf, asked, tokens=Tokens(positions=[-1])) as last:
+            hf(text[:, :-1])
+    for site in asked:
+        assert batch[site].shape[:2] == ids.shape
+        torch.testing.assert_close(batch[site][1, 4:], alone[site][0], atol=1e-5, rtol=1e-5, msg=str(site))
+        torch.testing.assert_close(acts[site], whole[site], atol=1e-5, rtol=1e-5, msg=str(site))
+        assert torch.equal(last[site], whole[site][:, -1]), site
+
+
+def test_an_expert_is_switched_off_by_its_weight(ids):
+    hf = made("mixtral")
+    with torch.no_grad(), capture(hf, ["experts.1", "expert_out.1"], stop=False) as acts:
+        hf(ids)
+    off = acts["experts.1"] == acts["experts.1"][0, 0, 0]
+    with edit(hf, {"expert_weights.1": lambda weights: weights.masked_fill(off, 0)}):
+        without, _ = run(hf, ids, ["expert_out.1"])
+    changed = (without["expert_out.1"] - acts["expert_out.1"]).abs().amax(-1) > 0
+    assert torch.equal(changed, off.any(-1)) and changed.any() and not changed.all()

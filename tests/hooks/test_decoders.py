@@ -23,9 +23,8 @@ def test_a_decoder_of_any_family_decodes_as_generate_does(kind):
     ("kind", "changes", "why"),
     [
         ("mamba", {}, "blocks of linear_attention"),
-        ("bamba", {}, "blocks of linear_attention"),
-        ("falcon_h1", {}, "blocks of hybrid"),
-        ("lfm2", {"layer_types": ["conv", "full_attention"] * 2}, "blocks of conv"),
+        ("mamba2", {}, "blocks of linear_attention"),
+        ("zamba2", {}, "blocks of hybrid, linear_attention"),
         ("minimax_m3_vl_text", {"layer_types": ["minimax_m3_sparse"] * 4}, "blocks of minimax_m3_sparse"),
         ("bloom", {}, "ALiBi"),
         ("falcon", {"alibi": True}, "ALiBi"),

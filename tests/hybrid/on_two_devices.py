@@ -1,13 +1,16 @@
-"""A script: the stages of a run with both models on the CPU, and on pretended devices; says what differs.
+"""A script: what is done with a pair whose models are on the CPU, and on pretended devices; says what differs.
 
-Its argument is where the pretended devices have the models: ``pair`` puts each on one, ``layers`` divides both.
+Its first argument says what: the ``stages`` of a run, or other ``measures``. Its second says how: ``pair`` puts each
+model on a pretended device, ``layers`` divides each between one and the CPU.
 """
 
 import json
 import sys
+from typing import Any
 
 from probe.models import load_pair
-from tests.hybrid.stages import stages
+from tests.hybrid.measures import measures
+from tests.hybrid.stages import differing, stages
 from tests.pretend import Pretend, move, spread
 
 ZERO, ONE = "pretend:0", "pretend:1"
@@ -21,15 +24,17 @@ def _divided(inputs: str, other: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    what, how = sys.argv[1:]
+    work: Any = stages if what == "stages" else measures
     pair = load_pair("tiny-rl", device="cpu")
-    plain, taxonomy, _ = stages(pair)
+    plain, taxonomy, *_ = work(pair)
     with Pretend():
-        if sys.argv[1] == "pair":
+        if how == "pair":
             move(pair.base, ZERO)
             move(pair.thinking, ONE)
         else:
-            spread(pair.base, _divided(ZERO, ONE))
-            spread(pair.thinking, _divided(ONE, ZERO))
-        apart, _, vectors = stages(pair, taxonomy)
-    told = {"stages": list(plain), "differ": [name for name in plain if plain[name] != apart[name]]}
-    sys.stdout.write(json.dumps(told | {"vectors": str(vectors.vectors.device)}) + "\n")
+            spread(pair.base, _divided(ZERO, "cpu"))
+            spread(pair.thinking, _divided("cpu", ZERO))
+        apart, *_ = work(pair, taxonomy)
+    told = {"done": list(apart), "differ": differing(plain, apart)}
+    sys.stdout.write(json.dumps(told) + "\n")

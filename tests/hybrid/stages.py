@@ -1,5 +1,6 @@
 """The stages of a run, by the functions of the library, on a pair that may lie anywhere."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from probe.hybrid import (
 from probe.models import Model, Pair
 from probe.problems import load_problems
 from probe.steering import (
-    Mechanism,
     PolicyConfig,
     RankOne,
     SteeringConfig,
@@ -54,15 +54,13 @@ _FEW = TaxonomyConfig(sites=("resid_post.2",), sizes=(3,), k=3, steps=20, seeds=
 _TOKENS = 10
 
 
-def stages(
-    pair: Pair, taxonomy: Taxonomy | None = None, folder: Path | None = None
-) -> tuple[dict[str, Any], Taxonomy, Mechanism]:
-    """What each stage gives, the taxonomy, and the vectors."""
+def stages(pair: Pair, taxonomy: Taxonomy | None = None, folder: Path | None = None) -> tuple[dict[str, Any], Taxonomy]:
+    """What each stage gives, and the taxonomy."""
     found: dict[str, Any] = {}
     parts = [(generate_traces(pair.thinking, PROBLEMS, some, max_new_tokens=40), some) for some in (TRAIN, VALIDATION)]
     found["traces"] = [trace.tokens for trace in parts[0][0]]
     acts = [harvest(pair.thinking, traces, "resid_post.2") for traces, _ in parts]
-    found["harvest"] = _rounded(acts[0].rows("resid_post.2")[[0, 5, 9]][:, ::9])
+    found["harvest"] = _numbers(acts[0].rows("resid_post.2")[[0, 5, 9]][:, ::9])
     taxonomy = taxonomy or fit_taxonomy(acts[0], acts[1], _FEW)
     train, validation = (
         list(collect_gates(pair, taxonomy, list(traces), some, acts=own))
@@ -79,7 +77,7 @@ def stages(
         for (traces, some), own in zip(parts, acts, strict=True)
     ]
     _, bias = learn_on_sentences(pair.base, *whole, n_behaviours=0, layer=1, config=few, seed=0)
-    found["losses"] = [round(each.history[-1]["loss"], 4) for each in (learned, rank_one, bias)]
+    found["losses"] = [each.history[-1]["loss"] for each in (learned, rank_one, bias)]
     data = [policy_data(pair.base, batches, (1, 2)) for batches in (train, validation)]
     policy = learn_policy(*data, layers=(1, 2), n_behaviours=3, config=PolicyConfig(steps=20), seed=0).policy
     arm = hybrid_arm(reader, learned.vectors, "hybrid")
@@ -87,7 +85,7 @@ def stages(
     rows = decoder_rows(taxonomy, learned.vectors.vectors.norm(dim=1), pair.base, 1)
     arms = [arm, oracle_free_arm(policy, learned.vectors), speculative_arm(4), fusion_arm(0.5)]
     arms += control_arms(arm, learned.vectors, learned.vectors, rate=0.1, seed=0, among=3)
-    arms += [with_mechanism(arm, each, name) for each, name in ((means, "means"), (rows, "rows"))]
+    arms += [with_mechanism(arm, each, name) for each, name in ((means, "mean-difference"), (rows, "decoder-rows"))]
     arms += [with_mechanism(arm, rank_one.vectors, "rank-1")]
     arms += [Arm("bias", Always(), OneBehaviour(), FixedStrength(), AddVector(bias.vectors))]
     for each in arms:
@@ -97,10 +95,11 @@ def stages(
         one, two = ((list(traces), some) for traces, some in parts)
         config = DistilConfig(steps=3, batch_size=3, check_every=3)
         tuned = distil_lora(pair.base, one, two, rank=2, folder=folder, config=config, seed=0)
-        found["lora loss"] = round(tuned.history[-1]["loss"], 4)
+        found["lora loss"] = tuned.history[-1]["loss"]
         result = run_lora(pair.base, folder, "lora", TEST, max_new_tokens=_TOKENS)
         found["lora"] = [trace.tokens for trace in result.traces]
-    return found, taxonomy, learned.vectors
+    found["vectors"] = learned.vectors.vectors.device == pair.base.device
+    return found, taxonomy
 
 
 def inside(model: Model) -> dict[str, Any]:
@@ -114,31 +113,32 @@ def inside(model: Model) -> dict[str, Any]:
     sites = ["resid_post.0", "resid_mid.2", "z.1", "pattern.3", "final_norm", "mlp_post.3"]
     with torch.no_grad(), capture(model, sites, stop=False) as acts:
         logits = model.hf(input_ids=forced.ids, **how).logits
-    found["capture"] = {site: _rounded(acts[site][:, :3].flatten()[::97]) for site in sites}
-    found["lens"] = _rounded(model.unembed(acts["resid_post.0"])[:, 3, ::50])
+    found["capture"] = {site: _numbers(acts[site][:, :3].flatten()[::97]) for site in sites}
+    found["lens"] = _numbers(model.unembed(acts["resid_post.0"])[:, 3, ::50])
     ran = forced_pass(model, forced, ["resid_post.3"])
-    found["forced"] = _rounded(ran.logits[:, :, ::50]) + _rounded(ran.predicting("resid_post.3")[..., ::50])
+    found["forced"] = _numbers(ran.logits[:, :, ::50]) + _numbers(ran.predicting("resid_post.3")[..., ::50])
     changes = {
         "resid_post.1": Add(vector, tokens=Tokens(positions=-1)),
         "mlp_out.2": lambda state: 2 * state + vector.to(state),
     }
     with torch.no_grad(), edit(model, changes):
-        found["edit"] = _rounded(model.hf(input_ids=forced.ids, attention_mask=forced.valid.long()).logits[:, -1, ::50])
-    with capture(model, ["resid_post.0", "resid_post.2"], grad=True, stop=False) as kept:
-        model.hf(input_ids=forced.ids, **how).logits.logsumexp(-1).sum().backward()
-    found["gradient"] = [_rounded(kept.grad(site)[:, ::7, ::50]) for site in kept.sites]
+        found["edit"] = _numbers(model.hf(input_ids=forced.ids, attention_mask=forced.valid.long()).logits[:, -1, ::50])
+    if model.device.index in (None, 0):  # torch's backward pass knows one pretended device only
+        with capture(model, ["resid_post.0", "resid_post.2"], grad=True, stop=False) as kept:
+            model.hf(input_ids=forced.ids, **how).logits.logsumexp(-1).sum().backward()
+        found["gradient"] = [_numbers(kept.grad(site)[:, ::7, ::50]) for site in kept.sites]
     upper = UpperLayers(model, 1)
     with torch.no_grad(), capture(model, "resid_post.1") as below:
         model.hf(input_ids=forced.ids, **how)
     again = upper(below["resid_post.1"], **how)
-    found["upper layers"] = _rounded(again[:, ::7, ::50])
+    found["upper layers"] = _numbers(again[:, ::7, ::50])
     assert torch.allclose(again[forced.valid], logits[forced.valid], atol=1e-4)
     sae = _sae(model)
     with capture(model, "resid_post.2") as read, torch.no_grad():
         model.hf(input_ids=forced.ids, **how)
-    found["sae"] = _rounded(sae.encode(read["resid_post.2"])[:, ::5, ::9])
+    found["sae"] = _numbers(sae.encode(read["resid_post.2"])[:, ::5, ::9])
     with torch.no_grad(), inserted(model, Ablate(sae, latents=(1, 2))):
-        found["inserted sae"] = _rounded(
+        found["inserted sae"] = _numbers(
             model.hf(input_ids=forced.ids, attention_mask=forced.valid.long()).logits[:, -1, ::50]
         )
     return found
@@ -153,5 +153,20 @@ def _sae(model: Model) -> TopKSAE:
     return sae.requires_grad_(False).to(model.device)
 
 
-def _rounded(values: torch.Tensor) -> Any:
-    return [round(value, 3) for value in values.detach().float().flatten().tolist()]
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names under which two results differ; numbers may differ by rounding."""
+    return [name for name in other if not _alike(one[name], other[name])]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=2e-3)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return one == other
+
+
+def _numbers(values: torch.Tensor) -> list[float]:
+    return values.detach().float().flatten().tolist()

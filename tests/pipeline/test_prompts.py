@@ -6,6 +6,7 @@ import chat_templates as templates
 import pytest
 
 from probe.models import ModelConfig, load_model
+from probe.pipeline.check import run as checking
 from probe.pipeline.prompts import PROMPTS, begin, first_prompts, shown
 from probe.reports.html.filling import fill
 
@@ -61,5 +62,13 @@ def test_they_are_a_section_of_a_report(models):
     told = first_prompts(models, "Is 6 < 7?")
     page = fill("html/prompts.html.j2", None, prompts=told)
     assert "&lt;|im_start|&gt;user\nIs 6 &lt; 7?" in page
-    assert "thinking: model" in page and "01 January 2025" in page
+    assert "thinking: " in page and f"base: {told['base']['tokens']} tokens" in page and "01 January 2025" in page
     assert fill("html/prompts.html.j2", None, prompts=None).strip() == ""
+
+
+def test_a_check_of_a_model_takes_it_for_a_chat_model_only_if_told_so(tmp_path, monkeypatch):
+    folder = templates.save_model(tmp_path / "model", ["<|im_end|>"], templates.QWEN3)  # that ends no answer
+    monkeypatch.setattr(checking, "_CHECKS", {("tokenizer", "chat template"): checking.tokenizer.template})
+    told = [folder, ModelConfig(folder, prompt="chat"), ModelConfig(folder, template={"enable_thinking": False})]
+    verdicts = [check.verdict for model in told for check in checking.run_checks(model, device="cpu")]
+    assert verdicts == ["not applicable", "failed", "failed"]

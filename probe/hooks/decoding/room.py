@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from probe.hooks.decoding.row_cache import RowCache
+from probe.hooks.passes import passes_of
 from probe.models import Model, Sizes
 
 _PROMPT_TOKENS = 16384
@@ -16,8 +18,7 @@ _HELD = 1.25
 
 def token_bytes(model: Model) -> int:
     """The bytes of the keys and values of one token, in all layers."""
-    attending = model.n_layers - len(model.state_layers)
-    return attending * Sizes.of(model.hf.config).cached * model.dtype.itemsize
+    return model.n_attending * Sizes.of(model.hf.config).cached * model.dtype.itemsize
 
 
 def row_bytes(model: Model, tokens: int, *, steer: int | None = None, remember: bool = False) -> int:
@@ -28,12 +29,29 @@ def row_bytes(model: Model, tokens: int, *, steer: int | None = None, remember: 
         steer: the layer above which columns are run again, if any: the states above it are held twice.
         remember: whether the residual stream of a layer is kept for each token.
     """
-    states = len(model.state_layers) + sum(steer is not None and layer > steer for layer in model.state_layers)
-    # One more, while it is replaced.
-    state = (states + bool(states)) * Sizes.of(model.hf.config).state * torch.float32.itemsize
     each = token_bytes(model) + (model.d_model * model.dtype.itemsize if remember else 0)
+    states = state_bytes(model)
+    twice = sum(size for layer, size in states.items() if steer is not None and layer > steer)
+    # The largest once more, while it is replaced.
+    state = sum(states.values()) + twice + max(states.values(), default=0)
     vocab = int(model.hf.config.get_text_config().vocab_size)
     return int(_HELD * tokens * each) + state + _LOGITS * vocab * torch.float32.itemsize
+
+
+@torch.no_grad()
+def state_bytes(model: Model) -> dict[int, int]:
+    """The bytes of the states of a row in each layer that has some, after a pass of one token."""
+    if not model.state_layers:
+        return {}
+    cache, one = RowCache(1, model.device), torch.tensor([[model.pad_id]], device=model.device)
+    cache.reserve(1)
+    cache.apart = True
+    with passes_of(model.hf).aside():
+        model.hf(input_ids=one, position_ids=torch.zeros_like(one), past_key_values=cache, use_cache=True)
+    sizes = dict.fromkeys(model.state_layers, 0)
+    for (_, layer, _), state in cache.states.now.items():
+        sizes[layer] += state.nbytes
+    return sizes
 
 
 def fitting_rows(needs: Sequence[tuple[Model, int]], most: int) -> int:

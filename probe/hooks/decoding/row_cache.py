@@ -59,6 +59,8 @@ class RowCache(Cache):
         """What each layer keeps of every column, ``[rows, heads, capacity, width]``: its keys and values."""
         self.states = RowStates(rows, again)
         """What layers without attention keep of every row."""
+        self._lent: tuple[Name, Tensor] | None = None
+        """The state of a convolution that a layer has asked for and not yet updated."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
@@ -105,7 +107,11 @@ class RowCache(Cache):
         return True  # so that a layer calls update_conv_state, and does not write into what get_conv_state returned
 
     def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        return None if self._whole else self.states.read(("conv", layer_idx, state_idx), self.rows)
+        if self._whole:
+            return None
+        name = ("conv", layer_idx, state_idx)
+        self._lent = name, self.states.read(name, self.rows).clone()
+        return self._lent[1]
 
     def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
         return None if self._whole else self.states.read(("recurrent", layer_idx, state_idx), self.rows)
@@ -113,7 +119,7 @@ class RowCache(Cache):
     def update_conv_state(
         self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, *, conv_kernel_size: int, **_: object
     ) -> Tensor:
-        before = self.get_conv_state(layer_idx, state_idx)
+        before, self._lent = self.get_conv_state(layer_idx, state_idx), None
         if before is None:
             missing = max(0, conv_kernel_size - conv_states.shape[-1])
             whole = torch.nn.functional.pad(conv_states, (missing, 0))
@@ -126,6 +132,9 @@ class RowCache(Cache):
     def update_recurrent_state(
         self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: object
     ) -> Tensor:
+        if self._lent is not None:  # some layers write into it all the same
+            self._keep_state(*self._lent)
+            self._lent = None
         self._keep_state(("recurrent", layer_idx, state_idx), recurrent_states)
         return recurrent_states
 
@@ -135,10 +144,10 @@ class RowCache(Cache):
             self.states.begin(name, new, self.rows)
         elif self.apart:
             self.states.begin_before(name, new, self.rows)
-        elif self.kept and self.rows is None:
-            self.states.advance(name, new)
-        elif self.kept:
+        elif self.kept and self.rows is not None:
             self.states.correct(name, new, self.rows)
+        elif self.kept:
+            self.states.advance(name, new)
 
     def get_seq_length(self, layer_idx: int | None = None) -> int:
         # A layer asks only to count columns as positions, which `longest_text` limits to where they do not matter.

@@ -12,7 +12,8 @@ from probe.models.config import ModelConfig
 from probe.models.loading.devices import as_dtype
 from probe.models.loading.finding import find_source
 from probe.models.loading.placement import Where, as_placement, check_placement
-from probe.models.loading.reading import check_source, chosen_dtype, read_model, read_tokenizer
+from probe.models.loading.reading import check_source, read_model, read_tokenizer
+from probe.models.loading.source import dtype_of, read_config
 from probe.models.model import Model
 
 
@@ -54,7 +55,7 @@ def load_model(
     tokenizer = read_tokenizer(source)
     check_source(source, where)
     check_placement(source, where)
-    number = chosen_dtype(source, dtype)
+    number = dtype_of(read_config(source), dtype)
     read = read_model(source, tokenizer, where, number)
     read.memory = byte_size(memory)
     return read

@@ -19,7 +19,6 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.models.loading.adapters import check_adapter, put_on
-from probe.models.loading.devices import as_dtype
 from probe.models.loading.placement import Placement, placed
 from probe.models.loading.quantised import (
     ask_for_plain,
@@ -41,7 +40,8 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
         ProbeError: if there is no tokenizer, it gives no character offsets or encodes no text, or the prompt needs a
             chat template and it has none that asks the question, or the template ignores a setting.
     """
-    where, path, options = source.config.path, source.path, source.options
+    where, path = source.config.path, source.path
+    options: dict[str, Any] = source.options
     if source.adapter is not None and source.adapter.has_tokenizer:
         path, options = str(source.adapter.folder), {"trust_remote_code": source.config.trust_remote_code}
     try:
@@ -113,19 +113,6 @@ def check_attention(config: PretrainedConfig, attention: str, model: str) -> Non
             AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     except UNREADABLE as error:
         raise ProbeError(f"attention '{attention}' is not possible for '{model}' here: {one_line(error)}") from error
-
-
-def chosen_dtype(source: Source, dtype: str | torch.dtype) -> torch.dtype:
-    """Return the dtype of that name; ``auto`` is that of the checkpoint, by its config.
-
-    Raises:
-        ProbeError: if models do not run in this number format.
-    """
-    if dtype != "auto":
-        return as_dtype(dtype)
-    config = read_config(source)
-    said = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-    return as_dtype(said or torch.float32)
 
 
 def read_model(

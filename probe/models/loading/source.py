@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import torch
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
@@ -18,6 +19,7 @@ from transformers.utils import logging as hf_logging
 from probe.errors import ProbeError
 from probe.files import read_json
 from probe.models.config import ModelConfig
+from probe.models.loading.devices import as_dtype
 from probe.models.loading.packaged import PACKAGED
 from probe.models.loading.shipped import bundled_folders
 from probe.models.loading.weights import how_to_get
@@ -121,6 +123,18 @@ def read_config(source: Source) -> PretrainedConfig:
     if config.is_encoder_decoder or not (known or source.config.trust_remote_code):
         raise ProbeError(f"model '{where}' ({config.model_type}) is not a decoder-only language model")
     return config
+
+
+def dtype_of(config: PretrainedConfig, dtype: str | torch.dtype) -> torch.dtype:
+    """Return the dtype of that name; ``auto`` is that of the checkpoint with this config, or float32.
+
+    Raises:
+        ProbeError: if models do not run in this number format.
+    """
+    if dtype != "auto":
+        return as_dtype(dtype)
+    said = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return as_dtype(said or torch.float32)
 
 
 def drop_unknown_padding(config: PretrainedConfig) -> None:

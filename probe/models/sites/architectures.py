@@ -7,6 +7,9 @@ layer has the first whose module it has; a layer that has none lacks the site.
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from probe.models.sites.places import (
     Place,
     by_head,
@@ -21,7 +24,7 @@ from probe.models.sites.places import (
 Places = Place | tuple[Place, ...]
 """The places that a kind of site may have, in the order in which they are tried."""
 
-HEAD = "lm_head"
+HEAD = "(unembedding)"
 """Stands for the unembedding, which is outside the text decoder and has many names."""
 
 _LLAMA: dict[str, Places] = {
@@ -212,3 +215,13 @@ def is_parallel(config: Any) -> bool:
     """Whether attention and MLP of a block read the same residual stream."""
     places = ARCHITECTURES.get(config.model_type, {})
     return bool(getattr(config, "use_parallel_residual", False)) or (bool(places) and "resid_mid" not in places)
+
+
+def scaled_logits(config: Any, logits: Tensor) -> Tensor:
+    """Apply a model's scale and soft cap, if its config names them, to what its unembedding returns."""
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * factor
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -29,7 +29,7 @@ class Resolved:
     """The blocks, in order."""
 
     places: dict[str, Places]
-    """The places that each kind of site may have, with paths from the model."""
+    """The places that each kind of site may have, with paths from the text decoder."""
 
     @classmethod
     def of(cls, hf: PreTrainedModel) -> "Resolved":
@@ -41,12 +41,10 @@ class Resolved:
         """
         decoder, name, blocks = _decoder(hf)
         known = ARCHITECTURES.get(_text_config(hf).model_type)
-        if known is None:
-            places: dict[str, Places] = dict(residual_places(hf, f"{decoder}.{name}".lstrip(".")))
-        else:
-            head = _path(hf, hf.get_output_embeddings())
-            places = {kind: tuple(_from_model(each, decoder, head) for each in _all(known[kind])) for kind in known}
-        return cls(hf, decoder, blocks, places)
+        if known is not None:
+            return cls(hf, decoder, blocks, known)
+        # The trial names modules from the model, because some are outside the text decoder.
+        return cls(hf, "", blocks, dict(residual_places(hf, ".".join(filter(None, (decoder, name))))))
 
     @property
     def config(self) -> Any:
@@ -74,8 +72,8 @@ class Resolved:
         found = next(each for each in _all(self.places[kind]) if self._has(each, layer))
         return replace(
             found,
-            module=_at(found.module, layer),
-            block=_at(self._block, layer) if found.flat else "",
+            module=self._path(found, layer),
+            block=self._path(_all(self.places["resid_post"])[0], layer) if found.flat else "",
             heads=Heads.of(self.config, layer) if found.view is not None else None,
             times=float(getattr(self.config, found.scale)) if found.scale else 1.0,
         )
@@ -92,7 +90,7 @@ class Resolved:
             return f"the MLP of layer {layer} is no mixture of experts"
         if kind in NEURONS and self._has_any("router_logits", layer):
             return f"the MLP of layer {layer} is a mixture of experts, which has no neurons that every token uses"
-        return f"layer {layer} has no {_at(_all(self.places[kind])[0].module, layer).rpartition('.')[2]}"
+        return f"layer {layer} has no module {self._path(_all(self.places[kind])[0], layer)}"
 
     def kinds(self) -> Iterator[str]:
         """The kinds of site that some layer has, in the order of a forward pass."""
@@ -106,18 +104,23 @@ class Resolved:
             return []
         return [layer for layer in range(len(self.blocks)) if self.lacks(kind, layer) is None]
 
-    @property
-    def _block(self) -> str:
-        return _all(self.places["resid_post"])[0].module
-
     def _has_any(self, kind: str, layer: int | None) -> bool:
         return kind in self.places and any(self._has(each, layer) for each in _all(self.places[kind]))
 
     def _has(self, place: Place, layer: int | None) -> bool:
+        if place.module == HEAD:
+            return self.hf.get_output_embeddings() is not None
         module: Any = self.hf
-        for name in _at(place.module, layer).split("."):
+        for name in self._path(place, layer).split("."):
             module = module._modules.get(name) if isinstance(module, nn.Module) else None
         return module is not None
+
+    def _path(self, place: Place, layer: int | None) -> str:
+        """The path of a place's module, from the model."""
+        if place.module == HEAD:
+            return _path(self.hf, self.hf.get_output_embeddings())
+        path = place.module.replace("{i}", str(layer))
+        return f"{self.decoder}.{path}" if self.decoder else path
 
     def _kind_of(self, layer: int | None) -> str:
         kinds = getattr(self.config, "layer_types", None) or ()
@@ -167,14 +170,5 @@ def _path(hf: PreTrainedModel, wanted: nn.Module | None) -> str:
     return next((name for name, module in hf.named_modules() if module is wanted), "")
 
 
-def _from_model(place: Place, decoder: str, head: str) -> Place:
-    module = (head or HEAD) if place.module == HEAD else f"{decoder}.{place.module}".lstrip(".")
-    return replace(place, module=module)
-
-
 def _all(places: Places) -> tuple[Place, ...]:
     return places if isinstance(places, tuple) else (places,)
-
-
-def _at(path: str, layer: int | None) -> str:
-    return path.replace("{i}", str(layer))

@@ -9,6 +9,9 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from probe.errors import NotApplicable
+from probe.models.limits import embedding_rows
+from probe.models.placed import input_device
+from probe.models.sites.architectures import scaled_logits
 from probe.models.sites.places import Place
 
 _TOKENS = 8
@@ -20,8 +23,8 @@ def residual_places(hf: PreTrainedModel, blocks: str) -> dict[str, Place]:
     """Return the places of the residual sites of a decoder, after a trial of a few tokens.
 
     The trial shows that each block begins with what the block before returns, that the final norm reads what the last
-    block returns, and that the unembedding reads what the norm returns and gives the logits, up to a rising function
-    such as a soft cap. It is run once for a loaded model.
+    block returns, and that the unembedding reads what the norm returns and gives the logits, with the scale and soft
+    cap that the config names. It is run once for a loaded model.
 
     Args:
         hf: the model.
@@ -66,9 +69,9 @@ def _tried(hf: PreTrainedModel, blocks: str) -> dict[str, Place] | str:
     norms = [module for module in around if _maps(seen.get(module), last, read) and not any(module.children())]
     if not norms:
         return "no norm takes what the last block returns and gives what the unembedding reads"
-    order = given.argsort(-1)
-    if logits.shape != given.shape or (logits.gather(-1, order).diff(dim=-1) < 0).any():
-        return "its logits are not what the unembedding returns"
+    scaled = scaled_logits(hf.config.get_text_config(decoder=True), given)
+    if logits.shape != scaled.shape or not torch.allclose(logits.float(), scaled.float(), rtol=1e-2, atol=1e-3):
+        return "its logits are not what the unembedding returns, with the scale and cap that its config names"
     return {
         "embed": Place(named[embedding]),
         "resid_pre": Place(blocks + ".{i}", "input"),
@@ -102,11 +105,11 @@ def _run(hf: PreTrainedModel, modules: list[nn.Module], seen: dict[nn.Module, An
             output = output[next(iter(output))]
         elif isinstance(output, tuple | list):
             output = output[0] if output else None
-        seen[module] = given, output if isinstance(output, Tensor) else None
+        # Blocks may be on several devices.
+        seen[module] = tuple(each.cpu() if isinstance(each, Tensor) else None for each in (given, output))
 
-    embedding: Any = hf.get_input_embeddings()
-    ids = torch.arange(_TOKENS, device=embedding.weight.device)[None] % embedding.weight.shape[0]
+    ids = torch.arange(_TOKENS, device=input_device(hf))[None] % embedding_rows(hf)
     with ExitStack() as hooks:
         for module in dict.fromkeys(modules):
             hooks.callback(module.register_forward_hook(note, with_kwargs=True).remove)
-        return hf(input_ids=ids, use_cache=False).logits
+        return hf(input_ids=ids, use_cache=False).logits.cpu()

@@ -79,8 +79,8 @@ def _tune(
     inputs.model.check_gradient("training an adapter")
     prompts = {}
     if inputs.learning is not None:
-        asked = {"base": inputs.model} | ({} if inputs.source is None else {"source": inputs.source})
-        prompts = begin(None, asked, inputs.learning.problems[0].question, progress=progress)
+        seen = progress and _is_main(accelerator)
+        prompts = begin(None, {"base": inputs.model}, inputs.learning.problems[0].question, progress=seen)
     config = _with_latents(config, inputs, out, accelerator, progress=progress)
     objective = _objective(config, inputs)
     train, validation = _steered_texts(config, inputs, out, accelerator) or (inputs.train, inputs.validation)

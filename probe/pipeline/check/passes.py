@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from probe.errors import NotApplicable
-from probe.hooks import Runner, Tokens, capture, edit, force, forced_pass
+from probe.hooks import Runner, capture, edit, force, forced_pass
 from probe.models import Model
 from probe.pipeline.check.bench import Bench, difference, judged, padded_left
 from probe.pipeline.check.checks import Check
@@ -185,10 +185,11 @@ def _reaches(model: Model, ids: list[int], at: int) -> Iterator[tuple[int, Tenso
             with torch.no_grad(), capture(model, [f"v.{layer}", f"z.{layer}"]) as before:
                 model.hf(input_ids=row, use_cache=False)
             # Large, because a token may attend little to it.
-            shift = 1e3 * before[f"v.{layer}"].float().std().to(model.dtype) + 1.0
+            shift = torch.zeros(len(ids), 1, 1, dtype=model.dtype, device=before[f"v.{layer}"].device)
+            shift[at] = 1e3 * before[f"v.{layer}"].float().std() + 1.0
             with (
                 torch.no_grad(),
-                edit(model, {f"v.{layer}": lambda v, shift=shift: v + shift}, tokens=Tokens(positions=at)),
+                edit(model, {f"v.{layer}": shift}),
                 capture(model, f"z.{layer}") as after,
             ):
                 model.hf(input_ids=row, use_cache=False)

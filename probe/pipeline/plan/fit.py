@@ -72,7 +72,8 @@ def wanted_rows(stage: Stage) -> int:
 
 def weights_on(setup: Setup, devices: Mapping[str, Device], name: str) -> int:
     """The bytes of all weights on a device."""
-    return sum(device.pairs * setup.shape(role).weights for role, device in devices.items() if device.name == name)
+    each = [device.pairs * setup.shape(role).weights for role, device in devices.items() if device.name == name]
+    return max(each, default=0) if setup.shared else sum(each)
 
 
 def weights_lack(setup: Setup, devices: Mapping[str, Device]) -> str | None:
@@ -107,11 +108,11 @@ def advice_of(setup: Setup, devices: Mapping[str, Device], speeds: Mapping[str, 
 
 def _halved(setup: Setup) -> Setup:
     base, thinking = (replace(shape, dtype="bfloat16", size=2) for shape in (setup.base, setup.thinking))
-    return Setup(setup.config, base, thinking, setup.texts)
+    return replace(setup, base=base, thinking=thinking)
 
 
 def _with_tokens(setup: Setup, tokens: int) -> Setup:
-    return Setup(setup.config, setup.base, setup.thinking, Texts(tokens, setup.texts.prompt, setup.texts.sentence))
+    return replace(setup, texts=Texts(tokens, setup.texts.prompt, setup.texts.sentence))
 
 
 def _fits(setup: Setup, devices: Mapping[str, Device], speeds: Mapping[str, Speed]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, grade_answers
-from probe.models import Model, Pair, PairConfig, ThinkTags, asked_otherwise, load_pair
+from probe.models import Model, Pair, PairConfig, ThinkTags, load_pair
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.kept import pair_of
 from probe.problems import Problem, ProblemSet, load_problems
@@ -67,7 +67,7 @@ def prompts_hash(pair: Pair) -> str:
 
 def prompt_hash(model: Model) -> str:
     """Hash how a model is asked."""
-    chat, more = model.config.prompt == "chat", asked_otherwise(model)
+    chat, more = model.config.prompt == "chat", model.config.asked_otherwise
     told = [model.config.prompt, str(model.tokenizer.chat_template) if chat else None]
     return object_hash([*told, more] if more else told)
 

@@ -6,7 +6,6 @@ from typing import TypedDict
 class FirstPrompt(TypedDict):
     """The prompt of a model for the first problem."""
 
-    model: str
     tokens: int
     thinking: str
     remarks: list[str]
