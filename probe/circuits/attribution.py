@@ -83,6 +83,8 @@ def edge_scores(
     for what, said, known in (("method", method, METHODS), ("metric", metric, METRICS)):
         if said not in known:
             raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (choose from {', '.join(known)})")
+    if method != "exact":
+        lens.model.check_gradient(f"attribution by {method}")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
     found = []
     for clean, corrupt, right, wrong in tqdm(pairs.parts(lens.rows_that_fit), desc=method, disable=not progress):

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Device, Dtype, settings, show
+from probe.cli.common import Device, Dtype, line_ends, settings, show
 
 
 def check(
     model: Annotated[str, typer.Argument(help="Folder, hub id, GGUF file or bundled model.")],
     prompt: Annotated[
         str | None,
-        typer.Option(help="Prompt with {question}, or chat to check the chat template as that of a chat model."),
+        typer.Option(help="Template with {question}, or 'chat' to check the chat template as that of a chat model."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     texts: Annotated[
@@ -37,7 +37,7 @@ def check(
     from probe.pipeline import CheckConfig
 
     given = {
-        "model": {"path": model, "prompt": prompt, "revision": revision},
+        "model": {"path": model, "prompt": line_ends(prompt), "revision": revision},
         "texts": texts,
         "device": device,
         "dtype": dtype,

@@ -4,14 +4,14 @@ Stolfo et al. (2406.16254). Du et al. (2504.02904) find nearly the same ones bef
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from scipy.stats import hypergeom
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from probe.models import Model, Pair, place
+from probe.models import Model, Pair, place, weight_of
 from probe.statistics import LEVEL, write_p
 
 _ROWS = 1024
@@ -77,9 +77,9 @@ def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
     Raises:
         NotApplicable: if the model has no such site.
     """
-    writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module))
-    readout: Any = model.hf.get_submodule(place(model.hf, "logits").module)
-    unembed = nn.functional.normalize(readout.weight.float(), dim=1).T
+    writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module)).to(model.device)
+    readout = weight_of(model.hf.get_submodule(place(model.hf, "logits").module)).to(model.device)
+    unembed = nn.functional.normalize(readout.float(), dim=1).T
     norm = writes.norm(dim=1)
     rows = max(1, min(_ROWS, model.budget // 4 // (4 * unembed.shape[1])))
     spread = torch.cat([(nn.functional.normalize(some, dim=1) @ unembed).var(1).log() for some in writes.split(rows)])
@@ -109,6 +109,5 @@ def overlap_p(shared: int, base: EntropyNeurons, thinking: EntropyNeurons) -> fl
 
 def _written(module: nn.Module) -> Float[Tensor, "d_mlp d_model"]:
     """The output vector of each neuron; GPT-2's Conv1D stores its weight transposed."""
-    assert isinstance(module.weight, Tensor)
-    weight = module.weight.detach().float()
-    return weight.T if isinstance(module, nn.Linear) else weight
+    weight = weight_of(module).float()
+    return weight if isinstance(getattr(module, "base_layer", module), Conv1D) else weight.T

@@ -60,6 +60,8 @@ def capture(
         ProbeError: if the model lacks a site; at the end of the block, if a site was never reached or a clause of
             ``tokens`` selected nothing.
     """
+    if grad and isinstance(model, Model):
+        model.check_gradient("capture(grad=True)")
     hf = as_hf(model)
     asked = as_sites(sites)
     if not asked:

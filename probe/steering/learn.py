@@ -157,6 +157,7 @@ def learn_mechanism(
         ProbeError: if a step has fewer batches than there are processes, the mechanism does not fit the base model, or
             a loss or gradient is not finite.
     """
+    base.check_gradient("learning vectors")
     _check(base, mechanism, train, validation)
     mechanism = mechanism.to(base.device).train().requires_grad_(True)
     rank, processes = share(accelerator)

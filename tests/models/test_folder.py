@@ -198,12 +198,6 @@ def test_what_is_not_safetensors_is_said(folder):
         load_model(folder, device="cpu")
 
 
-def test_the_folder_of_an_adapter_is_no_model(folder):
-    (folder / "config.json").rename(folder / "adapter_config.json")
-    with pytest.raises(ProbeError, match="holds an adapter and no model"):
-        load_model(folder, device="cpu")
-
-
 def test_the_sites_of_a_quantised_model_need_no_library(folder):
     changed("config.json", quantization_config={"quant_method": "awq"})(folder)
     assert len(site_table(folder).rows) == 15

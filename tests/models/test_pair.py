@@ -23,7 +23,7 @@ from probe.models import (
 @pytest.fixture
 def no_weights(monkeypatch):
     """Fail the test if it gets as far as reading weights."""
-    monkeypatch.setattr(pair_module, "read_model", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(pair_module, "read_weights", lambda *_: pytest.fail("weights were read"))
 
 
 def describe(base: Path, thinking: Path) -> PairConfig:

@@ -96,6 +96,7 @@ def tune(
     Raises:
         ProbeError: before any step, if a tensor of the plan gets no gradient, or the folder holds another adapter.
     """
+    model.check_gradient("training an adapter")
     plan, config, folder = plan or AdapterPlan(), config or TuneConfig(), Path(folder)
     if not train or not validation or not any(example.counted > 0 for example in validation):
         raise ProbeError("there is nothing to train on: give at least one text to train on and one to validate with")

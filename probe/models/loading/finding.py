@@ -1,34 +1,80 @@
 """Finding a model: a folder, the hub, a GGUF file, a package, or the models that ship with probe."""
 
 import os
-import socket
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
-from huggingface_hub.constants import ENDPOINT
 from transformers import PretrainedConfig
+from transformers.utils.hub import resolve_revision
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.loading.bundled import bundled_folder, bundled_folders
+from probe.models.loading.adapters import AdapterSource, find_adapter, read_adapter
 from probe.models.loading.folder import check_folder
 from probe.models.loading.packaged import converted_folder, is_packaged, packaged_file
 from probe.models.loading.reading import read_model, read_tokenizer
-from probe.models.loading.source import Source, quiet, read_config
+from probe.models.loading.shipped import bundled_folder, bundled_folders
+from probe.models.loading.source import Source, hub_options, quiet, read_config
 
 
 def find_source(config: ModelConfig) -> Source:
-    """Find a model without reading its weights.
+    """Find a model, and the adapter on it if there is one, without reading weights.
 
     The first request for a packaged model does read its weights, to convert them to a plain folder.
 
     Raises:
-        ProbeError: if the model is missing, is incomplete, or is not a decoder-only language model.
+        ProbeError: if the model, the adapter or its base is missing or incomplete, or the model is not a decoder-only
+            language model.
     """
+    if config.adapter is not None:
+        adapter = read_adapter(config.adapter, config.adapter_revision)
+        if _adapter_at(config) is not None:
+            raise ProbeError(
+                f"'{config.path}' is an adapter itself, and one adapter is put on a model; give the model as path"
+            )
+        return replace(_find_model(config), adapter=adapter)
+    adapter = _adapter_at(config)
+    if adapter is None:
+        return _find_model(config)
+    return replace(_find_base(config, adapter), config=config, adapter=adapter)
+
+
+def _adapter_at(config: ModelConfig) -> AdapterSource | None:
+    """The adapter at the path of a model, if one is there and not a model."""
+    path = Path(os.path.expanduser(config.path))
+    if path.is_dir():
+        return find_adapter(str(path))
+    if path.exists() or _is_own(config.path) or _looks_like_folder(config.path):
+        return None
+    return find_adapter(config.path, config.revision)
+
+
+def _find_base(config: ModelConfig, adapter: AdapterSource) -> Source:
+    """Find the model that an adapter says it was trained on."""
+    give = f"give both: {{path: BASE, adapter: {adapter.name}}}"
+    named = adapter.settings.get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise ProbeError(f"the adapter '{adapter.name}' does not say which model it was trained on; {give}")
+    if not Path(named).expanduser().is_absolute() and not Path(named).is_dir() and (adapter.folder / named).is_dir():
+        named = str(adapter.folder / named)
+    revision = adapter.settings.get("revision")
+    base = replace(config, path=named, revision=revision if isinstance(revision, str) else None)
+    if _adapter_at(base) is not None:
+        raise ProbeError(f"the base of the adapter '{adapter.name}' is an adapter, too ({named}); merge it, or {give}")
+    try:
+        return _find_model(base)
+    except ProbeError as error:
+        raise ProbeError(f"the base of the adapter '{adapter.name}' cannot be used: {error}; {give}") from error
+
+
+def _is_own(path: str) -> bool:
+    """Whether a path names a model that ships with probe or in a package."""
+    return path.startswith("bundled:") or path in bundled_folders() or is_packaged(path) or path.endswith(".gguf")
+
+
+def _find_model(config: ModelConfig) -> Source:
     path = Path(os.path.expanduser(config.path))
     bundled = config.path.removeprefix("bundled:")
     if config.path.startswith("bundled:") or (bundled in bundled_folders() and not path.exists()):
@@ -42,7 +88,11 @@ def find_source(config: ModelConfig) -> Source:
         check_folder(path)
         source = Source(config, str(path), code)
     else:
-        source = Source(config, config.path, code | {"revision": config.revision} | _hub_options())
+        options = hub_options()
+        # The commit, so that all files are of one state, and the settings of a run say which.
+        revision = resolve_revision(config.path, config.revision, **options)
+        revision = getattr(revision, "resolved", revision)
+        source = Source(config, config.path, code | {"revision": revision} | options)
     read_config(source)
     return source
 
@@ -54,7 +104,8 @@ def config_of(model: ModelConfig) -> PretrainedConfig:
         ProbeError: if the config is missing or is not that of a decoder-only language model.
     """
     path = Path(os.path.expanduser(model.path))
-    if not model.path.startswith("bundled:") and (path / "config.json").is_file():
+    plain = (path / "config.json").is_file() and not (path / "adapter_config.json").exists()
+    if not model.path.startswith("bundled:") and plain:
         return read_config(Source(model, str(path), {"trust_remote_code": model.trust_remote_code}))
     return read_config(find_source(model))
 
@@ -62,18 +113,6 @@ def config_of(model: ModelConfig) -> PretrainedConfig:
 def _looks_like_folder(path: str) -> bool:
     """Whether a path that does not exist can only be a folder: hub ids are NAME or ORG/NAME."""
     return path.startswith((".", "~", "/")) or path.endswith("/") or path.count("/") > 1 or "\\" in path
-
-
-def _hub_options() -> dict[str, Any]:
-    """Read only the cache where the hub's host name cannot be resolved; the client would retry for half a minute."""
-    host = urlsplit(ENDPOINT).hostname or ""
-    if getproxies():  # a proxy resolves the name itself
-        return {}
-    try:
-        socket.getaddrinfo(host, None)
-    except OSError:
-        return {"local_files_only": True}
-    return {}
 
 
 def _gguf_source(config: ModelConfig, path: Path) -> Source:

@@ -47,8 +47,6 @@ def check_folder(path: Path) -> None:
         if file.suffix in _READ and file.is_symlink() and not file.exists():
             raise ProbeError(f"{file} is a link to a file that does not exist; {_AGAIN}")
     if not (path / "config.json").exists():
-        if (path / "adapter_config.json").is_file():
-            raise ProbeError(f"the folder {path} holds an adapter and no model; load its base model and attach it")
         raise ProbeError(f"the folder {path} holds no model: it has no config.json")
     config = _read(path / "config.json")
     if not isinstance(config.get("model_type"), str):

@@ -1,17 +1,21 @@
 """Quantised weights: whether what reads them is installed, asked before any are read."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig
-from transformers.quantizers.auto import AutoHfQuantizer
+from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from probe.errors import ProbeError
 
 #: Kinds that transformers turns into plain weights while it reads them, on any device.
 _TO_PLAIN = ("fp8", "mxfp8", "mxfp4")
 _USE = "use the model's unquantised weights"
+#: ImportError: a library is missing; RuntimeError: a device is; the others: settings that no quantizer takes.
+_UNFIT = (ImportError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 def is_quantised(config: PretrainedConfig) -> bool:
@@ -44,30 +48,83 @@ def make_plain(hf: Any, dtype: torch.dtype) -> None:
     hf._weight_conversions = None
 
 
-def check_quantised(config: PretrainedConfig, model: str) -> None:
-    """Refuse quantised weights that cannot be read on this machine.
+def quantisation_settings(given: Mapping[str, Any], model: str) -> QuantizationConfigMixin:
+    """Make the settings of a quantisation from a dictionary in the form of ``quantization_config``.
 
     Raises:
-        ProbeError: if their kind is unknown, or a library or device that they need is missing.
+        ProbeError: if they name no kind that transformers knows, a library is missing, or a value is wrong.
+    """
+    try:
+        return AutoQuantizationConfig.from_dict(dict(given))
+    except _UNFIT as error:
+        raise ProbeError(f"the quantization of model '{model}' is not possible: {_why(error)}") from error
+
+
+def quantisation_of(config: PretrainedConfig, given: Mapping[str, Any] | None = None) -> str | None:
+    """Name how the weights of a model are quantised, or will be; None if they are plain.
+
+    Args:
+        config: the model's config.
+        given: settings with which plain weights are quantised when they are read.
     """
     settings = _settings(config)
     if settings is None:
+        settings = given
+    if settings is None:
+        return None
+    kind = _value(settings, "quant_method") or ("bitsandbytes" if _value(settings, "load_in_4bit") else "")
+    return str(getattr(kind, "value", kind)) or "bitsandbytes"
+
+
+def check_quantised(
+    config: PretrainedConfig,
+    model: str,
+    given: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Refuse quantised weights that cannot be read on this machine, and settings that cannot quantise plain ones.
+
+    Args:
+        config: the model's config.
+        model: its name in error messages.
+        given: settings with which its weights are to be quantised.
+        device: where they will be.
+
+    Raises:
+        ProbeError: if their kind is unknown, a library or device that they need is missing, or they are quantised in
+            another way already.
+    """
+    settings = _settings(config)
+    asked = None if given is None else quantisation_settings(given, model)
+    if settings is None and asked is None:
         return
-    kind = settings.get("quant_method")
+    kind, there = quantisation_of(config, given), quantisation_of(config)
+    if asked is not None and settings is not None and quantisation_of(PretrainedConfig(), given) != there:
+        raise ProbeError(f"the weights of '{model}' are quantised already ({there}); leave quantization out")
+    made: Any = settings if settings is not None else asked
     try:
-        if not AutoHfQuantizer.supports_quant_method(settings):
+        if settings is not None and not AutoHfQuantizer.supports_quant_method(settings):
             raise ProbeError(
                 f"the weights of '{model}' are quantised by {kind!r}, which transformers does not read; {_USE}"
             )
-        quantizer = AutoHfQuantizer.from_config(deepcopy(settings), pre_quantized=True)
-        quantizer.validate_environment(device_map=None, weights_only=True)
-    # ImportError: a library is missing; RuntimeError: a device is; the others: settings that no quantizer takes.
-    except (ImportError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-        why = (" ".join(str(error).split()) or type(error).__name__).removesuffix(".")
-        fix = f"install it, or {_USE}" if isinstance(error, ImportError) else _USE
+        quantizer = AutoHfQuantizer.from_config(deepcopy(made), pre_quantized=settings is not None)
+        place = None if device is None else {"": device}
+        quantizer.validate_environment(device_map=place, weights_only=True)
+    except _UNFIT as error:
+        use = _USE if settings is not None else "leave quantization out"
+        fix = f"install it, or {use}" if isinstance(error, ImportError) else use
+        how = "are quantised" if settings is not None else "are to be quantised"
         raise ProbeError(
-            f"the weights of '{model}' are quantised ({kind}) and cannot be read here: {why}; {fix}"
+            f"the weights of '{model}' {how} ({kind}) and cannot be read here: {_why(error)}; {fix}"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).removesuffix(".")
+
+
+def _value(settings: Any, name: str) -> Any:
+    return settings.get(name) if isinstance(settings, Mapping) else getattr(settings, name, None)
 
 
 def _settings(config: PretrainedConfig) -> dict[str, Any] | None:

@@ -1,20 +1,28 @@
-"""A model that has been found, and its Hugging Face config."""
+"""A model that has been found, the adapter on it, and its Hugging Face config."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import torch
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
 from transformers.utils import logging as hf_logging
 
 from probe.errors import ProbeError
+from probe.files import read_json
 from probe.models.config import ModelConfig
-from probe.models.loading.bundled import bundled_folders
+from probe.models.loading.devices import as_dtype
 from probe.models.loading.packaged import PACKAGED
+from probe.models.loading.shipped import bundled_folders
+from probe.models.loading.weights import how_to_get
 
 UNREADABLE = (
     ArithmeticError,
@@ -31,6 +39,42 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
+class AdapterSource:
+    """An adapter that has been found but not read yet.
+
+    Attributes:
+        name: the folder or hub id as it was given.
+        folder: where its files are.
+        settings: what its ``adapter_config.json`` holds.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """Its file of weights."""
+        return self.folder / "adapter_model.safetensors"
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a whole tokenizer is beside it."""
+        return (self.folder / "tokenizer.json").is_file()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that is beside it; None if there is none."""
+        if (file := self.folder / "chat_template.jinja").is_file():
+            return file.read_text(encoding="utf-8")
+        if (file := self.folder / "tokenizer_config.json").is_file():
+            found = read_json(file, fix=how_to_get(file))
+            template = found.get("chat_template") if isinstance(found, dict) else None
+            return template if isinstance(template, str) else None
+        return None
+
+
+@dataclass(frozen=True)
 class Source:
     """A model that has been found but not read yet."""
 
@@ -43,6 +87,19 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for every ``from_pretrained``."""
 
+    adapter: AdapterSource | None = None
+    """The adapter on the model at ``path``; None if there is none."""
+
+    @property
+    def name(self) -> str:
+        """The model of the weights in error messages, which for an adapter is its base."""
+        return self.config.path if self.adapter is None or self.config.adapter else self.path
+
+    @property
+    def switched(self) -> bool:
+        """Whether its adapter stays apart from the weights."""
+        return self.adapter is not None and not self.config.merge
+
 
 def read_config(source: Source) -> PretrainedConfig:
     """Read the Hugging Face config of a model.
@@ -50,7 +107,7 @@ def read_config(source: Source) -> PretrainedConfig:
     Raises:
         ProbeError: if the config is missing or is not that of a decoder-only language model.
     """
-    where = source.config.path
+    where = source.name
     try:
         config = AutoConfig.from_pretrained(source.path, **source.options)
     except (*UNREADABLE, StrictDataclassError) as error:
@@ -68,6 +125,18 @@ def read_config(source: Source) -> PretrainedConfig:
     return config
 
 
+def dtype_of(config: PretrainedConfig, dtype: str | torch.dtype) -> torch.dtype:
+    """Return the dtype of that name; ``auto`` is that of the checkpoint with this config, or float32.
+
+    Raises:
+        ProbeError: if models do not run in this number format.
+    """
+    if dtype != "auto":
+        return as_dtype(dtype)
+    said = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return as_dtype(said or torch.float32)
+
+
 def drop_unknown_padding(config: PretrainedConfig) -> None:
     """Forget a padding id for which the embedding has no row: the model could not be built, and padding is masked."""
     for part in (config, config.get_text_config()):
@@ -79,6 +148,18 @@ def drop_unknown_padding(config: PretrainedConfig) -> None:
 def one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def hub_options() -> dict[str, Any]:
+    """Read only the cache where the hub's host name cannot be resolved; the client would retry for half a minute."""
+    host = urlsplit(ENDPOINT).hostname or ""
+    if getproxies():  # a proxy resolves the name itself
+        return {}
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return {"local_files_only": True}
+    return {}
 
 
 @contextmanager

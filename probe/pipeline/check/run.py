@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from probe.errors import NotApplicable, ProbeError
-from probe.models import Model, ModelConfig, load_model
+from probe.models import PLAIN_PROMPT, Model, ModelConfig, load_model
 from probe.pipeline.adapter.inputs import texts_of
 from probe.pipeline.check import decoding, language, passes, settings, sites, tokenizer, weights
 from probe.pipeline.check.bench import Bench
@@ -86,7 +87,10 @@ def run_checks(
         ()
     """
     if not isinstance(model, Model):
-        model = load_model(model if isinstance(model, ModelConfig) else str(model), device=device, dtype=dtype)
+        asked = model if isinstance(model, ModelConfig) else ModelConfig(str(model))
+        if not (asked.prompt or asked.chat_settings):  # a base model may have a template that it was not trained on
+            asked = replace(asked, prompt=PLAIN_PROMPT)
+        model = load_model(asked, device=device, dtype=dtype)
     began = time.perf_counter()
     bench = Bench(model, None if texts is None else _read(model, Path(texts).expanduser()))
     made = []

@@ -6,7 +6,7 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.html import html_table
-from probe.models import PairConfig, find_pair
+from probe.models import PairConfig, find_pair, shares_weights
 from probe.pipeline.plan.devices import Device, devices_of
 from probe.pipeline.plan.fit import (
     Planned,
@@ -99,6 +99,8 @@ class Plan:
     def sentences(self) -> list[str]:
         """What the table means: the weights, the peak, the time, and whether the run fits."""
         found = [_said_weights(self.setup.shape(role), role, self.devices[role]) for role in ROLES]
+        if self.setup.shared and len(each_device(self.devices)) == 1:
+            found[1:] = ["The thinking model shares them."]
         for device in each_device(self.devices):
             of = "" if device.memory is None else f" of {said_bytes(device.memory)}"
             free = " free now" if device.measured and of else ""
@@ -203,16 +205,21 @@ def plan(
     if tokens is not None and tokens < 1:
         raise ProbeError(f"tokens is {tokens}; a trace has at least 1")
     base = shape_of(pair.base, config.dtype)
-    thinking = base if pair.thinking.path == pair.base.path else shape_of(pair.thinking, config.dtype)
+    shared = shares_weights(pair)
+    thinking = base if shared else shape_of(pair.thinking, config.dtype)
     there = devices_of(config, memory)
-    setup = Setup(config, base, thinking, Texts(tokens or limit))
+    setup = Setup(config, base, thinking, Texts(tokens or limit), shared)
     speeds = {role: speed_of(setup.shape(role), there[role].kind) for role in ROLES}
     if calibrate:
         members = {"base": pair.base, "thinking": pair.thinking}
         rows = min(planned.rows for planned in planned_stages(setup, there, speeds) if planned.rows)
         speeds = {
             role: measure(
-                member, there[role].name, config.dtype, rows=min(rows, 64), tokens=min(setup.texts.whole, 1024)
+                member,
+                getattr(config, f"{role}_device") or config.device,
+                config.dtype,
+                rows=min(rows, 64),
+                tokens=min(setup.texts.whole, 1024),
             )
             for role, member in members.items()
         }

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from probe.errors import ProbeError
-from probe.models import PairConfig, config_of, is_quantised
+from probe.models import PairConfig, config_of, is_quantised, shares_weights
 from probe.pipeline.plan.devices import devices_of
 from probe.pipeline.plan.fit import advice_of, planned_stages, weights_lack
 from probe.pipeline.plan.plan import pair_of
@@ -26,11 +26,12 @@ def check_room(config: RunConfig, out: Path, pair: PairConfig | None = None) -> 
         ProbeError: if the weights, or the smallest part of a stage, are larger than the memory that is free now.
     """
     pair = pair or pair_of(config)
-    if any(is_quantised(config_of(member)) for member in (pair.base, pair.thinking)):
+    members = (pair.base, pair.thinking)
+    if any(member.quantization is not None or is_quantised(config_of(member)) for member in members):
         return  # what their kernels hold is not known
-    base, thinking = (shape_of(member, config.dtype) for member in (pair.base, pair.thinking))
+    base, thinking = (shape_of(member, config.dtype) for member in members)
     texts = Texts(config.decoding.max_new_tokens or pair.max_new_tokens)
-    setup = Setup(config, base, thinking, texts)
+    setup = Setup(config, base, thinking, texts, shares_weights(pair))
     devices = devices_of(config, None)
     speeds = {role: speed_of(setup.shape(role), devices[role].kind) for role in ROLES}
     lacking = [each for each in planned_stages(setup, devices, speeds) if each.lack and not _finished(each.stage, out)]

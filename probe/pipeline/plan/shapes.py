@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from probe.errors import ProbeError
-from probe.models import ModelConfig, Sizes, as_dtype, config_of
+from probe.models import ModelConfig, Sizes, config_of, dtype_of
 
 _BLOCK = re.compile(r"\.\d+\.")
 _KINDS: tuple[str, ...] = ("embedding", "attention", "mlp", "experts", "unembedding", "other")
@@ -87,7 +87,7 @@ def shape_of(model: ModelConfig, dtype: str) -> Shape:
 
 def shape_from(config: PretrainedConfig, dtype: str, name: str) -> Shape:
     """Read the sizes of a model from its config; see :func:`shape_of`."""
-    number = as_dtype(dtype)
+    number = dtype_of(config, dtype)
     try:
         with torch.device("meta"), no_init_weights():  # shapes alone: nothing is allocated
             built: Any = AutoModelForCausalLM.from_config(config)

@@ -33,6 +33,8 @@ class Setup:
     base: Shape
     thinking: Shape
     texts: Texts
+    shared: bool = False
+    """Whether both models have the same weights, which are in memory once."""
 
     def shape(self, role: str) -> Shape:
         """The sizes of the model in a role."""

@@ -67,8 +67,9 @@ def prompts_hash(pair: Pair) -> str:
 
 def prompt_hash(model: Model) -> str:
     """Hash how a model is asked."""
-    chat = model.config.prompt == "chat"
-    return object_hash([model.config.prompt, str(model.tokenizer.chat_template) if chat else None])
+    chat, more = model.config.prompt == "chat", model.config.asked_otherwise
+    told = [model.config.prompt, str(model.tokenizer.chat_template) if chat else None]
+    return object_hash([*told, more] if more else told)
 
 
 def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
@@ -95,6 +96,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         thinking_device=config.thinking_device,
         memory=config.memory,
     )
+    pair.base.check_gradient("learning vectors")
     if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
         raise ProbeError(
             f"decoder rows are {pair.thinking.d_model} wide, {pair.base.name} is {pair.base.d_model} wide; "
@@ -117,7 +119,7 @@ def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) 
     """
     name = problems or pair.problems
     if name is None:
-        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
+        raise ProbeError("no problems given: name a problem set or a file (--problems)")
     return load_problems(name, grader=grader or (None if problems else pair.grader))
 
 
@@ -131,9 +133,22 @@ def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: i
 
 
 def weights_hash(model: Model) -> str:
-    """Identify a model's weights by a hash of the files in its folder, or by the commit on the hub."""
-    config, path = model.hf.config, Path(model.config.path).expanduser()
+    """Identify a model's weights by a hash of the files in its folder, or by the commit on the hub.
+
+    An adapter counts with its files and with whether it is merged, and so do settings of a quantisation.
+    """
+    config, settings = model.hf.config, model.config
+    path = Path(settings.path).expanduser()
     files = [path] if path.suffix == ".gguf" else sorted(Path(config._name_or_path).glob("*.safetensors"))
     if files:
-        return object_hash({file.name: file_hash(file) for file in files})
-    return str(getattr(config, "_commit_hash", None) or model.config.revision)
+        found = object_hash({file.name: file_hash(file) for file in files})
+    else:
+        found = str(model.commit or settings.revision)
+    if model.adapter is None and settings.quantization is None:
+        return found
+    own = [model.adapter / name for name in _ADAPTER_FILES] if model.adapter is not None else []
+    adapter = {file.name: file_hash(file) for file in own}
+    return object_hash([found, adapter, settings.merge, settings.quantization])
+
+
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

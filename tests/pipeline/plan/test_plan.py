@@ -183,14 +183,18 @@ def test_the_command_reads_configs_alone_and_stays_within_80_columns(tmp_path):
 
 
 def test_a_run_that_cannot_fit_is_refused_in_one_line_before_anything_is_loaded(tmp_path, monkeypatch):
-    seven = write_config(tmp_path / "seven", "7B")  # without weights or tokenizer: loading it would be another error
-    models = {"base": ModelConfig(seven), "thinking": ModelConfig(seven)}
+    # Without weights or tokenizers: loading them would be another error.
+    seven, other = (write_config(tmp_path / name, "7B") for name in ("seven", "other"))
+    models = {"base": ModelConfig(seven), "thinking": ModelConfig(other)}
     _free(monkeypatch, 16 * GB)
     with pytest.raises(ProbeError) as refused:
         run(RunConfig(**models, problems="story", device="cpu"), tmp_path / "run")
     told = str(refused.value)
     assert told.startswith("this run does not fit: the weights take 60.9 GB on cpu, and it has 16 GB free. ")
     assert "\n" not in told and not (tmp_path / "run").exists()
+    with pytest.raises(ProbeError, match=r"the weights take 30\.5 GB on cpu"):  # both models have the same weights
+        shared = models | {"thinking": ModelConfig(seven, prompt="Think: {question}")}
+        run(RunConfig(**shared, problems="story", device="cpu"), tmp_path / "run")
     _free(monkeypatch, 35 * GB)
     config = RunConfig(**models, problems="story", device="cpu", dtype="bfloat16")
     with pytest.raises(
