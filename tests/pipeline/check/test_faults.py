@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, MixtralConfig
 
-from probe.models import Model, ModelConfig, load_model
-from probe.models.loading.bundled import bundled_folder
+from probe.models import Model, ModelConfig, bundled_folder, load_model
 from probe.pipeline.check import decoding, passes, settings, sites, tokenizer, weights
 from probe.pipeline.check.bench import Bench
 from probe.pipeline.check.checks import Check
