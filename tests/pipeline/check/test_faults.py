@@ -62,7 +62,7 @@ def tiny(letters, kind=LlamaConfig, **shape) -> Model:
         **small,
         **shape,
     )
-    return Model(tiny_model(made), letters, ModelConfig("tiny"))
+    return Model(tiny_model(made), letters, ModelConfig("tiny", prompt="{question}"))
 
 
 def masked(model: Model, seen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
