@@ -101,7 +101,7 @@ def test_an_adapter_is_not_merged_into_quantised_weights(bitnet, plain, tmp_path
     folder = make_adapter(plain, tmp_path / "lora")
     with pytest.raises(ProbeError, match=r"cannot be merged into .* quantised \(bitnet\); set merge: false"):
         load_model(ModelConfig(str(bitnet[0]), adapter=str(folder)), device="cpu")
-    with pytest.raises(ProbeError, match="cannot be put on its base: .*not supported"):  # PEFT has no code for BitNet
+    with pytest.raises(ProbeError, match=r"cannot be put on its base: .*not supported"):  # PEFT has no code for BitNet
         load_model(ModelConfig(str(bitnet[0]), adapter=str(folder), merge=False), device="cpu")
 
 

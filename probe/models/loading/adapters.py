@@ -227,8 +227,14 @@ def put_on(hf: PreTrainedModel, adapter: AdapterSource, *, merge: bool) -> None:
     rows = _embedding_rows({name: shape for name, shape, _ in headers([adapter.weights])})
     if rows is not None and rows != _n_rows(hf):
         hf.resize_token_embeddings(rows, mean_resizing=False)
-    before = None if merge else tensors_hash(hf.parameters())
+    # For weights on the disk, PEFT would write its own names into the file of the checkpoint, which is then lost.
+    if any(tensor.is_meta for tensor in hf.parameters()):
+        raise ProbeError(
+            f"the adapter '{adapter.name}' cannot be put on weights that are offloaded to the CPU or the disk; use "
+            "devices that hold the model, or merge it first: load it on the CPU and save model.hf and the tokenizer"
+        )
     tensors = () if merge else tuple(hf.parameters())
+    before = tensors_hash(tensors)
     try:
         with _quiet(), seeded(0, hf.device):  # PEFT initialises weights, which are replaced
             wrapped = PeftModel.from_pretrained(hf, str(adapter.folder), OWN_ADAPTER, config=settings)
@@ -246,7 +252,7 @@ def put_on(hf: PreTrainedModel, adapter: AdapterSource, *, merge: bool) -> None:
             adapter.name,
             str(hf.dtype).removeprefix("torch."),
         )
-    if before is not None and tensors_hash(tensors) != before:
+    if tensors_hash(tensors) != before:
         raise ProbeError(
             f"the adapter '{adapter.name}' changes the weights of its base, so it cannot be switched on and off; "
             "leave merge: false out"
