@@ -108,6 +108,7 @@ from .models import (
 )
 from .pipeline import (
     AdapterConfig as AdapterConfig,
+    Checks as Checks,
     CircuitConfig as CircuitConfig,
     DiffConfig as DiffConfig,
     DiscoverConfig as DiscoverConfig,
@@ -115,9 +116,11 @@ from .pipeline import (
     RunConfig as RunConfig,
     compare_runs as compare_runs,
     discover as discover,
+    doctor as doctor,
     find_circuit as find_circuit,
     plan as plan,
     run as run,
+    run_checks as run_checks,
     study as study,
     tune_adapter as tune_adapter,
 )

@@ -266,17 +266,17 @@ def read_table(path: str | Path) -> "pa.Table":
         raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
-_FOLDERS = ("run", "texts", "general", "sae", "series")
+_FOLDERS = ("run", "texts", "general", "series")
 """Names of settings that are always a path."""
-_ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet")}
+_ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml", ".yml")}
 """Names of settings that are a path if they end so, and a name otherwise."""
 
 
 def located(settings: Any, home: str | Path) -> Any:
     """Make the paths among settings absolute, so that they mean the same from any folder.
 
-    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model is a path if it looks like
-    one (``./base``, ``~/base``) or if it is there.
+    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model and an SAE are a path if
+    they look like one (``./base``, ``~/base``) or if they are there.
 
     Args:
         settings: a dictionary as read from YAML or made by ``to_dict``.
@@ -299,18 +299,26 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
         return [map_paths(value, change, name=name) for value in settings]
     if not isinstance(settings, str) or not settings:
         return settings
-    if name == "problems" and ":" in settings:  # gsm8k:PATH; what follows another name is no path
-        kind, _, path = settings.partition(":")
-        return f"{kind}:{change(path)}" if path and kind in ("gsm8k", "math500") else settings
+    if name == "problems":
+        one = settings.endswith(_ENDINGS[name]) and is_there(change(settings))  # the name of a file may have a +
+        return "+".join(_problems_at(part, change) for part in ([settings] if one else settings.split("+")))
     if name == "series":
         kind, sign, path = settings.partition("=")
         return f"{kind}{sign}{change(path)}" if path else settings
     if name in _FOLDERS or settings.endswith(_ENDINGS.get(name, ("\0",))):
         return change(settings)
-    if name in ("path", "adapter") and not settings.startswith("bundled:"):
+    # Else a hub id, or an SAE's RELEASE/SAE_ID.
+    if name in ("path", "adapter", "sae") and not settings.startswith("bundled:"):
         there = change(settings)
         return there if settings.startswith((".", "~", "/")) or is_there(there) else settings
     return settings
+
+
+def _problems_at(spec: str, change: Callable[[str], str]) -> str:
+    kind, colon, path = spec.partition(":")
+    if colon:  # NAME:PATH, except for a task of reasoning-gym
+        return f"{kind}:{change(path)}" if path and kind != "reasoning-gym" else spec
+    return change(spec) if spec.endswith(_ENDINGS["problems"]) else spec
 
 
 def absolute(path: str | Path, home: str | Path = "") -> str:

@@ -7,7 +7,9 @@ Fixtures (all are made once in a session):
 - ``tiny_folder(arch, tokenizer="words", seed=0)``: a folder with a random model of that architecture and the tokenizer,
   for ``load_model``. The same call returns the same folder: copy it before you change anything in it.
 - ``smollm2``: a real checkpoint for ``slow`` tests, which are skipped where its package is not installed.
-- ``arch``: runs a test once for each of ``ARCHITECTURES``; ``any_arch``: for ``MORE_ARCHITECTURES`` too.
+- ``arch``: runs a test once for each of ``ARCHITECTURES``; ``any_arch``: for ``MORE_ARCHITECTURES`` too;
+  ``state_arch``: for each of ``STATE_ARCHITECTURES``; ``some_arch``: for ``ARCHITECTURES``, one with
+  states and one with chunks; ``decoding_arch``: for all of them.
 """
 
 import os
@@ -29,13 +31,17 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5MoeTextConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
+    Qwen3NextConfig,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -73,6 +79,43 @@ MORE_ARCHITECTURES = {
     "olmo2": (Olmo2Config, _GROUPED),
     "gpt_neox": (GPTNeoXConfig, _SHAPE),
     "gpt_neox-serial": (GPTNeoXConfig, {**_SHAPE, "use_parallel_residual": False}),
+}
+
+#: Llama 4 attends in chunks of the text in some blocks, and without positions in the others.
+CHUNK_ARCHITECTURES = {
+    "llama4": (
+        Llama4TextConfig,
+        {
+            **_GROUPED,
+            "head_dim": 8,
+            "intermediate_size_mlp": 64,
+            "num_local_experts": 4,
+            "attention_chunk_size": 8,
+            "no_rope_layers": [1, 0, 1, 0],
+        },
+    ),
+}
+
+#: Architectures some of whose blocks keep a state instead of keys and values.
+_LINEAR = {
+    **_GROUPED,
+    "head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 16,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
+_EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+STATE_ARCHITECTURES = {
+    "qwen3_next": (Qwen3NextConfig, {**_LINEAR, **_EXPERTS}),
+    "qwen3_5": (Qwen3_5TextConfig, _LINEAR),
+    "qwen3_5_moe": (Qwen3_5MoeTextConfig, {**_LINEAR, **_EXPERTS}),
 }
 
 TinyFolder = Callable[..., Path]
@@ -119,7 +162,7 @@ def tiny_folder(
         folder = root / f"{arch}-{tokenizer}-{seed}"
         if folder.exists():
             return folder
-        kind, shape = {**ARCHITECTURES, **MORE_ARCHITECTURES}[arch]
+        kind, shape = {**ARCHITECTURES, **MORE_ARCHITECTURES, **CHUNK_ARCHITECTURES, **STATE_ARCHITECTURES}[arch]
         chosen = tokenizers[tokenizer]
         # Initial weights are larger than usual, so that logits differ enough for an argmax not to depend on rounding.
         config = kind(
@@ -149,6 +192,24 @@ def arch(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=[*ARCHITECTURES, *MORE_ARCHITECTURES])
 def any_arch(request: pytest.FixtureRequest) -> str:
     """Each architecture whose sites are known."""
+    return request.param
+
+
+@pytest.fixture(params=list(STATE_ARCHITECTURES))
+def state_arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture some of whose blocks keep a state."""
+    return request.param
+
+
+@pytest.fixture(params=[*ARCHITECTURES, "qwen3_5", "llama4"])
+def some_arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture that all rooms are tested on, one with states and one with chunks."""
+    return request.param
+
+
+@pytest.fixture(params=[*ARCHITECTURES, *MORE_ARCHITECTURES, *CHUNK_ARCHITECTURES, *STATE_ARCHITECTURES])
+def decoding_arch(request: pytest.FixtureRequest) -> str:
+    """Each architecture that is tested at all."""
     return request.param
 
 

@@ -4,9 +4,11 @@ An operation on tensors of two devices raises, as on GPUs, and so does ``numpy``
 the whole process, so tests run it in a process of its own.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -133,12 +135,42 @@ _LIBRARY.impl("_copy_from_and_resize", _copy, "PrivateUse1")
 
 def move(model: Model, device: str) -> Model:
     """Put every parameter and buffer of a model on a pretended device."""
-    for part in model.hf.modules():
+    _move(model.hf, device)
+    return model
+
+
+class _Crossing(AlignDevicesHook):
+    """accelerate's hook of a module whose weights are on its device already."""
+
+    def init_hook(self, module: torch.nn.Module) -> torch.nn.Module:
+        return module
+
+
+def spread(model: Model, devices: Mapping[str, str]) -> Model:
+    """Divide a model between a pretended device and the CPU, as accelerate does by a device map.
+
+    torch's backward pass knows one pretended device only, so the other one is the CPU.
+
+    Args:
+        devices: the device of each module, that of the embedding first.
+    """
+    first = next(iter(devices.values()))
+    add_hook_to_module(model.hf, _Crossing(first, io_same_device=True, skip_keys="past_key_values"))
+    for name, device in devices.items():
+        part = model.hf.get_submodule(name)
+        if device != "cpu":
+            _move(part, device)
+        for module in part.modules():
+            add_hook_to_module(module, _Crossing(device, skip_keys="past_key_values"))
+    return model
+
+
+def _move(whole: torch.nn.Module, device: str) -> None:
+    for part in whole.modules():
         for name, value in list(part._parameters.items()):
-            if value is not None:
+            if value is not None and not isinstance(value, Elsewhere):
                 there = Elsewhere(value.data, torch.device(device))
                 part._parameters[name] = torch.nn.Parameter(there, requires_grad=False)
         for name, value in list(part._buffers.items()):
             if value is not None:
                 part._buffers[name] = Elsewhere(value, torch.device(device))
-    return model

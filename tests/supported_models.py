@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
-from probe.errors import ProbeError
-from probe.hooks import force, forced_pass
-from probe.models import ARCHITECTURES, Model
+from probe.errors import NotApplicable, ProbeError
+from probe.hooks import UpperLayers, capture, causal_masks, force, forced_pass
+from probe.models import ARCHITECTURES, KINDS, Model, Site, all_sites
 from probe.traces.generate import decode_greedy
 from tests.tiny_models import VOCAB, tiny_config, tiny_model
 
@@ -38,13 +38,13 @@ class Verdict:
     kind: str
     result: Literal["supported", "refused", "not tried", "WRONG"]
     note: str = ""
-    sites: bool = False
-    """Whether the sites of its architecture are known."""
+    sites: Literal["all", "residual", "none", ""] = ""
+    """Which named sites it has."""
 
     @property
     def line(self) -> str:
         """The line of the table."""
-        return f"| {self.kind} | {self.result} | {'known' if self.sites else ''} | {self.note} |"
+        return f"| {self.kind} | {self.result} | {self.sites} | {self.note} |"
 
 
 def verdict(kind: str) -> Verdict:
@@ -79,7 +79,56 @@ def try_model(kind: str, hf: PreTrainedModel) -> Verdict:
         return Verdict(kind, "WRONG", "other tokens than generate")
     if not all(torch.allclose(got, want, rtol=1e-3, atol=1e-3) for got, want in zip(forced, logits, strict=True)):
         return Verdict(kind, "WRONG", "other logits than the model")
-    return Verdict(kind, "supported", sites=hf.config.model_type in ARCHITECTURES)
+    try:
+        sites = all_sites(hf)
+    except NotApplicable as error:
+        return Verdict(kind, "supported", _found(error), "none")
+    try:
+        steered = all(
+            torch.allclose(steered_by_nothing(model, prompt), _logits(hf, prompt), 1e-3, 1e-3) for prompt in prompts
+        )
+    except NotApplicable as error:
+        return Verdict(kind, "supported", f"no steering: {_why(error, model)}", _named(hf))
+    if not steered:
+        return Verdict(kind, "WRONG", "the layers above a site give other logits than the model")
+    return Verdict(kind, "supported", lacking(hf, sites), _named(hf))
+
+
+def steered_by_nothing(model: Model, prompt: list[int]) -> torch.Tensor:
+    """The logits that the layers above a site give for the model's own state there."""
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        with capture(model, "resid_post.0") as acts:
+            model.hf(input_ids=ids, use_cache=False)
+        masks = causal_masks(model, torch.ones_like(ids).bool(), ids.shape[1])
+        positions = torch.arange(ids.shape[1])[None]
+        return UpperLayers(model, 0)(acts["resid_post.0"], attention_mask=masks, position_ids=positions)
+
+
+def lacking(hf: PreTrainedModel, sites: list[Site]) -> str:
+    """The kinds of site that only some layers have."""
+    n_layers = hf.config.get_text_config(decoder=True).num_hidden_layers
+    layers = {kind: sum(site.kind == kind for site in sites) for kind in KINDS}
+    some = [kind for kind, n in layers.items() if KINDS[kind].layered and 0 < n < n_layers]
+    return f"some layers have no {', '.join(some)}" if some else ""
+
+
+def _logits(hf: PreTrainedModel, prompt: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return hf(input_ids=torch.tensor([prompt]), use_cache=False).logits
+
+
+def _named(hf: PreTrainedModel) -> Literal["all", "residual"]:
+    return "all" if hf.config.get_text_config(decoder=True).model_type in ARCHITECTURES else "residual"
+
+
+def _found(error: ProbeError) -> str:
+    """What a trial found, or why there was none."""
+    return str(error).split("found that ")[-1].split("; name a module")[0]
+
+
+def _why(error: ProbeError, model: Model) -> str:
+    return str(error).split(", so those above")[0].replace(f"blocks of {model.name}", "its blocks")
 
 
 def some_prompts() -> list[list[int]]:
@@ -125,6 +174,8 @@ def page(found: list[Verdict]) -> str:
         version=transformers.__version__,
         supported=count["supported"],
         all=len(found),
+        named=sum(each.sites == "all" for each in found),
+        residual=sum(each.sites == "residual" for each in found),
         rows="\n".join(each.line for each in found),
     )
 
@@ -139,13 +190,19 @@ pass gives the logits of the model itself, alone and in a padded batch, with pro
 window. *Refused* means that `load_model` raises one line with this reason. *Not tried* means that transformers cannot
 build or run it at this size.
 
-Named sites, steering and circuits need an architecture whose sites are known; in other models, name a module by its
-path. Only the text decoder of an image-text model is run, never its vision part. An architecture that transformers
+The column *sites* says which named sites a model has: {named} have *all* (`probe sites MODEL` lists them; layers may
+differ), and {residual} the *residual* stream: `embed`, `resid_pre`, `resid_post`, `final_norm` and `logits`, which are
+found by a trial when the model is loaded, and which steering, SAEs and the hybrid need. In models with *none*, and for
+everything else in a model, name a module by its path, such as `model.layers.2.mlp.act_fn`, or
+`model.layers.2.mlp.act_fn:input` for its input. Circuits need all sites, and an architecture that TransformerLens
+knows.
+
+Only the text decoder of an image-text model is run, never its vision part. An architecture that transformers
 does not know (`trust_remote_code`) is checked in the same way when it is loaded.
 
 Where rotary frequencies change beyond some length (longrope, dynamic NTK), only texts up to that length are supported.
 
-| model type | result | sites | reason |
+| model type | result | sites | note |
 |---|---|---|---|
 {rows}
 """

@@ -132,5 +132,7 @@ def test_a_wheel_carries_the_bundled_models(tmp_path):
         f"probe/_bundled/{path.parent.name}/{path.name}" for path in (ROOT / "artifacts").glob("*/*.safetensors")
     }
     assert bundled <= inside
+    settings = {str(path.relative_to(ROOT)) for path in (ROOT / "probe").rglob("*.yaml")}
+    assert {path.split("/")[-2] for path in settings} == {"pairs", "mixes", "recipes"} and settings <= inside
     assert {"probe/__init__.py", "probe/py.typed", "probe/problems/story/story.py"} <= inside
     assert not [name for name in inside if name.startswith(("tests/", "artifacts/", "notebooks/"))]

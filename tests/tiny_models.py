@@ -61,6 +61,7 @@ _SET = ("num_experts_per_tok", "n_routed_experts", "head_dim", "num_key_value_he
 
 #: Not every width is a number of its own.
 _SPECIAL: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1, 3]},
     "big_bird": {"attention_type": "original_full"},
     "cohere_compass_text": {
         "rope_parameters": {
@@ -74,9 +75,13 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "dots1": {"n_shared_experts": 1},
     "mamba2": {"num_heads": 8, "head_dim": 8},
     "gemma3n_text": {"num_kv_shared_layers": 2},
+    "gemma4_unified": dict.fromkeys(("image_token_id", "video_token_id", "audio_token_id"), 1),
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm3": {"layer_types": ["conv", "full_attention", "conv", "sliding_attention"]},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 32]},
     "zaya": {"num_experts_per_tok": 1},
 }

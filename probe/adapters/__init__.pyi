@@ -24,8 +24,10 @@ from .sae.insertion import (
     inserted as inserted,
     ordinary_tokens as ordinary_tokens,
 )
+from .sae.names import is_release as is_release
 from .sae.plain import check_sae as check_sae, site_of as site_of
 from .sae.reading import load_sae as load_sae
+from .sae.releases import check_release as check_release
 from .sae.train import sae_quality as sae_quality, train_sae as train_sae
 from .training.config import (
     INSERTS as INSERTS,

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from probe.circuits.graph import LOGITS, Graph
 from probe.circuits.streams import OutputWeights, Streams
 from probe.errors import NotApplicable
-from probe.models import Model, check_frequencies
+from probe.models import Model, Site, check_frequencies, place
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -55,12 +55,16 @@ class EdgeLens:
         model: a decoder that TransformerLens supports and whose blocks add attention and then MLP to the stream.
 
     Raises:
-        NotApplicable: if TransformerLens does not support the model, or its writers do not add up to the stream,
-            because a norm comes after attention or MLP (Gemma 2 and 3) or both read the same stream (GPT-NeoX).
+        NotApplicable: if a layer has no attention heads (Qwen3-Next), attention and MLP read the same stream
+            (GPT-NeoX), TransformerLens does not support the model, or its writers do not add up to the stream, because
+            a norm (Gemma 2 and 3) or a factor (Granite) comes after attention or MLP.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        for layer in range(model.n_layers):
+            for kind in ("z", "resid_mid", "mlp_out"):
+                place(model.hf, Site(kind, layer))
         bridge = model.lens()
         try:
             bridge.set_use_split_qkv_input(True)
@@ -405,5 +409,5 @@ class EdgeLens:
             if (left - left[:1, :1]).abs().max() > allowed * before.abs().sum(0).max():
                 raise NotApplicable(
                     f"what attention and MLPs of {self.model.name} write does not add up to what layer {at[0]} reads, "
-                    "because a norm follows them or both read the same stream; its edges cannot be separated"
+                    "because a norm or a factor follows them; its edges cannot be separated"
                 )

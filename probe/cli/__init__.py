@@ -15,10 +15,12 @@ from typer.core import TyperGroup
 from probe import __version__
 from probe.cli.adapter import adapter
 from probe.cli.chat import chat
+from probe.cli.check import check
 from probe.cli.circuits import circuits
 from probe.cli.compare import compare
 from probe.cli.diff import diff
 from probe.cli.discover import discover
+from probe.cli.doctor import doctor
 from probe.cli.hybrid import hybrid
 from probe.cli.organism import organism
 from probe.cli.pairs import pairs
@@ -59,6 +61,9 @@ class _OneLine(TyperGroup):
             raise typer.Exit(130) from None
 
 
+_RESEARCH = (run, plan, hybrid, chat, compare, discover, circuits, diff)
+_ABOUT = (pairs, sites, check, doctor, organism, report, push)
+
 app = typer.Typer(
     cls=_OneLine,
     no_args_is_help=True,
@@ -66,7 +71,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, plan, hybrid, chat, compare, discover, circuits, diff, pairs, sites, organism, report, push):
+for command in (*_RESEARCH, *_ABOUT):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
 

@@ -38,7 +38,11 @@ def tune(
     model: OwnModel = None,
     texts: Texts = None,
     sae: Annotated[
-        str | None, typer.Option(help="Folder of an SAE in SAELens or sparsify format; the run's SAE by default.")
+        str | None,
+        typer.Option(
+            help="Folder of an SAE in SAELens or sparsify format, or RELEASE/SAE_ID in SAELens' registry; by default "
+            "the run's SAE."
+        ),
     ] = None,
     site: Annotated[
         str | None, typer.Option(help="Site that the SAE reads, such as resid_post.12, if its files do not name it.")

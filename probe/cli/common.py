@@ -7,16 +7,39 @@ import typer
 
 T = TypeVar("T")
 
-Pair = Annotated[str | None, typer.Option(help="Name of a bundled pair (see `probe pairs`), or a pair.yaml file.")]
+Pair = Annotated[str | None, typer.Option(help="Name of a pair (see `probe pairs`), or a pair.yaml file.")]
+_PROMPT = r"'chat', or a template with {question}; \n is a line end, \t a tab and \\ a backslash."
+BasePrompt = Annotated[str | None, typer.Option(help=f"Prompt of the base model: {_PROMPT}")]
+ThinkingPrompt = Annotated[str | None, typer.Option(help=f"Prompt of the thinking model: {_PROMPT}")]
+_TEMPLATE = "arguments of its chat template, such as enable_thinking=false,reasoning_effort=high."
+BaseTemplate = Annotated[str | None, typer.Option(help=f"For the base model, {_TEMPLATE}")]
+ThinkingTemplate = Annotated[str | None, typer.Option(help=f"For the thinking model, {_TEMPLATE}")]
 Problems = Annotated[
-    str | None, typer.Option(help="Name of a problem set, or a JSONL file; the pair's own problems by default.")
+    str | None,
+    typer.Option(
+        help="A problem set, NAME:PATH of a local copy, sets joined by +, or a file; the pair's own by default."
+    ),
 ]
 Grader = Annotated[
     str | None,
-    typer.Option(help="How answers are graded: exact, numeric or math-verify; by default that of the problem set."),
+    typer.Option(
+        help="How answers are graded: exact, numeric, math-verify or close; by default as the problem set says."
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a recipe, v1-published or v2-published: settings that --config and other options override."
+    ),
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
-Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default. A model that is too large for one GPU: "
+        "balanced (over all GPUs) or a list such as cuda:0,cuda:1."
+    ),
+]
 BaseDevice = Annotated[str | None, typer.Option(help="Device of the base model, if it differs from --device.")]
 ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking model, if it differs from --device.")]
 Memory = Annotated[
@@ -61,6 +84,8 @@ def settings(cls: type[T], config: Path | None, given: dict[str, Any]) -> T:
 
     config = config and config.expanduser()
     merged = merge(located(read_yaml(config), config.parent) if config else {}, given)
+    if filled := getattr(cls, "filled", None):
+        merged = filled(merged)
     fields: Any = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     for field in fields:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -133,6 +158,45 @@ def names(text: str | None) -> list[str] | None:
     ['resid_post.1', 'resid_post.2']
     """
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def line_ends(text: str | None) -> str | None:
+    r"""The text of an option, in which ``\n`` stands for a line end, ``\t`` for a tab and ``\\`` for a backslash.
+
+    >>> line_ends(r"Q: {question}\nAnswer in \boxed{} with \\nabla.")
+    'Q: {question}\nAnswer in \\boxed{} with \\nabla.'
+    """
+    import re
+
+    stands = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
+    return None if text is None else re.sub(r"\\[nt\\]", lambda found: stands[found[0]], text)
+
+
+def arguments(text: str | None, option: str) -> dict[str, Any] | None:
+    """The arguments in a comma-separated list of KEY=VALUE, with values as YAML reads them; None stays None.
+
+    >>> arguments("enable_thinking=false, reasoning_effort=high", "--thinking-template")
+    {'enable_thinking': False, 'reasoning_effort': 'high'}
+
+    Raises:
+        ProbeError: if the text is not such a list.
+    """
+    import yaml
+
+    from probe.errors import ProbeError
+
+    if text is None:
+        return None
+    found: dict[str, Any] = {}
+    for part in names(text) or []:
+        key, sign, value = part.partition("=")
+        try:
+            found[key.strip()] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            sign = ""
+        if not (sign and key.strip() and value.strip()):
+            raise ProbeError(f"{option} has {part!r}; write KEY=VALUE, such as enable_thinking=false")
+    return found
 
 
 def numbers(text: str | None, option: str = "--sizes") -> list[int] | None:

@@ -14,7 +14,11 @@ from probe.cli.common import (
     Pair,
     Problems,
     Seed,
+    ThinkingPrompt,
+    ThinkingTemplate,
+    arguments,
     folder,
+    line_ends,
     names,
     numbers,
     settings,
@@ -27,9 +31,8 @@ def discover(
     thinking: Annotated[
         str | None, typer.Option(help="Folder or hub id of a thinking model; give it in place of --pair.")
     ] = None,
-    thinking_prompt: Annotated[
-        str | None, typer.Option(help="Prompt of the thinking model: a template with {question}, or 'chat'.")
-    ] = None,
+    thinking_prompt: ThinkingPrompt = None,
+    thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
     sites: Annotated[
@@ -76,7 +79,11 @@ def discover(
     others = [] if rivals == "none" else names(rivals)
     given = {
         "pair": pair,
-        "thinking": {"path": thinking, "prompt": thinking_prompt},
+        "thinking": {
+            "path": thinking,
+            "prompt": line_ends(thinking_prompt),
+            "template": arguments(thinking_template, "--thinking-template"),
+        },
         "problems": problems,
         "grader": grader,
         "taxonomy": {"sites": names(sites), "sizes": numbers(sizes), "rivals": others},

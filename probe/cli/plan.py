@@ -12,6 +12,7 @@ from probe.cli.common import (
     Engine,
     Memory,
     Pair,
+    Recipe,
     ThinkingDevice,
     settings,
     show,
@@ -26,6 +27,7 @@ def plan(
     thinking: Annotated[
         str | None, typer.Option(help="Folder or hub id of the thinking model; give it with --base, without --pair.")
     ] = None,
+    recipe: Recipe = None,
     config: Config = None,
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Expected tokens of a trace; the limit on new tokens by default.")
@@ -59,6 +61,7 @@ def plan(
 
     given = {
         "pair": pair,
+        "recipe": recipe,
         "base": {"path": base},
         "thinking": {"path": thinking},
         "device": device,

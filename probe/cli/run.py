@@ -7,6 +7,8 @@ import typer
 
 from probe.cli.common import (
     BaseDevice,
+    BasePrompt,
+    BaseTemplate,
     Config,
     Device,
     Dtype,
@@ -15,9 +17,14 @@ from probe.cli.common import (
     Memory,
     Pair,
     Problems,
+    Recipe,
     Seed,
     ThinkingDevice,
+    ThinkingPrompt,
+    ThinkingTemplate,
+    arguments,
     folder,
+    line_ends,
     numbers,
     settings,
     show,
@@ -32,14 +39,13 @@ def run(
     thinking: Annotated[
         str | None, typer.Option(help="Folder or hub id of the thinking model; give it with --base, without --pair.")
     ] = None,
-    base_prompt: Annotated[
-        str | None, typer.Option(help="Prompt of the base model: a template with {question}, or 'chat'.")
-    ] = None,
-    thinking_prompt: Annotated[
-        str | None, typer.Option(help="Prompt of the thinking model: a template with {question}, or 'chat'.")
-    ] = None,
+    base_prompt: BasePrompt = None,
+    thinking_prompt: ThinkingPrompt = None,
+    base_template: BaseTemplate = None,
+    thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     device: Device = None,
@@ -54,22 +60,38 @@ def run(
         typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
     ] = None,
 ) -> None:
-    """Measure how much of a thinking model's advantage its base model recovers when it is steered.
+    r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
 
     Generates traces, finds behaviours, learns vectors, decodes the hybrid with
     every control, and writes a report.
     An interrupted run resumes when the same command is run again.
 
+    Without a prompt, a model is asked by its chat template, and a base model as
+    in "Answer the following question: ..."; the first prompt of each is shown.
+
     Example: probe run --pair tiny-rl --out runs/rl
 
-    Example: probe run --base ./base --thinking org/name --thinking-prompt chat --problems mine.jsonl
+    Example: probe run --pair orz-1.5b --recipe v2-published
+
+    Example: probe run --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
+
+    Example: probe run --base org/name --thinking org/name --base-template enable_thinking=false --problems mine.jsonl
     """
     from probe.pipeline import RunConfig
 
     given = {
         "pair": pair,
-        "base": {"path": base, "prompt": base_prompt},
-        "thinking": {"path": thinking, "prompt": thinking_prompt},
+        "recipe": recipe,
+        "base": {
+            "path": base,
+            "prompt": line_ends(base_prompt),
+            "template": arguments(base_template, "--base-template"),
+        },
+        "thinking": {
+            "path": thinking,
+            "prompt": line_ends(thinking_prompt),
+            "template": arguments(thinking_template, "--thinking-template"),
+        },
         "problems": problems,
         "grader": grader,
         "device": device,

@@ -4,7 +4,6 @@ Stolfo et al. (2406.16254). Du et al. (2504.02904) find nearly the same ones bef
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -78,9 +77,9 @@ def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
     Raises:
         NotApplicable: if the model has no such site.
     """
-    writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module))
-    readout: Any = model.hf.get_submodule(place(model.hf, "logits").module)
-    unembed = nn.functional.normalize(readout.weight.float(), dim=1).T
+    writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module)).to(model.device)
+    readout = weight_of(model.hf.get_submodule(place(model.hf, "logits").module)).to(model.device)
+    unembed = nn.functional.normalize(readout.float(), dim=1).T
     norm = writes.norm(dim=1)
     rows = max(1, min(_ROWS, model.budget // 4 // (4 * unembed.shape[1])))
     spread = torch.cat([(nn.functional.normalize(some, dim=1) @ unembed).var(1).log() for some in writes.split(rows)])

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probe.errors import ProbeError
-from probe.models import Model, ModelConfig, ThinkTags, load_model
+from probe.models import Model, ModelConfig, ThinkTags, Where, load_model
 
 _STEP = re.compile(r"checkpoint-(\d+)")
 
@@ -19,43 +19,39 @@ class Series:
         name: name of the run.
         steps: training step of each checkpoint.
         folders: folder of each checkpoint.
-        prompt: the prompt of all checkpoints.
-        think_tags: the tags around their thinking; None for those that their tokenizer has.
+        asked: the settings of a model that is asked as all checkpoints are.
     """
 
     name: str
     steps: tuple[int, ...]
     folders: tuple[Path, ...]
-    prompt: str
-    think_tags: ThinkTags | None = None
+    asked: ModelConfig
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def load(self, at: int, device: str = "auto", dtype: str = "float32") -> Model:
+    def load(self, at: int, device: Where = "auto", dtype: str = "float32") -> Model:
         """Load one checkpoint.
 
         Args:
             at: its index in ``steps``.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            device: as in :func:`~probe.load_model`.
             dtype: data type of the weights.
         """
-        tags = self.think_tags
-        close, begin = (None, None) if tags is None else (tags.close, tags.open)
-        source = ModelConfig(str(self.folders[at]), prompt=self.prompt, think_close=close, think_open=begin)
-        return load_model(source, device=device, dtype=dtype)
+        return load_model(self.asked.asked_alike(str(self.folders[at])), device=device, dtype=dtype)
 
     def __iter__(self) -> Iterator[tuple[int, Model]]:
         """The step and the model of each checkpoint; one model is loaded at a time."""
         return ((step, self.load(at)) for at, step in enumerate(self.steps))
 
 
-def load_series(folder: str | Path, prompt: str, think_tags: ThinkTags | None = None) -> Series:
+def load_series(folder: str | Path, prompt: str | ModelConfig, think_tags: ThinkTags | None = None) -> Series:
     """Find the ``checkpoint-STEP`` folders of a run.
 
     Args:
         folder: the folder of the run.
-        prompt: the prompt of all checkpoints, as in :class:`~probe.ModelConfig`.
+        prompt: the prompt of all checkpoints, as in :class:`~probe.ModelConfig`, or the settings of a model that is
+            asked as they are.
         think_tags: the tags around their thinking; None for those that their tokenizer has.
 
     Raises:
@@ -70,4 +66,7 @@ def load_series(folder: str | Path, prompt: str, think_tags: ThinkTags | None = 
     if not found:
         raise ProbeError(f"{folder} holds no checkpoint-STEP folders: make some with probe organism --series")
     steps, folders = zip(*found, strict=True)
-    return Series(folder.name, steps, folders, prompt, think_tags)
+    asked = prompt if isinstance(prompt, ModelConfig) else ModelConfig(str(folder), prompt=prompt)
+    if think_tags is not None:
+        asked = replace(asked, think_close=think_tags.close, think_open=think_tags.open)
+    return Series(folder.name, steps, folders, asked)

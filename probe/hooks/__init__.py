@@ -33,5 +33,10 @@ from probe.hooks.operations import (
 from probe.hooks.passes import Pass as Pass
 from probe.hooks.reading import as_sites as as_sites, capture as capture
 from probe.hooks.selection import Selection as Selection, Tokens as Tokens
-from probe.hooks.upper import UpperLayers as UpperLayers, additive_masks as additive_masks, causal_masks as causal_masks
+from probe.hooks.upper import (
+    Masks as Masks,
+    UpperLayers as UpperLayers,
+    additive_masks as additive_masks,
+    causal_masks as causal_masks,
+)
 from probe.hooks.writing import edit as edit

@@ -10,7 +10,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.utils.generic import ModelOutput
 
 from probe.errors import ProbeError
-from probe.models import Model, Place, Site, place
+from probe.models import Model, Place, Site, input_device, place
 
 
 def as_hf(model: Model | nn.Module) -> PreTrainedModel:
@@ -32,7 +32,8 @@ def as_hf(model: Model | nn.Module) -> PreTrainedModel:
 
 
 Act = Callable[[Tensor], Tensor | None]
-"""Called with the state at a site; returns a new state that replaces it, or None."""
+"""Called with the state at a site; returns a new state that replaces it, or None. Wherever the site is, the state is on
+the device that the model's inputs go to, so that states of all sites, vectors and SAEs lie on one device."""
 
 
 def attach(hf: PreTrainedModel, site: Site, act: Act, *, first: bool = False) -> Callable[[], None]:
@@ -54,18 +55,37 @@ def attacher(hf: PreTrainedModel, site: Site) -> Callable[[Act, bool], Callable[
         A function of ``(act, first)`` that does what :func:`attach` does.
     """
     where = place(hf, site)
-    module = hf.get_submodule(where.module)
+    module, home = hf.get_submodule(where.module), input_device(hf)
 
     def attach_here(act: Act, first: bool) -> Callable[[], None]:
-        return _attach_pattern(hf, module, act) if where.side == "pattern" else _hook(module, where, act, first)
+        act = _at_home(act, home)
+        if where.side == "pattern":
+            return _attach_pattern(hf, module, act)
+        return _hook(module, where, act, first, hf.get_submodule(where.block) if where.flat else None)
 
     return attach_here
 
 
-def _hook(module: nn.Module, where: Place, act: Act, first: bool) -> Callable[[], None]:
+def _at_home(act: Act, home: torch.device) -> Act:
+    """Call ``act`` with the state on another device, and give back the device of the site what it returns."""
+
+    def moved(state: Tensor) -> Tensor | None:
+        new = act(state.to(home))
+        return None if new is None else new.to(state.device)
+
+    return moved
+
+
+def _hook(module: nn.Module, where: Place, act: Act, first: bool, block: nn.Module | None) -> Callable[[], None]:
+    rows: list[int] = []
+    """The rows and positions of the pass, where the site has the tokens of all rows on one axis."""
+
     def exchange(whole: Tensor) -> Tensor | None:
-        new = act(where.read(whole))
-        return None if new is None else where.write(whole, new)
+        new = act(where.read(whole, rows))
+        return None if new is None else where.write(whole, new, rows)
+
+    def note_rows(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        rows[:] = tensor(args[0] if args else kwargs.get("hidden_states"), "input").shape[:2]
 
     def tensor(whole: Any, side: str) -> Tensor:
         if not isinstance(whole, Tensor):
@@ -87,15 +107,24 @@ def _hook(module: nn.Module, where: Place, act: Act, first: bool) -> Callable[[]
             return None if new is None else type(output)(**{**output, name: new})
         if not isinstance(output, tuple | list):
             return exchange(tensor(output, "output"))
-        new = exchange(tensor(output[0] if output else None, "output"))
+        at = where.item
+        new = exchange(tensor(output[at] if output else None, "output"))
         if new is None:
             return None
-        made = (new, *output[1:])
+        made = (*output[:at], new, *output[at + 1 :])
         return type(output)(*made) if hasattr(output, "_fields") else type(output)(made)
 
+    noting = None if block is None else block.register_forward_pre_hook(note_rows, with_kwargs=True)
     if where.side == "input":
         return module.register_forward_pre_hook(on_input, with_kwargs=True, prepend=first).remove
-    return module.register_forward_hook(on_output, prepend=first).remove
+    hook = module.register_forward_hook(on_output, prepend=first)
+
+    def remove() -> None:
+        hook.remove()
+        if noting is not None:
+            noting.remove()
+
+    return remove
 
 
 _NAME = "probe"
@@ -142,9 +171,13 @@ def _attend(
     scaling: float | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Compute attention so that its pattern can be read; query, key and value are ``[batch, heads, pos, d_head]``."""
+    """Compute attention so that its pattern can be read; query, key and value are ``[batch, heads, pos, d_head]``.
+
+    ``s_aux`` is a score of each head for attending to nothing (gpt-oss), so that its weights add up to less than 1.
+    """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -154,7 +187,9 @@ def _attend(
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask
-    pattern = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)], -1)
+    pattern = scores.softmax(-1, dtype=torch.float32)[..., : key.shape[-2]].to(value.dtype)
     for act in getattr(module, _PATTERN_ACTS, ()):
         new = act(pattern)
         pattern = pattern if new is None else new

@@ -86,7 +86,7 @@ class Captured(Mapping[str, Tensor]):
         self._ready.pop(name, None)
         kept = found = None
         if self._keep:
-            if not hidden.requires_grad and torch.is_grad_enabled():
+            if not hidden.requires_grad and torch.is_grad_enabled() and hidden.is_floating_point():
                 hidden.requires_grad_()
             if hidden.requires_grad:
                 hidden.retain_grad()

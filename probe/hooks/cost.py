@@ -22,7 +22,8 @@ class TrainingCost:
     number that goes into or comes out of a linear layer of a block, autograd keeps about one number if all weights are
     frozen, and 5 bytes (float32) or 4 bytes (bfloat16) if the layers have a LoRA, which computes in float32. The
     backward pass of a block takes 0.6 of them more for a moment. A checkpointed block keeps its input alone. Attention
-    in the eager way keeps 10 bytes for each head and pair of tokens. A cross-entropy and its gradient take 12 bytes
+    in the eager way keeps 10 bytes for each head and pair of tokens; linear attention keeps what it computes in float32
+    (measured on Qwen 3.5). A cross-entropy and its gradient take 12 bytes
     for each entry of the logits (16 where they are capped), and a comparison of two models' logits 28 (32). GPT-2
     with its step-by-step GELU keeps up to 1.5 times as much; where that is too much, running out of memory halves
     the size.
@@ -61,11 +62,14 @@ class TrainingCost:
         moment = 0.6 * values * size + extra + 4 * size * width
         masks = size * len(model.mask_windows) + 12
         config: Any = model.hf.config
-        scores = 10 * Sizes.of(config).heads if config._attn_implementation == "eager" else 0
+        sizes = Sizes.of(config)
+        scores = 10 * sizes.heads if config._attn_implementation == "eager" else 0
+        scan = 4 * sizes.scanned
+        scans = scan * sum(layer > above for layer in model.state_layers)
         can = bool(getattr(as_hf(model), "supports_gradient_checkpointing", False))
         return cls(
-            token=round(len(blocks) * block + moment),
-            light=round(len(blocks) * size * width + block + moment) if can else None,
+            token=round(len(blocks) * block + scans + moment + scan),
+            light=round(len(blocks) * size * width + block + moment + 2 * scan) if can else None,
             pair=masks + len(blocks) * scores,
             light_pair=masks + scores,
             position=16 * models * model.n_embeddings,

@@ -262,7 +262,8 @@ def row_bytes(model: Model, columns: int, sites: int = 1) -> int:
     """
     sizes, size = Sizes.of(model.hf.config), model.dtype.itemsize
     # What is alive in a block, in its MLP, and what is read: whole, and its chosen tokens in float32.
-    states = columns * (size * (8 * model.d_model + 3 * sizes.d_mlp) + sites * (size + 4) * model.d_model)
+    block = size * (8 * model.d_model + 3 * sizes.d_mlp) + 4 * sizes.scanned
+    states = columns * (block + sites * (size + 4) * model.d_model)
     masks = columns**2 * (size * len(model.mask_windows) + 3)
     if (
         model.hf.config._attn_implementation == "eager"

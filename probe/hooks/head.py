@@ -17,8 +17,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import ModelOutput
 
 from probe.hooks.attach import as_hf
-from probe.hooks.upper import view
-from probe.models import Model
+from probe.hooks.upper import replaced, trunk_of
+from probe.models import Model, input_device
 
 
 class Head:
@@ -32,10 +32,10 @@ class Head:
 
     def __init__(self, model: Model) -> None:
         hf = as_hf(model)
-        self._given = _Given()
-        trunk = _trunk(hf)
+        trunk = trunk_of(hf)
+        self._given = _Given(trunk)
         path = next(name for name, module in hf.named_modules() if module is trunk).split(".")
-        self._view: nn.Module = _replaced(hf, path, self._given)
+        self._view: nn.Module = replaced(hf, path, self._given)
 
     def __call__(self, states: Float[Tensor, "rows pos d_model"]) -> Float[Tensor, "rows pos vocab"]:
         """Compute logits.
@@ -45,7 +45,7 @@ class Head:
         """
         self._given.states = states
         try:
-            return self._view(inputs_embeds=states, use_cache=False).logits
+            return self._view(inputs_embeds=states, use_cache=False).logits.to(states.device)
         finally:
             self._given.states = None
 
@@ -53,9 +53,16 @@ class Head:
 class _Given(nn.Module):
     """Stands in the place of a model's trunk and returns given states."""
 
-    def __init__(self) -> None:
+    def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
+        self._trunk = (trunk,)  # as no module of its own
         self.states: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._trunk[0], name)  # some heads read a factor from the trunk
 
     def forward(self, *_: object, **__: object) -> "_Output":
         return _Output(last_hidden_state=self.states)  # pyright: ignore[reportArgumentType]
@@ -91,7 +98,7 @@ def headless(model: Model) -> Iterator[Headless]:
     hf: Any = as_hf(model)
     # Of models that are made for images too, the head alone is not what they run.
     whole = hf.config is not hf.config.get_text_config() or hasattr(hf.config, "cross_attention_layers")
-    inside = set(_trunk(hf).modules())
+    inside = set(trunk_of(hf).modules())
     if whole or any(
         module._forward_hooks or module._forward_pre_hooks for module in hf.modules() if module not in inside
     ):
@@ -103,17 +110,17 @@ def headless(model: Model) -> Iterator[Headless]:
 
 @contextmanager
 def _narrowed(hf: Any) -> Iterator[Headless]:
-    kept = Headless()
+    kept, home = Headless(), input_device(hf)
 
     def narrow(_: nn.Module, __: tuple, output: Any) -> Any:
-        kept.states = output[0]
+        kept.states = output[0].to(home)
         first = output[0][:, :1]
         if not isinstance(output, ModelOutput):
             return (first, *output[1:])
         output[next(iter(output))] = first
         return output
 
-    handle = _trunk(hf).register_forward_hook(narrow)
+    handle = trunk_of(hf).register_forward_hook(narrow)
     try:
         yield kept
     finally:
@@ -204,18 +211,3 @@ def checkpointed(model: Model) -> Iterator[None]:
             for name in names:
                 vars(module).pop(name, None)
             vars(module).update(own)
-
-
-def _trunk(hf: Any) -> nn.Module:
-    """The part of a model that gives the states which its head reads."""
-    found = hf.get_decoder()
-    return hf.base_model if found is hf.get_output_embeddings() else found  # some call their unembedding "decoder"
-
-
-def _replaced(module: nn.Module, path: Sequence[str], by: nn.Module) -> nn.Module:
-    """A view of a module in which the module at a path is another."""
-    made = view(module)
-    first, *rest = path
-    child = module.get_submodule(first)
-    made._modules[first] = _replaced(child, rest, by) if rest else by
-    return made

@@ -6,35 +6,44 @@ only the blocks above it, through the model's own code.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from probe.models import Model, check_frequencies
+from probe.errors import NotApplicable
+from probe.models import CHUNKED, Model, check_frequencies
 
 
-class _Again(nn.Module):
-    """Keeps only the input of a block for the backward pass, which runs the block again."""
+class _Block(nn.Module):
+    """Stands in the place of a block, and has its attributes."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._modules["block"], name)
+
+
+class _Again(_Block):
+    """Keeps only the input of a block for the backward pass, which runs the block again."""
 
     def forward(self, *args, **kwargs):
         return checkpoint(self.block, *args, use_reentrant=False, **kwargs)
 
 
-class _Enter(nn.Module):
+class _Enter(_Block):
     """Replaces the first block above the site; starts from the given state and ignores its input."""
 
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-        self.hidden: Tensor | None = None
+    hidden: Tensor | None = None
 
     def forward(self, _: Tensor, *args, **kwargs):
         return self.block(self.hidden, *args, **kwargs)
@@ -48,6 +57,32 @@ def view(module: nn.Module) -> nn.Module:
     return view
 
 
+def trunk_of(hf: Any) -> Any:
+    """The part of a model that gives the states which its head reads."""
+    found = hf.get_decoder()
+    if found is hf:  # Llama 4 does not name it as other models do
+        return next(child for child in hf.children() if isinstance(child, PreTrainedModel))
+    return hf.base_model if found is hf.get_output_embeddings() else found  # some call their unembedding "decoder"
+
+
+def replaced(module: nn.Module, path: Sequence[str], by: nn.Module) -> nn.Module:
+    """A view of a module in which the module at a path is another."""
+    made = view(module)
+    first, *rest = path
+    child = module.get_submodule(first)
+    made._modules[first] = replaced(child, rest, by) if rest else by
+    return made
+
+
+def _set_kinds(config: Any, kinds: Sequence[str]) -> None:
+    """Set the kinds of the blocks of a config, also where it computes them from other values."""
+    kind, name = type(config), config.attribute_map.get("layer_types", "layer_types")
+    if isinstance(getattr(kind, name, None), property):
+        config.__class__ = type(kind.__name__, (kind,), {name: kinds})
+    else:
+        config.layer_types = kinds
+
+
 class UpperLayers:
     """The blocks above ``layer``, the final norm and the unembedding of ``model``.
 
@@ -57,17 +92,20 @@ class UpperLayers:
 
     Raises:
         ValueError: if there is no block above the layer.
+        NotApplicable: if blocks read more than the residual stream (Gemma 4 with inputs for each layer).
     """
 
     def __init__(self, model: Model, layer: int) -> None:
+        _check_alone(model)
         blocks = model.layers
         if not 0 <= layer < len(blocks) - 1:
             raise ValueError(f"layer must lie between 0 and {len(blocks) - 2}, one below the last block; got {layer}")
-        trunk = view(model.hf.base_model)
-        config: Any = copy.deepcopy(model.hf.base_model.config)
+        whole = trunk_of(model.hf)
+        trunk = view(whole)
+        config: Any = copy.deepcopy(whole.config)
         config.num_hidden_layers = len(blocks) - layer - 1
         if getattr(config, "layer_types", None) is not None:
-            config.layer_types = config.layer_types[layer + 1 :]
+            _set_kinds(config, config.layer_types[layer + 1 :])
         trunk.__dict__["config"] = config
         first, *rest = list(blocks)[layer + 1 :]
         plain, light = _Enter(first), _Enter(_Again(first))
@@ -77,9 +115,8 @@ class UpperLayers:
         }
         self._trunk: Any = trunk
         self._name = next(name for name, child in trunk._modules.items() if child is blocks)
-        self._head = view(model.hf)
-        self._head._modules[model.hf.base_model_prefix] = trunk
-        self._head.eval()
+        path = next(name for name, module in model.hf.named_modules() if module is whole)
+        self._head = replaced(model.hf, path.split("."), trunk).eval()
 
     def __call__(
         self,
@@ -99,7 +136,8 @@ class UpperLayers:
             logits_to_keep: the number of last positions whose logits are returned; 0 for all.
         """
         how: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
-        return self._run(self._head, hidden, False, past_key_values=cache, logits_to_keep=logits_to_keep, **how).logits
+        out = self._run(self._head, hidden, False, past_key_values=cache, logits_to_keep=logits_to_keep, **how)
+        return out.logits.to(hidden.device)
 
     def states(
         self,
@@ -117,15 +155,30 @@ class UpperLayers:
             light: keep only the input of each block for the backward pass, which runs the blocks again.
         """
         how: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
-        return self._run(self._trunk, hidden, light, past_key_values=cache, **how)[0]
+        return self._run(self._trunk, hidden, light, past_key_values=cache, **how)[0].to(hidden.device)
 
     def _run(self, module: Any, hidden: Tensor, light: bool, **how: Any) -> Any:
         enter, self._trunk._modules[self._name] = self._ways[light]
         enter.hidden = hidden
         try:
-            return module(inputs_embeds=hidden, use_cache=how["past_key_values"] is not None, **how)
+            # What comes before the site is given a state of its own, because some models scale it in place (CTRL).
+            return module(inputs_embeds=torch.zeros_like(hidden), use_cache=how["past_key_values"] is not None, **how)
         finally:
             enter.hidden = None
+
+
+def _check_alone(model: Model) -> None:
+    """Refuse a model whose blocks read more than the residual stream below them."""
+    text: Any = model.hf.config.get_text_config(decoder=True)
+    for name, what in (
+        ("hidden_size_per_layer_input", "an input of its own for each token"),
+        ("num_kv_shared_layers", "the keys and values of blocks below"),
+    ):
+        if getattr(text, name, 0):
+            raise NotApplicable(
+                f"blocks of {model.name} read {what} ({name} in its config), so those above a layer cannot run alone; "
+                "use edit and capture on whole passes instead"
+            )
 
 
 Mask = TypeVar("Mask", Tensor, Tensor | None)
@@ -147,38 +200,45 @@ def causal_masks(model: Model, valid: Bool[Tensor, "rows keys"], queries: int) -
         queries: the number of last columns that are run.
 
     Returns:
-        An additive mask ``[rows, 1, queries, keys]``, or one for each layer type for models that mix full and sliding
-        attention. None in place of a mask that is not needed.
+        An additive mask ``[rows, 1, queries, keys]``, or one for each layer type for models that mix them; that of
+        linear attention says which of the columns are tokens, ``[rows, queries]``. None in place of a mask that is not
+        needed.
 
     Raises:
         NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
     """
     rows, keys = valid.shape
+    # A state must not see padding before a token. A column after others is a token, or that of a row that has ended.
+    states = dict.fromkeys(model.state_masks, valid[:, keys - queries :] if queries > 1 or keys == 1 else None)
     # Padded on the right, if at all: begins with a token, and no token follows padding.
     whole = queries == keys > 1 and bool(valid[:, 0].all()) and bool((valid[:, 1:] <= valid[:, :-1]).all())
     own = whole and _is_causal(model) and bool(valid[:, -1].all())
     windows = {kind: window for kind, window in model.mask_windows.items() if not own or _cuts(window, keys)}
     if whole:
         valid = valid[:1].new_ones(1, keys)
+        states = dict.fromkeys(states)
     if model.longest_text is not None:
         check_frequencies(model.hf, int(valid.sum(1).max()))
-    if not windows:
+    if not windows and not any(mask is not None for mask in states.values()):
         return None
     key = torch.arange(keys, device=valid.device)
     query = key[keys - queries :, None]
     seen = valid[:, None, :] & (key <= query)
     seen |= key == query  # a padded query sees itself, so that no row of the softmax is empty
+    position = valid.long().cumsum(1).sub_(1).clamp_(min=0) if CHUNKED in windows else key[None]
     made = {
-        kind: _additive(model, seen & (key > query - window) if _cuts(window, keys) else seen)
+        kind: _additive(model, seen & _near(kind, window, position[:, keys - queries :], position))
         for kind, window in windows.items()
     }
-    return _for_model(
-        {kind: made[kind].expand(rows, -1, -1, -1) if kind in made else None for kind in model.mask_windows}
-    )
+    masks = {kind: made[kind].expand(rows, -1, -1, -1) if kind in made else None for kind in model.mask_windows}
+    return _for_model(masks | states)
 
 
 def additive_masks(
-    model: Model, seen: Bool[Tensor, "rows queries keys"], distance: Int[Tensor, "rows queries keys"]
+    model: Model,
+    seen: Bool[Tensor, "rows queries keys"],
+    queries: Int[Tensor, "rows queries"],
+    keys: Int[Tensor, "rows keys"],
 ) -> Tensor | dict[str, Tensor]:
     """Turn boolean attention masks into the additive masks that the model's attention takes.
 
@@ -187,22 +247,35 @@ def additive_masks(
     Args:
         model: the model that will use them.
         seen: the keys that each query attends to; at least one for each query.
-        distance: the number of positions from each key to the query, for sliding windows.
+        queries, keys: the positions of queries and keys, for sliding windows and chunks.
 
     Returns:
         As :func:`causal_masks`, without None.
 
     Raises:
-        NotApplicable: if the texts are so long that the model's frequencies would depend on their length.
+        NotApplicable: if the texts are so long that the model's frequencies would depend on their length, or the model
+            has linear attention.
     """
+    if model.state_layers:
+        raise NotApplicable(f"{model.name} has linear attention, which cannot leave out some of the tokens before one")
     if model.longest_text is not None:
         check_frequencies(model.hf, int(seen.sum(-1).max()))
     return _for_model(
         {
-            kind: _additive(model, seen & (distance < window) if _cuts(window, seen.shape[-1]) else seen)
+            kind: _additive(model, seen & _near(kind, window, queries, keys))
             for kind, window in model.mask_windows.items()
         }
     )
+
+
+def _near(
+    kind: str | None, window: int | None, queries: Int[Tensor, "rows queries"], keys: Int[Tensor, "rows keys"]
+) -> Bool[Tensor, "rows queries keys"] | bool:
+    """Whether each key lies in the window of each query, or in its chunk of the text."""
+    if not _cuts(window, keys.shape[1]):
+        return True
+    query, key = queries[:, :, None], keys[:, None, :]
+    return query // window == key // window if kind == CHUNKED else query - key < window
 
 
 def _additive(model: Model, seen: Bool[Tensor, "rows queries keys"]) -> Float[Tensor, "rows 1 queries keys"]:

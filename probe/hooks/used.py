@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from probe.errors import ProbeError
 from probe.hooks.attach import attach
 from probe.hooks.passes import passes_of
-from probe.models import Site
+from probe.models import Site, input_device
 
 _TOKENS = 3
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -44,7 +44,7 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
 
     embedding: Any = hf.get_input_embeddings()
     rows = embedding.weight.shape[0]
-    ids = torch.arange(_TOKENS, device=embedding.weight.device)[None] % rows
+    ids = torch.arange(_TOKENS, device=input_device(hf))[None] % rows
     with passes_of(hf).aside(), _without_hooks(hf):
         plain = hf(input_ids=ids, use_cache=False)[0]
         detach = attach(hf, site, change)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.hooks.attach import Act, as_hf, attach
 from probe.hooks.captured import columns_missing
 from probe.hooks.operations import Add, Apply, Operation
@@ -60,7 +60,8 @@ def edit(
     wanted: dict[Site, list[Operation]] = {}
     for name, change in changes.items():
         site = Site.parse(name)
-        place(hf, site)
+        if why := place(hf, site).only_read:
+            raise NotApplicable(f"{site} can only be read: {why}")
         if site in wanted:
             raise ProbeError(f"{site} appears twice among the changes; give it one list of changes")
         wanted[site] = _operations(site, change, tokens)

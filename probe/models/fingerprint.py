@@ -12,6 +12,7 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.models.model import Model
+from probe.models.placed import stored_tensors
 from probe.models.sharing import OWN_ADAPTER
 
 #: Numbers of each tensor that are hashed.
@@ -41,7 +42,7 @@ def fingerprint(model: Model) -> dict[str, str]:
     """
     named = [
         (name.replace(".base_layer", ""), tensor)
-        for name, tensor in model.hf.state_dict().items()
+        for name, tensor in stored_tensors(model.hf)
         if "lora_" not in name or f".{OWN_ADAPTER}" in name
     ]
     vocabulary: Any = sorted(model.tokenizer.get_vocab().items())
@@ -73,15 +74,18 @@ def model_hash(model: Model) -> str:
 
     On an accelerator, from which weights are slow to copy, the hash is kept with the model. It is made again if the sum
     of the bits of any weight has changed, or its place in memory: that notices every edit but an exchange of numbers
-    within one tensor through ``.data``.
+    within one tensor through ``.data``. Offloaded weights are read; they cannot be edited.
     """
     state = model.hf.state_dict()
     if any(tensor.device.type == "cpu" for tensor in state.values()):
-        return weights_hash(state.items())
-    stamp = {name: (tensor.dtype, *tensor.shape, tensor.data_ptr(), bit_sum(tensor)) for name, tensor in state.items()}
+        return weights_hash(stored_tensors(model.hf))
+    stamp = {
+        name: (tensor.dtype, *tensor.shape, *(() if tensor.is_meta else (tensor.data_ptr(), bit_sum(tensor))))
+        for name, tensor in state.items()
+    }
     kept: tuple[Any, str] | None = vars(model).get(_KEPT_HASH)
     if kept is None or kept[0] != stamp:
-        kept = stamp, weights_hash(state.items())
+        kept = stamp, weights_hash(stored_tensors(model.hf))
         setattr(model, _KEPT_HASH, kept)
     return kept[1]
 
@@ -109,7 +113,8 @@ def identity(model: Model) -> dict[str, Any]:
 
     Returns:
         Hashes of all ``weights``, the ``config`` and the ``vocabulary``; the ``architecture``, the ``dtype``, the token
-        ids that ``end`` an answer, and the ``prompt``.
+        ids that ``end`` an answer, the ``prompt``, and how else it is asked: ``system``, ``user``, ``template`` and
+        ``prefill``, where they are given.
 
     Raises:
         ProbeError: if the model is being edited by probe's hooks, which have no content that could be compared.
@@ -130,6 +135,7 @@ def identity(model: Model) -> dict[str, Any]:
         "vocabulary": hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest(),
         "end": sorted(model.eos_ids),
         "prompt": f"chat {object_hash(model.tokenizer.chat_template)}" if chat else model.config.prompt,
+        **model.config.asked_otherwise,
     }
 
 

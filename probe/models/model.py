@@ -13,11 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
-from probe.models.decoders import check_decoder, longest_text, mask_windows
+from probe.models.decoders import check_decoder, longest_text, mask_windows, n_attending, state_layers, state_masks
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
-from probe.models.prompts.chat import chat_text, start_ids
+from probe.models.placed import devices_of, input_device
+from probe.models.prompts.chat import chosen_prompt, prompt_text, start_ids
 from probe.models.prompts.thinking import find_tags
+from probe.models.sites.architectures import scaled_logits
 from probe.models.sites.sites import blocks, place
 from probe.models.sites.views import to_nnsight, to_transformer_lens
 
@@ -36,7 +38,7 @@ class Model:
         name: Short name for tables.
         hf: The Hugging Face model.
         tokenizer: The fast tokenizer.
-        config: Where the model comes from, and its prompt.
+        config: Where the model comes from, and its prompt: the one that was chosen, if the settings gave none.
         start_ids: The token ids that the tokenizer puts before every text, such as its start token.
         eos_ids: Every token id that ends an answer, of those that the model can emit.
         pad_id: The token id that pads batches; padding is always masked, so it may be any that the model can read.
@@ -48,7 +50,8 @@ class Model:
 
     Raises:
         NotApplicable: if probe cannot run this architecture.
-        ProbeError: if the tokenizer cannot encode text.
+        ProbeError: if the tokenizer cannot encode text, or the chat template cannot ask a question or ignores a
+            setting.
     """
 
     def __init__(
@@ -61,8 +64,9 @@ class Model:
         check_decoder(hf)
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.config = config or ModelConfig(path=hf.config.model_type)
-        self.name = name or _short_name(self.config.adapter or self.config.path)
+        config = config or ModelConfig(path=hf.config.model_type)
+        self.name = name or _short_name(config.adapter or config.path)
+        self.config = chosen_prompt(config, tokenizer, self.name)
         self.start_ids = start_ids(tokenizer, self.name)
         self.think_tags = find_tags(tokenizer, self.config.think_close, self.config.think_open)
         self.memory: int | None = None
@@ -75,8 +79,14 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.hf.device
+        """The device that input ids go to. States that are captured, and logits, come back on it too, wherever the
+        layers are."""
+        return input_device(self.hf)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Every device that the model works on, ``device`` first."""
+        return devices_of(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,8 +95,9 @@ class Model:
 
     @property
     def budget(self) -> int:
-        """The bytes that work on the model may take besides its weights: ``memory``, or half of what is free now."""
-        return spare_memory(self.device) // 2 if self.memory is None else self.memory
+        """The bytes that work on the model may take besides its weights: ``memory``, or half of what is free now on the
+        device of its own that has the least."""
+        return min(map(spare_memory, self.devices)) // 2 if self.memory is None else self.memory
 
     @property
     def n_layers(self) -> int:
@@ -112,6 +123,21 @@ class Model:
     def mask_windows(self) -> dict[str | None, int | None]:
         """The sliding window of each attention mask that the model takes, by kind of block; None: of all blocks."""
         return mask_windows(self.hf)
+
+    @cached_property
+    def state_layers(self) -> tuple[int, ...]:
+        """The layers that keep a state of each row (linear attention), which no mask of keys can change."""
+        return state_layers(self.hf)
+
+    @cached_property
+    def state_masks(self) -> tuple[str, ...]:
+        """The names of the masks that these layers take."""
+        return state_masks(self.hf)
+
+    @cached_property
+    def n_attending(self) -> int:
+        """The number of layers that keep keys and values."""
+        return n_attending(self.hf)
 
     @cached_property
     def longest_text(self) -> int | None:
@@ -142,9 +168,7 @@ class Model:
         Raises:
             ProbeError: if the chat template fails, or leaves out the question.
         """
-        if self.config.prompt != "chat":
-            return self.config.prompt.replace("{question}", question)
-        return chat_text(self.tokenizer, question, self.name)
+        return prompt_text(self.config, self.tokenizer, question, self.name)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the token ids of ``prompt_text(question)``.
@@ -223,14 +247,13 @@ class Model:
             Logits over the vocabulary on the last axis.
 
         Raises:
-            ProbeError: if the architecture is not in the table of sites, or the vectors have another width.
+            ProbeError: if the model has no site ``final_norm``, or the vectors have another width.
         """
         if not resid.ndim or resid.shape[-1] != self.d_model:
             raise ProbeError(f"{self.name} is {self.d_model} wide; these vectors have shape {list(resid.shape)}")
         norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
         logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
-        cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return scaled_logits(self.hf.config.get_text_config(decoder=True), logits).to(resid.device)
 
     def nnsight(self) -> "TransformersModel":
         """Return an nnsight ``TransformersModel`` on the same weights; it runs at about the speed of a plain hook.
@@ -251,7 +274,7 @@ class Model:
         a padded batch needs its ``attention_mask``. It adds no start token to a text, because prompts contain theirs.
 
         Raises:
-            ProbeError: if TransformerLens does not know the architecture.
+            ProbeError: if TransformerLens does not know the architecture, or the model is on several devices.
         """
         return to_transformer_lens(self.hf, self.tokenizer, self.name)
 
@@ -263,8 +286,9 @@ class Model:
             **({"adapter": f"{adapter} ({'merged' if self.config.merge else 'switched'})"} if adapter else {}),
             "architecture": type(self.hf).__name__,
             "size": f"{self.n_layers} layers, width {self.d_model}, {self.hf.num_parameters() / 1e6:.1f} M parameters",
-            "device": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
+            "device": f"{', '.join(map(str, self.devices))}, {str(self.dtype).removeprefix('torch.')}",
             "prompt": self.config.prompt,
+            **{name: str(value) for name, value in self.config.asked_otherwise.items()},
         }
 
     def __repr__(self) -> str:

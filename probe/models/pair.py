@@ -9,8 +9,9 @@ import torch
 from probe.config import byte_size
 from probe.models.config import PairConfig
 from probe.models.loading.bundled import find_pair
-from probe.models.loading.devices import as_device, as_dtype
+from probe.models.loading.devices import as_dtype
 from probe.models.loading.finding import find_source
+from probe.models.loading.placement import Where, as_placement, check_placement
 from probe.models.loading.reading import check_source, finished, read_tokenizer, read_weights
 from probe.models.loading.source import Source, dtype_of, read_config
 from probe.models.model import Model
@@ -63,10 +64,10 @@ class Pair:
 def load_pair(
     pair: str | Path | PairConfig,
     *,
-    device: str | torch.device = "auto",
+    device: Where = "auto",
     dtype: str | torch.dtype = "float32",
-    base_device: str | torch.device | None = None,
-    thinking_device: str | torch.device | None = None,
+    base_device: Where | None = None,
+    thinking_device: Where | None = None,
     memory: int | str | None = None,
 ) -> Pair:
     """Load both models of a pair.
@@ -77,7 +78,8 @@ def load_pair(
 
     Args:
         pair: The name of a bundled pair (see `list_pairs`), the path of a ``pair.yaml`` file, or a `PairConfig`.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU if there is one.
+        device: As in `load_model`: a device, ``balanced``, several GPUs or a device for each module. ``auto`` takes a
+            GPU if there is one.
         dtype: The number format of the weights: ``float32``, ``bfloat16`` or ``float16``; ``auto`` takes that of each
             checkpoint.
         base_device: The device of the base model, if it is another.
@@ -92,7 +94,7 @@ def load_pair(
     >>> own = PairConfig("mine", base=ModelConfig("./base"), thinking=ModelConfig("org/name"))  # doctest: +SKIP
     """
     config = pair if isinstance(pair, PairConfig) else find_pair(pair)
-    places = [as_device(device if own is None else own) for own in (base_device, thinking_device)]
+    places = [as_placement(device if own is None else own) for own in (base_device, thinking_device)]
     if dtype != "auto":
         as_dtype(dtype)  # before anything is read
     sources = find_source(config.base), find_source(config.thinking)
@@ -100,6 +102,7 @@ def load_pair(
     check_tokenizers(*tokenizers)
     for source, where in zip(sources, places, strict=True):
         check_source(source, where)
+        check_placement(source, where)
     numbers = [dtype_of(read_config(source), dtype) for source in sources]
     first = read_weights(sources[0], places[0], numbers[0])
     shared = _weights_of(sources[0]) == _weights_of(sources[1]) and places[0] == places[1] and numbers[0] == numbers[1]

@@ -7,7 +7,7 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def seeded(seed: int, *devices: torch.device | str) -> Iterator[None]:
     """Seed torch's global generators for a block, and restore the caller's state after it.
 
     This serves layers, dropout and trainers of other libraries, which accept no generator. Code that accepts a
@@ -15,7 +15,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
     Args:
         seed: seeds every generator in the block.
-        device: the generator of this device is seeded and restored as well as the CPU's.
+        devices: the generators of these devices are seeded and restored as well as the CPU's.
 
     Example:
         >>> with seeded(0):
@@ -24,15 +24,15 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         ...     bool(torch.rand(1) == first)
         True
     """
-    device = torch.device(device)
-    cuda = [device] if device.type == "cuda" else []
+    several = [torch.device(device) for device in devices]
+    cuda = [device for device in several if device.type == "cuda"]
     with torch.random.fork_rng(devices=cuda):
         # Not torch.manual_seed, which would also seed the devices that are not restored.
         torch.default_generator.manual_seed(seed)
         for each in cuda:
             with torch.cuda.device(each):
                 torch.cuda.manual_seed(seed)
-        if device.type != "mps":
+        if all(device.type != "mps" for device in several):
             yield
             return
         before = torch.mps.get_rng_state()  # fork_rng cannot fork this generator

@@ -8,6 +8,7 @@ import copy
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -71,10 +72,19 @@ def merge_layers(hf: nn.Module) -> None:
 
 
 @torch.no_grad()
-def weight_of(module: nn.Module) -> Tensor:
-    """Return the weight that a layer applies, with the adapter that is on it."""
-    layer: Any = _merged(_twin_of(module)) if _is_adapted(module) else module
-    return layer.weight.detach()
+def weight_of(module: nn.Module, name: str = "weight") -> Tensor:
+    """Return a weight of a layer, detached and with the adapter that is on the layer; an offloaded one is read.
+
+    Args:
+        module: the module that holds the weight itself, such as a linear layer.
+        name: the weight.
+    """
+    if not _is_adapted(module):
+        with align_module_device(module):
+            return getattr(module, name).detach()
+    layer: Any = module
+    with align_module_device(layer.get_base_layer()):
+        return getattr(_merged(_twin_of(module)), name).detach()
 
 
 def _twin_of(module: nn.Module) -> nn.Module:

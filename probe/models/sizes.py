@@ -5,6 +5,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+_CHUNK = 64
+"""Tokens that linear attention compares with each other when it reads a whole text."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -15,7 +18,8 @@ class Sizes:
         kv_heads: key and value heads of a layer.
         d_head: width of a head.
         d_mlp: width of an MLP, or of one expert.
-        cached: numbers that a layer keeps of a token: its keys and values.
+        cached: numbers that a layer with attention keeps of a token: its keys and values.
+        scanned: numbers in float32 that a layer of linear attention holds of a token while it reads a whole text.
     """
 
     heads: int
@@ -23,6 +27,7 @@ class Sizes:
     d_head: int
     d_mlp: int
     cached: int
+    scanned: int = 0
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> "Sizes":
@@ -45,4 +50,14 @@ class Sizes:
         head = largest("head_dim", "global_head_dim") or width // heads
         keys = max(head, largest("qk_nope_head_dim") + largest("qk_rope_head_dim"))
         inner = largest("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size") or 4 * width
-        return cls(heads, grouped, head, inner, grouped * (keys + max(head, largest("v_head_dim"))))
+        written = largest("linear_num_value_heads")
+        key, value = largest("linear_key_head_dim"), largest("linear_value_head_dim")
+        return cls(
+            heads,
+            grouped,
+            head,
+            inner,
+            cached=grouped * (keys + max(head, largest("v_head_dim"))),
+            # Queries, keys and values, before and after the factors of each token, and the pairs of each chunk.
+            scanned=written * (5 * key + 5 * value + 4 * _CHUNK),
+        )

@@ -15,6 +15,9 @@ from .adapter.tune import (
     tune_adapter as tune_adapter,
     verify_adapter as verify_adapter,
 )
+from .check.checks import Check as Check, Checks as Checks
+from .check.config import CheckConfig as CheckConfig
+from .check.run import run_checks as run_checks
 from .checks import check_model as check_model, check_run as check_run
 from .circuits.circuits import find_circuit as find_circuit
 from .circuits.config import CircuitConfig as CircuitConfig
@@ -27,6 +30,8 @@ from .discover.config import (
     JudgeConfig as JudgeConfig,
 )
 from .discover.discover import discover as discover
+from .doctor.diagnosis import Diagnosis as Diagnosis, Fact as Fact
+from .doctor.doctor import doctor as doctor
 from .plan.plan import Plan as Plan, plan as plan
 from .run.arms import make_arm as make_arm
 from .run.config import (

@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from probe.adapters import is_release
 from probe.errors import ProbeError
 from probe.files import is_there
-from probe.models import ModelConfig, bundled_folder, find_pair
-from probe.problems import load_problems
+from probe.models import DeviceNames, ModelConfig, bundled_folder, find_pair
+from probe.problems import check_problems
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
-_LATER = ("reasoning-gym:", "gsm8k", "math500")
-"""Problem sets that take time to load, or other packages; they are checked when they are loaded."""
 
 
 def check_inputs(config: Any) -> None:
@@ -40,15 +39,16 @@ def check_inputs(config: Any) -> None:
     if judge is not None and judge.url is None:
         check_model(judge.model)
     if isinstance(problems, str):
-        _check_problems(problems)
+        check_problems(problems)
     if (run := getattr(config, "run", None)) is not None:
         check_run(run)
     for name in ("texts", "general"):
         if (file := getattr(config, name, None)) is not None and not Path(file).expanduser().is_file():
             raise ProbeError(f"there is no file {file} (--{name})")
     sae = getattr(config, "sae", None)
-    if isinstance(sae, str) and not Path(sae).expanduser().is_dir():
-        raise ProbeError(f"there is no SAE folder {sae} (--sae)")
+    # RELEASE/SAE_ID is looked up in SAELens' registry when it is loaded, which takes seconds.
+    if isinstance(sae, str) and not Path(sae).expanduser().is_dir() and not is_release(sae):
+        raise ProbeError(f"there is no SAE folder {sae} (--sae); a published one is named RELEASE/SAE_ID")
     for each in getattr(config, "series", ()):
         if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
@@ -92,14 +92,16 @@ def check_run(run: str | Path) -> None:
         raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: DeviceNames) -> None:
+    if isinstance(device, dict):
+        for name, each in device.items():
+            if isinstance(each, str) and each != "disk" and name != "offload_folder":
+                _check_one(each)
+    elif device != "balanced":
+        for each in device.split(","):
+            _check_one(each.strip())
+
+
+def _check_one(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|(cuda|mps)(:\d+)?", device):
-        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
-
-
-def _check_problems(name: str) -> None:
-    if name.endswith((".jsonl", ".parquet")):
-        if not (file := Path(name).expanduser()).is_file():
-            raise ProbeError(f"{name} is not a file" if is_there(file) else f"the problem file {name} does not exist")
-    elif not name.startswith(_LATER):
-        load_problems(name)
+        raise ProbeError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N, mps or balanced")

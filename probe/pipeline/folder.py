@@ -12,6 +12,7 @@ from probe.config import read_as
 from probe.engine import LOCK, FolderLock, difference, remove_empty
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json, writing
+from probe.pipeline.prompts import PROMPTS
 
 Made = TypeVar("Made")
 
@@ -102,10 +103,11 @@ class RunFolder:
 
     def __exit__(self, *error: Any) -> None:
         # A request that failed before anything was kept must not keep the folder from the next one.
-        written = (self.path / "run.json", self.path / LOCK)
+        written = (self.path / "run.json", self.path / PROMPTS, self.path / LOCK)
         nothing = any(error) and all(file in written for file in self.path.rglob("*") if file.is_file())
         if nothing:
-            written[0].unlink(missing_ok=True)
+            for file in written[:2]:
+                file.unlink(missing_ok=True)
         self._lock.__exit__(*(error or (None, None, None)))
         if nothing:
             remove_empty(self.path)

@@ -2,8 +2,9 @@
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from probe.config import nearest
 from probe.errors import ProbeError
@@ -72,9 +73,23 @@ def math_verify(answer: str, truth: str) -> bool | None:
 
 _BASED = re.compile(r"[0-9]_\{?[0-9]")
 
+
+def close(answer: str, truth: str) -> bool | None:
+    """Whether both are numbers that differ by at most 5 % of the known one, as SciBench compares measured quantities.
+
+    A unit in LaTeX after the number is not compared.
+    """
+    value, known = read_number(answer), read_number(truth)
+    if value is None:
+        value = read_number(_UNIT.sub("", answer))
+    return value is not None and known is not None and abs(value - known) <= abs(known) / 20
+
+
+_UNIT = re.compile(r"[\s~]*\\(?:mathrm|text|textrm|rm|operatorname)\b.*", re.DOTALL)
+
 Grader = Callable[[str, str], bool | None]
 """Takes the answer found and the known one; returns right, wrong or, where it cannot decide, None."""
-GRADERS: dict[str, Grader] = {"exact": exact, "numeric": numeric, "math-verify": math_verify}
+GRADERS: dict[str, Grader] = {"exact": exact, "numeric": numeric, "math-verify": math_verify, "close": close}
 
 
 def find_grader(name: str) -> Grader:
@@ -90,9 +105,37 @@ def find_grader(name: str) -> Grader:
     return GRADERS[name]
 
 
+@dataclass(frozen=True)
+class ByProblem:
+    """Grades each problem of a set with its own grader.
+
+    Raises:
+        ProbeError: if there is no such grader, or its library is not installed.
+    """
+
+    graders: Mapping[str, str]
+    """The name of the grader of each problem, by the problem's id."""
+
+    def __post_init__(self) -> None:
+        for name in sorted(set(self.graders.values())):
+            find_grader(name)
+
+    def __call__(self, answer: str, problem: "HasAnswer") -> bool | None:
+        return find_grader(self.graders[problem.id])(answer, problem.answer)
+
+
+class HasAnswer(Protocol):
+    """A problem, of which only the id and the known answer are read."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+
+
 def readable(grader: str, truth: str) -> bool:
     """Whether a grader can read a known answer; if not, no answer could be right."""
-    if grader == "numeric":
+    if grader in ("numeric", "close"):
         return read_number(truth) is not None
     return _written(truth) != "" and (grader == "exact" or len(truth) <= LONGEST)
 
@@ -111,7 +154,7 @@ def refuse_unreadable(name: str, grader: str, answers: Sequence[tuple[str, str]]
     bad = [f"{problem}: {_short(answer)}" for problem, answer in answers if not readable(grader, answer)]
     if bad:
         more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        other = "'exact' or 'math-verify'" if grader == "numeric" else "'exact'"
+        other = "'exact' or 'math-verify'" if grader in ("numeric", "close") else "'exact'"
         raise ProbeError(
             f"the grader {grader!r} cannot read {len(bad)} of {len(answers)} known answers of {name} "
             f"({'; '.join(bad[:_NAMED])}{more}); correct them, or use the grader {other}"

@@ -1,84 +1,126 @@
-"""Published problem sets, from the Hugging Face hub or from a local copy of their file."""
+"""Published problem sets by name, from the Hugging Face hub or from a local copy of their files."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
+from probe.files import read_json
+from probe.problems.expressions import reaches_target
+from probe.problems.grading import ByProblem, readable
 from probe.problems.local import Record, read_records, set_of_records
 from probe.problems.problem_set import ProblemSet, split_of
-
-
-@dataclass(frozen=True)
-class _Source:
-    repository: str
-    config: str | None
-    splits: tuple[str, ...]
-    grader: str
-    tidy: Callable[[dict[str, Any]], dict[str, Any]]
-    """Turns a record as published into one with ``question`` and ``answer``."""
-
-
-def _gsm8k(record: dict[str, Any]) -> dict[str, Any]:
-    # The published answer is a worked solution that ends in "#### 1,234".
-    answer = str(record["answer"]).rpartition("####")[2].strip().replace(",", "")
-    return {"question": record["question"], "answer": answer}
-
-
-def _math500(record: dict[str, Any]) -> dict[str, Any]:
-    question = record["problem"] if "problem" in record else record["question"]
-    return {"question": question, "answer": record["answer"], "id": record.get("unique_id")}
-
-
-SOURCES = {
-    "gsm8k": _Source("openai/gsm8k", "main", ("train", "test"), "numeric", _gsm8k),
-    "math500": _Source("HuggingFaceH4/MATH-500", None, ("test",), "math-verify", _math500),
-}
+from probe.problems.sources import ALIASES, SOURCES, Source
 
 
 def hub_set(name: str, path: str | Path | None = None, grader: str | None = None) -> ProblemSet:
     """Load a published problem set from the hub or from a local copy.
 
-    Where the source has a train and a test split, the test split is kept and a hash of the question moves some train
-    problems to validation. Where it has one split, the hash makes all three.
-
     Args:
-        name: a key of :data:`SOURCES`.
-        path: a ``.jsonl`` or ``.parquet`` file as published; None reads the hub.
+        name: a key of :data:`SOURCES` or :data:`ALIASES`.
+        path: a ``.jsonl``, ``.json`` or ``.parquet`` file as published, or a folder with the data set's files; None
+            reads the hub.
         grader: replaces the set's own grader.
 
     Raises:
         ProbeError: if the hub cannot be reached, or a record is not as published.
     """
+    name = ALIASES.get(name, name)
     source = SOURCES[name]
-    found = _from_hub(name, source) if path is None else read_records(path)
-    records = (_tidied(name, source, where, record) for where, record in found)
-    return set_of_records(name, records, grader or source.grader, source=str(path or source.repository))
+    path = None if path is None else Path(path).expanduser()
+    if path is None or path.is_dir():
+        found = _from_library(name, source, path)
+    else:
+        # One file is one split; where there are several, it is not known which.
+        role = next(iter(source.splits.values())) if len(source.splits) == 1 else None
+        found = ((where, record, role) for where, record in _from_file(path))
+    left: Counter[str] = Counter()
+    graders: dict[str, str] = {}
+    records = _tidied(name, source, found, left, graders)
+    made = set_of_records(name, records, grader or source.grader, source=str(path or source.repository))
+    left_out = [f"{n} left out because {why}" for why, n in left.items()]
+    first = f"the first {source.most:,} records" if source.most else ""
+    made = replace(made, counter=source.counter, note="; ".join(filter(None, [made.note, first, *left_out])))
+    if grader is None and source.checked:
+        return replace(made, grader="expression", verifier=reaches_target)
+    if grader is None and graders:
+        return replace(made, grader="by type of answer", verifier=ByProblem(graders))
+    return made
 
 
-def _tidied(name: str, source: _Source, where: str, record: dict[str, Any]) -> Record:
-    try:
-        tidy = source.tidy(record)
-    except KeyError as error:
-        raise ProbeError(f"{where} has no {error.args[0]!r}; is this a record of {name} as published?") from None
-    return where, {**tidy, "split": record["split"]} if "split" in record else tidy
+def _tidied(
+    name: str,
+    source: Source,
+    found: Iterator[tuple[str, dict[str, Any], str | None]],
+    left: Counter[str],
+    graders: dict[str, str],
+) -> Iterator[Record]:
+    """Records of a problem set; what is left out, and graders of single problems, are noted in the last two."""
+    met: dict[str, str] = {}
+    for number, (where, record, role) in enumerate(found):
+        try:
+            tidy = source.tidy(record)
+        except KeyError as error:
+            raise ProbeError(f"{where} has no {error.args[0]!r}; is this a record of {name} as published?") from None
+        if isinstance(tidy, str):
+            left[tidy] += 1
+            continue
+        own = tidy.pop("grader", None)
+        words, answer = " ".join(str(tidy["question"]).split()), str(tidy["answer"]).strip()
+        if (own or source.grader) != "numeric" and not readable(own or source.grader, answer):
+            left["no grader can read their answers"] += 1
+            continue
+        if met.setdefault(words, answer) != answer:
+            left["they repeat a question with another answer"] += 1
+            continue
+        if own:
+            tidy["id"] = f"{name}/{number}"
+            graders[tidy["id"]] = own
+        split = record.get("split", role)
+        if split == "train" and "split" not in record and split_of(words) == "validation":
+            split = "validation"
+        yield where, tidy if split is None else {**tidy, "split": split}
 
 
-def _from_hub(name: str, source: _Source) -> Iterator[Record]:
-    from datasets import load_dataset
+def _from_file(path: Path) -> Iterator[Record]:
+    if path.suffix.lower() != ".json" or not path.is_file():
+        yield from read_records(path)
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ProbeError(f"{path} is not a list of JSON objects; give the file as published")
+    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
 
-    try:
-        tables = {each: load_dataset(source.repository, source.config, split=each) for each in source.splits}
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ProbeError(
-            f"{name} cannot be loaded from the hub ({reason}); give a local file instead: {name}:PATH.jsonl"
-        ) from None
-    for split, table in tables.items():
-        for i, record in enumerate(table):
-            assert isinstance(record, dict)
-            if len(tables) > 1:
-                validates = split == "train" and split_of(record["question"]) == "validation"
-                record["split"] = "validation" if validates else split
-            yield f"{source.repository} {split}, row {i}", record
+
+def _from_library(name: str, source: Source, folder: Path | None) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+    from datasets import Image, load_dataset
+    from datasets.exceptions import DatasetsError
+
+    where = source.repository if folder is None else str(folder)
+    for split, role in source.splits.items():
+        for config in source.configs:
+            try:
+                table = load_dataset(where, config, split=split, streaming=source.most is not None)
+                for column, kind in (table.features or {}).items():
+                    if isinstance(kind, Image):  # only whether there is one counts
+                        table = table.cast_column(column, Image(decode=False))
+                rows = iter(table if source.most is None else table.take(source.most))
+                first = next(rows, None)
+            except (OSError, ValueError, DatasetsError) as error:
+                reason = str(error).strip().partition("\n")[0]
+                if folder is not None:
+                    raise ProbeError(
+                        f"{folder} does not hold the files of {source.repository} ({reason}); download it with: hf "
+                        f"download {source.repository} --repo-type dataset --local-dir {folder}"
+                    ) from None
+                raise ProbeError(
+                    f"{name} cannot be loaded from the hub ({reason}); give a local file or folder instead: "
+                    f"{name}:PATH.jsonl"
+                ) from None
+            place = " ".join(filter(None, (where, config, split)))
+            for i, record in enumerate([] if first is None else itertools.chain([first], rows)):
+                assert isinstance(record, dict)
+                yield f"{place}, row {i}", record, role

@@ -138,13 +138,14 @@ class ProblemSet:
             return Grade(None, correct=False)
         failed = True
         for answer in found:
-            verdict = self._verdict(answer, problem)
+            verdict = self.verdict(answer, problem)
             if verdict:
                 return Grade(answer, correct=True)
             failed = failed and verdict is None
         return Grade(found[0], correct=False, failed=failed)
 
-    def _verdict(self, answer: str, problem: Problem) -> bool | None:
+    def verdict(self, answer: str, problem: Problem) -> bool | None:
+        """Whether an answer that was found in a text is right; None if that cannot be decided."""
         if self.verifier is not None:
             return self.verifier(answer, problem)
         return find_grader(self.grader)(answer, problem.answer)

@@ -82,7 +82,9 @@ class GateLoss:
                 part = rows_of(batch, at)
                 below = hidden[at, : part.forced.ids.shape[1]]
                 number = numbers[at, : part.gate.shape[1]]
-            cache = None if together else self._text((id(batch), rows[0], rows[-1]), batch, part, below)
+            cache = (
+                None if together or self.cost.alone else self._text((id(batch), rows[0], rows[-1]), batch, part, below)
+            )
             for chosen in chunks_of(part, some):
                 if bool(chosen.gate.any()):
                     scored = self._score(chosen, below, cache, self.cost.passes.chunk(budget), light=light)
@@ -109,10 +111,12 @@ class GateLoss:
         mechanism, target = self.mechanism, batch.target[batch.gate]
         resid, behaviour = hidden[batch.places], batch.behaviours(mechanism.n_behaviours)
         shift = mechanism.shift(resid, mechanism.strength(resid, behaviour), behaviour).to(resid.dtype)
-        if cache is None:
+        if cache is not None:
+            states = self._in_groups(batch, hidden, shift, cache)
+        elif batch.group is None and mechanism.persistent:
             states = self._together(batch, hidden, shift, light=light)
         else:
-            states = self._in_groups(batch, hidden, shift, cache)
+            states = self._alone(batch, hidden, shift, light=light)
         places = batch.places[0], batch.slots
         losses, right = score_logits(_both, [(self.head, states)], places, target, size=chunk).unbind(1)
         return Scored(losses.contiguous(), right.bool())
@@ -136,6 +140,31 @@ class GateLoss:
         )
         return states.gather(1, columns[:, :, None].expand(-1, -1, states.shape[-1]))
 
+    def _alone(
+        self,
+        batch: GateBatch,
+        hidden: Float[Tensor, "rows pos d_model"],
+        shift: Float[Tensor, "gates d_model"],
+        *,
+        light: bool,
+    ) -> Float[Tensor, "rows slots d_model"]:
+        """Run the whole text before it for each group of gates, because linear attention keeps no state within a text.
+
+        This takes as many passes over a text as it has groups.
+        """
+        rows, at = batch.places
+        label = at if batch.group is None else batch.group[batch.gate]
+        pairs, own = torch.stack([rows, label]).unique(dim=1, return_inverse=True)
+        texts, width = pairs[0], int(at.max()) + 1
+        states = self.upper.states(
+            hidden[texts, :width].index_put((own, at), shift, accumulate=True),
+            attention_mask=causal_masks(self.base, batch.forced.valid[texts, :width], width),
+            position_ids=batch.forced.positions[texts, :width],
+            light=light,
+        )
+        slots = hidden.new_zeros(len(hidden), int(batch.slots.max()) + 1, hidden.shape[-1])
+        return slots.index_put((rows, batch.slots), states[own, at])
+
     def _in_groups(
         self,
         batch: GateBatch,
@@ -157,11 +186,10 @@ class GateLoss:
         begins = torch.where(together, column[:, None, :], width).amin(-1)
         before = torch.arange(width, device=hidden.device) < begins[:, :, None]
         positions = _in_slots(batch, forced.positions[rows, at], 0)
-        distance = positions[:, :, None] - torch.cat([forced.positions, positions], 1)[:, None, :]
         seen = torch.cat([forced.valid[:, None] & before, together], -1)
         copies = hidden.new_zeros(*column.shape, hidden.shape[-1])
         copies = copies.index_put((rows, batch.slots), hidden[rows, at] + shift)
-        masks = additive_masks(self.base, seen, distance)
+        masks = additive_masks(self.base, seen, positions, torch.cat([forced.positions, positions], 1))
         return self.upper.states(copies, attention_mask=masks, position_ids=positions, cache=cache)
 
     @torch.no_grad()
@@ -207,8 +235,8 @@ class _TextCache(Cache):
         """Bytes of all keys and values."""
         return sum(tensor.nbytes for pair in self.states.values() for tensor in pair)
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
-        return self.written
+    def get_seq_length(self, layer_idx: int | None = None) -> int:
+        return self.written if layer_idx is None else 0  # see RowCache
 
 
 def _in_slots(batch: GateBatch, values: Int[Tensor, " gates"], empty: int) -> Int[Tensor, "rows slots"]:

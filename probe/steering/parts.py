@@ -22,17 +22,20 @@ class GateCost:
         passes: those of a pass above the steering layer.
         text: for a token of an unshifted text, of which the keys and values are held: once as they were computed, once
             beside those of the shifted copies, and once for every query head.
+        alone: whether each gate needs the whole text before it, run for it alone.
     """
 
     passes: TrainingCost
     text: int
+    alone: bool = False
 
     @classmethod
     def of(cls, base: Model, layer: int) -> "GateCost":
         """Compute the bytes for a base model that is steered at a layer."""
         sizes = Sizes.of(base.hf.config)
         values = 2 * sizes.cached + (2 * sizes.d_head * sizes.heads if sizes.kv_heads < sizes.heads else 0)
-        return cls(TrainingCost.of(base, above=layer), base.dtype.itemsize * (base.n_layers - layer - 1) * values)
+        text = base.dtype.itemsize * (base.n_layers - layer - 1) * values
+        return cls(TrainingCost.of(base, above=layer), text, alone=any(each > layer for each in base.state_layers))
 
     def whole(self, batch: GateBatch, *, together: bool) -> int:
         """The least budget in which a batch is scored in one part."""
@@ -65,14 +68,19 @@ class GateCost:
             longest, most = max(tokens[row] for row in group), max(1, *(slots[row] for row in group))
             while most > 1 and len(group) * self._copies(most, longest) > room:
                 most = (most + 1) // 2
-            yield group, most, False
+            light = self.alone and self.passes.light is not None and self.passes.row(longest) > room
+            yield group, most, light
 
     def _text(self, tokens: int) -> int:
         """Bytes of an unshifted text, which is run without gradients."""
+        if self.alone:
+            return self.passes.row(tokens)
         return tokens * (self.text + tokens * self.passes.light_pair)
 
     def _copies(self, gates: int, tokens: int) -> int:
         """Bytes of the shifted copies of so many gates of a text."""
+        if self.alone:
+            return gates * self.passes.row(tokens)
         return gates * (self.passes.token + (tokens + 2 * gates) * self.passes.pair)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from probe.activations import SentenceActivations
 from probe.hooks import (
@@ -116,7 +116,7 @@ def learn_on_sentences(
         start: Float[Tensor, "behaviours d_model"], seen: Sequence[GateBatch], unseen: Sequence[GateBatch]
     ) -> Learned:
         vectors = FixedVectors(len(start), base.d_model, layer, unit=unit, persistent=True)
-        vectors.directions.data = start.clone()
+        vectors.directions = nn.Parameter(start.clone())
         return learn_mechanism(base, vectors, seen, unseen, config=alike, seed=seed, folder=folder, progress=progress)
 
     alike = replace(config, balance=True, per_trace=None)

@@ -46,6 +46,20 @@ def test_a_text_says_the_same_however_it_is_packed(model, length):
             assert packed.targets[where == i].tolist() == list(example.ids[example.start :])
 
 
+@pytest.mark.parametrize("arch", ["qwen3_next", "llama4"])
+def test_states_and_chunks_begin_with_each_text(tiny_folder, arch):
+    """Texts longer than a chunk; a state goes through a whole row, so that each text has one to itself."""
+    model = load_model(tiny_folder(arch, "letters"))
+    examples = texts(5)
+    packed = pack(model, examples, 60)
+    assert len(packed.ids) == (5 if model.state_layers else 2)
+    with torch.no_grad():
+        logits = packed.logits(model)
+        for i, example in enumerate(examples):
+            alone = model.hf(torch.tensor([example.ids])).logits[0, example.start - 1 : -1]
+            torch.testing.assert_close(logits[packed.segment[packed.counts] == i], alone, atol=5e-5, rtol=1e-4)
+
+
 def test_the_loss_does_not_depend_on_packing(llama, sae):
     objective = Objective("resa", sae)
     losses = [

@@ -25,6 +25,7 @@ RESULTS = {"schema": 1, "pair": "tiny-rl", "arms": {"base": {"accuracy": 0.2, "c
 class Model:
     path: str
     prompt: str = "{question}"
+    template: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,25 @@ def test_run_two_models(calls):
     assert done.exit_code == 0, done.output
     expected = Config(base=Model("./b"), thinking=Model("org/t-1.5", "chat"), problems="p.jsonl")
     assert calls == [(expected, Path("runs/own-name"))]
+
+
+def test_prompts_in_options_have_line_ends_and_templates_have_arguments(calls, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("thinking: {path: t, prompt: 'Q: {question}\\nA:'}")
+    options = ["--base", "b", "--base-prompt", r"Q: {question}\nIn \boxed{}, with \\nabla\tA:"]
+    options += ["--thinking-template", "enable_thinking=false, reasoning_effort=high,n=3"]
+    assert probe("run", "--config", str(file), *options).exit_code == 0
+    ((config, _),) = calls
+    assert config.base.prompt == "Q: {question}\nIn \\boxed{}, with \\nabla\tA:"
+    assert config.thinking.template == {"enable_thinking": False, "reasoning_effort": "high", "n": 3}
+    assert config.thinking.prompt == r"Q: {question}\nA:", "YAML has escapes of its own"
+
+
+@pytest.mark.parametrize("given", ["enable_thinking", "=false", "a=1,b=", "a=[1"])
+def test_arguments_of_a_template_that_are_none_are_one_line(calls, given):
+    done = probe("run", "--base", "b", "--thinking", "t", "--base-template", given)
+    assert (done.exit_code, calls, done.stderr.count("\n")) == (2, [], 1)
+    assert "--base-template has" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -238,6 +258,22 @@ def test_pairs():
     done = probe("pairs")
     assert done.exit_code == 0, done.output
     assert all(pair.name in done.output for pair in list_pairs())
+    assert max(map(len, done.output.splitlines())) <= 80
+    bundled, published = done.output.split("Published")
+    assert "tiny-rl" in bundled and "orz-1.5b" in published
+    assert "1.54B" in published and "6.17 GB" in published
+
+
+def test_one_pair_is_shown_as_a_file_that_can_be_used(tmp_path):
+    from probe.models import find_pair
+
+    done = probe("pairs", "orz-1.5b")
+    assert done.exit_code == 0 and done.output.endswith("# Memory of the weights in bfloat16: 6.17 GB\n")
+    (tmp_path / "mine.yaml").write_text(done.output)
+    assert find_pair(tmp_path / "mine.yaml") == find_pair("orz-1.5b")
+    wrong = probe("pairs", "orz-1.6b")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert wrong.stderr == "probe: unknown pair 'orz-1.6b'; did you mean 'orz-1.5b'?\n"
 
 
 def test_organism(monkeypatch):

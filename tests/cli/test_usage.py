@@ -66,6 +66,13 @@ CASES = {
     "report none": "none holds no results.json",
     "sites ./none": "there is no model folder ./none",
     "sites bundled:tiny-lr": "did you mean 'tiny-rl'?",
+    "check": "Missing argument 'MODEL'",
+    "check ./none": "there is no model folder ./none",
+    "check bundled:tiny-lr": "did you mean 'tiny-rl'?",
+    "check bundled:tiny-rl --prompt What": "has no {question}",
+    "check bundled:tiny-rl --dtype f32": "unknown dtype 'f32'",
+    "check bundled:tiny-rl --texts none.jsonl": "there is no file none.jsonl (--texts)",
+    "doctor now": "Got unexpected extra argument",
     "organism --series --decoupled": "give one of them",
     "organism --seed -1": "-1 is not a seed",
 }

@@ -8,7 +8,13 @@ from tests.supported_models import TABLE, page, tokenizer, verdict, verdicts
 from tests.tiny_models import WINDOW, tiny_config, tiny_model
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "gpt_oss", "cohere2", "mixtral", "opt", "mpt", "gemma4_text", "glm4_moe"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("gemma3", "gpt_oss", "cohere2", "mixtral", "opt", "mpt", "gemma4_text", "glm4_moe"),
+        *("qwen3_next", "qwen3_5", "qwen3_5_moe", "llama4"),
+    ],
+)
 def test_a_decoder_of_any_family_decodes_as_generate_does(kind):
     assert verdict(kind).result == "supported"
 
@@ -17,11 +23,8 @@ def test_a_decoder_of_any_family_decodes_as_generate_does(kind):
     ("kind", "changes", "why"),
     [
         ("mamba", {}, "blocks of linear_attention"),
-        ("bamba", {}, "blocks of linear_attention"),
-        ("falcon_h1", {}, "blocks of hybrid"),
-        ("lfm2", {"layer_types": ["conv", "full_attention"] * 2}, "blocks of conv"),
-        ("qwen3_next", {}, "blocks of linear_attention"),
-        ("llama4_text", {}, "blocks of chunked_attention"),
+        ("mamba2", {}, "blocks of linear_attention"),
+        ("zamba2", {}, "blocks of hybrid, linear_attention"),
         ("minimax_m3_vl_text", {"layer_types": ["minimax_m3_sparse"] * 4}, "blocks of minimax_m3_sparse"),
         ("bloom", {}, "ALiBi"),
         ("falcon", {"alibi": True}, "ALiBi"),
@@ -33,6 +36,7 @@ def test_a_decoder_of_any_family_decodes_as_generate_does(kind):
         ("big_bird", {"attention_type": "block_sparse"}, "block_sparse"),
         ("llama", {"sliding_window": WINDOW}, "names a sliding window that its code does not apply"),
         ("llama", {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 8}, "does not apply"),
+        ("llama", {"layer_types": ["chunked_attention", "full_attention"] * 2}, "attention in chunks that its code"),
     ],
 )
 def test_what_a_batch_cannot_run_is_refused_by_name(kind, changes, why):

@@ -15,8 +15,8 @@ PROMPTS = [[20, 21, 22], list(range(30, 37)), [5], [6, 7]]
 
 
 @pytest.fixture
-def model(any_arch, tiny_folder):
-    return load_model(ModelConfig(str(tiny_folder(any_arch, tokenizer="letters"))), device="cpu")
+def model(decoding_arch, tiny_folder):
+    return load_model(ModelConfig(str(tiny_folder(decoding_arch, tokenizer="letters"))), device="cpu")
 
 
 def plain(model, forced):

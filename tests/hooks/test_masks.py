@@ -10,7 +10,7 @@ from tests.supported_models import tokenizer
 from tests.tiny_models import WINDOW, tiny_config, tiny_model
 
 LONG = [5 + i % 40 for i in range(3 * WINDOW)]
-KINDS = ["llama", "mistral", "gemma3_text", "gemma2", "gpt_neox", "gptj", "mpt", "phi3"]
+KINDS = ["llama", "mistral", "gemma3_text", "gemma2", "gpt_neox", "gptj", "mpt", "phi3", "llama4_text"]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

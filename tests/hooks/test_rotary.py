@@ -1,4 +1,4 @@
-"""Rotary frequencies that depend on the length: right below the length at which they change, refused above it."""
+"""What depends on the length of a text (rotary frequencies, temperatures): right below a length, refused above it."""
 
 import pytest
 import torch
@@ -35,6 +35,7 @@ MODELS = {
             "max_position_embeddings": SWITCH,
         },
     ),
+    "llama4, temperature by columns": ("llama4_text", {"floor_scale": SWITCH, "attn_scale": 5.0}),
 }
 
 
@@ -69,7 +70,7 @@ def test_longer_texts_are_refused_in_every_way_to_run_them(model):
         "a captured pass": lambda: captured(model, long),
     }
     for way, run in ways.items():
-        with pytest.raises(NotApplicable, match="rotary frequencies beyond") as caught:
+        with pytest.raises(NotApplicable, match=f"changes .* beyond {model.longest_text} tokens") as caught:
             run()
         assert "\n" not in str(caught.value), way
 

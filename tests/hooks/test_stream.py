@@ -15,8 +15,8 @@ NEW = 12
 
 
 @pytest.fixture
-def model(arch, tiny_folder):
-    return load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+def model(some_arch, tiny_folder):
+    return load_model(ModelConfig(str(tiny_folder(some_arch, tokenizer="letters"))), device="cpu")
 
 
 def likeliest(now):

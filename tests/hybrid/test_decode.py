@@ -30,12 +30,12 @@ LAYER, NEW_TOKENS = 1, 24
 
 
 @pytest.fixture
-def pair(arch, tiny_folder):
+def pair(some_arch, tiny_folder):
     configs = [
-        ModelConfig(str(tiny_folder(arch, seed=1)), prompt="Problem: {question}\nSolution:"),
-        ModelConfig(str(tiny_folder(arch, seed=2)), prompt="Question: {question}\n<think>"),
+        ModelConfig(str(tiny_folder(some_arch, seed=1)), prompt="Problem: {question}\nSolution:"),
+        ModelConfig(str(tiny_folder(some_arch, seed=2)), prompt="Question: {question}\n<think>"),
     ]
-    return Pair(PairConfig(f"random-{arch}", *configs), *(load_model(config, device="cpu") for config in configs))
+    return Pair(PairConfig(f"random-{some_arch}", *configs), *(load_model(config, device="cpu") for config in configs))
 
 
 @pytest.fixture

@@ -297,6 +297,19 @@ def test_an_adapter_on_the_hub_is_found_in_its_cache_with_its_base(base, damaged
     assert load_model(ModelConfig("org/base", adapter="org/lora"), device="cpu").adapter == model.adapter
 
 
+def test_an_adapter_in_a_folder_of_a_hub_id_is_found(base, damaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "repository").mkdir()
+    damaged.rename(tmp_path / "repository" / "checkpoint-20")
+    put_in_cache(tmp_path / "hub", "org/many", tmp_path / "repository", "a" * 40)
+    found = load_model(ModelConfig(str(base), adapter="org/many/checkpoint-20"), device="cpu")
+    wanted = ModelConfig(str(base), adapter=str(tmp_path / "repository" / "checkpoint-20"))
+    assert torch.equal(logits(found), logits(load_model(wanted, device="cpu")))
+    for gone in ("org/many/checkpoint-30", "org/many"):
+        with pytest.raises(ProbeError, match=f"no adapter folder '{gone}'"):
+            load_model(ModelConfig(str(base), adapter=gone), device="cpu")
+
+
 @pytest.mark.usefixtures("no_weights")
 def test_an_adapter_that_is_not_there_is_said(base):
     with pytest.raises(ProbeError, match="no adapter folder 'org/none'"):

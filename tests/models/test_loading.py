@@ -60,7 +60,7 @@ def test_chat_prompt_goes_through_the_template_once(folder):
 def test_the_tokenizer_is_the_saved_one_whatever_the_architecture(tiny_folder, arch, words):
     model = load_model(tiny_folder(arch, "words"))
     assert model.tokenizer.get_vocab() == words.get_vocab()
-    ids = model.prompt_ids("Mia has 22 cards. So 12 + 7 = 19.\n<think> Wait </think> The answer is 19.")
+    ids = model.encode("Mia has 22 cards. So 12 + 7 = 19.\n<think> Wait </think> The answer is 19.")
     assert ids == words("Mia has 22 cards. So 12 + 7 = 19.\n<think> Wait </think> The answer is 19.").input_ids
 
 
@@ -71,7 +71,7 @@ def test_every_id_that_ends_an_answer_is_known(folder):
 
 def test_bundled_models_are_found_by_name(tiny_folder, monkeypatch, tmp_path):
     shutil.copytree(tiny_folder("llama", "letters"), tmp_path / "tiny-x")
-    monkeypatch.setattr("probe.models.loading.bundled._ROOTS", (tmp_path, tmp_path / "none"))
+    monkeypatch.setattr("probe.models.loading.shipped._ROOTS", (tmp_path, tmp_path / "none"))
     assert load_model("bundled:tiny-x").name == "tiny-x"
     assert load_model("tiny-x").name == "tiny-x"
     with pytest.raises(ProbeError, match="did you mean 'tiny-x'"):

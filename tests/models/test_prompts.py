@@ -48,7 +48,11 @@ def made(tiny_folder, tmp_path: Path):
         (template(f"{START} {OPEN} $A {END} {END}"), "{question}", [START, OPEN]),
         (template(f"{START} {OPEN} $A {END}"), f"{START}{OPEN}{{question}}", [START, OPEN]),
         (template(f"$A {CLOSE}"), "{question}", []),
-        (processors.Sequence([processors.ByteLevel(trim_offsets=False), template(f"{START} $A {END}")]), "", [START]),
+        (
+            processors.Sequence([processors.ByteLevel(trim_offsets=False), template(f"{START} $A {END}")]),
+            "{question}",
+            [START],
+        ),
     ],
     ids=["roberta", "two", "own template", "end only", "sequence"],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from probe.errors import NotApplicable, ProbeError
 from probe.models import ARCHITECTURES, KINDS, Site, all_sites, load_model, place
+from tests.tiny_models import tiny_config, tiny_model
 
 
 @pytest.mark.parametrize("text", ["resid_post.2", "attn_out.11", "embed", "model.layers.2.mlp", "a.b.c:input"])
@@ -68,18 +69,37 @@ def test_layers_beyond_the_last_are_refused_with_the_range(tiny_folder):
         place(model.hf, "resid_post.4")
 
 
-def test_an_architecture_that_is_not_in_the_table(tiny_folder, monkeypatch):
-    model = load_model(tiny_folder("llama", "letters"))
-    monkeypatch.delitem(ARCHITECTURES, "llama")
-    with pytest.raises(NotApplicable, match="sites of 'llama' models are not known, only those of mistral"):
-        _ = model.layers
-
-
 def test_a_site_that_an_architecture_lacks(tiny_folder, monkeypatch):
     model = load_model(tiny_folder("llama", "letters"))
-    monkeypatch.setitem(ARCHITECTURES, "llama", {k: v for k, v in ARCHITECTURES["llama"].items() if k != "resid_mid"})
-    with pytest.raises(ProbeError, match="llama models have no site 'resid_mid'; they have embed, resid_pre, q, k, v"):
-        place(model.hf, "resid_mid.0")
+    monkeypatch.setitem(ARCHITECTURES, "llama", {k: v for k, v in ARCHITECTURES["llama"].items() if k != "z"})
+    with pytest.raises(ProbeError, match="llama models have no site 'z'; they have embed, resid_pre, q, k, v"):
+        place(model.hf, "z.0")
+
+
+def test_sites_of_layers_that_differ_are_refused_by_layer():
+    hf = tiny_model(tiny_config("deepseek_v3", first_k_dense_replace=2))
+    assert all_sites(hf, "mlp_pre") == [Site("mlp_pre", 0), Site("mlp_pre", 1)]
+    assert all_sites(hf, "router_logits") == [Site("router_logits", 2), Site("router_logits", 3)]
+    with pytest.raises(NotApplicable, match=r"no site 'experts\.0': the MLP of layer 0 is no mixture of experts"):
+        place(hf, "experts.0")
+    with pytest.raises(NotApplicable, match=r"no site 'mlp_pre\.3': the MLP of layer 3 is a mixture of experts"):
+        place(hf, "mlp_pre.3")
+    with pytest.raises(NotApplicable, match="deepseek_v3 models have no site 'k'; they have"):
+        place(hf, "k.0")
+    hf = tiny_model(tiny_config("qwen3_next"))
+    linear = hf.config.layer_types.index("linear_attention")
+    for kind in ("q", "k", "v", "pattern", "z"):
+        assert linear not in [site.layer for site in all_sites(hf, kind)]
+        with pytest.raises(NotApplicable, match=f"layer {linear} has linear attention, which compares no queries"):
+            place(hf, Site(kind, linear))
+    assert place(hf, Site("attn_out", linear)).module.endswith("linear_attn")
+
+
+def test_the_text_model_in_a_model_for_images_is_found():
+    hf = tiny_model(tiny_config("gemma3"))
+    assert place(hf, "resid_post.1").module == "model.language_model.layers.1"
+    assert place(hf, "mlp_out.1").module == "model.language_model.layers.1.post_feedforward_layernorm"
+    assert place(hf, "logits").module == "lm_head"
 
 
 def test_every_kind_says_what_it_is():

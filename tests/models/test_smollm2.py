@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from probe.errors import ProbeError
-from probe.models import Model, ModelConfig, PairConfig, load_model, load_pair
+from probe.models import PLAIN_PROMPT, Model, ModelConfig, PairConfig, load_model, load_pair
 from probe.models.loading import finding, packaged
 from probe.models.loading.packaged import converted_folder, packaged_file
 
@@ -59,7 +59,6 @@ def test_a_package_without_the_file_is_named(tmp_path, monkeypatch):
 def test_it_asks_by_its_chat_template_unless_told_otherwise():
     assert ModelConfig(NAME).prompt == "chat"
     assert ModelConfig(NAME, prompt="{question}").prompt == "{question}"
-    assert ModelConfig("org/name").prompt == "{question}"
 
 
 def test_a_folder_of_that_name_wins(tiny_folder, tmp_path, monkeypatch):
@@ -67,7 +66,7 @@ def test_a_folder_of_that_name_wins(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for asked in (NAME, Path(NAME), ModelConfig(NAME)):
         model = load_model(asked)
-        assert (model.name, model.d_model, model.config.prompt) == (NAME, 32, "{question}")
+        assert (model.name, model.d_model, model.config.prompt) == (NAME, 32, PLAIN_PROMPT)
 
 
 def test_a_name_that_is_nearly_right_is_answered_with_it():

@@ -1,8 +1,7 @@
 """One rule says what is thinking and what is the answer, for whatever tags a pair's thinking has."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models as token_models, pre_tokenizers
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+from chat_templates import save_model
 
 from probe.config import from_dict, to_dict
 from probe.errors import ProbeError
@@ -74,18 +73,7 @@ def marked(tmp_path):
     """``marked(tokens, template)``: a folder with a random model whose byte-level tokenizer has these added tokens."""
 
     def make(tokens=(), template=None):
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        backend = Tokenizer(token_models.BPE({piece: i for i, piece in enumerate(["<eos>", *alphabet])}, merges=[]))
-        backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
-        tokenizer.add_tokens(list(tokens))
-        tokenizer.chat_template = template
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        AutoModelForCausalLM.from_config(GPT2Config(vocab_size=270, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
-            folder
-        )
-        tokenizer.save_pretrained(folder)
-        return str(folder)
+        return save_model(tmp_path / str(len(list(tmp_path.iterdir()))), tokens, template)
 
     return make
 
@@ -95,7 +83,7 @@ def marked(tmp_path):
     [
         (["[THINK]", "[/THINK]"], None, "[/THINK]"),
         (["<|channel|>", "<|message|>"], None, HARMONY),
-        (["<think>", "</think>"], "[/THINK]", "</think>"),
+        (["<think>", "</think>"], "{{ messages[0].content }}[/THINK]", "</think>"),
         ([], "{{ messages[0].content.split('</thought>')[-1] }}", "</thought>"),
         ([], None, "</think>"),
     ],

@@ -83,6 +83,11 @@ def test_result_file_keeps_its_contract(whole):
     assert stored["problems"] == {"name": "story", "split": "test", "n": 8}
     assert set(stored["arms"]) == ARMS
     assert set(stored["gap_recovered"]) == ARMS - {"base", "thinking"}
+    prompts = json.loads((out / "prompts.json").read_text())
+    assert prompts == stored["prompts"]
+    assert prompts["base"]["text"].startswith("Problem: ") and prompts["base"]["text"].endswith("\nSolution:")
+    assert prompts["thinking"]["thinking"] == "the prompt opens the thinking, which ends at </think>"
+    assert '<section id="prompts">' in (out / "report.html").read_text()
     base, thinking = (stored["arms"][name]["accuracy"] for name in ("base", "thinking"))
     for name, gap in stored["gap_recovered"].items():
         own = stored["arms"][name]["accuracy"]

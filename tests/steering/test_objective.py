@@ -16,9 +16,9 @@ LAYER = 1
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_loss_is_that_of_decoding_step_by_step(arch, tiny_folder, persistent):
+def test_loss_is_that_of_decoding_step_by_step(some_arch, tiny_folder, persistent):
     """Rows of different length, texts longer than the sliding window, several gates in one row."""
-    model = load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+    model = load_model(ModelConfig(str(tiny_folder(some_arch, tokenizer="letters"))), device="cpu")
     vectors = BehaviourVectors(2, model.d_model, LAYER, persistent=persistent)
     vectors.directions.data = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(0))
     forced = force(model, PROMPTS, TEXTS)
@@ -67,9 +67,9 @@ def test_no_gate_is_no_loss_and_learning_goes_on(tiny_folder, persistent):
     assert learned.vectors.vectors.isfinite().all()
 
 
-def test_a_group_is_steered_together_and_nothing_else_sees_it(arch, tiny_folder):
+def test_a_group_is_steered_together_and_nothing_else_sees_it(some_arch, tiny_folder):
     """One sentence as a group: the losses are those of decoding on with persistent shifts from where it begins."""
-    model = load_model(ModelConfig(str(tiny_folder(arch, tokenizer="letters"))), device="cpu")
+    model = load_model(ModelConfig(str(tiny_folder(some_arch, tokenizer="letters"))), device="cpu")
     vectors = FixedVectors.of(torch.randn(1, model.d_model, generator=torch.Generator().manual_seed(0)), LAYER)
     forced = force(model, PROMPTS, TEXTS)
     gate = torch.zeros_like(forced.emitted)

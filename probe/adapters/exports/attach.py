@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from probe.adapters.exports.lora import LoRA, block_of, check_fits, read_lora
-from probe.adapters.mounting import lora_config, mounted, quiet_peft
+from probe.adapters.mounting import lora_config, mounted, quiet_peft, standing_in
 from probe.errors import ProbeError
 from probe.models import Model, seeded
 
@@ -73,7 +73,8 @@ def attached(model: Model, *adapters: Adapter | str | Path, foreign: bool = Fals
     names = [f"adapter_{i}" for i in range(len(wanted))]
     configs = [lora_config(model, {name: part.rank for name, part in lora.parts.items()}) for lora in loras]
     with mounted(model, configs[0], names[0]) as wrapped:
-        with quiet_peft(), seeded(0, model.device):  # PEFT initialises weights, which are replaced
+        # PEFT initialises weights, which are replaced.
+        with quiet_peft(), seeded(0, *model.devices), standing_in(model.hf):
             for name, config in zip(names[1:], configs[1:], strict=True):
                 wrapped.add_adapter(name, config)
         wrapped.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]

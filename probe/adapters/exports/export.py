@@ -20,7 +20,7 @@ from probe.adapters.mounting import check_bare
 from probe.adapters.training.tune import CARD
 from probe.errors import ProbeError
 from probe.files import read_json, write_json
-from probe.models import Model
+from probe.models import Model, check_not_offloaded
 
 _SHARD = "4GB"
 """The largest file of a merged model: a file is collected in memory before it is written."""
@@ -67,13 +67,14 @@ def merged(model: Model, folder: str | Path, out: str | Path) -> Path:
         out: the folder that is written.
 
     Raises:
-        ProbeError: if the adapter does not fit the model, the model has an adapter on or quantised weights, or the
-            written model is another than the merged one.
+        ProbeError: if the adapter does not fit the model, the model has an adapter on, or quantised or offloaded
+            weights, or the written model is another than the merged one.
     """
     folder, out = Path(folder), Path(out)
     adapter = read_lora(folder)
     check_fits(model, adapter)
     check_bare(model)
+    check_not_offloaded(model.hf, model.name, "merging an adapter")
     if wrong := [name for name in adapter.parts if not _weight(model.hf, name).is_floating_point()]:
         raise ProbeError(f"{wrong[0]} of {model.name} is quantised: load the model unquantised to merge an adapter")
     out.mkdir(parents=True, exist_ok=True)

@@ -139,8 +139,22 @@ def _warn_of_another_model(sae: "SAE[Any]", model: Model) -> None:
     if not isinstance(named, str) or not named or written:  # a taxonomy is used in both models of its pair
         return
     known = {_plain(each) for each in (model.name, str(model.config.path), str(model.hf.config.name_or_path))} - {""}
-    if not any(each in _plain(named) or _plain(named) in each for each in known):
+    if getattr(sae.cfg.metadata, "release", None):  # the registry's name is exact: X is not X-Instruct
+        same = bool({_plain(each) for each in (named, _hub_name(named))} & known)
+    else:
+        same = any(each in _plain(named) or _plain(named) in each for each in known)
+    if not same:
         warnings.warn(f"the SAE says it was trained on {named}, and this model is {model.name}", stacklevel=3)
+
+
+def _hub_name(name: str) -> str:
+    """The hub id of a model that TransformerLens knows under a name of its own, such as ``gpt2-small``."""
+    from transformer_lens.loading_from_pretrained import get_official_model_name
+
+    try:
+        return get_official_model_name(name)
+    except ValueError:
+        return name
 
 
 def _plain(name: str) -> str:

@@ -14,7 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from probe.adapters.sae.names import is_release
 from probe.adapters.sae.plain import HOOKPOINT, check_plain, name_of, site_of
+from probe.adapters.sae.releases import load_release
 from probe.errors import ProbeError
 from probe.files import read_json
 from probe.models import Site
@@ -51,7 +53,8 @@ def load_sae(folder: str | Path, site: str | Site | None = None) -> "SAE[Any]":
     """Read an SAE in float32, frozen.
 
     Args:
-        folder: a folder of SAELens (``sae_weights.safetensors``) or sparsify (``sae.safetensors``), with ``cfg.json``.
+        folder: a folder of SAELens (``sae_weights.safetensors``) or sparsify (``sae.safetensors``), with ``cfg.json``;
+            or ``RELEASE/SAE_ID``, an SAE of SAELens' registry, which is downloaded from the hub.
         site: the site it reads, where its files do not say or are wrong. sparsify says it in the folder's name alone
             (``layers.12.mlp``).
 
@@ -60,6 +63,8 @@ def load_sae(folder: str | Path, site: str | Site | None = None) -> "SAE[Any]":
             reconstruct the one state that it reads (a transcoder, an SAE of scaled activations or of one head),
             SAELens has no equivalent of its architecture, or its site is unknown.
     """
+    if is_release(folder):
+        return load_release(str(folder), None if site is None else Site.parse(site))
     folder = Path(folder)
     name = None if site is None else name_of(Site.parse(site))
     if not (folder / "cfg.json").is_file():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from probe.adapters.training.objective import Objective
-from probe.adapters.training.packing import Example, Packed, in_rows, pack_rows
+from probe.adapters.training.packing import Example, Packed, in_rows, pack_rows, row_length
 from probe.hooks import checkpointed
 from probe.models import Model, halving, seeded
 
@@ -27,7 +27,7 @@ class MicroBatches:
     """
 
     def __init__(self, model: Model, objective: Objective, length: int) -> None:
-        self.model, self.objective, self.length = model, objective, length
+        self.model, self.objective, self.length = model, objective, row_length(model, length)
         self.cost, self.budget = objective.cost(model), model.budget
 
     def batches(self, texts: Sequence[Example], budget: int) -> Iterator[tuple[Packed, bool]]:
@@ -65,7 +65,7 @@ class MicroBatches:
         def attempt(budget: int) -> T:
             if budget < most:
                 self.budget = budget
-            with seeded(seed, self.model.device):
+            with seeded(seed, *self.model.devices):
                 return work(budget)
 
         return halving(attempt, most, device=self.model.device, what=f"{what} with a budget in bytes")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probe.hooks import additive_masks, states_of
+from probe.hooks import Masks, additive_masks, causal_masks, states_of
 from probe.models import Model
 from probe.problems import Problem
 from probe.traces import Trace
@@ -72,12 +72,14 @@ class Packed:
         masks = self._masks(model)
         return {"input_ids": self.ids, "attention_mask": masks, "position_ids": self.positions, "use_cache": False}
 
-    def _masks(self, model: Model) -> Tensor | dict[str, Tensor]:
+    def _masks(self, model: Model) -> Masks:
+        if model.state_layers:  # one text in a row
+            return causal_masks(model, self.segment >= 0, self.ids.shape[1])
         column = torch.arange(self.ids.shape[1], device=self.ids.device)
         back = column[:, None] - column
         # Padding attends to padding, so that no row of the softmax is empty.
         seen = (self.segment[:, :, None] == self.segment[:, None, :]) & (back >= 0)
-        return additive_masks(model, seen, back.expand_as(seen))
+        return additive_masks(model, seen, self.positions, self.positions)
 
 
 def in_parts(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
@@ -101,7 +103,12 @@ def pack(model: Model, examples: Sequence[Example], length: int) -> Packed:
         examples: the texts; the longest is placed first, each in the first row that has room.
         length: tokens in a row; a longer example gets a row to itself.
     """
-    return pack_rows(model, examples, in_rows(examples, length))
+    return pack_rows(model, examples, in_rows(examples, row_length(model, length)))
+
+
+def row_length(model: Model, length: int) -> int:
+    """The length of the rows into which texts can be packed: linear attention reads through a row from its start."""
+    return 1 if model.state_layers else length
 
 
 def in_rows(examples: Sequence[Example], length: int) -> list[list[int]]:

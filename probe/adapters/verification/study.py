@@ -85,7 +85,7 @@ def measure(
     with attached(model, folder, foreign=foreign):
         if insertion is not None:
             for name, adapted in (("inserted", False), ("adapted", True)):
-                with seeded(0, model.device):  # the same noise both times
+                with seeded(0, *model.devices):  # the same noise both times
                     found[name] = passes.kl(data.like, (False, None), (adapted, insertion))
         found["deployed"] = passes.kl(data.like, (False, None), (True, None))
         for name, texts in (("ce", data.like), ("general", data.general)):

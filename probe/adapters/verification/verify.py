@@ -20,7 +20,7 @@ from probe.adapters.exports.lora import block_of, check_fits, read_lora
 from probe.adapters.sae.insertion import Ablate, Boost, Replace, inserted
 from probe.adapters.training.packing import Example
 from probe.adapters.verification.passes import TextPasses
-from probe.models import Model
+from probe.models import Model, weight_of
 from probe.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -236,13 +236,12 @@ def reach(model: Model, folder: str | Path) -> dict[int, float]:
     adapter = read_lora(folder)
     check_fits(model, adapter, foreign=True)
     added, there = dict.fromkeys(range(model.n_layers), 0.0), dict.fromkeys(range(model.n_layers), 0.0)
-    weights = dict(model.hf.named_parameters())
     for name, part in adapter.parts.items():
         if (block := block_of(name)) is None:
             continue
         a, b = part.folded
         added[block] += float((b @ a).square().sum())
-        there[block] += float(weights[f"{name}.weight"].detach().float().square().sum())
+        there[block] += float(weight_of(model.hf.get_submodule(name)).float().square().sum())
     return {block: (added[block] / there[block]) ** 0.5 if there[block] else 0.0 for block in added}
 
 

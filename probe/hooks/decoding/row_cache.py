@@ -8,9 +8,11 @@ no column again above a layer.
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from transformers import Cache
+
+from probe.hooks.decoding.row_states import Name, RowStates
 
 _LEAST = 32
 """The number of free columns after the cache was moved, at least."""
@@ -21,7 +23,7 @@ _NEVER = 2**40
 
 
 class RowCache(Cache):
-    """Keys and values of all rows; a pass writes a range of columns, for all rows or some.
+    """Keys, values and states of all rows; a pass writes a range of columns, for all rows or some.
 
     All rows end in the same column, wherever they begin, so that one more token is one more column for every row, and
     as many columns are needed as the longest row has tokens.
@@ -29,9 +31,10 @@ class RowCache(Cache):
     Args:
         rows: the number of rows, all of them empty.
         device: the device of the numbers of rows and columns.
+        again: the layer above which columns may be run again; None if none may.
     """
 
-    def __init__(self, rows: int, device: torch.device) -> None:
+    def __init__(self, rows: int, device: torch.device, again: int | None = None) -> None:
         super().__init__(layers=[])
         self.begin = torch.full((rows,), _NEVER, device=device)
         """The column of the first token of each row; beyond every column in a row that has ended."""
@@ -50,9 +53,14 @@ class RowCache(Cache):
         self.apart = False
         """Whether the next pass begins its rows, so that it attends only to itself."""
         self.kept = True
-        """Whether the keys and values of the next pass are kept."""
+        """Whether the keys and values of the next pass are kept. If its rows begin and they are not, it ends before
+        the newest column, and the states there are kept."""
         self.stores: dict[tuple[str, int], Tensor] = {}
-        """The keys, values and other states of each layer, ``[rows, heads, capacity, width]``."""
+        """What each layer keeps of every column, ``[rows, heads, capacity, width]``: its keys and values."""
+        self.states = RowStates(rows, again)
+        """What layers without attention keep of every row."""
+        self._lent: tuple[Name, Tensor] | None = None
+        """The state of a convolution that a layer has asked for and not yet updated."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
@@ -72,6 +80,8 @@ class RowCache(Cache):
             store = new.new_zeros(len(self.begin), new.shape[1], self.capacity, new.shape[-1])
             self.stores[what, layer] = store
         end = self.column + new.shape[2]
+        if self.apart and not self.kept:
+            return new
         if self.rows is None:
             store[:, :, self.column : end] = new
             return store[:, :, self.first : end]
@@ -85,8 +95,63 @@ class RowCache(Cache):
             seen[:, :, self.column - self.first :] = new
         return seen
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - the signature is transformers'
-        return self.column
+    @property
+    def _whole(self) -> bool:
+        """Whether the next pass runs its rows from their first column."""
+        return self.apart or self.column == self.first
+
+    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:  # noqa: ARG002
+        return not self._whole
+
+    def is_recording_past(self, layer_idx: int) -> bool:  # noqa: ARG002
+        return True  # so that a layer calls update_conv_state, and does not write into what get_conv_state returned
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        if self._whole:
+            return None
+        name = ("conv", layer_idx, state_idx)
+        self._lent = name, self.states.read(name, self.rows).clone()
+        return self._lent[1]
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        return None if self._whole else self.states.read(("recurrent", layer_idx, state_idx), self.rows)
+
+    def update_conv_state(
+        self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, *, conv_kernel_size: int, **_: object
+    ) -> Tensor:
+        before, self._lent = self.get_conv_state(layer_idx, state_idx), None
+        if before is None:
+            missing = max(0, conv_kernel_size - conv_states.shape[-1])
+            whole = torch.nn.functional.pad(conv_states, (missing, 0))
+        else:
+            whole = torch.cat([before, conv_states], -1)
+        # A view would hold the whole prompt.
+        self._keep_state(("conv", layer_idx, state_idx), whole[..., -conv_kernel_size:].clone())
+        return whole
+
+    def update_recurrent_state(
+        self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: object
+    ) -> Tensor:
+        if self._lent is not None:  # some layers write into it all the same
+            self._keep_state(*self._lent)
+            self._lent = None
+        self._keep_state(("recurrent", layer_idx, state_idx), recurrent_states)
+        return recurrent_states
+
+    def _keep_state(self, name: Name, new: Shaped[Tensor, "some ..."]) -> None:
+        """Keep the states after the pass that runs now, as far as they are to be kept."""
+        if self.apart and self.kept:
+            self.states.begin(name, new, self.rows)
+        elif self.apart:
+            self.states.begin_before(name, new, self.rows)
+        elif self.kept and self.rows is not None:
+            self.states.correct(name, new, self.rows)
+        elif self.kept:
+            self.states.advance(name, new)
+
+    def get_seq_length(self, layer_idx: int | None = None) -> int:
+        # A layer asks only to count columns as positions, which `longest_text` limits to where they do not matter.
+        return self.column if layer_idx is None else 0
 
     def get_query_offset(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Where the first column of the pass lies among those that it attends to."""
@@ -127,12 +192,14 @@ class RowCache(Cache):
         self.begin, self.origin = self.begin[rows], self.origin[rows]
         for name, store in self._each():
             self.stores[name] = store[rows.to(store.device)]
+        self.states.keep(rows)
 
     def copy(self, rows: Int[Tensor, " some"], to: Int[Tensor, " some"], columns: int) -> None:
-        """Copy the last columns of some rows to other rows."""
+        """Copy the last columns and the states of some rows to other rows."""
         for _, store in self._each():
             end = slice(self.column - columns, self.column)
             store[to.to(store.device), :, end] = store[rows.to(store.device), :, end]
+        self.states.copy(rows, to)
 
     def trim(self) -> None:
         """Ignore the leading columns in which no row has a token."""

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.hooks.attach import attacher
 from probe.hooks.decoding.room import prompt_tokens, rows_of_pass
 from probe.hooks.decoding.row_cache import RowCache, with_room
@@ -104,7 +105,7 @@ class Runner:
         self._room = prompt_tokens(model)
         self.slots = torch.arange(len(prompts), device=model.device)
         """The row of the cache that holds each active row."""
-        self.cache = RowCache(len(prompts), model.device)
+        self.cache = RowCache(len(prompts), model.device, again=steer)
         self._most: int | None = self._width(prompts) + max_new_tokens
         """The number of columns that are ever needed; None after rows were added, because others may follow."""
 
@@ -169,6 +170,11 @@ class Runner:
         cache = self.cache
         cache.arrive(rows, torch.tensor([len(prompt) for prompt in prompts], device=rows.device))
         if not self.may_admit:  # what looks on expects every row, all in one pass
+            if self.steer is not None and self.model.state_layers:
+                raise NotApplicable(
+                    f"{self.model.name} has linear attention, so steered decoding runs a part of each prompt twice; "
+                    "leave the block of capture, or of edit with tokens, before it"
+                )
             return self._run_apart(prompts, None)
         number: dict[tuple[int, ...], int] = {}
         first, same = [], []
@@ -204,6 +210,7 @@ class Runner:
         cache, start, end = self.cache, self.cache.column, self.cache.column + ids.shape[1]
         first = start if cache.apart else cache.first
         resid: dict[int, Tensor] = {}
+        prompt: list[Tensor] = []
 
         def reader(layer: int) -> Callable[[Tensor], None]:
             def read(hidden: Tensor) -> None:
@@ -211,6 +218,8 @@ class Runner:
                 resid[layer] = hidden[:, -1].clone() if hidden.shape[1] > 1 else hidden[:, -1]
                 if layer == self.steer and self.remember:
                     cache.write("resid", layer, hidden[:, None])
+                if layer == self.steer and cache.apart and self.model.state_layers:
+                    prompt.append(hidden[:, :-1])
 
             return read
 
@@ -227,8 +236,25 @@ class Runner:
         finally:
             for off in detach:
                 off()
+        if prompt and ids.shape[1] > 1:
+            self._run_before(prompt.pop())
         cache.column = end
         return Step(out.logits[:, -1].float(), resid)
+
+    def _run_before(self, hidden: Float[Tensor, "some before d_model"]) -> None:
+        """Run all columns of the prompts but the newest above ``steer``, for the states from which it is run again."""
+        cache, start, end = self.cache, self.cache.column, self.cache.column + hidden.shape[1]
+        assert self.upper is not None
+        cache.kept = False
+        try:
+            self.upper.states(
+                hidden,
+                attention_mask=causal_masks(self.model, cache.real(start, end), end - start),
+                position_ids=cache.positions(start, end),
+                cache=cache,
+            )
+        finally:
+            cache.kept = True
 
     @torch.no_grad()
     def rerun(
@@ -260,13 +286,22 @@ class Runner:
             window: the number of last columns that are shifted; None for all, the prompt included.
         """
         slots, cache = self.slots[rows], self.cache
-        width = cache.column - cache.first if window is None else min(window, cache.column - cache.first)
+        held = cache.column - cache.first
+        shifted = held if window is None else min(window, held)
+        # Blocks with a state cannot begin in the middle of a row.
+        width = held if self.model.state_layers else shifted
         start = cache.column - width
         assert self.steer is not None
         past = cache.stores["resid", self.steer][:, 0, start : cache.column]
         size = rows_of_pass(self.model, width)
         parts = zip(slots.split(size), shift[:, None].split(size), strict=True)
-        return torch.cat([self._again(past[some] + added, some, False, start) for some, added in parts])
+        pad = (0, 0, width - shifted, 0)
+        return torch.cat(
+            [
+                self._again(past[some] + F.pad(added.expand(-1, shifted, -1), pad), some, False, start)
+                for some, added in parts
+            ]
+        )
 
     def _again(self, hidden: Tensor, slots: Tensor, persistent: bool, start: int | None = None) -> Tensor:
         if self.upper is None:

@@ -50,7 +50,7 @@ class Lane:
     def row_bytes(self, max_new_tokens: int) -> int:
         """The bytes that each row takes, at most."""
         longest = max(map(len, self.prompts), default=0)
-        return row_bytes(self.model, longest + max_new_tokens, remember=self.remember)
+        return row_bytes(self.model, longest + max_new_tokens, steer=self.steer, remember=self.remember)
 
 
 class Pending:

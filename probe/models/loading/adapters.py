@@ -79,14 +79,22 @@ def read_adapter(name: str, revision: str | None = None) -> AdapterSource:
 
 
 def _from_hub(name: str, revision: str | None) -> Path | None:
-    """Fetch the files of an adapter; None if there is none of that name."""
+    """Fetch the files of an adapter; None if there is none of that name.
+
+    Args:
+        name: a hub id, or a folder of one: ``ORG/NAME/FOLDER``, as repositories with many checkpoints need.
+        revision: the branch, tag or commit.
+    """
     options = hub_options()
+    organisation, _, rest = name.partition("/")
+    repository, _, inside = rest.partition("/")
+    name = f"{organisation}/{repository}" if repository else organisation
     try:
         commit = resolve_revision(name, revision, **options) or revision
         quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
         def fetch(file: str) -> str | None:
-            return cached_file(name, file, revision=commit, **quietly, **options)
+            return cached_file(name, file, subfolder=inside, revision=commit, **quietly, **options)
 
         if (config := fetch(_CONFIG)) is None or any(fetch(each) for each in _MODEL[:2]):
             return None

@@ -6,51 +6,48 @@ from probe.config import from_dict, nearest, read_yaml
 from probe.errors import ProbeError
 from probe.files import located
 from probe.models.config import PairConfig
+from probe.models.loading.shipped import bundled_folders
 
-_PACKAGE = Path(__file__).resolve().parents[2]
-_ROOTS = (_PACKAGE.parent / "artifacts", _PACKAGE / "_bundled")
-
-
-def bundled_folders() -> dict[str, Path]:
-    """Return every bundled folder by name, sorted; a clone's folder wins over a wheel's of the same name."""
-    folders = [folder for root in reversed(_ROOTS) if root.is_dir() for folder in root.iterdir() if folder.is_dir()]
-    return dict(sorted((folder.name, folder) for folder in folders))
-
-
-def bundled_folder(name: str) -> Path:
-    """Return the folder of the bundled model or pair called ``name``.
-
-    Raises:
-        ProbeError: if nothing of that name is bundled; the message suggests the nearest name.
-    """
-    folders = bundled_folders()
-    if name not in folders:
-        raise ProbeError(f"nothing bundled is called '{name}'; {nearest(name, folders)}")
-    return folders[name]
+_PUBLISHED = Path(__file__).resolve().parents[1] / "pairs"
+"""Folder of the published pairs: a YAML file each, named like the pair."""
 
 
 def find_pair(name: str | Path) -> PairConfig:
     """Read the settings of a pair.
 
     Args:
-        name: the name of a bundled pair, or the path of a YAML file.
+        name: the name of a bundled or published pair, or the path of a YAML file.
 
     Raises:
         ProbeError: if there is no such pair, or its YAML is wrong.
     """
     name = str(name)
-    if name.endswith((".yaml", ".yml")):
-        return _read_pair(Path(name).expanduser())
-    pairs = {pair.name: pair for pair in list_pairs()}
-    if name not in pairs:
-        raise ProbeError(f"unknown pair '{name}'; {nearest(name, pairs)}")
-    return pairs[name]
+    return _read_pair(Path(name).expanduser() if name.endswith((".yaml", ".yml")) else pair_file(name))
 
 
 def list_pairs() -> list[PairConfig]:
-    """Return the settings of the pairs that ship with probe, sorted by name."""
-    files = [folder / "pair.yaml" for folder in bundled_folders().values()]
-    return [_read_pair(file) for file in files if file.is_file()]
+    """Return the settings of the bundled and the published pairs, sorted by name."""
+    return [_read_pair(file) for _, file in sorted(_pair_files().items())]
+
+
+def pair_file(name: str) -> Path:
+    """Return the YAML file of the bundled or published pair called ``name``.
+
+    Raises:
+        ProbeError: if there is no such pair; the message suggests the nearest name.
+    """
+    files = _pair_files()
+    if name not in files:
+        raise ProbeError(f"unknown pair '{name}'; {nearest(name, files)}")
+    return files[name]
+
+
+def _pair_files() -> dict[str, Path]:
+    """The file of each pair that ships with probe, by the pair's name."""
+    bundled = {name: folder / "pair.yaml" for name, folder in bundled_folders().items()}
+    return {file.stem: file for file in _PUBLISHED.glob("*.yaml")} | {
+        name: file for name, file in bundled.items() if file.is_file()
+    }
 
 
 def _read_pair(path: Path) -> PairConfig:

@@ -12,10 +12,10 @@ from transformers.utils.hub import resolve_revision
 from probe.errors import ProbeError
 from probe.models.config import ModelConfig
 from probe.models.loading.adapters import AdapterSource, find_adapter, read_adapter
-from probe.models.loading.bundled import bundled_folder, bundled_folders
 from probe.models.loading.folder import check_folder
 from probe.models.loading.packaged import converted_folder, is_packaged, packaged_file
 from probe.models.loading.reading import read_model, read_tokenizer
+from probe.models.loading.shipped import bundled_folder, bundled_folders
 from probe.models.loading.source import Source, hub_options, quiet, read_config
 
 

@@ -42,11 +42,6 @@ def is_packaged(path: str) -> bool:
     return path in PACKAGED and not Path(path).exists()
 
 
-def default_prompt(path: str) -> str:
-    """Return the prompt of a model for which none was given: a packaged model's own, else the question alone."""
-    return PACKAGED[path].prompt if is_packaged(path) else "{question}"
-
-
 def packaged_file(name: str) -> Path:
     """Return the GGUF file of a packaged model.
 

@@ -19,6 +19,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.models.loading.adapters import check_adapter, put_on
+from probe.models.loading.placement import Placement, placed
 from probe.models.loading.quantised import (
     ask_for_plain,
     check_quantised,
@@ -29,7 +30,7 @@ from probe.models.loading.quantised import (
 from probe.models.loading.source import UNREADABLE, Source, drop_unknown_padding, one_line, quiet, read_config
 from probe.models.loading.weights import check_weights, misplaced, weight_files
 from probe.models.model import Model
-from probe.models.prompts.chat import check_chat, start_ids
+from probe.models.prompts.chat import chosen_prompt, start_ids
 
 
 def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
@@ -37,7 +38,7 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
 
     Raises:
         ProbeError: if there is no tokenizer, it gives no character offsets or encodes no text, or the prompt needs a
-            chat template and it has none that asks the question.
+            chat template and it has none that asks the question, or the template ignores a setting.
     """
     where, path = source.config.path, source.path
     options: dict[str, Any] = source.options
@@ -59,12 +60,11 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     if source.adapter is not None and (template := source.adapter.chat_template) is not None:
         tokenizer.chat_template = template
     start_ids(tokenizer, where)
-    if source.config.prompt == "chat":
-        check_chat(tokenizer, where)
+    chosen_prompt(source.config, tokenizer, where)
     return tokenizer
 
 
-def check_source(source: Source, device: torch.device) -> None:
+def check_source(source: Source, device: torch.device | Placement) -> None:
     """Refuse weights that cannot be read, by their config and their headers.
 
     Raises:
@@ -74,7 +74,8 @@ def check_source(source: Source, device: torch.device) -> None:
     config, where = read_config(source), source.name
     if "gguf_file" not in source.options:
         plain = ask_for_plain(config)
-        check_quantised(config, where, source.config.quantization, device)
+        one = device if isinstance(device, torch.device) else None
+        check_quantised(config, where, source.config.quantization, one)
     else:
         plain = True
         if source.config.quantization is not None:
@@ -114,7 +115,9 @@ def check_attention(config: PretrainedConfig, attention: str, model: str) -> Non
         raise ProbeError(f"attention '{attention}' is not possible for '{model}' here: {one_line(error)}") from error
 
 
-def read_model(source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device, dtype: torch.dtype) -> Model:
+def read_model(
+    source: Source, tokenizer: PreTrainedTokenizerFast, device: torch.device | Placement, dtype: torch.dtype
+) -> Model:
     """Read the weights of a model, and put its adapter on it.
 
     Raises:
@@ -137,7 +140,7 @@ def finished(hf: PreTrainedModel, source: Source, tokenizer: PreTrainedTokenizer
     return model
 
 
-def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def read_weights(source: Source, device: torch.device | Placement, dtype: torch.dtype) -> PreTrainedModel:
     """Read the weights of a model, with its adapter if that is merged.
 
     Raises:
@@ -146,6 +149,8 @@ def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> Pr
     where, plain = source.name, False
     # transformers would put on an adapter that lies beside the weights; only an adapter of the settings is put on.
     options = {**source.options, "adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
+    if isinstance(device, Placement):
+        options |= device.options
     if source.config.attention is not None:
         options["attn_implementation"] = source.config.attention
     config = None
@@ -163,7 +168,7 @@ def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> Pr
             options["quantization_config"] = quantisation_settings(source.config.quantization, where)
     # Quantised weights are put on their device while they are read; they cannot be moved or converted afterwards.
     stays = config is not None and not plain and quantisation_of(config, source.config.quantization) is not None
-    if stays:
+    if stays and isinstance(device, torch.device):
         options["device_map"] = {"": device}
     try:
         with quiet():
@@ -186,7 +191,8 @@ def read_weights(source: Source, device: torch.device, dtype: torch.dtype) -> Pr
         )
     if plain:
         make_plain(hf, dtype)
-    hf = hf if stays else hf.to(device)
+    if isinstance(device, Placement) or not stays:
+        hf = placed(hf, device, where)
     if source.adapter is not None and not source.switched:
         put_on(hf, source.adapter, merge=True)
     return hf

@@ -19,9 +19,9 @@ from transformers.utils import logging as hf_logging
 from probe.errors import ProbeError
 from probe.files import read_json
 from probe.models.config import ModelConfig
-from probe.models.loading.bundled import bundled_folders
 from probe.models.loading.devices import as_dtype
 from probe.models.loading.packaged import PACKAGED
+from probe.models.loading.shipped import bundled_folders
 from probe.models.loading.weights import how_to_get
 
 UNREADABLE = (

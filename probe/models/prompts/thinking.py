@@ -2,12 +2,13 @@
 
 Thinking is closed by the last closing tag; what comes after it is the answer. Thinking that was opened and not closed
 again gives no answer, wherever it was opened: in the text, or by the prompt (templates of the R1 kind end in
-``<think>``). Text without any tag, after a prompt that opens none, is all answer. This file needs no torch.
+``<think>``). Text without any tag, after a prompt that opens none, is all answer. Tags in the prompt count for nothing
+else: that of Qwen3 ends in an empty block where thinking is switched off. This file needs no torch.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,26 @@ class ThinkTags:
     @property
     def pattern(self) -> re.Pattern[str]:
         """Matches either tag; nothing if both are empty."""
-        return re.compile("|".join(re.escape(tag) for tag in (self.open, self.close) if tag) or r"(?!)")
+        return re.compile("|".join(_pattern(tag) for tag in (self.open, self.close) if tag) or r"(?!)")
 
     def as_default(self, text: str) -> str:
         """Return a text with ``<think>`` and ``</think>`` in place of these tags, for rules that know those."""
         for own, usual in ((self.open, "<think>"), (self.close, "</think>")):
             if own and own != usual:
-                text = text.replace(own, usual)
+                text = re.sub(_pattern(own), usual, text)
         return text
+
+    def place(self, prompt: str) -> Literal["opened", "closed", "answer"]:
+        """Where thinking is after a prompt.
+
+        Returns:
+            ``opened``: the prompt opens it. ``closed``: the prompt ends in a closing tag, as those of hybrid models do
+            where thinking is switched off, so that the answer begins at once. ``answer``: it is in what follows, if
+            anywhere.
+        """
+        if self.opened_by(prompt):
+            return "opened"
+        return "closed" if self.close and prompt.rstrip().endswith(self.close) else "answer"
 
     def opened_by(self, prompt: str) -> bool:
         """Whether a prompt opens the thinking and leaves it open.
@@ -84,6 +97,12 @@ class ThinkTags:
         return None if self.opened_by(prompt) or (self.open and self.open in text) else text
 
 
+def _pattern(tag: str) -> str:
+    """A regular expression for a tag; with a channel of gpt-oss begins a message, and the one before it ends."""
+    ends = r"(?:<\|end\|>)?(?:<\|start\|>assistant)?" if tag.startswith("<|channel|>") else ""
+    return ends + re.escape(tag)
+
+
 KNOWN_TAGS = (
     ThinkTags(),
     ThinkTags("[THINK]", "[/THINK]"),  # Magistral
@@ -92,9 +111,14 @@ KNOWN_TAGS = (
     ThinkTags("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
     ThinkTags("<seed:think>", "</seed:think>"),  # Seed-OSS
     ThinkTags("◁think▷", "◁/think▷"),  # Kimi
-    ThinkTags("<thought>", "</thought>"),
+    ThinkTags("<|channel>thought", "<channel|>"),  # Gemma 4
+    ThinkTags("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ThinkTags("<thought>", "</thought>"),  # EXAONE Deep
+    ThinkTags("Here is my thought process:", "Here is my response:"),  # Granite 3.2
+    ThinkTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
 )
-"""The tags of published thinking models."""
+"""The tags of published thinking models. Those of Qwen3, R1 and its distillations, QwQ, Open-Reasoner-Zero, SmolLM3,
+DeepSeek-V3.1, GLM, Granite 3.3 and most others are the first."""
 
 
 def find_tags(tokenizer: Any, close: str | None = None, open: str | None = None) -> ThinkTags:

@@ -1,249 +1,227 @@
 """The table of sites: the place of each kind of site in each architecture.
 
-A kind of site is a line in `KINDS`; its place in an architecture is a line in `ARCHITECTURES`.
-
-``resid_post.i`` is the output of block ``i``, which Hugging Face calls ``hidden_states[i + 1]`` (except for the last
-block, where that entry is the output of the final norm). ``attn_out.i`` and ``mlp_out.i`` are the vectors *added to the
-residual stream*: where a norm follows the attention or the MLP (Gemma 2 and 3, OLMo 2), the output of that norm. So in
-every architecture::
-
-    resid_mid.i  = resid_pre.i + attn_out.i
-    resid_post.i = resid_mid.i + mlp_out.i
-
-``q``, ``k`` and ``v`` are the outputs of the projections, before any norm of their own and before rotation.
+The kinds are the lines of `KINDS`; their places in an architecture are a line of `ARCHITECTURES`. Paths begin at the
+text decoder, wherever it is in the model. Layers of a model may differ, so a kind may have several places, of which a
+layer has the first whose module it has; a layer that has none lacks the site.
 """
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from probe.models.sites.places import (
+    Place,
+    by_head,
+    by_value,
+    first_half,
+    grouped,
+    third,
+    third_of_each_head,
+    without_gate,
+)
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of site."""
+Places = Place | tuple[Place, ...]
+"""The places that a kind of site may have, in the order in which they are tried."""
 
-    lens: str
-    """Name of its hook in TransformerLens; ``{i}`` is the layer."""
+HEAD = "(unembedding)"
+"""Stands for the unembedding, which is outside the text decoder and has many names."""
 
-    shape: str
-    """Names of its axes, separated by spaces."""
-
-    meaning: str
-    """Description in one line."""
-
-    @property
-    def layered(self) -> bool:
-        """Whether every block has this site."""
-        return "{i}" in self.lens
-
-    @property
-    def by_token(self) -> bool:
-        """Whether it has one vector for each token; an attention pattern has a weight for each pair of tokens."""
-        return self.shape.startswith("batch pos")
-
-
-KINDS = {
-    "embed": Kind("hook_embed", "batch pos d_model", "token embedding, scaled as the model does, without positions"),
-    "resid_pre": Kind("blocks.{i}.hook_resid_pre", "batch pos d_model", "residual stream that enters block i"),
-    "q": Kind("blocks.{i}.attn.hook_q", "batch pos n_heads d_head", "queries, before any norm and rotation"),
-    "k": Kind("blocks.{i}.attn.hook_k", "batch pos n_kv_heads d_head", "keys, before any norm and rotation"),
-    "v": Kind("blocks.{i}.attn.hook_v", "batch pos n_kv_heads d_head", "values"),
-    "pattern": Kind("blocks.{i}.attn.hook_pattern", "batch n_heads query key", "attention of each query to each key"),
-    "z": Kind("blocks.{i}.attn.hook_z", "batch pos n_heads d_head", "each head's mix of values, which W_O reads"),
-    "attn_out": Kind("blocks.{i}.hook_attn_out", "batch pos d_model", "what the attention adds to the residual stream"),
-    "resid_mid": Kind("blocks.{i}.hook_resid_mid", "batch pos d_model", "residual stream between attention and MLP"),
-    "mlp_pre": Kind("blocks.{i}.mlp.hook_pre", "batch pos d_mlp", "MLP neurons (gates) before their nonlinearity"),
-    "mlp_post": Kind("blocks.{i}.mlp.hook_post", "batch pos d_mlp", "MLP neurons, which W_out reads"),
-    "mlp_out": Kind("blocks.{i}.hook_mlp_out", "batch pos d_model", "what the MLP adds to the residual stream"),
-    "resid_post": Kind("blocks.{i}.hook_resid_post", "batch pos d_model", "residual stream that leaves block i"),
-    "final_norm": Kind("ln_final.hook_out", "batch pos d_model", "output of the last norm, read by the unembedding"),
-    "logits": Kind("unembed.hook_out", "batch pos vocab", "output of the unembedding, before any soft cap"),
-}
-"""Every kind of site, in the order in which a forward pass computes them."""
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The attention heads of a model; a `View` needs them to find its part of a tensor."""
-
-    n_heads: int
-    """Number of query heads."""
-    n_kv_heads: int
-    """Number of key and value heads."""
-    d_head: int
-    """Width of each head."""
-
-    @classmethod
-    def of(cls, config: Any) -> "Heads":
-        """Read the heads from a Hugging Face config."""
-        n_heads = config.num_attention_heads
-        n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
-        return cls(n_heads, n_kv_heads, getattr(config, "head_dim", None) or config.hidden_size // n_heads)
-
-
-View = Callable[[Tensor, Heads], Tensor]
-"""Returns the site as a view of the module's tensor, so that writing to the site writes to the tensor."""
-
-
-def _by_head(whole: Tensor, heads: Heads) -> Tensor:
-    return whole.unflatten(-1, (-1, heads.d_head))
-
-
-def _third(number: int) -> View:
-    """Part ``number`` of queries, keys and values, stored one after the other with as many heads each."""
-    return lambda whole, heads: whole.unflatten(-1, (3, -1, heads.d_head))[..., number, :, :]
-
-
-def _third_of_each_head(number: int) -> View:
-    """Part ``number`` of queries, keys and values, stored head by head."""
-    return lambda whole, heads: whole.unflatten(-1, (-1, 3, heads.d_head))[..., number, :]
-
-
-def _grouped(number: int) -> View:
-    """Part ``number`` of all queries, the fewer keys and as many values, stored in this order."""
-
-    def view(whole: Tensor, heads: Heads) -> Tensor:
-        sizes = (heads.n_heads, heads.n_kv_heads, heads.n_kv_heads)
-        return _by_head(whole, heads).narrow(-2, sum(sizes[:number]), sizes[number])
-
-    return view
-
-
-def _first_half(whole: Tensor, _: Heads) -> Tensor:
-    return whole.narrow(-1, 0, whole.shape[-1] // 2)
-
-
-@dataclass(frozen=True)
-class Place:
-    """The place of a site in a Hugging Face model: the input or the output of a module."""
-
-    module: str
-    """Dotted path from the model; ``{i}`` is the layer, filled in for the place of a single site."""
-
-    side: Literal["input", "output", "pattern"] = "output"
-    """``input`` is the module's first argument, ``output`` what it returns (the first item of a tuple), ``pattern`` the
-    attention weights computed in it."""
-
-    view: View | None = None
-    """Selects and reshapes the part of the tensor that is the site; None for the whole tensor."""
-
-    heads: Heads | None = None
-    """The heads of the model, filled in for the place of a single site."""
-
-    def read(self, whole: Tensor) -> Tensor:
-        """Return the site as a view of the module's tensor."""
-        if self.view is None:
-            return whole
-        assert self.heads is not None
-        return self.view(whole, self.heads)
-
-    def write(self, whole: Tensor, new: Tensor) -> Tensor:
-        """Return the module's tensor with the site replaced by ``new``; ``whole`` itself is not changed."""
-        if self.view is None:
-            return new
-        changed = whole.clone()
-        self.read(changed).copy_(new)
-        return changed
-
-    @property
-    def is_part(self) -> bool:
-        """Whether the module's tensor contains more than this site."""
-        return self.view is not None and self.view is not _by_head
-
-    @property
-    def nnsight(self) -> str:
-        """The module's tensor in nnsight: ``model.layers[2].output``; add ``[0]`` where the module returns a tuple."""
-        module = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", self.module)
-        return f"{module}.output[1]" if self.side == "pattern" else f"{module}.{self.side}"
-
-
-_LLAMA: dict[str, Place] = {
-    "embed": Place("model.embed_tokens"),
-    "resid_pre": Place("model.layers.{i}", "input"),
-    "q": Place("model.layers.{i}.self_attn.q_proj", view=_by_head),
-    "k": Place("model.layers.{i}.self_attn.k_proj", view=_by_head),
-    "v": Place("model.layers.{i}.self_attn.v_proj", view=_by_head),
-    "pattern": Place("model.layers.{i}.self_attn", "pattern"),
-    "z": Place("model.layers.{i}.self_attn.o_proj", "input", _by_head),
-    "attn_out": Place("model.layers.{i}.self_attn"),
-    "resid_mid": Place("model.layers.{i}.post_attention_layernorm", "input"),
-    "mlp_pre": Place("model.layers.{i}.mlp.gate_proj"),
-    "mlp_post": Place("model.layers.{i}.mlp.down_proj", "input"),
-    "mlp_out": Place("model.layers.{i}.mlp"),
-    "resid_post": Place("model.layers.{i}"),
-    "final_norm": Place("model.norm"),
-    "logits": Place("lm_head"),
+_LLAMA: dict[str, Places] = {
+    "embed": Place("embed_tokens"),
+    "resid_pre": Place("layers.{i}", "input"),
+    "q": Place("layers.{i}.self_attn.q_proj", view=by_head),
+    "k": Place("layers.{i}.self_attn.k_proj", view=by_head),
+    "v": Place("layers.{i}.self_attn.v_proj", view=by_value),
+    "pattern": Place("layers.{i}.self_attn", "pattern"),
+    "z": Place("layers.{i}.self_attn.o_proj", "input", by_value),
+    "attn_out": Place("layers.{i}.self_attn"),
+    "resid_mid": Place("layers.{i}.post_attention_layernorm", "input"),
+    "mlp_pre": Place("layers.{i}.mlp.gate_proj"),
+    "mlp_post": Place("layers.{i}.mlp.down_proj", "input"),
+    "mlp_out": Place("layers.{i}.mlp"),
+    "resid_post": Place("layers.{i}"),
+    "final_norm": Place("norm"),
+    "logits": Place(HEAD),
 }
 _GEMMA = _LLAMA | {  # norms before and after both halves of a block
-    "attn_out": Place("model.layers.{i}.post_attention_layernorm"),
-    "resid_mid": Place("model.layers.{i}.pre_feedforward_layernorm", "input"),
-    "mlp_out": Place("model.layers.{i}.post_feedforward_layernorm"),
+    "attn_out": Place("layers.{i}.post_attention_layernorm"),
+    "resid_mid": Place("layers.{i}.pre_feedforward_layernorm", "input"),
+    "mlp_out": Place("layers.{i}.post_feedforward_layernorm"),
 }
 _OLMO2 = _LLAMA | {  # norms only after them, so that attention and MLP read the residual stream itself
-    "attn_out": Place("model.layers.{i}.post_attention_layernorm"),
-    "resid_mid": Place("model.layers.{i}.mlp", "input"),
-    "mlp_out": Place("model.layers.{i}.post_feedforward_layernorm"),
+    "attn_out": Place("layers.{i}.post_attention_layernorm"),
+    "resid_mid": Place("layers.{i}.mlp", "input"),
+    "mlp_out": Place("layers.{i}.post_feedforward_layernorm"),
 }
-_PHI3 = _LLAMA | {
-    "q": Place("model.layers.{i}.self_attn.qkv_proj", view=_grouped(0)),
-    "k": Place("model.layers.{i}.self_attn.qkv_proj", view=_grouped(1)),
-    "v": Place("model.layers.{i}.self_attn.qkv_proj", view=_grouped(2)),
-    "mlp_pre": Place("model.layers.{i}.mlp.gate_up_proj", view=_first_half),
+_FUSED_GATES: dict[str, Places] = {"mlp_pre": Place("layers.{i}.mlp.gate_up_proj", view=first_half)}
+_PHI3 = (
+    _LLAMA
+    | _FUSED_GATES
+    | {
+        "q": Place("layers.{i}.self_attn.qkv_proj", view=grouped(0)),
+        "k": Place("layers.{i}.self_attn.qkv_proj", view=grouped(1)),
+        "v": Place("layers.{i}.self_attn.qkv_proj", view=grouped(2)),
+    }
+)
+_GLM4 = (
+    _LLAMA
+    | _FUSED_GATES
+    | {  # norms before and after both halves, by other names
+        "attn_out": Place("layers.{i}.post_self_attn_layernorm"),
+        "mlp_out": Place("layers.{i}.post_mlp_layernorm"),
+    }
+)
+_GRANITE = _LLAMA | {
+    "embed": Place("embed_tokens", scale="embedding_multiplier"),
+    "attn_out": Place("layers.{i}.self_attn", scale="residual_multiplier"),
+    "mlp_out": Place("layers.{i}.mlp", scale="residual_multiplier"),
 }
-_GPT2: dict[str, Place] = {
-    "embed": Place("transformer.wte"),
-    "resid_pre": Place("transformer.h.{i}", "input"),
-    "q": Place("transformer.h.{i}.attn.c_attn", view=_third(0)),
-    "k": Place("transformer.h.{i}.attn.c_attn", view=_third(1)),
-    "v": Place("transformer.h.{i}.attn.c_attn", view=_third(2)),
-    "pattern": Place("transformer.h.{i}.attn", "pattern"),
-    "z": Place("transformer.h.{i}.attn.c_proj", "input", _by_head),
-    "attn_out": Place("transformer.h.{i}.attn"),
-    "resid_mid": Place("transformer.h.{i}.ln_2", "input"),
-    "mlp_pre": Place("transformer.h.{i}.mlp.c_fc"),
-    "mlp_post": Place("transformer.h.{i}.mlp.c_proj", "input"),
-    "mlp_out": Place("transformer.h.{i}.mlp"),
-    "resid_post": Place("transformer.h.{i}"),
-    "final_norm": Place("transformer.ln_f"),
-    "logits": Place("lm_head"),
+_PARALLEL = {kind: place for kind, place in _LLAMA.items() if kind != "resid_mid"}
+_PHI = _PARALLEL | {
+    "z": Place("layers.{i}.self_attn.dense", "input", by_value),
+    "mlp_pre": Place("layers.{i}.mlp.fc1"),
+    "mlp_post": Place("layers.{i}.mlp.fc2", "input"),
+    "final_norm": Place("final_layernorm"),
 }
-_NEOX: dict[str, Place] = {
-    "embed": Place("gpt_neox.embed_in"),
-    "resid_pre": Place("gpt_neox.layers.{i}", "input"),
-    "q": Place("gpt_neox.layers.{i}.attention.query_key_value", view=_third_of_each_head(0)),
-    "k": Place("gpt_neox.layers.{i}.attention.query_key_value", view=_third_of_each_head(1)),
-    "v": Place("gpt_neox.layers.{i}.attention.query_key_value", view=_third_of_each_head(2)),
-    "pattern": Place("gpt_neox.layers.{i}.attention", "pattern"),
-    "z": Place("gpt_neox.layers.{i}.attention.dense", "input", _by_head),
-    "attn_out": Place("gpt_neox.layers.{i}.attention"),
-    "resid_mid": Place("gpt_neox.layers.{i}.post_attention_layernorm", "input"),
-    "mlp_pre": Place("gpt_neox.layers.{i}.mlp.dense_h_to_4h"),
-    "mlp_post": Place("gpt_neox.layers.{i}.mlp.dense_4h_to_h", "input"),
-    "mlp_out": Place("gpt_neox.layers.{i}.mlp"),
-    "resid_post": Place("gpt_neox.layers.{i}"),
-    "final_norm": Place("gpt_neox.final_layer_norm"),
-    "logits": Place("lm_head"),
+_STARCODER2 = _LLAMA | {
+    "mlp_pre": Place("layers.{i}.mlp.c_fc"),
+    "mlp_post": Place("layers.{i}.mlp.c_proj", "input"),
 }
-ARCHITECTURES: dict[str, dict[str, Place]] = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
+
+
+_CHOSEN = "the router has chosen before it returns them; edit expert_weights or mlp_out instead"
+
+
+def _mixture(mlp: str, router: str, shared: str = "") -> dict[str, Places]:
+    """The sites in a mixture of experts whose router returns the logits, weights and numbers of the experts."""
+    module = f"layers.{{i}}.{mlp}.{router}"
+    return {
+        "router_logits": Place(module, flat=True, only_read=_CHOSEN),
+        "experts": Place(module, item=2, flat=True, only_read=_CHOSEN),
+        "expert_weights": Place(module, item=1, flat=True),
+        "expert_out": Place(f"layers.{{i}}.{mlp}.experts", flat=True),
+    } | ({"shared_out": Place(f"layers.{{i}}.{mlp}.{shared}", flat=True)} if shared else {})
+
+
+_MIXTRAL = _LLAMA | _mixture("mlp", "gate")
+_QWEN_MOE = _LLAMA | _mixture("mlp", "gate", "shared_expert")
+_GLM_MOE = _LLAMA | _mixture("mlp", "gate", "shared_experts")
+_GPT_OSS = _LLAMA | _mixture("mlp", "router")
+_GRANITE_MOE = (
+    _GRANITE
+    | _mixture("block_sparse_moe", "router")
+    | {"mlp_out": Place("layers.{i}.block_sparse_moe", scale="residual_multiplier")}
+)
+_DEEPSEEK = {kind: place for kind, place in _GLM_MOE.items() if kind not in ("k", "v")} | {
+    # Keys and values of all heads are made of one latent vector inside the attention.
+    "q": (
+        Place("layers.{i}.self_attn.q_proj", view=by_head),
+        Place("layers.{i}.self_attn.q_b_proj", view=by_head),
+    ),
+}
+_LLAMA4 = _LLAMA | {
+    "mlp_pre": Place("layers.{i}.feed_forward.gate_proj"),
+    "mlp_post": Place("layers.{i}.feed_forward.down_proj", "input"),
+    "mlp_out": Place("layers.{i}.feed_forward", flat=True),
+    # Its router returns the weights of all experts, and adds what the experts return to the output of the shared one
+    # in place, so that neither has a site.
+    "router_logits": Place("layers.{i}.feed_forward.router", item=1, flat=True, only_read=_CHOSEN),
+}
+_QWEN_NEXT = _QWEN_MOE | {  # attention with a gate, or linear attention
+    "q": Place("layers.{i}.self_attn.q_proj", view=without_gate),
+    "attn_out": (Place("layers.{i}.self_attn"), Place("layers.{i}.linear_attn")),
+}
+_GEMMA4 = _GEMMA | {
+    "resid_mid": Place(
+        "layers.{i}.pre_feedforward_layernorm",
+        "input",
+        only_read="it is also read by modules that an edit here would not reach; edit attn_out instead",
+    ),
+    "router_logits": Place("layers.{i}.router.proj", flat=True),
+    "expert_weights": Place("layers.{i}.router", item=1, flat=True),
+    "experts": Place(
+        "layers.{i}.router",
+        item=2,
+        flat=True,
+        only_read=_CHOSEN,
+    ),
+    "expert_out": Place("layers.{i}.post_feedforward_layernorm_2", flat=True),
+    "shared_out": Place("layers.{i}.post_feedforward_layernorm_1", flat=True),
+    "per_layer_out": Place("layers.{i}.post_per_layer_input_norm"),
+}
+_GPT2: dict[str, Places] = {
+    "embed": Place("wte"),
+    "resid_pre": Place("h.{i}", "input"),
+    "q": Place("h.{i}.attn.c_attn", view=third(0)),
+    "k": Place("h.{i}.attn.c_attn", view=third(1)),
+    "v": Place("h.{i}.attn.c_attn", view=third(2)),
+    "pattern": Place("h.{i}.attn", "pattern"),
+    "z": Place("h.{i}.attn.c_proj", "input", by_value),
+    "attn_out": Place("h.{i}.attn"),
+    "resid_mid": Place("h.{i}.ln_2", "input"),
+    "mlp_pre": Place("h.{i}.mlp.c_fc"),
+    "mlp_post": Place("h.{i}.mlp.c_proj", "input"),
+    "mlp_out": Place("h.{i}.mlp"),
+    "resid_post": Place("h.{i}"),
+    "final_norm": Place("ln_f"),
+    "logits": Place(HEAD),
+}
+_NEOX: dict[str, Places] = {
+    "embed": Place("embed_in"),
+    "resid_pre": Place("layers.{i}", "input"),
+    "q": Place("layers.{i}.attention.query_key_value", view=third_of_each_head(0)),
+    "k": Place("layers.{i}.attention.query_key_value", view=third_of_each_head(1)),
+    "v": Place("layers.{i}.attention.query_key_value", view=third_of_each_head(2)),
+    "pattern": Place("layers.{i}.attention", "pattern"),
+    "z": Place("layers.{i}.attention.dense", "input", by_value),
+    "attn_out": Place("layers.{i}.attention"),
+    "resid_mid": Place("layers.{i}.post_attention_layernorm", "input"),
+    "mlp_pre": Place("layers.{i}.mlp.dense_h_to_4h"),
+    "mlp_post": Place("layers.{i}.mlp.dense_4h_to_h", "input"),
+    "mlp_out": Place("layers.{i}.mlp"),
+    "resid_post": Place("layers.{i}"),
+    "final_norm": Place("final_layer_norm"),
+    "logits": Place(HEAD),
+}
+ARCHITECTURES: dict[str, dict[str, Places]] = {
+    **dict.fromkeys(("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "smollm3", "olmo"), _LLAMA),
+    **dict.fromkeys(("gemma", "seed_oss", "stablelm", "cwm", "ernie4_5", "internlm3", "iquestcoder"), _LLAMA),
+    **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA),
+    "gemma4_text": _GEMMA4,
+    "glm": _LLAMA | _FUSED_GATES,
+    "glm4": _GLM4,
     "gpt2": _GPT2,
     "gpt_neox": _NEOX,
+    "granite": _GRANITE,
+    "granitemoe": _GRANITE_MOE,
+    **dict.fromkeys(("olmo2", "olmo3"), _OLMO2),
+    "phi": _PHI,
     "phi3": _PHI3,
-    "olmo2": _OLMO2,
+    **dict.fromkeys(("cohere", "cohere2"), _PARALLEL),
+    "starcoder2": _STARCODER2,
+    **dict.fromkeys(("mixtral", "olmoe", "qwen3_moe"), _MIXTRAL),
+    "qwen2_moe": _QWEN_MOE,
+    **dict.fromkeys(("glm4_moe", "dots1"), _GLM_MOE),
+    "gpt_oss": _GPT_OSS,
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), _DEEPSEEK),
+    "llama4_text": _LLAMA4,
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _QWEN_NEXT),
 }
-"""The place of each kind of site, by Hugging Face ``model_type``."""
+"""The places of each kind of site, by Hugging Face ``model_type`` of the text model."""
 
 
-def lacks(config: Any) -> dict[str, str]:
-    """Return the kinds of site that a model of this config lacks although its architecture has them, and why."""
-    if config.model_type == "gpt_neox" and config.use_parallel_residual:
-        return {"resid_mid": "attention and MLP read the same residual stream, so there is none between them"}
-    return {}
+def is_parallel(config: Any) -> bool:
+    """Whether attention and MLP of a block read the same residual stream."""
+    places = ARCHITECTURES.get(config.model_type, {})
+    return bool(getattr(config, "use_parallel_residual", False)) or (bool(places) and "resid_mid" not in places)
+
+
+def scaled_logits(config: Any, logits: Tensor) -> Tensor:
+    """Apply a model's scale and soft cap, if its config names them, to what its unembedding returns."""
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        logits = logits * factor
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -5,16 +5,16 @@ dotted path: ``model.layers.2.self_attn.q_norm`` is its output, ``model.layers.2
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from probe.config import nearest
-from probe.errors import NotApplicable, ProbeError
-from probe.models.sites.architectures import ARCHITECTURES, KINDS, Heads, Place, lacks
+from probe.errors import ProbeError
+from probe.models.sites.kinds import KINDS
+from probe.models.sites.places import Place
+from probe.models.sites.resolved import Resolved
 
 _SIDES = ("input", "output")
 
@@ -95,16 +95,20 @@ class Site:
         """The name of the site's hook in TransformerLens.
 
         Raises:
-            ProbeError: if the site is a module's path.
+            ProbeError: if the site is a module's path, or TransformerLens has no hook for it.
         """
         if self.is_module:
             raise ProbeError(f"TransformerLens has no hook for the module {self}; use a site that `probe sites` lists")
-        return KINDS[self.kind].lens.replace("{i}", str(self.layer))
+        if (hook := KINDS[self.kind].lens) is None:
+            raise ProbeError(f"TransformerLens has no hook for {self}; use a site for which `probe sites` names one")
+        return hook.replace("{i}", str(self.layer))
 
 
 def _of_lens(text: str) -> Site | None:
     """The site with this name in TransformerLens."""
     for kind, about in KINDS.items():
+        if about.lens is None:
+            continue
         if found := re.fullmatch(re.escape(about.lens).replace(re.escape("{i}"), r"(\d+)"), text):
             return Site(kind, int(found[1]) if about.layered else None)
     return None
@@ -114,23 +118,10 @@ def place(hf: PreTrainedModel, site: str | Site) -> Place:
     """Return the place of a site in a model.
 
     Raises:
-        ProbeError: if the model has no such layer or module, or its architecture is not in the table or lacks the site.
+        ProbeError: if the model has no such layer or module, or its architecture or this layer lacks the site.
     """
     site = Site.parse(site)
-    return module_place(hf.named_modules(), site) if site.is_module else named_place(hf.config, site)
-
-
-def named_place(config: Any, site: Site) -> Place:
-    """Return the place of a named site, from the Hugging Face config of a model alone."""
-    places, config = _places(config), config.get_text_config()
-    if why := lacks(config).get(site.kind):
-        raise NotApplicable(f"this {config.model_type} model has no site '{site}': {why}")
-    if site.kind not in places:
-        raise NotApplicable(f"{config.model_type} models have no site '{site.kind}'; they have {', '.join(places)}")
-    if site.layer is not None and site.layer >= config.num_hidden_layers:
-        raise ProbeError(f"this model has no site {site}; it has layers 0 to {config.num_hidden_layers - 1}")
-    found = places[site.kind]
-    return replace(found, module=found.module.replace("{i}", str(site.layer)), heads=Heads.of(config))
+    return module_place(hf, site) if site.is_module else Resolved.of(hf).place(site.kind, site.layer)
 
 
 def all_sites(hf: PreTrainedModel, *kinds: str) -> list[Site]:
@@ -140,40 +131,26 @@ def all_sites(hf: PreTrainedModel, *kinds: str) -> list[Site]:
         kinds: the kinds of site to return; all if none is given.
 
     Raises:
-        ProbeError: if its architecture is not in the table.
+        ProbeError: if its architecture is not in the table and a trial finds no residual stream.
     """
-    config = hf.config.get_text_config()
-    there = [kind for kind in KINDS if kind in _places(hf.config) and kind not in lacks(config)]
-    layers = range(config.num_hidden_layers)
-    wanted = [kind for kind in there if not kinds or kind in kinds]
-    return [Site(kind, i) for kind in wanted for i in (layers if KINDS[kind].layered else [None])]
+    found = Resolved.of(hf)
+    wanted = [kind for kind in found.kinds() if not kinds or kind in kinds]
+    return [Site(kind, i) for kind in wanted for i in (found.layers(kind) if KINDS[kind].layered else [None])]
 
 
 def blocks(hf: PreTrainedModel) -> nn.ModuleList:
     """Return the blocks of a model, in order.
 
     Raises:
-        ProbeError: if its architecture is not in the table.
+        ProbeError: as `all_sites`.
     """
-    found = hf.get_submodule(_places(hf.config)["resid_post"].module.removesuffix(".{i}"))
-    assert isinstance(found, nn.ModuleList)
-    return found
+    return Resolved.of(hf).blocks
 
 
-def _places(config: Any) -> dict[str, Place]:
-    architecture = config.model_type
-    if architecture not in ARCHITECTURES:
-        raise NotApplicable(
-            f"the sites of '{architecture}' models are not known, only those of {', '.join(ARCHITECTURES)}; "
-            "name a module by its path instead, such as model.layers.2.mlp"
-        )
-    return ARCHITECTURES[architecture]
-
-
-def module_place(named_modules: Iterable[tuple[str, Any]], site: Site) -> Place:
-    """Return the place of a module's path, from the named modules of a model."""
+def module_place(hf: PreTrainedModel, site: Site) -> Place:
+    """Return the place of a module's path."""
     path, _, side = site.kind.partition(":")
-    modules = [name for name, _ in named_modules if name]
+    modules = [name for name, _ in hf.named_modules() if name]
     if path not in modules:
         raise ProbeError(f"this model has no module '{path}'; {nearest(path, modules)}")
     return Place(path, "input" if side == "input" else "output")

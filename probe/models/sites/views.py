@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import NotApplicable, ProbeError
+from probe.models.placed import devices_of, input_device, is_offloaded
 from probe.models.sharing import merge_layers
-from probe.models.sites.sites import Site, module_place, named_place
+from probe.models.sites.sites import Site, place
 
 if TYPE_CHECKING:
     from nnsight.modeling.transformers import TransformersModel
@@ -47,15 +48,15 @@ def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
             ``model.hf.set_attn_implementation("eager")`` first.
     """
     site = Site.parse(site)
-    modules = ((name.removeprefix("model."), envoy) for name, envoy in lm.named_modules())
-    where = module_place(modules, site) if site.is_module else named_place(lm.config, site)
+    where = place(lm._module, site)
+    rows = lm.get(where.block).input.shape[:2] if where.flat else ()
     envoy: Any = lm.get(where.module)
     if where.side == "pattern":
-        if lm.config._attn_implementation != "eager":
+        if lm._module.config._attn_implementation != "eager":
             raise ProbeError(f'fused attention has no {site}; call model.hf.set_attn_implementation("eager") first')
         return envoy.output[1]
     value = envoy.input if where.side == "input" else envoy.output
-    return where.read(value[0] if isinstance(value, tuple) else value)
+    return where.read(value[where.item] if isinstance(value, tuple) else value, rows)
 
 
 def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> "TransformerBridge":
@@ -64,6 +65,11 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
 
     if hasattr(vars(hf).get("forward"), OPEN_BLOCK):
         raise ProbeError("a copy made inside a capture or edit block would keep its hooks; leave the block first")
+    if len(devices_of(hf)) > 1 or is_offloaded(hf):
+        raise NotApplicable(
+            f"TransformerLens takes a copy of {name} on one device, but it is on several or partly offloaded; "
+            "load it on one device"
+        )
     twin = copy.deepcopy(hf)
     merge_layers(twin)  # the bridge reads weights, and knows no adapter
     twin.set_attn_implementation("eager")
@@ -74,7 +80,7 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             name,
             hf_model=twin,
             tokenizer=copy.deepcopy(tokenizer),
-            device=str(hf.device),
+            device=str(input_device(hf)),
             dtype=hf.dtype,
         )
     except ValueError as error:

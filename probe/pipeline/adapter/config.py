@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from probe.adapters import INSERTS, OBJECTIVES, AdapterPlan, TuneConfig
 from probe.config import byte_size, check_least, check_seeds, nearest
 from probe.errors import ProbeError
-from probe.models import ModelConfig
+from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
 
 
@@ -27,7 +27,8 @@ class AdapterConfig:
     general: str | None = None
     """JSONL file of texts of another kind, on which damage is measured; None takes the base model's traces of a run."""
     sae: str | None = None
-    """Folder of an SAE in SAELens' or sparsify's format; None takes the SAE of the run's taxonomy."""
+    """Folder of an SAE in SAELens' or sparsify's format, or ``RELEASE/SAE_ID``, an SAE of SAELens' registry; None takes
+    the SAE of the run's taxonomy."""
     site: str | None = None
     """Site that this SAE reads, such as ``resid_post.12``; None takes the site that its files name."""
     objective: str = "resa"
@@ -50,8 +51,9 @@ class AdapterConfig:
     """The other model of source-distil and feature-match; None takes a run's thinking model."""
     seed: int = 0
     """Seeds random and shuffled SAEs and the intervals; training has its own seed, ``tune.seed``."""
-    device: str = "auto"
-    """Device of the models: cpu, cuda, mps or auto."""
+    device: DeviceNames = "auto"
+    """Device of the models: cpu, cuda, mps or auto; ``balanced``, several GPUs and a device for each module are as in
+    the settings of a run."""
     memory: str | None = None
     """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""

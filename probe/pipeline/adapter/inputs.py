@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.adapters import Example, check_sae, examples_of, load_sae
+from probe.adapters import Example, check_release, check_sae, examples_of, is_release, load_sae
 from probe.config import to_dict
 from probe.engine import difference
 from probe.errors import ProbeError
@@ -129,6 +129,8 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         ProbeError: for a run, model, SAE, file or behaviour that is missing or damaged.
     """
     more: dict[str, Any] = {}
+    if config.sae is not None and is_release(config.sae):
+        check_release(config.sae)  # before any model is loaded
     if config.run is None:
         assert config.model is not None
         assert config.texts is not None

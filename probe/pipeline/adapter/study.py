@@ -28,6 +28,7 @@ from probe.pipeline.adapter.inputs import AdapterInputs, fitting, key_settings, 
 from probe.pipeline.adapter.sae import make_sae
 from probe.pipeline.adapter.study_config import StudyConfig
 from probe.pipeline.folder import RunFolder
+from probe.pipeline.prompts import begin
 from probe.reports import write_study
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def _study(
     config: StudyConfig, inputs: AdapterInputs, rows: list[Row], folder: RunFolder, *, progress: bool
 ) -> dict[str, Any]:
     """Train and measure in a folder that is locked."""
+    if inputs.learning is not None:
+        begin(folder.path, {"base": inputs.model}, inputs.learning.problems[0].question, progress=progress)
     sae = _the_sae(config, inputs, folder, progress)
     questions, model = inputs.questions, inputs.model
     data = EvaluationData(inputs.test, inputs.general, None if questions is None else partial(questions.solved, model))

@@ -27,6 +27,7 @@ from probe.pipeline.adapter.finished import finished_adapter
 from probe.pipeline.adapter.inputs import AdapterInputs, key_settings, prepare_adapter, same_settings
 from probe.pipeline.adapter.report import VERIFIED, write_foreign, write_verification
 from probe.pipeline.place import find_again, note_place
+from probe.pipeline.prompts import PROMPTS, begin
 from probe.pipeline.run.own import experiment_at
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ def _tune(
 ) -> tuple[Tuned, dict[str, Any] | None]:
     """Train and verify in a folder that is locked."""
     inputs.model.check_gradient("training an adapter")
+    prompts = {}
+    if inputs.learning is not None:
+        seen = progress and _is_main(accelerator)
+        prompts = begin(None, {"base": inputs.model}, inputs.learning.problems[0].question, progress=seen)
     config = _with_latents(config, inputs, out, accelerator, progress=progress)
     objective = _objective(config, inputs)
     train, validation = _steered_texts(config, inputs, out, accelerator) or (inputs.train, inputs.validation)
@@ -94,6 +99,8 @@ def _tune(
         return done, None
     note_place(out)
     write_json(out / "config.json", to_dict(config))
+    if prompts:
+        write_json(out / PROMPTS, prompts)
     if (out / VERIFIED).exists():
         return done, read_json(out / VERIFIED)
     return done, write_verification(out, config, inputs, progress=progress)
@@ -126,7 +133,7 @@ def verify_adapter(out: str | Path, on: str | None = None, *, progress: bool = F
     find_source(ModelConfig(on))
     inputs = prepare_adapter(config)
     tags = inputs.model.think_tags
-    source = ModelConfig(on, prompt=inputs.model.config.prompt, think_close=tags.close, think_open=tags.open)
+    source = replace(inputs.model.config.asked_alike(on), think_close=tags.close, think_open=tags.open)
     other = load_model(source, device=config.device, dtype=config.dtype, memory=config.memory)
     with FolderLock(out):
         return write_foreign(out, config, inputs, other, progress=progress)

@@ -18,10 +18,12 @@ from probe.circuits import (
     start_tokens,
     strongest_heads,
 )
+from probe.errors import ProbeError
 from probe.files import write_json
-from probe.models import Model, Pair, find_pair, load_pair
+from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
 from probe.pipeline.circuits.config import CircuitConfig
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_circuit_report
@@ -47,6 +49,8 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
         ProbeError: for invalid settings, before the expensive part.
     """
     out = Path(out).expanduser()
+    if isinstance(as_placement(config.device), Placement):
+        raise ProbeError(f"circuits are found on a copy of a model on one device, not on {config.device}; name one")
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
     if config.method != "exact":
         getattr(pair, config.model).check_gradient(f"attribution by {config.method}")
@@ -71,6 +75,7 @@ def _find(
     """Find the circuit in a folder that is locked."""
     model: Model = getattr(pair, config.model)
     train, test = problems
+    prompts = begin(out, {config.model: model}, train[0].question, progress=progress)
     limit = pair.config.max_new_tokens
     traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
     behaviour.marks(traces, required=True)
@@ -100,6 +105,7 @@ def _find(
     results = {
         "model": model.name,
         "behaviour": behaviour.name,
+        "prompts": prompts,
         "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from probe.config import byte_size, check_least, check_seeds
 from probe.diff import PARTS, check_parts
 from probe.errors import ProbeError
+from probe.models import DeviceNames
 from probe.pipeline.checks import check_inputs
 
 
@@ -39,8 +40,9 @@ class DiffConfig:
     """The number of random sets of other heads of the same layers that are changed for comparison."""
     seed: int = 0
     """The seed of everything that is random."""
-    device: str = "auto"
-    """The device: auto, cpu, cuda, cuda:N or mps."""
+    device: DeviceNames = "auto"
+    """The device: auto, cpu, cuda, cuda:N or mps; ``balanced``, several GPUs and a device for each module are as in the
+    settings of a run."""
     memory: str | None = None
     """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""

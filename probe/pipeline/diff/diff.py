@@ -31,9 +31,10 @@ from probe.diff import (
 )
 from probe.errors import ProbeError
 from probe.files import write_json
-from probe.models import Model, Pair, ThinkTags, find_pair, load_pair
+from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
 from probe.pipeline.diff.config import DiffConfig
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_diff_report
@@ -59,9 +60,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     """
     out = Path(out).expanduser()
     pair_config = find_pair(config.pair)
-    member = pair_config.thinking
-    tags = None if member.think_close is None else ThinkTags.of(member.think_close, member.think_open)
-    runs = [(name, load_series(folder, member.prompt, tags)) for name, _, folder in map(_parted, config.series)]
+    runs = [(name, load_series(folder, pair_config.thinking)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
     problem_set = problems_of(pair)
     behaviour = None
@@ -92,6 +91,7 @@ def _diff(
 ) -> dict[str, Any]:
     """Compare the models in a folder that is locked."""
     train, runs = inputs
+    prompts = begin(out, {"base": pair.base, "thinking": pair.thinking}, train[0].question, progress=progress)
     traces = generate_traces(
         pair.thinking,
         problem_set,
@@ -112,7 +112,7 @@ def _diff(
         seed=config.seed,
         progress=progress,
     )
-    results = found.to_dict()
+    results = found.to_dict() | {"prompts": prompts}
     if behaviour is None and found.behaviour is not None:
         behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
     if found.heads is not None and behaviour is not None and config.heads:

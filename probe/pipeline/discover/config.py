@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from probe.config import byte_size, check_least, check_seeds
 from probe.errors import ProbeError
-from probe.models import ModelConfig
+from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.config import DecodingConfig, short_name
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig
@@ -53,9 +53,10 @@ class DiscoverConfig:
     problems: str | None = None
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
-    """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
-    device: str = "auto"
-    """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
+    """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
+    device: DeviceNames = "auto"
+    """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one.
+    ``balanced``, several GPUs and a device for each module are as in the settings of a run."""
     memory: str | None = None
     """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
     Results do not depend on it."""

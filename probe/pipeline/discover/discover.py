@@ -10,12 +10,13 @@ from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash, read_json, write_json
 from probe.models import (
+    DeviceNames,
     Model,
     ModelConfig,
     PairConfig,
     Site,
     ThinkTags,
-    as_device,
+    as_placement,
     content_hash,
     find_pair,
     load_model,
@@ -23,6 +24,7 @@ from probe.models import (
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
 from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
@@ -119,6 +121,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     """Run the stages in a folder that is locked."""
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
+    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, progress=progress)
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -131,6 +134,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     if Site.parse(taxonomy.site).kind in RESIDUAL:
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
+    found["prompts"] = prompts
     write_json(out / "discover.json", found)
     write_discovery_report(out)
     return found
@@ -143,7 +147,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         ProbeError: for an unknown pair, model, problem set, site or device, too few problems, answers that need more
             positions than the model has, or a judge that cannot be reached.
     """
-    as_device(config.device)
+    as_placement(config.device)
     if config.pair is not None:
         pair = find_pair(config.pair)
     else:
@@ -168,10 +172,11 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge)
 
 
-def _judge(config: JudgeConfig, device: str) -> Judge:
+def _judge(config: JudgeConfig, device: DeviceNames) -> Judge:
     if config.url is not None:
         return EndpointJudge(config.url, config.model, key_env=config.key_env)
-    model = load_model(ModelConfig(config.model, prompt="chat"), device=device)
+    # A device for each module is for the model of the discovery alone.
+    model = load_model(ModelConfig(config.model, prompt="chat"), device=device if isinstance(device, str) else "auto")
     return LocalJudge(model, max_new_tokens=config.max_new_tokens)
 
 

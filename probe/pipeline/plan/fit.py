@@ -43,7 +43,9 @@ def _place(setup: Setup, stage: Stage, devices: Mapping[str, Device], speeds: Ma
         need, weights = stage.need(roles), weights_on(setup, devices, device.name)
         # A run takes at most half of what is free besides the weights or what it is given, or what its smallest part
         # needs.
-        room = float("inf") if device.memory is None else (device.memory - weights) / 2 / device.workers
+        room = float("inf")
+        if device.memory is not None:
+            room = (device.memory - weights) / 2 / device.workers / device.parts
         if (given := byte_size(setup.config.memory)) is not None:
             room = given
         taken = need.given(room)
@@ -51,7 +53,9 @@ def _place(setup: Setup, stage: Stage, devices: Mapping[str, Device], speeds: Ma
         if need.all:
             share = min(share, taken / need.all)
         least = need.least * device.workers + (stage.host if device.is_host and stage.needs else 0.0)
-        if device.memory is not None and least > device.memory - weights >= 0 and lack is None:
+        # The smallest part has to fit beside the weights of one device, also where those are divided over several.
+        fits = device.memory is None or least <= (device.memory - weights) / device.parts
+        if device.memory is not None and not fits and device.memory >= weights and lack is None:
             lack = (
                 f"{stage.name} needs {said_bytes(least)} on {device.name} in addition to {said_bytes(weights)} of "
                 f"weights, but only {said_bytes(device.memory)} is {'free' if device.measured else 'there'}"

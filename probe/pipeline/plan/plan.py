@@ -215,7 +215,11 @@ def plan(
         rows = min(planned.rows for planned in planned_stages(setup, there, speeds) if planned.rows)
         speeds = {
             role: measure(
-                member, there[role].name, config.dtype, rows=min(rows, 64), tokens=min(setup.texts.whole, 1024)
+                member,
+                getattr(config, f"{role}_device") or config.device,
+                config.dtype,
+                rows=min(rows, 64),
+                tokens=min(setup.texts.whole, 1024),
             )
             for role, member in members.items()
         }

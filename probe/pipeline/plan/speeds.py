@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from probe.hooks import Lane, Now, stream
-from probe.models import Model, ModelConfig, load_model
+from probe.models import DeviceNames, Model, ModelConfig, load_model
 from probe.pipeline.plan.shapes import Shape
 from probe.pipeline.plan.work import Passes, Stage
 
@@ -92,7 +92,7 @@ def seconds_of(stage: Stage, speeds: Mapping[str, Speed], rows: int) -> Range | 
     return (sum(low for low, _ in parts), sum(high for _, high in parts)) if parts else None
 
 
-def measure(model: ModelConfig, device: str, dtype: str, *, rows: int, tokens: int) -> Speed:
+def measure(model: ModelConfig, device: DeviceNames, dtype: str, *, rows: int, tokens: int) -> Speed:
     """Load a model, and measure one pass and some decoding steps; about ten seconds beside loading.
 
     Args:

@@ -1,14 +1,17 @@
 """The settings of a run: one frozen dataclass for each stage, which is the YAML section of the same name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from probe.config import byte_size, check_least, check_seeds
+from probe.config import byte_size, check_least, check_seeds, from_dict
 from probe.engine import engine_of
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
-from probe.models import ModelConfig
+from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
+from probe.pipeline.run.recipe import with_recipe
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -55,12 +58,14 @@ class RunConfig:
     problems: str | None = None
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
-    """How answers are graded: ``exact``, ``numeric`` or ``math-verify``; None takes the grader of the problem set."""
-    device: str = "auto"
-    """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one."""
-    base_device: str | None = None
+    """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
+    device: DeviceNames = "auto"
+    """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
+    divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a set of lines gives a device for
+    each module, as in accelerate's ``device_map``."""
+    base_device: DeviceNames | None = None
     """Device of the base model, if it differs from ``device``."""
-    thinking_device: str | None = None
+    thinking_device: DeviceNames | None = None
     """Device of the thinking model, if it differs from ``device``."""
     memory: str | None = None
     """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
@@ -93,7 +98,8 @@ class RunConfig:
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0)
         engine = engine_of(self.engine)
-        placed = [each for each in (self.device, self.base_device, self.thinking_device) if each and ":" in each]
+        named = (self.device, self.base_device, self.thinking_device)
+        placed = [each for each in named if each and (":" in each or not isinstance(each, str) or each == "balanced")]
         if placed and (engine.kind == "ray" or engine.n > 1):
             raise ProbeError(
                 f"the engine {self.engine} gives each process a GPU of its own, but a model is to be on {placed[0]}; "
@@ -104,6 +110,27 @@ class RunConfig:
             raise ProbeError(
                 f"curve has {wrong[0]} traces, but sizes.train is {self.sizes.train}; give numbers from 1 to that"
             )
+
+    @staticmethod
+    def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as in a YAML file, completed by those of the recipe that they name; see :func:`with_recipe`."""
+        return with_recipe(settings)
+
+    @classmethod
+    def of_recipe(cls, recipe: str, **settings: Any) -> "RunConfig":
+        """Make the settings of a recipe.
+
+        Args:
+            recipe: its name, such as ``v2-published``.
+            **settings: settings as in a YAML file, which win over those of the recipe.
+
+        Raises:
+            ProbeError: if there is no such recipe, or a setting is wrong.
+
+        >>> RunConfig.of_recipe("v2-published", pair="orz-7b", sizes={"test": 100}).taxonomy.sites
+        ('resid_post.20',)
+        """
+        return from_dict(cls, with_recipe({**settings, "recipe": recipe}), f"recipe {recipe}")
 
     def check(self) -> None:
         """Refuse inputs that are not there; this imports no library that runs models."""

@@ -67,8 +67,9 @@ def prompts_hash(pair: Pair) -> str:
 
 def prompt_hash(model: Model) -> str:
     """Hash how a model is asked."""
-    chat = model.config.prompt == "chat"
-    return object_hash([model.config.prompt, str(model.tokenizer.chat_template) if chat else None])
+    chat, more = model.config.prompt == "chat", model.config.asked_otherwise
+    told = [model.config.prompt, str(model.tokenizer.chat_template) if chat else None]
+    return object_hash([*told, more] if more else told)
 
 
 def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
@@ -118,7 +119,7 @@ def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) 
     """
     name = problems or pair.problems
     if name is None:
-        raise ProbeError("no problems given: name a problem set or a JSONL file (--problems)")
+        raise ProbeError("no problems given: name a problem set or a file (--problems)")
     return load_problems(name, grader=grader or (None if problems else pair.grader))
 
 

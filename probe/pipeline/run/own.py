@@ -42,6 +42,7 @@ from probe.hybrid import (
     stream_hybrid,
     summarise,
 )
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.arms import make_arm
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import mechanism as learned_mechanism
@@ -96,6 +97,9 @@ def try_arm(
     stages, inputs = experiment.stages, experiment.inputs
     config = stages.config
     some = inputs.problem_set.take(split, len(getattr(inputs, split)) if n is None else n)
+    begin(
+        None, {"base": inputs.pair.base, "thinking": inputs.pair.thinking}, some[0].question, progress=stages.progress
+    )
     limits: dict[str, Any] = {
         "max_new_tokens": inputs.max_new_tokens,
         "batch_size": config.decoding.batch_size,

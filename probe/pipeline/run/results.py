@@ -127,7 +127,7 @@ def results(finished: Finished) -> dict:
         "training": trained,
         "settings": {
             "steering_site": f"resid_post.{vectors.layer}",
-            "device": str(inputs.pair.base.device),
+            "device": ", ".join(map(str, inputs.pair.base.devices)),
             "dtype": config.dtype,
         },
     }

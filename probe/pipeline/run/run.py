@@ -9,6 +9,7 @@ from typing import Any
 from probe.config import read_as
 from probe.files import write_json
 from probe.pipeline.plan.room import check_room
+from probe.pipeline.prompts import begin
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
@@ -63,19 +64,21 @@ def add_arms(
 
 def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
     with run_folder(config, inputs, out) as folder:
+        asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
+        prompts = begin(out, asked, inputs.train[0].question, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)
         check_arms(experiment)
         keep_inputs(config, inputs.pair.config, out)
-        return _finish(experiment, out)
+        return _finish(experiment, prompts, out)
 
 
-def _finish(experiment: Experiment, out: Path) -> dict[str, Any]:
+def _finish(experiment: Experiment, prompts: dict[str, Any], out: Path) -> dict[str, Any]:
     """Run the arms and write the results."""
     config = experiment.config
     finished = Finished(experiment, run_arms(experiment))
     shutil.rmtree(out / BELOW, ignore_errors=True)
-    found = results(finished) | {"effects": effects(experiment)}
+    found = results(finished) | {"prompts": prompts, "effects": effects(experiment)}
     found["effects"] |= observed(finished)
     if "oracle-free" in finished.arms:
         found["oracle"]["given_base"] = read_as(dict[str, Any], out / "policy" / "validation.json")

@@ -34,6 +34,7 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
         "circuits/page.html.j2",
         None,
         results=results,
+        prompts=results.get("prompts"),
         sentence=circuit_headline(results),
         rows=circuit_rows(results),
         edges=[(name, number(score, 4)) for name, score in circuit.listed(_LISTED)],

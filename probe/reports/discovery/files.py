@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 
 from probe.config import as_type, read_as
 from probe.errors import ProbeError
+from probe.reports.html.prompts import FirstPrompt
 
 SCHEMA = 1
 FIX = "run the same `probe discover` again, which writes it again"
@@ -191,6 +192,7 @@ class Discovery(TypedDict, total=False):
     """``discover.json``, schema version 1."""
 
     model: str | None
+    prompts: dict[str, FirstPrompt] | None
     problems: Problems | None
     taxonomy: Taxonomy | None
     grid: list[Candidate] | None

@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 
 from probe.config import as_type, read_as
 from probe.errors import ProbeError
+from probe.reports.html.prompts import FirstPrompt
 from probe.reports.run.columns import Columns, check_columns
 
 SCHEMA = 1
@@ -212,6 +213,7 @@ class Results(TypedDict, total=False):
     tests: Tests | None
     oracle: Oracle | None
     taxonomy: TaxonomyEntry | None
+    prompts: dict[str, FirstPrompt] | None
     settings: dict[str, Any] | None
     effects: Effects | None
     training: Training | None

@@ -53,6 +53,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         "run/page.js",
         **sections,
         run=whole(("pair", "seed"), results),
+        prompts=results.get("prompts"),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
         sentence=f"{sentence} The hybrid's vectors have not converged."
         if not_converged(results, "hybrid")

@@ -45,7 +45,7 @@ class LocalJudge:
     def __init__(self, model: Model, *, max_new_tokens: int = 256, batch_size: int = 16) -> None:
         if model.tokenizer.chat_template:
             model = copy(model)
-            model.config = replace(model.config, prompt="chat")
+            model.config = replace(model.config, prompt="chat", user="{question}", prefill="")
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size

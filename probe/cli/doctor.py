@@ -1,0 +1,27 @@
+"""``probe doctor``."""
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Write what was found as JSON.")] = False,
+) -> None:
+    """Show what is installed, what this machine has, and what is wrong with it.
+
+    ! marks what is wrong, with what to do about it, and - what is optional and absent. The exit code is 0 if nothing is
+    wrong, and 1 otherwise.
+
+    Example: probe doctor
+    """
+    from probe.pipeline import doctor as look
+
+    found = look()
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found.as_dict(), indent=1))
+    else:
+        typer.echo(found)
+    raise typer.Exit(1 if found.wrong else 0)

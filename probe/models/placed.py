@@ -1,0 +1,63 @@
+"""Where the parts of a loaded model are: on one device or several, or offloaded until they are needed.
+
+Weights that accelerate has offloaded are on the device ``meta`` between passes and have no numbers there. Whoever needs
+the numbers of a weight, and not what a module computes with them, reads them through this file.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.hooks import AlignDevicesHook
+from torch import Tensor, nn
+from transformers.integrations.accelerate import load_offloaded_parameter
+
+from probe.errors import ProbeError
+
+
+def input_device(hf: Any) -> torch.device:
+    """Return the device that a model's input ids go to: that of its embedding when it runs."""
+    return working_device(hf.get_input_embeddings())
+
+
+def devices_of(hf: nn.Module) -> tuple[torch.device, ...]:
+    """Return the devices that a model works on, that of its inputs first."""
+    parts = [module for module in hf.modules() if any(weight is not None for weight in module._parameters.values())]
+    return tuple(dict.fromkeys([input_device(hf), *map(working_device, parts)]))
+
+
+def working_device(module: nn.Module) -> torch.device:
+    """Return the device that a module with weights of its own computes on."""
+    hook = getattr(module, "_hf_hook", None)
+    device = hook.execution_device if isinstance(hook, AlignDevicesHook) else None
+    if device is None:
+        return next(module.parameters()).device
+    return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+
+
+def is_offloaded(hf: nn.Module) -> bool:
+    """Whether some weights are only copied to their device when they are needed."""
+    return any(weight.device.type == "meta" for weight in hf.parameters())
+
+
+def check_not_offloaded(hf: nn.Module, name: str, what: str) -> None:
+    """Refuse a model with offloaded weights.
+
+    Args:
+        name: the name of the model.
+        what: what cannot be done with it; begins the message.
+
+    Raises:
+        ProbeError: if some of its weights are offloaded.
+    """
+    if is_offloaded(hf):
+        raise ProbeError(
+            f"{what} needs the weights of {name} in memory, but its device map offloads some; "
+            "load it on devices that hold them all"
+        )
+
+
+def stored_tensors(hf: Any) -> Iterator[tuple[str, Tensor]]:
+    """Go through the state dict of a model; offloaded tensors are read one after the other."""
+    for name, tensor in hf.state_dict().items():
+        yield name, load_offloaded_parameter(hf, name) if tensor.device.type == "meta" else tensor

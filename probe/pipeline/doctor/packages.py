@@ -1,0 +1,91 @@
+"""Which versions are installed, and whether they are in the ranges that probe supports."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+from probe import __version__
+from probe.pipeline.doctor.diagnosis import Fact, guarded, said
+
+_NAME = "probe-interp"
+_SHOWN = ("torch", "transformers", "accelerate", "peft", "transformer-lens", "sae-lens", "nnsight")
+"""The packages that are shown with their version; of the others, those that are wrong."""
+_IMPORTED = ("torch", "transformers")
+"""The packages that are imported, because they are often broken; the others would take too long."""
+_MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "umap-learn": "umap", "math-verify": "math_verify"}
+"""The names under which packages are imported, where they are not the package's own."""
+_NO_EXTRAS = ("all", "dev")
+
+
+def packages() -> list[Fact]:
+    """Python, probe, and what probe needs."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    facts = [Fact("packages", "python", f"{version} ({sys.executable})"), Fact("packages", "probe", __version__)]
+    return [*facts, *guarded("packages", _NAME, _required)]
+
+
+def extras() -> list[Fact]:
+    """The optional packages, by extra."""
+    return guarded("extras", "extras", _extras)
+
+
+def _requirements() -> list[Any]:
+    """The requirements of probe, as the installed package states them."""
+    from packaging.requirements import Requirement
+
+    try:
+        stated = metadata.requires(_NAME) or []
+    except metadata.PackageNotFoundError:
+        raise RuntimeError(f"the package {_NAME} is not installed; run: pip install -e . in its folder") from None
+    return [Requirement(each) for each in stated]
+
+
+def _required() -> Iterator[Fact]:
+    needed = [each for each in _requirements() if each.marker is None or each.marker.evaluate({"extra": ""})]
+    needed.sort(key=lambda each: _SHOWN.index(each.name) if each.name in _SHOWN else len(_SHOWN))
+    fine = 0
+    for each in needed:
+        fact = _judged(each, "packages", f"pip install '{each.name}{each.specifier}'", optional=False)
+        if each.name in _SHOWN or fact.state != "ok":
+            yield fact
+        else:
+            fine += 1
+    yield Fact("packages", "others", f"{fine} required packages are in their ranges")
+
+
+def _judged(requirement: Any, group: str, install: str, *, optional: bool) -> Fact:
+    """What is installed for a requirement."""
+    name, wanted = requirement.name, str(requirement.specifier)
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Fact(group, name, "not installed", "absent" if optional else "wrong", install)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Fact(group, name, f"{version}, outside the supported {wanted}", "wrong", install)
+    module = _MODULES.get(name, name.replace("-", "_"))
+    try:
+        if name in _IMPORTED:
+            importlib.import_module(module)
+        elif find_spec(module) is None:
+            return Fact(group, name, f"{version}, but its files are missing", "wrong", f"{install} --force-reinstall")
+    except Exception as error:  # a broken package may raise anything
+        found = f"{version}, which cannot be imported: {said(error)}"
+        return Fact(group, name, found, "wrong", f"{install} --force-reinstall")
+    return Fact(group, name, version)
+
+
+def _extras() -> Iterator[Fact]:
+    asked = _requirements()
+    for extra in metadata.metadata(_NAME).get_all("Provides-Extra") or []:
+        if extra in _NO_EXTRAS:
+            continue
+        install = f"pip install '{_NAME}[{extra}]'"
+        own = [each for each in asked if each.marker is not None and each.marker.evaluate({"extra": extra})]
+        own = [each for each in own if not each.marker.evaluate({"extra": ""})]
+        facts = [_judged(each, "extras", install, optional=True) for each in own]
+        state = next((state for state in ("wrong", "absent") if any(f.state == state for f in facts)), "ok")
+        told = ", ".join(f"{fact.name} {fact.found}" for fact in facts)
+        yield Fact("extras", f"[{extra}]", told, state, "" if state == "ok" else install)

@@ -1,0 +1,78 @@
+"""The first prompt of each model: shown when a command begins, and kept in its folder."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from probe.files import write_json
+from probe.models import Model, prompt_remarks
+
+PROMPTS = "prompts.json"
+_LONGEST = 1_500
+"""Characters of a prompt that are shown; the whole is kept."""
+
+
+def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[str, Any]]:
+    """Say how each model is asked the first question.
+
+    Args:
+        models: the models by their role, such as ``base``.
+        question: the question of the first problem.
+
+    Returns:
+        By role: the ``prompt`` and the other ``settings`` of the model, the ``text`` with special tokens, its number of
+        ``tokens``, where ``thinking`` is, and ``remarks`` on what is easily overlooked. The name of the model is not
+        there, because a run may be moved with its models.
+    """
+    told = {}
+    for role, model in models.items():
+        ids, tags = model.prompt_ids(question), model.think_tags
+        places = {
+            "opened": f"the prompt opens the thinking, which ends at {tags.close}",
+            "closed": f"the prompt closes the thinking with {tags.close}, so the answer follows at once",
+            "answer": f"thinking, if any, ends at {tags.close} in the answer",
+        }
+        told[role] = {
+            "prompt": model.config.prompt,
+            "settings": model.config.asked_otherwise,
+            "tokens": len(ids),
+            "thinking": places[tags.place(model.prompt_text(question))],
+            "remarks": prompt_remarks(model.config, model.tokenizer),
+            "text": model.decode(ids),
+        }
+    return told
+
+
+def begin(out: Path | None, models: Mapping[str, Model], question: str, *, progress: bool) -> dict[str, dict[str, Any]]:
+    """Show the first prompt of each model and write them to ``prompts.json``.
+
+    Args:
+        out: the folder of the results, which is locked; None to write nothing.
+        models, question: as in :func:`first_prompts`.
+        progress: whether anything is shown.
+
+    Returns:
+        What :func:`first_prompts` returns.
+    """
+    told = first_prompts(models, question)
+    if out is not None:
+        write_json(out / PROMPTS, told)
+    if progress:
+        for role, asked in told.items():
+            tqdm.write(shown(f"{role}: {models[role].name}", asked), file=sys.stderr)
+    return told
+
+
+def shown(name: str, asked: Mapping[str, Any]) -> str:
+    """Write a prompt for the terminal, each of its lines behind a bar, so that white space at its ends can be seen."""
+    text: str = asked["text"]
+    if len(text) > _LONGEST:
+        left = _LONGEST // 2
+        text = f"{text[:left]} … {len(text) - 2 * left:,} more characters in {PROMPTS} … {text[-left:]}"
+    said = "asked by its chat template" if asked["prompt"] == "chat" else "asked by its own prompt"
+    lines = [f"{name}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
+    lines += [f"  │{line}" for line in text.split("\n")]
+    return "\n".join([*lines, *(f"  note: {remark}" for remark in asked["remarks"])])

@@ -1,0 +1,70 @@
+"""Recipes: settings of ``probe run`` under a name, such as those of a published experiment.
+
+A recipe is a YAML file of settings that ships with probe. It gives settings that are given nowhere else, and its
+comments say what it cannot express.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probe.config import nearest, read_yaml
+from probe.errors import ProbeError
+from probe.models import find_pair
+
+_FOLDER = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes."""
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
+
+
+def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings of a recipe to others, which win.
+
+    A published pair adds the site and the size of its taxonomy and its steering layer. The numbers of problems of a
+    recipe belong to its problems, and are left out where others are given.
+
+    Args:
+        settings: settings of a run, of which ``recipe`` names the recipe; without that key they are returned as they
+            are.
+
+    Raises:
+        ProbeError: if there is no such recipe or pair.
+    """
+    settings = dict(settings)
+    name = settings.pop("recipe", None)
+    if name is None:
+        return settings
+    if name not in recipe_names():
+        raise ProbeError(f"unknown recipe {name!r}; {nearest(str(name), recipe_names())}")
+    recipe = read_yaml(_FOLDER / f"{name}.yaml")
+    if settings.get("problems") is not None:
+        recipe.pop("sizes", None)
+    if isinstance(pair := settings.get("pair"), str):
+        recipe = _over(_facts(pair), recipe)
+    if (steering := settings.get("steering")) and isinstance(steering, Mapping) and steering.get("layers"):
+        recipe.get("steering", {}).pop("layer", None)
+    return _over(settings, recipe)
+
+
+def _facts(pair: str) -> dict[str, Any]:
+    """What a published pair says about the experiment of its authors, as settings."""
+    facts = find_pair(pair).published
+    if facts is None:
+        return {}
+    taxonomy = {"sites": [facts.site] if facts.site else None, "sizes": [facts.size] if facts.size else None}
+    return {
+        "taxonomy": {name: value for name, value in taxonomy.items() if value is not None},
+        "steering": {} if facts.steering_layer is None else {"layer": facts.steering_layer},
+    }
+
+
+def _over(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, completed by others where they give none."""
+    made = dict(below)
+    for key, value in above.items():
+        under = made.get(key)
+        made[key] = _over(value, under) if isinstance(value, Mapping) and isinstance(under, Mapping) else value
+    return made

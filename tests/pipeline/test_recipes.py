@@ -1,0 +1,110 @@
+"""Recipes: what they set, what wins over them, and a plan by one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from probe.cli import app
+from probe.config import to_dict
+from probe.errors import ProbeError
+from probe.models import find_pair, list_pairs
+from probe.pipeline import RunConfig
+from probe.pipeline.run.recipe import recipe_names, with_recipe
+from probe.problems import SPLITS
+from probe.problems.mix import Mix
+
+CONFIGS = Path(__file__).parents[1] / "models" / "published"
+PUBLISHED = [pair.name for pair in list_pairs() if pair.published is not None]
+
+
+def test_the_recipe_of_version_2_takes_site_size_and_layer_from_the_pair():
+    config = RunConfig.of_recipe("v2-published", pair="r1-14b")
+    assert (config.taxonomy.sites, config.taxonomy.sizes) == (("resid_post.38",), (5,))
+    assert (config.taxonomy.family, config.taxonomy.k) == ("topk", 3)
+    assert config.steering.layer == 18
+    assert config.decoding.max_new_tokens == 2048
+    assert config.problems == "v2-published"
+    assert {"v2", "v2-random-category", "v2-random-positions"} <= set(config.hybrid.names)
+
+
+def test_version_1_searches_the_published_strengths():
+    hybrid = RunConfig.of_recipe("v1-published", pair="qwq-32b").hybrid
+    assert (hybrid.v1_strengths, hybrid.v1_windows) == ((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0,))
+    assert {"v1", "v1-bias-only", "v1-random-vectors"} <= set(hybrid.names)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("pair", [*PUBLISHED, "tiny-rl"])
+def test_every_recipe_is_valid_for_every_pair(name, pair):
+    assert RunConfig.of_recipe(name, pair=pair).pair == pair
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_asks_for_no_more_problems_than_its_mix_names(name):
+    config = RunConfig.of_recipe(name, pair="orz-7b")
+    assert config.problems is not None
+    mix = Mix.read(config.problems)
+    for split in SPLITS:
+        shares = mix.of(split).values()
+        if "all" not in shares:
+            assert getattr(config.sizes, split) == sum(shares)
+
+
+def test_what_is_given_wins_and_the_rest_stays():
+    given = {"pair": "orz-7b", "taxonomy": {"sites": ["resid_post.3"]}, "steering": {"steps": 7}, "seed": 5}
+    config = RunConfig.of_recipe("v2-published", **given)
+    assert (config.taxonomy.sites, config.taxonomy.sizes, config.seed) == (("resid_post.3",), (10,), 5)
+    assert (config.steering.steps, config.steering.layer) == (7, 10)
+
+
+def test_several_layers_replace_the_layer_of_the_recipe():
+    config = RunConfig.of_recipe("v2-published", pair="orz-7b", steering={"layers": [3, 5]})
+    assert (config.steering.layers, config.steering.layer) == ((3, 5), None)
+
+
+def test_other_problems_have_the_usual_numbers():
+    sizes = RunConfig.of_recipe("v2-published", pair="orz-7b", problems="gsm8k").sizes
+    assert sizes == RunConfig(pair="orz-7b").sizes
+
+
+def test_a_pair_without_facts_has_the_usual_sites_and_layers():
+    config = RunConfig.of_recipe("v2-published", pair="tiny-rl")
+    assert (config.taxonomy.sites, config.steering.layer) == ((), None)
+
+
+def test_settings_without_a_recipe_are_left_alone():
+    assert with_recipe({"pair": "a", "seed": 3}) == {"pair": "a", "seed": 3}
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ProbeError, match="unknown recipe 'v2-publishd'; did you mean 'v2-published'"):
+        RunConfig.of_recipe("v2-publishd", pair="orz-7b")
+
+
+@pytest.fixture
+def local_pair(tmp_path) -> Path:
+    """The YAML of orz-1.5b with folders that hold nothing but the configs of its models."""
+    pair = to_dict(find_pair("orz-1.5b"))
+    for role in ("base", "thinking"):
+        pair[role]["path"] = str(CONFIGS / pair[role]["path"].replace("/", "--"))
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(pair))
+    return tmp_path / "pair.yaml"
+
+
+def test_a_plan_by_a_recipe_counts_its_traces_and_arms(local_pair, tmp_path):
+    def planned(*options: str) -> dict:
+        done = CliRunner().invoke(
+            app, ["plan", "--pair", str(local_pair), "--device-memory", "80GB", "--json", *options]
+        )
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output)
+
+    by_recipe = planned("--recipe", "v2-published")
+    (tmp_path / "run.yaml").write_text("recipe: v2-published\n")
+    assert planned("--config", str(tmp_path / "run.yaml")) == by_recipe
+    fewer = planned("--recipe", "v2-published", "--traces", "100")
+    assert fewer != by_recipe
+    assert "v2" in json.dumps(by_recipe)
