@@ -114,7 +114,7 @@ def identity(model: Model) -> dict[str, Any]:
     Returns:
         Hashes of all ``weights``, the ``config`` and the ``vocabulary``; the ``architecture``, the ``dtype``, the token
         ids that ``end`` an answer, the ``prompt``, and how else it is asked: ``system``, ``user``, ``template`` and
-        ``prefill``, where they are given.
+        ``prefill``, where they are given, and the ``date``, where the template writes one.
 
     Raises:
         ProbeError: if the model is being edited by probe's hooks, which have no content that could be compared.
@@ -135,7 +135,7 @@ def identity(model: Model) -> dict[str, Any]:
         "vocabulary": hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest(),
         "end": sorted(model.eos_ids),
         "prompt": f"chat {object_hash(model.tokenizer.chat_template)}" if chat else model.config.prompt,
-        **model.config.asked_otherwise,
+        **model.asked_otherwise,
     }
 
 

@@ -17,7 +17,7 @@ from probe.models.decoders import check_decoder, longest_text, mask_windows, n_a
 from probe.models.limits import check_id, check_length, embedding_rows, has_row
 from probe.models.memory import spare_memory
 from probe.models.placed import devices_of, input_device
-from probe.models.prompts.chat import chosen_prompt, prompt_text, start_ids
+from probe.models.prompts.chat import TODAY, chosen_prompt, is_dated, prompt_text, start_ids
 from probe.models.prompts.thinking import find_tags
 from probe.models.sites.architectures import scaled_logits
 from probe.models.sites.sites import blocks, place
@@ -161,6 +161,12 @@ class Model:
             f"{work} needs gradients, and the weights of {self.name} ({getattr(kind, 'value', kind)}) have none; "
             "use its unquantised weights, or bitsandbytes"
         )
+
+    @property
+    def asked_otherwise(self) -> dict[str, Any]:
+        """What the prompt depends on beside its template: the other settings that were given, and a date in it."""
+        dated = is_dated(self.config, self.tokenizer)
+        return self.config.asked_otherwise | ({"date": f"{TODAY:%Y-%m-%d}"} if dated else {})
 
     def prompt_text(self, question: str) -> str:
         """Return the prompt for a question: the text that precedes the answer.

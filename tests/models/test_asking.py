@@ -136,6 +136,8 @@ def test_a_prompt_does_not_depend_on_the_day(asked, monkeypatch):
     model = asked(templates.SMOLLM3)
     assert model.prompt_text(QUESTION) == before
     assert "01 January 2025" in before
+    assert identity(model)["date"] == "2025-01-01"
+    assert "date" not in identity(asked(templates.QWEN3))
     assert "2031" in model.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
 
 

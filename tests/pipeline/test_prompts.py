@@ -5,8 +5,10 @@ import json
 import chat_templates as templates
 import pytest
 
+from probe.errors import ProbeError
 from probe.models import ModelConfig, load_model
 from probe.pipeline.check import run as checking
+from probe.pipeline.folder import RunFolder
 from probe.pipeline.prompts import PROMPTS, begin, first_prompts, shown
 from probe.reports.html.filling import fill
 
@@ -72,3 +74,13 @@ def test_a_check_of_a_model_takes_it_for_a_chat_model_only_if_told_so(tmp_path, 
     told = [folder, ModelConfig(folder, prompt="chat"), ModelConfig(folder, template={"enable_thinking": False})]
     verdicts = [check.verdict for model in told for check in checking.run_checks(model, device="cpu")]
     assert verdicts == ["not applicable", "failed", "failed"]
+
+
+def test_a_command_that_fails_at_once_leaves_no_folder(models, tmp_path):
+    out = tmp_path / "out"
+    for settings in ({"seed": 0}, {"seed": 1}):
+        with pytest.raises(ProbeError, match="no problem"), RunFolder(out, settings):
+            begin(out, models, QUESTION, progress=False)
+            assert (out / PROMPTS).exists()
+            raise ProbeError("no problem")
+        assert not out.exists()

@@ -154,9 +154,17 @@ def prompt_remarks(config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> l
             continue
         if same:
             remarks.append(f"{key}: {json.dumps(value)} changes nothing, the template does the same without it")
-    if _rendered(tokenizer, config, _SAMPLE, TODAY.replace(year=TODAY.year + 1, month=12, day=31)) != text:
+    if is_dated(config, tokenizer):
         remarks.append(f"the template writes a date; it is {TODAY:%d %B %Y} in every prompt")
     return remarks
+
+
+def is_dated(config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the text of a prompt contains ``TODAY``, in whatever form the chat template writes it."""
+    if config.prompt != "chat":
+        return False
+    other = TODAY.replace(year=TODAY.year + 1, month=12, day=31)
+    return _rendered(tokenizer, config, _SAMPLE, other) != _rendered(tokenizer, config, _SAMPLE)
 
 
 def _names(node: nodes.Node) -> Iterator[tuple[str, bool]]:

@@ -67,7 +67,7 @@ def prompts_hash(pair: Pair) -> str:
 
 def prompt_hash(model: Model) -> str:
     """Hash how a model is asked."""
-    chat, more = model.config.prompt == "chat", model.config.asked_otherwise
+    chat, more = model.config.prompt == "chat", model.asked_otherwise
     told = [model.config.prompt, str(model.tokenizer.chat_template) if chat else None]
     return object_hash([*told, more] if more else told)
 
