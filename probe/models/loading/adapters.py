@@ -243,7 +243,7 @@ def put_on(hf: PreTrainedModel, adapter: AdapterSource, *, merge: bool) -> None:
         )
     # Offloaded weights, which nothing can change, have no numbers here.
     tensors = () if merge else tuple(tensor for tensor in hf.parameters() if not tensor.is_meta)
-    before = None if merge else tensors_hash(tensors)
+    before = tensors_hash(tensors)
     try:
         with _quiet(), seeded(0, hf.device), standing_in(hf):  # PEFT initialises weights, which are replaced
             wrapped = PeftModel.from_pretrained(hf, str(adapter.folder), OWN_ADAPTER, config=settings)
