@@ -1,7 +1,5 @@
 """Tests whether a model uses the output of a module."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,10 +9,9 @@ from transformers import PreTrainedModel
 from probe.errors import ProbeError
 from probe.hooks.attach import attach
 from probe.hooks.passes import passes_of
-from probe.models import Site, input_device
+from probe.models import Site, input_device, without_hooks
 
 _TOKENS = 3
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 @torch.no_grad()
@@ -45,7 +42,7 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
     embedding: Any = hf.get_input_embeddings()
     rows = embedding.weight.shape[0]
     ids = torch.arange(_TOKENS, device=input_device(hf))[None] % rows
-    with passes_of(hf).aside(), _without_hooks(hf):
+    with passes_of(hf).aside(), without_hooks(hf):
         plain = hf(input_ids=ids, use_cache=False)[0]
         detach = attach(hf, site, change)
         try:
@@ -57,16 +54,3 @@ def check_used(hf: PreTrainedModel, site: Site) -> None:
             f"an edit at {site} would change nothing: the model does not use that tensor "
             "(only the first of several returned tensors is edited); name a module whose output the model uses"
         )
-
-
-@contextmanager
-def _without_hooks(hf: PreTrainedModel) -> Iterator[None]:
-    """Keep the hooks of others out of the trial: one that records would take the trial's states for the caller's."""
-    kept = [(module, name, vars(module)[name]) for module in hf.modules() for name in _HOOKS]
-    for module, name, hooks in kept:
-        vars(module)[name] = type(hooks)()
-    try:
-        yield
-    finally:
-        for module, name, hooks in kept:
-            vars(module)[name] = hooks

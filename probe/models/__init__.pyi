@@ -52,5 +52,6 @@ from .sites.kinds import KINDS as KINDS
 from .sites.listing import SiteTable as SiteTable, site_table as site_table
 from .sites.places import Place as Place
 from .sites.sites import Site as Site, all_sites as all_sites, place as place
+from .sites.trial import without_hooks as without_hooks
 from .sites.views import OPEN_BLOCK as OPEN_BLOCK, nnsight_value as nnsight_value
 from .sizes import Sizes as Sizes

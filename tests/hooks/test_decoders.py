@@ -54,7 +54,7 @@ def test_a_kind_of_block_that_nobody_knows_is_not_taken_for_full_attention():
 
 
 def test_a_folder_with_such_a_model_is_refused_as_it_is_loaded(tmp_path, letters):
-    for kind in ("mamba2", "jamba"):
+    for kind in ("mamba2", "rwkv"):
         tiny_model(tiny_config(kind)).save_pretrained(tmp_path / kind)
         letters.save_pretrained(tmp_path / kind)
         with pytest.raises(ProbeError, match=f"'{kind}' models are not supported"):

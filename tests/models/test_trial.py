@@ -42,15 +42,25 @@ def test_the_trial_of_a_known_architecture_finds_the_places_of_the_table(monkeyp
             }
 
 
+def around(module, call) -> None:
+    """Let a module's output be what a function makes of it and of its input, unseen by hooks."""
+    own = type(module)
+
+    def changed(self, hidden, *args, **kwargs):
+        return call(hidden, own.__call__(self, hidden, *args, **kwargs))
+
+    module.__class__ = type(own.__name__, (own,), {"__call__": changed})
+
+
 def broken(how: str):
     """A decoder that breaks one promise of a residual stream."""
     hf = tiny_model(tiny_config("nemotron"))
-    layers, head = hf.model.layers, hf.lm_head
     if how == "norm":
-        hf.model.norm.register_forward_hook(lambda *args: args[2] + 1)
-        head.register_forward_pre_hook(lambda _, args: (args[0] * 2,))
+        around(hf.model.norm, lambda _, out: out + 1)
     elif how == "between":
-        layers[2].register_forward_pre_hook(lambda _, args: (args[0] + 1, *args[1:]))
+        around(hf.model.layers[1], lambda _, out: out + 1)
+    elif how == "in place":
+        around(hf.model.layers[2], lambda hidden, out: (out, hidden.add_(1))[0])
     elif how == "logits":
         forward = hf.forward
 
@@ -68,6 +78,7 @@ def broken(how: str):
     [
         ("norm", "no norm takes what the last block returns"),
         ("between", "block 2 does not begin with what block 1 returns"),
+        ("in place", "a state that block 1 takes or returns is changed in place"),
         ("logits", "its logits are not what the unembedding returns"),
     ],
 )
@@ -82,8 +93,18 @@ def test_a_decoder_without_a_residual_stream_is_refused_in_one_line(how, said):
 def test_the_trial_runs_once_and_leaves_nothing():
     hf = tiny_model(tiny_config("nemotron"))
     runs = []
-    hook = hf.model.register_forward_hook(lambda *_: runs.append(1))
+    around(hf.model.layers[0], lambda _, out: runs.append(1) or out)
     for _ in range(3):
         place(hf, Site("resid_post", 1))
-    hook.remove()
     assert runs == [1] and not any(module._forward_hooks for module in hf.modules())
+
+
+def test_a_trial_in_an_open_block_is_not_seen_by_it():
+    hf = tiny_model(tiny_config("nemotron"))
+    with torch.no_grad(), capture(hf, "model.layers.1.mlp", stop=False) as acts:
+        hf(input_ids=IDS, use_cache=False)
+        before = acts["model.layers.1.mlp"]
+        place(hf, "resid_post.1")
+        assert acts["model.layers.1.mlp"] is before
+        hf(input_ids=IDS[:1], use_cache=False)
+        assert len(acts["model.layers.1.mlp"]) == 1

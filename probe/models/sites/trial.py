@@ -1,6 +1,7 @@
 """Finds the residual stream of a decoder whose architecture is not in the table, by running it once."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -48,15 +49,18 @@ def residual_places(hf: PreTrainedModel, blocks: str) -> dict[str, Place]:
 def _tried(hf: PreTrainedModel, blocks: str) -> dict[str, Place] | str:
     named = {module: name for name, module in hf.named_modules()}
     each: Any = hf.get_submodule(blocks)
-    inside = {module for module in each.modules()}
+    inside = set(each.modules())
     embedding, head = hf.get_input_embeddings(), hf.get_output_embeddings()
     if head is None or head not in named:
         return "it has no unembedding"
     around = [module for module in hf.modules() if module not in inside and module is not head and module is not hf]
     seen: dict[nn.Module, tuple[Tensor | None, Tensor | None]] = {}
-    logits = _run(hf, [embedding, *each, *around, head], seen)
-    if missing := [i for i, block in enumerate(each) if block not in seen]:
-        return f"block {missing[0]} is not run"
+    logits, overwritten = _run(hf, [embedding, *each, *around, head], seen)
+    for i, block in enumerate(each):
+        if block not in seen:
+            return f"block {i} is not run"
+        if block in overwritten:
+            return f"a state that block {i} takes or returns is changed in place, so that it cannot be kept"
     for i, block in enumerate(each):
         before, after = seen[block]
         if before is None or after is None or before.shape != after.shape or before.ndim != 3:
@@ -95,8 +99,15 @@ def _maps(found: tuple[Tensor | None, Tensor | None] | None, before: Tensor, aft
 
 
 @torch.no_grad()
-def _run(hf: PreTrainedModel, modules: list[nn.Module], seen: dict[nn.Module, Any]) -> Tensor:
-    """Run a few tokens and note what modules take and return."""
+def _run(
+    hf: PreTrainedModel, modules: list[nn.Module], seen: dict[nn.Module, tuple[Tensor | None, Tensor | None]]
+) -> tuple[Tensor, set[nn.Module]]:
+    """Run a few tokens and note what modules take and return.
+
+    Returns:
+        The logits, and the modules of which one or the other was changed in place afterwards.
+    """
+    live: dict[nn.Module, tuple[Any, Any]] = {}
 
     def note(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         named = [kwargs.get(name) for name in ("hidden_states", *kwargs)]
@@ -105,11 +116,37 @@ def _run(hf: PreTrainedModel, modules: list[nn.Module], seen: dict[nn.Module, An
             output = output[next(iter(output))]
         elif isinstance(output, tuple | list):
             output = output[0] if output else None
-        # Blocks may be on several devices.
-        seen[module] = tuple(each.cpu() if isinstance(each, Tensor) else None for each in (given, output))
+        live[module] = given, output if isinstance(output, Tensor) else None
+        seen[module] = _copied(live[module][0]), _copied(live[module][1])
 
     ids = torch.arange(_TOKENS, device=input_device(hf))[None] % embedding_rows(hf)
-    with ExitStack() as hooks:
+    with without_hooks(hf), ExitStack() as hooks:
         for module in dict.fromkeys(modules):
             hooks.callback(module.register_forward_hook(note, with_kwargs=True).remove)
-        return hf(input_ids=ids, use_cache=False).logits.cpu()
+        logits = hf(input_ids=ids, use_cache=False).logits.cpu()
+    return logits, {module for module in live if not all(map(_same, live[module], seen[module]))}
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    """A copy on the CPU, because blocks may be on several devices."""
+    return None if tensor is None else tensor.detach().clone().cpu()
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is None or other is None or torch.equal(one.cpu(), other)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+@contextmanager
+def without_hooks(hf: PreTrainedModel) -> Iterator[None]:
+    """Keep the hooks of others out of a trial: one that records would take the trial's states for the caller's."""
+    kept = [(module, name, vars(module)[name]) for module in hf.modules() for name in _HOOKS]
+    for module, name, hooks in kept:
+        vars(module)[name] = type(hooks)()
+    try:
+        yield
+    finally:
+        for module, name, hooks in kept:
+            vars(module)[name] = hooks
