@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def pairs(
-    name: Annotated[str | None, typer.Argument(help="Name of a pair; its YAML is shown, ready to be copied.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name or YAML file of a pair, which is shown, ready to be copied.")
+    ] = None,
 ) -> None:
     """List the pairs of models that can be named, or show one of them.
 

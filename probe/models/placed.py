@@ -76,7 +76,7 @@ def standing_in(hf: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, weight in zip(offloaded, weights, strict=True):
-            module.weight = weight
+            module.weight = weight  # pyright: ignore[reportAttributeAccessIssue]
         if placed is not None:
             vars(hf)["hf_device_map"] = placed
 

@@ -3,6 +3,7 @@
 from probe.problems.answers import extract_answer as extract_answer
 from probe.problems.grading import GRADERS as GRADERS, Grade as Grade
 from probe.problems.loading import check_problems as check_problems, load_problems as load_problems
+from probe.problems.mix import Mix as Mix, is_mix as is_mix
 from probe.problems.problem_set import (
     SPLITS as SPLITS,
     Problem as Problem,

@@ -9,7 +9,7 @@ from probe.errors import ProbeError
 from probe.files import is_there
 from probe.problems.hub import hub_set
 from probe.problems.local import file_set
-from probe.problems.mix import MIXES, Mix, mixed_set
+from probe.problems.mix import MIXES, Mix, is_mix, mixed_set
 from probe.problems.problem_set import SPLITS, ProblemSet
 from probe.problems.sources import ALIASES, SOURCES
 from probe.problems.story.sets import RECIPES, bundled_set
@@ -50,7 +50,7 @@ def load_problems(
     for split, n in (sizes or {}).items():
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ProbeError(f"sizes.{split} is {n!r}; it must be a whole number")
-    if _is_mix(str(spec)):
+    if is_mix(str(spec)):
         return mixed_set(str(spec), lambda each: load_problems(each, seed=seed, grader=grader))
     name, _, rest = str(spec).partition(":")
     if name in RECIPES and not rest:
@@ -76,7 +76,7 @@ def check_problems(spec: str) -> None:
     Raises:
         ProbeError: if its name is unknown, or a file of it is missing.
     """
-    if _is_mix(spec):
+    if is_mix(spec):
         for each in Mix.read(spec).sets:
             check_problems(each)
         return
@@ -93,9 +93,3 @@ def check_problems(spec: str) -> None:
             raise ProbeError(f"{spec} is not a file" if is_there(file) else f"the problem file {spec} does not exist")
         return
     load_problems(spec)
-
-
-def _is_mix(spec: str) -> bool:
-    if spec in MIXES or spec.endswith((".yaml", ".yml")):
-        return True
-    return "+" in spec and not is_there(Path(spec).expanduser())

@@ -9,7 +9,7 @@ from typing import Literal
 
 from probe.config import from_dict, read_yaml
 from probe.errors import ProbeError
-from probe.files import located
+from probe.files import is_there, located
 from probe.problems.local import HASHED
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet
 
@@ -73,6 +73,17 @@ class Mix:
         return from_dict(cls, written, str(path))
 
 
+def is_mix(spec: str) -> bool:
+    """Whether a problem set is put together from others: a mix by name, a YAML file, or sets joined by ``+``.
+
+    >>> is_mix("math"), is_mix("math-train+aime-24"), is_mix("gsm8k")
+    (True, True, False)
+    """
+    if spec in MIXES or spec.endswith((".yaml", ".yml")):
+        return True
+    return "+" in spec and not is_there(Path(spec).expanduser())
+
+
 def mixed_set(spec: str, load: Load) -> ProblemSet:
     """Load the sets of a mix and put them together; each split is in an order by a hash of the question.
 
@@ -88,7 +99,7 @@ def mixed_set(spec: str, load: Load) -> ProblemSet:
         ProbeError: if a set cannot be loaded or has too few problems.
     """
     mix = Mix.read(spec)
-    sets = {name: load(name) for name in mix.sets}
+    sets = {name: _loaded(name, load, spec) for name in mix.sets}
     if len({each.name for each in sets.values()}) < len(sets):
         names = sorted(each.name for each in sets.values())
         again = next(name for name, other in itertools.pairwise(names) if name == other)
@@ -116,6 +127,16 @@ def mixed_set(spec: str, load: Load) -> ProblemSet:
         counter=counters.pop() if len(counters) == 1 else "habits",
         note="; ".join(f"{name}: {each.note}" for name, each in sets.items() if each.note),
     )
+
+
+def _loaded(name: str, load: Load, spec: str) -> ProblemSet:
+    try:
+        return load(name)
+    except ProbeError as error:
+        if spec not in MIXES:
+            raise
+        copy = f"; to change the sets of {spec}, copy {_FOLDER / spec}.yaml and name the copy as the problems"
+        raise ProbeError(f"{error}{copy}") from None
 
 
 def _sources(name: str, problem_set: ProblemSet, mix: Mix) -> dict[str, Iterator[Problem]]:

@@ -271,6 +271,7 @@ def test_one_pair_is_shown_as_a_file_that_can_be_used(tmp_path):
     assert done.exit_code == 0 and done.output.endswith("# Memory of the weights in bfloat16: 6.17 GB\n")
     (tmp_path / "mine.yaml").write_text(done.output)
     assert find_pair(tmp_path / "mine.yaml") == find_pair("orz-1.5b")
+    assert probe("pairs", str(tmp_path / "mine.yaml")).output == f"{done.output}{done.output.splitlines()[-1]}\n"
     wrong = probe("pairs", "orz-1.6b")
     assert (wrong.exit_code, wrong.stdout) == (2, "")
     assert wrong.stderr == "probe: unknown pair 'orz-1.6b'; did you mean 'orz-1.5b'?\n"

@@ -1,6 +1,7 @@
 """Recipes: what they set, what wins over them, and a plan by one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_several_layers_replace_the_layer_of_the_recipe():
 def test_other_problems_have_the_usual_numbers():
     sizes = RunConfig.of_recipe("v2-published", pair="orz-7b", problems="gsm8k").sizes
     assert sizes == RunConfig(pair="orz-7b").sizes
+
+
+def test_a_mix_that_names_as_many_problems_keeps_the_numbers(tmp_path):
+    by_recipe = RunConfig.of_recipe("v2-published", pair="orz-7b").sizes
+    for_gsm8k = RunConfig.of_recipe("v2-published", pair="orz-7b", problems="v2-published-gsm8k", sizes={"test": 1319})
+    assert for_gsm8k.sizes == replace(by_recipe, test=1319)
+    (tmp_path / "copy.yaml").write_text("train: {gsm8k: 10000}\nvalidation: {math-train: 995}\ntest: {math500: all}\n")
+    copied = {"problems": str(tmp_path / "copy.yaml")}
+    assert RunConfig.of_recipe("v2-published", pair="orz-7b", **copied).sizes == by_recipe
+    (tmp_path / "copy.yaml").write_text("train: {gsm8k: 100}\nvalidation: {math-train: 995}\ntest: {math500: all}\n")
+    assert RunConfig.of_recipe("v2-published", pair="orz-7b", **copied).sizes == RunConfig(pair="orz-7b").sizes
 
 
 def test_a_pair_without_facts_has_the_usual_sites_and_layers():

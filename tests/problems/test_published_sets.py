@@ -15,6 +15,12 @@ from probe.problems.sources import ALIASES, SOURCES
 FIXTURES = Path(__file__).parent / "published"
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Tables that the datasets library makes of folders go to a cache of the test."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+
+
 def file_of(name: str) -> Path:
     return FIXTURES / f"{name.removesuffix('-open')}.jsonl"
 
@@ -75,6 +81,16 @@ def test_a_folder_with_the_hub_s_layout_gives_the_same_problems(name, tmp_path):
         assert problems.hash == alone.hash
     else:
         assert {each.question for each in problems.splits["test"]} == {f"Again: {q}" for q in all_of(alone)}
+
+
+def test_a_column_of_images_is_not_decoded(tmp_path):
+    from datasets import Dataset, Features, Image, Value
+
+    rows = [{**row, "Picture": row["Picture"] and {"bytes": b"no image", "path": None}} for row in rows_of("theoremqa")]
+    kinds = Features({name: Image() if name == "Picture" else Value("string") for name in rows[0]})
+    Dataset.from_list(rows, features=kinds).to_parquet(tmp_path / "test-00000-of-00001.parquet")
+    problems = load_problems(f"theoremqa:{tmp_path}")
+    assert len(problems) == 5 and "1 left out because they need a picture" in problems.note
 
 
 #: For each set: a part of a question, a right text, a wrong text.
@@ -271,8 +287,9 @@ def test_a_wrong_mix_is_refused_in_one_line(tmp_path, text, said):
 @pytest.mark.parametrize("name", MIXES)
 def test_a_mix_that_ships_names_known_sets_and_is_checked_without_reading_them(name):
     check_problems(name)
-    with pytest.raises(ProbeError, match="cannot be loaded from the hub"):
+    with pytest.raises(ProbeError, match=rf"cannot be loaded from the hub .* copy .*/{name}\.yaml") as error:
         load_problems(name)
+    assert "\n" not in str(error.value)
 
 
 def test_paths_of_published_sets_are_relative_to_the_settings_that_name_them(tmp_path):

@@ -21,8 +21,7 @@ def find_pair(name: str | Path) -> PairConfig:
     Raises:
         ProbeError: if there is no such pair, or its YAML is wrong.
     """
-    name = str(name)
-    return _read_pair(Path(name).expanduser() if name.endswith((".yaml", ".yml")) else pair_file(name))
+    return _read_pair(pair_file(name))
 
 
 def list_pairs() -> list[PairConfig]:
@@ -30,12 +29,18 @@ def list_pairs() -> list[PairConfig]:
     return [_read_pair(file) for _, file in sorted(_pair_files().items())]
 
 
-def pair_file(name: str) -> Path:
-    """Return the YAML file of the bundled or published pair called ``name``.
+def pair_file(name: str | Path) -> Path:
+    """Return the YAML file of a pair.
+
+    Args:
+        name: the name of a bundled or published pair, or the path of a YAML file, which is returned.
 
     Raises:
-        ProbeError: if there is no such pair; the message suggests the nearest name.
+        ProbeError: if there is no pair of that name; the message suggests the nearest name.
     """
+    name = str(name)
+    if name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
     files = _pair_files()
     if name not in files:
         raise ProbeError(f"unknown pair '{name}'; {nearest(name, files)}")

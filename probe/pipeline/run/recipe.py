@@ -11,6 +11,7 @@ from typing import Any
 from probe.config import nearest, read_yaml
 from probe.errors import ProbeError
 from probe.models import find_pair
+from probe.problems import Mix, is_mix
 
 _FOLDER = Path(__file__).parent / "recipes"
 
@@ -24,7 +25,7 @@ def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add the settings of a recipe to others, which win.
 
     A published pair adds the site and the size of its taxonomy and its steering layer. The numbers of problems of a
-    recipe belong to its problems, and are left out where others are given.
+    recipe belong to its problems; where others are given, they are kept only if these are a mix that names as many.
 
     Args:
         settings: settings of a run, of which ``recipe`` names the recipe; without that key they are returned as they
@@ -40,13 +41,26 @@ def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     if name not in recipe_names():
         raise ProbeError(f"unknown recipe {name!r}; {nearest(str(name), recipe_names())}")
     recipe = read_yaml(_FOLDER / f"{name}.yaml")
-    if settings.get("problems") is not None:
+    problems = settings.get("problems")
+    if problems is not None and not _has(str(problems), recipe.get("sizes", {})):
         recipe.pop("sizes", None)
     if isinstance(pair := settings.get("pair"), str):
         recipe = _over(_facts(pair), recipe)
     if (steering := settings.get("steering")) and isinstance(steering, Mapping) and steering.get("layers"):
         recipe.get("steering", {}).pop("layer", None)
     return _over(settings, recipe)
+
+
+def _has(problems: str, sizes: Mapping[str, int]) -> bool:
+    """Whether problems are a mix with at least these numbers in its splits."""
+    if not is_mix(problems):
+        return False
+    mix = Mix.read(problems)
+    shares = {split: mix.of(split).values() for split in sizes}
+    return all(
+        "all" in some or sum(each for each in some if isinstance(each, int)) >= sizes[split]
+        for split, some in shares.items()
+    )
 
 
 def _facts(pair: str) -> dict[str, Any]:
