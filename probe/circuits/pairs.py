@@ -62,6 +62,11 @@ class Pairs:
             found += zip(*cut, strict=True)
         return found
 
+    def on(self, device: torch.device) -> "Pairs":
+        """The same pairs on another device, such as that of the model that reads them."""
+        groups = (self.clean, self.corrupt, self.right, self.wrong)
+        return Pairs(*(tuple(tensor.to(device) for tensor in group) for group in groups))
+
     def split(self, every: int = 2) -> tuple["Pairs", "Pairs"]:
         """Divide the pairs into those to find a circuit on and those to measure it on.
 

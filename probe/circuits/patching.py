@@ -115,7 +115,7 @@ def patch(
     sums = torch.zeros(model.n_layers, places, dtype=torch.float64)
     ends = torch.zeros(2, dtype=torch.float64)
     measured: list[tuple[Ids, Ids, Metric]] = []
-    for clean, corrupt, right, wrong in pairs.parts(_rows_in(model, source)):
+    for clean, corrupt, right, wrong in pairs.on(model.device).parts(_rows_in(model, source)):
         measure = divergence(_logits(model, clean)) if metric == "divergence" else logit_difference(right, wrong)
         ends += torch.stack([measure(_logits(model, ids)).double().sum().cpu() for ids in (corrupt, clean)])
         measured.append((clean, corrupt, measure))
@@ -151,7 +151,7 @@ def _patched(
 ) -> Tensor:
     """The summed metric for each exchanged part, many of them in one pass."""
     with capture(source, site) as acts:
-        source.hf(of)
+        source.hf(of.to(source.device))
     theirs, n, found = acts[site], len(into), []
     several = max(1, _rows_in(model, source)(into.shape[1]) // n)
     for first in range(0, len(choices), several):

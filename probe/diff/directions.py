@@ -114,7 +114,7 @@ def last_states(model: Model, pairs: Pairs, layers: Sequence[int]) -> Float[Tens
     """
     sites = [f"resid_post.{layer}" for layer in layers]
     sides: list[list[Tensor]] = [[], []]
-    for clean, corrupt, *_ in pairs.parts(rows_that_fit(model, len(sites))):
+    for clean, corrupt, *_ in pairs.on(model.device).parts(rows_that_fit(model, len(sites))):
         for side, ids in zip(sides, (clean, corrupt), strict=True):
             with capture(model, sites) as acts:
                 model.hf(ids)
@@ -244,7 +244,7 @@ def _restored(model: Model, pairs: Pairs, layer: int, push: Float[Tensor, " d_mo
         return state
 
     sums = torch.zeros(3, dtype=torch.float64)
-    for clean, corrupt, right, wrong in pairs.parts(rows_that_fit(model)):
+    for clean, corrupt, right, wrong in pairs.on(model.device).parts(rows_that_fit(model)):
         measure = logit_difference(right, wrong)
         runs = [model.hf(ids, logits_to_keep=1).logits for ids in (corrupt, clean)]
         with edit(model, {f"resid_post.{layer}": Apply(shift)}):

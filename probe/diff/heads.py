@@ -135,7 +135,7 @@ def head_importance(
     if len(pairs) < n_parts:
         raise NotApplicable(f"{len(pairs)} pairs cannot be divided into {n_parts} parts: give more pairs")
     lens = EdgeLens(model)
-    scores = edge_scores(lens, pairs, steps=steps)
+    scores = edge_scores(lens, pairs.on(model.device), steps=steps)
     found = [Circuit(lens.graph, scores[part::n_parts].mean(0)).heads() for part in range(n_parts)]
     circuit = Circuit(lens.graph, scores.mean(0)).top(max(1, round(edges * len(lens.graph))))
     return HeadImportance(torch.stack(found), circuit.heads() > 0)

@@ -66,7 +66,8 @@ def standing_in(hf: nn.Module) -> Iterator[None]:
     PEFT puts a LoRA on the device of the weight below it, and a LoRA on ``meta`` could not learn; or it places a whole
     model with a device map again.
     """
-    offloaded = [each for each in hf.modules() if isinstance(each, nn.Linear | Conv1D) and each.weight.is_meta]
+    linear = [each for each in hf.modules() if isinstance(each, nn.Linear | Conv1D)]
+    offloaded: list[Any] = [each for each in linear if each.weight.is_meta]
     weights, placed = [module.weight for module in offloaded], vars(hf).pop("hf_device_map", None)
     try:
         for module in offloaded:

@@ -388,8 +388,8 @@ def _put(tensors: dict[str, Any], kept: dict[str, torch.Tensor]) -> None:
 
 
 def _peak_memory(model: Model) -> dict[str, float]:
-    if model.device.type == "cuda":
-        return {"peak_memory": float(torch.cuda.max_memory_allocated(model.device))}
+    if gpus := [device for device in model.devices if device.type == "cuda"]:
+        return {"peak_memory": float(max(map(torch.cuda.max_memory_allocated, gpus)))}
     try:
         import resource
     except ImportError:  # Windows has no such module

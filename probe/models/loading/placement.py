@@ -4,7 +4,7 @@ accelerate places the modules and moves the states from device to device; transf
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,19 +33,20 @@ class Placement:
 
     Attributes:
         modules: the device of each module, as accelerate calls it; None to balance the blocks over GPUs.
-        room: the bytes of weights that each GPU may take if they are balanced.
+        gpus: the numbers of the GPUs over which the blocks are balanced.
         folder: where weights on disk are written that cannot be read from the model's own files.
     """
 
     modules: Mapping[str, str | int] | None = None
-    room: Mapping[int, int] = field(default_factory=dict)
+    gpus: tuple[int, ...] = ()
     folder: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """What ``from_pretrained`` is called with."""
+        """What ``from_pretrained`` is called with; what is free on the GPUs is measured now."""
         if self.modules is None:
-            return {"device_map": _BALANCED, "max_memory": dict(self.room)}
+            room = {gpu: int(_FOR_WEIGHTS * spare_memory(torch.device("cuda", gpu))) for gpu in self.gpus}
+            return {"device_map": _BALANCED, "max_memory": room}
         return {"device_map": dict(self.modules), "offload_folder": self.folder}
 
 
@@ -78,7 +79,7 @@ def as_placement(where: Where) -> torch.device | Placement:
         raise ProbeError(f"'{where}' names a device twice; give each once")
     if len(devices) == 1:
         return devices[0]
-    return Placement(room={i: int(_FOR_WEIGHTS * spare_memory(torch.device("cuda", i))) for i in numbers})
+    return Placement(gpus=tuple(numbers))
 
 
 def _mapped(where: Mapping[str, str | int]) -> torch.device | Placement:
@@ -161,9 +162,9 @@ def placed(hf: Any, where: torch.device | Placement, model: str) -> Any:
         return hf.to(where)
     held = set(getattr(hf, "hf_device_map", {}).values())
     if where.modules is None and held & {*_HOST}:
-        names = ",".join(f"cuda:{i}" for i in where.room)
+        names = ",".join(f"cuda:{gpu}" for gpu in where.gpus)
         raise ProbeError(
-            f"the weights of '{model}' do not fit on {names}, which have room for "
-            f"{sum(where.room.values()) / 1e9:.1f} GB; use more GPUs, a smaller dtype, or a device map with cpu"
+            f"the weights of '{model}' do not fit into what is free on {names}; "
+            "use more GPUs, a smaller dtype, or a device map with cpu"
         )
     return hf

@@ -60,7 +60,7 @@ def device_of(where: DeviceNames, memory: int | None) -> Device:
         free = None if found.type == "mps" else spare_memory(found)
         return Device(_short(str(found)), free, _kind(str(found)), measured=True)
     if found.modules is None:
-        return _several([f"cuda:{i}" for i in found.room], sum(_free(i) for i in found.room), measured=True)
+        return _several([f"cuda:{gpu}" for gpu in found.gpus], sum(map(_free, found.gpus)), measured=True)
     return _mapped(found, None)
 
 
