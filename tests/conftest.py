@@ -38,7 +38,6 @@ from transformers import (
     Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
-    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3NextConfig,
@@ -106,16 +105,18 @@ _LINEAR = {
     "linear_value_head_dim": 16,
     "layer_types": ["linear_attention", "full_attention"] * 2,
 }
-_EXPERTS = {
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
-}
 STATE_ARCHITECTURES = {
-    "qwen3_next": (Qwen3NextConfig, {**_LINEAR, **_EXPERTS}),
+    "qwen3_next": (
+        Qwen3NextConfig,
+        {
+            **_LINEAR,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32,
+        },
+    ),
     "qwen3_5": (Qwen3_5TextConfig, _LINEAR),
-    "qwen3_5_moe": (Qwen3_5MoeTextConfig, {**_LINEAR, **_EXPERTS}),
 }
 
 TinyFolder = Callable[..., Path]

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from probe.errors import ProbeError
-from probe.models import Model, seeded, working_device
+from probe.models import Model, seeded, standing_in
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -36,24 +35,6 @@ def mounted(model: Model, config: "LoraConfig", name: str = "default", *, seed: 
         with quiet_peft(), seeded(seed, *model.devices), standing_in(model.hf):
             wrapped = get_peft_model(model.hf, config, adapter_name=name)
         yield wrapped
-
-
-@contextmanager
-def standing_in(hf: nn.Module) -> Iterator[None]:
-    """Give offloaded weights a device and a shape for a block, without memory and without their numbers.
-
-    PEFT puts a LoRA on the device of the weight below it, and a LoRA on ``meta`` could not learn.
-    """
-    offloaded = [each for each in hf.modules() if isinstance(each, nn.Linear | Conv1D) and each.weight.is_meta]
-    weights = [module.weight for module in offloaded]
-    try:
-        for module in offloaded:
-            empty = torch.zeros((), dtype=module.weight.dtype, device=working_device(module))
-            module.weight = nn.Parameter(empty.expand(module.weight.shape), requires_grad=False)
-        yield
-    finally:
-        for module, weight in zip(offloaded, weights, strict=True):
-            module.weight = weight
 
 
 def check_bare(model: Model) -> None:

@@ -103,9 +103,10 @@ class UpperLayers:
         whole = trunk_of(model.hf)
         trunk = view(whole)
         config: Any = copy.deepcopy(whole.config)
+        kinds = getattr(config, "layer_types", None)  # some compute it from the number of layers
         config.num_hidden_layers = len(blocks) - layer - 1
-        if getattr(config, "layer_types", None) is not None:
-            _set_kinds(config, config.layer_types[layer + 1 :])
+        if kinds is not None:
+            _set_kinds(config, kinds[layer + 1 :])
         trunk.__dict__["config"] = config
         first, *rest = list(blocks)[layer + 1 :]
         plain, light = _Enter(first), _Enter(_Again(first))

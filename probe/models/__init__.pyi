@@ -37,6 +37,7 @@ from .placed import (
     devices_of as devices_of,
     input_device as input_device,
     is_offloaded as is_offloaded,
+    standing_in as standing_in,
     stored_tensors as stored_tensors,
     working_device as working_device,
 )

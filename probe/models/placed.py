@@ -5,12 +5,14 @@ the numbers of a weight, and not what a module computes with them, reads them th
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook
 from torch import Tensor, nn
 from transformers.integrations.accelerate import load_offloaded_parameter
+from transformers.pytorch_utils import Conv1D
 
 from probe.errors import ProbeError
 
@@ -55,6 +57,27 @@ def check_not_offloaded(hf: nn.Module, name: str, what: str) -> None:
             f"{what} needs the weights of {name} in memory, but its device map offloads some; "
             "load it on devices that hold them all"
         )
+
+
+@contextmanager
+def standing_in(hf: nn.Module) -> Iterator[None]:
+    """Give the offloaded weights of linear layers a device and a shape for a block, without memory and numbers.
+
+    PEFT puts a LoRA on the device of the weight below it, and a LoRA on ``meta`` could not learn; or it places a whole
+    model with a device map again.
+    """
+    offloaded = [each for each in hf.modules() if isinstance(each, nn.Linear | Conv1D) and each.weight.is_meta]
+    weights, placed = [module.weight for module in offloaded], vars(hf).pop("hf_device_map", None)
+    try:
+        for module in offloaded:
+            empty = torch.zeros((), dtype=module.weight.dtype, device=working_device(module))
+            module.weight = nn.Parameter(empty.expand(module.weight.shape), requires_grad=False)
+        yield
+    finally:
+        for module, weight in zip(offloaded, weights, strict=True):
+            module.weight = weight  # pyright: ignore[reportAttributeAccessIssue]
+        if placed is not None:
+            vars(hf)["hf_device_map"] = placed
 
 
 def stored_tensors(hf: Any) -> Iterator[tuple[str, Tensor]]:

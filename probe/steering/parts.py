@@ -35,7 +35,7 @@ class GateCost:
         sizes = Sizes.of(base.hf.config)
         values = 2 * sizes.cached + (2 * sizes.d_head * sizes.heads if sizes.kv_heads < sizes.heads else 0)
         text = base.dtype.itemsize * (base.n_layers - layer - 1) * values
-        return cls(TrainingCost.of(base, above=layer), text, alone=any(each > layer for each in base.state_layers))
+        return cls(TrainingCost.of(base, above=layer), text, alone=bool(base.state_layers))
 
     def whole(self, batch: GateBatch, *, together: bool) -> int:
         """The least budget in which a batch is scored in one part."""

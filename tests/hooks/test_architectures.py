@@ -7,8 +7,8 @@ import torch
 from transformers import PreTrainedModel
 
 from probe.errors import NotApplicable
-from probe.hooks import Tokens, capture, edit
-from probe.models import ARCHITECTURES, KINDS, Site, all_sites, nnsight_value, place
+from probe.hooks import Tokens, UpperLayers, capture, causal_masks, edit
+from probe.models import ARCHITECTURES, KINDS, Model, Site, all_sites, nnsight_value, place
 from probe.models.sites.views import to_nnsight, to_transformer_lens
 from tests.supported_models import tokenizer
 from tests.tiny_models import VOCAB, tiny_config, tiny_model
@@ -353,3 +353,25 @@ def test_an_expert_is_switched_off_by_its_weight(ids):
         without, _ = run(hf, ids, ["expert_out.1"])
     changed = (without["expert_out.1"] - acts["expert_out.1"]).abs().amax(-1) > 0
     assert torch.equal(changed, off.any(-1)) and changed.any() and not changed.all()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["gemma3", "granite", "cohere", "deepseek_v3", "qwen3_next", "llama4_text", "gptj", "nemotron", "opt", "ctrl"],
+)
+def test_the_layers_above_a_site_and_the_unembedding_give_the_models_logits(kind, ids):
+    """In architectures of the table and in others, so that steering and the logit lens are the model's own there."""
+    model = Model(made(kind) if kind in MODELS else tiny_model(tiny_config(kind)), tokenizer())
+    acts, logits = run(model.hf, ids, ["resid_post.1", f"resid_post.{model.n_layers - 1}"])
+    masks = causal_masks(model, torch.ones_like(ids).bool(), ids.shape[1])
+    positions = torch.arange(ids.shape[1]).expand_as(ids)
+    with torch.no_grad():
+        upper = UpperLayers(model, 1)(acts["resid_post.1"], attention_mask=masks, position_ids=positions)
+    torch.testing.assert_close(upper, logits, atol=1e-4, rtol=1e-4)
+    lens = model.unembed(acts[f"resid_post.{model.n_layers - 1}"])
+    torch.testing.assert_close(lens, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_that_read_more_than_the_stream_do_not_run_alone():
+    with pytest.raises(NotApplicable, match="read an input of its own for each token"):
+        UpperLayers(Model(made("gemma4"), tokenizer()), 1)

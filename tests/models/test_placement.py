@@ -1,23 +1,28 @@
 """Models on several devices, or with weights that are offloaded: what is refused, and what stays the same."""
 
+import warnings
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from transformers.integrations.accelerate import _get_device_map
 
 from probe.errors import NotApplicable, ProbeError
 from probe.models import (
     as_placement,
+    bundled_folder,
     check_not_offloaded,
     config_of,
     fingerprint,
     load_model,
     load_pair,
     model_hash,
+    seeded,
     stored_tensors,
     weight_of,
 )
-from probe.models.config import ModelConfig
+from probe.models.config import ModelConfig, PairConfig
 from probe.models.loading import placement
 from probe.models.loading.placement import Placement, placed
 
@@ -146,3 +151,27 @@ def test_what_needs_all_weights_in_memory_refuses_an_offloaded_model(plain, offl
 def test_a_map_of_one_device_is_that_device(plain):
     model = load_model(TINY, device={"": "cpu"})
     assert model.devices == plain.devices and not any(weight.is_meta for weight in model.hf.parameters())
+
+
+@torch.no_grad()
+def test_an_adapter_is_switched_on_over_offloaded_weights_that_two_models_share(plain, tmp_path):
+    with seeded(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        get_peft_model(load_model(TINY, device="cpu").hf, settings).save_pretrained(tmp_path)
+
+    def pair(merge, device):
+        thinking = ModelConfig(TINY, adapter=str(tmp_path), merge=merge)
+        return load_pair(PairConfig("own", base=ModelConfig(TINY), thinking=thinking), device=device)
+
+    ids = torch.arange(3, 20)[None]
+    [checkpoint] = bundled_folder("tiny-base").glob("*.safetensors")
+    before = checkpoint.read_bytes()
+    here, apart = pair(False, "cpu"), pair(False, OFFLOADED)
+    assert torch.equal(apart.base.hf(ids).logits, plain.hf(ids).logits)
+    assert torch.equal(apart.thinking.hf(ids).logits, here.thinking.hf(ids).logits)
+    assert (apart.thinking.hf(ids).logits - plain.hf(ids).logits).abs().max() > 1
+    assert model_hash(apart.thinking) == model_hash(here.thinking) != model_hash(apart.base)
+    assert checkpoint.read_bytes() == before  # PEFT may write its own names into a file that weights are offloaded to
+    with pytest.raises(ProbeError, match="cannot be merged into weights that are offloaded"):
+        pair(True, OFFLOADED)

@@ -161,7 +161,7 @@ def greedy(model: Model, ids: list[int], n: int) -> list[int]:
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_local_judge_answers_as_transformers_does(tiny_folder, chat):
-    model = load_model(tiny_folder("llama", "letters"), device="cpu")
+    model = load_model(ModelConfig(str(tiny_folder("llama", "letters")), prompt="{question}"), device="cpu")
     if chat:
         model.tokenizer.chat_template = CHAT
     prompts = ["why?", "a much longer prompt than that", "so"]
@@ -180,7 +180,7 @@ def test_a_local_judge_answers_as_transformers_does(tiny_folder, chat):
 
 
 def test_prompts_that_leave_no_room_fail_alone(tiny_folder):
-    model = load_model(tiny_folder("llama", "letters"), device="cpu")
+    model = load_model(ModelConfig(str(tiny_folder("llama", "letters")), prompt="{question}"), device="cpu")
     model.eos_ids = tuple(range(len(model.tokenizer)))  # every answer ends at once
     judge = LocalJudge(model, max_new_tokens=12)
     assert judge.complete(["x" * 501, "x" * 500, "", "x"]) == [None, "", None, ""]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from probe.adapters.exports.lora import LoRA, block_of, check_fits, read_lora
-from probe.adapters.mounting import lora_config, mounted, quiet_peft, standing_in
+from probe.adapters.mounting import lora_config, mounted, quiet_peft
 from probe.errors import ProbeError
-from probe.models import Model, seeded
+from probe.models import Model, seeded, standing_in
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -59,8 +59,8 @@ class RowCache(Cache):
         """What each layer keeps of every column, ``[rows, heads, capacity, width]``: its keys and values."""
         self.states = RowStates(rows, again)
         """What layers without attention keep of every row."""
-        self._lent: tuple[Name, Tensor] | None = None
-        """The state of a convolution that a layer has asked for and not yet updated."""
+        self._lent: dict[Name, Tensor] = {}
+        """Copies of states that layers have asked for in this pass and not yet replaced."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
@@ -104,42 +104,53 @@ class RowCache(Cache):
         return not self._whole
 
     def is_recording_past(self, layer_idx: int) -> bool:  # noqa: ARG002
-        return True  # so that a layer calls update_conv_state, and does not write into what get_conv_state returned
+        return True  # so that most layers call update_conv_state for a single column too
 
     def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        if self._whole:
-            return None
-        name = ("conv", layer_idx, state_idx)
-        self._lent = name, self.states.read(name, self.rows).clone()
-        return self._lent[1]
+        return self._lend(("conv", layer_idx, state_idx))
 
     def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        return None if self._whole else self.states.read(("recurrent", layer_idx, state_idx), self.rows)
+        return self._lend(("recurrent", layer_idx, state_idx))
+
+    def _lend(self, name: Name) -> Tensor | None:
+        """The state from which a layer runs the next columns; it may write into it, and :meth:`settle` keeps that."""
+        if self._whole:
+            return None
+        state = self.states.read(name, self.rows)
+        if self.rows is None and not self.states.twice(name):
+            return state  # to be replaced, whatever the layer does
+        self._lent[name] = state.clone() if self.rows is None else state
+        return self._lent[name]
+
+    def settle(self) -> None:
+        """Keep the states into which layers wrote, at the end of a pass."""
+        lent, self._lent = self._lent, {}
+        for name, state in lent.items():
+            self._keep_state(name, state)
 
     def update_conv_state(
         self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, *, conv_kernel_size: int, **_: object
     ) -> Tensor:
-        before, self._lent = self.get_conv_state(layer_idx, state_idx), None
+        name = ("conv", layer_idx, state_idx)
+        before = self._lend(name)
         if before is None:
             missing = max(0, conv_kernel_size - conv_states.shape[-1])
             whole = torch.nn.functional.pad(conv_states, (missing, 0))
         else:
             whole = torch.cat([before, conv_states], -1)
         # A view would hold the whole prompt.
-        self._keep_state(("conv", layer_idx, state_idx), whole[..., -conv_kernel_size:].clone())
+        self._keep_state(name, whole[..., -conv_kernel_size:].clone())
         return whole
 
     def update_recurrent_state(
         self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: object
     ) -> Tensor:
-        if self._lent is not None:  # some layers write into it all the same
-            self._keep_state(*self._lent)
-            self._lent = None
         self._keep_state(("recurrent", layer_idx, state_idx), recurrent_states)
         return recurrent_states
 
     def _keep_state(self, name: Name, new: Shaped[Tensor, "some ..."]) -> None:
         """Keep the states after the pass that runs now, as far as they are to be kept."""
+        self._lent.pop(name, None)
         if self.apart and self.kept:
             self.states.begin(name, new, self.rows)
         elif self.apart:

@@ -34,7 +34,7 @@ class RowStates:
 
     def advance(self, name: Name, new: Shaped[Tensor, "rows ..."]) -> None:
         """Replace the states of all rows by those after one more column."""
-        if name in self.now and self._twice(name):
+        if name in self.now and self.twice(name):
             self.before[name] = self.now[name]
         self.now[name] = new
 
@@ -45,7 +45,7 @@ class RowStates:
 
     def begin_before(self, name: Name, new: Shaped[Tensor, "some ..."], rows: Int[Tensor, " some"] | None) -> None:
         """Set the states before the newest column of some rows (None: all), which begin."""
-        if self._twice(name):
+        if self.twice(name):
             self._set(self.before, name, new, rows)
 
     def keep(self, rows: Int[Tensor, " some"]) -> None:
@@ -65,7 +65,8 @@ class RowStates:
         """Set the states of some rows whose newest column was run again."""
         self._set(self.now, name, new, rows)
 
-    def _twice(self, name: Name) -> bool:
+    def twice(self, name: Name) -> bool:
+        """Whether the state before the newest column is kept too."""
         return self.above is not None and name[1] > self.above
 
     def _set(self, held: dict[Name, Tensor], name: Name, new: Tensor, rows: Tensor | None) -> None:

@@ -236,6 +236,7 @@ class Runner:
         finally:
             for off in detach:
                 off()
+        cache.settle()
         if prompt and ids.shape[1] > 1:
             self._run_before(prompt.pop())
         cache.column = end
@@ -317,6 +318,7 @@ class Runner:
                 cache=cache,
                 logits_to_keep=1,
             )
+            cache.settle()
         finally:
             cache.rows, cache.kept, cache.column = None, True, end
         return logits[:, -1].float()

@@ -20,6 +20,7 @@ from probe.files import read_json
 from probe.models.fingerprint import tensors_hash
 from probe.models.loading.source import UNREADABLE, AdapterSource, hub_options, one_line
 from probe.models.loading.weights import headers, how_to_get
+from probe.models.placed import is_offloaded, standing_in
 from probe.models.seeding import seeded
 from probe.models.sharing import OWN_ADAPTER, adapted_layers, merge_layers
 
@@ -235,10 +236,16 @@ def put_on(hf: PreTrainedModel, adapter: AdapterSource, *, merge: bool) -> None:
     rows = _embedding_rows({name: shape for name, shape, _ in headers([adapter.weights])})
     if rows is not None and rows != _n_rows(hf):
         hf.resize_token_embeddings(rows, mean_resizing=False)
-    before = None if merge else tensors_hash(hf.parameters())
-    tensors = () if merge else tuple(hf.parameters())
+    if merge and is_offloaded(hf):
+        raise ProbeError(
+            f"the adapter '{adapter.name}' cannot be merged into weights that are offloaded; set merge: false, or use "
+            "devices that hold the model"
+        )
+    # Offloaded weights, which nothing can change, have no numbers here.
+    tensors = () if merge else tuple(tensor for tensor in hf.parameters() if not tensor.is_meta)
+    before = tensors_hash(tensors)
     try:
-        with _quiet(), seeded(0, hf.device):  # PEFT initialises weights, which are replaced
+        with _quiet(), seeded(0, hf.device), standing_in(hf):  # PEFT initialises weights, which are replaced
             wrapped = PeftModel.from_pretrained(hf, str(adapter.folder), OWN_ADAPTER, config=settings)
             _check_finite(wrapped, adapter.name)
             if merge:
@@ -254,7 +261,7 @@ def put_on(hf: PreTrainedModel, adapter: AdapterSource, *, merge: bool) -> None:
             adapter.name,
             str(hf.dtype).removeprefix("torch."),
         )
-    if before is not None and tensors_hash(tensors) != before:
+    if tensors_hash(tensors) != before:
         raise ProbeError(
             f"the adapter '{adapter.name}' changes the weights of its base, so it cannot be switched on and off; "
             "leave merge: false out"

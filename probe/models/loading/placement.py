@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.models.loading.devices import as_device
-from probe.models.loading.quantised import is_quantised
+from probe.models.loading.quantised import quantisation_of
 from probe.models.loading.source import Source, read_config
 from probe.models.memory import spare_memory
 
@@ -111,13 +111,13 @@ def check_placement(source: Source, where: torch.device | Placement) -> None:
         return
     config, model = read_config(source), source.config.path
     devices = {*where.modules.values()}
-    offloads = bool({*_HOST} & devices) and len(devices) > 1
+    offloads = "disk" in devices or ("cpu" in devices and len(devices) > 1)
     if source.adapter is not None and source.config.merge and offloads:
         raise ProbeError(
             f"the adapter '{source.adapter.name}' cannot be merged into weights that are offloaded; set merge: false, "
             "or put all modules on devices that hold them"
         )
-    if is_quantised(config) and offloads:
+    if offloads and quantisation_of(config, source.config.quantization) is not None:
         raise ProbeError(f"the weights of '{model}' are quantised and cannot be offloaded; put all modules on GPUs")
     built = _shapes(config, source.config.trust_remote_code)
     known = [name for name, _ in built.named_modules()]

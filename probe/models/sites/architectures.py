@@ -96,12 +96,15 @@ _CHOSEN = "the router has chosen before it returns them; edit expert_weights or 
 def _mixture(mlp: str, router: str, shared: str = "") -> dict[str, Places]:
     """The sites in a mixture of experts whose router returns the logits, weights and numbers of the experts."""
     module = f"layers.{{i}}.{mlp}.{router}"
-    return {
+    found: dict[str, Places] = {
         "router_logits": Place(module, flat=True, only_read=_CHOSEN),
         "experts": Place(module, item=2, flat=True, only_read=_CHOSEN),
         "expert_weights": Place(module, item=1, flat=True),
         "expert_out": Place(f"layers.{{i}}.{mlp}.experts", flat=True),
-    } | ({"shared_out": Place(f"layers.{{i}}.{mlp}.{shared}", flat=True)} if shared else {})
+    }
+    if shared:
+        found["shared_out"] = Place(f"layers.{{i}}.{mlp}.{shared}", flat=True)
+    return found
 
 
 _MIXTRAL = _LLAMA | _mixture("mlp", "gate")

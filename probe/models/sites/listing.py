@@ -86,7 +86,8 @@ def _where(found: Resolved | None, kind: str) -> str:
         return _written(found.place(kind, None))
     there = found.layers(kind)
     if not there:
-        return f"none: {found.lacks(kind, 0) or f'{found.model_type} models have none'}"
+        why = found.lacks(kind, 0) or f"{found.model_type} models have none"
+        return f"none: {why.replace('layer 0', 'every layer')}"
     groups: dict[str, list[int]] = {}
     for layer in there:
         # One layer stands for all whose place differs by its number alone.
@@ -94,7 +95,9 @@ def _where(found: Resolved | None, kind: str) -> str:
         groups.setdefault(place, []).append(layer)
     if len(groups) == 1 and len(there) == len(found.blocks):
         return next(iter(groups))
-    return "; ".join(f"{place} in layers {ranges(layers)}" for place, layers in groups.items())
+    return "; ".join(
+        f"{place} in layer{'s' if len(layers) > 1 else ''} {ranges(layers)}" for place, layers in groups.items()
+    )
 
 
 def _written(place: Place) -> str:

@@ -82,6 +82,8 @@ class Resolved:
         """Return why a layer lacks a site that the architecture knows; None if it has the site."""
         if kind == "resid_mid" and is_parallel(self.config):
             return "attention and MLP read the same residual stream, so there is none between them"
+        if kind in ("k", "v") and kind not in self.places and "z" in self.places:
+            return "keys and values of all heads are made of one latent vector (kv_b_proj makes them)"
         if kind not in self.places or any(self._has(each, layer) for each in _all(self.places[kind])):
             return None
         if kind in ATTENTION and not self._has_any("q", layer):

@@ -41,18 +41,19 @@ def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
 
     Returns:
         The value, in the shape that ``capture`` gives. A part of a fused projection (queries in GPT-2) is a view, so
-        ``value[:] = new`` writes to the model.
+        ``value[:] = new`` writes to the model; not so where the model scales it afterwards (``attn_out`` in Granite).
 
     Raises:
         ProbeError: if the model lacks the site, or for a ``pattern`` while the attention is fused; call
             ``model.hf.set_attn_implementation("eager")`` first.
     """
     site = Site.parse(site)
-    where = place(lm._module, site)
+    hf: Any = lm._module
+    where = place(hf, site)
     rows = lm.get(where.block).input.shape[:2] if where.flat else ()
     envoy: Any = lm.get(where.module)
     if where.side == "pattern":
-        if lm._module.config._attn_implementation != "eager":
+        if hf.config._attn_implementation != "eager":
             raise ProbeError(f'fused attention has no {site}; call model.hf.set_attn_implementation("eager") first')
         return envoy.output[1]
     value = envoy.input if where.side == "input" else envoy.output

@@ -143,7 +143,8 @@ class Bench:
         need = size * max(dtype.itemsize, model.dtype.itemsize)
         if need > model.budget:
             raise NotApplicable(f"a copy of the weights needs {need / 1e9:.1f} GB, for which there is no memory")
-        return Model(copy.deepcopy(model.hf).to(dtype), model.tokenizer, model.config, model.name)
+        twin: Any = copy.deepcopy(model.hf)
+        return Model(twin.to(dtype), model.tokenizer, model.config, model.name)
 
 
 @torch.no_grad()

@@ -171,9 +171,8 @@ def _attributes(modules: Sequence[nn.Module], name: str, value: Callable[[float]
 def norm_epsilon(bench: Bench) -> Check:
     """No other epsilon of the norms predicts the texts better."""
     modules = [module for module in bench.model.hf.modules() if "Norm" in type(module).__name__]
-    name = next((each for each in ("variance_epsilon", "eps") if any(hasattr(m, each) for m in modules)), None)
-    if name is None:
-        raise NotApplicable("the norms have no epsilon")
+    names = ("variance_epsilon", "eps")
+    name = next((each for each in names if any(hasattr(module, each) for module in modules)), names[0])
     having = [module for module in modules if isinstance(getattr(module, name, None), float)]
     if not having:
         raise NotApplicable("the norms have no epsilon")

@@ -30,7 +30,7 @@ PROBES = (
     "café naïve 你好 Ω ≤ → 🙂",
     "cafe\N{COMBINING ACUTE ACCENT} 👩\N{ZERO WIDTH JOINER}👩\N{ZERO WIDTH JOINER}👧 n\N{COMBINING TILDE}o",
     "\\boxed{\\frac{1}{2}} if x != y: return f(x)",
-    "First, Leo loses 4 stamps. Now 53 - 4 = 49. So the answer is 49.",
+    " Lia loses 6 shells. Now 36 - 6 = 30. So the answer is 30.",
 )
 """Texts that tokenizers are known to get wrong: line ends, spaces, combining characters, emoji. The last one is in the
 grammar of the bundled models."""

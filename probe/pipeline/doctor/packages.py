@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from probe import __version__
-from probe.pipeline.doctor.diagnosis import Fact, guarded, said
+from probe.pipeline.doctor.diagnosis import Fact, State, guarded, said
 
 _NAME = "probe-interp"
 _SHOWN = ("torch", "transformers", "accelerate", "peft", "transformer-lens", "sae-lens", "nnsight")
@@ -65,7 +65,7 @@ def _judged(requirement: Any, group: str, install: str, *, optional: bool) -> Fa
         return Fact(group, name, "not installed", "absent" if optional else "wrong", install)
     if not requirement.specifier.contains(version, prereleases=True):
         return Fact(group, name, f"{version}, outside the supported {wanted}", "wrong", install)
-    module = _MODULES.get(name, name.replace("-", "_"))
+    module: str = _MODULES.get(name) or name.replace("-", "_")
     try:
         if name in _IMPORTED:
             importlib.import_module(module)
@@ -86,6 +86,7 @@ def _extras() -> Iterator[Fact]:
         own = [each for each in asked if each.marker is not None and each.marker.evaluate({"extra": extra})]
         own = [each for each in own if not each.marker.evaluate({"extra": ""})]
         facts = [_judged(each, "extras", install, optional=True) for each in own]
-        state = next((state for state in ("wrong", "absent") if any(f.state == state for f in facts)), "ok")
+        states: tuple[State, ...] = ("wrong", "absent")
+        state: State = next((state for state in states if any(fact.state == state for fact in facts)), "ok")
         told = ", ".join(f"{fact.name} {fact.found}" for fact in facts)
         yield Fact("extras", f"[{extra}]", told, state, "" if state == "ok" else install)

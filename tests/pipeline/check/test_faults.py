@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, MixtralConfig
 
-from probe.models import Model, ModelConfig, load_model
-from probe.models.loading.bundled import bundled_folder
+from probe.models import Model, ModelConfig, bundled_folder, load_model
 from probe.pipeline.check import decoding, passes, settings, sites, tokenizer, weights
 from probe.pipeline.check.bench import Bench
 from probe.pipeline.check.checks import Check
@@ -63,7 +62,7 @@ def tiny(letters, kind=LlamaConfig, **shape) -> Model:
         **small,
         **shape,
     )
-    return Model(tiny_model(made), letters, ModelConfig("tiny"))
+    return Model(tiny_model(made), letters, ModelConfig("tiny", prompt="{question}"))
 
 
 def masked(model: Model, seen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
