@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from probe.cli import app
 from probe.config import to_dict
 from probe.errors import ProbeError
-from probe.models import find_pair, list_pairs
-from probe.pipeline import RunConfig
+from probe.models import find_pair, list_pairs, weights_memory
+from probe.pipeline import RunConfig, plan
 from probe.pipeline.run.recipe import recipe_names, with_recipe
 from probe.problems import SPLITS
 from probe.problems.mix import Mix
@@ -96,17 +96,26 @@ def test_an_unknown_recipe_names_the_nearest():
         RunConfig.of_recipe("v2-publishd", pair="orz-7b")
 
 
-@pytest.fixture
-def local_pair(tmp_path) -> Path:
-    """The YAML of orz-1.5b with folders that hold nothing but the configs of its models."""
-    pair = to_dict(find_pair("orz-1.5b"))
+def with_configs(name: str, folder: Path) -> Path:
+    """Write the YAML of a published pair with folders that hold nothing but the configs of its models."""
+    pair = to_dict(find_pair(name))
     for role in ("base", "thinking"):
         pair[role]["path"] = str(CONFIGS / pair[role]["path"].replace("/", "--"))
-    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(pair))
-    return tmp_path / "pair.yaml"
+    (folder / "pair.yaml").write_text(yaml.safe_dump(pair))
+    return folder / "pair.yaml"
 
 
-def test_a_plan_by_a_recipe_counts_its_traces_and_arms(local_pair, tmp_path):
+@pytest.mark.parametrize("name", ["r1-math-1.5b", "smollm3-3b-on-off"])
+def test_a_plan_finds_the_memory_of_the_weights_that_is_listed(name, tmp_path):
+    config = RunConfig(pair=str(with_configs(name, tmp_path)), dtype="bfloat16", device="cpu")
+    made = plan(config, memory=10**12)
+    weights = [model["weights"] for model in made.as_dict()["models"].values()]
+    assert (weights[0] if made.setup.shared else sum(weights)) == weights_memory(find_pair(name))
+
+
+def test_a_plan_by_a_recipe_counts_its_traces_and_arms(tmp_path):
+    local_pair = with_configs("orz-1.5b", tmp_path)
+
     def planned(*options: str) -> dict:
         done = CliRunner().invoke(
             app, ["plan", "--pair", str(local_pair), "--device-memory", "80GB", "--json", *options]
