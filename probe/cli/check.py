@@ -21,6 +21,12 @@ def check(
             "a few sentences of English by default."
         ),
     ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="How attention is computed: sdpa, eager or flash_attention_2; as transformers chooses by default."
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     json: Annotated[bool, typer.Option("--json", help="Write the checks as JSON.")] = False,
@@ -37,7 +43,7 @@ def check(
     from probe.pipeline import CheckConfig
 
     given = {
-        "model": {"path": model, "prompt": line_ends(prompt), "revision": revision},
+        "model": {"path": model, "prompt": line_ends(prompt), "revision": revision, "attention": attention},
         "texts": texts,
         "device": device,
         "dtype": dtype,

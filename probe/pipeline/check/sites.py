@@ -44,12 +44,15 @@ def residual(bench: Bench) -> Check:
     if missing := [kind for kind in needed if kind not in there]:
         raise NotApplicable(f"this model has no site {missing[0]}")
     row = torch.tensor([bench.rows[1]], device=model.device)
-    names = [str(site) for site in all_sites(model.hf, *needed, "resid_mid")]
+    names = [str(site) for site in all_sites(model.hf, *needed, "resid_mid", "per_layer_out")]
     with torch.no_grad(), capture(model, names) as acts:
         model.hf(input_ids=row, use_cache=False)
     worst, where = 0.0, ""
     for layer in range(model.n_layers):
         pre, attn, mlp, post = (acts[f"{kind}.{layer}"].float() for kind in needed)
+        if f"per_layer_out.{layer}" in acts:  # Gemma 4, which also scales what leaves a block
+            mlp = mlp + acts[f"per_layer_out.{layer}"].float()
+        post = post / getattr(model.layers[layer], "layer_scalar", 1.0)
         found = [(pre + attn + mlp, post, "resid_post")]
         if "resid_mid" in there:
             mid = acts[f"resid_mid.{layer}"].float()

@@ -17,7 +17,7 @@ def values(bench: Bench) -> Check:
     faults: dict[str, list[str]] = {"is not finite": [], "is all zeros": [], "is a copy of another": []}
     seen: set[tuple] = set()
     hf: Any = bench.model.hf
-    inside = {id(weight) for weight in hf.get_decoder().parameters()}  # vision parts may be anything
+    inside = {id(weight) for weight in bench.model.layers.parameters()}  # vision parts may be anything
     count = 0
     for name, weight in hf.named_parameters():
         if not weight.is_floating_point() or weight.device.type == "meta":
@@ -26,7 +26,7 @@ def values(bench: Bench) -> Check:
         total = weight.sum(dtype=torch.float32)
         if not bool(total.isfinite()) and not bool(weight.isfinite().all()):
             faults["is not finite"].append(name)
-        if weight.ndim < 2 or name.endswith("bias") or id(weight) not in inside:
+        if weight.ndim < 2 or not name.endswith("weight") or id(weight) not in inside:
             continue
         size = float(weight.abs().sum(dtype=torch.float32))
         mark = (tuple(weight.shape), float(total), size)
