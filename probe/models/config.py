@@ -30,7 +30,8 @@ class ModelConfig:
     """
 
     path: str
-    """Folder, hub id (``org/name``), GGUF file, bundled model (``bundled:tiny-base``) or ``smollm2-135m``."""
+    """Folder, hub id (``org/name``), GGUF file, bundled model (``bundled:tiny-base``) or ``smollm2-135m``; or folder or
+    hub id of an adapter of PEFT, which is put on the model that it was trained on."""
 
     revision: str | None = None
     """Branch, tag or commit of a hub id; None takes the default branch."""
