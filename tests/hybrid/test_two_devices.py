@@ -37,7 +37,7 @@ def test_two_devices_give_what_one_gives(work, layout):
 @pytest.mark.slow
 def test_weights_on_disk_give_what_weights_in_memory_give(tmp_path):
     on_disk = {"model.embed_tokens": "cpu", "lm_head": "cpu", "model.norm": "disk"}
-    on_disk |= {f"model.layers.{i}": ("cpu", "disk")[i % 2] for i in range(4)}
+    on_disk |= {f"model.layers.{i}": ("cpu", "disk")[i == 1] for i in range(4)}
     plain, taxonomy = stages(load_pair("tiny-rl", device="cpu"), folder=tmp_path / "plain")
     pair = load_pair("tiny-rl", device=on_disk)
     found, _ = stages(pair, taxonomy, tmp_path / "disk")
