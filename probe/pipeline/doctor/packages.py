@@ -86,7 +86,7 @@ def _extras() -> Iterator[Fact]:
         own = [each for each in asked if each.marker is not None and each.marker.evaluate({"extra": extra})]
         own = [each for each in own if not each.marker.evaluate({"extra": ""})]
         facts = [_judged(each, "extras", install, optional=True) for each in own]
-        states: tuple[State, ...] = ("wrong", "absent")
-        state: State = next((state for state in states if any(fact.state == state for fact in facts)), "ok")
+        found: set[State] = {fact.state for fact in facts}
+        state: State = "wrong" if "wrong" in found else "absent" if "absent" in found else "ok"
         told = ", ".join(f"{fact.name} {fact.found}" for fact in facts)
         yield Fact("extras", f"[{extra}]", told, state, "" if state == "ok" else install)
