@@ -330,3 +330,13 @@ def test_the_callers_random_numbers_are_not_touched(adapter):
     torch.manual_seed(3)
     load_model(adapter, device="cpu")
     assert torch.equal(torch.rand(2), wanted)
+
+
+def test_the_adapter_in_a_pair_file_is_found_from_the_file(base, damaged):
+    file = damaged.parent / "pair.yaml"
+    file.write_text(
+        "name: own\nbase: {path: bundled:tiny-base}\n"
+        f"thinking: {{path: bundled:tiny-base, adapter: ./{damaged.name}, merge: false}}\n"
+    )
+    pair = load_pair(str(file), device="cpu")
+    torch.testing.assert_close(logits(pair.thinking), peft_logits(base, damaged, IDS), atol=2e-4, rtol=1e-4)
