@@ -287,7 +287,7 @@ _OTHERS = {"granite": ("embed",), "granitemoe": ("embed",), "deepseek_v3": ("q",
 
 _IN_LENS = ["smollm3", "ministral3", "olmo", "olmo3", "gemma", "gemma4_text", "glm4", "granite", "granitemoe", "phi"]
 _IN_LENS += ["starcoder2", "stablelm", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "glm4_moe", "gpt_oss"]
-_IN_LENS += ["deepseek_v3", "llama4_text", "gemma3"]
+_IN_LENS += ["deepseek_v3", "llama4_text"]
 
 
 @pytest.mark.slow
@@ -306,6 +306,13 @@ def test_transformer_lens_agrees_at_every_site_that_it_has(kind, ids):
     torch.testing.assert_close(seen, logits, atol=1e-4, rtol=1e-4)
     for site in named:
         torch.testing.assert_close(cache[site.lens], acts[site], atol=1e-4, rtol=1e-4, msg=str(site))
+
+
+def test_a_view_that_would_install_packages_is_refused(monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda command, **_: pytest.fail(f"{command} was run"))
+    for kind in ("gemma3", "gemma4"):
+        with pytest.raises(NotApplicable, match="also made for images"):
+            to_transformer_lens(made(kind), tokenizer(), kind)
 
 
 @pytest.mark.slow

@@ -71,6 +71,12 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             f"TransformerLens takes a copy of {name} on one device, but it is on several or partly offloaded; "
             "load it on one device"
         )
+    if hf.config.get_text_config(decoder=True) is not hf.config:
+        # TransformerLens runs `pip install torchvision` where it finds no processor of images, and pip may replace torch.
+        raise NotApplicable(
+            f"{name} is also made for images, and its view in TransformerLens installs packages; "
+            "use capture and edit, or nnsight"
+        )
     twin = copy.deepcopy(hf)
     merge_layers(twin)  # the bridge reads weights, and knows no adapter
     twin.set_attn_implementation("eager")
