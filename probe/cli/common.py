@@ -17,7 +17,7 @@ ThinkingTemplate = Annotated[str | None, typer.Option(help=f"For the thinking mo
 Problems = Annotated[
     str | None,
     typer.Option(
-        help="Problem set: a name, such as gsm8k, NAME:PATH of a local copy, a file, or several joined by +; "
+        help="Problem set: a name such as gsm8k, NAME:PATH of a local copy, a file, or several joined by +; "
         "the pair's own by default."
     ),
 ]
