@@ -275,8 +275,8 @@ _ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml
 def located(settings: Any, home: str | Path) -> Any:
     """Make the paths among settings absolute, so that they mean the same from any folder.
 
-    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model and an SAE are a path if
-    they look like one (``./base``, ``~/base``) or if they are there.
+    A name, such as ``tiny-rl`` or ``org/name``, is left as it is. The ``path`` of a model and the name of an SAE
+    are taken as paths if they look like one (``./base``, ``~/base``) or exist.
 
     Args:
         settings: a dictionary as read from YAML or made by ``to_dict``.

@@ -46,7 +46,9 @@ def check_bare(model: Model) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if model.adapter is not None and not model.config.merge:
-        raise ProbeError(f"{model.name} is switched on its base and takes no further adapter; leave merge: false out")
+        raise ProbeError(
+            f"{model.name} has an adapter that is not merged, so it takes no further one; remove merge: false"
+        )
     if any(isinstance(module, BaseTunerLayer) for module in model.hf.modules()):
         raise ProbeError(
             f"{model.name} already has an adapter: leave its block first, or pass all adapters to one attached(...)"

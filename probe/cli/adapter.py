@@ -200,9 +200,7 @@ def study(
     sae: Annotated[str | None, typer.Option(help="Folder of an SAE; a new one is trained by default.")] = None,
     rows: Annotated[
         str | None,
-        typer.Option(
-            help="Objectives and controls to train, such as resa,resa:noise,resa-stopped,source-distil,ce,random."
-        ),
+        typer.Option(help="Objectives and controls to train, such as resa,resa:noise,ce,random."),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, such as 0,1,2.")] = None,
     steps: Annotated[

@@ -8,7 +8,9 @@ from probe.cli.common import Device, Dtype, line_ends, settings, show
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="Folder, hub id, GGUF file or bundled model.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder or hub id of a model or an adapter, GGUF file, or bundled model.")
+    ],
     prompt: Annotated[
         str | None,
         typer.Option(help="Template with {question}, or 'chat' to check the chat template as that of a chat model."),
@@ -24,7 +26,7 @@ def check(
     attention: Annotated[
         str | None,
         typer.Option(
-            help="How attention is computed: sdpa, eager or flash_attention_2; as transformers chooses by default."
+            help="How attention is computed: sdpa, eager or flash_attention_2; transformers chooses by default."
         ),
     ] = None,
     device: Device = None,

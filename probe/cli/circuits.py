@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Memory, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, Memory, OneDevice, Pair, Seed, folder, settings, show
 
 
 def circuits(
@@ -36,7 +36,7 @@ def circuits(
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/circuit-BEHAVIOUR by default.")] = None,
-    device: Device = None,
+    device: OneDevice = None,
     memory: Memory = None,
     seed: Seed = None,
 ) -> None:

@@ -11,13 +11,14 @@ Pair = Annotated[str | None, typer.Option(help="Name of a pair (see `probe pairs
 _PROMPT = r"'chat', or a template with {question}; \n is a line end, \t a tab and \\ a backslash."
 BasePrompt = Annotated[str | None, typer.Option(help=f"Prompt of the base model: {_PROMPT}")]
 ThinkingPrompt = Annotated[str | None, typer.Option(help=f"Prompt of the thinking model: {_PROMPT}")]
-_TEMPLATE = "arguments of its chat template, such as enable_thinking=false,reasoning_effort=high."
+_TEMPLATE = "arguments of its chat template, such as enable_thinking=false; commas separate several."
 BaseTemplate = Annotated[str | None, typer.Option(help=f"For the base model, {_TEMPLATE}")]
 ThinkingTemplate = Annotated[str | None, typer.Option(help=f"For the thinking model, {_TEMPLATE}")]
 Problems = Annotated[
     str | None,
     typer.Option(
-        help="A problem set, NAME:PATH of a local copy, sets joined by +, or a file; the pair's own by default."
+        help="Problem set: a name such as gsm8k, NAME:PATH of a local copy, a file, or several joined by +; "
+        "the pair's own by default."
     ),
 ]
 Grader = Annotated[
@@ -29,16 +30,19 @@ Grader = Annotated[
 Recipe = Annotated[
     str | None,
     typer.Option(
-        help="Name of a recipe, v1-published or v2-published: settings that --config and other options override."
+        help="Recipe, a named set of settings that --config and other options override: v1-published or v2-published."
     ),
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default. A model that is too large for one GPU: "
-        "balanced (over all GPUs) or a list such as cuda:0,cuda:1."
+        help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default. For a model too large for one GPU: "
+        "balanced (over all GPUs), or a list such as cuda:0,cuda:1."
     ),
+]
+OneDevice = Annotated[
+    str | None, typer.Option(help="Device: cpu, cuda, cuda:N or mps; a CUDA GPU, if any, by default.")
 ]
 BaseDevice = Annotated[str | None, typer.Option(help="Device of the base model, if it differs from --device.")]
 ThinkingDevice = Annotated[str | None, typer.Option(help="Device of the thinking model, if it differs from --device.")]
@@ -51,7 +55,7 @@ Memory = Annotated[
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="Number format of the weights: float32 (default), bfloat16, float16, or auto for that of each checkpoint."
+        help="Number format of the weights: float32 (default), bfloat16, float16, or auto: that of each checkpoint."
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 by default.")]

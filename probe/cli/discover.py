@@ -29,7 +29,8 @@ from probe.cli.common import (
 def discover(
     pair: Pair = None,
     thinking: Annotated[
-        str | None, typer.Option(help="Folder or hub id of a thinking model; give it in place of --pair.")
+        str | None,
+        typer.Option(help="Folder or hub id of a thinking model, or of an adapter; give it in place of --pair."),
     ] = None,
     thinking_prompt: ThinkingPrompt = None,
     thinking_template: ThinkingTemplate = None,

@@ -10,8 +10,8 @@ def doctor(
 ) -> None:
     """Show what is installed, what this machine has, and what is wrong with it.
 
-    ! marks what is wrong, with what to do about it, and - what is optional and absent. The exit code is 0 if nothing is
-    wrong, and 1 otherwise.
+    ! marks what is wrong and says what to do about it; - marks what is optional and absent.
+    The exit code is 0 if nothing is wrong, and 1 otherwise.
 
     Example: probe doctor
     """

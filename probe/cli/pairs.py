@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 def pairs(
     name: Annotated[
-        str | None, typer.Argument(help="Name or YAML file of a pair, which is shown, ready to be copied.")
+        str | None, typer.Argument(help="Name or YAML file of a pair whose YAML is printed, ready to be copied.")
     ] = None,
 ) -> None:
-    """List the pairs of models that can be named, or show one of them.
+    """List the bundled and the published pairs, or print the YAML of one.
 
-    Bundled pairs ship with probe; the models of published pairs are downloaded from the hub when they are first used.
-    Columns: parameters of the base and the thinking model, memory of the weights of both in bfloat16, default problems.
+    The models of published pairs are downloaded from the hub when they are first used.
+    Columns: parameters of both models, memory of their weights in bfloat16, default problems, and what differs or the
+    source.
 
     Example: probe pairs
 

@@ -25,7 +25,10 @@ def plan(
         str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
     ] = None,
     thinking: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the thinking model; give it with --base, without --pair.")
+        str | None,
+        typer.Option(
+            help="Folder or hub id of the thinking model, or of an adapter; give it with --base, without --pair."
+        ),
     ] = None,
     recipe: Recipe = None,
     config: Config = None,

@@ -37,7 +37,10 @@ def run(
         str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
     ] = None,
     thinking: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the thinking model; give it with --base, without --pair.")
+        str | None,
+        typer.Option(
+            help="Folder or hub id of the thinking model, or of an adapter; give it with --base, without --pair."
+        ),
     ] = None,
     base_prompt: BasePrompt = None,
     thinking_prompt: ThinkingPrompt = None,
@@ -66,8 +69,9 @@ def run(
     every control, and writes a report.
     An interrupted run resumes when the same command is run again.
 
-    Without a prompt, a model is asked by its chat template, and a base model as
-    in "Answer the following question: ..."; the first prompt of each is shown.
+    Without a prompt, the thinking model is asked by its chat template, and the
+    base model by "Answer the following question: ..."; the first prompt of each
+    is shown.
 
     Example: probe run --pair tiny-rl --out runs/rl
 

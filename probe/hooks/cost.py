@@ -23,10 +23,9 @@ class TrainingCost:
     frozen, and 5 bytes (float32) or 4 bytes (bfloat16) if the layers have a LoRA, which computes in float32. The
     backward pass of a block takes 0.6 of them more for a moment. A checkpointed block keeps its input alone. Attention
     in the eager way keeps 10 bytes for each head and pair of tokens; linear attention keeps what it computes in float32
-    (measured on Qwen 3.5). A cross-entropy and its gradient take 12 bytes
-    for each entry of the logits (16 where they are capped), and a comparison of two models' logits 28 (32). GPT-2
-    with its step-by-step GELU keeps up to 1.5 times as much; where that is too much, running out of memory halves
-    the size.
+    (measured on Qwen3.5). A cross-entropy and its gradient take 12 bytes for each entry of the logits (16 where they
+    are capped), and a comparison of two models' logits 28 (32). GPT-2 with its step-by-step GELU keeps up to 1.5 times
+    as much; where that is too much, running out of memory halves the size.
 
     Attributes:
         token: bytes for a token if every block keeps what its backward pass needs.

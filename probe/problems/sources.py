@@ -1,8 +1,8 @@
 """The published problem sets that have a name: where they are, and what their records mean.
 
 A record as published becomes one with ``question`` and ``answer``; the question names options, units and the form of
-the answer where the published answer needs them. A record that cannot be asked or graded here is left out, counted and
-said in the set's note.
+the answer where the published answer needs them. A record that cannot be asked or graded here is left out, and the
+set's note says how many are, and why.
 """
 
 from collections.abc import Callable, Mapping

@@ -354,6 +354,12 @@ def test_help_has_an_example(path):
     done = probe(*path, "--help")
     assert done.exit_code == 0
     assert "Example: probe " in done.output
+    assert "… │" not in done.output  # a word too long for a narrow terminal is cut
+
+
+def test_circuits_offers_only_the_devices_that_it_takes():
+    assert "balanced" in probe("diff", "--help").output
+    assert "balanced" not in probe("circuits", "--help").output
 
 
 def test_the_help_of_every_option_is_a_sentence():

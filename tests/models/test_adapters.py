@@ -76,7 +76,7 @@ def test_a_switched_adapter_computes_what_peft_computes_and_leaves_the_base_alon
 @pytest.mark.usefixtures("no_weights")
 def test_an_adapter_that_changes_its_base_cannot_be_switched(kind, base, tmp_path):
     folder = make_adapter(base, tmp_path / kind, kind)
-    with pytest.raises(ProbeError, match="cannot be switched on and off; leave merge: false out"):
+    with pytest.raises(ProbeError, match="cannot be switched on and off; remove merge: false"):
         load_model(ModelConfig(str(folder), merge=False), device="cpu")
 
 
@@ -320,7 +320,7 @@ def test_an_adapter_that_is_not_there_is_said(base):
 
 @pytest.mark.usefixtures("no_weights")
 def test_an_adapter_on_an_adapter_is_refused(adapter):
-    with pytest.raises(ProbeError, match="is an adapter itself"):
+    with pytest.raises(ProbeError, match="is itself an adapter"):
         load_model(ModelConfig(str(adapter), adapter=str(adapter)), device="cpu")
 
 

@@ -56,7 +56,10 @@ def without(*names):
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        (OFFLOADED | {"model.layers.9": "cpu"}, "'model.layers.9', which is no module .* did you mean 'model.layers"),
+        (
+            OFFLOADED | {"model.layers.9": "cpu"},
+            "'model.layers.9', which is not a module .* did you mean 'model.layers",
+        ),
         (without("model.norm"), "leaves out 1 weights of 'bundled:tiny-.*', the first is model.norm.weight"),
         (OFFLOADED | {"model.layers.1.mlp": "cpu"}, "'model.layers.1' and 'model.layers.1.mlp', which is in it"),
         (OFFLOADED | {"lm_head": "disk"}, "lm_head.weight and model.embed_tokens.weight .* are one weight"),

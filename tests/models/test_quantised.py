@@ -112,9 +112,9 @@ def test_an_adapter_is_not_merged_into_quantised_weights(bitnet, plain, tmp_path
             {"quant_method": "bitsandbytes", "load_in_4bit": True},
             r"quantised \(bitsandbytes\).*install it, or",
         ),
-        ({"load_in_8bit": True}, r"are to be quantised \(bitsandbytes\).*install it, or leave quantization out"),
+        ({"load_in_8bit": True}, r"are to be quantised \(bitsandbytes\).*install it, or remove quantization"),
         ({"quant_method": "gptq", "bits": 4}, r"quantised \(gptq\)|quantization of model"),
-        ({"quant_method": "compressed-tensors"}, r"compressed-tensors.*leave quantization out|quantization of model"),
+        ({"quant_method": "compressed-tensors"}, r"compressed-tensors.*remove quantization|quantization of model"),
         ({"quant_method": "torchao", "quant_type": "int8_weight_only"}, "torchao"),
         ({"quant_method": "newest"}, "quantization of model .* is not possible: Unknown quantization type, got newest"),
         ({}, "quantization of model .* no `quant_method`"),
@@ -130,7 +130,7 @@ def test_settings_that_cannot_quantise_here_are_refused_in_one_line(settings, sa
 
 @pytest.mark.slow
 def test_weights_are_not_quantised_twice(bitnet):
-    with pytest.raises(ProbeError, match=r"quantised already \(bitnet\); leave quantization out"):
+    with pytest.raises(ProbeError, match=r"quantised already \(bitnet\); remove quantization"):
         load_model(ModelConfig(str(bitnet[0]), quantization={"quant_method": "fp8"}), device="cpu")
 
 

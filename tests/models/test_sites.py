@@ -80,7 +80,7 @@ def test_sites_of_layers_that_differ_are_refused_by_layer():
     hf = tiny_model(tiny_config("deepseek_v3", first_k_dense_replace=2))
     assert all_sites(hf, "mlp_pre") == [Site("mlp_pre", 0), Site("mlp_pre", 1)]
     assert all_sites(hf, "router_logits") == [Site("router_logits", 2), Site("router_logits", 3)]
-    with pytest.raises(NotApplicable, match=r"no site 'experts\.0': the MLP of layer 0 is no mixture of experts"):
+    with pytest.raises(NotApplicable, match=r"no site 'experts\.0': the MLP of layer 0 is not a mixture of experts"):
         place(hf, "experts.0")
     with pytest.raises(NotApplicable, match=r"no site 'mlp_pre\.3': the MLP of layer 3 is a mixture of experts"):
         place(hf, "mlp_pre.3")

@@ -203,7 +203,9 @@ def test_an_adapter_is_trained_on_a_member_that_is_one(tuning, tmp_path):
 
 def test_no_adapter_is_trained_on_one_that_is_switched(tuning, tmp_path):
     tuning["model"]["merge"] = False
-    with pytest.raises(ProbeError, match="switched on its base and takes no further adapter; leave merge: false out"):
+    with pytest.raises(
+        ProbeError, match="has an adapter that is not merged, so it takes no further one; remove merge: false"
+    ):
         tune_adapter(from_dict(AdapterConfig, tuning), tmp_path / "out")
 
 

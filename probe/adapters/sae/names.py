@@ -1,4 +1,4 @@
-"""Names of SAEs that are no folders; this file needs no torch."""
+"""Names of SAEs that are not folders; this file needs no torch."""
 
 from pathlib import Path
 

@@ -47,7 +47,7 @@ def load_release(name: str, site: Site | None = None) -> "SAE[Any]":
         site: the site it reads; None takes the one that its files name.
 
     Raises:
-        ProbeError: if there is no such SAE, it cannot be downloaded or read, it is no plain SAE, or its site is
+        ProbeError: if there is no such SAE, it cannot be downloaded or read, it is not a plain SAE, or its site is
             unknown.
     """
     from sae_lens import SAE

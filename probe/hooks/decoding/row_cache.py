@@ -53,8 +53,8 @@ class RowCache(Cache):
         self.apart = False
         """Whether the next pass begins its rows, so that it attends only to itself."""
         self.kept = True
-        """Whether the keys and values of the next pass are kept. If its rows begin and they are not, it ends before
-        the newest column, and the states there are kept."""
+        """Whether the keys and values of the next pass are kept. If they are not, a pass that begins its rows ends
+        before the newest column, and only the states there are kept."""
         self.stores: dict[tuple[str, int], Tensor] = {}
         """What each layer keeps of every column, ``[rows, heads, capacity, width]``: its keys and values."""
         self.states = RowStates(rows, again)

@@ -173,7 +173,7 @@ class Runner:
             if self.steer is not None and self.model.state_layers:
                 raise NotApplicable(
                     f"{self.model.name} has linear attention, so steered decoding runs a part of each prompt twice; "
-                    "leave the block of capture, or of edit with tokens, before it"
+                    "close the capture, or the edit with tokens, first"
                 )
             return self._run_apart(prompts, None)
         number: dict[tuple[int, ...], int] = {}

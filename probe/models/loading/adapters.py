@@ -37,7 +37,7 @@ _LEAVES_BASE = (True, False, None, "true", "false", "gaussian", "orthogonal", "e
 
 
 def find_adapter(name: str, revision: str | None = None) -> AdapterSource | None:
-    """Find an adapter in a folder, on the hub or in its cache; a folder that holds a whole model is none.
+    """Find an adapter in a folder, on the hub or in its cache; a folder that holds a whole model is not one.
 
     Returns:
         The adapter; None if there is none of that name.
@@ -169,7 +169,7 @@ def check_adapter(adapter: AdapterSource, config: PretrainedConfig, *, merge: bo
     if not merge and begins not in _LEAVES_BASE:
         raise ProbeError(
             f"the adapter '{adapter.name}' changes the weights of its base (init_lora_weights: {begins}), so it cannot "
-            "be switched on and off; leave merge: false out"
+            "be switched on and off; remove merge: false"
         )
     given = {name: shape for name, shape, _ in headers([adapter.weights])}
     rows = _embedding_rows(given)
@@ -189,7 +189,7 @@ def check_adapter(adapter: AdapterSource, config: PretrainedConfig, *, merge: bo
     if not merge and (others := sorted(name for name in given if _short(name) in own or "trainable_tokens" in name)):
         raise ProbeError(
             f"the adapter '{adapter.name}' replaces whole modules ({_short(others[0])}), so it cannot be switched on "
-            "and off; leave merge: false out"
+            "and off; remove merge: false"
         )
     if merge and not all(hasattr(module, "merge") for module in wrapped.modules() if hasattr(module, "base_layer")):
         raise ProbeError(
@@ -264,7 +264,7 @@ def put_on(hf: PreTrainedModel, adapter: AdapterSource, *, merge: bool) -> None:
     if tensors_hash(tensors) != before:
         raise ProbeError(
             f"the adapter '{adapter.name}' changes the weights of its base, so it cannot be switched on and off; "
-            "leave merge: false out"
+            "remove merge: false"
         )
 
 

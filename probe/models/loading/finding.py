@@ -31,9 +31,7 @@ def find_source(config: ModelConfig) -> Source:
     if config.adapter is not None:
         adapter = read_adapter(config.adapter, config.adapter_revision)
         if _adapter_at(config) is not None:
-            raise ProbeError(
-                f"'{config.path}' is an adapter itself, and one adapter is put on a model; give the model as path"
-            )
+            raise ProbeError(f"'{config.path}' is itself an adapter, and takes no other; give the model as path")
         return replace(_find_model(config), adapter=adapter)
     adapter = _adapter_at(config)
     if adapter is None:

@@ -73,7 +73,9 @@ def as_placement(where: Where) -> torch.device | Placement:
             raise ProbeError("there is no GPU on this machine to balance a model over; use cpu, or a device map")
     devices = [as_device(name) for name in names]
     if wrong := [name for name, device in zip(names, devices, strict=True) if device.type != "cuda"]:
-        raise ProbeError(f"a model is balanced over GPUs, and '{wrong[0]}' in '{where}' is none; give a device map")
+        raise ProbeError(
+            f"a model is balanced over GPUs, and '{wrong[0]}' in '{where}' is not a GPU; give a device map"
+        )
     numbers = [device.index or 0 for device in devices]
     if len(set(numbers)) < len(numbers):
         raise ProbeError(f"'{where}' names a device twice; give each once")
@@ -125,7 +127,9 @@ def check_placement(source: Source, where: torch.device | Placement) -> None:
     names = sorted(where.modules)
     for name in names:
         if name not in known:
-            raise ProbeError(f"the device map names '{name}', which is no module of '{model}'; {nearest(name, known)}")
+            raise ProbeError(
+                f"the device map names '{name}', which is not a module of '{model}'; {nearest(name, known)}"
+            )
         if inside := next((other for other in names if other != name and _holds(name, other)), None):
             raise ProbeError(f"the device map names '{name}' and '{inside}', which is in it; leave one of them out")
     left = [weight for weight in built.state_dict() if not any(_holds(name, weight) for name in names)]

@@ -100,7 +100,7 @@ def check_quantised(
         return
     kind, there = quantisation_of(config, given), quantisation_of(config)
     if asked is not None and settings is not None and quantisation_of(PretrainedConfig(), given) != there:
-        raise ProbeError(f"the weights of '{model}' are quantised already ({there}); leave quantization out")
+        raise ProbeError(f"the weights of '{model}' are quantised already ({there}); remove quantization")
     made: Any = settings if settings is not None else asked
     try:
         if settings is not None and not AutoHfQuantizer.supports_quant_method(settings):
@@ -111,7 +111,7 @@ def check_quantised(
         place = None if device is None else {"": device}
         quantizer.validate_environment(device_map=place, weights_only=True)
     except _UNFIT as error:
-        use = _USE if settings is not None else "leave quantization out"
+        use = _USE if settings is not None else "remove quantization"
         fix = f"install it, or {use}" if isinstance(error, ImportError) else use
         how = "are quantised" if settings is not None else "are to be quantised"
         raise ProbeError(

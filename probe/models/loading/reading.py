@@ -79,7 +79,7 @@ def check_source(source: Source, device: torch.device | Placement) -> None:
     else:
         plain = True
         if source.config.quantization is not None:
-            raise ProbeError(f"'{where}' is a GGUF file, which cannot be quantised again; leave quantization out")
+            raise ProbeError(f"'{where}' is a GGUF file, which cannot be quantised again; remove quantization")
     kind = None if plain else quantisation_of(config, source.config.quantization)
     drop_unknown_padding(config)
     try:
@@ -99,7 +99,7 @@ def _is_plain_folder(source: Source) -> bool:
 
 
 def check_attention(config: PretrainedConfig, attention: str, model: str) -> None:
-    """Refuse a kind of attention that this machine or this architecture has not.
+    """Refuse a kind of attention that this machine or this architecture does not have.
 
     Raises:
         ProbeError: if it is unknown, the model has no code for it, or what computes it is not installed.

@@ -98,7 +98,7 @@ class ThinkTags:
 
 
 def _pattern(tag: str) -> str:
-    """A regular expression for a tag; with a channel of gpt-oss begins a message, and the one before it ends."""
+    """A regular expression for a tag; that of a gpt-oss channel includes the end of the message before it."""
     ends = r"(?:<\|end\|>)?(?:<\|start\|>assistant)?" if tag.startswith("<|channel|>") else ""
     return ends + re.escape(tag)
 

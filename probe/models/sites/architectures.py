@@ -90,7 +90,7 @@ _STARCODER2 = _LLAMA | {
 }
 
 
-_CHOSEN = "the router has chosen before it returns them; edit expert_weights or mlp_out instead"
+_CHOSEN = "the router has already chosen when it returns them; edit expert_weights or mlp_out instead"
 
 
 def _mixture(mlp: str, router: str, shared: str = "") -> dict[str, Places]:

@@ -52,8 +52,8 @@ def site_table(model: Model | ModelConfig | str | Path) -> SiteTable:
         model: a loaded model, or the folder, hub id or settings of one, of which only the config is read.
 
     Raises:
-        ProbeError: if there is no such model, or it is loaded, its architecture is not in the table of sites, and a
-            trial of it finds no residual stream.
+        ProbeError: if there is no such model, or if the architecture of a loaded model is not in the table of sites and
+            a trial finds no residual stream.
 
     Example:
         >>> site_table("bundled:tiny-base")  # doctest: +ELLIPSIS
@@ -110,7 +110,7 @@ def _lens(about: Kind) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Write ascending numbers shortly.
+    """Write ascending numbers in a short form.
 
     >>> ranges([0, 1, 2, 5, 7, 8]), ranges([3, 7, 11])
     ('0 to 2, 5, 7, 8', '3, 7, 11')

@@ -89,7 +89,7 @@ class Resolved:
         if kind in ATTENTION and not self._has_any("q", layer):
             return f"layer {layer} has {self._kind_of(layer)}, which compares no queries with keys"
         if kind in MIXTURE and kind != "shared_out":
-            return f"the MLP of layer {layer} is no mixture of experts"
+            return f"the MLP of layer {layer} is not a mixture of experts"
         if kind in NEURONS and self._has_any("router_logits", layer):
             return f"the MLP of layer {layer} is a mixture of experts, which has no neurons that every token uses"
         return f"layer {layer} has no module {self._path(_all(self.places[kind])[0], layer)}"

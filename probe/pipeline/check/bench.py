@@ -134,7 +134,7 @@ class Bench:
         """A copy of the model in another number format.
 
         Raises:
-            NotApplicable: if there is no memory for it, or the weights are quantised.
+            NotApplicable: if there is not enough memory for it, or the weights are quantised.
         """
         model = self.model
         if getattr(model.hf, "hf_quantizer", None) is not None:
@@ -142,7 +142,7 @@ class Bench:
         size = sum(each.numel() for each in model.hf.parameters())
         need = size * max(dtype.itemsize, model.dtype.itemsize)
         if need > model.budget:
-            raise NotApplicable(f"a copy of the weights needs {need / 1e9:.1f} GB, for which there is no memory")
+            raise NotApplicable(f"a copy of the weights needs {need / 1e9:.1f} GB, and not that much memory is free")
         twin: Any = copy.deepcopy(model.hf)
         return Model(twin.to(dtype), model.tokenizer, model.config, model.name)
 

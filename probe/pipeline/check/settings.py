@@ -296,5 +296,5 @@ def order(bench: Bench) -> Check:
     likeliest = sorted(range(len(others)), key=gains.__getitem__)[-_SCREENED:]
     others = [others[at] for at in sorted(likeliest)]
     texts = [(before, ids[:_ORDER_TOKENS])]
-    fix = "the weights of these blocks stand in the wrong place; convert the checkpoint again"
+    fix = "the weights of these blocks are in the wrong places; convert the checkpoint again"
     return _compared(bench, "order of blocks", others, fix, texts)

@@ -209,7 +209,7 @@ def template(bench: Bench) -> Check:
         )
     if wrong and not asked:
         raise NotApplicable(
-            f"{wrong.partition(';')[0]}; a base model need not, and --prompt chat checks it as a chat model"
+            f"{wrong.partition(';')[0]}; in a base model this is no fault, and --prompt chat checks it as a chat model"
         )
     return Check(
         _GROUP,

@@ -50,7 +50,9 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     """
     out = Path(out).expanduser()
     if isinstance(as_placement(config.device), Placement):
-        raise ProbeError(f"circuits are found on a copy of a model on one device, not on {config.device}; name one")
+        raise ProbeError(
+            f"circuits are found on a copy of a model on one device, not on {config.device}; name one device"
+        )
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
     if config.method != "exact":
         getattr(pair, config.model).check_gradient(f"attribution by {config.method}")

@@ -49,7 +49,7 @@ def environment() -> list[Fact]:
     """The environment variables that change what probe does, if they are set."""
     shown = [f"{name}={_without_password(os.environ[name])}" for name in _VARIABLES if name in os.environ]
     kept = [f"{name} (set)" for name in _SECRET if os.environ.get(name)]
-    return [Fact("environment", "environment", ", ".join([*shown, *kept]) or "no variable is set that matters")]
+    return [Fact("environment", "environment", ", ".join([*shown, *kept]) or "no variable that matters is set")]
 
 
 def _gigabytes(size: float) -> str:
@@ -93,7 +93,11 @@ def _memory() -> Iterator[Fact]:
         yield Fact("machine", "memory", found)
         return
     # The memory of files that were read counts as used there, and would be given back.
-    fix = "" if limit >= now.available else f"give --memory {max(1, int(limit / 2e9))}GB, as the rest is not yours"
+    fix = (
+        ""
+        if limit >= now.available
+        else f"give --memory {max(1, int(limit / 2e9))}GB, because this container may not use the rest"
+    )
     yield Fact("machine", "memory", f"{found}; this container may use {_gigabytes(limit)}", "ok", fix)
 
 
@@ -159,9 +163,9 @@ def _hub() -> Iterator[Fact]:
         return
     if _reached(constants.ENDPOINT):
         fix = "" if get_token() else "gated models need one: run hf auth login"
-        yield Fact("hub", "hub", f"{host} is reached, {token}", "ok", fix)
+        yield Fact("hub", "hub", f"{host} can be reached, {token}", "ok", fix)
         return
-    yield Fact("hub", "hub", f"{host} is not reached, {token}", "absent", "only cached models and folders load")
+    yield Fact("hub", "hub", f"{host} cannot be reached, {token}", "absent", "only cached models and folders load")
 
 
 def _reached(address: str) -> bool:

@@ -72,7 +72,7 @@ def _given(where: DeviceNames, memory: int) -> Device:
     if where == "balanced":
         names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         if not names:
-            raise ProbeError("this machine has no GPU to count; list those of the other machine, as cuda:0,cuda:1")
+            raise ProbeError("this machine has no GPU to count; list those of the other machine, such as cuda:0,cuda:1")
     if len(names) > 1:
         return _several(names, memory * len(names))
     name = _short("cuda" if where == "auto" else where)

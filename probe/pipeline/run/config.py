@@ -61,7 +61,7 @@ class RunConfig:
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
     device: DeviceNames = "auto"
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
-    divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a set of lines gives a device for
+    divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a mapping gives a device for
     each module, as in accelerate's ``device_map``."""
     base_device: DeviceNames | None = None
     """Device of the base model, if it differs from ``device``."""

@@ -43,5 +43,5 @@ def test_names_are_refused_before_anything_is_loaded(monkeypatch):
         with pytest.raises(ProbeError, match="gives each process a GPU of its own"):
             RunConfig(pair="tiny-rl", device=placed, engine="processes:2")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(ProbeError, match="list those of the other machine, as cuda:0,cuda:1"):
+    with pytest.raises(ProbeError, match="list those of the other machine, such as cuda:0,cuda:1"):
         device_of("balanced", GB)
