@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from torch import nn
+
 from probe.hooks.attach import as_hf
 from probe.models import Model, Sizes, fitting
 
@@ -56,7 +58,7 @@ class TrainingCost:
         """
         blocks = list(model.layers)[above + 1 :]
         size, width = model.dtype.itemsize, model.d_model
-        values = sum(sum(tensor.shape) for tensor in blocks[0].parameters() if tensor.ndim == 2)
+        values = sum(_values(module) for module in blocks[0].modules())
         block = values * (3 + size / 2 if lora else size)
         moment = 0.6 * values * size + extra + 4 * size * width
         masks = size * len(model.mask_windows) + 12
@@ -122,3 +124,15 @@ class TrainingCost:
         for run, light in runs():
             for group in fitting(run, lambda row, light=light: self.row(tokens_of(row), light=light), room):
                 yield group, light
+
+
+def _values(module: nn.Module) -> int:
+    """The numbers that go into and come out of a linear layer for a token; 0 for other modules.
+
+    The shape of a quantised weight does not say them.
+    """
+    weights = [tensor for tensor in module.parameters(recurse=False) if tensor.ndim == 2]
+    told = [getattr(module, name, None) for name in ("in_features", "out_features")]
+    if len(weights) == 1 and all(isinstance(each, int) for each in told):
+        return sum(told)
+    return sum(sum(tensor.shape) for tensor in weights)

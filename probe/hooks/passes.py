@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from probe.errors import ProbeError
 from probe.hooks.decoding.row_cache import RowCache
-from probe.models import OPEN_BLOCK, Site, check_frequencies, check_id, check_length
+from probe.models import OPEN_BLOCK, Site, check_frequencies, check_id, check_length, input_device
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Passes:
             prompt = next((each for each in given if isinstance(each, Tensor)), None)
             self._handed = None if prompt is None else (prompt.shape[1], kwargs.get("attention_mask"))
             ends = setting("eos_token_id")
-            self._stops = None if ends is None else torch.as_tensor(ends, device=self.hf.device).reshape(-1)
+            self._stops = None if ends is None else torch.as_tensor(ends, device=input_device(self.hf)).reshape(-1)
             self._generating, self._ended = True, None
             try:
                 return generate(*args, **kwargs)

@@ -10,22 +10,21 @@ from typing import Any, TypeVar
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-HF = TypeVar("HF", bound=PreTrainedModel)
+M = TypeVar("M", bound=nn.Module)
 
 OWN_ADAPTER = "member"
 """The name in PEFT of an adapter that belongs to a model, as against those that are attached to it for a block."""
 
 
-def twin(hf: HF) -> HF:
+def twin(hf: M) -> M:
     """Make a model of its own modules and its own config that shares every tensor with another.
 
     Nothing may write into the tensors of either: the other would change with it. Modules, hooks and adapters of one are
     not seen by the other.
 
     Args:
-        hf: the model, on which no capture or edit is open.
+        hf: the model or a part of one, on which no capture or edit is open.
     """
     shared: dict[int, Any] = {}
     for module in hf.modules():
@@ -84,11 +83,7 @@ def weight_of(module: nn.Module, name: str = "weight") -> Tensor:
             return getattr(module, name).detach()
     layer: Any = module
     with align_module_device(layer.get_base_layer()):
-        return getattr(_merged(_twin_of(module)), name).detach()
-
-
-def _twin_of(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module, {id(each): each for each in (*module.parameters(), *module.buffers())})
+        return getattr(_merged(twin(module)), name).detach()
 
 
 def _merged(layer: Any) -> nn.Module:

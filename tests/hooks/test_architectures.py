@@ -388,6 +388,22 @@ def test_the_layers_above_a_site_and_the_unembedding_give_the_models_logits(kind
     torch.testing.assert_close(lens, logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [
+        ("granite", "logits_scaling"),
+        ("hyperclovax", "logits_scaling"),
+        ("cohere", "logit_scale"),
+        ("falcon_h1", "lm_head_multiplier"),
+    ],
+)
+def test_the_unembedding_scales_logits_as_the_model_does(kind, scale, ids):
+    model = Model(tiny_model(tiny_config(kind, **{scale: 0.25})), tokenizer())
+    last = f"resid_post.{model.n_layers - 1}"
+    acts, logits = run(model.hf, ids, [last])
+    torch.testing.assert_close(model.unembed(acts[last]), logits, atol=1e-4, rtol=1e-4)
+
+
 def test_blocks_that_read_more_than_the_stream_do_not_run_alone():
     with pytest.raises(NotApplicable, match="read an input of its own for each token"):
         UpperLayers(Model(made("gemma4"), tokenizer()), 1)

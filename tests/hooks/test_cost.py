@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -15,7 +16,7 @@ from probe.adapters.training.plan import adapted, trained
 from probe.adapters.training.processes import Processes
 from probe.adapters.training.tune import AdapterPlan, _Run
 from probe.hooks import Head, TrainingCost, checkpointed, cross_entropy, score_logits, states_of
-from probe.models import Model
+from probe.models import Model, load_model
 
 COST = TrainingCost(token=100, light=10, pair=1, light_pair=1, position=1000)
 
@@ -52,6 +53,16 @@ def wide(letters):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Model(Qwen2ForCausalLM(config), letters)
+
+
+def test_quantised_weights_take_the_memory_of_the_layers_and_not_of_their_own_shapes(tiny_folder):
+    model = load_model(tiny_folder("llama"), device="cpu")
+    plain = TrainingCost.of(model)
+    for module in model.layers.modules():
+        if isinstance(module, nn.Linear):  # as bitsandbytes packs two numbers of 4 bits
+            packed = torch.zeros(module.weight.numel() // 2, 1, dtype=torch.uint8)
+            module.weight = nn.Parameter(packed, requires_grad=False)
+    assert TrainingCost.of(model) == plain
 
 
 CONFIG = TuneConfig(pack_to=1)

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.accelerate import _get_device_map
 
 from probe.errors import NotApplicable, ProbeError
+from probe.hooks import Tokens, capture
 from probe.models import (
     as_placement,
     bundled_folder,
@@ -130,6 +131,17 @@ def test_an_offloaded_model_computes_the_same_and_keeps_nothing(plain, offloaded
     assert {name.split(".")[2] for name in meta if "layers" in name} == {"1", "2"} and "model.norm.weight" in meta
     assert offloaded.device == torch.device("cpu") and offloaded.devices == (torch.device("cpu"),)
     assert offloaded.dtype == plain.dtype and offloaded.budget > 0 and "cpu" in repr(offloaded)
+
+
+def test_tokens_are_told_apart_while_a_model_with_an_offloaded_embedding_generates(plain):
+    offloaded = load_model(TINY, device=OFFLOADED | {"model.embed_tokens": "disk", "lm_head": "disk"})
+    ids = torch.tensor([plain.prompt_ids("Tom has 2 cards. He finds 3 more. How many?")])
+    found = []
+    for model in (plain, offloaded):
+        with capture(model, "resid_post.2", tokens=Tokens(phase="generation")) as acts:
+            model.hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False)
+        found.append(acts["resid_post.2"])
+    assert len(found[0]) and torch.equal(*found)
 
 
 def test_the_numbers_of_offloaded_weights_are_read_and_not_taken_for_what_stands_there(plain, offloaded):

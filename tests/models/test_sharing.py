@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
+from accelerate.utils import PrefixedDataset
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from probe import ProbeError, load_model
@@ -74,6 +75,20 @@ def test_an_adapter_is_not_merged_into_offloaded_weights(tiny_folder, tmp_path):
     hf = cpu_offload(AutoModelForCausalLM.from_pretrained(tiny_folder("llama")), execution_device="cpu")
     with pytest.raises(ProbeError, match="cannot be merged into weights that are offloaded"):
         put_on(hf, read_adapter(str(folder)), merge=True)
+
+
+def test_the_weight_of_an_offloaded_layer_copies_no_other_weight(tiny_folder, tmp_path, monkeypatch):
+    folder = make_adapter(tiny_folder("llama"), tmp_path / "lora")
+    hf = cpu_offload(AutoModelForCausalLM.from_pretrained(tiny_folder("llama")), execution_device="cpu")
+    put_on(hf, read_adapter(str(folder)), merge=False)
+    layer = next(iter(adapted_layers(hf).values()))
+
+    def refused(*_):
+        raise AssertionError("the weights of the whole model were copied")
+
+    monkeypatch.setattr(PrefixedDataset, "__deepcopy__", refused, raising=False)
+    weight = weight_of(layer)
+    assert layer.get_base_layer().weight.is_meta and not weight.is_meta and weight.any()
 
 
 def test_the_weight_of_a_layer_counts_its_adapter_and_changes_nothing(tiny_folder, tmp_path):

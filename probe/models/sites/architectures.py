@@ -222,9 +222,11 @@ def is_parallel(config: Any) -> bool:
 
 def scaled_logits(config: Any, logits: Tensor) -> Tensor:
     """Apply a model's scale and soft cap, if its config names them, to what its unembedding returns."""
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
-    if (factor := getattr(config, "logit_scale", None)) is not None:
-        logits = logits * factor
+    if scaling := getattr(config, "logits_scaling", None):
+        # Granite divides by it.
+        logits = logits * scaling if config.model_type == "hyperclovax" else logits / scaling
+    for name in ("logit_scale", "lm_head_multiplier"):
+        if (factor := getattr(config, name, None)) is not None:
+            logits = logits * factor
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
