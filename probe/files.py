@@ -266,7 +266,7 @@ def read_table(path: str | Path) -> "pa.Table":
         raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
-_FOLDERS = ("run", "texts", "general", "series")
+_FOLDERS = ("run", "texts", "general", "series", "offload_folder")
 """Names of settings that are always a path."""
 _ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml", ".yml")}
 """Names of settings that are a path if they end so, and a name otherwise."""
@@ -300,7 +300,8 @@ def map_paths(settings: Any, change: Callable[[str], str], *, name: str = "") ->
     if not isinstance(settings, str) or not settings:
         return settings
     if name == "problems":
-        one = settings.endswith(_ENDINGS[name]) and is_there(change(settings))  # the name of a file may have a +
+        path = settings.partition(":")[2] or (settings if settings.endswith(_ENDINGS[name]) else "")
+        one = bool(path) and is_there(change(path))  # the name of a file may have a +
         return "+".join(_problems_at(part, change) for part in ([settings] if one else settings.split("+")))
     if name == "series":
         kind, sign, path = settings.partition("=")

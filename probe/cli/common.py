@@ -198,7 +198,7 @@ def arguments(text: str | None, option: str) -> dict[str, Any] | None:
             found[key.strip()] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError):
             sign = ""
-        if not (sign and key.strip() and value.strip()):
+        if not (sign and key.strip() and found.get(key.strip()) is not None):
             raise ProbeError(f"{option} has {part!r}; write KEY=VALUE, such as enable_thinking=false")
     return found
 

@@ -122,7 +122,7 @@ def shares_weights(pair: PairConfig) -> bool:
     base, thinking = pair.base, pair.thinking
     if base.merge and thinking.merge:  # then their settings tell, and a folder needs no weights
         one, other = (
-            (each.path.removeprefix("bundled:"), each.revision, each.adapter, each.attention, each.quantization)
+            (each.same_weights, each.path.removeprefix("bundled:"), each.attention, each.quantization)
             for each in (base, thinking)
         )
         return one == other

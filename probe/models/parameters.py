@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+from probe.errors import ProbeError
 from probe.models.config import ModelConfig, PairConfig
 from probe.models.loading.shipped import bundled_folder, bundled_folders
 
@@ -12,7 +13,10 @@ def parameter_counts(pair: PairConfig) -> tuple[int | None, int | None]:
     """Return the numbers of parameters of the base and the thinking model.
 
     Those of a published pair are among its facts; those of a folder are counted in the headers of its safetensors
-    files. None: the model is neither.
+    files. None: the model is neither, or an adapter by its own path.
+
+    Raises:
+        ProbeError: if a file of weights is damaged.
     """
     if pair.published is not None:
         return pair.published.base.parameters, pair.published.thinking.parameters
@@ -49,12 +53,17 @@ def _counted(model: ModelConfig) -> int | None:
     name = model.path.removeprefix("bundled:")
     bundled = model.path.startswith("bundled:") or name in bundled_folders()
     folder = bundled_folder(name) if bundled else Path(model.path).expanduser()
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return sum(map(_numbers, files)) or None
+    if (folder / "adapter_config.json").is_file():
+        return None  # of its base, which may not be here
+    return sum(map(_numbers, sorted(folder.glob("*.safetensors")))) or None
 
 
 def _numbers(file: Path) -> int:
     """The numbers in a safetensors file, by its header: eight bytes of its length, then JSON."""
-    with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, file.stat().st_size)))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        raise ProbeError(f"the weights {file} cannot be read; download them again") from None

@@ -36,7 +36,7 @@ def hub_set(name: str, path: str | Path | None = None, grader: str | None = None
     else:
         # One file is one split; where there are several, it is not known which.
         role = next(iter(source.splits.values())) if len(source.splits) == 1 else None
-        found = ((where, record, role) for where, record in _from_file(path))
+        found = ((where, record, role) for where, record in itertools.islice(_from_file(path), source.most))
     left: Counter[str] = Counter()
     graders: dict[str, str] = {}
     records = _tidied(name, source, found, left, graders)
@@ -65,6 +65,8 @@ def _tidied(
             tidy = source.tidy(record)
         except KeyError as error:
             raise ProbeError(f"{where} has no {error.args[0]!r}; is this a record of {name} as published?") from None
+        except (TypeError, ValueError, IndexError):
+            raise ProbeError(f"{where} has values of another form than the published records of {name}") from None
         if isinstance(tidy, str):
             left[tidy] += 1
             continue

@@ -9,7 +9,7 @@ from typing import Literal
 
 from probe.config import from_dict, read_yaml
 from probe.errors import ProbeError
-from probe.files import is_there, located
+from probe.files import absolute, is_there, located
 from probe.problems.local import HASHED
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet
 
@@ -70,7 +70,10 @@ class Mix:
                 written[split] = {
                     located({"problems": str(name)}, path.parent)["problems"]: n for name, n in some.items()
                 }
-        return from_dict(cls, written, str(path))
+        made = from_dict(cls, written, str(path))
+        if absolute(path) in made.sets:
+            raise ProbeError(f"the mix {spec} names itself; name the sets that it is put together from")
+        return made
 
 
 def is_mix(spec: str) -> bool:
@@ -81,7 +84,8 @@ def is_mix(spec: str) -> bool:
     """
     if spec in MIXES or spec.endswith((".yaml", ".yml")):
         return True
-    return "+" in spec and not is_there(Path(spec).expanduser())
+    there = (spec, spec.partition(":")[2])  # the name of a file may have a +, also after the name of a set
+    return "+" in spec and not any(is_there(Path(each).expanduser()) for each in there if each)
 
 
 def mixed_set(spec: str, load: Load) -> ProblemSet:

@@ -94,7 +94,7 @@ def test_prompts_in_options_have_line_ends_and_templates_have_arguments(calls, t
     assert config.thinking.prompt == r"Q: {question}\nA:", "YAML has escapes of its own"
 
 
-@pytest.mark.parametrize("given", ["enable_thinking", "=false", "a=1,b=", "a=[1"])
+@pytest.mark.parametrize("given", ["enable_thinking", "=false", "a=1,b=", "a=[1", "a=null"])
 def test_arguments_of_a_template_that_are_none_are_one_line(calls, given):
     done = probe("run", "--base", "b", "--thinking", "t", "--base-template", given)
     assert (done.exit_code, calls, done.stderr.count("\n")) == (2, [], 1)

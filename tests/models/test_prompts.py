@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,22 @@ def test_both_templates_of_a_pair_are_checked(made, tiny_folder):
     base = ModelConfig(str(tiny_folder("llama", "letters")))
     with pytest.raises(ProbeError, match="leaves out the question"):
         load_pair(PairConfig("p", base, ModelConfig(bad, prompt="chat")), device="cpu")
+
+
+def test_a_template_may_need_the_arguments_and_the_system_turn_that_are_given():
+    from transformers import AutoTokenizer
+
+    from probe.models import bundled_folder
+    from probe.models.prompts.chat import chosen_prompt, prompt_text
+
+    tokenizer = AutoTokenizer.from_pretrained(bundled_folder("tiny-base"))
+    tokenizer.chat_template = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+        "{{ effort.upper() }}{% for each in messages %} {{ each.content }}{% endfor %}"
+    )
+    config = ModelConfig("org/name", system="Be brief.", template={"effort": "high"})
+    chosen = chosen_prompt(config, tokenizer, "name")
+    assert prompt_text(chosen, tokenizer, "1 + 1?", "name") == "HIGH Be brief. 1 + 1?"
+    for less in (ModelConfig("org/name"), replace(config, system=None), replace(config, template={})):
+        with pytest.raises(ProbeError, match="fails on a single user turn"):
+            chosen_prompt(less, tokenizer, "name")

@@ -1,6 +1,7 @@
 """The published pairs: their YAML files, against configs of the real sizes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from probe.models import (
     list_pairs,
     pair_file,
     parameter_counts,
+    shares_weights,
     weights_memory,
 )
 
@@ -107,6 +109,29 @@ def test_the_parameters_of_a_bundled_pair_are_counted_in_its_files():
 
     tensors = load_file(bundled_folder("tiny-base") / "model.safetensors")
     assert parameter_counts(find_pair("tiny-rl"))[0] == sum(each.numel() for each in tensors.values())
+
+
+def test_the_size_of_an_adapter_by_its_own_path_is_not_taken_for_that_of_a_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    shutil.copyfile(bundled_folder("tiny-base") / "model.safetensors", tmp_path / "adapter_model.safetensors")
+    pair = PairConfig("mine", ModelConfig("bundled:tiny-base"), ModelConfig(str(tmp_path)))
+    assert parameter_counts(pair)[1] is None and weights_memory(pair) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1", bytes([2, 0, 0, 0, 0, 0, 0, 0]) + b"[]"]
+)
+def test_damaged_weights_are_named_in_one_line(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    model = ModelConfig(str(tmp_path), prompt="{question}")
+    with pytest.raises(ProbeError, match=r"the weights .*model\.safetensors cannot be read"):
+        weights_memory(PairConfig("mine", model, model))
+
+
+def test_an_adapter_of_another_commit_does_not_share_weights():
+    adapter = {"path": "org/base", "adapter": "org/adapter"}
+    one, other = (ModelConfig(**adapter, adapter_revision=commit) for commit in ("a", "b"))
+    assert shares_weights(PairConfig("mine", one, one)) and not shares_weights(PairConfig("mine", one, other))
 
 
 def test_the_size_of_a_model_that_is_not_here_is_not_guessed():

@@ -13,6 +13,7 @@ from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.models import find_pair, list_pairs, weights_memory
 from probe.pipeline import RunConfig, plan
+from probe.pipeline.run.kept import keep_inputs, recalled
 from probe.pipeline.run.recipe import recipe_names, with_recipe
 from probe.problems import SPLITS
 from probe.problems.mix import Mix
@@ -129,3 +130,16 @@ def test_a_plan_by_a_recipe_counts_its_traces_and_arms(tmp_path):
     fewer = planned("--recipe", "v2-published", "--traces", "100")
     assert fewer != by_recipe
     assert "v2" in json.dumps(by_recipe)
+
+
+def test_a_run_keeps_a_mix_so_that_it_names_the_same_sets_from_its_own_folder(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    mix = tmp_path / "m.yaml"
+    mix.write_text("train: {a.jsonl: 1}\ntest: {a.jsonl: all}")
+    before, out = Mix.read(str(mix)), tmp_path / "run"
+    out.mkdir()
+    keep_inputs(RunConfig(pair="tiny-rl", problems=str(mix)), find_pair("tiny-rl"), out)
+    mix.unlink()
+    config, _ = recalled(out)
+    assert config.problems == str(out / "problems" / "m.yaml") and Mix.read(config.problems) == before
+    assert before.train == {str(tmp_path / "a.jsonl"): 1}

@@ -1,6 +1,7 @@
 """The published sets by name, from fixtures with the columns of the hub's files: read, asked, graded, mixed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 from probe.errors import ProbeError
 from probe.problems import SPLITS, check_problems, load_problems
-from probe.problems.mix import MIXES
+from probe.problems.mix import MIXES, is_mix
 from probe.problems.sources import ALIASES, SOURCES
 
 FIXTURES = Path(__file__).parent / "published"
@@ -198,6 +199,24 @@ def test_records_of_another_set_are_refused(name, tmp_path):
         load_problems(f"{name}:{tmp_path / 'a.jsonl'}")
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("countdown", {"nums": "1,2"}), ("mmlu-pro", {"options": None}), ("mmlu-pro-open", {"answer_index": 99})],
+)
+def test_records_with_values_of_another_form_are_refused_in_one_line(name, change, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({**rows_of(name)[0], **change}))
+    with pytest.raises(ProbeError, match=rf"mine.jsonl:1 has values of another form than .* records of {name}"):
+        load_problems(f"{name}:{file}")
+
+
+def test_of_a_local_file_as_many_records_are_read_as_of_the_hub(monkeypatch):
+    monkeypatch.setitem(SOURCES, "countdown", replace(SOURCES["countdown"], most=2))
+    problems = load_problems(f"countdown:{file_of('countdown')}")
+    assert len(problems) == 2 < len(rows_of("countdown"))
+    assert "the first 2 records" in problems.note
+
+
 def test_a_folder_of_something_else_says_how_to_download_the_set(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ProbeError, match="hf download openai/gsm8k --repo-type dataset --local-dir"):
@@ -276,6 +295,7 @@ def test_sets_that_are_joined_keep_their_own_splits():
         ("{}", "a mix of problem sets names no set"),
         ("train: {story2: 3}", "unknown problem set 'story2'; did you mean 'story'"),
         ("train: {a.jsonl: some}", "must be a whole number or|cannot be 'some'"),
+        ("train: {m.yaml: 3}", "the mix .*m.yaml names itself"),
     ],
 )
 def test_a_wrong_mix_is_refused_in_one_line(tmp_path, text, said):
@@ -302,8 +322,13 @@ def test_paths_of_published_sets_are_relative_to_the_settings_that_name_them(tmp
     assert at("math-train:x+aime-25") == f"math-train:{tmp_path}/x+aime-25"
     assert at("mine.yaml") == f"{tmp_path}/mine.yaml"
     assert at("reasoning-gym:countdown") == "reasoning-gym:countdown"
-    (tmp_path / "a+b.jsonl").write_text("")
-    assert at("a+b.jsonl") == f"{tmp_path}/a+b.jsonl"
+    for name in ("a+b.jsonl", "c+d/e.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+        assert at(name) == f"{tmp_path}/{name}"
+        assert at(f"math500:{name}") == f"math500:{tmp_path}/{name}"
+        assert not is_mix(f"math500:{tmp_path}/{name}")
+    assert at("math500:c+d") == f"math500:{tmp_path}/c+d"
 
 
 def test_a_missing_local_copy_is_named_before_anything_is_read(tmp_path):

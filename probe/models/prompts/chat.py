@@ -103,7 +103,13 @@ def check_chat(tokenizer: PreTrainedTokenizerFast, config: ModelConfig, name: st
     """
     if not tokenizer.chat_template:
         raise ProbeError(f"the tokenizer of '{name}' has no chat template; write a prompt with {{question}} instead")
-    prompt_text(replace(config, system=None, template={}), tokenizer, _SAMPLE, name)
+    try:
+        prompt_text(replace(config, system=None, template={}), tokenizer, _SAMPLE, name)
+    except ProbeError as error:
+        try:  # the template may need the settings that are given
+            prompt_text(config, tokenizer, _SAMPLE, name)
+        except ProbeError:
+            raise error from None
     known = template_variables(tokenizer)
     for key in config.template:
         if key not in known:

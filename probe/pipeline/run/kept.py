@@ -14,6 +14,7 @@ from probe.files import absolute, located, write_json, write_text
 from probe.models import PairConfig, find_pair
 from probe.pipeline.place import find_again, found, note_place
 from probe.pipeline.run.config import RunConfig
+from probe.problems import Mix
 
 CONFIG, _PAIR, _PROBLEMS = "config.json", "pair.yaml", "problems"
 
@@ -33,7 +34,10 @@ def keep_inputs(config: RunConfig, pair: PairConfig, out: Path) -> None:
         kept = out / _PROBLEMS / Path(problems).name
         if absolute(problems) != absolute(kept):
             kept.parent.mkdir(exist_ok=True)
-            shutil.copyfile(problems, kept)
+            if problems.endswith((".yaml", ".yml")):  # its paths begin at its own folder, so they are made absolute
+                write_text(kept, yaml.safe_dump(to_dict(Mix.read(problems)), allow_unicode=True))
+            else:
+                shutil.copyfile(problems, kept)
     write_json(out / CONFIG, to_dict(config))
 
 
