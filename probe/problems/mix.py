@@ -9,7 +9,7 @@ from typing import Literal
 
 from probe.config import from_dict, read_yaml
 from probe.errors import ProbeError
-from probe.files import is_there, located
+from probe.files import absolute, is_there, located
 from probe.problems.local import HASHED
 from probe.problems.problem_set import SPLITS, Problem, ProblemSet
 
@@ -62,6 +62,8 @@ class Mix:
         """
         if spec not in MIXES and not spec.endswith((".yaml", ".yml")):
             everything: dict[str, Share] = {name: "all" for name in spec.split("+")}
+            if "" in everything:
+                raise ProbeError(f"the problems '{spec}' join a set without a name; write, for example, gsm8k+math500")
             return cls(everything, everything, everything)
         path = _FOLDER / f"{spec}.yaml" if spec in MIXES else Path(spec).expanduser()
         written = read_yaml(path)
@@ -70,7 +72,10 @@ class Mix:
                 written[split] = {
                     located({"problems": str(name)}, path.parent)["problems"]: n for name, n in some.items()
                 }
-        return from_dict(cls, written, str(path))
+        mix = from_dict(cls, written, str(path))
+        if absolute(path) in mix.sets:
+            raise ProbeError(f"the mix of problem sets {path} names itself; name the sets that it is made of")
+        return mix
 
 
 def is_mix(spec: str) -> bool:
