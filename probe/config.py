@@ -282,6 +282,8 @@ def _name(hint: Any) -> str:
         return "an object"
     if typing.get_origin(hint) is tuple or typing.get_origin(hint) is list:
         return f"a list ({str(hint).replace('typing.', '')})"
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
     return names.get(hint) or getattr(hint, "__name__", str(hint))
 
 

@@ -88,6 +88,13 @@ def settings(cls: type[T], config: Path | None, given: dict[str, Any]) -> T:
 
     config = config and config.expanduser()
     merged = merge(located(read_yaml(config), config.parent) if config else {}, given)
+    for role in ("base", "thinking"):
+        model: Any = merged.get(role)
+        if "pair" in merged and isinstance(model, dict) and "path" not in model and role in given:
+            raise ProbeError(
+                f"--{role}-{next(iter(model))} is for a model given with --{role}, and a pair has its own; "
+                f"write a file with probe pairs {merged['pair']}, change it, and give it as --pair"
+            )
     if filled := getattr(cls, "filled", None):
         merged = filled(merged)
     fields: Any = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]

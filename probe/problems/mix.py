@@ -62,6 +62,8 @@ class Mix:
         """
         if spec not in MIXES and not spec.endswith((".yaml", ".yml")):
             everything: dict[str, Share] = {name: "all" for name in spec.split("+")}
+            if "" in everything:
+                raise ProbeError(f"the problems '{spec}' join a set without a name; write, for example, gsm8k+math500")
             return cls(everything, everything, everything)
         path = _FOLDER / f"{spec}.yaml" if spec in MIXES else Path(spec).expanduser()
         written = read_yaml(path)
@@ -70,10 +72,10 @@ class Mix:
                 written[split] = {
                     located({"problems": str(name)}, path.parent)["problems"]: n for name, n in some.items()
                 }
-        made = from_dict(cls, written, str(path))
-        if absolute(path) in made.sets:
-            raise ProbeError(f"the mix {spec} names itself; name the sets that it is put together from")
-        return made
+        mix = from_dict(cls, written, str(path))
+        if absolute(path) in mix.sets:
+            raise ProbeError(f"the mix of problem sets {path} names itself; name the sets that it is made of")
+        return mix
 
 
 def is_mix(spec: str) -> bool:

@@ -236,7 +236,7 @@ DAMAGES = {
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no adapter_model.safetensors"),
     "another architecture": (lambda f: changed(f, target_modules=["c_attn"]), "does not fit its base: .*c_attn"),
     "no kind": (lambda f: changed(f, peft_type=None), "names no peft_type"),
-    "unknown kind": (lambda f: changed(f, peft_type="NEWEST"), "cannot be read by PEFT"),
+    "unknown kind": (lambda f: changed(f, peft_type="NEWEST"), "names peft_type 'NEWEST'"),
     "no base": (lambda f: changed(f, base_model_name_or_path=None), "does not say which model .*path: BASE"),
     "base not there": (lambda f: changed(f, base_model_name_or_path="./gone"), "base of the adapter .*path: BASE"),
     "base itself": (lambda f: changed(f, base_model_name_or_path=str(f)), "is an adapter, too"),

@@ -134,7 +134,11 @@ def peft_settings(adapter: AdapterSource) -> Any:
     try:
         kind = PeftConfig._get_peft_type(str(adapter.folder))
         found: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind].from_pretrained(str(adapter.folder))
-    except (*UNREADABLE, KeyError) as error:
+    except KeyError as error:
+        raise ProbeError(
+            f"{adapter.folder / _CONFIG} names peft_type {error}, which the installed PEFT does not know; update peft"
+        ) from error
+    except UNREADABLE as error:
         raise ProbeError(f"{adapter.folder / _CONFIG} cannot be read by PEFT: {one_line(error)}") from error
     if found.is_prompt_learning or found.is_adaption_prompt:
         raise ProbeError(

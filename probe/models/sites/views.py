@@ -72,7 +72,7 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             "load it on one device"
         )
     if hf.config.get_text_config(decoder=True) is not hf.config:
-        # Where TransformerLens finds no processor of images, it runs `pip install torchvision`, which may replace torch.
+        # TransformerLens runs `pip install torchvision` where it finds no processor, and that may replace torch.
         raise NotApplicable(
             f"{name} is also made for images, and its view in TransformerLens installs packages; "
             "use capture and edit, or nnsight"
