@@ -106,6 +106,23 @@ _NOT_MINE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transfor
 """Keys of a config that do not change what a model computes, or that say what the weights say."""
 
 
+_NOT_OF_ADAPTER = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
+"""Keys of an adapter's settings that do not change what it computes."""
+
+
+def _settings(model: Model) -> dict[str, str]:
+    """A hash of the settings of the adapter on a model's layers, if it has one of its own: they scale its weights."""
+    own: Any = (getattr(model.hf, "peft_config", None) or {}).get(OWN_ADAPTER)
+    if own is None:
+        return {}
+    settings = {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in own.to_dict().items()
+        if name not in _NOT_OF_ADAPTER
+    }
+    return {"adapter": hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()}
+
+
 def identity(model: Model) -> dict[str, Any]:
     """Say by content which model it is that writes or reads, with its prompt and the adapters attached to it now.
 
@@ -114,7 +131,8 @@ def identity(model: Model) -> dict[str, Any]:
     Returns:
         Hashes of all ``weights``, the ``config`` and the ``vocabulary``; the ``architecture``, the ``dtype``, the token
         ids that ``end`` an answer, the ``prompt``, and how else it is asked: ``system``, ``user``, ``template`` and
-        ``prefill``, where they are given, and the ``date``, where the template writes one.
+        ``prefill``, where they are given, and the ``date``, where the template writes one. A hash of the settings of
+        an ``adapter`` that is not merged.
 
     Raises:
         ProbeError: if the model is being edited by probe's hooks, which have no content that could be compared.
@@ -135,6 +153,7 @@ def identity(model: Model) -> dict[str, Any]:
         "vocabulary": hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest(),
         "end": sorted(model.eos_ids),
         "prompt": f"chat {object_hash(model.tokenizer.chat_template)}" if chat else model.config.prompt,
+        **_settings(model),
         **model.asked_otherwise,
     }
 
