@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from probe.files import write_json
-from probe.models import Model, prompt_remarks
+from probe.models import PLAIN_PROMPT, Model, prompt_remarks
 
 PROMPTS = "prompts.json"
 _LONGEST = 1_500
@@ -72,7 +72,8 @@ def shown(name: str, asked: Mapping[str, Any]) -> str:
     if len(text) > _LONGEST:
         left = _LONGEST // 2
         text = f"{text[:left]} … {len(text) - 2 * left:,} more characters in {PROMPTS} … {text[-left:]}"
-    said = "asked by its chat template" if asked["prompt"] == "chat" else "asked by its own prompt"
+    kinds = {"chat": "its chat template", PLAIN_PROMPT: "the default prompt"}
+    said = f"asked by {kinds.get(asked['prompt'], 'its own prompt')}"
     lines = [f"{name}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
     lines += [f"  │{line}" for line in text.split("\n")]
     return "\n".join([*lines, *(f"  note: {remark}" for remark in asked["remarks"])])

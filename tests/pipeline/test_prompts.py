@@ -6,7 +6,7 @@ import chat_templates as templates
 import pytest
 
 from probe.errors import ProbeError
-from probe.models import ModelConfig, load_model
+from probe.models import PLAIN_PROMPT, ModelConfig, load_model
 from probe.pipeline.check import run as checking
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.prompts import PROMPTS, begin, first_prompts, shown
@@ -84,3 +84,9 @@ def test_a_command_that_fails_at_once_leaves_no_folder(models, tmp_path):
             assert (out / PROMPTS).exists()
             raise ProbeError("no problem")
         assert not out.exists()
+
+
+def test_a_default_prompt_is_not_called_the_model_s_own():
+    asked = {"text": "Q: 1", "tokens": 3, "thinking": "none", "remarks": []}
+    assert shown("m", asked | {"prompt": PLAIN_PROMPT}).startswith("m, asked by the default prompt, 3 tokens")
+    assert shown("m", asked | {"prompt": "Q: {question}"}).startswith("m, asked by its own prompt, 3 tokens")
