@@ -13,7 +13,7 @@ from benchmarks.peak import Peak
 from probe.activations import Document, harvest
 from probe.adapters import AdapterPlan, Objective, TuneConfig, examples_of, tune
 from probe.hooks import Lane, Now, force, stream
-from probe.models import Model, Pair, PairConfig, load_model
+from probe.models import Model, ModelConfig, Pair, PairConfig, load_model
 from probe.pipeline import DecodingConfig, RunConfig, SizesConfig
 from probe.pipeline.plan.arms import arms
 from probe.pipeline.plan.shapes import shape_from
@@ -92,7 +92,7 @@ class Workload:
             torch.manual_seed(0)
             self.hf: PreTrainedModel = AutoModelForCausalLM.from_config(self.hf_config)
         tokenizer = load_model("bundled:tiny-base", device="cpu").tokenizer
-        base, thinking = (Model(self.hf, tokenizer) for _ in range(2))
+        base, thinking = (Model(self.hf, tokenizer, ModelConfig("qwen", prompt="{question}")) for _ in range(2))
         for model in (base, thinking):
             model.eos_ids, model.memory = (), BUDGET
         self.pair = Pair(PairConfig("random", base.config, thinking.config), base, thinking)

@@ -47,7 +47,7 @@ class ModelConfig:
     user: str = field(default="{question}", metadata={"later": True})
     """Template with ``{question}`` of the user's turn in a chat template; other braces stay as they are."""
 
-    template: dict[str, Any] = field(default_factory=dict, metadata={"later": True})
+    template: dict[str, Any] = field(default_factory=dict, hash=False, metadata={"later": True})
     """Arguments of the chat template, such as ``{enable_thinking: false}`` or ``{reasoning_effort: high}``. Arguments
     that the template does not read are refused."""
 
@@ -68,7 +68,7 @@ class ModelConfig:
     attention: str | None = field(default=None, metadata={"later": True})
     """How attention is computed: ``sdpa``, ``eager`` or ``flash_attention_2``. None: as transformers chooses."""
 
-    quantization: dict[str, Any] | None = field(default=None, metadata={"later": True})
+    quantization: dict[str, Any] | None = field(default=None, hash=False, metadata={"later": True})
     """Settings with which the weights are quantised when they are read, as in ``quantization_config`` of a
     config.json, such as ``{quant_method: bitsandbytes, load_in_4bit: true}``."""
 

@@ -59,13 +59,13 @@ class RunConfig:
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
-    device: DeviceNames = "auto"
+    device: DeviceNames = field(default="auto", hash=False)
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
     divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a mapping gives a device for
     each module, as in accelerate's ``device_map``."""
-    base_device: DeviceNames | None = None
+    base_device: DeviceNames | None = field(default=None, hash=False)
     """Device of the base model, if it differs from ``device``."""
-    thinking_device: DeviceNames | None = None
+    thinking_device: DeviceNames | None = field(default=None, hash=False)
     """Device of the thinking model, if it differs from ``device``."""
     memory: str | None = None
     """Memory that work may take on a device besides the weights, such as ``40GB``; None takes half of what is free.
