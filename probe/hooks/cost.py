@@ -133,6 +133,7 @@ def _values(module: nn.Module) -> int:
     """
     weights = [tensor for tensor in module.parameters(recurse=False) if tensor.ndim == 2]
     told = [getattr(module, name, None) for name in ("in_features", "out_features")]
-    if len(weights) == 1 and all(isinstance(each, int) for each in told):
-        return sum(told)
+    sizes = [each for each in told if isinstance(each, int)]
+    if len(weights) == 1 and len(sizes) == 2:
+        return sum(sizes)
     return sum(sum(tensor.shape) for tensor in weights)
