@@ -69,7 +69,7 @@ def without(*names):
         (OFFLOADED | {"model.norm": "gpu"}, "puts 'model.norm' on 'gpu': unknown device 'gpu'"),
         ({"offload_folder": "x"}, "the device map names no module"),
         ("balanced", "there is no GPU on this machine to balance a model over"),
-        ("cpu,cpu", "'cpu' in 'cpu,cpu' is none"),
+        ("cpu,cpu", "'cpu' in 'cpu,cpu' is not a GPU"),
         ("cuda:0,cuda:1", "there is no device 'cuda:0' on this machine"),
     ],
 )
