@@ -29,7 +29,7 @@ QWEN3 = (
 {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}
 {%- endif %}"""
 )
-"""Thinks unless it is told not to; then the prompt holds an empty block."""
+"""The model thinks unless enable_thinking is false; then the prompt ends in an empty block of thinking."""
 
 QWQ = _TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 """The prompt opens the thinking."""

@@ -8,6 +8,13 @@ import typer
 T = TypeVar("T")
 
 Pair = Annotated[str | None, typer.Option(help="Name of a pair (see `probe pairs`), or a pair.yaml file.")]
+Base = Annotated[
+    str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
+]
+Thinking = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub id of the thinking model, or of an adapter; give it with --base, without --pair."),
+]
 _PROMPT = r"'chat', or a template with {question}; \n is a line end, \t a tab and \\ a backslash."
 BasePrompt = Annotated[str | None, typer.Option(help=f"Prompt of the base model: {_PROMPT}")]
 ThinkingPrompt = Annotated[str | None, typer.Option(help=f"Prompt of the thinking model: {_PROMPT}")]

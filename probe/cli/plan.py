@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Base,
     BaseDevice,
     Config,
     Device,
@@ -13,6 +14,7 @@ from probe.cli.common import (
     Memory,
     Pair,
     Recipe,
+    Thinking,
     ThinkingDevice,
     settings,
     show,
@@ -21,15 +23,8 @@ from probe.cli.common import (
 
 def plan(
     pair: Pair = None,
-    base: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
-    ] = None,
-    thinking: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or hub id of the thinking model, or of an adapter; give it with --base, without --pair."
-        ),
-    ] = None,
+    base: Base = None,
+    thinking: Thinking = None,
     recipe: Recipe = None,
     config: Config = None,
     tokens: Annotated[

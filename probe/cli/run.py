@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Base,
     BaseDevice,
     BasePrompt,
     BaseTemplate,
@@ -19,6 +20,7 @@ from probe.cli.common import (
     Problems,
     Recipe,
     Seed,
+    Thinking,
     ThinkingDevice,
     ThinkingPrompt,
     ThinkingTemplate,
@@ -33,15 +35,8 @@ from probe.cli.common import (
 
 def run(
     pair: Pair = None,
-    base: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
-    ] = None,
-    thinking: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or hub id of the thinking model, or of an adapter; give it with --base, without --pair."
-        ),
-    ] = None,
+    base: Base = None,
+    thinking: Thinking = None,
     base_prompt: BasePrompt = None,
     thinking_prompt: ThinkingPrompt = None,
     base_template: BaseTemplate = None,

@@ -1,7 +1,7 @@
 """Where the parts of a loaded model are: on one device or several, or offloaded until they are needed.
 
-Weights that accelerate has offloaded are on the device ``meta`` between passes and have no numbers there. Whoever needs
-the numbers of a weight, and not what a module computes with them, reads them through this file.
+Between passes, weights that accelerate has offloaded are on the device ``meta``, which holds no numbers. Code that
+needs the numbers of a weight, and not only the output of its module, must read them through this file.
 """
 
 from collections.abc import Iterator

@@ -66,7 +66,7 @@ def _natural_reasoning(record: dict[str, Any]) -> Tidied:
     return {"question": record["question"], "answer": answer}
 
 
-#: How answers of TheoremQA are graded and asked for, by their published type.
+#: The grader of TheoremQA and the form of answer that is asked for, by the published type of the answer.
 _THEOREM = {
     "bool": ("exact", " Answer True or False."),
     "option": ("exact", " Answer with the letter of the right option in parentheses, such as (a)."),

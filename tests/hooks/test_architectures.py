@@ -215,7 +215,7 @@ def test_an_edit_is_read_back_and_undone(hf, ids):
 
 
 def test_a_contribution_that_is_zero_is_gone(hf, ids):
-    """Without what the attention adds, block 1 goes on with its input; the last layer's heads are all that it adds."""
+    """Where attention and MLP add zero, the stream leaves a block as it entered; heads of zero add zero."""
     with edit(hf, {"attn_out.1": torch.zeros_like, "mlp_out.1": torch.zeros_like}):
         acts, _ = run(hf, ids, [s for s in plain(hf) if s.layer == 1])
     scale = getattr(hf.get_submodule(place(hf, "resid_post.1").module), "layer_scalar", 1.0)

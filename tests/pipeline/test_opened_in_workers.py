@@ -1,4 +1,4 @@
-"""What a worker process is told, by which it keeps the models that it has loaded."""
+"""The settings that a worker process receives, which are the key of the models that it has loaded."""
 
 from pathlib import Path
 

@@ -112,15 +112,15 @@ def _checked(name: str, folder: Path) -> AdapterSource:
     if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
         raise ProbeError(f"{file} names no peft_type; download the adapter again")
     if not (folder / _WEIGHTS).is_file():
-        more = f", only {_PICKLE}, which probe does not read; save it as safetensors" if _has_pickle(folder) else ""
+        more = (
+            f", only {_PICKLE}, which probe does not read; save it as safetensors"
+            if (folder / _PICKLE).exists()
+            else ""
+        )
         raise ProbeError(f"the adapter '{name}' has no {_WEIGHTS}{more}")
     if not any(True for _ in headers([folder / _WEIGHTS])):
         raise ProbeError(f"the adapter '{name}' has no weights in {_WEIGHTS}; download it again")
     return AdapterSource(name, folder, settings)
-
-
-def _has_pickle(folder: Path) -> bool:
-    return (folder / _PICKLE).exists()
 
 
 def peft_settings(adapter: AdapterSource) -> Any:

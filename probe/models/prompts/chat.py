@@ -20,7 +20,7 @@ from probe.models.config import PLAIN_PROMPT, ModelConfig
 _SAMPLE = "What is 6 times 7?"
 _PROGRAM = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 _PROVIDED = ("messages", "tools", "documents", "add_generation_prompt")
-"""Variables of a chat template that are set by whoever renders it."""
+"""Variables that transformers sets when it renders a chat template."""
 TODAY = datetime(2025, 1, 1)
 """The date in every prompt whose template writes one, so that a run does not depend on the day on which it was made."""
 

@@ -1,8 +1,8 @@
 """Shapes of models that are planned and never made."""
 
 import pytest
-from planned import SIZES, qwen
 
+from benchmarks.scaling.fakes import SIZES, qwen
 from probe.pipeline.plan.shapes import shape_from
 
 
