@@ -37,14 +37,15 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 def tokens_at_once(model: Model, widths: Sequence[int]) -> int:
     """Estimate how many tokens, padding included, one pass can read within the model's budget; at least 1.
 
-    A block holds the residual stream, its attention and its MLP; the states of every site are kept until the pass ends,
-    and are averaged in float32, one site after the other.
+    A block holds the residual stream, its attention (or its scan) and its MLP; the states of every site are kept until
+    the pass ends, and are averaged in float32, one site after the other.
 
     Args:
         widths: the width of each site that is read.
     """
-    inner, size = Sizes.of(model.hf.config).d_mlp, model.dtype.itemsize
-    bytes_each = size * (8 * model.d_model + 4 * inner + sum(widths)) + (size + 8) * max(widths, default=0)
+    sizes, size = Sizes.of(model.hf.config), model.dtype.itemsize
+    block = size * (8 * model.d_model + 4 * sizes.d_mlp) + sizes.scanned * torch.float32.itemsize
+    bytes_each = block + size * sum(widths) + (size + 8) * max(widths, default=0)
     return max(1, model.budget // bytes_each)
 
 

@@ -109,8 +109,11 @@ def _from_library(name: str, source: Source, folder: Path | None) -> Iterator[tu
                 for column, kind in (table.features or {}).items():
                     if isinstance(kind, Image):  # only whether there is one counts
                         table = table.cast_column(column, Image(decode=False))
-                rows = iter(table if source.most is None else table.take(source.most))
-                first = next(rows, None)
+                rows = table if source.most is None else table.take(source.most)
+                place = " ".join(filter(None, (where, config, split)))
+                for i, record in enumerate(rows):  # a stream may be interrupted at any record
+                    assert isinstance(record, dict)
+                    yield f"{place}, row {i}", record, role
             except (OSError, ValueError, DatasetsError) as error:
                 reason = str(error).strip().partition("\n")[0]
                 if folder is not None:
@@ -122,7 +125,3 @@ def _from_library(name: str, source: Source, folder: Path | None) -> Iterator[tu
                     f"{name} cannot be loaded from the hub ({reason}); give a local file or folder instead: "
                     f"{name}:PATH.jsonl"
                 ) from None
-            place = " ".join(filter(None, (where, config, split)))
-            for i, record in enumerate([] if first is None else itertools.chain([first], rows)):
-                assert isinstance(record, dict)
-                yield f"{place}, row {i}", record, role

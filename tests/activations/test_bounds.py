@@ -15,7 +15,9 @@ from probe.activations.passes import tokens_at_once
 from probe.activations.shards import ShardFolder
 from probe.engine import FolderLock
 from probe.errors import ProbeError
-from probe.models import Model, load_model
+from probe.models import Model, Sizes, load_model
+from tests.supported_models import tokenizer
+from tests.tiny_models import tiny_config, tiny_model
 
 SITE = "resid_post.1"
 
@@ -130,3 +132,13 @@ def test_a_folder_has_one_writer(reader: Model, tmp_path: Path) -> None:
     with FolderLock(tmp_path / "acts"), pytest.raises(ProbeError, match="is being written by process"):
         harvest(reader, documents(3), SITE, folder=tmp_path / "acts")
     assert len(harvest(reader, documents(3), SITE, folder=tmp_path / "acts")) == 27
+
+
+def test_a_pass_through_linear_attention_reads_fewer_tokens():
+    plain = Model(tiny_model(tiny_config("qwen3")), tokenizer())
+    scanned = Model(tiny_model(tiny_config("qwen3_5_text")), tokenizer())
+    plain.memory = scanned.memory = 10**7
+    held = 4 * Sizes.of(scanned.hf.config).scanned
+    assert held > 0
+    assert tokens_at_once(scanned, [32]) <= 10**7 // held
+    assert tokens_at_once(scanned, [32]) < tokens_at_once(plain, [32])

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -334,3 +335,19 @@ def test_paths_of_published_sets_are_relative_to_the_settings_that_name_them(tmp
 def test_a_missing_local_copy_is_named_before_anything_is_read(tmp_path):
     with pytest.raises(ProbeError, match=r"there is no file or folder .*gone\.jsonl"):
         check_problems(f"math-train+gsm8k:{tmp_path / 'gone.jsonl'}")
+
+
+def test_a_stream_that_is_interrupted_is_one_line(monkeypatch):
+    def stream(*_, **__):
+        def records():
+            yield rows_of("countdown")[0]
+            raise OSError("the connection was closed\nby the hub")
+
+        return datasets.IterableDataset.from_generator(records)
+
+    monkeypatch.setattr("datasets.load_dataset", stream)
+    with pytest.raises(
+        ProbeError, match=r"countdown cannot be loaded from the hub \(the connection was closed\)"
+    ) as found:
+        load_problems("countdown")
+    assert "\n" not in str(found.value)
