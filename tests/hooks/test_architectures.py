@@ -157,7 +157,11 @@ def test_patterns_weigh_values_and_sum_to_one(hf, ids):
     sites = all_sites(hf, "pattern", "v", "z")
     acts, logits = run(hf, ids, sites)
     assert text(hf)._attn_implementation == before
-    torch.testing.assert_close(run(hf, ids)[1], logits, atol=1e-4, rtol=1e-4)
+    hf.set_attn_implementation("eager")  # which gives patterns too; another kind gives other last digits
+    try:
+        torch.testing.assert_close(run(hf, ids)[1], logits, atol=1e-5, rtol=1e-5)
+    finally:
+        hf.set_attn_implementation(before)
     kind = text(hf).model_type
     for site in all_sites(hf, "pattern"):
         pattern, layer = acts[site], site.layer
