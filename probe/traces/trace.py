@@ -57,6 +57,10 @@ class Trace:
     """Whether grading failed; such a trace is excluded from accuracies."""
     think_tags: ThinkTags = field(default_factory=ThinkTags)
     """The tags around the thinking, by which the trace was split and graded."""
+    sample: int = 0
+    """The number of the trace among those of its problem, from 0."""
+    author: str | None = None
+    """Who wrote the trace, if that was not the model that it is read with."""
 
     def __repr__(self) -> str:
         grade = "not graded" if self.failed else "correct" if self.correct else "wrong"
@@ -111,6 +115,8 @@ def make_trace(
     tokens: Sequence[int],
     truncated: bool,
     think_close: str | ThinkTags | None = None,
+    *,
+    sample: int = 0,
 ) -> Trace:
     """Make a trace: decode, grade and split the tokens that a model emitted on a problem.
 
@@ -122,6 +128,7 @@ def make_trace(
         tokens: the emitted ids, without the end token.
         truncated: whether the limit on new tokens stopped it.
         think_close: the tag that closes the thinking, or both tags; None for those of the model.
+        sample: the number of the trace among those of its problem.
     """
     text, prompt = model.decode(list(tokens)), model.prompt_text(problem.question)
     tags = model.think_tags if think_close is None else ThinkTags.of(think_close)
@@ -138,6 +145,7 @@ def make_trace(
         truncated=truncated,
         failed=grade.failed,
         think_tags=tags,
+        sample=sample,
     )
 
 
@@ -154,6 +162,8 @@ _SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
         ("failed", pa.bool_()),
         ("think_tags", pa.struct([(each.name, pa.string()) for each in fields(ThinkTags)])),
+        ("sample", pa.int32()),
+        ("author", pa.string()),
     ]
 )
 

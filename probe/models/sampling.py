@@ -1,0 +1,79 @@
+"""How tokens are sampled; this file needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from probe.config import check_least
+from probe.errors import ProbeError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen: the most likely one, or one sampled from a part of the distribution.
+
+    The parts are cut as transformers does it: the temperature first, then ``top_k``, ``top_p`` and ``min_p``.
+
+    Raises:
+        ProbeError: if a setting is out of range.
+
+    >>> Sampling(), Sampling(temperature=0.6, top_p=0.95)
+    (Sampling(greedy), Sampling(temperature 0.6, top-p 0.95))
+    """
+
+    temperature: float = 0.0
+    """Divides the logits; 0 takes the most likely token."""
+
+    top_p: float = 1.0
+    """Nucleus: the fewest most likely tokens whose probabilities add up to this; 1 keeps all."""
+
+    top_k: int | None = None
+    """Number of most likely tokens that are kept; None keeps all."""
+
+    min_p: float = 0.0
+    """Tokens that are less likely than this share of the most likely one are dropped; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        check_least("sampling", self, temperature=0, top_k=1)
+        if not 0 < self.top_p <= 1:
+            raise ProbeError(f"sampling.top_p is {self.top_p}; it must be above 0 and at most 1")
+        if not 0 <= self.min_p < 1:
+            raise ProbeError(f"sampling.min_p is {self.min_p}; it must be at least 0 and below 1")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken."""
+        return self.temperature == 0
+
+    @classmethod
+    def of_generation(cls, settings: Mapping[str, Any]) -> "Sampling":
+        """The sampling that a model's ``generation_config.json`` asks for; greedy unless it says ``do_sample``.
+
+        Args:
+            settings: the content of that file.
+
+        Raises:
+            ProbeError: if a setting is out of range.
+        """
+        if not settings.get("do_sample"):
+            return cls()
+        # What the file leaves out cuts nothing, as in vLLM; transformers would keep the 50 most likely tokens.
+        given = {name: settings.get(name) for name in ("temperature", "top_p", "top_k", "min_p")}
+        return cls(
+            temperature=1.0 if given["temperature"] is None else float(given["temperature"]),
+            top_p=1.0 if given["top_p"] is None else float(given["top_p"]),
+            top_k=int(given["top_k"]) or None if given["top_k"] is not None else None,
+            min_p=0.0 if given["min_p"] is None else float(given["min_p"]),
+        )
+
+    def __str__(self) -> str:
+        if self.greedy:
+            return "greedy"
+        told = [f"temperature {self.temperature:g}"]
+        told += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
+        told += [f"top-k {self.top_k}"] if self.top_k is not None else []
+        told += [f"min-p {self.min_p:g}"] if self.min_p else []
+        return ", ".join(told)
+
+    def __repr__(self) -> str:
+        return f"Sampling({self})"
