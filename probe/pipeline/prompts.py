@@ -1,7 +1,7 @@
 """The first prompt of each model: shown when a command begins, and kept in its folder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,15 @@ def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[
     return told
 
 
-def begin(out: Path | None, models: Mapping[str, Model], question: str, *, progress: bool) -> dict[str, dict[str, Any]]:
+def begin(
+    out: Path | None, models: Mapping[str, Model], question: str, remarks: Sequence[str] = (), *, progress: bool
+) -> dict[str, dict[str, Any]]:
     """Show the first prompt of each model and write them to ``prompts.json``.
 
     Args:
         out: the folder of the results, which is locked; None to write nothing.
         models, question: as in :func:`first_prompts`.
+        remarks: what else is shown, before the prompts.
         progress: whether anything is shown.
 
     Returns:
@@ -61,6 +64,8 @@ def begin(out: Path | None, models: Mapping[str, Model], question: str, *, progr
     if out is not None:
         write_json(out / PROMPTS, told)
     if progress:
+        for remark in remarks:
+            tqdm.write(f"note: {remark}", file=sys.stderr)
         for role, asked in told.items():
             tqdm.write(shown(f"{role}: {models[role].name}", asked), file=sys.stderr)
     return told

@@ -1,16 +1,17 @@
 """Finds and checks what a run works on, before any model runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, grade_answers
 from probe.models import Model, Pair, PairConfig, ThinkTags, load_pair
-from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.config import RunConfig, SizesConfig
 from probe.pipeline.run.kept import pair_of
-from probe.problems import Problem, ProblemSet, load_problems
+from probe.problems import SPLITS, Problem, ProblemSet, Taken, is_generated, load_problems, take_problems
 from probe.steering import steering_layer
 from probe.taxonomy import taxonomy_sites
 
@@ -26,6 +27,7 @@ class Inputs:
         layers: steering layers of the base model; if there are several, one is chosen on validation.
         sites: sites of the thinking model at which the taxonomy may be.
         max_new_tokens: maximum number of tokens of an answer.
+        remarks: sentences on problems that are not there as requested.
     """
 
     pair: Pair
@@ -36,6 +38,12 @@ class Inputs:
     layers: tuple[int, ...]
     sites: tuple[str, ...]
     max_new_tokens: int
+    remarks: tuple[str, ...] = ()
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        taken = {split: len(getattr(self, split)) for split in ("train", "validation", "test")}
+        return replace(config, sizes=SizesConfig(**taken))
 
     def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[bool | None]:
         """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
@@ -80,14 +88,16 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         pair_config: the pair, if it was moved since the run began; None for that which the settings name.
 
     Raises:
-        ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, too few problems, a
-            layer or site that a model does not have, or answers that need more positions than a model has.
+        ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, a split without
+            problems that can be taken, too few train problems for the arm few-shot or the learning curve, a layer or
+            site that a model does not have, or answers that need more positions than a model has.
     """
     pair_config = pair_config or pair_of(config)
-    problem_set = chosen_problems(config.problems, config.grader, pair_config)
-    train, validation, test = (
-        problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
+    taken = chosen_problems(
+        config.problems, config.grader, pair_config, sizes_of(config.sizes), graded=("validation", "test")
     )
+    train, validation, test = (taken.splits[split] for split in ("train", "validation", "test"))
+    _check_train(config, train)
     pair = load_pair(
         pair_config,
         device=config.device,
@@ -108,19 +118,56 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     max_new_tokens = config.decoding.max_new_tokens or pair.config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), max_new_tokens)
-    return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens)
+    return Inputs(pair, taken.problem_set, train, validation, test, layers, sites, max_new_tokens, taken.remarks)
 
 
-def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) -> ProblemSet:
+def _check_train(config: RunConfig, train: Sequence[Problem]) -> None:
+    """Refuse what fewer train problems than requested cannot give, before traces are made of them."""
+    if wrong := [n for n in config.curve if n > len(train)]:
+        raise ProbeError(f"curve has {wrong[0]} traces, but there are {len(train)} train problems; give fewer")
+    known = sum(problem.answer is not None for problem in train)
+    if "few-shot" in config.hybrid.names and known < config.hybrid.shots:
+        raise ProbeError(
+            f"the arm few-shot shows {config.hybrid.shots} solved train problems, but only {known} have a known answer; "
+            "lower hybrid.shots, or leave out the arm"
+        )
+
+
+def sizes_of(sizes: Any) -> dict[str, int]:
+    """The number of problems of each split in a section ``sizes``."""
+    return {split: getattr(sizes, split) for split in SPLITS if hasattr(sizes, split)}
+
+
+def chosen_problems(
+    problems: str | None,
+    grader: str | None,
+    pair: PairConfig,
+    wanted: Mapping[str, int],
+    *,
+    graded: Collection[str] = (),
+) -> Taken:
     """Load the problems that the settings name, else those of the pair with the grader that the pair names.
 
+    Args:
+        problems, grader: what the settings name; None if they name nothing.
+        pair: the pair.
+        wanted: the largest number of problems of each split that is needed; a set that is generated has as many.
+        graded: the splits in which answers must be known.
+
     Raises:
-        ProbeError: if neither names problems, or they cannot be loaded.
+        ProbeError: if neither names problems, they cannot be loaded, or a split has none that can be taken.
     """
     name = problems or pair.problems
     if name is None:
         raise ProbeError("no problems given: name a problem set or a file (--problems)")
-    return load_problems(name, grader=grader or (None if problems else pair.grader))
+    grader = grader or (None if problems else pair.grader)
+    found = load_problems(name, grader=grader)
+    more = {split: n for split, n in wanted.items() if n > len(found.splits.get(split, ()))}
+    if more and is_generated(name):
+        larger = load_problems(name, grader=grader, sizes=more)
+        if all(len(larger.splits[split][:n]) == n for split, n in wanted.items()):  # a task may have no more questions
+            found = larger
+    return take_problems(found, wanted, graded=graded)
 
 
 def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: int) -> None:

@@ -22,6 +22,7 @@ from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
+from probe.problems import SPLITS
 from probe.reports import to_columns
 from probe.traces import token_name, token_texts
 
@@ -89,7 +90,13 @@ def results(finished: Finished) -> dict:
     return {
         "schema": SCHEMA,
         "pair": inputs.pair.name,
-        "problems": {"name": inputs.problem_set.name, "split": "test", "n": len(inputs.test)},
+        "problems": {
+            "name": inputs.problem_set.name,
+            "split": "test",
+            "n": len(inputs.test),
+            **{split: len(getattr(inputs, split)) for split in SPLITS},
+            "note": inputs.problem_set.note,
+        },
         "seed": config.seed,
         "arms": {name: entry for name, entry in entries.items() if not _is_seed(name)},
         "gap_recovered": {name: gap for name, gap in gaps.items() if not _is_seed(name)},

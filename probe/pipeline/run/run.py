@@ -63,9 +63,10 @@ def add_arms(
 
 
 def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
+    config = inputs.settled(config)
     with run_folder(config, inputs, out) as folder:
         asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
-        prompts = begin(out, asked, inputs.train[0].question, progress=progress)
+        prompts = begin(out, asked, inputs.train[0].question, inputs.remarks, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)
         check_arms(experiment)
