@@ -102,6 +102,7 @@ def try_arm(
     )
     limits: dict[str, Any] = {
         "max_new_tokens": inputs.max_new_tokens,
+        "sampling": inputs.sampling,
         "batch_size": config.decoding.batch_size,
         "progress": stages.progress,
     }
@@ -169,7 +170,13 @@ def ask(
     problem = Problem("question", question, "")
     models = inputs.pair if made.asks else inputs.pair.base
     ((_, trace),) = stream_hybrid(
-        models, made, [problem], max_new_tokens=inputs.max_new_tokens, batch_size=1, watch=watch
+        models,
+        made,
+        [(problem, 0)],
+        max_new_tokens=inputs.max_new_tokens,
+        sampling=inputs.sampling,
+        batch_size=1,
+        watch=watch,
     )
     return Answer(trace, inputs.pair.base.decode(trace.tokens))
 
