@@ -69,8 +69,8 @@ Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 b
 Temperature = Annotated[
     float | None,
     typer.Option(
-        help="Sampling temperature of both models and every arm; 0 is greedy. By default, the thinking model is sampled "
-        "as its generation_config.json says, and the base model and the arms are greedy."
+        help="Sampling temperature of both models and every arm; 0 is greedy. By default, the thinking model is "
+        "sampled as its generation_config.json says, and the base model and the arms are greedy."
     ),
 ]
 TopP = Annotated[

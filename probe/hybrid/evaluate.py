@@ -26,7 +26,7 @@ from probe.models import (
 )
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Grades, pass_at, score_interval
-from probe.traces import kept_rows, sample_key, sampling_key, stream_draws
+from probe.traces import mean_degeneracy, kept_rows, sample_key, sampling_key, stream_draws
 
 T = TypeVar("T")
 
@@ -304,7 +304,8 @@ def by_problem(values: Sequence[T], samples: int) -> list[Sequence[T]]:
 def summarise(
     correct: Grades,
     *,
-    lengths: Sequence[int],
+    emitted: Sequence[Sequence[int]],
+    texts: Sequence[str],
     truncated: Sequence[bool],
     steered_fraction: float,
     seconds: float | None,
@@ -314,7 +315,7 @@ def summarise(
     Args:
         correct: whether the answers to each problem are right; None where the grader failed. Such answers are left out
             and counted.
-        lengths: the number of emitted tokens of each answer.
+        emitted, texts: the emitted tokens and the text of each answer.
         truncated: whether the limit of tokens stopped each answer.
         steered_fraction: steered tokens over emitted tokens.
         seconds: the time that decoding took; None if unknown.
@@ -329,8 +330,9 @@ def summarise(
         "ungraded": sum(value is None for value in answers),
         "samples": samples,
         "pass_at": {str(k): pass_at(correct, k).to_dict() for k in _powers(samples)},
-        "tokens_per_answer": float(np.mean(lengths)) if lengths else None,
+        "tokens_per_answer": float(np.mean([len(tokens) for tokens in emitted])) if emitted else None,
         "truncated": float(np.mean(truncated)) if truncated else None,
+        **mean_degeneracy(zip(emitted, texts, strict=True)),
         "steered_fraction": steered_fraction,
         "seconds": None if seconds is None else round(seconds, 2),
     }

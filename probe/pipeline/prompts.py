@@ -27,8 +27,8 @@ def first_prompts(
 
     Returns:
         By role: the ``prompt`` and the other ``settings`` of the model, the ``text`` with special tokens, its number of
-        ``tokens``, where ``thinking`` is, its ``sampling``, and ``remarks`` on what is easily overlooked. The name of the model is not
-        there, because a run may be moved with its models.
+        ``tokens``, where ``thinking`` is, its ``sampling``, and ``remarks`` on what is easily overlooked. The name of
+        the model is not there, because a run may be moved with its models.
     """
     told = {}
     for role, model in models.items():

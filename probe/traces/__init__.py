@@ -1,5 +1,11 @@
 """Traces: rollouts of a model, their sentences, and how they are decoded and sampled."""
 
+from probe.traces.degeneracy import (
+    Degeneracy as Degeneracy,
+    degeneracy as degeneracy,
+    looping as looping,
+    mean_degeneracy as mean_degeneracy,
+)
 from probe.traces.generate import (
     Emission as Emission,
     check_samples as check_samples,

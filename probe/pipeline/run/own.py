@@ -118,7 +118,8 @@ def try_arm(
         told[each.name] = {
             **summarise(
                 correct[each.name],
-                lengths=[len(trace.tokens) for trace in done.traces],
+                emitted=[trace.tokens for trace in done.traces],
+                texts=done.texts,
                 truncated=[trace.truncated for trace in done.traces],
                 steered_fraction=done.steered_fraction,
                 seconds=done.seconds,

@@ -71,7 +71,8 @@ def results(finished: Finished) -> dict:
     entries = {
         name: summarise(
             correct[name],
-            lengths=[len(trace.tokens) for trace in traces],
+            emitted=[trace.tokens for trace in traces],
+            texts=finished.texts[name],
             truncated=[trace.truncated for trace in traces],
             steered_fraction=steered_fraction,
             seconds=seconds,
