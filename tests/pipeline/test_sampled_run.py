@@ -10,7 +10,7 @@ from probe.config import from_dict
 from probe.engine import Shards
 from tests.pipeline.kills import SMALL
 
-ARMS = ["oracle-free", "random-vectors", "force-token", "speculative", "lora", "majority", "few-shot"]
+ARMS = ["oracle-free", "random-vectors", "force-token", "speculative", "lora", "majority"]
 SETTINGS = SMALL | {
     "sizes": {"train": 20, "validation": 6, "test": 6},
     "decoding": SMALL["decoding"] | {"max_new_tokens": 60},
