@@ -130,22 +130,14 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise ProbeError(f"there is no file {path}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProbeError(f"{path} cannot be read ({error.strerror})") from None
-    try:
-        lines = data.decode(json.detect_encoding(data)).split("\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ProbeError(f"{path}:{line} is not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             record = json.loads(line, parse_int=_whole_number)
         except json.JSONDecodeError as error:
+            lines = list(_lines(path))
             whole = len(lines) > 1 and _is_json("\n".join(lines))
             fix = f"; it is spread over several lines: jq -c . {path}" if whole else ""
             raise ProbeError(
@@ -158,6 +150,28 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if "\\u" in line and (half := _half_character(record)):
             raise ProbeError(f"{where} holds {half!r}, which is half of a character; write the whole character")
         yield where, record
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, one after the other; a file in UTF-16 or UTF-32 is read as a whole."""
+    try:
+        with open(path, "rb") as file:
+            encoding = json.detect_encoding(file.read(4))
+            file.seek(0)
+            lines = iter(file) if encoding.startswith("utf-8") else iter([file.read()])
+            at = 0
+            for number, data in enumerate(lines, start=1):
+                try:
+                    text = data.decode(encoding if number == 1 else encoding.removesuffix("-sig"))
+                except UnicodeDecodeError as error:
+                    line = number + data.count(b"\n", 0, error.start)
+                    raise ProbeError(
+                        f"{path}:{line} is not UTF-8 text (byte {at + error.start}); save the file as UTF-8"
+                    ) from None
+                at += len(data)
+                yield from [text.removesuffix("\n")] if encoding.startswith("utf-8") else text.split("\n")
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _whole_number(digits: str) -> int | str:
@@ -211,14 +225,14 @@ def write_table(path: str | Path, table: "pa.Table") -> Path:
     return _write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
-def write_tables(path: str | Path, tables: "Iterable[pa.Table]") -> Path:
+def write_tables(path: str | Path, tables: "Iterable[pa.Table]", *, regroup: bool = True) -> Path:
     """Write tables one below the other as one Parquet file, atomically as :func:`write_text` does; return the path.
-
-    The bytes are those of the whole table, however it is divided; about a million rows are held at once.
 
     Args:
         path: the file.
         tables: at least one.
+        regroup: write the bytes of the whole table, however it is divided; about a million rows are held at once. If
+            False, each table is a row group of its own, and only one is held.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -235,7 +249,7 @@ def write_tables(path: str | Path, tables: "Iterable[pa.Table]") -> Path:
 
     def write(part: Path) -> None:
         file = None
-        for table in groups():
+        for table in groups() if regroup else tables:
             file = file or pq.ParquetWriter(part, table.schema, compression="zstd")
             file.write_table(table)
         if file is not None:
