@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ def read_json(path: str | Path, *, fix: str = "it is damaged: restore it") -> An
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of a JSONL file in UTF-8, UTF-16 or UTF-32; empty lines are skipped.
+    """Read the objects of a JSONL file in UTF-8, UTF-16 or UTF-32, line by line; empty lines are skipped.
 
     Whole numbers of more digits than Python reads stay text.
 
@@ -126,6 +127,21 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         ProbeError: if the file is missing or is not text, or a line is not a JSON object or holds half a character; the
             message names the line.
+    """
+    for where, record in read_json_lines(path):
+        if isinstance(record, ProbeError):
+            raise record
+        yield where, record
+
+
+def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | ProbeError]]:
+    """Read the objects of a JSONL file as :func:`read_jsonl` does, and continue after a line that is none.
+
+    Yields:
+        The place of each line and its object, or what is wrong with it.
+
+    Raises:
+        ProbeError: if the file is missing or is not text.
     """
     path = Path(path)
     if not path.is_file():
@@ -137,19 +153,27 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             record = json.loads(line, parse_int=_whole_number)
         except json.JSONDecodeError as error:
-            lines = list(_lines(path))
-            whole = len(lines) > 1 and _is_json("\n".join(lines))
+            lines = list(islice(_lines(path), _LOOKED_AT))
+            whole = 1 < len(lines) < _LOOKED_AT and _is_json("\n".join(lines))
             fix = f"; it is spread over several lines: jq -c . {path}" if whole else ""
-            raise ProbeError(
-                f"{where} is not valid JSON ({error.msg}); write one JSON object on each line{fix}"
-            ) from None
+            why = f"{where} is not valid JSON ({error.msg}); write one JSON object on each line{fix}"
+            yield where, ProbeError(why)
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
-            raise ProbeError(f"{where} cannot be read ({error}); write one JSON object on each line") from None
-        if not isinstance(record, dict):
-            raise ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
-        if "\\u" in line and (half := _half_character(record)):
-            raise ProbeError(f"{where} holds {half!r}, which is half of a character; write the whole character")
-        yield where, record
+            yield where, ProbeError(f"{where} cannot be read ({error}); write one JSON object on each line")
+        else:
+            if not isinstance(record, dict):
+                yield where, ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
+            elif "\\u" in line and (half := _half_character(record)):
+                yield (
+                    where,
+                    ProbeError(f"{where} holds {half!r}, which is half of a character; write the whole character"),
+                )
+            else:
+                yield where, record
+
+
+_LOOKED_AT = 10_000
+"""Number of lines that are read again to find out whether a file is one object."""
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -8,6 +8,10 @@ from probe.traces.generate import (
     stream_greedy as stream_greedy,
     trace_shards as trace_shards,
 )
+from probe.traces.importing import (
+    ImportedTraces as ImportedTraces,
+    import_traces as import_traces,
+)
 from probe.traces.offsets import token_starts as token_starts
 from probe.traces.pieces import (
     TextStream as TextStream,

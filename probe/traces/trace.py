@@ -1,7 +1,8 @@
 """Traces: rollouts as text, tokens and sentences that agree to the character."""
 
+import warnings
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from html import escape
 from itertools import pairwise
@@ -12,8 +13,10 @@ import pyarrow as pa
 
 from probe.errors import ProbeError
 from probe.models import KNOWN_TAGS, Model, ThinkTags
-from probe.problems import Grade, Problem, ProblemSet
+from probe.problems import Grade, Problem, ProblemSet, load_problems
+from probe.traces.exporting import write_export
 from probe.traces.offsets import token_starts
+from probe.traces.reading.read import Reading
 from probe.traces.sentences import split_sentences
 from probe.traces.stored import StoredRows, write_groups
 
@@ -264,6 +267,66 @@ class Traces(Sequence[Trace]):
         return write_traces(folder, self, self.model_name, self.problems_name, self.seconds)
 
     @classmethod
+    def read(
+        cls,
+        source: str | Path,
+        model: Model,
+        problems: str | Path | ProblemSet | None = None,
+        *,
+        grader: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        author: str | None = None,
+    ) -> "Traces":
+        """Read traces that were written elsewhere, and hold them in memory; `import_traces` keeps them in a folder.
+
+        Args:
+            source: a ``.jsonl``, ``.json`` or ``.parquet`` file, a folder of such files or one that ``datasets`` saved,
+                or the id of a data set on the hub. The shape of its records is found.
+            model: the model that reads the traces; only its tokenizer and its prompt are used.
+            problems: the problems that were asked, which give the grader; None makes them of the records.
+            grader: ``exact``, ``numeric``, ``math-verify`` or ``close``; None as the problems say.
+            columns: which column is what, such as ``{"question": "q", "text": "out"}``, for records of no known shape.
+            author: who wrote the traces, if the records do not say it.
+
+        Raises:
+            ProbeError: if the source is missing, empty or of no known shape, or every rollout is rejected.
+        """
+        given = problem_set_of(problems, grader)
+        reading = Reading(model, source, problem_set=given, grader=grader, columns=columns, author=author)
+        traces = list(traces_of(reading))
+        if reading.rejects:
+            where, why = reading.rejects[0]
+            said = f"{len(reading.rejects)} rollouts of {source} were rejected; the first is {where}: {why}"
+            if not traces:
+                raise ProbeError(said)
+            warnings.warn(said, stacklevel=2)
+        return cls(model.name, reading.problem_set.name, traces)
+
+    def export(
+        self,
+        folder: str | Path,
+        problem_set: ProblemSet,
+        *,
+        license: str = "unknown",
+        about: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Write the traces with their problems as a data set that the hub shows and `read` reads back.
+
+        Args:
+            folder: a folder that is empty or does not exist.
+            problem_set: the problems that the traces answer.
+            license: the licence, by its name on the hub, such as ``mit``.
+            about: more for the card, line by line, such as ``{"sampling": "temperature 0.6"}``.
+
+        Returns:
+            The folder; ``README.md`` is its card.
+
+        Raises:
+            ProbeError: if the folder is not empty.
+        """
+        return write_export(folder, self, problem_set, row_of, _SCHEMA, license=license, about=about or {})
+
+    @classmethod
     def load(cls, folder: str | Path) -> "Traces":
         """Open the traces that :meth:`save` wrote into a folder; each is read when it is asked for.
 
@@ -304,13 +367,39 @@ def write_traces(
     about = {"probe.model": model_name, "probe.problems": problems_name}
     if seconds is not None:
         about["probe.seconds"] = repr(seconds)
-    rows = (
-        vars(trace) | {"sentences": [vars(each) for each in trace.sentences], "think_tags": vars(trace.think_tags)}
-        for trace in traces
-    )
+    rows = map(row_of, traces)
     return write_groups(
         Path(folder) / "traces.parquet", rows, _SCHEMA.with_metadata(about), lambda row: len(row["tokens"])
     )
+
+
+def problem_set_of(problems: str | Path | ProblemSet | None, grader: str | None) -> ProblemSet | None:
+    """Load a problem set that is named, unless it is loaded already."""
+    return problems if problems is None or isinstance(problems, ProblemSet) else load_problems(problems, grader=grader)
+
+
+def traces_of(reading: Reading) -> Iterator[Trace]:
+    """Make a trace of each rollout of a source, one after the other."""
+    for rollout in reading.rollouts():
+        said = rollout.written
+        yield make_trace(
+            reading.model,
+            reading.problem_set,
+            rollout.problem,
+            said.tokens,
+            said.truncated,
+            said.tags,
+            sample=rollout.sample,
+            prompt=said.prompt,
+            author=rollout.author,
+            grade=rollout.grade,
+        )
+
+
+def row_of(trace: Trace) -> dict[str, Any]:
+    """The row of a trace in ``traces.parquet``."""
+    spans, tags = [vars(each) for each in trace.sentences], vars(trace.think_tags)
+    return vars(trace) | {"sentences": spans, "think_tags": tags}
 
 
 def trace_of(row: dict[str, Any]) -> Trace:
