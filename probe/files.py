@@ -304,7 +304,7 @@ def read_table(path: str | Path) -> "pa.Table":
         raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
-_FOLDERS = ("run", "texts", "general", "series", "offload_folder")
+_FOLDERS = ("run", "traces", "texts", "general", "series", "offload_folder")
 """Names of settings that are always a path."""
 _ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml", ".yml")}
 """Names of settings that are a path if they end so, and a name otherwise."""

@@ -19,6 +19,7 @@ from probe.traces.generate import (
 from probe.traces.importing import (
     ImportedTraces as ImportedTraces,
     import_traces as import_traces,
+    reader_of as reader_of,
 )
 from probe.traces.offsets import token_starts as token_starts
 from probe.traces.pieces import (
@@ -48,4 +49,5 @@ from probe.traces.trace import (
     Traces as Traces,
     first_sentence as first_sentence,
     make_trace as make_trace,
+    write_traces as write_traces,
 )

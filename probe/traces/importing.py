@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from probe.engine import LOCK, FolderLock, difference
 from probe.errors import ProbeError
 from probe.files import absolute, file_hash, is_there, object_hash, write_json, write_text
 from probe.models import Model
-from probe.problems import Problem, ProblemSet, load_problems
+from probe.problems import GRADERS, Problem, ProblemSet, load_problems
 from probe.traces.reading.read import Reading
 from probe.traces.reading.sources import open_source
 from probe.traces.trace import Trace, Traces, problem_set_of, traces_of, write_traces
@@ -76,7 +76,10 @@ class ImportedTraces:
     @cached_property
     def problem_set(self) -> ProblemSet:
         """The problems that the traces answer; those without a split are divided by a hash of the question."""
-        return load_problems(self.folder / _PROBLEMS, grader=self.about["grader"])
+        grader = self.about["grader"]
+        # The grader of some sets, such as countdown, is no named one; then answers are compared as a file's are.
+        found = load_problems(self.folder / _PROBLEMS, grader=grader if grader in GRADERS else None)
+        return replace(found, name=self.traces.problems_name)
 
     @property
     def problems_file(self) -> Path:
@@ -135,7 +138,9 @@ def import_traces(
         authors: Counter[str] = Counter()
 
         def made() -> Iterator[Trace]:
-            bar = tqdm(traces_of(reading), desc=f"importing {source}", total=reading.n, disable=not progress, unit="trace")
+            bar = tqdm(
+                traces_of(reading), desc=f"importing {source}", total=reading.n, disable=not progress, unit="trace"
+            )
             for trace in bar:
                 used.setdefault(trace.problem_id, reading.problem(trace.problem_id))
                 counts.update(

@@ -162,16 +162,17 @@ def _stored(model: Model, raw: Raw, texts: Sequence[str]) -> tuple[list[int] | N
         return None, ended
     if raw.text is None and raw.thinking is None:
         return tokens, ended
-    plain = str(model.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    meant = [_without_end(model, text)[0] for text in (*texts, raw.text or "")]
-    # Servers take special tokens, such as </think>, out of the text, but not out of the ids.
-    fits = said in meant or plain in meant or (raw.thinking is not None and _same_words(said, meant))
-    return (tokens if fits else None), ended
+    # Servers take special tokens, such as </think>, and white space out of the text, but not out of the ids.
+    meant = {_core(model, text) for text in (*texts, raw.text or "")}
+    return (tokens if _core(model, said) in meant else None), ended
 
 
-def _same_words(said: str, meant: Sequence[str]) -> bool:
-    """Whether ids say what some text does, up to white space, which servers strip from its parts."""
-    return any("".join(said.split()) == "".join(text.split()) for text in meant)
+def _core(model: Model, text: str) -> str:
+    """A text without white space, think tags and special tokens."""
+    text = model.think_tags.pattern.sub("", text)
+    for token in model.tokenizer.all_special_tokens:
+        text = text.replace(token, "")
+    return "".join(text.split())
 
 
 def _without_end(model: Model, text: str) -> tuple[str, bool]:
