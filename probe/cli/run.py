@@ -14,20 +14,26 @@ from probe.cli.common import (
     Device,
     Dtype,
     Engine,
+    FromTraces,
     Grader,
     Memory,
+    MinP,
     Pair,
     Problems,
     Recipe,
     Seed,
+    Temperature,
     Thinking,
     ThinkingDevice,
     ThinkingPrompt,
     ThinkingTemplate,
+    TopK,
+    TopP,
     arguments,
     folder,
     line_ends,
     numbers,
+    sampled,
     settings,
     show,
 )
@@ -43,6 +49,7 @@ def run(
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    traces: FromTraces = None,
     recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
@@ -51,6 +58,13 @@ def run(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Sampled answers to each test problem; accuracies are means over them.")
+    ] = None,
     seed: Seed = None,
     engine: Engine = None,
     curve: Annotated[
@@ -71,6 +85,10 @@ def run(
     Example: probe run --pair tiny-rl --out runs/rl
 
     Example: probe run --pair orz-1.5b --recipe v2-published
+
+    Example: probe run --pair tiny-rl --temperature 0.7 --top-p 0.95 --samples 4
+
+    Example: probe run --pair orz-1.5b --traces imported/orz
 
     Example: probe run --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
 
@@ -93,11 +111,17 @@ def run(
         },
         "problems": problems,
         "grader": grader,
+        "traces": traces,
         "device": device,
         "base_device": base_device,
         "thinking_device": thinking_device,
         "memory": memory,
         "dtype": dtype,
+        "decoding": {
+            "base": sampled(temperature, top_p, top_k, min_p),
+            "thinking": sampled(temperature, top_p, top_k, min_p),
+            "samples": samples,
+        },
         "seed": seed,
         "engine": engine,
         "curve": numbers(curve, "--curve"),

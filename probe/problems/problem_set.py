@@ -47,7 +47,7 @@ class Problem:
 
 
 Verifier = Callable[[str, Problem], bool | None]
-"""Grades an answer found in a text to a problem whose answer is known: right, wrong or, where it cannot decide, None."""
+"""Grades an answer found in a text, if that of the problem is known: right, wrong or, where it cannot decide, None."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,7 +187,8 @@ class ProblemSet:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{name}</td><td>{html.escape(each.question)}</td><td>{html.escape(each.answer or 'not known')}</td></tr>"
+            f"<tr><td>{name}</td><td>{html.escape(each.question)}</td>"
+            f"<td>{html.escape(each.answer or 'not known')}</td></tr>"
             for name in SPLITS
             for each in self.splits.get(name, ())[:2]
         )

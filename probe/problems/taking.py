@@ -53,9 +53,8 @@ def take_problems(problem_set: ProblemSet, wanted: Mapping[str, int], *, graded:
                 )
             if len(known) < len(there):
                 left_out = len(there) - len(known)
-                remarks.append(
-                    f"{left_out} of {len(there)} {split} problems of {made.name} are left out: no answer is known to them"
-                )
+                said = f"{left_out} of {len(there)} {split} problems of {made.name}"
+                remarks.append(f"{said} have no known answer and are left out")
             there = known
         some = splits[split] = tuple(there[:n])
         if unknown := sum(problem.answer is None for problem in some):

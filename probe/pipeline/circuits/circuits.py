@@ -77,7 +77,7 @@ def _find(
     """Find the circuit in a folder that is locked."""
     model: Model = getattr(pair, config.model)
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
-    prompts = begin(out, {config.model: model}, train[0].question, taken.remarks, progress=progress)
+    prompts = begin(out, {config.model: model}, train[0].question, remarks=taken.remarks, progress=progress)
     limit = config.max_new_tokens or pair.config.max_new_tokens
     traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
     behaviour.marks(traces, required=True)

@@ -75,10 +75,9 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         )
     elif runs and "heads" not in config.parts:
         raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
+    limit = config.max_new_tokens or pair.config.max_new_tokens
     for model in (pair.base, pair.thinking):
-        check_positions(
-            model, (*train, *taken.splits.get("test", ())), config.max_new_tokens or pair.config.max_new_tokens
-        )
+        check_positions(model, (*train, *taken.splits.get("test", ())), limit)
     with behaviour_folder("diff", config, pair, problem_set, out):
         return _diff(config, pair, taken, behaviour, runs, out, progress=progress)
 
@@ -96,7 +95,7 @@ def _diff(
     """Compare the models in a folder that is locked."""
     problem_set, train = taken.problem_set, taken.splits["train"]
     models = {"base": pair.base, "thinking": pair.thinking}
-    prompts = begin(out, models, train[0].question, taken.remarks, progress=progress)
+    prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
     limit = config.max_new_tokens or pair.config.max_new_tokens
     traces = generate_traces(
         pair.thinking,

@@ -6,7 +6,7 @@ from probe.config import byte_size, check_least, check_seeds
 from probe.errors import ProbeError
 from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
-from probe.pipeline.run.config import DecodingConfig, apply_limit, short_name
+from probe.pipeline.run.config import RolloutConfig, apply_limit, short_name
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
 
@@ -57,6 +57,9 @@ class DiscoverConfig:
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
+    traces: str | None = field(default=None, metadata={"later": True})
+    """Folder of imported traces (``probe traces import``), which take the place of the model's own; None
+    decodes them."""
     device: DeviceNames = "auto"
     """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one.
     ``balanced``, several GPUs and a device for each module are as in the settings of a run."""
@@ -70,7 +73,7 @@ class DiscoverConfig:
     shown: int = 40
     """Number of validation traces that the report shows."""
     sizes: DiscoverSizesConfig = field(default_factory=DiscoverSizesConfig)
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    decoding: RolloutConfig = field(default_factory=RolloutConfig)
     taxonomy: TaxonomyConfig = field(
         default_factory=lambda: TaxonomyConfig(rivals=("spherical-kmeans", "pca-kmeans", "agglomerative"))
     )

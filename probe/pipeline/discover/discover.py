@@ -24,9 +24,10 @@ from probe.models import (
 from probe.pipeline.discover.config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
+from probe.pipeline.imported import ImportedSplits, check_reader
 from probe.pipeline.prompts import begin
-from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, sizes_of, weights_hash
-from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
+from probe.pipeline.run.inputs import check_positions, prompt_hash, sizes_of, taken_problems, weights_hash
+from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
 from probe.taxonomy import (
@@ -65,6 +66,7 @@ class DiscoverInputs:
     sites: tuple[str, ...]
     max_new_tokens: int
     judge: Judge | None
+    imported: ImportedSplits | None = None
     remarks: tuple[str, ...] = ()
 
     def settled(self, config: DiscoverConfig) -> DiscoverConfig:
@@ -79,6 +81,7 @@ class DiscoverInputs:
             **({} if tags == ThinkTags() else {"think_tags": object_hash(to_dict(tags))}),
             "problems": self.problem_set.hash,
             "thinking": weights_hash(self.model),
+            **({} if self.imported is None else {"traces": self.imported.hash}),
         }
 
 
@@ -107,7 +110,7 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
 
 _HOW = ("device", "memory", "decoding.batch_size")
 """Settings that only say how a discovery is made."""
-_WHERE = ("pair", "thinking", "problems")
+_WHERE = ("pair", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
 _OWN = ("taxonomy", "judge", "falsify", "shown")
 """Settings that belong to one stage or to the report."""
@@ -127,7 +130,15 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     """Run the stages in a folder that is locked."""
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
-    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, inputs.remarks, progress=progress)
+    sampling = {"thinking": config.decoding.of_thinking(inputs.model)}
+    prompts = begin(
+        out,
+        {"thinking": inputs.model},
+        inputs.train[0].question,
+        sampling,
+        remarks=inputs.remarks,
+        progress=progress,
+    )
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -150,8 +161,8 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     """Load everything that a discovery needs and refuse settings that cannot work.
 
     Raises:
-        ProbeError: for an unknown pair, model, problem set, site or device, a split without problems, answers that need more
-            positions than the model has, or a judge that cannot be reached.
+        ProbeError: for an unknown pair, model, problem set, site or device, a split without problems, answers that
+            need more positions than the model has, or a judge that cannot be reached.
     """
     as_placement(config.device)
     if config.pair is not None:
@@ -159,9 +170,11 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     else:
         assert config.thinking is not None
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
-    taken = chosen_problems(config.problems, config.grader, pair, sizes_of(config.sizes))
+    taken, imported = taken_problems(config, pair, sizes_of(config.sizes))
     train, validation = taken.splits["train"], taken.splits["validation"]
     model = load_model(pair.thinking, device=config.device, dtype=config.dtype, memory=config.memory)
+    if imported is not None:
+        check_reader(imported.folder, model)
     sites = taxonomy_sites(model, config.taxonomy.sites, spread=SPREAD)
     for site in map(Site.parse, sites):
         if not site.by_token:
@@ -176,7 +189,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
             # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
     return DiscoverInputs(
-        model, taken.problem_set, train, validation, sites, max_new_tokens, judge, remarks=taken.remarks
+        model, taken.problem_set, train, validation, sites, max_new_tokens, judge, imported, taken.remarks
     )
 
 
@@ -200,12 +213,22 @@ class DiscoverStages:
     progress: bool = False
 
     def traces(self, folder: Path, finished: bool) -> tuple[Traces, Traces]:
-        """Roll out the thinking model on train and validation."""
+        """Roll out the thinking model on train and validation, unless imported traces take their place."""
         inputs = self.inputs
+        if inputs.imported is not None:
+            train, validation = (
+                inputs.imported.traces(name, problems, folder / name)
+                for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            )
+            return train, validation
         made = roll_out_splits(
-            {"train": (inputs.model, inputs.train), "validation": (inputs.model, inputs.validation)},
+            {
+                name: Split(inputs.model, problems, self.config.decoding.of_thinking(inputs.model))
+                for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            },
             inputs.problem_set,
             max_new_tokens=inputs.max_new_tokens,
+            seed=self.config.seed,
             batch_size=self.config.decoding.batch_size,
             folder=folder,
             progress=self.progress and not finished,

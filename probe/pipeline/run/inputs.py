@@ -7,11 +7,13 @@ from typing import Any
 
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
-from probe.hybrid import answer_prompts, grade_answers
-from probe.models import Model, Pair, PairConfig, ThinkTags, load_pair
+from probe.hybrid import answer_prompts, by_problem, grade_answers
+from probe.models import Model, Pair, PairConfig, PairSampling, ThinkTags, load_pair
+from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
 from probe.pipeline.run.config import RunConfig, SizesConfig
 from probe.pipeline.run.kept import pair_of
 from probe.problems import SPLITS, Problem, ProblemSet, Taken, is_generated, load_problems, take_problems
+from probe.statistics import Grades
 from probe.steering import steering_layer
 from probe.taxonomy import taxonomy_sites
 
@@ -27,6 +29,9 @@ class Inputs:
         layers: steering layers of the base model; if there are several, one is chosen on validation.
         sites: sites of the thinking model at which the taxonomy may be.
         max_new_tokens: maximum number of tokens of an answer.
+        sampling: how the models are sampled, and the number of answers to each test problem.
+        imported: the traces that take the place of the thinking model's own on train and validation; None if there are
+            none.
         remarks: sentences on problems that are not there as requested.
     """
 
@@ -38,6 +43,8 @@ class Inputs:
     layers: tuple[int, ...]
     sites: tuple[str, ...]
     max_new_tokens: int
+    sampling: PairSampling
+    imported: ImportedSplits | None = None
     remarks: tuple[str, ...] = ()
 
     def settled(self, config: RunConfig) -> RunConfig:
@@ -45,16 +52,23 @@ class Inputs:
         taken = {split: len(getattr(self, split)) for split in ("train", "validation", "test")}
         return replace(config, sizes=SizesConfig(**taken))
 
-    def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[bool | None]:
+    def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> Grades:
         """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
 
         Args:
             problems: the problems that were answered.
-            texts: the answers.
+            texts: the answers; those to a problem follow each other.
             thinking: the thinking model's answers to the same problems.
+
+        Returns:
+            For each problem a grade or, if it has several answers, the grades of all.
         """
-        prompts = answer_prompts(self.pair, problems, texts, thinking)
-        return grade_answers(self.problem_set, problems, texts, self.pair.think_tags, prompts)
+        samples = max(1, len(texts) // max(1, len(problems)))
+        asked = [problem for problem in problems for _ in range(samples)]
+        own = by_problem(thinking, max(1, len(thinking) // max(1, len(problems))))
+        prompts = answer_prompts(self.pair, asked, texts, [each for each in own for _ in range(samples)])
+        grades = grade_answers(self.problem_set, asked, texts, self.pair.think_tags, prompts)
+        return grades if samples == 1 else by_problem(grades, samples)
 
     def hashes(self) -> dict[str, str]:
         """Hash what a run depends on beside its settings, by content: where it lies does not count."""
@@ -63,6 +77,7 @@ class Inputs:
             "problems": self.problem_set.hash,
             "base": weights_hash(self.pair.base),
             "thinking": weights_hash(self.pair.thinking),
+            **({} if self.imported is None else {"traces": self.imported.hash}),
         }
 
 
@@ -93,9 +108,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
             site that a model does not have, or answers that need more positions than a model has.
     """
     pair_config = pair_config or pair_of(config)
-    taken = chosen_problems(
-        config.problems, config.grader, pair_config, sizes_of(config.sizes), graded=("validation", "test")
-    )
+    taken, imported = taken_problems(config, pair_config, sizes_of(config.sizes), graded=("validation", "test"))
     train, validation, test = (taken.splits[split] for split in ("train", "validation", "test"))
     _check_train(config, train)
     pair = load_pair(
@@ -106,6 +119,8 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         thinking_device=config.thinking_device,
         memory=config.memory,
     )
+    if imported is not None:
+        check_reader(imported.folder, pair.thinking)
     pair.base.check_gradient("learning vectors")
     if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
         raise ProbeError(
@@ -118,7 +133,10 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     max_new_tokens = config.decoding.max_new_tokens or pair.config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), max_new_tokens)
-    return Inputs(pair, taken.problem_set, train, validation, test, layers, sites, max_new_tokens, taken.remarks)
+    sampling, problem_set = config.decoding.sampling(pair), taken.problem_set
+    return Inputs(
+        pair, problem_set, train, validation, test, layers, sites, max_new_tokens, sampling, imported, taken.remarks
+    )
 
 
 def _check_train(config: RunConfig, train: Sequence[Problem]) -> None:
@@ -128,14 +146,38 @@ def _check_train(config: RunConfig, train: Sequence[Problem]) -> None:
     known = sum(problem.answer is not None for problem in train)
     if "few-shot" in config.hybrid.names and known < config.hybrid.shots:
         raise ProbeError(
-            f"the arm few-shot shows {config.hybrid.shots} solved train problems, but only {known} have a known answer; "
-            "lower hybrid.shots, or leave out the arm"
+            f"the arm few-shot shows {config.hybrid.shots} solved train problems, but only {known} have a known "
+            "answer; lower hybrid.shots, or leave out the arm"
         )
 
 
 def sizes_of(sizes: Any) -> dict[str, int]:
     """The number of problems of each split in a section ``sizes``."""
     return {split: getattr(sizes, split) for split in SPLITS if hasattr(sizes, split)}
+
+
+def taken_problems(
+    config: Any, pair: PairConfig, wanted: Mapping[str, int], *, graded: Collection[str] = ()
+) -> tuple[Taken, ImportedSplits | None]:
+    """Take the problems that a run or a discovery works on.
+
+    Args:
+        config: its settings. With imported traces, train and validation problems are those that have traces.
+        pair, wanted, graded: as in :func:`chosen_problems`.
+
+    Returns:
+        The problems, and the imported traces; None if there are none.
+
+    Raises:
+        ProbeError: as there, and if no imported trace answers a problem of a split.
+    """
+    if config.traces is None:
+        return chosen_problems(config.problems, config.grader, pair, wanted, graded=graded), None
+    imported = imported_splits(config.traces, config.problems, config.grader, pair, needed=wanted)
+    for split in ("train", "validation"):
+        imported.take(split, wanted[split])  # says what is missing
+    taken = take_problems(imported.offered, wanted, graded=[split for split in graded if split == "test"])
+    return replace(taken, problem_set=imported.problem_set), imported
 
 
 def chosen_problems(

@@ -66,7 +66,9 @@ def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dic
     config = inputs.settled(config)
     with run_folder(config, inputs, out) as folder:
         asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
-        prompts = begin(out, asked, inputs.train[0].question, inputs.remarks, progress=progress)
+        sampling = {"base": inputs.sampling.base, "thinking": inputs.sampling.thinking}
+        question = inputs.train[0].question
+        prompts = begin(out, asked, question, sampling, remarks=inputs.remarks, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)
         check_arms(experiment)

@@ -9,11 +9,9 @@ from probe.config import read_as
 from probe.convergence import Check
 from probe.engine import Shards
 from probe.files import write_json
-from probe.models import Model
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
-from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
-from probe.problems import Problem
+from probe.pipeline.stages import Split, Splits, harvest_splits, problems_of, roll_out_splits, taxonomy_of
 from probe.steering import (
     ComingReader,
     GateBatch,
@@ -39,7 +37,10 @@ TRAINING = "training.json"
 
 @dataclass(frozen=True)
 class RunTraces:
-    """Traces of the thinking model on every split, and of the base model on the test split."""
+    """Traces of the thinking model on every split, and of the base model on the test split.
+
+    Train and validation problems have one trace each; test problems may have several samples, which follow each other.
+    """
 
     train: Traces
     validation: Traces
@@ -78,16 +79,21 @@ class Stages:
     progress: bool = False
 
     def traces(self, folder: Path, finished: bool) -> RunTraces:
-        """Roll out the thinking model on all splits and the base model on the test split."""
-        return RunTraces(
-            **roll_out_splits(
-                self._splits,
-                self.inputs.problem_set,
-                folder=folder,
-                progress=self.progress and not finished,
-                **self._limits,
-            )
+        """Roll out the thinking model on all splits and the base model on the test split; imported traces are read."""
+        inputs = self.inputs
+        read = {
+            name: inputs.imported.traces(name, problems, folder / name)
+            for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            if inputs.imported is not None
+        }
+        made = roll_out_splits(
+            self._splits,
+            inputs.problem_set,
+            folder=folder,
+            progress=self.progress and not finished,
+            **self._limits,
         )
+        return RunTraces(**read, **made)
 
     def trace_shards(self, folder: Path) -> dict[str, Shards]:
         """The shards of the traces of each split, which any process may make.
@@ -96,23 +102,38 @@ class Stages:
             folder: the folder of the stage.
         """
         return {
-            name: trace_shards(model, problems, folder=folder / name, **self._limits)
-            for name, (model, problems) in self._splits.items()
+            name: trace_shards(
+                split.model,
+                split.problems,
+                sampling=split.sampling,
+                samples=split.samples,
+                folder=folder / name,
+                **self._limits,
+            )
+            for name, split in self._splits.items()
         }
 
     @property
-    def _splits(self) -> dict[str, tuple[Model, Sequence[Problem]]]:
-        inputs, pair = self.inputs, self.inputs.pair
+    def _splits(self) -> dict[str, Split]:
+        inputs, pair, sampling = self.inputs, self.inputs.pair, self.inputs.sampling
+        # What is learned from has one trace for each problem; answers that are measured have as many as samples.
+        learned = {
+            "train": Split(pair.thinking, inputs.train, sampling.thinking),
+            "validation": Split(pair.thinking, inputs.validation, sampling.thinking),
+        }
         return {
-            "train": (pair.thinking, inputs.train),
-            "validation": (pair.thinking, inputs.validation),
-            "base": (pair.base, inputs.test),
-            "thinking": (pair.thinking, inputs.test),
+            **(learned if inputs.imported is None else {}),
+            "base": Split(pair.base, inputs.test, sampling.base, sampling.number(sampling.base)),
+            "thinking": Split(pair.thinking, inputs.test, sampling.thinking, sampling.number(sampling.thinking)),
         }
 
     @property
     def _limits(self) -> dict[str, int]:
-        return {"max_new_tokens": self.inputs.max_new_tokens, "batch_size": self.config.decoding.batch_size}
+        return {
+            "max_new_tokens": self.inputs.max_new_tokens,
+            "seed": self.config.seed,
+            "batch_size": self.config.decoding.batch_size,
+        }
 
     def activations(self, rollouts: RunTraces, folder: Path, finished: bool) -> Splits:
         """Harvest the mean residual stream of every sentence of the thinking model, train and validation."""
@@ -150,10 +171,10 @@ class Stages:
         seeds, base, wanted = self.config.steering.seeds, self.inputs.pair.base, self._wanted(taxonomy)
         missing = [] if finished else self.vectors_left(taxonomy, folder)
         if not (folder / "reader" / "reader.json").exists():
-            traces = list(rollouts.train)
-            learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts=acts[0], seed=seeds[0]).save(
-                folder / "reader"
-            )
+            traces = rollouts.train
+            asked = problems_of(traces, self.inputs.train)
+            reader = learn_reader(self.inputs.pair, taxonomy, traces, asked, acts=acts[0], seed=seeds[0])
+            reader.save(folder / "reader")
         if missing:
             gates = self.gates(rollouts, taxonomy, acts, folder.parent / GATES)
             for name in missing:
@@ -235,11 +256,18 @@ class Stages:
         """
         inputs = self.inputs
         train, validation = (
-            keep_gates(folder / name, inputs.pair, taxonomy, traces, problems, acts=None if acts is None else acts[i])
+            keep_gates(
+                folder / name,
+                inputs.pair,
+                taxonomy,
+                traces,
+                problems_of(traces, problems),
+                acts=None if acts is None else acts[i],
+            )
             for i, (name, traces, problems) in enumerate(
                 (
-                    ("train", list(rollouts.train), inputs.train),
-                    ("validation", list(rollouts.validation), inputs.validation),
+                    ("train", rollouts.train, inputs.train),
+                    ("validation", rollouts.validation, inputs.validation),
                 )
             )
         )
