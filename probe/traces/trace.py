@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -15,6 +14,7 @@ from probe.files import read_table, write_table
 from probe.models import KNOWN_TAGS, Model, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.traces.offsets import token_starts
+from probe.traces.reading import trace_html, traces_html
 from probe.traces.sentences import split_sentences
 
 
@@ -66,6 +66,9 @@ class Trace:
         grade = "not graded" if self.failed else "correct" if self.correct else "wrong"
         sizes = f"{len(self.tokens)} tokens, {len(self.sentences)} sentences"
         return f"Trace({self.problem_id!r}: {sizes}, answer {self.answer!r}, {grade})"
+
+    def _repr_html_(self) -> str:
+        return trace_html(self)
 
     def sentence_text(self, sentence: Sentence) -> str:
         """The text of one of the sentences."""
@@ -257,8 +260,7 @@ class Traces(Sequence[Trace]):
         return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}{shares})"
 
     def _repr_html_(self) -> str:
-        shown = "".join(_html_trace(trace) for trace in self.traces[:5])
-        return f"<div><b>{escape(repr(self))}</b>{shown}</div>"
+        return traces_html(self.traces, repr(self))
 
 
 def _kept_tags(row: dict[str, Any]) -> ThinkTags:
@@ -267,14 +269,3 @@ def _kept_tags(row: dict[str, Any]) -> ThinkTags:
         return ThinkTags(**row["think_tags"])
     thinking = row["text"][: row["think_end"] or 0]
     return next((tags for tags in KNOWN_TAGS if thinking.endswith(tags.close)), ThinkTags())
-
-
-def _html_trace(trace: Trace) -> str:
-    """A trace as HTML, with its sentences in alternating shades."""
-    shades = ("transparent", "rgba(128,128,128,.15)")
-    text = "".join(
-        f'<span style="background:{shades[i % 2]};white-space:pre-wrap">{escape(trace.sentence_text(sentence))}</span>'
-        for i, sentence in enumerate(trace.sentences)
-    )
-    mark = "✓" if trace.correct else "✗"
-    return f"<p><b>{mark} {escape(trace.problem_id)}</b> <i>{escape(trace.answer or 'no answer')}</i><br>{text}</p>"
