@@ -74,6 +74,26 @@ class Interval:
 
 _NOTHING = Interval(0, None, None, None)
 
+Grades = Sequence[bool | Sequence[bool | None] | None]
+"""Whether the answer to each problem is right; None where it was not graded. A problem with several sampled answers has
+a sequence of grades."""
+
+
+def scores(grades: Grades) -> list[float | None]:
+    """The share of right answers to each problem, among those that were graded; None where there are none.
+
+    The items of every interval and test are problems, and all samples of a problem stay together, because answers to
+    one problem are not independent of each other.
+
+    >>> scores([True, None, [True, False, None, False]])
+    [1.0, None, 0.3333333333333333]
+    """
+    found = []
+    for grade in grades:
+        known = [each for each in (grade if isinstance(grade, Sequence) else [grade]) if each is not None]
+        found.append(sum(known) / len(known) if known else None)
+    return found
+
 
 Statistic = Callable[[Int[np.ndarray, "resamples items"]], Float[np.ndarray, "*values resamples"]]
 """Takes the indices of the items of each resample and returns one or more values for each resample."""
@@ -188,6 +208,53 @@ def _wilson(hits: Sequence[bool]) -> tuple[float, float, float]:
     return float(np.mean(hits)), float(interval.low), float(interval.high)
 
 
+def score_interval(grades: Grades) -> Interval:
+    """Estimate the mean share of right answers over problems, from one or several answers to each.
+
+    With one answer to each problem, it is Wilson's interval. With several, it is Wilson's interval with the effective
+    number of answers, the number of independent answers that would have the observed variance of the mean over problems
+    (Korn and Graubard, Survey Methodology 24, 193, 1998).
+
+    Returns:
+        The interval; its ``n`` is the number of problems with a graded answer.
+
+    >>> str(score_interval([True, True, False, False])), str(score_interval([[True, True], [False, False]]))
+    ('0.5 [0.15, 0.85]', '0.5 [0.0945, 0.905]')
+    """
+    shares = np.asarray([score for score in scores(grades) if score is not None])
+    n = len(shares)
+    if not n:
+        return _NOTHING
+    p, variance = float(shares.mean()), float(shares.var())
+    answers = n * max((len(grade) if isinstance(grade, Sequence) else 1) for grade in grades)
+    effective = min(max(n * p * (1 - p) / variance, n), answers) if variance > 0 else n
+    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    middle = (p + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z / (1 + z**2 / effective) * math.sqrt(p * (1 - p) / effective + z**2 / (4 * effective**2))
+    return Interval(n, p, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def pass_at(grades: Grades, k: int, *, seed: int = 0) -> Interval:
+    """Estimate the probability that at least one of ``k`` answers to a problem is right, without bias.
+
+    Each problem with ``n`` graded answers of which ``c`` are right counts as 1 − C(n − c, k) / C(n, k) (Chen et al.,
+    arXiv 2107.03374). A problem with fewer than ``k`` graded answers is left out.
+
+    Args:
+        k: the number of answers.
+        seed: seeds the resampling of problems.
+
+    >>> pass_at([[True, False, False, False], [False] * 4], 2).value
+    0.25
+    """
+    values = []
+    for grade in grades:
+        known = [each for each in (grade if isinstance(grade, Sequence) else [grade]) if each is not None]
+        if len(known) >= k:
+            values.append(1 - math.comb(len(known) - sum(known), k) / math.comb(len(known), k))
+    return mean_interval(np.asarray(values), seed=seed)
+
+
 def share_difference(pairs: Sequence[tuple[bool, bool]]) -> Interval:
     """Estimate the difference of two shares of the same items.
 
@@ -226,23 +293,41 @@ def _combined(a: float, b: float, phi: float) -> float:
     return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
 
 
-def paired_permutation(a: Sequence[bool | None], b: Sequence[bool | None]) -> float | None:
-    """Compute the two-sided p value of the difference between two shares of the same items (McNemar's exact test).
+def paired_permutation(a: Grades, b: Grades, *, seed: int = 0) -> float | None:
+    """Compute the two-sided p value of the difference between two shares of right answers to the same problems.
 
-    With values that are right or wrong, the permutation test is exact: only items that are true on one side alone
-    count, and under the null each of them is a fair coin.
+    With one answer to each problem, the paired permutation test is McNemar's exact test: only problems that one side
+    alone answers rightly count, and under the null each of them is a fair coin. With several answers, the shares of a
+    problem are exchanged between both sides.
 
     Args:
-        a, b: true or false for the same items in the same order; an item that is None on either side is left out.
+        a, b: grades of the same problems in the same order; a problem without a graded answer on either side is left
+            out.
+        seed: seeds the permutations, where they are too many to try all.
 
     Returns:
-        The p value; 1 if no item differs, None if there is no item to compare.
+        The p value; 1 if no problem differs, None if there is no problem to compare.
     """
-    pairs = [(one, other) for one, other in zip(a, b, strict=True) if one is not None and other is not None]
+    pairs = [pair for pair in zip(scores(a), scores(b), strict=True) if None not in pair]
     if not pairs:
         return None
-    only_a, only_b = sum(one and not other for one, other in pairs), sum(other and not one for one, other in pairs)
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    table = np.asarray(pairs, dtype=float)
+    first, second = table.T
+    if not (first != second).any():
+        return 1.0
+    if np.isin(table, (0.0, 1.0)).all():
+        gained = int((first > second).sum())
+        return float(stats.binomtest(gained, int((first != second).sum())).pvalue)
+    found = stats.permutation_test(
+        (first, second),
+        lambda one, other, axis: np.mean(one - other, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES - 1,
+        batch=max(1, _CELLS // len(pairs)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -9,4 +9,8 @@ from probe.anchors.critical import (
     entropy as entropy,
 )
 from probe.anchors.forced import ForcedAnswers as ForcedAnswers, forced_answers as forced_answers
-from probe.anchors.rollouts import Continuations as Continuations, Sampling as Sampling, roll_out as roll_out
+from probe.anchors.rollouts import (
+    Continuations as Continuations,
+    RolloutSettings as RolloutSettings,
+    roll_out as roll_out,
+)

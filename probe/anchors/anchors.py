@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Unpack
 
-from probe.anchors.rollouts import Continuations, Sampling, roll_out
+from probe.anchors.rollouts import Continuations, RolloutSettings, roll_out
 from probe.errors import ProbeError
 from probe.models import Model, ThinkTags
 from probe.problems import Problem, ProblemSet
@@ -60,7 +60,7 @@ def thought_anchors(
     trace: Trace,
     *,
     alike: Alike | None = None,
-    **sampling: Unpack[Sampling],
+    **how: Unpack[RolloutSettings],
 ) -> Anchors:
     """Measure the importance of each sentence by rollouts that keep it and rollouts that write another one.
 
@@ -73,8 +73,8 @@ def thought_anchors(
         problem_set: grades the answers.
         alike: rollouts whose sentence is alike are left out of the comparison (counterfactual importance); None
             compares with all rollouts (resampling importance).
-        **sampling: how rollouts are sampled, see :class:`Sampling`; by default 50 samples of at most 256 tokens. The
-            paper uses 100 samples, temperature 0.6 and top-p 0.95.
+        **how: how rollouts are sampled, see :class:`RolloutSettings`; by default 50 samples of at most 256 tokens. The
+            paper uses 100 samples and ``Sampling(temperature=0.6, top_p=0.95)``.
 
     Returns:
         Importance and shift of all sentences but the last, which nothing follows.
@@ -85,7 +85,7 @@ def thought_anchors(
     if len(trace.sentences) < 2:
         raise ProbeError("thought anchors need a trace of at least two sentences; this one has fewer")
     places = [sentence.token_start for sentence in trace.sentences]
-    settings = Sampling(n_samples=50, max_new_tokens=256) | sampling
+    settings = RolloutSettings(n_samples=50, max_new_tokens=256) | how
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     importance, shift, others = [], [], []
     for i in range(len(places) - 1):

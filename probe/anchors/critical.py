@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.anchors.rollouts import Sampling, roll_out
+from probe.anchors.rollouts import RolloutSettings, roll_out
 from probe.hooks import Forced, force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
@@ -56,7 +56,7 @@ def critical_tokens(
     problem_set: ProblemSet,
     problem: Problem,
     trace: Trace,
-    **sampling: Unpack[Sampling],
+    **how: Unpack[RolloutSettings],
 ) -> CriticalTokens:
     """Find the critical token of a trace by rollouts from every token, which is its definition, but expensive.
 
@@ -64,10 +64,9 @@ def critical_tokens(
         model: the model that continues the trace.
         problem_set: grades the answers.
         trace: the trace, normally one with a wrong answer.
-        **sampling: how rollouts are sampled, see :class:`Sampling`; by default 64 samples, as in the paper, of at most
-            256 tokens.
+        **how: see :class:`RolloutSettings`; by default 64 samples, as in the paper, of at most 256 tokens.
     """
-    settings = Sampling(n_samples=64, max_new_tokens=256) | sampling
+    settings = RolloutSettings(n_samples=64, max_new_tokens=256) | how
     places = range(1, len(trace.tokens) + 1)
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     shares = [each.accuracy for each in found]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Unpack
 
-from probe.anchors.rollouts import Sampling, roll_out
+from probe.anchors.rollouts import RolloutSettings, roll_out
 from probe.html import html_table
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
@@ -44,7 +44,7 @@ def forced_answers(
     trace: Trace,
     *,
     closing: str | None = None,
-    **sampling: Unpack[Sampling],
+    **how: Unpack[RolloutSettings],
 ) -> ForcedAnswers:
     """Close the thinking of a trace after 0, 1, 2 … sentences, and let the model answer at once.
 
@@ -55,7 +55,7 @@ def forced_answers(
         problem_set: grades the answers.
         closing: text that is put after the kept sentences and leads the model to an answer; None for the closing tag of
             the trace and "The answer is".
-        **sampling: how answers are sampled, see :class:`Sampling`; by default 16 samples of at most 12 tokens.
+        **how: how answers are sampled, see :class:`RolloutSettings`; by default 16 samples of at most 12 tokens.
     """
     thinking = [sentence for sentence in trace.sentences if trace.think_end is None or sentence.start < trace.think_end]
     if trace.think_end is not None and len(thinking) > 1:
@@ -63,7 +63,7 @@ def forced_answers(
     places = [0, *(sentence.token_end for sentence in thinking)]
     if closing is None:
         closing = f" {trace.think_tags.close} The answer is"
-    settings = Sampling(n_samples=16, max_new_tokens=12) | sampling
+    settings = RolloutSettings(n_samples=16, max_new_tokens=12) | how
     found = roll_out(model, problem_set, problem, trace, places=places, forced=closing, **settings)
     common = tuple(max(set(each.answers), key=each.answers.count) for each in found)
     texts = tuple(trace.sentence_text(sentence) for sentence in thinking)

@@ -5,22 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from probe.models import Model
+from probe.models import Model, Sampling
 from probe.problems import Problem, ProblemSet
-from probe.traces import Trace, encode_after, sample_each, text_after
+from probe.traces import PLAIN, Trace, encode_after, sample_each, text_after
 
 
-class Sampling(TypedDict, total=False):
-    """How rollouts are sampled; the functions of this room take these as keyword arguments."""
+class RolloutSettings(TypedDict, total=False):
+    """Settings of rollouts; the functions of this room take these as keyword arguments."""
 
     n_samples: int
     """Number of continuations of each place."""
     max_new_tokens: int
     """The largest number of tokens of a continuation."""
-    temperature: float
-    """Sampling temperature; 1 by default."""
-    top_p: float
-    """Nucleus sampling keeps the likeliest tokens of this total probability; 1, all tokens, by default."""
+    sampling: Sampling
+    """How tokens are sampled; from the whole distribution by default."""
     seed: int
     """Seeds the sampling; 0 by default."""
     progress: bool
@@ -87,8 +85,7 @@ def roll_out(
     n_samples: int,
     max_new_tokens: int,
     forced: str = "",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    sampling: Sampling = PLAIN,
     seed: int = 0,
     progress: bool = False,
 ) -> list[Continuations]:
@@ -99,16 +96,14 @@ def roll_out(
         problem_set: grades the answers.
         trace: the trace, written by any model; rollouts are graded by its think tags.
         places: for each place, the number of tokens of the trace that are kept.
-        n_samples, max_new_tokens, temperature, top_p, seed, progress: as in :class:`Sampling`.
+        n_samples, max_new_tokens, sampling, seed, progress: as in :class:`RolloutSettings`.
         forced: text that is put after the kept tokens, for example to close the thinking.
     """
     prompt, asked = model.prompt_ids(problem.question), model.prompt_text(problem.question)
     cut = [trace.tokens[:place] for place in places]
     kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
     prompts = [[*prompt, *tokens] for tokens in kept]
-    written = sample_each(
-        model, prompts, n_samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, progress=progress
-    )
+    written = sample_each(model, prompts, n_samples, max_new_tokens, sampling=sampling, seed=seed, progress=progress)
     found = []
     for place, before, tails in zip(places, kept, written, strict=True):
         texts = tuple(text_after(before, tail, model.decode) for tail in tails)

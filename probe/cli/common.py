@@ -66,6 +66,21 @@ Dtype = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice; 0 by default.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Sampling temperature of both models and every arm; 0 is greedy. By default, the thinking model is "
+        "sampled as its generation_config.json says, and the base model and the arms are greedy."
+    ),
+]
+TopP = Annotated[
+    float | None, typer.Option(help="With --temperature: sample from the most likely tokens of this probability.")
+]
+TopK = Annotated[int | None, typer.Option(help="With --temperature: sample from this many most likely tokens.")]
+MinP = Annotated[
+    float | None,
+    typer.Option(help="With --temperature: drop tokens less likely than this share of the most likely one."),
+]
 Engine = Annotated[
     str | None,
     typer.Option(help="Who does the work: here (default), processes:N on this machine, or ray[:ADDRESS] on a cluster."),
@@ -176,6 +191,18 @@ def names(text: str | None) -> list[str] | None:
     ['resid_post.1', 'resid_post.2']
     """
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def sampled(
+    temperature: float | None, top_p: float | None, top_k: int | None, min_p: float | None
+) -> dict[str, Any] | None:
+    """The settings of sampling that options give; None if none is given.
+
+    >>> sampled(0.6, 0.95, None, None)
+    {'temperature': 0.6, 'top_p': 0.95}
+    """
+    given = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    return {name: value for name, value in given.items() if value is not None} or None
 
 
 def line_ends(text: str | None) -> str | None:

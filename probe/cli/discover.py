@@ -11,16 +11,21 @@ from probe.cli.common import (
     Dtype,
     Grader,
     Memory,
+    MinP,
     Pair,
     Problems,
     Seed,
+    Temperature,
     ThinkingPrompt,
     ThinkingTemplate,
+    TopK,
+    TopP,
     arguments,
     folder,
     line_ends,
     names,
     numbers,
+    sampled,
     settings,
     show,
 )
@@ -62,6 +67,10 @@ def discover(
     device: Device = None,
     memory: Memory = None,
     dtype: Dtype = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
     seed: Seed = None,
 ) -> None:
     """Find the reasoning behaviours of a thinking model, and test whether they are more than cue words.
@@ -92,6 +101,7 @@ def discover(
         "device": device,
         "memory": memory,
         "dtype": dtype,
+        "decoding": {"thinking": sampled(temperature, top_p, top_k, min_p)},
         "seed": seed,
     }
     chosen = settings(DiscoverConfig, config, given)

@@ -16,18 +16,23 @@ from probe.cli.common import (
     Engine,
     Grader,
     Memory,
+    MinP,
     Pair,
     Problems,
     Recipe,
     Seed,
+    Temperature,
     Thinking,
     ThinkingDevice,
     ThinkingPrompt,
     ThinkingTemplate,
+    TopK,
+    TopP,
     arguments,
     folder,
     line_ends,
     numbers,
+    sampled,
     settings,
     show,
 )
@@ -51,6 +56,13 @@ def run(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Sampled answers to each test problem; accuracies are means over them.")
+    ] = None,
     seed: Seed = None,
     engine: Engine = None,
     curve: Annotated[
@@ -71,6 +83,8 @@ def run(
     Example: probe run --pair tiny-rl --out runs/rl
 
     Example: probe run --pair orz-1.5b --recipe v2-published
+
+    Example: probe run --pair tiny-rl --temperature 0.7 --top-p 0.95 --samples 4
 
     Example: probe run --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
 
@@ -98,6 +112,11 @@ def run(
         "thinking_device": thinking_device,
         "memory": memory,
         "dtype": dtype,
+        "decoding": {
+            "base": sampled(temperature, top_p, top_k, min_p),
+            "thinking": sampled(temperature, top_p, top_k, min_p),
+            "samples": samples,
+        },
         "seed": seed,
         "engine": engine,
         "curve": numbers(curve, "--curve"),

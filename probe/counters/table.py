@@ -1,5 +1,6 @@
 """Tables of behaviour counts: rates, means with intervals, and paired comparisons."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,13 +51,26 @@ class BehaviourCounts:
         return self.counts / sentences[:, None]
 
     def mean(self, per: str = "answer", *, seed: int = 0) -> dict[str, Interval]:
-        """Compute the mean rate of each behaviour over traces, with a 95 % bootstrap interval over traces.
+        """Compute the mean rate of each behaviour over traces, with a 95 % bootstrap interval over problems.
+
+        Several traces of a problem count together.
 
         Args:
             per: ``answer`` or ``sentence``.
             seed: seeds the resampling.
         """
-        return _intervals(self.names, self.rates(per), seed)
+        return _intervals(self.names, self._of_problems(self.rates(per)), seed)
+
+    def _of_problems(self, rates: Float[np.ndarray, "trace behaviour"]) -> Float[np.ndarray, "problem behaviour"]:
+        """Means over the traces of each problem."""
+        places: dict[str, list[int]] = {}
+        for at, problem in enumerate(self.problem_ids):
+            places.setdefault(problem, []).append(at)
+        if len(places) == len(self):
+            return rates
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a problem without a sentence has no rate
+            return np.stack([np.nanmean(rates[some], axis=0) for some in places.values()])
 
     def by_correct(self) -> dict[str, "BehaviourCounts"]:
         """Split into ``correct`` and ``incorrect`` traces; those that could not be graded are in neither."""

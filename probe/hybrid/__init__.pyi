@@ -39,6 +39,7 @@ from .evaluate import (
     ArmResult as ArmResult,
     answer_prompts as answer_prompts,
     arm_shards as arm_shards,
+    by_problem as by_problem,
     evaluate_arm as evaluate_arm,
     grade_answers as grade_answers,
     summarise as summarise,

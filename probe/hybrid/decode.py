@@ -18,8 +18,9 @@ from probe.hooks import Lane, Now, stream
 from probe.hybrid.fit import check_fit
 from probe.hybrid.moment import Arm, Moment
 from probe.hybrid.sentence_state import SentenceState, sentence_enders
-from probe.models import Model, Pair
+from probe.models import BOTH_GREEDY, Model, Pair, PairSampling
 from probe.problems import Problem
+from probe.traces import sample_key, uniform
 
 
 @dataclass(repr=False)
@@ -35,6 +36,7 @@ class HybridTrace:
         base_token, thinking_token: the most likely token of each unsteered model; −1 if the thinking model was not run.
         surprisal: −log2 of the probability that the unsteered base model gave the emitted token, in bits.
         truncated: whether the limit of tokens stopped the answer.
+        sample: the number of the answer among those to its problem.
     """
 
     problem_id: str
@@ -47,6 +49,7 @@ class HybridTrace:
     thinking_token: list[int] = field(default_factory=list)
     surprisal: list[float] = field(default_factory=list)
     truncated: bool = True
+    sample: int = 0
 
     def __repr__(self) -> str:
         cut = ", truncated" if self.truncated else ""
@@ -57,9 +60,10 @@ class HybridTrace:
 _RECORD = ("tokens", "steered", "behaviour", "strength", "choice", "base_token", "thinking_token", "surprisal")
 
 
-def random_numbers(problem_id: str, seed: int, max_new_tokens: int) -> Float[Tensor, "tokens 3"]:
-    """Make the uniform random numbers of one problem, which do not depend on the batch."""
-    digest = hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()
+def random_numbers(problem_id: str, seed: int, max_new_tokens: int, sample: int = 0) -> Float[Tensor, "tokens 3"]:
+    """Make the uniform random numbers of the controls for one answer, which do not depend on the batch."""
+    name = f"{seed}/{problem_id}" if sample == 0 else f"{seed}/{problem_id}/{sample}"
+    digest = hashlib.sha256(name.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return torch.rand(max_new_tokens, 3, generator=generator)
 
@@ -70,51 +74,64 @@ def decode_hybrid(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
+    sampling: PairSampling = BOTH_GREEDY,
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[HybridTrace]:
     """Decode problems under one arm.
+
+    Where the base model is sampled, the gate still compares the most likely tokens of the unsteered models; the token
+    of a steered row is drawn from the steered distribution, and that of another row from the unsteered one.
 
     Args:
         models: the pair, or only the base model for an arm that never asks the thinking model. Each model reads a
             problem in its own prompt, followed by the same emitted tokens.
         arm: the arm, from :func:`~probe.hybrid.hybrid_arm` or made of your own parts.
         max_new_tokens: limit of emitted tokens, including the end token.
-        seed: seeds the random controls. Results do not depend on the batch.
-        batch_size: the number of problems that are decoded at the same time.
+        sampling: how the models are sampled, and how many answers each problem gets.
+        seed: seeds the sampling and the random controls. Results do not depend on the batch.
+        batch_size: the number of answers that are decoded at the same time.
 
     Returns:
-        One trace for each problem, in order. An answer ends at an end token of either model.
+        The traces in the order of the problems, all answers to a problem together; one for each problem if the arm is
+        greedy. An answer ends at an end token of either model.
 
     Raises:
         ProbeError: if the arm asks the thinking model and only the base model is given, a part does not fit its model,
             or logits are not finite.
     """
-    found = dict(stream_hybrid(models, arm, problems, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size))
-    return [found[item] for item in range(len(problems))]
+    answers = [(problem, number) for problem in problems for number in range(arm.samples(sampling))]
+    found = dict(
+        stream_hybrid(
+            models, arm, answers, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, batch_size=batch_size
+        )
+    )
+    return [found[item] for item in range(len(answers))]
 
 
 def stream_hybrid(
     models: Pair | Model,
     arm: Arm,
-    problems: Sequence[Problem],
+    answers: Sequence[tuple[Problem, int]],
     *,
     max_new_tokens: int,
+    sampling: PairSampling = BOTH_GREEDY,
     seed: int = 0,
     batch_size: int = 64,
     late: bool | None = None,
     watch: Callable[[dict[str, list[float]]], None] | None = None,
 ) -> Iterator[tuple[int, HybridTrace]]:
-    """Decode problems like :func:`decode_hybrid`, and yield each trace as soon as it is finished.
+    """Decode answers like :func:`decode_hybrid`, and yield each trace as soon as it is finished.
 
     Args:
-        models, arm, problems, max_new_tokens, seed, batch_size: see :func:`decode_hybrid`.
+        models, arm, max_new_tokens, sampling, seed, batch_size: see :func:`decode_hybrid`.
+        answers: the problem of each answer, and the number of the answer among those to its problem.
         late: see :func:`~probe.hooks.stream`.
         watch: called at every step with the record of each row: a list for each list attribute of
             :class:`HybridTrace`.
 
     Yields:
-        The index of a problem, and its trace.
+        The index of an answer, and its trace.
 
     Raises:
         ProbeError: if the arm asks the thinking model and only the base model is given, a part does not fit its model,
@@ -131,7 +148,7 @@ def stream_hybrid(
     lanes = [
         Lane(
             base,
-            [base.prompt_ids(problem.question) for problem in problems],
+            [base.prompt_ids(problem.question) for problem, _ in answers],
             sorted(read),
             arm.emit.steers,
             any(need.window for need in needs),
@@ -140,13 +157,14 @@ def stream_hybrid(
     ends = set(base.eos_ids)
     if thinking is not None:
         layers = sorted(frozenset().union(*(need.thinking for need in needs)))
-        lanes.append(Lane(thinking, [thinking.prompt_ids(problem.question) for problem in problems], layers))
+        lanes.append(Lane(thinking, [thinking.prompt_ids(problem.question) for problem, _ in answers], layers))
         ends |= set(thinking.eos_ids)
     choose = _Chooser(
         arm,
         lanes,
-        problems,
+        answers,
         max_new_tokens=max_new_tokens,
+        sampling=sampling,
         seed=seed,
         pooled=any(need.pooled for need in needs),
     )
@@ -161,7 +179,8 @@ def stream_hybrid(
         lanes, watched, ends=ends, max_new_tokens=max_new_tokens, slots=batch_size, late=late
     ):
         record = dict(zip(_RECORD, columns, strict=True))
-        yield item, HybridTrace(problems[item].id, **record, truncated=truncated)
+        problem, number = answers[item]
+        yield item, HybridTrace(problem.id, **record, truncated=truncated, sample=number)
 
 
 class _Chooser:
@@ -171,25 +190,28 @@ class _Chooser:
         self,
         arm: Arm,
         lanes: Sequence[Lane],
-        problems: Sequence[Problem],
+        answers: Sequence[tuple[Problem, int]],
         *,
         max_new_tokens: int,
+        sampling: PairSampling,
         seed: int,
         pooled: bool,
     ) -> None:
-        self.arm, self.pooled = arm, pooled
+        self.arm, self.pooled, self.sampling = arm, pooled, sampling
         base = lanes[0].model
         self.device = base.device
-        self.problems, self.seed, self.max_new_tokens = problems, seed, max_new_tokens
+        self.answers, self.seed, self.max_new_tokens = answers, seed, max_new_tokens
+        keys = [sample_key(seed, problem.id, number) for problem, number in answers]
+        self.keys = torch.tensor(keys, dtype=torch.long, device=self.device)
         self.random: dict[int, Tensor] = {}
         self.table = torch.zeros(0, max_new_tokens, 3, device=self.device)
         vocab = int(base.hf.config.get_text_config().vocab_size)
-        self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(problems))
+        self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(answers))
 
     def __call__(self, now: Now) -> tuple[Tensor, ...]:
         moment = self._moment(now)
         base_token = moment.base_token
-        tokens = base_token.clone()
+        tokens = moment.draw(moment.base.logits)
         gate = self.arm.where(moment)
         behaviour = torch.full_like(tokens, -1)
         strength = torch.zeros(len(tokens), device=self.device)
@@ -225,6 +247,8 @@ class _Chooser:
             in_sentence=in_sentence,
             sentence=sentence,
             random=self._random(now),
+            number=uniform(self.keys[now.items], now.counts),
+            sampling=self.sampling,
             runner=now.runners[0],
             rows=torch.arange(len(now.items), device=self.device),
         )
@@ -234,10 +258,11 @@ class _Chooser:
         if list(self.random) != list(now.numbers):
             held = self.random
             self.random = {
-                item: held[item]
-                if item in held
-                else random_numbers(self.problems[item].id, self.seed, self.max_new_tokens).to(self.device)
-                for item in now.numbers
+                item: held[item] if item in held else self._numbers(item).to(self.device) for item in now.numbers
             }
             self.table = torch.stack([*self.random.values()])
         return self.table[torch.arange(len(now.counts), device=self.device), now.counts]
+
+    def _numbers(self, item: int) -> Float[Tensor, "tokens 3"]:
+        problem, sample = self.answers[item]
+        return random_numbers(problem.id, self.seed, self.max_new_tokens, sample)

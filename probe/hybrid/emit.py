@@ -6,14 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe.hooks import likeliest
 from probe.hybrid.moment import Emit, Emitted, Moment, Needs
 from probe.steering import Mechanism
 
 
 @dataclass(frozen=True)
 class AddVector(Emit):
-    """The hybrid: shift the base model's residual stream and emit the base model's most likely token.
+    """The hybrid: shift the base model's residual stream and emit a token of the base model.
+
+    It is the most likely token or, where the base model is sampled, one drawn from the shifted distribution.
 
     Attributes:
         mechanism: what is added; its ``persistent`` decides whether later tokens see the shifted state.
@@ -23,7 +24,7 @@ class AddVector(Emit):
 
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], strength: Float[Tensor, " rows"], /) -> Emitted:
         shift = self.mechanism.shift(moment.base.resid[self.mechanism.layer], strength, behaviour)
-        return Emitted(likeliest(moment.steered(shift, persistent=self.mechanism.persistent)))
+        return Emitted(moment.draw(moment.steered(shift, persistent=self.mechanism.persistent)))
 
     @property
     def steers(self) -> int | None:
@@ -58,8 +59,9 @@ class SearchShifts(Emit):
     def __call__(self, moment: Moment, behaviour: Int[Tensor, " rows"], strength: Float[Tensor, " rows"], /) -> Emitted:
         resid = moment.base.resid[self.mechanism.layer]
         shifts = torch.stack([self.mechanism.shift(resid, strength * by, behaviour) for by in self.strengths], 1)
-        tried = [likeliest(moment.tried(shifts, window)) for window in self.windows]
-        candidates = torch.cat([*([moment.base_token[:, None]] if self.unsteered else []), *tried], 1)
+        tried = [moment.draw(moment.tried(shifts, window)) for window in self.windows]
+        own = [moment.draw(moment.base.logits)[:, None]] if self.unsteered else []
+        candidates = torch.cat([*own, *tried], 1)
         if self.at_random:
             number = candidates.shape[1]
             choice = (moment.random[:, 2] * number).long().clamp_(max=number - 1)
@@ -112,10 +114,14 @@ class Rerank(Emit):
 
 @dataclass(frozen=True)
 class ForceToken(Emit):
-    """Emit the thinking model's most likely token, the upper limit for every gate."""
+    """Emit the thinking model's token, the most likely or a sampled one: the upper limit for every gate."""
 
     def __call__(self, moment: Moment, *_: Tensor) -> Emitted:
-        return Emitted(moment.thinking_token)
+        return Emitted(moment.draw_thinking())
+
+    @property
+    def draws_thinking(self) -> bool:
+        return True
 
     @property
     def needs(self) -> Needs:
@@ -124,7 +130,9 @@ class ForceToken(Emit):
 
 @dataclass(frozen=True)
 class FuseLogits(Emit):
-    """Emit the most likely token of the mixed logits: proxy tuning with a fixed weight (Fan et al., 2406.15480).
+    """Emit a token of the mixed logits: proxy tuning with a fixed weight (Fan et al., 2406.15480).
+
+    It is chosen as the base model's tokens are: the most likely one, or one that is sampled.
 
     Attributes:
         weight: the weight of the thinking model's logits; with 1 the arm is the thinking model.
@@ -133,7 +141,7 @@ class FuseLogits(Emit):
     weight: float = 0.5
 
     def __call__(self, moment: Moment, *_: Tensor) -> Emitted:
-        return Emitted(likeliest(torch.lerp(moment.base.logits, moment.asked.logits, self.weight)))
+        return Emitted(moment.draw(torch.lerp(moment.base.logits, moment.asked.logits, self.weight)))
 
     @property
     def needs(self) -> Needs:

@@ -1,9 +1,9 @@
 """Running an arm on problems, with finished shards kept on disk, and the figures of the result file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,10 +13,22 @@ from probe.files import object_hash
 from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
 from probe.hybrid.moment import Arm
-from probe.models import Model, Pair, ThinkTags, content_hash, identity
+from probe.models import (
+    BOTH_GREEDY,
+    GREEDY,
+    Model,
+    Pair,
+    PairSampling,
+    Sampling,
+    ThinkTags,
+    content_hash,
+    identity,
+)
 from probe.problems import Problem, ProblemSet
-from probe.statistics import share_interval
-from probe.traces import kept_rows, stream_greedy
+from probe.statistics import Grades, pass_at, score_interval
+from probe.traces import kept_rows, mean_degeneracy, sample_key, sampling_key, stream_draws
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,11 +37,12 @@ class ArmResult:
 
     Attributes:
         name: the name of the arm.
-        traces: what was emitted and why, one trace for each problem.
+        traces: what was emitted and why, one trace for each answer; those to a problem follow each other.
         texts: the decoded traces.
         seconds: the time that decoding took.
         asks: the parts that asked the thinking model; see :attr:`Arm.asks <probe.hybrid.Arm.asks>`.
         fitted_parameters: the number of fitted parameters of the arm.
+        samples: the number of answers to each problem.
     """
 
     name: str
@@ -38,6 +51,7 @@ class ArmResult:
     seconds: float
     asks: tuple[str, ...] = ()
     fitted_parameters: int = 0
+    samples: int = 1
 
     @property
     def steered_fraction(self) -> float:
@@ -51,10 +65,12 @@ class ArmResult:
 
     def __repr__(self) -> str:
         steered = f", {self.steered_fraction:.0%} steered" if self.emitted else ""
-        return f"ArmResult({self.name!r}, {len(self.traces)} problems, {self.emitted} tokens{steered})"
+        samples = f" × {self.samples} samples" if self.samples > 1 else ""
+        problems = len(self.traces) // self.samples
+        return f"ArmResult({self.name!r}, {problems} problems{samples}, {self.emitted} tokens{steered})"
 
     def _repr_html_(self) -> str:
-        head = ("arm", "problems", "tokens", "steered", "truncated", "asks", "fitted parameters", "seconds")
+        head = ("arm", "answers", "tokens", "steered", "truncated", "asks", "fitted parameters", "seconds")
         truncated, asks = sum(trace.truncated for trace in self.traces), ", ".join(self.asks)
         row = (
             self.name,
@@ -73,21 +89,25 @@ def arm_shards(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
+    sampling: PairSampling = BOTH_GREEDY,
     batch_size: int = 64,
     seed: int = 0,
     folder: str | Path | None = None,
 ) -> Shards:
     """The work of :func:`evaluate_arm` in shards, each decoded by a stream of its own.
 
+    An item is one answer to one problem; those to a problem follow each other.
+
     Args:
-        models, arm, problems, max_new_tokens, batch_size, seed, folder: see :func:`evaluate_arm`.
+        models, arm, problems, max_new_tokens, sampling, batch_size, seed, folder: see :func:`evaluate_arm`.
     """
+    answers = _answers(problems, arm.samples(sampling))
     base = models if isinstance(models, Model) else models.base
 
     def decode(items: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        some = [problems[item] for item in items]
+        some = [answers[item] for item in items]
         for at, trace in stream_hybrid(
-            models, arm, some, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size
+            models, arm, some, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, batch_size=batch_size
         ):
             yield items[at], asdict(trace)
 
@@ -101,10 +121,15 @@ def arm_shards(
             "problems": problems_hash(problems),
             "max_new_tokens": max_new_tokens,
             "seed": seed,
+            **({} if sampling.base.greedy and sampling.thinking.greedy else {"sampling": asdict(sampling)}),
         }
 
     how = {"device": str(base.device), "batch_size": batch_size}
-    return Shards(len(problems), decode, arm.name, key, folder, how=how)
+    return Shards(len(answers), decode, arm.name, key, folder, how=how)
+
+
+def _answers(problems: Sequence[Problem], samples: int) -> list[tuple[Problem, int]]:
+    return [(problem, number) for problem in problems for number in range(samples)]
 
 
 def evaluate_arm(
@@ -113,6 +138,7 @@ def evaluate_arm(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
+    sampling: PairSampling = BOTH_GREEDY,
     batch_size: int = 64,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -124,9 +150,11 @@ def evaluate_arm(
         models: the pair, or only the base model for an arm that never asks the thinking model.
         arm: from :func:`~probe.hybrid.hybrid_arm`, or made of your own parts.
         max_new_tokens: limit of emitted tokens, including the end token.
-        batch_size: the largest number of problems that are decoded at the same time.
-        seed: seeds the random controls.
-        folder: keeps shards of 256 problems, so that a later call with the same arguments resumes. None keeps nothing.
+        sampling: how the models are sampled, and how many answers each problem gets; see
+            :func:`~probe.hybrid.decode_hybrid`.
+        batch_size: the largest number of answers that are decoded at the same time.
+        seed: seeds the sampling and the random controls.
+        folder: keeps shards of 256 answers, so that a later call with the same arguments resumes. None keeps nothing.
         progress: show a bar.
 
     Raises:
@@ -134,13 +162,20 @@ def evaluate_arm(
             of another arm, other models, problems or settings.
     """
     shards = arm_shards(
-        models, arm, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, folder=folder
+        models,
+        arm,
+        problems,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        batch_size=batch_size,
+        seed=seed,
+        folder=folder,
     )
     rows, seconds = shards.rows(progress=progress)
     base = models if isinstance(models, Model) else models.base
     traces = _traces(rows, base, folder)
     texts = [base.decode(trace.tokens) for trace in traces]
-    return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters)
+    return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters, samples=arm.samples(sampling))
 
 
 def rollouts(
@@ -150,33 +185,47 @@ def rollouts(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    samples: int = 1,
+    seed: int = 0,
     batch_size: int = 64,
     folder: str | Path | None = None,
     progress: bool = False,
     fitted_parameters: int = 0,
 ) -> ArmResult:
-    """Decode the greedy answers of a single model as the result of an arm.
+    """Decode the answers of a single model as the result of an arm.
 
     Args:
         prompts: the token ids of the prompt for each problem.
-        max_new_tokens, batch_size, folder, progress: see :func:`evaluate_arm`.
+        sampling: how tokens are chosen.
+        samples: the number of answers to each problem; a greedy model gives one.
+        max_new_tokens, seed, batch_size, folder, progress: see :func:`evaluate_arm`.
         fitted_parameters: the number of fitted parameters of the arm.
     """
+    samples = 1 if sampling.greedy else samples
 
     def decode(items: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for at, emission in stream_greedy(model, [prompts[item] for item in items], max_new_tokens, batch_size):
-            yield items[at], {"tokens": list(emission.tokens), "truncated": emission.truncated}
+        keys = [sample_key(seed, problems[item // samples].id, item % samples) for item in items]
+        asked = [prompts[item // samples] for item in items]
+        for at, tokens, truncated in stream_draws(
+            model, asked, keys, max_new_tokens, slots=batch_size, sampling=sampling
+        ):
+            yield items[at], {"tokens": tokens, "truncated": truncated}
 
     def key() -> dict[str, Any]:
         read = object_hash([list(prompt) for prompt in prompts])
-        return {"work": "answers", "model": identity(model), "prompts": read, "max_new_tokens": max_new_tokens}
+        told = {"work": "answers", "model": identity(model), "prompts": read, "max_new_tokens": max_new_tokens}
+        return told | sampling_key(sampling, samples, seed, problems)
 
     how = {"device": str(model.device), "batch_size": batch_size}
-    rows, seconds = Shards(len(problems), decode, name, key, folder, how=how).rows(progress=progress)
-    rows = [{"problem_id": problem.id, **row} for problem, row in zip(problems, rows, strict=True)]
+    rows, seconds = Shards(len(problems) * samples, decode, name, key, folder, how=how).rows(progress=progress)
+    rows = [
+        {"problem_id": problem.id, "sample": number, **row}
+        for (problem, number), row in zip(_answers(problems, samples), rows, strict=True)
+    ]
     traces = _traces(rows, model, folder)
     texts = [model.decode(trace.tokens) for trace in traces]
-    return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters)
+    return ArmResult(name, traces, texts, seconds, fitted_parameters=fitted_parameters, samples=samples)
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
@@ -223,26 +272,40 @@ def grade_answers(
     return [None if grade.failed else grade.correct for grade in grades]
 
 
-def answer_prompts(pair: Pair, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[str]:
+def answer_prompts(
+    pair: Pair, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[Collection[str]]
+) -> list[str]:
     """The prompt by which each answer of an arm is graded: the base model's, which every arm continues.
 
     An answer that is the thinking model's own text is graded after the thinking model's prompt, so that equal texts
     have equal grades.
 
     Args:
+        problems: the problem of each answer.
         texts: the answers of the arm.
-        thinking: the answers of the thinking model to the same problems.
+        thinking: the thinking model's answers to the problem of each answer.
     """
     return [
-        (pair.thinking if text == own else pair.base).prompt_text(problem.question)
+        (pair.thinking if text in own else pair.base).prompt_text(problem.question)
         for problem, text, own in zip(problems, texts, thinking, strict=True)
     ]
 
 
+def by_problem(values: Sequence[T], samples: int) -> list[Sequence[T]]:
+    """Put values of consecutive answers together by problem.
+
+    Args:
+        values: one value for each answer; those of a problem follow each other.
+        samples: the number of answers to each problem.
+    """
+    return [values[at : at + samples] for at in range(0, len(values), samples)]
+
+
 def summarise(
-    correct: Sequence[bool | None],
+    correct: Grades,
     *,
-    lengths: Sequence[int],
+    emitted: Sequence[Sequence[int]],
+    texts: Sequence[str],
     truncated: Sequence[bool],
     steered_fraction: float,
     seconds: float | None,
@@ -250,20 +313,31 @@ def summarise(
     """Make the entry of one arm in the result file.
 
     Args:
-        correct: whether each answer is right; None where the grader failed. Such answers are left out and counted.
-        lengths: the number of emitted tokens of each answer.
+        correct: whether the answers to each problem are right; None where the grader failed. Such answers are left out
+            and counted.
+        emitted, texts: the emitted tokens and the text of each answer.
         truncated: whether the limit of tokens stopped each answer.
         steered_fraction: steered tokens over emitted tokens.
         seconds: the time that decoding took; None if unknown.
     """
-    graded = [bool(value) for value in correct if value is not None]
+    answers = [value for each in correct for value in (each if isinstance(each, Sequence) else [each])]
+    samples = len(answers) // max(1, len(correct))
+    accuracy = score_interval(correct)
     return {
-        "accuracy": float(np.mean(graded)) if graded else None,
-        "ci": share_interval(graded).to_dict()["ci"],
-        "n": len(graded),
-        "ungraded": len(correct) - len(graded),
-        "tokens_per_answer": float(np.mean(lengths)) if lengths else None,
+        "accuracy": accuracy.value,
+        "ci": accuracy.to_dict()["ci"],
+        "n": accuracy.n,
+        "ungraded": sum(value is None for value in answers),
+        "samples": samples,
+        "pass_at": {str(k): pass_at(correct, k).to_dict() for k in _powers(samples)},
+        "tokens_per_answer": float(np.mean([len(tokens) for tokens in emitted])) if emitted else None,
         "truncated": float(np.mean(truncated)) if truncated else None,
+        **mean_degeneracy(zip(emitted, texts, strict=True)),
         "steered_fraction": steered_fraction,
         "seconds": None if seconds is None else round(seconds, 2),
     }
+
+
+def _powers(most: int) -> list[int]:
+    """2, 4, 8 … up to ``most``; none for a single sample, whose accuracy says it all."""
+    return [2**i for i in range(1, most.bit_length()) if 2**i <= most]

@@ -6,17 +6,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from probe.statistics import LEVEL, bootstrap, holm, mean_interval, paired_permutation
+from probe.statistics import LEVEL, Grades, bootstrap, holm, mean_interval, paired_permutation, scores
 
 
-def gap_recovered(
-    arm: Sequence[bool | None], base: Sequence[bool | None], thinking: Sequence[bool | None], *, seed: int = 0
-) -> dict[str, Any]:
+def gap_recovered(arm: Grades, base: Grades, thinking: Grades, *, seed: int = 0) -> dict[str, Any]:
     """Compute (arm − base) / (thinking − base) on the same problems, with a paired bootstrap interval; never clamped.
 
     Args:
-        arm, base, thinking: whether each answer is right, for the same problems in the same order. A problem that is
-            None (not graded) for any of the three is left out.
+        arm, base, thinking: whether the answers to the same problems are right, in the same order. A problem without a
+            graded answer of any of the three is left out. Samples of a problem count together.
         seed: seeds the resampling.
 
     Returns:
@@ -30,9 +28,9 @@ def gap_recovered(
 
 
 def seeds_recovered(
-    arms: Sequence[Sequence[bool | None]],
-    base: Sequence[bool | None],
-    thinking: Sequence[bool | None],
+    arms: Sequence[Grades],
+    base: Grades,
+    thinking: Grades,
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -52,7 +50,8 @@ def seeds_recovered(
     sizes = [len(base), len(thinking), *map(len, arms)]
     if len(set(sizes)) > 1 or not sizes[0] or not arms:
         raise ValueError(f"arms over different problems: {', '.join(map(str, sizes))}")
-    table = np.asarray([row for row in zip(base, thinking, *arms, strict=True) if None not in row], dtype=float).T
+    shares = [scores(each) for each in (base, thinking, *arms)]
+    table = np.asarray([row for row in zip(*shares, strict=True) if None not in row], dtype=float).T
     if not table.size:
         return {"value": None, "ci": None}
     rng = np.random.default_rng([seed, 1])
@@ -69,7 +68,7 @@ def seeds_recovered(
     if not (low[0] > 0 or high[0] < 0):  # NaN where there is no interval
         return {"value": None, "ci": None}
     if low[0] == high[0]:  # the models differ alike on every problem: two problems would be enough for an interval
-        p = paired_permutation(*(table[:2] > 0.5).tolist())
+        p = paired_permutation(*_kept(base, thinking, arms), seed=seed)
         if p is None or p >= 1 - LEVEL:
             return {"value": None, "ci": None}
     point = table.mean(1)
@@ -79,11 +78,19 @@ def seeds_recovered(
     }
 
 
-def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *, seed: int = 0) -> dict[str, dict]:
+def _kept(base: Grades, thinking: Grades, arms: Sequence[Grades]) -> tuple[Grades, Grades]:
+    """The grades of both models on the problems that all arms have graded answers to."""
+    shares = [scores(each) for each in (base, thinking, *arms)]
+    some = [i for i, row in enumerate(zip(*shares, strict=True)) if None not in row]
+    return [base[i] for i in some], [thinking[i] for i in some]
+
+
+def compare_arms(correct: Mapping[str, Grades], reference: str, *, seed: int = 0) -> dict[str, dict]:
     """Compare every arm with a reference arm.
 
     Args:
-        correct: for each arm, whether each answer is right, for the same problems in the same order; None is left out.
+        correct: for each arm, whether the answers to the same problems are right, in the same order; a problem without
+            a graded answer is left out.
         reference: the name of the reference arm.
         seed: seeds the resampling.
 
@@ -95,20 +102,20 @@ def compare_arms(correct: Mapping[str, Sequence[bool | None]], reference: str, *
     for name, values in correct.items():
         if name == reference:
             continue
-        pairs = [pair for pair in zip(values, correct[reference], strict=True) if None not in pair]
+        pairs = [pair for pair in zip(scores(values), scores(correct[reference]), strict=True) if None not in pair]
         if not pairs:
             continue
         difference = mean_interval(np.asarray(pairs, dtype=float) @ [1, -1], seed=seed)
         found[name] = {
             "difference": difference.value,
             "ci": difference.to_dict()["ci"],
-            "p": paired_permutation(values, correct[reference]),
+            "p": paired_permutation(values, correct[reference], seed=seed),
         }
     adjusted = holm({name: entry["p"] for name, entry in found.items()})
     return {name: {**entry, "p_holm": adjusted[name]} for name, entry in found.items()}
 
 
-def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None], *, power: float = 0.8) -> float | None:
+def detectable_gap(base: Grades, thinking: Grades, *, power: float = 0.8) -> float | None:
     """Find the smallest share of the gap that an arm must recover to be significantly better than the base model.
 
     The comparison is paired, at the 5 % level. An arm that recovers a share is assumed to answer that share of the
@@ -123,7 +130,7 @@ def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None],
         A share of the gap in steps of 0.01; None if the thinking model is not better, or even the whole gap could not
         be detected.
     """
-    pairs = [(b, t) for b, t in zip(base, thinking, strict=True) if b is not None and t is not None]
+    pairs = [(b, t) for b, t in zip(_firsts(base), _firsts(thinking), strict=True) if b is not None and t is not None]
     gains, losses = sum(t and not b for b, t in pairs), sum(b and not t for b, t in pairs)
     if gains <= losses:
         return None
@@ -135,3 +142,11 @@ def detectable_gap(base: Sequence[bool | None], thinking: Sequence[bool | None],
         if chances[significant].sum() >= power:
             return float(share)
     return None
+
+
+def _firsts(grades: Grades) -> list[bool | None]:
+    """The first graded answer to each problem."""
+    return [
+        next((each for each in grade if each is not None), None) if isinstance(grade, Sequence) else grade
+        for grade in grades
+    ]

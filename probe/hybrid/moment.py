@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from probe.hooks import Runner, Step, likeliest
+from probe.models import PairSampling
+from probe.traces import draw
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class Moment:
         in_sentence: the number of tokens of the current sentence; 0 where the next token begins a sentence.
         sentence: for each layer, the mean of the thinking model's residual stream over the current sentence, beginning
             at the state that predicts its first token. Only for parts that need ``pooled``.
-        random: uniform random numbers that depend only on seed, problem and position; one column each for where, which
-            and emit.
+        random: uniform random numbers that depend only on seed, problem, sample and position; one column each for
+            where, which and emit.
+        number: the random number with which each row samples its token, which all arms have in common.
+        sampling: how tokens of the two models are sampled.
         runner, rows: the base model's batch, and the indices of these rows in it.
     """
 
@@ -38,6 +42,8 @@ class Moment:
     in_sentence: Int[Tensor, " rows"]
     sentence: dict[int, Float[Tensor, "rows d_thinking"]]
     random: Float[Tensor, "rows parts"]
+    number: Float[Tensor, " rows"]
+    sampling: PairSampling
     runner: Runner
     rows: Int[Tensor, " rows"]
 
@@ -64,6 +70,21 @@ class Moment:
         """The most likely token of the thinking model; −1 where its logits are not finite."""
         return likeliest(self.asked.logits)
 
+    def draw(self, logits: Float[Tensor, "*rows vocab"]) -> Int[Tensor, "*rows"]:
+        """Choose tokens from logits as the base model is sampled; −1 where they are not finite.
+
+        Args:
+            logits: of the base model, steered or not, ``[rows, vocab]`` or, where a row has several candidates,
+                ``[rows, candidates, vocab]``. All candidates of a row have the same random number.
+        """
+        some = logits.shape[1:-1].numel()
+        flat = draw(logits.flatten(0, -2), self.number.repeat_interleave(some), self.sampling.base)
+        return flat.view(logits.shape[:-1])
+
+    def draw_thinking(self) -> Int[Tensor, " rows"]:
+        """Choose the thinking model's token as that model is sampled; −1 where its logits are not finite."""
+        return draw(self.asked.logits, self.number, self.sampling.thinking)
+
     def select(self, some: Int[Tensor, " some"]) -> "Moment":
         """Select some of the rows.
 
@@ -78,6 +99,7 @@ class Moment:
             in_sentence=self.in_sentence[some],
             sentence={layer: state[some] for layer, state in self.sentence.items()},
             random=self.random[some],
+            number=self.number[some],
             rows=self.rows[some],
         )
 
@@ -187,6 +209,11 @@ class Emit(Part):
         """The layer of the base model that the part shifts; None if it shifts nothing."""
         return None
 
+    @property
+    def draws_thinking(self) -> bool:
+        """Whether the token of a steered row is sampled as the thinking model is."""
+        return False
+
     @abstractmethod
     def __call__(
         self, moment: Moment, behaviour: Int[Tensor, " rows"], strength: Float[Tensor, " rows"], /
@@ -221,6 +248,11 @@ class Arm:
         """The parts that ask the thinking model, for example ``where``, ``which`` or ``emit:choice``."""
         found = ((name, part.needs.asks) for name, part in self.parts.items())
         return tuple(name if what == "yes" else f"{name}:{what}" for name, what in found if what is not None)
+
+    def samples(self, sampling: PairSampling) -> int:
+        """The number of answers to each problem: one if everything that the arm emits is greedy."""
+        drawn = [sampling.base, *([sampling.thinking] if self.emit.draws_thinking else [])]
+        return sampling.number(*drawn)
 
     @property
     def fitted_parameters(self) -> int:

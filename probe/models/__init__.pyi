@@ -45,7 +45,12 @@ from .prompts.chat import prompt_remarks as prompt_remarks
 from .prompts.thinking import KNOWN_TAGS as KNOWN_TAGS, ThinkTags as ThinkTags, read_thinking as read_thinking
 from .prompts.tokenizers import check_tokenizers as check_tokenizers
 from .published import Published as Published
-from .sampling import Sampling as Sampling
+from .sampling import (
+    BOTH_GREEDY as BOTH_GREEDY,
+    GREEDY as GREEDY,
+    PairSampling as PairSampling,
+    Sampling as Sampling,
+)
 from .seeding import seeded as seeded
 from .sharing import weight_of as weight_of
 from .sites.architectures import ARCHITECTURES as ARCHITECTURES

@@ -19,6 +19,7 @@ from probe.models.memory import spare_memory
 from probe.models.placed import devices_of, input_device
 from probe.models.prompts.chat import TODAY, chosen_prompt, is_dated, prompt_text, start_ids
 from probe.models.prompts.thinking import find_tags
+from probe.models.sampling import GREEDY, Sampling
 from probe.models.sites.architectures import scaled_logits
 from probe.models.sites.sites import blocks, place
 from probe.models.sites.views import to_nnsight, to_transformer_lens
@@ -161,6 +162,12 @@ class Model:
             f"{work} needs gradients, and the weights of {self.name} ({getattr(kind, 'value', kind)}) have none; "
             "use its unquantised weights, or bitsandbytes"
         )
+
+    @property
+    def own_sampling(self) -> Sampling:
+        """How the model is sampled according to its ``generation_config.json``; greedy where that says nothing."""
+        settings = self.hf.generation_config
+        return GREEDY if settings is None else Sampling.of_generation(settings.to_dict())
 
     @property
     def asked_otherwise(self) -> dict[str, Any]:

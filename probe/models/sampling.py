@@ -39,6 +39,11 @@ class Sampling:
             raise ProbeError(f"sampling.top_p is {self.top_p}; it must be above 0 and at most 1")
         if not 0 <= self.min_p < 1:
             raise ProbeError(f"sampling.min_p is {self.min_p}; it must be at least 0 and below 1")
+        cut = [name for name in ("top_p", "top_k", "min_p") if getattr(self, name) != type(self).__dict__[name]]
+        if self.greedy and cut:
+            raise ProbeError(
+                f"sampling.{cut[0]} has no effect at temperature 0; give a temperature above 0, such as 0.6"
+            )
 
     @property
     def greedy(self) -> bool:
@@ -55,7 +60,7 @@ class Sampling:
         Raises:
             ProbeError: if a setting is out of range.
         """
-        if not settings.get("do_sample"):
+        if not settings.get("do_sample") or settings.get("temperature") == 0:
             return cls()
         # What the file leaves out cuts nothing, as in vLLM; transformers would keep the 50 most likely tokens.
         given = {name: settings.get(name) for name in ("temperature", "top_p", "top_k", "min_p")}
@@ -77,3 +82,40 @@ class Sampling:
 
     def __repr__(self) -> str:
         return f"Sampling({self})"
+
+
+GREEDY = Sampling()
+"""Every token is the most likely one."""
+
+
+@dataclass(frozen=True)
+class PairSampling:
+    """How the two models of a pair are sampled, and how often.
+
+    Raises:
+        ProbeError: for fewer than one sample.
+    """
+
+    base: Sampling = GREEDY
+    """Draws what the base model emits, steered or not."""
+
+    thinking: Sampling = GREEDY
+    """Draws what the thinking model emits."""
+
+    samples: int = 1
+    """Number of answers to each problem; a greedy model gives one."""
+
+    def __post_init__(self) -> None:
+        check_least("sampling", self, samples=1)
+
+    def number(self, *drawn: Sampling) -> int:
+        """How many answers to each problem there are: one, unless something is drawn at random.
+
+        >>> PairSampling(thinking=Sampling(temperature=0.6), samples=3).number(Sampling(temperature=0.6))
+        3
+        """
+        return 1 if all(each.greedy for each in drawn) else self.samples
+
+
+BOTH_GREEDY = PairSampling()
+"""One greedy answer to each problem."""

@@ -8,24 +8,27 @@ from typing import Any
 from tqdm import tqdm
 
 from probe.files import write_json
-from probe.models import PLAIN_PROMPT, Model, prompt_remarks
+from probe.models import GREEDY, PLAIN_PROMPT, Model, Sampling, prompt_remarks
 
 PROMPTS = "prompts.json"
 _LONGEST = 1_500
 """Characters of a prompt that are shown; the whole is kept."""
 
 
-def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[str, Any]]:
+def first_prompts(
+    models: Mapping[str, Model], question: str, sampling: Mapping[str, Sampling] | None = None
+) -> dict[str, dict[str, Any]]:
     """Say how each model is asked the first question.
 
     Args:
         models: the models by their role, such as ``base``.
         question: the question of the first problem.
+        sampling: how each model is sampled; None where all are greedy.
 
     Returns:
         By role: the ``prompt`` and the other ``settings`` of the model, the ``text`` with special tokens, its number of
-        ``tokens``, where ``thinking`` is, and ``remarks`` on what is easily overlooked. The name of the model is not
-        there, because a run may be moved with its models.
+        ``tokens``, where ``thinking`` is, its ``sampling``, and ``remarks`` on what is easily overlooked. The name of
+        the model is not there, because a run may be moved with its models.
     """
     told = {}
     for role, model in models.items():
@@ -40,24 +43,40 @@ def first_prompts(models: Mapping[str, Model], question: str) -> dict[str, dict[
             "settings": model.config.asked_otherwise,
             "tokens": len(ids),
             "thinking": places[tags.place(model.prompt_text(question))],
+            "sampling": _sampled(model, GREEDY if sampling is None else sampling[role]),
             "remarks": prompt_remarks(model.config, model.tokenizer),
             "text": model.decode(ids),
         }
     return told
 
 
-def begin(out: Path | None, models: Mapping[str, Model], question: str, *, progress: bool) -> dict[str, dict[str, Any]]:
+def _sampled(model: Model, sampling: Sampling) -> str:
+    """How a model is sampled, and whether it asks for that itself."""
+    if sampling.greedy:
+        asked = model.own_sampling
+        return "greedy" if asked.greedy else f"greedy (its generation_config.json asks for {asked})"
+    return f"{sampling} (as its generation_config.json asks)" if sampling == model.own_sampling else str(sampling)
+
+
+def begin(
+    out: Path | None,
+    models: Mapping[str, Model],
+    question: str,
+    sampling: Mapping[str, Sampling] | None = None,
+    *,
+    progress: bool,
+) -> dict[str, dict[str, Any]]:
     """Show the first prompt of each model and write them to ``prompts.json``.
 
     Args:
         out: the folder of the results, which is locked; None to write nothing.
-        models, question: as in :func:`first_prompts`.
+        models, question, sampling: as in :func:`first_prompts`.
         progress: whether anything is shown.
 
     Returns:
         What :func:`first_prompts` returns.
     """
-    told = first_prompts(models, question)
+    told = first_prompts(models, question, sampling)
     if out is not None:
         write_json(out / PROMPTS, told)
     if progress:
@@ -75,5 +94,6 @@ def shown(name: str, asked: Mapping[str, Any]) -> str:
     kinds = {"chat": "its chat template", PLAIN_PROMPT: "the default prompt"}
     said = f"asked by {kinds.get(asked['prompt'], 'its own prompt')}"
     lines = [f"{name}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
+    lines += [f"  decoding: {asked['sampling']}"]
     lines += [f"  │{line}" for line in text.split("\n")]
     return "\n".join([*lines, *(f"  note: {remark}" for remark in asked["remarks"])])

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probe.activations import SentenceActivations, harvest
 from probe.errors import ProbeError
-from probe.models import Model
+from probe.models import GREEDY, Model, Sampling
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Taxonomy
 from probe.traces import Traces, generate_traces
@@ -17,10 +18,11 @@ Splits = tuple[SentenceActivations, SentenceActivations]
 
 
 def roll_out_splits(
-    splits: Mapping[str, tuple[Model, Sequence[Problem]]],
+    splits: Mapping[str, "Split"],
     problem_set: ProblemSet,
     *,
     max_new_tokens: int,
+    seed: int,
     batch_size: int,
     folder: Path,
     progress: bool,
@@ -28,20 +30,33 @@ def roll_out_splits(
     """Roll out a model on the problems of each split; traces that are already in the folder are read.
 
     Args:
-        splits: for each name the model and the problems. The traces are kept in the subfolder of that name.
+        splits: the model and the problems by name. The traces are kept in the subfolder of that name.
     """
     return {
         name: generate_traces(
-            model,
+            split.model,
             problem_set,
-            problems,
+            split.problems,
             max_new_tokens=max_new_tokens,
+            sampling=split.sampling,
+            samples=split.samples,
+            seed=seed,
             batch_size=batch_size,
             folder=folder / name,
             progress=progress,
         )
-        for name, (model, problems) in splits.items()
+        for name, split in splits.items()
     }
+
+
+@dataclass(frozen=True)
+class Split:
+    """The problems of a split, and how a model answers them."""
+
+    model: Model
+    problems: Sequence[Problem]
+    sampling: Sampling = GREEDY
+    samples: int = 1
 
 
 def harvest_splits(

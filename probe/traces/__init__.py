@@ -1,10 +1,18 @@
 """Traces: rollouts of a model, their sentences, and how they are decoded and sampled."""
 
+from probe.traces.degeneracy import (
+    Degeneracy as Degeneracy,
+    degeneracy as degeneracy,
+    looping as looping,
+    mean_degeneracy as mean_degeneracy,
+)
 from probe.traces.generate import (
     Emission as Emission,
+    check_samples as check_samples,
     decode_greedy as decode_greedy,
     generate_traces as generate_traces,
     kept_rows as kept_rows,
+    sampling_key as sampling_key,
     stream_greedy as stream_greedy,
     trace_shards as trace_shards,
 )
@@ -18,10 +26,12 @@ from probe.traces.pieces import (
     token_texts as token_texts,
 )
 from probe.traces.sampling import (
+    PLAIN as PLAIN,
     draw as draw,
-    nucleus as nucleus,
+    probabilities as probabilities,
     random_key as random_key,
     sample_each as sample_each,
+    sample_key as sample_key,
     sample_texts as sample_texts,
     stream_draws as stream_draws,
     stream_samples as stream_samples,

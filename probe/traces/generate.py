@@ -1,20 +1,17 @@
-"""Greedy rollouts, saved in shards so that an interrupted run resumes."""
+"""Rollouts, greedy or sampled, saved in shards so that an interrupted run resumes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxtyping import Int
-from torch import Tensor
-
 from probe.config import as_type
 from probe.engine import Shards
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.hooks import Lane, Now, likeliest, stream
-from probe.models import Model, ThinkTags, identity
+from probe.models import GREEDY, Model, Sampling, ThinkTags, identity
 from probe.problems import Problem, ProblemSet
+from probe.traces.sampling import sample_key, stream_draws
 from probe.traces.trace import Traces, make_trace
 
 
@@ -56,14 +53,10 @@ def stream_greedy(
     Yields:
         The index of a prompt and its emission, as soon as it is done.
     """
-    ends = set(model.eos_ids)
-    lane = Lane(model, prompts)
-    for item, columns, truncated in stream([lane], _likeliest, ends=ends, max_new_tokens=max_new_tokens, slots=slots):
-        yield item, Emission(tuple(columns[0]), truncated)
-
-
-def _likeliest(now: Now) -> tuple[Int[Tensor, " rows"]]:
-    return (likeliest(now.steps[0].logits),)
+    for item, tokens, truncated in stream_draws(
+        model, prompts, [0] * len(prompts), max_new_tokens, slots=slots, sampling=GREEDY
+    ):
+        yield item, Emission(tuple(tokens), truncated)
 
 
 Row = TypeVar("Row")
@@ -101,30 +94,64 @@ def trace_shards(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    samples: int = 1,
+    seed: int = 0,
     batch_size: int = 64,
     folder: str | Path | None = None,
 ) -> Shards:
     """The work of :func:`generate_traces` in shards, each decoded by a stream of its own.
 
+    An item is one sample of one problem; those of a problem follow each other.
+
     Args:
-        model, problems, max_new_tokens, batch_size, folder: see :func:`generate_traces`.
+        model, problems, max_new_tokens, sampling, samples, seed, batch_size, folder: see :func:`generate_traces`.
+
+    Raises:
+        ProbeError: for fewer than one sample, or several samples that would all be equal.
     """
+    check_samples(sampling, samples)
 
     def roll_out(items: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        prompts = [model.prompt_ids(problems[item].question) for item in items]
-        for at, emission in stream_greedy(model, prompts, max_new_tokens, batch_size):
-            yield items[at], asdict(emission)
+        asked = [problems[item // samples] for item in items]
+        prompts = [model.prompt_ids(problem.question) for problem in asked]
+        keys = [sample_key(seed, problem.id, item % samples) for problem, item in zip(asked, items, strict=True)]
+        found = stream_draws(model, prompts, keys, max_new_tokens, slots=batch_size, sampling=sampling)
+        for at, tokens, truncated in found:
+            yield items[at], asdict(Emission(tuple(tokens), truncated))
 
     def key() -> dict[str, Any]:
         return {
-            "work": "greedy traces",
+            "work": "greedy traces" if sampling.greedy else "sampled traces",
             "model": identity(model),
             "problems": object_hash([problem.question for problem in problems]),
             "max_new_tokens": max_new_tokens,
+            **sampling_key(sampling, samples, seed, problems),
         }
 
     how = {"device": str(model.device), "batch_size": batch_size}
-    return Shards(len(problems), roll_out, f"traces of {model.name}", key, folder, how=how)
+    return Shards(len(problems) * samples, roll_out, f"traces of {model.name}", key, folder, how=how)
+
+
+def sampling_key(sampling: Sampling, samples: int, seed: int, problems: Sequence[Problem]) -> dict[str, Any]:
+    """What sampled answers depend on beside the models and the questions; nothing if they are greedy."""
+    if sampling.greedy:
+        return {}
+    # Random numbers belong to the id of a problem.
+    ids = object_hash([problem.id for problem in problems])
+    return {"sampling": asdict(sampling), "samples": samples, "seed": seed, "ids": ids}
+
+
+def check_samples(sampling: Sampling, samples: int) -> None:
+    """Refuse numbers of samples that make no sense.
+
+    Raises:
+        ProbeError: for fewer than one sample, or several greedy ones, which would be equal.
+    """
+    if samples < 1:
+        raise ProbeError(f"samples is {samples}; it must be at least 1")
+    if sampling.greedy and samples > 1:
+        raise ProbeError(f"{samples} greedy samples would be equal; give a temperature above 0, or one sample")
 
 
 def generate_traces(
@@ -133,33 +160,57 @@ def generate_traces(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    samples: int = 1,
+    seed: int = 0,
     think_close: str | ThinkTags | None = None,
     batch_size: int = 64,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Traces:
-    """Greedy rollouts of a model on problems, graded and split into sentences.
+    """Rollouts of a model on problems, graded and split into sentences; greedy unless they are sampled.
 
     Args:
         model: either model of a pair; its own prompt template is used.
         problem_set: supplies the grader.
         max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
+        sampling: how tokens are chosen. A sampled token depends on the seed, the id of the problem, the number of the
+            sample and its position alone, not on the batch or the order.
+        samples: the number of traces of each problem; more than one only where they are sampled.
+        seed: seeds the sampling.
         think_close: the tag that closes the thinking, or both tags; None for those of the model.
         batch_size: the largest number of problems decoded at once; a finished one is replaced by the next.
         folder: traces are saved here in shards of 256; a later call with the same arguments makes the missing ones.
         progress: show a progress bar.
 
     Returns:
-        One trace for each problem, in order.
+        The traces in the order of the problems, all samples of a problem together.
 
     Raises:
-        ProbeError: if ``folder`` keeps traces of another model, prompt, limit or of other problems.
+        ProbeError: if ``folder`` keeps traces of another model, prompt, limit, sampling or of other problems.
     """
-    shards = trace_shards(model, problems, max_new_tokens=max_new_tokens, batch_size=batch_size, folder=folder)
+    shards = trace_shards(
+        model,
+        problems,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+        folder=folder,
+    )
     rows, seconds = shards.rows(progress=progress)
     emissions = kept_rows(Emission, rows, model, folder)
     traces = [
-        make_trace(model, problem_set, problem, emission.tokens, emission.truncated, think_close)
-        for problem, emission in zip(problems, emissions, strict=True)
+        make_trace(
+            model,
+            problem_set,
+            problems[item // samples],
+            emission.tokens,
+            emission.truncated,
+            think_close,
+            sample=item % samples,
+        )
+        for item, emission in enumerate(emissions)
     ]
     return Traces(model.name, problem_set.name, traces, seconds)

@@ -12,15 +12,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import TopPLogitsWarper
+from transformers import LogitsProcessor, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from probe.errors import ProbeError
-from probe.hooks import Lane, Now, check_prompts, stream
-from probe.models import Model
+from probe.hooks import Lane, Now, check_prompts, likeliest, stream
+from probe.models import Model, Sampling
 from probe.traces.pieces import text_after
 
 _MOST = 512
 """The largest number of rows that are decoded at once; more are no faster."""
+PLAIN = Sampling(temperature=1.0)
+"""Sampling from the whole distribution of the model."""
 _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 """The constants of splitmix64 as signed numbers."""
 
@@ -28,6 +30,15 @@ _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644EC
 def random_key(*names: object) -> int:
     """Make the key of a stream of random numbers from what it belongs to, such as a seed, a problem and a number."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, names)).encode()).digest()[:8], "big", signed=True)
+
+
+def sample_key(seed: int, problem_id: str, number: int) -> int:
+    """The key of one sample of a problem.
+
+    All models and arms of a run have the same random numbers for it, so that they differ only where their distributions
+    do, and an arm whose steering does nothing writes what the base model writes.
+    """
+    return random_key("answer", seed, problem_id, number)
 
 
 def uniform(keys: Int[Tensor, " rows"], places: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
@@ -45,19 +56,21 @@ def uniform(keys: Int[Tensor, " rows"], places: Int[Tensor, " rows"]) -> Float[T
 
 
 def draw(
-    logits: Float[Tensor, "rows vocab"], numbers: Float[Tensor, " rows"], temperature: float, top_p: float = 1.0
+    logits: Float[Tensor, "rows vocab"], numbers: Float[Tensor, " rows"], sampling: Sampling
 ) -> Int[Tensor, " rows"]:
-    """Sample a token of each row by the inverse of its cumulative distribution, on the device of the logits.
+    """Choose a token of each row: sampled by the inverse of its cumulative distribution, or the most likely one.
 
     Args:
-        logits: one row for each sequence.
+        logits: one row for each sequence; tokens are chosen on their device.
         numbers: a random number for each row, from 0 up to, but not including, 1.
-        temperature, top_p: as in :func:`nucleus`.
+        sampling: which part of the distribution is sampled from.
 
     Returns:
         Token ids; −1 where the logits are not finite.
     """
-    chances = nucleus(logits, temperature, top_p)
+    if sampling.greedy:
+        return likeliest(logits)
+    chances = probabilities(logits, sampling)
     sums = chances.cumsum(-1)
     if sums.is_cuda:  # there the parallel sums may fall where nothing is added, and a token of probability 0 be found
         sums = torch.where(chances > 0, sums, 0).cummax(-1).values
@@ -67,6 +80,27 @@ def draw(
     return torch.where(total[:, 0].isfinite(), torch.searchsorted(sums, at, right=True)[:, 0], -1)
 
 
+def probabilities(logits: Float[Tensor, "rows vocab"], sampling: Sampling) -> Float[Tensor, "rows vocab"]:
+    """The probabilities that tokens are sampled with.
+
+    Args:
+        logits: one row for each sequence.
+        sampling: with a temperature above 0.
+
+    Returns:
+        Probabilities that add up to 1 in each row; 0 for tokens that are cut.
+    """
+    scores, unused = logits.float() / sampling.temperature, torch.empty(0, dtype=torch.long)
+    cuts: list[LogitsProcessor] = [
+        *([TopKLogitsWarper(sampling.top_k)] if sampling.top_k is not None else []),
+        *([TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []),
+        *([MinPLogitsWarper(sampling.min_p)] if sampling.min_p else []),
+    ]
+    for cut in cuts:
+        scores = cut(unused, scores)  # pyright: ignore[reportArgumentType]
+    return scores.softmax(-1)
+
+
 def stream_draws(
     model: Model,
     prompts: Sequence[Sequence[int]],
@@ -74,8 +108,7 @@ def stream_draws(
     max_new_tokens: int,
     *,
     slots: int = _MOST,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    sampling: Sampling = PLAIN,
     until: Callable[[int, Sequence[int]], bool] | None = None,
     called: Callable[[int], str] = "prompt {}".format,
 ) -> Iterator[tuple[int, list[int], bool]]:
@@ -86,8 +119,7 @@ def stream_draws(
         keys: of the random numbers of each sample, from :func:`random_key`.
         max_new_tokens: the maximum number of tokens of a sample.
         slots: how many are decoded at once, at most; fewer where memory says so.
-        temperature: divides the logits; above 0.
-        top_p: as in :func:`nucleus`.
+        sampling: how tokens are chosen.
         until, called: as in :func:`~probe.hooks.stream`.
 
     Yields:
@@ -99,7 +131,7 @@ def stream_draws(
     each = torch.tensor(keys, dtype=torch.long, device=model.device)
 
     def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
-        return (draw(now.steps[0].logits, uniform(each[now.items], now.counts), temperature, top_p),)
+        return (draw(now.steps[0].logits, uniform(each[now.items], now.counts), sampling),)
 
     for item, (tokens,), truncated in stream(
         [Lane(model, prompts)],
@@ -120,8 +152,7 @@ def stream_samples(
     max_new_tokens: int,
     *,
     slots: int = _MOST,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    sampling: Sampling = PLAIN,
     seed: int = 0,
     until: Callable[[Sequence[int]], bool] | None = None,
 ) -> Iterator[tuple[int, int, list[int], bool]]:
@@ -130,7 +161,7 @@ def stream_samples(
     Args:
         prompts: token ids, one non-empty list for each prompt. If one occurs twice, its samples differ.
         samples: the number of samples of each prompt.
-        max_new_tokens, slots, temperature, top_p: as in :func:`stream_draws`.
+        max_new_tokens, slots, sampling: as in :func:`stream_draws`.
         seed: seeds the sampling. A sample depends on it, on its prompt and on its number alone.
         until: called with the tokens of a sample so far; True ends it.
 
@@ -139,14 +170,11 @@ def stream_samples(
         tokens stopped it.
 
     Raises:
-        ProbeError: as there, and for settings that cannot be sampled with.
+        ProbeError: as there, and for fewer than one sample.
     """
     check_prompts(model, prompts, max_new_tokens)
-    if samples < 1 or not temperature > 0 or not 0 < top_p <= 1:
-        raise ProbeError(
-            f"{samples} samples at temperature {temperature} and top_p {top_p}; "
-            "give at least 1 sample, a temperature above 0 and a top_p from 0 to 1"
-        )
+    if samples < 1:
+        raise ProbeError(f"{samples} samples of each prompt asked for; give at least 1")
     occurred: Counter[tuple[int, ...]] = Counter()
     keys: list[list[int]] = []
     for prompt in prompts:
@@ -161,8 +189,7 @@ def stream_samples(
         [key for i in order for key in keys[i]],
         max_new_tokens,
         slots=slots,
-        temperature=temperature,
-        top_p=top_p,
+        sampling=sampling,
         until=None if until is None else lambda _, tokens: until(tokens),
         called=lambda item: f"sample {item % samples} of prompt {order[item // samples]}",
     )
@@ -176,15 +203,14 @@ def sample_each(
     samples: int,
     max_new_tokens: int,
     *,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    sampling: Sampling = PLAIN,
     seed: int = 0,
     progress: bool = False,
 ) -> list[list[list[int]]]:
     """Sample several continuations of any number of prompts.
 
     Args:
-        prompts, samples, max_new_tokens, temperature, top_p, seed: as in :func:`stream_samples`.
+        prompts, samples, max_new_tokens, sampling, seed: as in :func:`stream_samples`.
         progress: show a progress bar.
 
     Returns:
@@ -194,7 +220,7 @@ def sample_each(
         ProbeError: as there.
     """
     found: list[list[list[int]]] = [[[] for _ in range(samples)] for _ in prompts]
-    some = stream_samples(model, prompts, samples, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    some = stream_samples(model, prompts, samples, max_new_tokens, sampling=sampling, seed=seed)
     with tqdm(total=len(prompts) * samples, desc="rollouts", unit="text", disable=not progress) as bar:
         for prompt, number, tokens, _ in some:
             found[prompt][number] = tokens
@@ -203,13 +229,13 @@ def sample_each(
 
 
 def sample_texts(
-    model: Model, prompts: Sequence[Sequence[int]], samples: int, max_new_tokens: int, **sampling: Any
+    model: Model, prompts: Sequence[Sequence[int]], samples: int, max_new_tokens: int, **how: Any
 ) -> list[list[str]]:
     """Sample continuations as texts: what each adds to the text of its prompt.
 
     Args:
         model, prompts, samples, max_new_tokens: see :func:`sample_each`.
-        **sampling: ``temperature``, ``top_p``, ``seed`` and ``progress``, as there.
+        **how: ``sampling``, ``seed`` and ``progress``, as there.
 
     Returns:
         For each prompt the texts of its samples, without end tokens.
@@ -217,24 +243,7 @@ def sample_texts(
     Raises:
         ProbeError: as there.
     """
-    found = sample_each(model, prompts, samples, max_new_tokens, **sampling)
+    found = sample_each(model, prompts, samples, max_new_tokens, **how)
     return [
         [text_after(prompt, tail, model.decode) for tail in tails] for prompt, tails in zip(prompts, found, strict=True)
     ]
-
-
-def nucleus(logits: Float[Tensor, "row vocab"], temperature: float, top_p: float) -> Float[Tensor, "row vocab"]:
-    """The probabilities to sample from in nucleus sampling (Holtzman et al., arXiv 1904.09751).
-
-    Args:
-        logits: one row for each sequence.
-        temperature: divides the logits; above 0.
-        top_p: keep the fewest most likely tokens whose probabilities add up to this; 1 keeps all.
-
-    Returns:
-        Probabilities that add up to 1 in each row; 0 outside the nucleus.
-    """
-    scores = logits.float() / temperature
-    if top_p < 1.0:
-        scores = TopPLogitsWarper(top_p)(torch.empty(0, dtype=torch.long), scores)  # pyright: ignore[reportArgumentType]
-    return scores.softmax(-1)

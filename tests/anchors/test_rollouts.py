@@ -7,6 +7,7 @@ import pytest
 import probe
 from probe.anchors import Continuations, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
 from probe.errors import ProbeError
+from probe.models import Sampling
 from probe.traces import make_trace
 
 
@@ -69,7 +70,6 @@ def test_the_same_seed_gives_the_same_rollouts(scene):
                 places=[0, 20],
                 n_samples=4,
                 max_new_tokens=12,
-                temperature=1.0,
                 seed=seed,
             )
         ]
@@ -80,8 +80,10 @@ def test_the_same_seed_gives_the_same_rollouts(scene):
 def test_a_cold_sample_is_the_likeliest_and_a_narrow_one_too(scene):
     pair, problems, problem, trace = scene
     rest = pair.thinking.decode(list(trace.tokens[20:28]))
-    for more in ({"temperature": 1e-3}, {"top_p": 1e-6}):
-        (found,) = roll_out(pair.thinking, problems, problem, trace, places=[20], n_samples=2, max_new_tokens=8, **more)
+    for how in (Sampling(temperature=1e-3), Sampling(temperature=1.0, top_p=1e-6), Sampling()):
+        (found,) = roll_out(
+            pair.thinking, problems, problem, trace, places=[20], n_samples=2, max_new_tokens=8, sampling=how
+        )
         assert found.texts == (rest, rest)
 
 

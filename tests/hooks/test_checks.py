@@ -24,7 +24,7 @@ from probe.hybrid import (
     decode_hybrid,
 )
 from probe.hybrid.baselines import run_majority
-from probe.models import Model, ModelConfig, Pair, PairConfig, load_model
+from probe.models import Model, ModelConfig, Pair, PairConfig, Sampling, load_model
 from probe.problems import Problem, ProblemSet
 from probe.steering import BasePolicy, ComingReader, FixedVectors, collect_gates
 from probe.taxonomy import Taxonomy
@@ -91,7 +91,7 @@ def test_half_precision_that_overflows_says_what_to_do(tiny_folder):
 def test_samples_say_which(model):
     spoil(model)
     with pytest.raises(ProbeError, match="a logit at new token 0 of sample 0 of prompt 1 of llama-letters-0"):
-        sample_each(model, PROMPTS, 2, 3, top_p=0.9)
+        sample_each(model, PROMPTS, 2, 3, sampling=Sampling(temperature=1.0, top_p=0.9))
     with pytest.raises(ProbeError, match="not finite"):
         sample_texts(model, PROMPTS, 2, 3)
 

@@ -98,5 +98,5 @@ def test_answers_are_graded_after_the_prompt_of_the_model_that_wrote_them(pair):
         (["It is 42."], ["Hm."], True),
         (["7</think>42"], ["7</think>42"], True),
     ):
-        prompts = answer_prompts(pair, [problem], texts, thinking)
+        prompts = answer_prompts(pair, [problem], texts, [thinking])
         assert grade_answers(problems, [problem], texts, pair.think_tags, prompts) == [right]

@@ -16,7 +16,7 @@ from probe.hybrid import (
     run_majority,
     run_prompted,
 )
-from probe.models import ModelConfig, Pair, PairConfig, load_model
+from probe.models import ModelConfig, Pair, PairConfig, Sampling, load_model
 from probe.problems import load_problems
 from probe.steering import BehaviourVectors
 
@@ -89,12 +89,13 @@ def test_the_answers_of_an_arm_with_another_part_are_refused(pair, problems, tmp
 
 def test_samples_and_prompts_of_another_call_are_refused(pair, problems, tmp_path):
     def vote(**change):
-        told = {"n": 2, "max_new_tokens": 6, "temperature": 0.7, "seed": 0} | change
+        told = {"n": 2, "max_new_tokens": 6, "sampling": Sampling(0.7), "seed": 0} | change
         return run_majority(pair.base, problems, folder=tmp_path / "votes", **told)
 
     before = vote()
     for change, said in (
-        ({"temperature": 1.0}, "temperature: 0.7 there, 1.0 now"),
+        ({"sampling": Sampling(1.0)}, "temperature: 0.7 there, 1.0 now"),
+        ({"sampling": Sampling(0.7, top_k=3)}, "sampling"),
         ({"n": 3}, "n: 2"),
         ({"seed": 1}, "seed"),
     ):

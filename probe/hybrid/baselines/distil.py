@@ -6,7 +6,7 @@ from pathlib import Path
 from probe.adapters import AdapterPlan, Objective, TuneConfig, Tuned, attached, examples_of, lora_tensors, tune
 from probe.hybrid.config import DistilConfig
 from probe.hybrid.evaluate import ArmResult, rollouts
-from probe.models import Model
+from probe.models import GREEDY, Model, Sampling
 from probe.problems import Problem
 from probe.traces import Trace
 
@@ -53,15 +53,19 @@ def run_lora(
     problems: Sequence[Problem],
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    samples: int = 1,
+    seed: int = 0,
     batch_size: int = 64,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Decode greedy answers of the base model with an adapter.
+    """Decode answers of the base model with an adapter.
 
     Args:
         base: the base model; it is unchanged afterwards.
         adapter: the folder of the adapter, from :func:`distil_lora` or any other LoRA in PEFT's format.
+        sampling, samples, seed: how tokens are chosen, and the number of answers to each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
     """
     size = sum(tensor.numel() for tensor in lora_tensors(Path(adapter)).values())
@@ -73,6 +77,9 @@ def run_lora(
             problems,
             prompts,
             max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            samples=samples,
+            seed=seed,
             batch_size=batch_size,
             folder=folder,
             progress=progress,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from probe.errors import ProbeError
 from probe.hybrid.evaluate import ArmResult, rollouts
-from probe.models import Model
+from probe.models import GREEDY, Model, Sampling
 from probe.problems import Problem
 from probe.taxonomy import Taxonomy
 from probe.traces import Trace
@@ -57,14 +57,18 @@ def run_prompted(
     prompts: Sequence[str],
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    samples: int = 1,
+    seed: int = 0,
     batch_size: int = 64,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> ArmResult:
-    """Decode greedy answers of the base model after other prompts.
+    """Decode answers of the base model after other prompts.
 
     Args:
         prompts: the whole prompt text for each problem.
+        sampling, samples, seed: how tokens are chosen, and the number of answers to each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
 
     Raises:
@@ -77,6 +81,9 @@ def run_prompted(
         problems,
         ids,
         max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        samples=samples,
+        seed=seed,
         batch_size=batch_size,
         folder=folder,
         progress=progress,

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from probe.engine import Shards
 from probe.hybrid.decode import HybridTrace
 from probe.hybrid.evaluate import ArmResult, problems_hash
-from probe.models import Model, ThinkTags, identity
+from probe.models import Model, Sampling, ThinkTags, identity
 from probe.problems import Problem, extract_answer
 from probe.traces import random_key, stream_draws
+
+MAJORITY = Sampling(temperature=0.7)
 
 
 def run_majority(
@@ -19,7 +22,7 @@ def run_majority(
     *,
     n: int,
     max_new_tokens: int,
-    temperature: float = 0.7,
+    sampling: Sampling = MAJORITY,
     seed: int = 0,
     batch_size: int = 64,
     think_close: str | ThinkTags | None = None,
@@ -31,6 +34,7 @@ def run_majority(
     Args:
         n: the number of samples for each problem.
         max_new_tokens, batch_size, folder, progress: see :func:`~probe.hybrid.evaluate_arm`.
+        sampling: how tokens are sampled; with a temperature above 0.
         seed: seeds the samples; each depends only on the seed, the problem and its number.
         think_close: the tag that closes the thinking, or both tags; an answer is looked for after it. None for those of
             the model.
@@ -45,7 +49,7 @@ def run_majority(
     def decode(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         prompts = [base.prompt_ids(tasks[item][0].question) for item in missing]
         keys = [random_key("majority", seed, tasks[item][0].id, tasks[item][1]) for item in missing]
-        samples = stream_draws(base, prompts, keys, max_new_tokens, slots=batch_size, temperature=temperature)
+        samples = stream_draws(base, prompts, keys, max_new_tokens, slots=batch_size, sampling=sampling)
         for at, tokens, truncated in samples:
             yield missing[at], {"tokens": tokens, "truncated": truncated}
 
@@ -55,7 +59,8 @@ def run_majority(
             "model": identity(base),
             "problems": problems_hash(problems),
             "n": n,
-            "temperature": temperature,
+            "temperature": sampling.temperature,
+            **({} if sampling == Sampling(sampling.temperature) else {"sampling": asdict(sampling)}),
             "max_new_tokens": max_new_tokens,
             "seed": seed,
         }

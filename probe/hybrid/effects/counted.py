@@ -22,7 +22,7 @@ def counted(
     Args:
         model: its tokenizer decodes the tokens.
         problem_set: supplies the counter scheme.
-        tokens: for each arm, the emitted tokens for each problem.
+        tokens: for each arm, the emitted tokens of each answer; those to a problem follow each other.
         seed: seeds the resampling.
 
     Returns:
@@ -32,9 +32,10 @@ def counted(
     scheme = problem_set.counter
     arms = {}
     for name, emitted in tokens.items():
+        samples = len(emitted) // max(1, len(problems))
         traces = [
-            make_trace(model, problem_set, problem, list(some), False)
-            for problem, some in zip(problems, emitted, strict=True)
+            make_trace(model, problem_set, problems[at // samples], list(some), False, sample=at % samples)
+            for at, some in enumerate(emitted)
         ]
         means = count_behaviours(traces, scheme).mean(seed=seed)
         arms[name] = {habit: {"mean": each.value, "ci": each.to_dict()["ci"]} for habit, each in means.items()}

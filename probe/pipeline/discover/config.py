@@ -6,7 +6,7 @@ from probe.config import byte_size, check_least, check_seeds
 from probe.errors import ProbeError
 from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
-from probe.pipeline.run.config import DecodingConfig, short_name
+from probe.pipeline.run.config import RolloutConfig, short_name
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
 
@@ -67,7 +67,7 @@ class DiscoverConfig:
     shown: int = 40
     """Number of validation traces that the report shows."""
     sizes: DiscoverSizesConfig = field(default_factory=DiscoverSizesConfig)
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    decoding: RolloutConfig = field(default_factory=RolloutConfig)
     taxonomy: TaxonomyConfig = field(
         default_factory=lambda: TaxonomyConfig(rivals=("spherical-kmeans", "pca-kmeans", "agglomerative"))
     )

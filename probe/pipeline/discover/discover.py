@@ -26,7 +26,7 @@ from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
-from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
+from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
 from probe.taxonomy import (
@@ -121,7 +121,8 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     """Run the stages in a folder that is locked."""
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
-    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, progress=progress)
+    sampling = {"thinking": config.decoding.of_thinking(inputs.model)}
+    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, sampling, progress=progress)
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -195,9 +196,13 @@ class DiscoverStages:
         """Roll out the thinking model on train and validation."""
         inputs = self.inputs
         made = roll_out_splits(
-            {"train": (inputs.model, inputs.train), "validation": (inputs.model, inputs.validation)},
+            {
+                name: Split(inputs.model, problems, self.config.decoding.of_thinking(inputs.model))
+                for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            },
             inputs.problem_set,
             max_new_tokens=inputs.max_new_tokens,
+            seed=self.config.seed,
             batch_size=self.config.decoding.batch_size,
             folder=folder,
             progress=self.progress and not finished,

@@ -15,6 +15,7 @@ from probe.hybrid import (
     ArmResult,
     FixedStrength,
     ForceToken,
+    HybridTrace,
     Never,
     OneBehaviour,
     arm_shards,
@@ -34,12 +35,13 @@ from probe.hybrid import (
     v2_arms,
     with_mechanism,
 )
-from probe.models import Model, Pair
+from probe.models import Model, Pair, PairSampling, Sampling
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import RANKS, adapter, mechanism
 from probe.pipeline.run.parts import SEED
 from probe.problems import Problem
+from probe.traces import Traces
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ArmRecipe:
         shares: arms with the same value need a mechanism that the first of them learns.
         after: arms whose result it needs.
         parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
+        draws_thinking: whether tokens are sampled as the thinking model is; see `Arm.samples`.
         check: refuses a run on which the arm cannot be made, before any arm is decoded.
     """
 
@@ -64,7 +67,12 @@ class ArmRecipe:
     shares: str | None = None
     after: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    draws_thinking: bool = False
     check: Callable[[Experiment, str], object] | None = None
+
+    def samples(self, sampling: PairSampling) -> int:
+        """The number of answers to each problem, if the arm is decoded token by token."""
+        return sampling.number(sampling.base, *([sampling.thinking] if self.draws_thinking else []))
 
     def settings(self, config: RunConfig) -> dict[str, Any]:
         """Collect the settings that the result depends on."""
@@ -146,11 +154,12 @@ def _decode(experiment: Experiment, arm: Arm, folder: Path, finished: bool) -> A
     )
 
 
-def _decoding(experiment: Experiment, arm: Arm) -> tuple[Pair | Model, Arm, Sequence[Problem], dict[str, int]]:
+def _decoding(experiment: Experiment, arm: Arm) -> tuple[Pair | Model, Arm, Sequence[Problem], dict[str, Any]]:
     """What an arm is decoded with: the models, the problems and the settings."""
     config, inputs = experiment.config, experiment.inputs
     how = {
         "max_new_tokens": inputs.max_new_tokens,
+        "sampling": inputs.sampling,
         "batch_size": config.decoding.batch_size,
         "seed": config.seed,
     }
@@ -236,22 +245,30 @@ def _named(arms: Sequence[Arm], name: str) -> Arm:
 
 
 def _limits(experiment: Experiment) -> dict[str, Any]:
+    """How a model decodes that is no hybrid: as the base model does."""
     stages = experiment.stages
     return {
         "max_new_tokens": stages.inputs.max_new_tokens,
+        "seed": stages.config.seed,
         "batch_size": stages.config.decoding.batch_size,
         "progress": stages.progress,
     }
 
 
+def _as_base(experiment: Experiment) -> dict[str, Any]:
+    """How a model decodes that takes the base model's place."""
+    sampling = experiment.inputs.sampling
+    return {"sampling": sampling.base, "samples": sampling.number(sampling.base), **_limits(experiment)}
+
+
 def _lora(experiment: Experiment, name: str, folder: Path) -> ArmResult:
     inputs, trained = experiment.inputs, adapter(experiment, name)
-    return run_lora(inputs.pair.base, trained, name, inputs.test, folder=folder, **_limits(experiment))
+    return run_lora(inputs.pair.base, trained, name, inputs.test, folder=folder, **_as_base(experiment))
 
 
 def _prompted(experiment: Experiment, name: str, folder: Path) -> ArmResult:
     inputs, prompts = experiment.inputs, _prompts(experiment, name)
-    return run_prompted(inputs.pair.base, name, inputs.test, prompts, folder=folder, **_limits(experiment))
+    return run_prompted(inputs.pair.base, name, inputs.test, prompts, folder=folder, **_as_base(experiment))
 
 
 def _check_prompts(experiment: Experiment, name: str) -> None:
@@ -270,17 +287,20 @@ def _prompts(experiment: Experiment, name: str) -> list[str]:
 def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # noqa: ARG001
     config, inputs, base = experiment.config, experiment.inputs, experiment.rollouts.base
     # As many answers as take the tokens that both models run for one answer of the hybrid.
-    hybrid = arm_result(experiment, "hybrid").traces
-    ratio = 2 * sum(len(trace.tokens) for trace in hybrid) / max(1, sum(len(trace.tokens) for trace in base))
+    hybrid, sampling = arm_result(experiment, "hybrid").traces, inputs.sampling.base
+    ratio = 2 * _mean_tokens(hybrid) / max(1 / len(base), _mean_tokens(base))
     return run_majority(
         inputs.pair.base,
         inputs.test,
         n=max(1, round(ratio)),
-        temperature=config.hybrid.majority_temperature,
-        seed=config.seed,
+        sampling=Sampling(config.hybrid.majority_temperature) if sampling.greedy else sampling,
         folder=folder,
         **_limits(experiment),
     )
+
+
+def _mean_tokens(traces: Traces | Sequence[HybridTrace]) -> float:
+    return sum(len(trace.tokens) for trace in traces) / len(traces)
 
 
 _VECTORS = ("steering/seed",)
@@ -291,19 +311,19 @@ _V1 = ArmRecipe(
 _V2 = ArmRecipe(_v2, shares="v2", parts=("mechanisms/v2/v2",))
 
 ARM_RECIPES: Mapping[str, ArmRecipe] = {
-    "base": ArmRecipe(_alone),
-    "thinking": ArmRecipe(_alone),
+    "base": ArmRecipe(_alone, draws_thinking=True),
+    "thinking": ArmRecipe(_alone, draws_thinking=True),
     "hybrid": ArmRecipe(_hybrid, parts=_VECTORS),
     "oracle-free": ArmRecipe(_oracle_free, section="policy", parts=(*_VECTORS, "policy")),
     "single-vector": ArmRecipe(_control, after=("hybrid",), parts=("steering/single",)),
     **dict.fromkeys(("random-category", "min-cosine", "random-vectors", "random-positions"), _CONTROL),
     "rerank-only": ArmRecipe(_control, after=("hybrid",), options=("rerank_among",)),
-    "force-token": ArmRecipe(_control, after=("hybrid",)),
+    "force-token": ArmRecipe(_control, after=("hybrid",), draws_thinking=True),
     "mean-difference": ArmRecipe(_mechanism),
     "decoder-rows": ArmRecipe(_mechanism),
     "rank-1": ArmRecipe(_mechanism, parts=("mechanisms/rank-1/rank-1",)),
     "bias": ArmRecipe(_bias, parts=("mechanisms/bias/bias",)),
-    "speculative": ArmRecipe(_speculative, options=("speculative_tokens",)),
+    "speculative": ArmRecipe(_speculative, options=("speculative_tokens",), draws_thinking=True),
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
     **{name: ArmRecipe(written=_lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),

@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probe.config import byte_size, check_least, check_seeds, from_dict
 from probe.engine import engine_of
 from probe.errors import ProbeError
 from probe.hybrid import DistilConfig, HybridConfig
-from probe.models import DeviceNames, ModelConfig
+from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Sampling
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
+
+if TYPE_CHECKING:
+    from probe.models import Model, Pair
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,55 @@ class SizesConfig:
 
 
 @dataclass(frozen=True)
-class DecodingConfig:
-    """Settings of decoding, the same for both models and every arm."""
+class RolloutConfig:
+    """Settings of the thinking model's traces."""
 
     max_new_tokens: int | None = None
     """Maximum number of tokens of an answer; None takes the limit of the pair."""
     batch_size: int = 100
-    """Number of problems decoded together; an interrupted run repeats at most this many."""
+    """Number of answers decoded together; an interrupted run repeats at most this many."""
+    thinking: Sampling | None = field(default=None, metadata={"later": True})
+    """How the thinking model is sampled: ``temperature``, ``top_p``, ``top_k`` and ``min_p``; a temperature of 0 is
+    greedy. None: as its ``generation_config.json`` says."""
 
     def __post_init__(self) -> None:
         check_least("decoding", self, max_new_tokens=1, batch_size=1)
+
+    def of_thinking(self, model: "Model") -> Sampling:
+        """How the thinking model is sampled."""
+        return model.own_sampling if self.thinking is None else self.thinking
+
+
+@dataclass(frozen=True)
+class DecodingConfig(RolloutConfig):
+    """Settings of decoding, the same for both models and every arm."""
+
+    base: Sampling | None = field(default=None, metadata={"later": True})
+    """How the base model is sampled, alone and in every arm. None: greedy or, where both models have the same weights,
+    as the thinking model."""
+    samples: int = field(default=1, metadata={"later": True})
+    """Number of sampled answers to each test problem, of each model and arm that is sampled. Accuracies are means over
+    them. Train and validation problems have one trace each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least("decoding", self, samples=1)
+
+    def sampling(self, pair: "Pair") -> PairSampling:
+        """How the models of a pair are sampled.
+
+        Raises:
+            ProbeError: for several samples that would all be equal.
+        """
+        thinking = self.of_thinking(pair.thinking)
+        same = pair.config.base.same_weights == pair.config.thinking.same_weights
+        base = self.base or (thinking if same else GREEDY)
+        if self.samples > 1 and base.greedy and thinking.greedy:
+            raise ProbeError(
+                f"decoding.samples is {self.samples}, but greedy samples would be equal; give a temperature "
+                "(--temperature), or one sample"
+            )
+        return PairSampling(base, thinking, self.samples)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from probe.pipeline.run.arms import SEED, arm_result
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.stages import BELOW
 from probe.pipeline.run.training import not_converged, training
+from probe.statistics import Grades, score_interval
 
 _LEARNED = ("hybrid", "oracle-free", "single-vector", "rank-1", "lora", "lora-rank-1", "bias")
 """Arms that are learned from traces; of these, the curve has the arms that were run."""
@@ -26,7 +27,7 @@ def learning_curve(experiment: Experiment) -> list[dict[str, Any]]:
 
     own = [trace.text for trace in experiment.rollouts.thinking]
 
-    def graded(texts: list[str]) -> list[bool | None]:
+    def graded(texts: list[str]) -> Grades:
         return inputs.graded(inputs.test, texts, own)
 
     base, thinking = (graded([trace.text for trace in of]) for of in experiment.rollouts.of_test.values())
@@ -38,9 +39,8 @@ def learning_curve(experiment: Experiment) -> list[dict[str, Any]]:
         trained = training(smaller, names)
         arms = {}
         for name, each in correct.items():
-            known = [value for value in each if value is not None]
             arms[name] = {
-                "accuracy": sum(known) / len(known) if known else None,
+                "accuracy": score_interval(each).value,
                 "gap_recovered": gap_recovered(each, base, thinking, seed=config.seed),
                 "not_converged": not_converged(trained, name),
             }

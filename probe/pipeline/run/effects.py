@@ -34,7 +34,7 @@ def effects(experiment: Experiment) -> dict[str, Any]:
             rates = flip_rates(
                 inputs.pair,
                 taxonomy,
-                list(rollouts.base),
+                [trace for trace in rollouts.base if trace.sample == 0],
                 inputs.test,
                 mechanism=experiment.vectors.seeds[0],
                 behaviours=trained,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
-from probe.hybrid import answer_prompts, grade_answers
-from probe.models import Model, Pair, PairConfig, ThinkTags, load_pair
+from probe.hybrid import answer_prompts, by_problem, grade_answers
+from probe.models import Model, Pair, PairConfig, PairSampling, ThinkTags, load_pair
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.kept import pair_of
 from probe.problems import Problem, ProblemSet, load_problems
+from probe.statistics import Grades
 from probe.steering import steering_layer
 from probe.taxonomy import taxonomy_sites
 
@@ -26,6 +27,7 @@ class Inputs:
         layers: steering layers of the base model; if there are several, one is chosen on validation.
         sites: sites of the thinking model at which the taxonomy may be.
         max_new_tokens: maximum number of tokens of an answer.
+        sampling: how the models are sampled, and the number of answers to each test problem.
     """
 
     pair: Pair
@@ -36,17 +38,25 @@ class Inputs:
     layers: tuple[int, ...]
     sites: tuple[str, ...]
     max_new_tokens: int
+    sampling: PairSampling
 
-    def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> list[bool | None]:
+    def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> Grades:
         """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
 
         Args:
             problems: the problems that were answered.
-            texts: the answers.
+            texts: the answers; those to a problem follow each other.
             thinking: the thinking model's answers to the same problems.
+
+        Returns:
+            For each problem a grade or, if it has several answers, the grades of all.
         """
-        prompts = answer_prompts(self.pair, problems, texts, thinking)
-        return grade_answers(self.problem_set, problems, texts, self.pair.think_tags, prompts)
+        samples = max(1, len(texts) // max(1, len(problems)))
+        asked = [problem for problem in problems for _ in range(samples)]
+        own = by_problem(thinking, max(1, len(thinking) // max(1, len(problems))))
+        prompts = answer_prompts(self.pair, asked, texts, [each for each in own for _ in range(samples)])
+        grades = grade_answers(self.problem_set, asked, texts, self.pair.think_tags, prompts)
+        return grades if samples == 1 else by_problem(grades, samples)
 
     def hashes(self) -> dict[str, str]:
         """Hash what a run depends on beside its settings, by content: where it lies does not count."""
@@ -108,7 +118,8 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     max_new_tokens = config.decoding.max_new_tokens or pair.config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), max_new_tokens)
-    return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens)
+    sampling = config.decoding.sampling(pair)
+    return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens, sampling)
 
 
 def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) -> ProblemSet:

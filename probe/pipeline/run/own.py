@@ -102,6 +102,7 @@ def try_arm(
     )
     limits: dict[str, Any] = {
         "max_new_tokens": inputs.max_new_tokens,
+        "sampling": inputs.sampling,
         "batch_size": config.decoding.batch_size,
         "progress": stages.progress,
     }
@@ -117,7 +118,8 @@ def try_arm(
         told[each.name] = {
             **summarise(
                 correct[each.name],
-                lengths=[len(trace.tokens) for trace in done.traces],
+                emitted=[trace.tokens for trace in done.traces],
+                texts=done.texts,
                 truncated=[trace.truncated for trace in done.traces],
                 steered_fraction=done.steered_fraction,
                 seconds=done.seconds,
@@ -169,7 +171,13 @@ def ask(
     problem = Problem("question", question, "")
     models = inputs.pair if made.asks else inputs.pair.base
     ((_, trace),) = stream_hybrid(
-        models, made, [problem], max_new_tokens=inputs.max_new_tokens, batch_size=1, watch=watch
+        models,
+        made,
+        [(problem, 0)],
+        max_new_tokens=inputs.max_new_tokens,
+        sampling=inputs.sampling,
+        batch_size=1,
+        watch=watch,
     )
     return Answer(trace, inputs.pair.base.decode(trace.tokens))
 

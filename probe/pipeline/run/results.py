@@ -1,10 +1,12 @@
 """Turns a finished run into ``results.json``, ``graded.json``, ``behaviours.json`` and ``shown.json``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
 
+from probe.config import to_dict
 from probe.hybrid import (
     ArmResult,
     agreement,
@@ -22,7 +24,9 @@ from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
+from probe.problems import Problem
 from probe.reports import to_columns
+from probe.statistics import Grades
 from probe.traces import token_name, token_texts
 
 SCHEMA = 1
@@ -47,10 +51,14 @@ class Finished:
         return texts | {name: arm.texts for name, arm in self.arms.items()}
 
     @cached_property
-    def correct(self) -> dict[str, list[bool | None]]:
-        """The grade of every answer; None for one that could not be graded."""
+    def correct(self) -> dict[str, Grades]:
+        """The grade of every answer, by problem where there are several; None for one that could not be graded."""
         inputs, thinking = self.experiment.inputs, self.texts["thinking"]
         return {name: inputs.graded(inputs.test, texts, thinking) for name, texts in self.texts.items()}
+
+    def grades(self, name: str) -> list[bool | None]:
+        """The grade of every answer of an arm, in the order of its texts."""
+        return [one for each in self.correct[name] for one in (each if isinstance(each, Sequence) else [each])]
 
 
 def results(finished: Finished) -> dict:
@@ -63,7 +71,8 @@ def results(finished: Finished) -> dict:
     entries = {
         name: summarise(
             correct[name],
-            lengths=[len(trace.tokens) for trace in traces],
+            emitted=[trace.tokens for trace in traces],
+            texts=finished.texts[name],
             truncated=[trace.truncated for trace in traces],
             steered_fraction=steered_fraction,
             seconds=seconds,
@@ -91,6 +100,7 @@ def results(finished: Finished) -> dict:
         "pair": inputs.pair.name,
         "problems": {"name": inputs.problem_set.name, "split": "test", "n": len(inputs.test)},
         "seed": config.seed,
+        "sampling": to_dict(inputs.sampling),
         "arms": {name: entry for name, entry in entries.items() if not _is_seed(name)},
         "gap_recovered": {name: gap for name, gap in gaps.items() if not _is_seed(name)},
         "seeds": {
@@ -134,7 +144,10 @@ def results(finished: Finished) -> dict:
 
 
 def graded(finished: Finished) -> dict:
-    """Collect which test problems each arm solved; None where an answer could not be graded."""
+    """Collect which test problems each arm solved; None where an answer could not be graded.
+
+    An arm with several samples has the grades of all for each problem.
+    """
     return {
         "problems": [problem.id for problem in finished.experiment.inputs.test],
         "correct": {name: each for name, each in finished.correct.items() if not _is_seed(name)},
@@ -149,7 +162,7 @@ def observed(finished: Finished) -> dict:
     }
     emitted = {name: [trace.tokens for trace in traces] for name, traces in main.items()}
     errors = {
-        name: classify_errors(inputs.problem_set, inputs.test, texts, finished.correct[name])
+        name: classify_errors(inputs.problem_set, _of_answers(inputs.test, len(texts)), texts, finished.grades(name))
         for name, texts in finished.texts.items()
         if not _is_seed(name)
     }
@@ -157,6 +170,11 @@ def observed(finished: Finished) -> dict:
         "counters": counted(inputs.pair.base, inputs.problem_set, inputs.test, emitted),
         "errors": {name: found for name, found in errors.items() if found is not None},
     }
+
+
+def _of_answers(problems: Sequence[Problem], answers: int) -> list[Problem]:
+    """The problem of each answer."""
+    return [problem for problem in problems for _ in range(answers // len(problems))]
 
 
 def _is_seed(name: str) -> bool:
@@ -187,9 +205,12 @@ def behaviours(finished: Finished) -> list[dict]:
 
 
 def shown(finished: Finished, n: int) -> list[dict]:
-    """Collect the traces that the report shows: the first ``n`` test problems, every arm, token by token."""
+    """Collect the traces that the report shows: the first ``n`` test problems, every arm, token by token.
+
+    Of several samples of a problem, the first is shown.
+    """
     inputs, rollouts, arms = finished.experiment.inputs, finished.experiment.rollouts, finished.arms
-    base, correct = inputs.pair.base, finished.correct
+    base, grades = inputs.pair.base, {name: finished.grades(name) for name in finished.correct}
 
     @cache
     def name_of(token: int) -> str:
@@ -202,11 +223,13 @@ def shown(finished: Finished, n: int) -> list[dict]:
     for i, problem in enumerate(inputs.test[:n]):
         row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
         for name, traces in rollouts.of_test.items():
-            row["arms"][name] = {"text": traces[i].text, "correct": correct[name][i]}
+            first = i * len(traces) // len(inputs.test)
+            row["arms"][name] = {"text": traces[first].text, "correct": grades[name][first]}
         for name, arm in arms.items():
-            trace = arm.traces[i]
+            first = i * arm.samples
+            trace = arm.traces[first]
             if not trace.steered:  # no hybrid: one model wrote it
-                row["arms"][name] = {"text": arm.texts[i], "correct": correct[name][i]}
+                row["arms"][name] = {"text": arm.texts[first], "correct": grades[name][first]}
                 continue
             tokens = [
                 {
@@ -228,9 +251,9 @@ def shown(finished: Finished, n: int) -> list[dict]:
                     strict=True,
                 )
             ]
-            row["arms"][name] = {"correct": correct[name][i], "tokens": to_columns(tokens)}
+            row["arms"][name] = {"correct": grades[name][first], "tokens": to_columns(tokens)}
             # The text is that of the tokens, and is written only where it is another.
-            if arm.texts[i] != "".join(token["text"] for token in tokens):
-                row["arms"][name]["text"] = arm.texts[i]
+            if arm.texts[first] != "".join(token["text"] for token in tokens):
+                row["arms"][name]["text"] = arm.texts[first]
         rows.append(row)
     return rows

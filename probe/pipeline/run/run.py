@@ -65,7 +65,8 @@ def add_arms(
 def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
     with run_folder(config, inputs, out) as folder:
         asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
-        prompts = begin(out, asked, inputs.train[0].question, progress=progress)
+        sampling = {"base": inputs.sampling.base, "thinking": inputs.sampling.thinking}
+        prompts = begin(out, asked, inputs.train[0].question, sampling, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)
         check_arms(experiment)

@@ -9,11 +9,9 @@ from probe.config import read_as
 from probe.convergence import Check
 from probe.engine import Shards
 from probe.files import write_json
-from probe.models import Model
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
-from probe.pipeline.stages import Splits, harvest_splits, roll_out_splits, taxonomy_of
-from probe.problems import Problem
+from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.steering import (
     ComingReader,
     GateBatch,
@@ -39,7 +37,10 @@ TRAINING = "training.json"
 
 @dataclass(frozen=True)
 class RunTraces:
-    """Traces of the thinking model on every split, and of the base model on the test split."""
+    """Traces of the thinking model on every split, and of the base model on the test split.
+
+    Train and validation problems have one trace each; test problems may have several samples, which follow each other.
+    """
 
     train: Traces
     validation: Traces
@@ -96,23 +97,35 @@ class Stages:
             folder: the folder of the stage.
         """
         return {
-            name: trace_shards(model, problems, folder=folder / name, **self._limits)
-            for name, (model, problems) in self._splits.items()
+            name: trace_shards(
+                split.model,
+                split.problems,
+                sampling=split.sampling,
+                samples=split.samples,
+                folder=folder / name,
+                **self._limits,
+            )
+            for name, split in self._splits.items()
         }
 
     @property
-    def _splits(self) -> dict[str, tuple[Model, Sequence[Problem]]]:
-        inputs, pair = self.inputs, self.inputs.pair
+    def _splits(self) -> dict[str, Split]:
+        inputs, pair, sampling = self.inputs, self.inputs.pair, self.inputs.sampling
+        # What is learned from has one trace for each problem; answers that are measured have as many as samples.
         return {
-            "train": (pair.thinking, inputs.train),
-            "validation": (pair.thinking, inputs.validation),
-            "base": (pair.base, inputs.test),
-            "thinking": (pair.thinking, inputs.test),
+            "train": Split(pair.thinking, inputs.train, sampling.thinking),
+            "validation": Split(pair.thinking, inputs.validation, sampling.thinking),
+            "base": Split(pair.base, inputs.test, sampling.base, sampling.number(sampling.base)),
+            "thinking": Split(pair.thinking, inputs.test, sampling.thinking, sampling.number(sampling.thinking)),
         }
 
     @property
     def _limits(self) -> dict[str, int]:
-        return {"max_new_tokens": self.inputs.max_new_tokens, "batch_size": self.config.decoding.batch_size}
+        return {
+            "max_new_tokens": self.inputs.max_new_tokens,
+            "seed": self.config.seed,
+            "batch_size": self.config.decoding.batch_size,
+        }
 
     def activations(self, rollouts: RunTraces, folder: Path, finished: bool) -> Splits:
         """Harvest the mean residual stream of every sentence of the thinking model, train and validation."""

@@ -15,7 +15,7 @@ from probe.models import PairConfig
 from probe.pipeline.run.arms import SEED, arm_result, make_arm, make_shard, recipe
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment, run_folder
-from probe.pipeline.run.inputs import prepare
+from probe.pipeline.run.inputs import Inputs, prepare
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def arm_tasks(experiment: Experiment, names: Sequence[str]) -> list[Task]:
     Args:
         names: arms that the folder does not have.
     """
-    shards = range(-(-len(experiment.inputs.test) // SHARD))
+    inputs = experiment.inputs
     whole, learned, decoded = [], {}, []
     for name in names:
         made = recipe(name)
@@ -89,11 +89,17 @@ def arm_tasks(experiment: Experiment, names: Sequence[str]) -> list[Task]:
             continue
         group = f"what {made.shares or name} needs"
         learned.setdefault(group, Task(group, partial(_learn, name=name)))
-        before = tuple(f"{arm}, shard {number}" for arm in made.after if arm in names for number in shards)
-        for number in shards:
+        needed = [arm for arm in made.after if arm in names]
+        before = tuple(f"{arm}, shard {number}" for arm in needed for number in _shards(inputs, arm))
+        for number in _shards(inputs, name):
             task = partial(_decode, name=name, number=number)
             decoded.append(Task(f"{name}, shard {number}", task, (group, *before)))
     return [*whole, *learned.values(), *decoded]
+
+
+def _shards(inputs: Inputs, name: str) -> range:
+    """The shards of an arm that is decoded token by token."""
+    return range(-(-len(inputs.test) * recipe(name).samples(inputs.sampling) // SHARD))
 
 
 def _names(experiment: Experiment) -> list[str]:

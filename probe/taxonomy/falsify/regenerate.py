@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from probe.models import Model
+from probe.models import Model, Sampling
 from probe.statistics import Interval, mean_interval, share_interval
 from probe.taxonomy.falsify.config import FalsifyConfig
 from probe.traces import first_sentence, split_sentences, stream_samples
@@ -82,8 +82,7 @@ def sample_sentences(
         config.samples,
         config.new_tokens,
         slots=max(1, config.batch_tokens // longest),
-        temperature=config.temperature,
-        top_p=config.top_p,
+        sampling=Sampling(temperature=config.temperature, top_p=config.top_p),
         seed=seed,
         until=enough,
     ):

@@ -1,0 +1,91 @@
+"""Degeneracy: whether what a model wrote repeats itself."""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_REPEATS = 4
+"""How often the cycle at the end of a loop occurs at least; the last time may be cut."""
+_TOKENS = 48
+"""The least number of tokens of a loop. A sum of equal terms or a rule of dashes that the limit cuts is shorter."""
+
+
+@dataclass(frozen=True)
+class Degeneracy:
+    """How much of what a model wrote is repetition."""
+
+    repetition: float | None
+    """Share of 4-grams of tokens that occurred before, seq-rep-4 of Welleck et al. (2020, arXiv 1908.04319); None for
+    fewer than 4 tokens."""
+    compression: float | None
+    """Bytes of the text after zlib over bytes of the text: about 0.4 for prose of a page, near 0 for a loop, and above
+    1 for a few words. None for an empty text."""
+    looping: bool
+    """Whether the text ends in a loop; see :func:`looping`."""
+
+
+def degeneracy(tokens: Sequence[int], text: str) -> Degeneracy:
+    """Measure how much of what a model wrote is repetition, in time linear in its length.
+
+    Args:
+        tokens: the emitted ids, without the end token.
+        text: the decoded tokens.
+
+    >>> found = degeneracy([5, 6, 7, 8] * 16 + [5, 6, 7], "Wait, hold on. " * 16 + "Wait, hold")
+    >>> found.repetition, round(found.compression, 1), found.looping
+    (0.9375, 0.1, True)
+    """
+    grams = list(zip(*(tokens[at:] for at in range(4)), strict=False))
+    data = text.encode(errors="replace")
+    return Degeneracy(
+        repetition=1 - len(set(grams)) / len(grams) if grams else None,
+        compression=len(zlib.compress(data)) / len(data) if data else None,
+        looping=looping(tokens),
+    )
+
+
+def looping(tokens: Sequence[int]) -> bool:
+    """Whether tokens end in a loop: one cycle, at least 4 times in a row and over at least 48 tokens.
+
+    A text that repeated itself and went on to something else has a high ``repetition``, and does not loop.
+    """
+    # With the tokens in reverse, the end has period p as far as they agree with themselves moved by p.
+    back = tokens[::-1]
+    agree = _agreements(back)
+    return any(p + agree[p] >= max(_REPEATS * p, _TOKENS) for p in range(1, len(back) // _REPEATS + 1))
+
+
+def _agreements(tokens: Sequence[int]) -> list[int]:
+    """For each place, the number of tokens from it on that equal the tokens from the start on (the Z algorithm)."""
+    n = len(tokens)
+    agree = [n] + [0] * (n - 1) if n else []
+    left = right = 0  # the stretch furthest to the right that is known to equal the start
+    for at in range(1, n):
+        size = min(right - at, agree[at - left]) if at < right else 0
+        while at + size < n and tokens[size] == tokens[at + size]:
+            size += 1
+        agree[at] = size
+        if at + size > right:
+            left, right = at, at + size
+    return agree
+
+
+def mean_degeneracy(answers: Iterable[tuple[Sequence[int], str]]) -> dict[str, float | None]:
+    """Average the degeneracy of many answers, for a result file.
+
+    Args:
+        answers: the emitted ids and the text of each answer; they are read one after another.
+
+    Returns:
+        ``repetition`` and ``compression``: means over the answers that have them. ``looping``: the share of answers
+        that end in a loop. Each is None where no answer has a value.
+    """
+    found = [degeneracy(tokens, text) for tokens, text in answers]
+    columns = {
+        "repetition": [each.repetition for each in found if each.repetition is not None],
+        "compression": [each.compression for each in found if each.compression is not None],
+        "looping": [each.looping for each in found],
+    }
+    return {name: float(np.mean(values)) if values else None for name, values in columns.items()}
