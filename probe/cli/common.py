@@ -92,6 +92,18 @@ Engine = Annotated[
     str | None,
     typer.Option(help="Who does the work: here (default), processes:N on this machine, or ray[:ADDRESS] on a cluster."),
 ]
+Train = Annotated[int | None, typer.Option(help="Number of train problems; 400 by default, or all that there are.")]
+Validation = Annotated[
+    int | None, typer.Option(help="Number of validation problems; 120 by default, or all that there are.")
+]
+Test = Annotated[int | None, typer.Option(help="Number of test problems; 300 by default, or all that there are.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of problems of every split, for a first try.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Maximum number of tokens of an answer; the limit of the pair by default.")
+]
+MaxNewTokensOfRun = Annotated[
+    int | None, typer.Option(help="Maximum number of tokens of an answer; that of the run by default.")
+]
 Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
 OwnModel = Annotated[
     str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Memory, Pair, Seed, folder, settings, show
+from probe.cli.common import (
+    Config,
+    Device,
+    MaxNewTokens,
+    Memory,
+    Pair,
+    Seed,
+    folder,
+    settings,
+    show,
+)
 
 
 def diff(
@@ -33,6 +43,7 @@ def diff(
             help="Checkpoint series as NAME=FOLDER, once for each training run; runs that differ in seed share a NAME."
         ),
     ] = None,
+    max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/diff-PAIR by default.")] = None,
     device: Device = None,
@@ -59,6 +70,7 @@ def diff(
         "series": series or None,
         "device": device,
         "memory": memory,
+        "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
     chosen = settings(DiffConfig, config, given)

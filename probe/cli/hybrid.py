@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Engine, names, show
+from probe.cli.common import Engine, MaxNewTokensOfRun, names, show
 
 
 def hybrid(
@@ -39,6 +39,7 @@ def hybrid(
     split: Annotated[
         str, typer.Option(help="Split of the problems: validation while choosing, test only for the final measurement.")
     ] = "validation",
+    max_new_tokens: MaxNewTokensOfRun = None,
     name: Annotated[str, typer.Option(help="Name of the new arm in the results.")] = "own",
     engine: Engine = None,
 ) -> None:
@@ -55,6 +56,8 @@ def hybrid(
 
     config, _ = recalled(run)
     wanted = names(arms)
+    if max_new_tokens is not None and wanted is not None:
+        raise ProbeError("--max-new-tokens is for a hybrid of your own parts; the arms of a run all have its limit")
     if engine is not None and wanted is None:
         raise ProbeError("--engine is for --arms; a hybrid of your own parts is decoded here")
     if wanted is not None:
@@ -71,4 +74,5 @@ def hybrid(
     experiment = experiment_at(run, progress=True)
     made = own_arm(experiment, where, which, strength, what, name)
     described = f"{where} {which} {strength} {what}"
-    show(own_table(try_arm(experiment, made, described, n=problems, split=split)), f"Kept in: {run / 'own'}")
+    found = try_arm(experiment, made, described, n=problems, split=split, max_new_tokens=max_new_tokens)
+    show(own_table(found), f"Kept in: {run / 'own'}")

@@ -16,6 +16,8 @@ from probe.cli.common import (
     Engine,
     FromTraces,
     Grader,
+    Limit,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -23,12 +25,15 @@ from probe.cli.common import (
     Recipe,
     Seed,
     Temperature,
+    Test,
     Thinking,
     ThinkingDevice,
     ThinkingPrompt,
     ThinkingTemplate,
     TopK,
     TopP,
+    Train,
+    Validation,
     arguments,
     folder,
     line_ends,
@@ -50,6 +55,10 @@ def run(
     problems: Problems = None,
     grader: Grader = None,
     traces: FromTraces = None,
+    train: Train = None,
+    validation: Validation = None,
+    test: Test = None,
+    limit: Limit = None,
     recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
@@ -58,6 +67,7 @@ def run(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -78,6 +88,9 @@ def run(
     every control, and writes a report.
     An interrupted run resumes when the same command is run again.
 
+    A problem set with fewer problems than --train, --validation and --test say
+    gives all that it has. A set with one split is divided by a hash.
+
     Without a prompt, the thinking model is asked by its chat template, and the
     base model by "Answer the following question: ..."; the first prompt of each
     is shown.
@@ -85,6 +98,8 @@ def run(
     Example: probe run --pair tiny-rl --out runs/rl
 
     Example: probe run --pair orz-1.5b --recipe v2-published
+
+    Example: probe run --pair orz-1.5b --problems mine.jsonl --limit 20 --max-new-tokens 1000
 
     Example: probe run --pair tiny-rl --temperature 0.7 --top-p 0.95 --samples 4
 
@@ -117,7 +132,9 @@ def run(
         "thinking_device": thinking_device,
         "memory": memory,
         "dtype": dtype,
+        "sizes": {"train": train, "validation": validation, "test": test, "limit": limit},
         "decoding": {
+            "max_new_tokens": max_new_tokens,
             "base": sampled(temperature, top_p, top_k, min_p),
             "thinking": sampled(temperature, top_p, top_k, min_p),
             "samples": samples,

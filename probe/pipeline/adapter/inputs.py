@@ -153,8 +153,9 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         )
         test = examples_of(model, list(rollouts.thinking), inputs.test)
         general = examples_of(model, list(rollouts.base), inputs.test)[: config.held]
+        limit = config.max_new_tokens or inputs.max_new_tokens
         more = {
-            name: Questions(inputs.problem_set, problems, inputs.max_new_tokens)
+            name: Questions(inputs.problem_set, problems, limit)
             for name, problems in (
                 ("questions", inputs.test[: config.problems]),
                 ("choosing", inputs.validation[: config.problems]),
