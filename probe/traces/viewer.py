@@ -1,7 +1,7 @@
 """Traces as the reader shows them, in notebooks and on pages."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from probe.html import SHOWN, Reading, reader_html
 from probe.models import ThinkTags
@@ -11,6 +11,7 @@ LOOP = 48
 """The least number of tokens of a loop."""
 
 
+@runtime_checkable
 class _Span(Protocol):
     @property
     def end(self) -> int: ...
@@ -20,6 +21,7 @@ class _Span(Protocol):
     def token_end(self) -> int: ...
 
 
+@runtime_checkable
 class Rollout(Protocol):
     """What a reader reads of a trace."""
 
