@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Anyway,
     Base,
     BaseDevice,
     BasePrompt,
@@ -15,6 +16,7 @@ from probe.cli.common import (
     Dtype,
     Engine,
     Grader,
+    Look,
     Memory,
     MinP,
     Pair,
@@ -65,12 +67,17 @@ def run(
     ] = None,
     seed: Seed = None,
     engine: Engine = None,
+    look: Look = None,
+    anyway: Anyway = False,
     curve: Annotated[
         str | None,
         typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
     ] = None,
 ) -> None:
     r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
+
+    First both models answer a few validation problems (see `probe look`), and
+    the run stops where that shows that it would measure nothing.
 
     Generates traces, finds behaviours, learns vectors, decodes the hybrid with
     every control, and writes a report.
@@ -119,6 +126,8 @@ def run(
         },
         "seed": seed,
         "engine": engine,
+        "look": look,
+        "anyway": anyway or None,
         "curve": numbers(curve, "--curve"),
     }
     chosen = settings(RunConfig, config, given)

@@ -26,7 +26,7 @@ from probe.models import (
 )
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Grades, pass_at, score_interval
-from probe.traces import mean_degeneracy, kept_rows, sample_key, sampling_key, stream_draws
+from probe.traces import kept_rows, mean_degeneracy, sample_key, sampling_key, stream_draws
 
 T = TypeVar("T")
 

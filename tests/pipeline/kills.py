@@ -19,6 +19,7 @@ SMALL = {
     "pair": "tiny-rl",
     "device": "cpu",
     "shown": 1,
+    "look": 0,
     "sizes": {"train": 260, "validation": 6, "test": 258},
     "decoding": {"batch_size": 100, "max_new_tokens": 6},
     "taxonomy": {"sites": ["resid_post.1", "resid_post.2"], "sizes": [2, 3], "steps": 10, "seeds": [0], "rivals": []},

@@ -23,6 +23,7 @@ from probe.files import write_json
 from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
 from probe.pipeline.circuits.config import CircuitConfig
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Problem, ProblemSet
@@ -108,6 +109,7 @@ def _find(
         "model": model.name,
         "behaviour": behaviour.name,
         "prompts": prompts,
+        "cut": warn_cut({model.name: traces}, limit, progress=progress),
         "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),

@@ -33,6 +33,7 @@ from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
@@ -112,7 +113,8 @@ def _diff(
         seed=config.seed,
         progress=progress,
     )
-    results = found.to_dict() | {"prompts": prompts}
+    cut = warn_cut({pair.thinking.name: traces}, pair.config.max_new_tokens, progress=progress)
+    results = found.to_dict() | {"prompts": prompts, "cut": cut}
     if behaviour is None and found.behaviour is not None:
         behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
     if found.heads is not None and behaviour is not None and config.heads:
