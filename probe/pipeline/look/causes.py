@@ -102,7 +102,7 @@ def _all_cut(side: Side) -> Said:
 
 def _some_cut(side: Side) -> Said:
     cut, n = side.count(lambda trace: trace.truncated), len(side.traces)
-    if not SOME_CUT * n < cut < ALL_CUT * n:
+    if not max(1, SOME_CUT * n) < cut < ALL_CUT * n:
         return None
     lengths = sorted(len(trace.tokens) for trace in side.ended)
     loops = sum(loop for loop, trace in zip(side.loops, side.traces, strict=True) if trace.truncated)
@@ -338,7 +338,12 @@ _ENOUGH = f"{ENOUGH} or more problems were graded"
 RULES = (
     Rule("empty answers", "at least half of the answers of a model are empty", _NONE_RIGHT, _ends_at_once),
     Rule("all cut", f"the limit of tokens cut at least {ALL_CUT:.0%} of its answers", _NONE_RIGHT, _all_cut),
-    Rule("some cut", f"the limit of tokens cut more than {SOME_CUT:.0%} of its answers", "never", _some_cut),
+    Rule(
+        "some cut",
+        f"the limit of tokens cut more than {SOME_CUT:.0%} of its answers, and more than one",
+        "never",
+        _some_cut,
+    ),
     Rule("not closed", "the thinking of at least half of its answers is never closed", _NONE_RIGHT, _not_closed),
     Rule("turn header", "at least half of its answers begin with the header of a turn", _NONE_RIGHT, _header),
     Rule("no answer", "the grader finds no answer in at least half of its texts", _NONE_RIGHT, _no_answer),

@@ -74,8 +74,8 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_wrong_with_a_model_stops_a_run_and_is_named(folder, name):
     settings, said = ODD[name]
-    first = given(folder, **settings)[0]
-    assert (first.name, first.model, first.stops) == (name, "thinking", True)
+    first = next(verdict for verdict in given(folder, **settings) if verdict.model == "thinking")
+    assert (first.name, first.stops) == (name, True)
     assert said in f"{first.finding}; {first.remedy}"
     assert not first.finding.endswith(".") and "\n" not in first.finding + first.remedy
 
@@ -115,7 +115,7 @@ def test_another_closing_tag_is_named(folder):
 
 
 def test_a_grader_that_would_take_the_answers_is_named(folder):
-    (verdict, *_) = given(folder, texts=[r" It is \boxed{0.5}"] * N, known="1/2", grader="exact")
+    (verdict, *_) = given(folder, texts=[" The answer is 2."] * N, known="two", grader="exact")
     assert verdict.name == "other form" and verdict.remedy == "try --grader numeric"
 
 

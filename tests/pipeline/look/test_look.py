@@ -1,5 +1,6 @@
-"""A look at real pairs: no verdict on the bundled ones, and one where they are asked wrongly; and the look of a run."""
+"""A look at real pairs: the bundled ones pass, and what is wrong is named where they are asked wrongly; and a run's."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -34,10 +35,12 @@ def looked(**settings):
     return look(from_dict(RunConfig, SMALL | settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["tiny-rl", "tiny-sft"])
-def test_bundled_pairs_have_no_verdict(pair):
+def test_bundled_pairs_stop_at_nothing(pair):
     found = looked(pair=pair)
-    assert names(found) == []
+    # On problems that tiny-sft learned to solve, its base model goes round: "Let us take the story step by step."
+    assert set(names(found)) <= {("some cut", "base", False)}
     assert found["models"]["thinking"]["accuracy"] > 0.8 > 0.3 > found["models"]["base"]["accuracy"]
     assert found["difference"]["ci"][0] > 0 and found["problems"]["n"] == 12
     assert [each["thinking"]["answer"] for each in found["shown"][:2]] == [
@@ -50,16 +53,18 @@ def member(model) -> dict[str, str]:
     return {"path": model.path, "prompt": model.prompt}
 
 
+SHORT = {"pair": "tiny-rl", "decoding": {"max_new_tokens": 3}}
+TAGGED = {**member(RL.thinking), "think_close": "</done>", "think_open": "<think>"}
 OWN = {"base": member(RL.base), "thinking": member(RL.thinking), "problems": "story"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        ({"decoding": {"max_new_tokens": 3}}, [("all cut", "base", True), ("all cut", "thinking", True)]),
         ({"base": OWN["thinking"], "thinking": OWN["base"]}, [("worse", None, True)]),
         ({"base": OWN["thinking"]}, [("same texts", None, True)]),
-        ({role: {**OWN["thinking"], "think_close": "</done>"} for role in ("base", "thinking")},
+        ({"base": TAGGED, "thinking": TAGGED},
          [("not closed", "base", True), ("not closed", "thinking", True)]),
         ({"thinking": {**OWN["thinking"], "prompt": "{question} 7 7 7 7 7 7"}}, None),
     ],
@@ -72,6 +77,7 @@ def test_what_is_wrong_with_a_real_pair(settings, wanted):
         assert names(found)[: len(wanted)] == wanted
 
 
+@pytest.mark.slow
 def test_answers_in_another_form(tmp_path):
     from probe.problems import load_problems
 
@@ -87,23 +93,24 @@ def test_answers_in_another_form(tmp_path):
 
 
 def test_it_is_kept_and_resumed(tmp_path, monkeypatch):
-    found = look(from_dict(RunConfig, SMALL | {"pair": "tiny-rl"}), tmp_path / "look")
-    assert json.loads((tmp_path / "look" / "look.json").read_text())["verdicts"] == []
+    found = look(from_dict(RunConfig, SMALL | SHORT), tmp_path / "look")
+    assert names(found)[:2] == [("all cut", "base", True), ("all cut", "thinking", True)]
+    assert json.loads((tmp_path / "look" / "look.json").read_text())["verdicts"] == found["verdicts"]
     monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
-    again = look(from_dict(RunConfig, SMALL | {"pair": "tiny-rl"}), tmp_path / "look")
+    again = look(from_dict(RunConfig, SMALL | SHORT), tmp_path / "look")
     assert again == found
     with pytest.raises(ProbeError, match="at least one problem"):
-        looked(pair="tiny-rl", look=0)
+        looked(**SHORT, look=0)
 
 
 def test_the_command_shows_it_and_ends_as_a_run_would(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps(SMALL | {"pair": "tiny-rl"}))
-    done = CliRunner().invoke(app, ["look", "--config", str(file)], env={"COLUMNS": "80"})
+    done = CliRunner().invoke(app, ["look", "--config", str(file), "--look", "3"], env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
-    assert "a look at 12 validation problems of story" in done.stdout
-    assert "✓ 87" in done.stdout and "Both models answer" in done.stdout and "sampling   base greedy" in done.stdout
-    file.write_text(json.dumps(SMALL | {"pair": "tiny-rl", "decoding": {"max_new_tokens": 3}}))
+    assert "a look at 3 validation problems of story" in done.stdout
+    assert "✓ 87" in done.stdout and "sampling   base greedy" in done.stdout
+    file.write_text(json.dumps(SMALL | SHORT))
     done = CliRunner().invoke(app, ["look", "--config", str(file), "--json"])
     assert done.exit_code == 2 and json.loads(done.stdout)["verdicts"][0]["name"] == "all cut"
     assert done.stderr.splitlines()[-1].startswith("probe: 12 of 12 answers of the base model reached 3 tokens")
@@ -140,9 +147,9 @@ def test_a_run_stops_goes_on_anyway_and_looks_once(tmp_path, monkeypatch):
 def test_tables_show_text_as_it_is():
     from rich.console import Console
 
-    found = looked(pair="tiny-rl", look=1)
+    found = looked(**SHORT, look=1)
     found["shown"][0]["answer"] = "[bold]x[/bold] " * 9
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     for table in look_tables(found):
         console.print(table)
     assert "[bold]x[/bold] [bold]x[" in console.export_text()
