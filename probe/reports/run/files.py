@@ -24,14 +24,36 @@ class Estimate(TypedDict, total=False):
     ci: Ends
 
 
+class HowSampled(TypedDict, total=False):
+    """How a model was sampled."""
+
+    temperature: float
+    top_p: float
+    top_k: int | None
+    min_p: float
+
+
+class SampledPair(TypedDict, total=False):
+    """How both models of a run were sampled."""
+
+    base: HowSampled | None
+    thinking: HowSampled | None
+    samples: int | None
+
+
 class ArmEntry(TypedDict, total=False):
     """The figures of one arm."""
 
     accuracy: Number
     ci: Ends
     n: int | None
+    samples: int | None
+    pass_at: dict[str, Estimate] | None
     tokens_per_answer: Number
     truncated: Number
+    repetition: Number
+    compression: Number
+    looping: Number
     steered_fraction: Number
     seconds: Number
     bits_per_token: Number
@@ -208,6 +230,7 @@ class Results(TypedDict, total=False):
     pair: str | None
     problems: Problems | None
     seed: int | None
+    sampling: SampledPair | None
     arms: dict[str, ArmEntry] | None
     gap_recovered: dict[str, Estimate | Number] | None
     seeds: Seeds | None
@@ -275,7 +298,8 @@ class Graded(TypedDict):
     """``graded.json``: which problems each arm solved."""
 
     problems: list[str]
-    correct: dict[str, list[bool | None]]
+    correct: dict[str, list[bool | list[bool | None] | None]]
+    """For each arm a grade of each problem or, with several samples, the grades of all."""
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:

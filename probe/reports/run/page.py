@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.files import write_text
 from probe.reports.html.filling import fill, markup, whole
-from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, seeds_of
+from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, sampling_sentence, seeds_of
 from probe.reports.run.bits_figure import bits_figure
 from probe.reports.run.figures import arms_figure, gap_figure
 from probe.reports.run.files import read_behaviours, read_results, read_shown
@@ -69,6 +69,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         curve_figure=markup(curve_figure(results), "curve") if results.get("curve") else "",
         training_figure=markup(training_figure(results), "training") if trained else "",
         arms=arms,
+        sampled=sampling_sentence(results),
         headings=headings([arm["name"] for arm in arms]),
         prices=prices,
         reference=tests.get("reference"),
@@ -104,7 +105,19 @@ _SECTIONS = {
     "taxonomy": ("site", "k", "variance_explained", "stability", "ami"),
     "seeds": ("mean", "sd", "gap_recovered"),
 }
-_ARM = ("accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds")
+_ARM = (
+    "accuracy",
+    "ci",
+    "n",
+    "samples",
+    "pass_at",
+    "tokens_per_answer",
+    "truncated",
+    "repetition",
+    "looping",
+    "steered_fraction",
+    "seconds",
+)
 _BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_norm", "mean_strength", "gates")
 
 
