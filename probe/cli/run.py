@@ -18,6 +18,7 @@ from probe.cli.common import (
     FromTraces,
     Grader,
     Look,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -60,6 +61,7 @@ def run(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -125,6 +127,7 @@ def run(
         "memory": memory,
         "dtype": dtype,
         "decoding": {
+            "max_new_tokens": max_new_tokens,
             "base": sampled(temperature, top_p, top_k, min_p),
             "thinking": sampled(temperature, top_p, top_k, min_p),
             "samples": samples,
