@@ -1,5 +1,6 @@
 """Each verdict about a model is given where its cause is there, and not where the answers are as they should be."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ def folder(tiny_folder) -> Path:
     return tiny_folder("gpt2", tokenizer="letters")
 
 
+@cache
+def loaded(folder: Path, prompt: str) -> Model:
+    return load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
+
+
 def side(
     folder: Path,
     texts: list[str],
@@ -32,7 +38,7 @@ def side(
     verifier=None,
 ) -> Side:
     """A model that wrote these texts, the first ``cut`` of which the limit of tokens stopped."""
-    model: Model = load_model(ModelConfig(str(folder), prompt=prompt), device="cpu")
+    model = loaded(folder, prompt)
     problems = tuple(Problem(f"p{i}", f"What is {i} + {12 - i}?", known) for i in range(len(texts)))
     problem_set = ProblemSet("mine", grader, {"validation": problems}, verifier=verifier)
     traces = [
@@ -167,3 +173,9 @@ def test_few_problems_stop_no_run(folder):
 def test_names_differ():
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all((rule.of_side is None) != (rule.of_pair is None) for rule in RULES)
+
+
+def test_the_page_lists_every_verdict():
+    page = (Path(__file__).parents[3] / "docs" / "look.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert rows == [f"| {rule.name} | {rule.when} | {rule.stops} |" for rule in RULES]

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 from typer.testing import CliRunner
@@ -139,7 +140,8 @@ def test_a_run_stops_goes_on_anyway_and_looks_once(tmp_path, monkeypatch):
     page = (out / "report.html").read_text()
     assert '<section id="look">' in page and "The limit of 60 tokens cut" in page
     # A finished run looks at nothing and is stopped by nothing; settings of the look are no part of its key.
-    monkeypatch.setattr("probe.pipeline.look.look.generate_traces", lambda *_, **__: pytest.fail("looked twice"))
+    looking = import_module("probe.pipeline.look.look")
+    monkeypatch.setattr(looking, "generate_traces", lambda *_, **__: pytest.fail("looked twice"))
     assert run(replace(config, look=3), out)["look"] == found["look"]
     assert "force-token" in add_arms(out, ["force-token"])["arms"]
 
