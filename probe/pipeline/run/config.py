@@ -12,6 +12,7 @@ from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Sampling
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
+from probe.problems import SPLITS
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SizesConfig:
-    """Numbers of problems of each split."""
+    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
 
     train: int = 400
     """Number of training problems; the taxonomy and the vectors are learned from their traces."""
@@ -29,9 +30,19 @@ class SizesConfig:
     """Number of validation problems; sizes, sites and training steps are chosen on them."""
     test: int = 300
     """Number of test problems; the report is about them, and nothing is chosen on them."""
+    limit: int | None = field(default=None, metadata={"later": True})
+    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
 
     def __post_init__(self) -> None:
-        check_least("sizes", self, train=1, validation=1, test=1)
+        check_least("sizes", self, train=1, validation=1, test=1, limit=1)
+        apply_limit(self, self.limit)
+
+
+def apply_limit(sizes: Any, limit: int | None) -> None:
+    """Lower each number of problems to a limit, at once, so that whoever reads the settings reads what is wanted."""
+    for split in SPLITS:
+        if limit is not None and getattr(sizes, split, 0) > limit:
+            object.__setattr__(sizes, split, limit)  # the dataclass is frozen
 
 
 @dataclass(frozen=True)

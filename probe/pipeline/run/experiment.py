@@ -152,6 +152,7 @@ class Experiment:
         """
         config, pair = recalled(out)
         inputs = prepare(config, pair)
+        config = inputs.settled(config)
         return cls.of(config, inputs, run_folder(config, inputs, Path(out), joined=joined), progress=progress)
 
     @property
