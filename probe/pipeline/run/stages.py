@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -85,13 +86,15 @@ class Stages:
                 self._splits,
                 self.inputs.problem_set,
                 folder=folder,
+                finished=finished,
                 progress=self.progress and not finished,
+                config=self.config.servers,
                 **self._limits,
             )
         )
 
     def trace_shards(self, folder: Path) -> dict[str, Shards]:
-        """The shards of the traces of each split, which any process may make.
+        """The shards of the traces of each split, which any process may make; those that servers write are not listed.
 
         Args:
             folder: the folder of the stage.
@@ -106,17 +109,25 @@ class Stages:
                 **self._limits,
             )
             for name, split in self._splits.items()
+            if not split.urls
         }
 
     @property
     def _splits(self) -> dict[str, Split]:
-        inputs, pair, sampling = self.inputs, self.inputs.pair, self.inputs.sampling
+        inputs, sampling = self.inputs, self.inputs.sampling
+        base, thinking = (
+            partial(Split, model, sampling=how, urls=urls, setting=setting)
+            for model, how, urls, setting in (
+                (inputs.pair.base, sampling.base, self.config.base_url, "base_url"),
+                (inputs.pair.thinking, sampling.thinking, self.config.thinking_url, "thinking_url"),
+            )
+        )
         # What is learned from has one trace for each problem; answers that are measured have as many as samples.
         return {
-            "train": Split(pair.thinking, inputs.train, sampling.thinking),
-            "validation": Split(pair.thinking, inputs.validation, sampling.thinking),
-            "base": Split(pair.base, inputs.test, sampling.base, sampling.number(sampling.base)),
-            "thinking": Split(pair.thinking, inputs.test, sampling.thinking, sampling.number(sampling.thinking)),
+            "train": thinking(inputs.train),
+            "validation": thinking(inputs.validation),
+            "base": base(inputs.test, samples=sampling.number(sampling.base)),
+            "thinking": thinking(inputs.test, samples=sampling.number(sampling.thinking)),
         }
 
     @property
