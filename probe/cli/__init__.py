@@ -29,6 +29,7 @@ from probe.cli.push import push
 from probe.cli.report import report
 from probe.cli.run import run
 from probe.cli.sites import sites
+from probe.cli.traces import traces
 from probe.errors import ProbeError
 
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -74,6 +75,7 @@ app = typer.Typer(
 for command in (*_RESEARCH, *_ABOUT):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
+app.add_typer(traces, name="traces")
 
 
 def _version(asked: bool) -> bool:

@@ -34,6 +34,13 @@ Grader = Annotated[
         help="How answers are graded: exact, numeric, math-verify or close; by default as the problem set says."
     ),
 ]
+FromTraces = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of `probe traces import`: its traces take the place of the thinking model's own on train and "
+        "validation problems."
+    ),
+]
 Recipe = Annotated[
     str | None,
     typer.Option(

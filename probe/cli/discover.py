@@ -9,6 +9,7 @@ from probe.cli.common import (
     Config,
     Device,
     Dtype,
+    FromTraces,
     Grader,
     Memory,
     MinP,
@@ -42,6 +43,7 @@ def discover(
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    traces: FromTraces = None,
     sites: Annotated[
         str | None,
         typer.Option(help="Sites to try, such as resid_post.1,resid_post.2; six evenly spaced blocks by default."),
@@ -98,6 +100,7 @@ def discover(
         },
         "problems": problems,
         "grader": grader,
+        "traces": traces,
         "taxonomy": {"sites": names(sites), "sizes": numbers(sizes), "rivals": others},
         "judge": {"model": judge, "url": judge_url},
         "device": device,

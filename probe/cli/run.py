@@ -15,6 +15,7 @@ from probe.cli.common import (
     Device,
     Dtype,
     Engine,
+    FromTraces,
     Grader,
     Memory,
     MinP,
@@ -51,6 +52,7 @@ def run(
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    traces: FromTraces = None,
     recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
@@ -91,6 +93,8 @@ def run(
 
     Example: probe run --pair tiny-rl --temperature 0.7 --top-p 0.95 --samples 4
 
+    Example: probe run --pair orz-1.5b --traces imported/orz
+
     Example: probe run --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
 
     Example: probe run --base org/name --thinking org/name --base-template enable_thinking=false --problems mine.jsonl
@@ -112,6 +116,7 @@ def run(
         },
         "problems": problems,
         "grader": grader,
+        "traces": traces,
         "device": device,
         "base_device": base_device,
         "thinking_device": thinking_device,

@@ -84,6 +84,17 @@ class Split:
         return is_served(folder) and not shards.missing()
 
 
+def problems_of(traces: Traces, problems: Sequence[Problem]) -> list[Problem]:
+    """The problem of each trace; imported traces may be several of one problem.
+
+    Args:
+        traces: the traces.
+        problems: the problems that they answer, each once.
+    """
+    by_id = {problem.id: problem for problem in problems}
+    return [by_id[name] for name in traces.column("problem_id")]
+
+
 def harvest_splits(
     model: Model,
     train: Traces,

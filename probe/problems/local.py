@@ -36,13 +36,21 @@ def read_records(path: str | Path) -> Iterator[Record]:
         import pyarrow.parquet as pq
 
         try:
-            rows = pq.read_table(path).to_pylist()
+            with pq.ParquetFile(path) as file:
+                i = 0
+                for batch in file.iter_batches(batch_size=_AT_ONCE):
+                    for row in batch.to_pylist():
+                        yield f"{path}, row {i}", row
+                        i += 1
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = (str(error).splitlines() or ["damaged"])[0]
             raise ProbeError(f"{path} cannot be read as a Parquet file ({reason})") from None
-        yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
         return
     yield from read_jsonl(path)
+
+
+_AT_ONCE = 32
+"""Number of rows of a Parquet file that are held at once; a row may be a long text."""
 
 
 def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, source: str) -> ProblemSet:

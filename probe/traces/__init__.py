@@ -17,6 +17,11 @@ from probe.traces.generate import (
     stream_greedy as stream_greedy,
     trace_shards as trace_shards,
 )
+from probe.traces.importing import (
+    ImportedTraces as ImportedTraces,
+    import_traces as import_traces,
+    reader_of as reader_of,
+)
 from probe.traces.offsets import token_starts as token_starts
 from probe.traces.pieces import (
     TextStream as TextStream,
@@ -51,4 +56,5 @@ from probe.traces.trace import (
     Traces as Traces,
     first_sentence as first_sentence,
     make_trace as make_trace,
+    write_traces as write_traces,
 )

@@ -55,6 +55,9 @@ class DiscoverConfig:
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
+    traces: str | None = field(default=None, metadata={"later": True})
+    """Folder of imported traces (``probe traces import``), which take the place of the model's own; None
+    decodes them."""
     device: DeviceNames = "auto"
     """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one.
     ``balanced``, several GPUs and a device for each module are as in the settings of a run."""

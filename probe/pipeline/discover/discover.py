@@ -24,6 +24,7 @@ from probe.models import (
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
+from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
 from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
@@ -65,6 +66,7 @@ class DiscoverInputs:
     sites: tuple[str, ...]
     max_new_tokens: int
     judge: Judge | None
+    imported: ImportedSplits | None = None
 
     def hashes(self) -> dict[str, str]:
         """Hash what a discovery depends on beside its settings."""
@@ -74,6 +76,7 @@ class DiscoverInputs:
             **({} if tags == ThinkTags() else {"think_tags": object_hash(to_dict(tags))}),
             "problems": self.problem_set.hash,
             "thinking": weights_hash(self.model),
+            **({} if self.imported is None else {"traces": self.imported.hash}),
         }
 
 
@@ -101,7 +104,7 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
 
 _HOW = ("device", "memory", "decoding.batch_size", "thinking_url", "servers")
 """Settings that only say how a discovery is made."""
-_WHERE = ("pair", "thinking", "problems")
+_WHERE = ("pair", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
 _OWN = ("taxonomy", "judge", "falsify", "shown")
 """Settings that belong to one stage or to the report."""
@@ -154,9 +157,16 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     else:
         assert config.thinking is not None
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
-    problem_set = chosen_problems(config.problems, config.grader, pair)
-    train, validation = (problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation"))
+    imported = None
+    if config.traces is not None:
+        imported = imported_splits(config.traces, config.problems, config.grader, pair)
+    problem_set = chosen_problems(config.problems, config.grader, pair) if imported is None else imported.problem_set
+    train, validation = (
+        (imported or problem_set).take(split, getattr(config.sizes, split)) for split in ("train", "validation")
+    )
     model = load_model(pair.thinking, device=config.device, dtype=config.dtype, memory=config.memory)
+    if imported is not None:
+        check_reader(imported.folder, model)
     sites = taxonomy_sites(model, config.taxonomy.sites, spread=SPREAD)
     for site in map(Site.parse, sites):
         if not site.by_token:
@@ -170,7 +180,7 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         if not (out / "run.json").exists():
             # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
-    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge)
+    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge, imported)
 
 
 def _judge(config: JudgeConfig, device: DeviceNames) -> Judge:
@@ -193,8 +203,14 @@ class DiscoverStages:
     progress: bool = False
 
     def traces(self, folder: Path, finished: bool) -> tuple[Traces, Traces]:
-        """Roll out the thinking model on train and validation."""
+        """Roll out the thinking model on train and validation, unless imported traces take their place."""
         inputs = self.inputs
+        if inputs.imported is not None:
+            train, validation = (
+                inputs.imported.traces(name, problems, folder / name)
+                for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            )
+            return train, validation
         sampling = self.config.decoding.of_thinking(inputs.model)
         made = roll_out_splits(
             {

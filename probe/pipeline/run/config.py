@@ -102,6 +102,10 @@ class RunConfig:
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
+    traces: str | None = field(default=None, metadata={"later": True})
+    """Folder of imported traces (``probe traces import``), which take the place of the thinking model's own on
+    train and validation problems; None decodes them. Test traces are always decoded, so that all arms are compared
+    alike."""
     device: DeviceNames = field(default="auto", hash=False)
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
     divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a mapping gives a device for

@@ -8,6 +8,7 @@ from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, by_problem, grade_answers
 from probe.models import Model, Pair, PairConfig, PairSampling, ThinkTags, load_pair
+from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.kept import pair_of
 from probe.problems import Problem, ProblemSet, load_problems
@@ -28,6 +29,8 @@ class Inputs:
         sites: sites of the thinking model at which the taxonomy may be.
         max_new_tokens: maximum number of tokens of an answer.
         sampling: how the models are sampled, and the number of answers to each test problem.
+        imported: the traces that take the place of the thinking model's own on train and validation; None if there are
+            none.
     """
 
     pair: Pair
@@ -39,6 +42,7 @@ class Inputs:
     sites: tuple[str, ...]
     max_new_tokens: int
     sampling: PairSampling
+    imported: ImportedSplits | None = None
 
     def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> Grades:
         """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
@@ -65,6 +69,7 @@ class Inputs:
             "problems": self.problem_set.hash,
             "base": weights_hash(self.pair.base),
             "thinking": weights_hash(self.pair.thinking),
+            **({} if self.imported is None else {"traces": self.imported.hash}),
         }
 
 
@@ -94,9 +99,15 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
             layer or site that a model does not have, or answers that need more positions than a model has.
     """
     pair_config = pair_config or pair_of(config)
-    problem_set = chosen_problems(config.problems, config.grader, pair_config)
+    imported = None
+    if config.traces is not None:
+        imported = imported_splits(config.traces, config.problems, config.grader, pair_config)
+        problem_set = imported.problem_set
+    else:
+        problem_set = chosen_problems(config.problems, config.grader, pair_config)
     train, validation, test = (
-        problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation", "test")
+        (problem_set if imported is None or split == "test" else imported).take(split, getattr(config.sizes, split))
+        for split in ("train", "validation", "test")
     )
     pair = load_pair(
         pair_config,
@@ -106,6 +117,8 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         thinking_device=config.thinking_device,
         memory=config.memory,
     )
+    if imported is not None:
+        check_reader(imported.folder, pair.thinking)
     pair.base.check_gradient("learning vectors")
     if "decoder-rows" in config.hybrid.names and pair.base.d_model != pair.thinking.d_model:
         raise ProbeError(
@@ -119,7 +132,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), max_new_tokens)
     sampling = config.decoding.sampling(pair)
-    return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens, sampling)
+    return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens, sampling, imported)
 
 
 def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) -> ProblemSet:
