@@ -25,6 +25,7 @@ from probe.traces.pieces import (
     token_name as token_name,
     token_texts as token_texts,
 )
+from probe.traces.reading import loop_of as loop_of, traces_html as traces_html
 from probe.traces.sampling import (
     PLAIN as PLAIN,
     draw as draw,

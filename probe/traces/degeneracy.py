@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_REPEATS = 4
-"""How often the cycle at the end of a loop occurs at least; the last time may be cut."""
+from probe.statistics import end_cycle
+
 _TOKENS = 48
 """The least number of tokens of a loop. A sum of equal terms or a rule of dashes that the limit cuts is shorter."""
 
@@ -51,25 +51,7 @@ def looping(tokens: Sequence[int]) -> bool:
 
     A text that repeated itself and went on to something else has a high ``repetition``, and does not loop.
     """
-    # With the tokens in reverse, the end has period p as far as they agree with themselves moved by p.
-    back = tokens[::-1]
-    agree = _agreements(back)
-    return any(p + agree[p] >= max(_REPEATS * p, _TOKENS) for p in range(1, len(back) // _REPEATS + 1))
-
-
-def _agreements(tokens: Sequence[int]) -> list[int]:
-    """For each place, the number of tokens from it on that equal the tokens from the start on (the Z algorithm)."""
-    n = len(tokens)
-    agree = [n] + [0] * (n - 1) if n else []
-    left = right = 0  # the stretch furthest to the right that is known to equal the start
-    for at in range(1, n):
-        size = min(right - at, agree[at - left]) if at < right else 0
-        while at + size < n and tokens[size] == tokens[at + size]:
-            size += 1
-        agree[at] = size
-        if at + size > right:
-            left, right = at, at + size
-    return agree
+    return end_cycle(tokens, _TOKENS) is not None
 
 
 def mean_degeneracy(answers: Iterable[tuple[Sequence[int], str]]) -> dict[str, float | None]:
