@@ -94,7 +94,7 @@ def _all_cut(side: Side) -> Said:
     loops = sum(side.loops)
     if side.half(loops):
         how = "greedy decoding loops" if side.sampling.greedy else f"it loops at {side.sampling}"
-        said = f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, and {loops} of them loop: {how}"
+        said = f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, {_looping(loops)}: {how}"
         return side.none_right, said, _sampled(side)
     said = f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, which are too few"
     return side.none_right, said, _more_tokens(side)
@@ -107,7 +107,7 @@ def _some_cut(side: Side) -> Said:
     lengths = sorted(len(trace.tokens) for trace in side.ended)
     loops = sum(loop for loop, trace in zip(side.loops, side.traces, strict=True) if trace.truncated)
     said = (
-        f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, and {loops} of them loop; of those that ended, "
+        f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, {_looping(loops)}; of those that ended, "
         f"half took at most {lengths[len(lengths) // 2]:,} tokens and all at most {lengths[-1]:,}"
     )
     return False, said, _sampled(side) if 2 * loops >= cut else _more_tokens(side)
@@ -308,7 +308,7 @@ def _unclear(seen: Seen) -> Said:
     return (
         False,
         f"{seen.difference.n} problems are too few to tell whether there is a gap: the difference is {_points(seen)}",
-        "look at more problems (--look 100)",
+        f"look at more problems (--look {4 * seen.difference.n})",
     )
 
 
@@ -322,6 +322,10 @@ def _sampled(side: Side) -> str:
     if side.sampling.greedy:
         return "sample it, for example with --temperature 0.6 --top-p 0.95"
     return "raise --temperature, or give another prompt"
+
+
+def _looping(n: int) -> str:
+    return "none of which loops" if not n else f"{n} of which {'loops' if n == 1 else 'loop'}"
 
 
 def _more_tokens(side: Side) -> str:
