@@ -152,6 +152,7 @@ from .taxonomy import (
     write_neuronpedia as write_neuronpedia,
 )
 from .traces import (
+    ImportedTraces as ImportedTraces,
     Trace as Trace,
     Traces as Traces,
     generate_traces as generate_traces,

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ def read_json(path: str | Path, *, fix: str = "it is damaged: restore it") -> An
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of a JSONL file in UTF-8, UTF-16 or UTF-32; empty lines are skipped.
+    """Read the objects of a JSONL file in UTF-8, UTF-16 or UTF-32, line by line; empty lines are skipped.
 
     Whole numbers of more digits than Python reads stay text.
 
@@ -127,37 +128,74 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ProbeError: if the file is missing or is not text, or a line is not a JSON object or holds half a character; the
             message names the line.
     """
+    for where, record in read_json_lines(path):
+        if isinstance(record, ProbeError):
+            raise record
+        yield where, record
+
+
+def read_json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | ProbeError]]:
+    """Read the objects of a JSONL file as :func:`read_jsonl` does, and continue after a line that is none.
+
+    Yields:
+        The place of each line and its object, or what is wrong with it.
+
+    Raises:
+        ProbeError: if the file is missing or is not text.
+    """
     path = Path(path)
     if not path.is_file():
         raise ProbeError(f"there is no file {path}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProbeError(f"{path} cannot be read ({error.strerror})") from None
-    try:
-        lines = data.decode(json.detect_encoding(data)).split("\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ProbeError(f"{path}:{line} is not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             record = json.loads(line, parse_int=_whole_number)
         except json.JSONDecodeError as error:
-            whole = len(lines) > 1 and _is_json("\n".join(lines))
+            lines = list(islice(_lines(path), _LOOKED_AT))
+            whole = 1 < len(lines) < _LOOKED_AT and _is_json("\n".join(lines))
             fix = f"; it is spread over several lines: jq -c . {path}" if whole else ""
-            raise ProbeError(
-                f"{where} is not valid JSON ({error.msg}); write one JSON object on each line{fix}"
-            ) from None
+            why = f"{where} is not valid JSON ({error.msg}); write one JSON object on each line{fix}"
+            yield where, ProbeError(why)
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, or as many brackets
-            raise ProbeError(f"{where} cannot be read ({error}); write one JSON object on each line") from None
-        if not isinstance(record, dict):
-            raise ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
-        if "\\u" in line and (half := _half_character(record)):
-            raise ProbeError(f"{where} holds {half!r}, which is half of a character; write the whole character")
-        yield where, record
+            yield where, ProbeError(f"{where} cannot be read ({error}); write one JSON object on each line")
+        else:
+            if not isinstance(record, dict):
+                yield where, ProbeError(f"{where} is not a JSON object; write one JSON object on each line")
+            elif "\\u" in line and (half := _half_character(record)):
+                yield (
+                    where,
+                    ProbeError(f"{where} holds {half!r}, which is half of a character; write the whole character"),
+                )
+            else:
+                yield where, record
+
+
+_LOOKED_AT = 10_000
+"""Number of lines that are read again to find out whether a file is one object."""
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, one after the other; a file in UTF-16 or UTF-32 is read as a whole."""
+    try:
+        with open(path, "rb") as file:
+            encoding = json.detect_encoding(file.read(4))
+            file.seek(0)
+            lines = iter(file) if encoding.startswith("utf-8") else iter([file.read()])
+            at = 0
+            for number, data in enumerate(lines, start=1):
+                try:
+                    text = data.decode(encoding if number == 1 else encoding.removesuffix("-sig"))
+                except UnicodeDecodeError as error:
+                    line = number + data.count(b"\n", 0, error.start)
+                    raise ProbeError(
+                        f"{path}:{line} is not UTF-8 text (byte {at + error.start}); save the file as UTF-8"
+                    ) from None
+                at += len(data)
+                yield from [text.removesuffix("\n")] if encoding.startswith("utf-8") else text.split("\n")
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _whole_number(digits: str) -> int | str:
@@ -211,14 +249,14 @@ def write_table(path: str | Path, table: "pa.Table") -> Path:
     return _write_whole(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
-def write_tables(path: str | Path, tables: "Iterable[pa.Table]") -> Path:
+def write_tables(path: str | Path, tables: "Iterable[pa.Table]", *, regroup: bool = True) -> Path:
     """Write tables one below the other as one Parquet file, atomically as :func:`write_text` does; return the path.
-
-    The bytes are those of the whole table, however it is divided; about a million rows are held at once.
 
     Args:
         path: the file.
         tables: at least one.
+        regroup: write the bytes of the whole table, however it is divided; about a million rows are held at once. If
+            False, each table is a row group of its own, and only one is held.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -235,7 +273,7 @@ def write_tables(path: str | Path, tables: "Iterable[pa.Table]") -> Path:
 
     def write(part: Path) -> None:
         file = None
-        for table in groups():
+        for table in groups() if regroup else tables:
             file = file or pq.ParquetWriter(part, table.schema, compression="zstd")
             file.write_table(table)
         if file is not None:
@@ -266,7 +304,7 @@ def read_table(path: str | Path) -> "pa.Table":
         raise ProbeError(f"{path} cannot be read ({said}); delete it to make it again") from None
 
 
-_FOLDERS = ("run", "texts", "general", "series", "offload_folder")
+_FOLDERS = ("run", "traces", "texts", "general", "series", "offload_folder")
 """Names of settings that are always a path."""
 _ENDINGS = {"pair": (".yaml", ".yml"), "problems": (".jsonl", ".parquet", ".yaml", ".yml")}
 """Names of settings that are a path if they end so, and a name otherwise."""

@@ -22,6 +22,7 @@ from probe.cli.diff import diff
 from probe.cli.discover import discover
 from probe.cli.doctor import doctor
 from probe.cli.hybrid import hybrid
+from probe.cli.look import look
 from probe.cli.organism import organism
 from probe.cli.pairs import pairs
 from probe.cli.plan import plan
@@ -29,6 +30,7 @@ from probe.cli.push import push
 from probe.cli.report import report
 from probe.cli.run import run
 from probe.cli.sites import sites
+from probe.cli.traces import traces
 from probe.errors import ProbeError
 
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -61,7 +63,7 @@ class _OneLine(TyperGroup):
             raise typer.Exit(130) from None
 
 
-_RESEARCH = (run, plan, hybrid, chat, compare, discover, circuits, diff)
+_RESEARCH = (run, look, plan, hybrid, chat, compare, discover, circuits, diff)
 _ABOUT = (pairs, sites, check, doctor, organism, report, push)
 
 app = typer.Typer(
@@ -74,6 +76,7 @@ app = typer.Typer(
 for command in (*_RESEARCH, *_ABOUT):
     app.command()(command)
 app.add_typer(adapter, name="adapter")
+app.add_typer(traces, name="traces")
 
 
 def _version(asked: bool) -> bool:

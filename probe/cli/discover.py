@@ -9,7 +9,9 @@ from probe.cli.common import (
     Config,
     Device,
     Dtype,
+    FromTraces,
     Grader,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -18,6 +20,7 @@ from probe.cli.common import (
     Temperature,
     ThinkingPrompt,
     ThinkingTemplate,
+    ThinkingUrl,
     TopK,
     TopP,
     arguments,
@@ -41,6 +44,7 @@ def discover(
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    traces: FromTraces = None,
     sites: Annotated[
         str | None,
         typer.Option(help="Sites to try, such as resid_post.1,resid_post.2; six evenly spaced blocks by default."),
@@ -67,11 +71,13 @@ def discover(
     device: Device = None,
     memory: Memory = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
     min_p: MinP = None,
     seed: Seed = None,
+    thinking_url: ThinkingUrl = None,
 ) -> None:
     """Find the reasoning behaviours of a thinking model, and test whether they are more than cue words.
 
@@ -96,13 +102,18 @@ def discover(
         },
         "problems": problems,
         "grader": grader,
+        "traces": traces,
         "taxonomy": {"sites": names(sites), "sizes": numbers(sizes), "rivals": others},
         "judge": {"model": judge, "url": judge_url},
         "device": device,
         "memory": memory,
         "dtype": dtype,
-        "decoding": {"thinking": sampled(temperature, top_p, top_k, min_p)},
+        "decoding": {
+            "max_new_tokens": max_new_tokens,
+            "thinking": sampled(temperature, top_p, top_k, min_p),
+        },
         "seed": seed,
+        "thinking_url": names(thinking_url),
     }
     chosen = settings(DiscoverConfig, config, given)
     out = folder(out, Path("runs") / f"{chosen.name}-behaviours")

@@ -6,15 +6,20 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Anyway,
     Base,
     BaseDevice,
     BasePrompt,
     BaseTemplate,
+    BaseUrl,
     Config,
     Device,
     Dtype,
     Engine,
+    FromTraces,
     Grader,
+    Look,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -26,11 +31,13 @@ from probe.cli.common import (
     ThinkingDevice,
     ThinkingPrompt,
     ThinkingTemplate,
+    ThinkingUrl,
     TopK,
     TopP,
     arguments,
     folder,
     line_ends,
+    names,
     numbers,
     sampled,
     settings,
@@ -48,6 +55,7 @@ def run(
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
+    traces: FromTraces = None,
     recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
@@ -56,6 +64,7 @@ def run(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -65,12 +74,19 @@ def run(
     ] = None,
     seed: Seed = None,
     engine: Engine = None,
+    look: Look = None,
+    anyway: Anyway = False,
+    thinking_url: ThinkingUrl = None,
+    base_url: BaseUrl = None,
     curve: Annotated[
         str | None,
         typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
     ] = None,
 ) -> None:
     r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
+
+    First both models answer a few validation problems (see `probe look`), and
+    the run stops where that shows that it would measure nothing.
 
     Generates traces, finds behaviours, learns vectors, decodes the hybrid with
     every control, and writes a report.
@@ -85,6 +101,8 @@ def run(
     Example: probe run --pair orz-1.5b --recipe v2-published
 
     Example: probe run --pair tiny-rl --temperature 0.7 --top-p 0.95 --samples 4
+
+    Example: probe run --pair orz-1.5b --traces imported/orz
 
     Example: probe run --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
 
@@ -107,18 +125,24 @@ def run(
         },
         "problems": problems,
         "grader": grader,
+        "traces": traces,
         "device": device,
         "base_device": base_device,
         "thinking_device": thinking_device,
         "memory": memory,
         "dtype": dtype,
         "decoding": {
+            "max_new_tokens": max_new_tokens,
             "base": sampled(temperature, top_p, top_k, min_p),
             "thinking": sampled(temperature, top_p, top_k, min_p),
             "samples": samples,
         },
         "seed": seed,
         "engine": engine,
+        "look": look,
+        "anyway": anyway or None,
+        "thinking_url": names(thinking_url),
+        "base_url": names(base_url),
         "curve": numbers(curve, "--curve"),
     }
     chosen = settings(RunConfig, config, given)

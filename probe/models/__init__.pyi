@@ -18,7 +18,7 @@ from .limits import check_id as check_id, check_length as check_length
 from .loading.bundled import find_pair as find_pair, list_pairs as list_pairs, pair_file as pair_file
 from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source
-from .loading.loading import load_model as load_model
+from .loading.loading import load_model as load_model, load_without_weights as load_without_weights
 from .loading.placement import Placement as Placement, Where as Where, as_placement as as_placement
 from .loading.quantised import is_quantised as is_quantised
 from .loading.shipped import bundled_folder as bundled_folder

@@ -18,7 +18,7 @@ from .adapter.tune import (
 from .check.checks import Check as Check, Checks as Checks
 from .check.config import CheckConfig as CheckConfig
 from .check.run import run_checks as run_checks
-from .checks import check_model as check_model, check_run as check_run
+from .checks import check_model as check_model, check_run as check_run, check_traces as check_traces
 from .circuits.circuits import find_circuit as find_circuit
 from .circuits.config import CircuitConfig as CircuitConfig
 from .compare import compare_runs as compare_runs
@@ -32,6 +32,9 @@ from .discover.config import (
 from .discover.discover import discover as discover
 from .doctor.diagnosis import Diagnosis as Diagnosis, Fact as Fact
 from .doctor.doctor import doctor as doctor
+from .exported import check_export as check_export, export_traces as export_traces
+from .look.causes import RULES as RULES, Verdict as Verdict
+from .look.look import look as look, stopped as stopped
 from .plan.plan import Plan as Plan, plan as plan
 from .run.arms import make_arm as make_arm
 from .run.config import (

@@ -42,6 +42,8 @@ def check_inputs(config: Any) -> None:
         check_problems(problems)
     if (run := getattr(config, "run", None)) is not None:
         check_run(run)
+    if (traces := getattr(config, "traces", None)) is not None:
+        check_traces(traces)
     for name in ("texts", "general"):
         if (file := getattr(config, name, None)) is not None and not Path(file).expanduser().is_file():
             raise ProbeError(f"there is no file {file} (--{name})")
@@ -90,6 +92,18 @@ def check_run(run: str | Path) -> None:
     """
     if not (Path(run).expanduser() / "config.json").is_file():
         raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
+
+
+def check_traces(folder: str | Path) -> None:
+    """Refuse a folder that holds no imported traces.
+
+    Raises:
+        ProbeError: if it does not.
+    """
+    if not (Path(folder).expanduser() / "import.json").is_file():
+        raise ProbeError(
+            f"{folder} holds no imported traces; make them with: probe traces import FILE --model MODEL --out {folder}"
+        )
 
 
 def _check_device(device: DeviceNames) -> None:

@@ -121,7 +121,7 @@ def learn_reader(
         rows = [row for row, (ranks, _) in enumerate(wanted) if len(ranks)]
         if not rows:
             continue
-        resid = predicting_states(model, problems, [part[row] for row in rows], [emitted[row] for row in rows], layer)
+        resid = predicting_states(model, traces, [part[row] for row in rows], [emitted[row] for row in rows], layer)
         for states, row in zip(resid, rows, strict=True):
             ranks, numbers = wanted[row]
             label = named[part[row]][: len(emitted[row])]
@@ -163,17 +163,21 @@ def _by_text(some: Int[Tensor, " chosen"], sizes: Sequence[int]) -> Iterator[tup
 
 
 def predicting_states(
-    model: Model, problems: Sequence[Problem], part: Sequence[int], emitted: Sequence[Sequence[int]], layer: int
+    model: Model, asked: Sequence[Trace | Problem], part: Sequence[int], emitted: Sequence[Sequence[int]], layer: int
 ) -> Float[Tensor, "rows emitted d_model"]:
     """Read ``resid_post.layer`` at the tokens that predict each emitted token.
 
     Args:
-        problems: the problems of all traces.
-        part: indices of the problems of this batch.
-        emitted: the emitted tokens of each problem in ``part``.
+        asked: what the texts follow: the prompt of a trace, or the model's own prompt for a problem.
+        part: indices of the texts of this batch.
+        emitted: the emitted tokens of each text in ``part``.
         layer: 0-based.
     """
-    forced = force(model, [model.prompt_ids(problems[i].question) for i in part], emitted)
+    prompts = [
+        model.prompt_ids(each.question) if isinstance(each, Problem) else model.encode_prompt(each.prompt)
+        for each in (asked[i] for i in part)
+    ]
+    forced = force(model, prompts, emitted)
     site = f"resid_post.{layer}"
 
     def read(some: Forced) -> tuple[Tensor, ...]:

@@ -71,7 +71,7 @@ def collect_gates(
     """Find the gates of some traces: run both models over each trace and compare their most likely tokens.
 
     Args:
-        pair: both models; each reads the traces after its own prompt.
+        pair: both models; the base model reads a trace after its own prompt, the thinking model after the trace's.
         taxonomy: gives the behaviour of each gate.
         traces, problems: traces of the thinking model and their problems, in the same order.
         acts: the harvested sentences of these traces. A gate gets the behaviour of the sentence that its token belongs
@@ -89,27 +89,25 @@ def collect_gates(
     named = None if acts is None else token_behaviours(taxonomy, traces, acts)
     for part, emitted in text_batches(pair, traces, problems, batch_size):
         said = None if named is None else [named[i] for i in part]
-        yield gates_of(pair, taxonomy, [problems[i].question for i in part], emitted, said)
+        yield gates_of(pair, taxonomy, [(traces[i], problems[i]) for i in part], emitted, said)
 
 
 def gates_of(
     pair: Pair,
     taxonomy: Taxonomy,
-    questions: Sequence[str],
+    texts: Sequence[tuple[Trace, Problem]],
     emitted: Sequence[Sequence[int]],
     said: Sequence[Int[Tensor, " _"]] | None,
 ) -> GateBatch:
     """Find the gates of one batch.
 
     Args:
-        questions: the question of each text.
+        texts: the trace and the problem of each text. The thinking model reads it after the prompt of the trace.
         emitted: the emitted tokens of each text.
         said: the behaviours at the tokens of each text, −1 where they are unknown; None if all are.
     """
-    forced, asked = (
-        force(model, [model.prompt_ids(question) for question in questions], emitted)
-        for model in (pair.base, pair.thinking)
-    )
+    forced = force(pair.base, [pair.base.prompt_ids(problem.question) for _, problem in texts], emitted)
+    asked = force(pair.thinking, [pair.thinking.encode_prompt(trace.prompt) for trace, _ in texts], emitted)
     # As in decoding: a token that only the thinking model has cannot be produced by steering the base model.
     vocab = min(n_logits(pair.base), n_logits(pair.thinking))
     site = f"resid_post.{taxonomy.layer}"

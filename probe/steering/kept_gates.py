@@ -104,7 +104,7 @@ def keep_gates(
             for file, (part, emitted) in zip(files, text_batches(pair, traces, problems, batch_size), strict=True):
                 if not file.exists():
                     said = None if named is None else [named[i] for i in part]
-                    batch = gates_of(pair, taxonomy, [problems[i].question for i in part], emitted, said)
+                    batch = gates_of(pair, taxonomy, [(traces[i], problems[i]) for i in part], emitted, said)
                     write_tensors(file, _tensors(batch))
     return KeptGates(files, pair.base.device)
 
@@ -126,6 +126,13 @@ def _key(
         [trace.problem_id, list(trace.tokens), trace.truncated, [[s.token_start, s.token_end] for s in trace.sentences]]
         for trace in traces
     )
+    # Traces that were imported may follow another prompt than the thinking model's own.
+    ask = pair.thinking.prompt_text
+    other = [
+        [i, trace.prompt]
+        for i, (trace, problem) in enumerate(zip(traces, problems, strict=True))
+        if trace.prompt != ask(problem.question)
+    ]
     site, normaliser, weights = taxonomy.content
     return {
         "work": "gates",
@@ -134,6 +141,7 @@ def _key(
         "taxonomy": content_hash([site, normaliser.mean, weights.encoder]),  # what gives a state its behaviour
         "traces": object_hash([object_hash(each) for each in spans]),
         "questions": object_hash([problem.question for problem in problems]),
+        **({"prompts": object_hash(other)} if other else {}),
         # Harvested sentences are large and follow from the traces: a sample of their numbers tells others apart.
         "sentences": None if acts is None else [object_hash(acts.index), tensors_hash([acts.rows(taxonomy.site)[:64]])],
         "batch_size": batch_size,  # a batch is what training takes at a time

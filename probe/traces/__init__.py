@@ -11,10 +11,16 @@ from probe.traces.generate import (
     check_samples as check_samples,
     decode_greedy as decode_greedy,
     generate_traces as generate_traces,
+    graded_traces as graded_traces,
     kept_rows as kept_rows,
     sampling_key as sampling_key,
     stream_greedy as stream_greedy,
     trace_shards as trace_shards,
+)
+from probe.traces.importing import (
+    ImportedTraces as ImportedTraces,
+    import_traces as import_traces,
+    reader_of as reader_of,
 )
 from probe.traces.offsets import token_starts as token_starts
 from probe.traces.pieces import (
@@ -25,7 +31,6 @@ from probe.traces.pieces import (
     token_name as token_name,
     token_texts as token_texts,
 )
-from probe.traces.reading import loop_of as loop_of, traces_html as traces_html
 from probe.traces.sampling import (
     PLAIN as PLAIN,
     draw as draw,
@@ -39,10 +44,18 @@ from probe.traces.sampling import (
     uniform as uniform,
 )
 from probe.traces.sentences import split_sentences as split_sentences
+from probe.traces.served import (
+    is_served as is_served,
+    open_servers as open_servers,
+    served_shards as served_shards,
+    served_traces as served_traces,
+)
 from probe.traces.trace import (
     Sentence as Sentence,
     Trace as Trace,
     Traces as Traces,
     first_sentence as first_sentence,
     make_trace as make_trace,
+    write_traces as write_traces,
 )
+from probe.traces.viewer import loop_of as loop_of, traces_html as traces_html

@@ -1,8 +1,9 @@
 """Traces: rollouts as text, tokens and sentences that agree to the character."""
 
+import warnings
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -10,12 +11,14 @@ from typing import Any, overload
 import pyarrow as pa
 
 from probe.errors import ProbeError
-from probe.files import read_table, write_table
 from probe.models import KNOWN_TAGS, Model, ThinkTags
-from probe.problems import Problem, ProblemSet
+from probe.problems import Grade, Problem, ProblemSet, load_problems
+from probe.traces.exporting import write_export
 from probe.traces.offsets import token_starts
-from probe.traces.reading import trace_html, traces_html
+from probe.traces.reading.read import Reading
 from probe.traces.sentences import split_sentences
+from probe.traces.stored import StoredRows, write_groups
+from probe.traces.viewer import trace_html, traces_html
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ def make_trace(
     think_close: str | ThinkTags | None = None,
     *,
     sample: int = 0,
+    prompt: str | None = None,
+    author: str | None = None,
+    grade: Grade | None = None,
 ) -> Trace:
     """Make a trace: decode, grade and split the tokens that a model emitted on a problem.
 
@@ -132,10 +138,14 @@ def make_trace(
         truncated: whether the limit on new tokens stopped it.
         think_close: the tag that closes the thinking, or both tags; None for those of the model.
         sample: the number of the trace among those of its problem.
+        prompt: what the tokens were emitted after; None for the model's own prompt for the question.
+        author: who wrote the trace, if not the model.
+        grade: the grade, if it is known already.
     """
-    text, prompt = model.decode(list(tokens)), model.prompt_text(problem.question)
+    text = model.decode(list(tokens))
+    prompt = model.prompt_text(problem.question) if prompt is None else prompt
     tags = model.think_tags if think_close is None else ThinkTags.of(think_close)
-    grade = problem_set.grade(text, problem, think_close=tags, prompt=prompt)
+    grade = grade or problem_set.grade(text, problem, think_close=tags, prompt=prompt)
     return Trace(
         problem_id=problem.id,
         prompt=prompt,
@@ -149,6 +159,7 @@ def make_trace(
         failed=grade.failed,
         think_tags=tags,
         sample=sample,
+        author=author,
     )
 
 
@@ -174,6 +185,8 @@ _SCHEMA = pa.schema(
 class Traces(Sequence[Trace]):
     """The rollouts of one model on one problem set, in the order of the problems.
 
+    Traces that were loaded are read from their file when they are asked for, so any number of them fits into memory.
+
     Args:
         seconds: how long decoding took; None if unknown, as for a slice. It is ignored when comparing.
 
@@ -187,7 +200,7 @@ class Traces(Sequence[Trace]):
     ) -> None:
         self.model_name = model_name
         self.problems_name = problems_name
-        self.traces = tuple(traces)
+        self.traces = traces if isinstance(traces, StoredRows) else tuple(traces)
         self.seconds = seconds
 
     def __len__(self) -> int:
@@ -206,61 +219,201 @@ class Traces(Sequence[Trace]):
         return self.traces[index]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Traces) and vars(self) | {"seconds": None} == vars(other) | {"seconds": None}
+        return (
+            isinstance(other, Traces)
+            and (self.model_name, self.problems_name, len(self)) == (other.model_name, other.problems_name, len(other))
+            and all(one == another for one, another in zip(self, other, strict=True))
+        )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def only(self, places: Sequence[int]) -> "Traces":
+        """The traces at some places, in that order; stored ones are not read yet."""
+        rows = self.traces
+        some = rows.only(places) if isinstance(rows, StoredRows) else [rows[place] for place in places]
+        return Traces(self.model_name, self.problems_name, some)
+
+    def column(self, name: str) -> list[Any]:
+        """One fact about every trace, which is read without the texts.
+
+        Args:
+            name: ``problem_id``, ``answer``, ``correct``, ``truncated``, ``failed``, ``sample``, ``author``,
+                ``think_end``, or ``n_tokens`` or ``n_sentences`` for their number.
+
+        >>> Traces("tiny-base", "story", []).column("correct")
+        []
+        """
+        many = {"n_tokens": "tokens", "n_sentences": "sentences"}.get(name)
+        rows = self.traces
+        if not isinstance(rows, StoredRows):
+            return [len(getattr(each, many)) if many else getattr(each, name) for each in rows]
+        if many:
+            return rows.lengths(many)
+        if name not in rows.names:  # a file of an earlier version
+            return [getattr(each, name) for each in rows]
+        return rows.column(name)
 
     @property
     def accuracy(self) -> float:
         """The share of correct traces among those that were graded; NaN if there are none."""
-        graded = [trace.correct for trace in self if not trace.failed]
+        known = zip(self.column("correct"), self.column("failed"), strict=True)
+        graded = [correct for correct, failed in known if not failed]
         return sum(graded) / len(graded) if graded else float("nan")
 
     @property
     def truncated(self) -> float:
         """The share of traces that the limit on new tokens stopped; NaN if there are none."""
-        return sum(trace.truncated for trace in self) / len(self) if self.traces else float("nan")
+        return sum(self.column("truncated")) / len(self) if len(self) else float("nan")
 
     def save(self, folder: str | Path) -> Path:
         """Write ``traces.parquet`` into a folder and return its path."""
-        table = pa.Table.from_pylist([asdict(trace) for trace in self], schema=_SCHEMA)
-        names = {"probe.model": self.model_name, "probe.problems": self.problems_name}
-        if self.seconds is not None:
-            names["probe.seconds"] = repr(self.seconds)
-        return write_table(Path(folder) / "traces.parquet", table.replace_schema_metadata(names))
+        return write_traces(folder, self, self.model_name, self.problems_name, self.seconds)
+
+    @classmethod
+    def read(
+        cls,
+        source: str | Path,
+        model: Model,
+        problems: str | Path | ProblemSet | None = None,
+        *,
+        grader: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        author: str | None = None,
+    ) -> "Traces":
+        """Read traces that were written elsewhere, and hold them in memory; `import_traces` keeps them in a folder.
+
+        Args:
+            source: a ``.jsonl``, ``.json`` or ``.parquet`` file, a folder of such files or one that ``datasets`` saved,
+                or the id of a data set on the hub. The shape of its records is found.
+            model: the model that reads the traces; only its tokenizer and its prompt are used.
+            problems: the problems that were asked, which give the grader; None makes them of the records.
+            grader: ``exact``, ``numeric``, ``math-verify`` or ``close``; None as the problems say.
+            columns: which column is what, such as ``{"question": "q", "text": "out"}``, for records of no known shape.
+            author: who wrote the traces, if the records do not say it.
+
+        Raises:
+            ProbeError: if the source is missing, empty or of no known shape, or every rollout is rejected.
+        """
+        given = problem_set_of(problems, grader)
+        reading = Reading(model, source, problem_set=given, grader=grader, columns=columns, author=author)
+        traces = list(traces_of(reading))
+        if reading.rejects:
+            where, why = reading.rejects[0]
+            said = f"{len(reading.rejects)} rollouts of {source} were rejected; the first is {where}: {why}"
+            if not traces:
+                raise ProbeError(said)
+            warnings.warn(said, stacklevel=2)
+        return cls(model.name, reading.problem_set.name, traces)
+
+    def export(
+        self,
+        folder: str | Path,
+        problem_set: ProblemSet,
+        *,
+        license: str = "unknown",
+        about: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Write the traces with their problems as a data set that the hub shows and `read` reads back.
+
+        Args:
+            folder: a folder that is empty or does not exist.
+            problem_set: the problems that the traces answer.
+            license: the licence, by its name on the hub, such as ``mit``.
+            about: more for the card, line by line, such as ``{"sampling": "temperature 0.6"}``.
+
+        Returns:
+            The folder; ``README.md`` is its card.
+
+        Raises:
+            ProbeError: if the folder is not empty.
+        """
+        return write_export(folder, self, problem_set, row_of, _SCHEMA, license=license, about=about or {})
 
     @classmethod
     def load(cls, folder: str | Path) -> "Traces":
-        """Read the traces that :meth:`save` wrote into a folder.
+        """Open the traces that :meth:`save` wrote into a folder; each is read when it is asked for.
 
         Raises:
             ProbeError: if the file is missing or does not hold traces.
         """
         path = Path(folder) / "traces.parquet"
-        table = read_table(path)
-        names = table.schema.metadata or {}
-        if b"probe.model" not in names or b"probe.problems" not in names:
+        rows = StoredRows(path, trace_of)
+        about = rows.about
+        if "probe.model" not in about or "probe.problems" not in about:
             raise ProbeError(f"{path} does not hold traces; delete it and run again")
-        rows = [
-            Trace(
-                **row
-                | {
-                    "tokens": tuple(row["tokens"]),
-                    "sentences": tuple(Sentence(**s) for s in row["sentences"]),
-                    "think_tags": _kept_tags(row),
-                }
-            )
-            for row in table.to_pylist()
-        ]
-        seconds = float(names[b"probe.seconds"]) if b"probe.seconds" in names else None
-        return cls(names[b"probe.model"].decode(), names[b"probe.problems"].decode(), rows, seconds)
+        seconds = float(about["probe.seconds"]) if "probe.seconds" in about else None
+        return cls(about["probe.model"], about["probe.problems"], rows, seconds)
 
     def __repr__(self) -> str:
-        shares = f", {self.accuracy:.1%} correct, {self.truncated:.1%} truncated" if self.traces else ""
+        shares = f", {self.accuracy:.1%} correct, {self.truncated:.1%} truncated" if len(self) else ""
         return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}{shares})"
 
     def _repr_html_(self) -> str:
         return traces_html(self.traces, repr(self))
+
+
+def write_traces(
+    folder: str | Path,
+    traces: Iterable[Trace],
+    model_name: str,
+    problems_name: str,
+    seconds: float | None = None,
+) -> Path:
+    """Write ``traces.parquet`` into a folder, about a megabyte at a time, and return its path.
+
+    Args:
+        folder: the folder.
+        traces: made one by one.
+        model_name, problems_name, seconds: as for :class:`Traces`.
+    """
+    about = {"probe.model": model_name, "probe.problems": problems_name}
+    if seconds is not None:
+        about["probe.seconds"] = repr(seconds)
+    rows = map(row_of, traces)
+    return write_groups(
+        Path(folder) / "traces.parquet", rows, _SCHEMA.with_metadata(about), lambda row: len(row["tokens"])
+    )
+
+
+def problem_set_of(problems: str | Path | ProblemSet | None, grader: str | None) -> ProblemSet | None:
+    """Load a problem set that is named, unless it is loaded already."""
+    return problems if problems is None or isinstance(problems, ProblemSet) else load_problems(problems, grader=grader)
+
+
+def traces_of(reading: Reading) -> Iterator[Trace]:
+    """Make a trace of each rollout of a source, one after the other."""
+    for rollout in reading.rollouts():
+        said = rollout.written
+        yield make_trace(
+            reading.model,
+            reading.problem_set,
+            rollout.problem,
+            said.tokens,
+            said.truncated,
+            said.tags,
+            sample=rollout.sample,
+            prompt=said.prompt,
+            author=rollout.author,
+            grade=rollout.grade,
+        )
+
+
+def row_of(trace: Trace) -> dict[str, Any]:
+    """The row of a trace in ``traces.parquet``."""
+    spans, tags = [vars(each) for each in trace.sentences], vars(trace.think_tags)
+    return vars(trace) | {"sentences": spans, "think_tags": tags}
+
+
+def trace_of(row: dict[str, Any]) -> Trace:
+    """The trace of a row of ``traces.parquet``."""
+    return Trace(
+        **row
+        | {
+            "tokens": tuple(row["tokens"]),
+            "sentences": tuple(Sentence(**each) for each in row["sentences"]),
+            "think_tags": _kept_tags(row),
+        }
+    )
 
 
 def _kept_tags(row: dict[str, Any]) -> ThinkTags:

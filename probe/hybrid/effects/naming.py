@@ -42,8 +42,8 @@ def naming_agreement(
     n = 0
     batches = text_batches(pair, traces, problems, batch_size)
     for batch, (part, emitted) in zip(gates, batches, strict=True):
-        newest = predicting_states(pair.thinking, problems, part, emitted, taxonomy.layer)
-        last = predicting_states(pair.thinking, problems, part, emitted, reader.layer)
+        newest = predicting_states(pair.thinking, traces, part, emitted, taxonomy.layer)
+        last = predicting_states(pair.thinking, traces, part, emitted, reader.layer)
         for row, i in enumerate(part):
             where = batch.gate[row].to(newest.device)
             states = newest[row].float()

@@ -116,8 +116,9 @@ class _Measure:
     ) -> Float[Tensor, " d_model"]:
         marks = self.behaviour.marks(traces, required=True)
         at_start, whole, n_start, n_whole = 0.0, 0.0, 0, 0
+        asked = traces if model is self.pair.thinking else problems
         for part, emitted in text_batches(self.pair, traces, problems, 16):
-            hidden = predicting_states(model, problems, part, emitted, self.layer)
+            hidden = predicting_states(model, asked, part, emitted, self.layer)
             for row, i in enumerate(part):
                 states = hidden[row, : len(emitted[row])].float()
                 begins = [

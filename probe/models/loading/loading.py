@@ -12,7 +12,7 @@ from probe.models.config import ModelConfig
 from probe.models.loading.devices import as_dtype
 from probe.models.loading.finding import find_source
 from probe.models.loading.placement import Where, as_placement, check_placement
-from probe.models.loading.reading import check_source, read_model, read_tokenizer
+from probe.models.loading.reading import check_source, read_empty, read_model, read_tokenizer
 from probe.models.loading.source import dtype_of, read_config
 from probe.models.model import Model
 
@@ -59,3 +59,17 @@ def load_model(
     read = read_model(source, tokenizer, where, number)
     read.memory = byte_size(memory)
     return read
+
+
+def load_without_weights(model: str | Path | ModelConfig) -> Model:
+    """Load the tokenizer and the prompt of a model, for work on text alone; its weights hold no numbers.
+
+    Args:
+        model: As in `load_model`.
+
+    Raises:
+        ProbeError: if the model is missing or incomplete.
+    """
+    config = model if isinstance(model, ModelConfig) else ModelConfig(path=str(model))
+    source = find_source(config)
+    return read_empty(source, read_tokenizer(source))

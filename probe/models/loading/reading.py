@@ -1,5 +1,6 @@
 """Reading the tokenizer and the weights of a model that has been found, with its adapter."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -124,6 +126,26 @@ def read_model(
         ProbeError: if the weights cannot be read, some are missing, or a shape does not match the config.
     """
     return finished(read_weights(source, device, dtype), source, tokenizer)
+
+
+def read_empty(source: Source, tokenizer: PreTrainedTokenizerFast) -> Model:
+    """Make a `Model` of a config and a tokenizer alone; its weights are on the device ``meta``.
+
+    Raises:
+        ProbeError: if the config describes no model.
+    """
+    config = read_config(source)
+    drop_unknown_padding(config)
+    try:
+        with torch.device("meta"), no_init_weights():
+            hf = AutoModelForCausalLM.from_config(config)
+        with contextlib.suppress(OSError):  # few folders have none; it names the tokens that end an answer
+            hf.generation_config = GenerationConfig.from_pretrained(source.path, **source.options)
+    except UNREADABLE as error:
+        raise ProbeError(f"the config of model '{source.name}' describes no model: {one_line(error)}") from error
+    model = Model(hf, tokenizer, source.config)
+    model.commit = source.options.get("revision")
+    return model
 
 
 def finished(hf: PreTrainedModel, source: Source, tokenizer: PreTrainedTokenizerFast) -> Model:

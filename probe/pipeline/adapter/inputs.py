@@ -14,6 +14,7 @@ from probe.models import Model, identity, load_model, weights_hash
 from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.folder import without
 from probe.pipeline.run.own import experiment_at
+from probe.pipeline.stages import problems_of
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 from probe.traces import Trace, Traces, encode_after, generate_traces
@@ -146,8 +147,10 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         experiment = experiment_at(Path(config.run))
         inputs, rollouts = experiment.stages.inputs, experiment.rollouts
         model, sae = inputs.pair.base, experiment.taxonomy.sae
-        train = examples_of(model, list(rollouts.train), inputs.train)
-        validation = examples_of(model, list(rollouts.validation), inputs.validation)
+        train, validation = (
+            examples_of(model, traces, problems_of(traces, problems))
+            for traces, problems in ((rollouts.train, inputs.train), (rollouts.validation, inputs.validation))
+        )
         test = examples_of(model, list(rollouts.thinking), inputs.test)
         general = examples_of(model, list(rollouts.base), inputs.test)[: config.held]
         more = {

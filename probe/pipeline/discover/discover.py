@@ -1,7 +1,7 @@
 """``probe discover``: a thinking model and problems → traces → activations → taxonomy → names → cards → report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from probe.models import (
     find_pair,
     load_model,
 )
-from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
+from probe.pipeline.cut import warn_cut
+from probe.pipeline.discover.config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
+from probe.pipeline.imported import ImportedSplits, check_reader
 from probe.pipeline.prompts import begin
-from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
+from probe.pipeline.run.inputs import check_positions, prompt_hash, sizes_of, taken_problems, weights_hash
 from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
@@ -65,6 +67,12 @@ class DiscoverInputs:
     sites: tuple[str, ...]
     max_new_tokens: int
     judge: Judge | None
+    imported: ImportedSplits | None = None
+    remarks: tuple[str, ...] = ()
+
+    def settled(self, config: DiscoverConfig) -> DiscoverConfig:
+        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        return replace(config, sizes=DiscoverSizesConfig(len(self.train), len(self.validation)))
 
     def hashes(self) -> dict[str, str]:
         """Hash what a discovery depends on beside its settings."""
@@ -74,6 +82,7 @@ class DiscoverInputs:
             **({} if tags == ThinkTags() else {"think_tags": object_hash(to_dict(tags))}),
             "problems": self.problem_set.hash,
             "thinking": weights_hash(self.model),
+            **({} if self.imported is None else {"traces": self.imported.hash}),
         }
 
 
@@ -95,13 +104,14 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
     """
     out = Path(out).expanduser()
     inputs = prepare_discovery(config, out)
+    config = inputs.settled(config)
     with discovery_folder(config, inputs, out) as folder:
         return _discover(config, inputs, folder, progress=progress)
 
 
-_HOW = ("device", "memory", "decoding.batch_size")
+_HOW = ("device", "memory", "decoding.batch_size", "thinking_url", "servers")
 """Settings that only say how a discovery is made."""
-_WHERE = ("pair", "thinking", "problems")
+_WHERE = ("pair", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
 _OWN = ("taxonomy", "judge", "falsify", "shown")
 """Settings that belong to one stage or to the report."""
@@ -122,7 +132,14 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
     sampling = {"thinking": config.decoding.of_thinking(inputs.model)}
-    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, sampling, progress=progress)
+    prompts = begin(
+        out,
+        {"thinking": inputs.model},
+        inputs.train[0].question,
+        sampling,
+        remarks=inputs.remarks,
+        progress=progress,
+    )
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -136,6 +153,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
     found["prompts"] = prompts
+    found["cut"] = warn_cut({inputs.model.name: [*splits[0], *splits[1]]}, inputs.max_new_tokens, progress=progress)
     write_json(out / "discover.json", found)
     write_discovery_report(out)
     return found
@@ -145,8 +163,8 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     """Load everything that a discovery needs and refuse settings that cannot work.
 
     Raises:
-        ProbeError: for an unknown pair, model, problem set, site or device, too few problems, answers that need more
-            positions than the model has, or a judge that cannot be reached.
+        ProbeError: for an unknown pair, model, problem set, site or device, a split without problems, answers that
+            need more positions than the model has, or a judge that cannot be reached.
     """
     as_placement(config.device)
     if config.pair is not None:
@@ -154,9 +172,11 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     else:
         assert config.thinking is not None
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
-    problem_set = chosen_problems(config.problems, config.grader, pair)
-    train, validation = (problem_set.take(split, getattr(config.sizes, split)) for split in ("train", "validation"))
+    taken, imported = taken_problems(config, pair, sizes_of(config.sizes))
+    train, validation = taken.splits["train"], taken.splits["validation"]
     model = load_model(pair.thinking, device=config.device, dtype=config.dtype, memory=config.memory)
+    if imported is not None:
+        check_reader(imported.folder, model)
     sites = taxonomy_sites(model, config.taxonomy.sites, spread=SPREAD)
     for site in map(Site.parse, sites):
         if not site.by_token:
@@ -170,7 +190,9 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         if not (out / "run.json").exists():
             # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
-    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge)
+    return DiscoverInputs(
+        model, taken.problem_set, train, validation, sites, max_new_tokens, judge, imported, taken.remarks
+    )
 
 
 def _judge(config: JudgeConfig, device: DeviceNames) -> Judge:
@@ -193,11 +215,18 @@ class DiscoverStages:
     progress: bool = False
 
     def traces(self, folder: Path, finished: bool) -> tuple[Traces, Traces]:
-        """Roll out the thinking model on train and validation."""
+        """Roll out the thinking model on train and validation, unless imported traces take their place."""
         inputs = self.inputs
+        if inputs.imported is not None:
+            train, validation = (
+                inputs.imported.traces(name, problems, folder / name)
+                for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            )
+            return train, validation
+        sampling = self.config.decoding.of_thinking(inputs.model)
         made = roll_out_splits(
             {
-                name: Split(inputs.model, problems, self.config.decoding.of_thinking(inputs.model))
+                name: Split(inputs.model, problems, sampling, urls=self.config.thinking_url, setting="thinking_url")
                 for name, problems in (("train", inputs.train), ("validation", inputs.validation))
             },
             inputs.problem_set,
@@ -205,7 +234,9 @@ class DiscoverStages:
             seed=self.config.seed,
             batch_size=self.config.decoding.batch_size,
             folder=folder,
+            finished=finished,
             progress=self.progress and not finished,
+            config=self.config.servers,
         )
         return made["train"], made["validation"]
 

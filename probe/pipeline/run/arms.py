@@ -40,6 +40,7 @@ from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import RANKS, adapter, mechanism
 from probe.pipeline.run.parts import SEED
+from probe.pipeline.stages import problems_of
 from probe.problems import Problem
 from probe.traces import Traces
 
@@ -280,8 +281,9 @@ def _prompts(experiment: Experiment, name: str) -> list[str]:
     inputs, base = experiment.inputs, experiment.inputs.pair.base
     if name == "handbook":
         return [handbook_prompt(base, experiment.taxonomy, problem.question) for problem in inputs.test]
-    train, shots = list(experiment.rollouts.train), experiment.config.hybrid.shots
-    return [few_shot_prompt(base, train, inputs.train, problem.question, shots=shots) for problem in inputs.test]
+    train, shots = experiment.rollouts.train, experiment.config.hybrid.shots
+    asked = problems_of(train, inputs.train)
+    return [few_shot_prompt(base, train, asked, problem.question, shots=shots) for problem in inputs.test]
 
 
 def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # noqa: ARG001

@@ -12,6 +12,8 @@ from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Sampling
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
+from probe.problems import SPLITS
+from probe.servers import ServersConfig, check_urls
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SizesConfig:
-    """Numbers of problems of each split."""
+    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
 
     train: int = 400
     """Number of training problems; the taxonomy and the vectors are learned from their traces."""
@@ -29,9 +31,19 @@ class SizesConfig:
     """Number of validation problems; sizes, sites and training steps are chosen on them."""
     test: int = 300
     """Number of test problems; the report is about them, and nothing is chosen on them."""
+    limit: int | None = field(default=None, metadata={"later": True})
+    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
 
     def __post_init__(self) -> None:
-        check_least("sizes", self, train=1, validation=1, test=1)
+        check_least("sizes", self, train=1, validation=1, test=1, limit=1)
+        apply_limit(self, self.limit)
+
+
+def apply_limit(sizes: Any, limit: int | None) -> None:
+    """Lower each number of problems to a limit, at once, so that whoever reads the settings reads what is wanted."""
+    for split in SPLITS:
+        if limit is not None and getattr(sizes, split, 0) > limit:
+            object.__setattr__(sizes, split, limit)  # the dataclass is frozen
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,10 @@ class RunConfig:
     """Name of a problem set, or the path of a JSONL file; None takes the problem set of the pair."""
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
+    traces: str | None = field(default=None, metadata={"later": True})
+    """Folder of imported traces (``probe traces import``), which take the place of the thinking model's own on
+    train and validation problems; None decodes them. Test traces are always decoded, so that all arms are compared
+    alike."""
     device: DeviceNames = field(default="auto", hash=False)
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
     divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a mapping gives a device for
@@ -119,11 +135,22 @@ class RunConfig:
     engine: str = "here"
     """Who does the work: ``here``; ``processes:N``, N processes of this machine, each with a GPU if there are GPUs; or
     ``ray[:ADDRESS]``, the machines of a Ray cluster. Each process loads the pair; results are the same."""
+    thinking_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of OpenAI-compatible servers of the thinking model, such as ``http://localhost:8000/v1``, which write
+    its traces; ``#NAME`` at the end gives the server's name of the model. None: they are decoded here."""
+    base_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of servers of the base model, which write its traces. Arms are always decoded here."""
+    servers: ServersConfig = field(default_factory=ServersConfig, metadata={"later": True})
     curve: tuple[int, ...] = ()
     """Numbers of train traces for a learning curve. For each number, the hybrid and every other arm of the run that is
     learned from traces are learned again from the first that many traces."""
     shown: int = 12
     """Number of test problems whose traces the report shows."""
+    look: int = field(default=30, metadata={"later": True})
+    """Number of validation problems that both models answer before the first stage, so that what is wrong with their
+    answers is seen early; 0 looks at none."""
+    anyway: bool = field(default=False, metadata={"later": True})
+    """Go on where a verdict of the look would stop the run."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -138,7 +165,9 @@ class RunConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, shown=0)
+        check_least("", self, shown=0, look=0)
+        check_urls("thinking_url", self.thinking_url)
+        check_urls("base_url", self.base_url)
         engine = engine_of(self.engine)
         named = (self.device, self.base_device, self.thinking_device)
         placed = [each for each in named if each and (":" in each or not isinstance(each, str) or each == "balanced")]

@@ -9,6 +9,7 @@ from probe.config import read_as
 from probe.files import write_json
 from probe.hybrid import flip_rates, naming_agreement
 from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.stages import problems_of
 
 _TRAINED = 10
 """A vector with fewer train gates than this counts as not trained."""
@@ -43,8 +44,8 @@ def effects(experiment: Experiment) -> dict[str, Any]:
             naming = naming_agreement(
                 inputs.pair,
                 taxonomy,
-                list(rollouts.validation),
-                inputs.validation,
+                rollouts.validation,
+                problems_of(rollouts.validation, inputs.validation),
                 reader=experiment.vectors.reader,
                 gates=validation,
             )

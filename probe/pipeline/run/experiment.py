@@ -20,13 +20,16 @@ from probe.taxonomy import Taxonomy
 
 Made = TypeVar("Made")
 
-NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve")
+NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve", "look", "anyway")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
-_HOW = ("device", "base_device", "thinking_device", "memory", "decoding.batch_size")
+_HOW = (
+    *("device", "base_device", "thinking_device", "memory", "decoding.batch_size"),
+    *("base_url", "thinking_url", "servers"),
+)
 """Settings that only say how a run is made."""
-_WHERE = ("pair", "base", "thinking", "problems")
+_WHERE = ("pair", "base", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
 
 
@@ -89,15 +92,23 @@ class Experiment:
     def rollouts(self) -> RunTraces:
         """Traces of both models."""
         if self.whole is not None:
-            return replace(self.whole.rollouts, train=self.whole.rollouts.train[: len(self.inputs.train)])
+            whole = self.whole.rollouts
+            return replace(whole, train=whole.train[: self._n_train])
         decoding = to_dict(self.config.decoding)
         return self.folder.stage("traces", self.stages.traces, decoding, self.config.seed, how=("batch_size",))
+
+    @property
+    def _n_train(self) -> int:
+        """The number of train traces; imported ones may be several of one problem."""
+        assert self.whole is not None
+        wanted = {problem.id for problem in self.inputs.train}
+        return sum(name in wanted for name in self.whole.rollouts.train.column("problem_id"))
 
     @cached_property
     def acts(self) -> Splits:
         """Activations of the thinking model's train and validation traces."""
         if self.whole is not None:
-            return self.whole.acts[0].first(len(self.inputs.train)), self.whole.acts[1]
+            return self.whole.acts[0].first(self._n_train), self.whole.acts[1]
         rollouts, sites = self.rollouts, {"sites": self.inputs.sites}
         return self.folder.stage(
             "activations", lambda *at: self.stages.activations(rollouts, *at), sites, self.config.seed
@@ -144,6 +155,7 @@ class Experiment:
         """
         config, pair = recalled(out)
         inputs = prepare(config, pair)
+        config = inputs.settled(config)
         return cls.of(config, inputs, run_folder(config, inputs, Path(out), joined=joined), progress=progress)
 
     @property

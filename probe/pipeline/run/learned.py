@@ -9,6 +9,7 @@ from probe.hybrid import distil_lora
 from probe.models import seeded
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.stages import BELOW, GATES_BY_TOKEN, Gates, write_training
+from probe.pipeline.stages import problems_of
 from probe.steering import (
     BehaviourVectors,
     FixedVectors,
@@ -62,8 +63,8 @@ def adapter(experiment: Experiment, name: str) -> Path:
         if not finished:
             distil_lora(
                 inputs.pair.base,
-                (list(rollouts.train), inputs.train),
-                (list(rollouts.validation), inputs.validation),
+                (rollouts.train, problems_of(rollouts.train, inputs.train)),
+                (rollouts.validation, problems_of(rollouts.validation, inputs.validation)),
                 rank=RANKS[name],
                 folder=folder,
                 config=config.distil,
@@ -131,7 +132,7 @@ def _on_sentences(experiment: Experiment, n_behaviours: int) -> tuple[Learned, L
     inputs, rollouts = experiment.inputs, experiment.rollouts
     config, acts = experiment.config.steering, experiment.acts
     train, validation = (
-        sentence_batches(inputs.pair, experiment.taxonomy, list(traces), problems, acts=each)
+        sentence_batches(inputs.pair, experiment.taxonomy, traces, problems_of(traces, problems), acts=each)
         for traces, problems, each in (
             (rollouts.train, inputs.train, acts[0]),
             (rollouts.validation, inputs.validation, acts[1]),

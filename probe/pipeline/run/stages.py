@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,7 +12,7 @@ from probe.engine import Shards
 from probe.files import write_json
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs
-from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
+from probe.pipeline.stages import Split, Splits, harvest_splits, problems_of, roll_out_splits, taxonomy_of
 from probe.steering import (
     ComingReader,
     GateBatch,
@@ -79,19 +80,26 @@ class Stages:
     progress: bool = False
 
     def traces(self, folder: Path, finished: bool) -> RunTraces:
-        """Roll out the thinking model on all splits and the base model on the test split."""
-        return RunTraces(
-            **roll_out_splits(
-                self._splits,
-                self.inputs.problem_set,
-                folder=folder,
-                progress=self.progress and not finished,
-                **self._limits,
-            )
+        """Roll out the thinking model on all splits and the base model on the test split; imported traces are read."""
+        inputs = self.inputs
+        read = {
+            name: inputs.imported.traces(name, problems, folder / name)
+            for name, problems in (("train", inputs.train), ("validation", inputs.validation))
+            if inputs.imported is not None
+        }
+        made = roll_out_splits(
+            self._splits,
+            inputs.problem_set,
+            folder=folder,
+            finished=finished,
+            progress=self.progress and not finished,
+            config=self.config.servers,
+            **self._limits,
         )
+        return RunTraces(**read, **made)
 
     def trace_shards(self, folder: Path) -> dict[str, Shards]:
-        """The shards of the traces of each split, which any process may make.
+        """The shards of the traces of each split, which any process may make; those that servers write are not listed.
 
         Args:
             folder: the folder of the stage.
@@ -106,17 +114,25 @@ class Stages:
                 **self._limits,
             )
             for name, split in self._splits.items()
+            if not split.urls
         }
 
     @property
     def _splits(self) -> dict[str, Split]:
-        inputs, pair, sampling = self.inputs, self.inputs.pair, self.inputs.sampling
+        inputs, sampling = self.inputs, self.inputs.sampling
+        base, thinking = (
+            partial(Split, model, sampling=how, urls=urls, setting=setting)
+            for model, how, urls, setting in (
+                (inputs.pair.base, sampling.base, self.config.base_url, "base_url"),
+                (inputs.pair.thinking, sampling.thinking, self.config.thinking_url, "thinking_url"),
+            )
+        )
         # What is learned from has one trace for each problem; answers that are measured have as many as samples.
+        learned = {"train": thinking(inputs.train), "validation": thinking(inputs.validation)}
         return {
-            "train": Split(pair.thinking, inputs.train, sampling.thinking),
-            "validation": Split(pair.thinking, inputs.validation, sampling.thinking),
-            "base": Split(pair.base, inputs.test, sampling.base, sampling.number(sampling.base)),
-            "thinking": Split(pair.thinking, inputs.test, sampling.thinking, sampling.number(sampling.thinking)),
+            **(learned if inputs.imported is None else {}),
+            "base": base(inputs.test, samples=sampling.number(sampling.base)),
+            "thinking": thinking(inputs.test, samples=sampling.number(sampling.thinking)),
         }
 
     @property
@@ -163,10 +179,10 @@ class Stages:
         seeds, base, wanted = self.config.steering.seeds, self.inputs.pair.base, self._wanted(taxonomy)
         missing = [] if finished else self.vectors_left(taxonomy, folder)
         if not (folder / "reader" / "reader.json").exists():
-            traces = list(rollouts.train)
-            learn_reader(self.inputs.pair, taxonomy, traces, self.inputs.train, acts=acts[0], seed=seeds[0]).save(
-                folder / "reader"
-            )
+            traces = rollouts.train
+            asked = problems_of(traces, self.inputs.train)
+            reader = learn_reader(self.inputs.pair, taxonomy, traces, asked, acts=acts[0], seed=seeds[0])
+            reader.save(folder / "reader")
         if missing:
             gates = self.gates(rollouts, taxonomy, acts, folder.parent / GATES)
             for name in missing:
@@ -248,11 +264,18 @@ class Stages:
         """
         inputs = self.inputs
         train, validation = (
-            keep_gates(folder / name, inputs.pair, taxonomy, traces, problems, acts=None if acts is None else acts[i])
+            keep_gates(
+                folder / name,
+                inputs.pair,
+                taxonomy,
+                traces,
+                problems_of(traces, problems),
+                acts=None if acts is None else acts[i],
+            )
             for i, (name, traces, problems) in enumerate(
                 (
-                    ("train", list(rollouts.train), inputs.train),
-                    ("validation", list(rollouts.validation), inputs.validation),
+                    ("train", rollouts.train, inputs.train),
+                    ("validation", rollouts.validation, inputs.validation),
                 )
             )
         )

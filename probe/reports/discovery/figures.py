@@ -127,6 +127,9 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         hover.append([_said(sentence, names) for sentence in trace["sentences"] if texts] + [""] * empty)
     colours = [*(behaviour_colour(i) for i in range(known)), _NONE]
     scale = [[(i + side) / len(colours), colour] for i, colour in enumerate(colours) for side in (0, 1)]
+    hovers: dict[str, Any] = {"hovertext": hover, "hoverinfo": "text"}
+    if not texts:
+        hovers = {"hovertemplate": "sentence %{x}: %{text}<extra></extra>"}
     figure = heatmap(
         z,
         x=list(range(1, longest + 1)),
@@ -135,11 +138,7 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         zmax=known + 0.5,
         colorscale=scale,
         ygap=3,
-        **(
-            {"hovertext": hover, "hoverinfo": "text"}
-            if texts
-            else {"hovertemplate": "sentence %{x}: %{text}<extra></extra>"}
-        ),
+        **hovers,
         hoverongaps=False,
         text=text,
         written=longest <= 40,

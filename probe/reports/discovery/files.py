@@ -186,6 +186,7 @@ class Problems(TypedDict, total=False):
     name: str | None
     train: int | None
     validation: int | None
+    note: str | None
 
 
 class Falsify(TypedDict, total=False):
@@ -198,6 +199,7 @@ class Discovery(TypedDict, total=False):
     """``discover.json``, schema version 1."""
 
     model: str | None
+    cut: str | None
     prompts: dict[str, FirstPrompt] | None
     problems: Problems | None
     taxonomy: Taxonomy | None

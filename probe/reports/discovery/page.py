@@ -5,6 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probe.cycles import end_cycle
 from probe.files import write_text
 from probe.html import Reading, behaviour_colour, reader_html
 from probe.reports.discovery.cards_figure import TESTS, cards_figure
@@ -13,7 +14,6 @@ from probe.reports.discovery.files import read_discovery
 from probe.reports.discovery.grid_figure import METRICS, grid_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import number, percent
-from probe.statistics import end_cycle
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -59,8 +59,9 @@ def render_discovery(found: Mapping[str, Any]) -> str:
         "discovery/page.html.j2",
         "discovery/page.js",
         model=found.get("model") or "a model",
+        warning=found.get("cut"),
         prompts=found.get("prompts"),
-        problems=whole(("name", "train", "validation"), found.get("problems")),
+        problems=whole(("name", "train", "validation", "note"), found.get("problems")),
         taxonomy=whole(_TAXONOMY, found.get("taxonomy")),
         judge=whole(_JUDGE, found["judge"]) if found.get("judge") else None,
         counters=_counted(found.get("counters")),

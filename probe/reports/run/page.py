@@ -12,6 +12,7 @@ from probe.reports.run.bits_figure import bits_figure
 from probe.reports.run.figures import arms_figure, gap_figure
 from probe.reports.run.files import read_behaviours, read_results, read_shown
 from probe.reports.run.headline import headline
+from probe.reports.run.look import found_answer, look_lines
 from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 from probe.reports.run.shown import compact, is_cut
 from probe.reports.run.training import (
@@ -53,6 +54,10 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         "run/page.js",
         **sections,
         run=whole(("pair", "seed"), results),
+        look=results.get("look"),
+        look_lines=look_lines(results["look"]) if results.get("look") else [],
+        found_answer=found_answer,
+        warning=results.get("cut"),
         prompts=results.get("prompts"),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
         sentence=f"{sentence} The hybrid's vectors have not converged."
@@ -89,7 +94,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
 
 # Variables of the template; a key that a run did not write is None.
 _SECTIONS = {
-    "problems": ("name", "split", "n"),
+    "problems": ("name", "split", "n", "train", "validation", "note"),
     "oracle": (
         "bits_per_token",
         "bits_per_steered_token",

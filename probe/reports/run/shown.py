@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from probe.cycles import end_cycle
 from probe.html import fair_share
 from probe.reports.run.arms import in_order
 from probe.reports.run.columns import Columns, page_sizes, page_tokens, to_columns
-from probe.statistics import end_cycle
 
 BUDGET = 1_800_000
 """Bytes of a page that its traces may take. With the plotting library, which takes 4.8 MB, a page stays under 7 MB."""
@@ -71,7 +71,7 @@ class _Problem:
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
         arms = problem.get("arms") or {}
-        question, answer = problem.get("question", ""), problem.get("answer", "")
+        question, answer = problem.get("question", ""), problem.get("answer") or "not known"
         self.frame = {
             "id": problem.get("problem_id", ""),
             "question": _short(question, _QUESTION),

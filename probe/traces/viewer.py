@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from probe.cycles import end_cycle
 from probe.html import SHOWN, Reading, reader_html
 from probe.models import ThinkTags
-from probe.statistics import end_cycle
 from probe.traces.degeneracy import looping
 
 
