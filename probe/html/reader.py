@@ -19,9 +19,11 @@ from probe.html.marks import COLOURS, behaviour_colour
 SHOWN = 20
 """The most traces that a notebook shows at once."""
 LIMIT = 1_500_000
-"""Bytes of text that a reader in a notebook may hold: with everything else, it stays below 2 MB."""
+"""Bytes that the traces in a notebook may take: with everything else, that stays below 2 MB."""
 _STRIP, _LINE = 60, 60
 """The most sentences of the strip in a heading, and characters of an answer there."""
+_SENTENCE = 8
+"""Bytes of what the script knows of a sentence: its length, its tokens and its behaviour."""
 _PROMPT = 4000
 """The most characters of a prompt."""
 
@@ -79,12 +81,13 @@ def reader_html(
         names: the name of each behaviour.
         rest: what stands below them, such as where the others are.
         whole: what stands there if a trace was cut, such as where it is whole.
-        limit: bytes that all texts may take.
+        limit: bytes that all texts and what is known of their sentences may take.
         opened: whether the traces are open at first.
         script: whether style and script are in it; a page has them once, see :func:`reader_script`.
     """
     sizes = [len(_text(each.text).encode()) for each in readings]
-    room = fair_share(sizes, limit)
+    sentences = sum(len(each.ends) for each in readings)
+    room = fair_share(sizes, max(limit // 2, limit - _SENTENCE * sentences))
     shown = [
         _Shown(each, None if size <= room else _middle(each.text, room))
         for each, size in zip(readings, sizes, strict=True)
@@ -242,7 +245,10 @@ def _data(shown: _Shown) -> dict[str, Any]:
     if reading.thinking:
         data |= {"thinking": place(reading.thinking), "thought": shown.thought}
     if reading.loop and reading.loop[1] < len(reading.text):
-        _, second, times = reading.loop
+        start, second, times = reading.loop
+        period = (second - start) // 2
+        # Rather after a sentence than in the middle of one.
+        second = next((end for end in reading.ends if second <= end < second + period), second)
         data |= {"loop": [place(second), units[len(shown.text)]], "looped": f"… {times:,} times in all"}
     if shown.middle:
         data |= {"gap": units[shown.middle[0]], "gone": shown.gone}

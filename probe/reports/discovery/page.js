@@ -1,6 +1,6 @@
 "use strict";
 // The traces, and the browser of examples.
-(async () => {
+(() => {
   const { behaviours } = JSON.parse(document.getElementById("data").textContent);
   if (!$("reader")) return;
 
@@ -19,7 +19,7 @@
   addEventListener("load", () => $("figure-timeline").on("plotly_click", ({ points: [point] }) => open(point.y, point.x - 1)));
 
   // Every sentence once, by behaviour. Traces take turns, so that the first examples come from different traces.
-  const traces = await root.probe.all();
+  const traces = root.probe.all();
   const places = traces.flatMap(({ sentences }, number) => sentences.map(({ behaviour, text }, at) => ({ number, at, behaviour, text })).filter(({ text }) => text));
   const present = [...new Set(places.map((place) => place.behaviour))].filter((each) => each != null).sort((a, b) => a - b);
   $("behaviour").append(...present.map((each) => make("option", { value: each, textContent: `${each} ${known(each).name}` })));
