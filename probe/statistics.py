@@ -218,8 +218,8 @@ def score_interval(grades: Grades) -> Interval:
     Returns:
         The interval; its ``n`` is the number of problems with a graded answer.
 
-    >>> str(score_interval([True, True, False, True])), str(score_interval([[True, True], [True, False]]))
-    ('0.75 [0.301, 0.954]', '0.75 [0.266, 0.962]')
+    >>> str(score_interval([True, True, False, False])), str(score_interval([[True, True], [False, False]]))
+    ('0.5 [0.15, 0.85]', '0.5 [0.0945, 0.905]')
     """
     shares = np.asarray([score for score in scores(grades) if score is not None])
     n = len(shares)

@@ -1,10 +1,21 @@
 """Intervals where there is little or nothing to estimate."""
 
+import itertools
 import warnings
 
 import numpy as np
 
-from probe.statistics import Interval, bootstrap, column_intervals, mean_interval, share_difference, share_interval
+from probe.statistics import (
+    Interval,
+    bootstrap,
+    column_intervals,
+    mean_interval,
+    paired_permutation,
+    pass_at,
+    score_interval,
+    share_difference,
+    share_interval,
+)
 
 
 def test_without_items_there_is_no_estimate_and_with_one_no_interval():
@@ -38,3 +49,50 @@ def test_resamples_without_a_value_are_left_out():
     assert (low, high) == (1.0, 1.0)
     low, high = bootstrap(lambda items: np.full((2, len(items)), np.nan), 3)
     assert np.isnan([*low, *high]).all()
+
+
+def test_intervals_over_samples_cover_the_mean_over_problems():
+    """Problems that are nearly always or nearly never solved: answers to one problem are far from independent."""
+    rng = np.random.default_rng(0)
+    covered = pooled = 0
+    for _ in range(600):
+        chances = rng.beta(0.3, 0.2, size=60)
+        grades = (rng.random((60, 4)) < chances[:, None]).tolist()
+        found, naive = score_interval(grades), share_interval([one for each in grades for one in each])
+        covered += found.low <= 0.6 <= found.high
+        pooled += naive.low <= 0.6 <= naive.high
+    assert 0.93 <= covered / 600 <= 0.98, covered
+    assert pooled / 600 < 0.85, "samples taken for problems"
+
+
+def test_one_answer_to_each_problem_is_wilsons_interval():
+    for grades in ([True] * 9, [False] * 4, [True, None, False, False], [None]):
+        known = [grade for grade in grades if grade is not None]
+        one, several = share_interval(known), score_interval(grades)
+        assert one.n == several.n and one.value == several.value
+        np.testing.assert_allclose(several.ci or (0, 0), one.ci or (0, 0), atol=1e-9)
+    assert score_interval([[True, True], [True, None]]).value == 1.0
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer():
+    grades = [[True, False, False, None, False], [True, True, False, False, True], [False] * 5, [None] * 5]
+    for k in (1, 2, 4, 5):
+        shares = []
+        for each in grades:
+            known = [one for one in each if one is not None]
+            some = list(itertools.combinations(known, k))
+            shares += [np.mean([any(one) for one in some])] if some else []
+        found = pass_at(grades, k)
+        assert found.n == len(shares)
+        np.testing.assert_allclose(found.value, np.mean(shares))
+
+
+def test_shares_of_samples_are_exchanged_by_problem():
+    a, b = [[True, True], [True, False], [True, True], [False, False]], [[False, False]] * 4
+    # All 16 exchanges: only those that keep every difference on one side are as extreme.
+    assert paired_permutation(a, b) == 0.25
+    assert paired_permutation(a, a) == 1.0 and paired_permutation([None, True], [True, None]) is None
+    plain = [True, False, True, True, True, True, True]
+    assert paired_permutation(plain, [False] * 7) == paired_permutation([[x] for x in plain], [[False]] * 7) == 2 / 64
+    many = [[True, False]] * 30 + [[False, False]] * 10
+    assert paired_permutation(many, [[False, False]] * 40, seed=1) < 0.001

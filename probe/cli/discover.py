@@ -11,6 +11,7 @@ from probe.cli.common import (
     Dtype,
     FromTraces,
     Grader,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -69,6 +70,7 @@ def discover(
     device: Device = None,
     memory: Memory = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -104,7 +106,10 @@ def discover(
         "device": device,
         "memory": memory,
         "dtype": dtype,
-        "decoding": {"thinking": sampled(temperature, top_p, top_k, min_p)},
+        "decoding": {
+            "max_new_tokens": max_new_tokens,
+            "thinking": sampled(temperature, top_p, top_k, min_p),
+        },
         "seed": seed,
     }
     chosen = settings(DiscoverConfig, config, given)

@@ -112,7 +112,7 @@ class Shards:
         seconds = 0.0
         if self._home is not None and self._home.check() and (old := self._old()):
             return old
-        with tqdm(total=self.n, desc=self.name, unit="problem", disable=not progress) as bar:
+        with tqdm(total=self.n, desc=self.name, unit="answer", disable=not progress) as bar:
             for number in range(len(self)):
                 found = None if self._home is None else self._read(number)
                 if found is None:

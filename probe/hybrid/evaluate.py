@@ -121,11 +121,19 @@ def arm_shards(
             "problems": problems_hash(problems),
             "max_new_tokens": max_new_tokens,
             "seed": seed,
-            **({} if sampling.base.greedy and sampling.thinking.greedy else {"sampling": asdict(sampling)}),
+            **_sampling_key(arm, sampling),
         }
 
     how = {"device": str(base.device), "batch_size": batch_size}
     return Shards(len(answers), decode, arm.name, key, folder, how=how)
+
+
+def _sampling_key(arm: Arm, sampling: PairSampling) -> dict[str, Any]:
+    """What answers depend on of how the models are sampled; nothing if the arm is greedy."""
+    drawn = {"base": sampling.base, **({"thinking": sampling.thinking} if arm.emit.draws_thinking else {})}
+    if all(each.greedy for each in drawn.values()):
+        return {}
+    return {"sampling": {role: asdict(each) for role, each in drawn.items()}, "samples": sampling.samples}
 
 
 def _answers(problems: Sequence[Problem], samples: int) -> list[tuple[Problem, int]]:

@@ -26,7 +26,7 @@ class MemberFacts:
 
 @dataclass(frozen=True)
 class SamplingFacts:
-    """How the authors sampled the thinking model's answers. probe decodes greedily and does not read this."""
+    """How the authors sampled the thinking model's answers; ``decoding.thinking`` of a run says how probe does."""
 
     temperature: float
     """Sampling temperature."""

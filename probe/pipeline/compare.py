@@ -60,6 +60,7 @@ def compare_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
 def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
     """Test every arm that both runs have, on the problems in common."""
     from probe.hybrid import compare_arms  # slow to import: the folders are checked before
+    from probe.statistics import scores
 
     place = {problem: i for i, problem in enumerate(first["problems"])}
     common = [(place[problem], i) for i, problem in enumerate(other["problems"]) if problem in place]
@@ -69,7 +70,7 @@ def _tests(first: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]
             pair = {"first": [first["correct"][arm][i] for i, _ in common], "other": [values[j] for _, j in common]}
             test = compare_arms(pair, "first").get("other")
             if test is not None:
-                n = sum(None not in each for each in zip(pair["first"], pair["other"], strict=True))
+                n = sum(None not in each for each in zip(*map(scores, pair.values()), strict=True))
                 found.append({"arm": arm, "n": n, **{key: test[key] for key in ("difference", "ci", "p")}})
     return found
 

@@ -21,8 +21,9 @@ from probe.circuits import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
 from probe.pipeline.circuits.config import CircuitConfig
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Problem, ProblemSet
@@ -59,7 +60,8 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     problem_set = problems_of(pair)
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
     train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
-    check_positions(getattr(pair, config.model), (*train, *test), pair.config.max_new_tokens)
+    limit = limit_of(config, pair)
+    check_positions(getattr(pair, config.model), (*train, *test), limit)
     with behaviour_folder("circuits", config, pair, problem_set, out):
         return _find(config, pair, problem_set, behaviour, (train, test), out, progress=progress)
 
@@ -78,7 +80,7 @@ def _find(
     model: Model = getattr(pair, config.model)
     train, test = problems
     prompts = begin(out, {config.model: model}, train[0].question, progress=progress)
-    limit = pair.config.max_new_tokens
+    limit = limit_of(config, pair)
     traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
     behaviour.marks(traces, required=True)
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
@@ -108,6 +110,7 @@ def _find(
         "model": model.name,
         "behaviour": behaviour.name,
         "prompts": prompts,
+        "cut": warn_cut({model.name: traces}, limit, progress=progress),
         "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),

@@ -1,6 +1,6 @@
 """The settings of ``probe diff``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probe.config import byte_size, check_least, check_seeds
 from probe.diff import PARTS, check_parts
@@ -38,6 +38,8 @@ class DiffConfig:
     """The number of test problems on which ablation and scaling are measured."""
     draws: int = 3
     """The number of random sets of other heads of the same layers that are changed for comparison."""
+    max_new_tokens: int | None = field(default=None, metadata={"later": True})
+    """The maximum number of tokens of an answer; None takes the limit of the pair."""
     seed: int = 0
     """The seed of everything that is random."""
     device: DeviceNames = "auto"
@@ -51,7 +53,7 @@ class DiffConfig:
 
     def __post_init__(self) -> None:
         byte_size(self.memory)
-        check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
+        check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0, max_new_tokens=1)
         check_seeds("seed", [self.seed])
         check_parts(self.parts)
         for each in self.series:

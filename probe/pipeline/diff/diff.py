@@ -32,7 +32,8 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
@@ -73,8 +74,9 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     elif runs and "heads" not in config.parts:
         raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
     train = problem_set.take("train", config.problems)
+    limit = limit_of(config, pair)
     for model in (pair.base, pair.thinking):
-        check_positions(model, train, pair.config.max_new_tokens)
+        check_positions(model, train, limit)
     with behaviour_folder("diff", config, pair, problem_set, out):
         return _diff(config, pair, problem_set, behaviour, (train, runs), out, progress=progress)
 
@@ -91,12 +93,13 @@ def _diff(
 ) -> dict[str, Any]:
     """Compare the models in a folder that is locked."""
     train, runs = inputs
+    limit = limit_of(config, pair)
     prompts = begin(out, {"base": pair.base, "thinking": pair.thinking}, train[0].question, progress=progress)
     traces = generate_traces(
         pair.thinking,
         problem_set,
         train,
-        max_new_tokens=pair.config.max_new_tokens,
+        max_new_tokens=limit,
         folder=out / "traces",
         progress=progress,
     )
@@ -112,7 +115,8 @@ def _diff(
         seed=config.seed,
         progress=progress,
     )
-    results = found.to_dict() | {"prompts": prompts}
+    cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
+    results = found.to_dict() | {"prompts": prompts, "cut": cut}
     if behaviour is None and found.behaviour is not None:
         behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
     if found.heads is not None and behaviour is not None and config.heads:
@@ -141,7 +145,7 @@ def _effects(
     progress: bool,
 ) -> dict[str, Any]:
     """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
-    model, limit = pair.thinking, pair.config.max_new_tokens
+    model, limit = pair.thinking, limit_of(config, pair)
     behaviour, heads = grown
     tokens = start_tokens(traces)
     written = reference(model, traces, tokens=tokens)

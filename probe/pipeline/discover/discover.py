@@ -21,6 +21,7 @@ from probe.models import (
     find_pair,
     load_model,
 )
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
@@ -139,6 +140,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
     found["prompts"] = prompts
+    found["cut"] = warn_cut({inputs.model.name: [*splits[0], *splits[1]]}, inputs.max_new_tokens, progress=progress)
     write_json(out / "discover.json", found)
     write_discovery_report(out)
     return found

@@ -58,17 +58,17 @@ def _folders(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _disk(setup: Setup, n: int) -> float:
-    return n * setup.config.sizes.test * setup.texts.tokens * _TRACE_FILE
+    return n * setup.answers * setup.texts.tokens * _TRACE_FILE
 
 
 def _host(setup: Setup, n: int) -> float:
     """Traces and the results of arms stay in memory until the report is written."""
-    return setup.kept_traces + n * setup.config.sizes.test * setup.texts.tokens * _TRACE
+    return setup.kept_traces + n * setup.answers * setup.texts.tokens * _TRACE
 
 
 def _decoded(setup: Setup, role: str, times: float, prompt: int | None = None) -> tuple[Passes, Need]:
     """The passes and the memory of decoding the test problems."""
-    shape, texts, n = setup.shape(role), setup.texts, setup.config.sizes.test
+    shape, texts, n = setup.shape(role), setup.texts, setup.answers
     prompt = texts.prompt if prompt is None else prompt
     rows = min(n, setup.config.decoding.batch_size)
     row = decoded_row(shape, prompt + texts.tokens)
@@ -100,7 +100,7 @@ def _searches(setup: Setup, name: str) -> float:
         return 0.0
     config, texts = setup.config, setup.texts
     columns = sum(window or texts.prompt + texts.tokens / 2 for window in config.hybrid.v1_windows)
-    gates = STEERED * config.sizes.test * texts.tokens
+    gates = STEERED * setup.answers * texts.tokens
     return gates * columns * len(config.hybrid.v1_strengths) * setup.above / setup.base.layers
 
 

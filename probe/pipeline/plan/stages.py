@@ -46,6 +46,11 @@ class Setup:
         return self.config.sizes.train + self.config.sizes.validation
 
     @cached_property
+    def answers(self) -> int:
+        """Answers of each model and arm to the test problems, if it is sampled."""
+        return self.config.sizes.test * self.config.decoding.samples
+
+    @cached_property
     def layer(self) -> int:
         """The deepest steering layer that may be chosen; by default the block at 37 % of the depth."""
         steering, last = self.config.steering, max(0, self.base.layers - 2)
@@ -88,8 +93,7 @@ class Setup:
     @property
     def kept_traces(self) -> float:
         """Bytes of the machine's memory for all traces, which stay there during a run."""
-        sizes = self.config.sizes
-        n = self.learned_on + 2 * sizes.test
+        n = self.learned_on + 2 * self.answers
         return n * (self.texts.tokens * _PYTHON + self.texts.sentences * _TEXT)
 
 
@@ -105,16 +109,16 @@ def _models(setup: Setup) -> Stage:
 
 
 def _traces(setup: Setup) -> Stage:
-    sizes, texts, slots = setup.config.sizes, setup.texts, setup.config.decoding.batch_size
+    texts, slots = setup.texts, setup.config.decoding.batch_size
     passes, needs = {}, {}
     for role, shape, n in (
-        ("base", setup.base, sizes.test),
-        ("thinking", setup.thinking, setup.learned_on + sizes.test),
+        ("base", setup.base, setup.answers),
+        ("thinking", setup.thinking, setup.learned_on + setup.answers),
     ):
         rows = min(slots, n)
         passes[role] = Passes(n * texts.prompt, n * texts.tokens, rows, decoded_row(shape, texts.whole))
         needs[role] = decoding(shape, rows, texts.whole, texts.prompt)
-    disk = (setup.learned_on + 2 * sizes.test) * texts.tokens * _TOKEN_FILE
+    disk = (setup.learned_on + 2 * setup.answers) * texts.tokens * _TOKEN_FILE
     return Stage("traces", ("traces",), passes, needs, host=setup.kept_traces, disk=disk)
 
 

@@ -128,6 +128,11 @@ class RunConfig:
     learned from traces are learned again from the first that many traces."""
     shown: int = 12
     """Number of test problems whose traces the report shows."""
+    look: int = field(default=30, metadata={"later": True})
+    """Number of validation problems that both models answer before the first stage, so that what is wrong with their
+    answers is seen early; 0 looks at none."""
+    anyway: bool = field(default=False, metadata={"later": True})
+    """Go on where a verdict of the look would stop the run."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -142,7 +147,7 @@ class RunConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, shown=0)
+        check_least("", self, shown=0, look=0)
         engine = engine_of(self.engine)
         named = (self.device, self.base_device, self.thinking_device)
         placed = [each for each in named if each and (":" in each or not isinstance(each, str) or each == "balanced")]

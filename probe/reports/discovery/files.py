@@ -192,6 +192,7 @@ class Discovery(TypedDict, total=False):
     """``discover.json``, schema version 1."""
 
     model: str | None
+    cut: str | None
     prompts: dict[str, FirstPrompt] | None
     problems: Problems | None
     taxonomy: Taxonomy | None

@@ -50,6 +50,7 @@ def render_discovery(found: Mapping[str, Any]) -> str:
         "discovery/page.html.j2",
         "discovery/page.js",
         model=found.get("model") or "a model",
+        warning=found.get("cut"),
         prompts=found.get("prompts"),
         problems=whole(("name", "train", "validation"), found.get("problems")),
         taxonomy=whole(_TAXONOMY, found.get("taxonomy")),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from probe.models import Sampling
 from probe.reports.html.numbers import value_and_interval
 
 FAMILIES = {
@@ -62,6 +63,21 @@ OTHER = "other"
 
 RANDOM_CONTROLS = ("random-category", "random-vectors", "random-positions")
 """The controls that keep the amount of steering and make one part of it meaningless."""
+
+
+def sampling_sentence(results: Mapping[str, Any]) -> str:
+    """Say how the models of a run were sampled; "" for a run that was greedy throughout."""
+    told = results.get("sampling") or {}
+    base, thinking = (Sampling(**(told.get(role) or {})) for role in ("base", "thinking"))
+    if base.greedy and thinking.greedy:
+        return ""
+    if base == thinking:
+        sentence = f"Both models and every arm are sampled: {base}"
+    else:
+        sentence = f"The thinking model is sampled: {thinking}. The base model and the arms: {base}"
+    samples = told.get("samples") or 1
+    more = f". Each problem has {samples} answers: accuracies are means over them, intervals are over problems"
+    return f"{sentence}{more if samples > 1 else ''}."
 
 
 def family_of(name: str) -> str:

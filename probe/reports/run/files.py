@@ -7,6 +7,7 @@ from probe.config import as_type, read_as
 from probe.errors import ProbeError
 from probe.reports.html.prompts import FirstPrompt
 from probe.reports.run.columns import Columns, check_columns
+from probe.reports.run.look import Look
 
 SCHEMA = 1
 FIX = "run the same `probe run` again, which writes it again"
@@ -23,14 +24,36 @@ class Estimate(TypedDict, total=False):
     ci: Ends
 
 
+class HowSampled(TypedDict, total=False):
+    """How a model was sampled."""
+
+    temperature: float
+    top_p: float
+    top_k: int | None
+    min_p: float
+
+
+class SampledPair(TypedDict, total=False):
+    """How both models of a run were sampled."""
+
+    base: HowSampled | None
+    thinking: HowSampled | None
+    samples: int | None
+
+
 class ArmEntry(TypedDict, total=False):
     """The figures of one arm."""
 
     accuracy: Number
     ci: Ends
     n: int | None
+    samples: int | None
+    pass_at: dict[str, Estimate] | None
     tokens_per_answer: Number
     truncated: Number
+    repetition: Number
+    compression: Number
+    looping: Number
     steered_fraction: Number
     seconds: Number
     bits_per_token: Number
@@ -207,12 +230,15 @@ class Results(TypedDict, total=False):
     pair: str | None
     problems: Problems | None
     seed: int | None
+    sampling: SampledPair | None
     arms: dict[str, ArmEntry] | None
     gap_recovered: dict[str, Estimate | Number] | None
     seeds: Seeds | None
     tests: Tests | None
     oracle: Oracle | None
     taxonomy: TaxonomyEntry | None
+    look: Look | None
+    cut: str | None
     prompts: dict[str, FirstPrompt] | None
     settings: dict[str, Any] | None
     effects: Effects | None
@@ -272,7 +298,8 @@ class Graded(TypedDict):
     """``graded.json``: which problems each arm solved."""
 
     problems: list[str]
-    correct: dict[str, list[bool | None]]
+    correct: dict[str, list[bool | list[bool | None] | None]]
+    """For each arm a grade of each problem or, with several samples, the grades of all."""
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:

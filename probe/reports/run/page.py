@@ -7,11 +7,12 @@ from typing import Any
 
 from probe.files import write_text
 from probe.reports.html.filling import fill, markup, whole
-from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, seeds_of
+from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, sampling_sentence, seeds_of
 from probe.reports.run.bits_figure import bits_figure
 from probe.reports.run.figures import arms_figure, gap_figure
 from probe.reports.run.files import read_behaviours, read_results, read_shown
 from probe.reports.run.headline import headline
+from probe.reports.run.look import found_answer, look_lines
 from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 from probe.reports.run.shown import compact
 from probe.reports.run.training import (
@@ -53,6 +54,10 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         "run/page.js",
         **sections,
         run=whole(("pair", "seed"), results),
+        look=results.get("look"),
+        look_lines=look_lines(results["look"]) if results.get("look") else [],
+        found_answer=found_answer,
+        warning=results.get("cut"),
         prompts=results.get("prompts"),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
         sentence=f"{sentence} The hybrid's vectors have not converged."
@@ -64,6 +69,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         curve_figure=markup(curve_figure(results), "curve") if results.get("curve") else "",
         training_figure=markup(training_figure(results), "training") if trained else "",
         arms=arms,
+        sampled=sampling_sentence(results),
         headings=headings([arm["name"] for arm in arms]),
         prices=prices,
         reference=tests.get("reference"),
@@ -99,7 +105,19 @@ _SECTIONS = {
     "taxonomy": ("site", "k", "variance_explained", "stability", "ami"),
     "seeds": ("mean", "sd", "gap_recovered"),
 }
-_ARM = ("accuracy", "ci", "n", "tokens_per_answer", "truncated", "steered_fraction", "seconds")
+_ARM = (
+    "accuracy",
+    "ci",
+    "n",
+    "samples",
+    "pass_at",
+    "tokens_per_answer",
+    "truncated",
+    "repetition",
+    "looping",
+    "steered_fraction",
+    "seconds",
+)
 _BEHAVIOUR = ("label", "share", "true_type", "true_share", "examples", "vector_norm", "mean_strength", "gates")
 
 

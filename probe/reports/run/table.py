@@ -16,16 +16,21 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
     """Tabulate every arm with its accuracy, the gap that it recovers and its cost, and each seed of the hybrid.
 
     Columns: ``steered`` is a share of tokens, ``tokens`` the mean length of an answer, ``cut`` the share of answers
-    that reached the limit of tokens, ``s`` seconds.
+    that reached the limit of tokens, ``s`` seconds; if answers of any arm end in a loop, their share, ``loops``, stands
+    in place of the seconds.
 
     Args:
         results: the contents of ``results.json``.
     """
     arms, problems = results.get("arms") or {}, results.get("problems") or {}
+    samples = max((arm.get("samples") or 1 for arm in arms.values()), default=1)
     where = (
-        f"{problems.get('n', '?')} {problems.get('split', '')} problems of {problems.get('name', '?')}, 95% intervals"
+        f"{problems.get('n', '?')} {problems.get('split', '')} problems of {problems.get('name', '?')}"
+        f"{f' × {samples} samples' if samples > 1 else ''}, 95% intervals"
     )
-    columns = ("arm", "correct", "gap recovered", "steered", "tokens", "cut", "s")  # fits into 80 columns
+    loops = any(arm.get("looping") for arm in arms.values())
+    last = "loops" if loops else "s"
+    columns = ("arm", "correct", "gap recovered", "steered", "tokens", "cut", last)  # fits into 80 columns
     table = terminal_table(columns, title=f"{results.get('pair', 'run')} · {where}")
     without_gap = no_gap(results)
     for name in in_order(arms):
@@ -37,7 +42,7 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
             percent(arm.get("steered_fraction"), 1),
             number(arm.get("tokens_per_answer"), 0),
             percent(arm.get("truncated")),
-            number(arm.get("seconds"), 0),
+            percent(arm.get("looping")) if loops else number(arm.get("seconds"), 0),
         )
         add_row(table, cells, "bold" if name == "hybrid" else None)
         for seed in seeds_of(results) if name == "hybrid" else []:

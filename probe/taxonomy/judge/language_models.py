@@ -1,30 +1,19 @@
-"""Judges that run a language model: one loaded here, or one behind an OpenAI-compatible endpoint.
+"""Judges that run a language model: one loaded here, or one behind an OpenAI-compatible endpoint."""
 
-The endpoint is called with urllib: ``huggingface_hub.InferenceClient`` refuses even a local server when
-``HF_HUB_OFFLINE`` is set, and sends the user's Hugging Face token to whatever server is named without a key.
-"""
-
-import http.client
-import json
-import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from probe.config import check_above_zero, check_least
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.models import Model, identity
+from probe.servers import Client, Failed
 from probe.traces import decode_greedy
 
 _THREADS = 8
-_LONGEST_WAIT = 60.0
 
 
 class LocalJudge:
@@ -112,19 +101,15 @@ class EndpointJudge:
     def __init__(
         self, url: str, model: str, *, key_env: str = "OPENAI_API_KEY", timeout: float = 60.0, retries: int = 3
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ProbeError(f"judge.url is {url!r}; give an http address such as http://localhost:8000/v1")
-        self.url = f"{url.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
+        self._client = Client(url, key_env=key_env, timeout=timeout, setting="judge.url", role="judge")
+        self.url = self._client.address("chat/completions")
         self.model = model
-        self.key_env = key_env
         self.timeout = timeout
         self.retries = retries
         check_above_zero("judge", self, "timeout")
         check_least("judge", self, retries=0)
-        self.name = f"{model} at {parts.netloc}"
+        self.name = f"{model} at {self._client.host}"
         self.last_error: str | None = None
-        self._reached = False
 
     def complete(self, prompts: Sequence[str]) -> list[str | None]:
         """Answer each prompt, in order; None for each that failed.
@@ -136,38 +121,13 @@ class EndpointJudge:
             return list(pool.map(self._answer, prompts))
 
     def _answer(self, prompt: str) -> str | None:
-        for left in range(self.retries, -1, -1):
-            wait = 2.0 ** (self.retries - left)
-            try:
-                return self._content(self._post(prompt))
-            except HTTPError as error:
-                with error:
-                    self._reached = True
-                    self._refuse(error)
-                    if error.code not in (408, 409, 429) and error.code < 500:
-                        return None
-                    wait = _asked_wait(error, wait)
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                reason = error.reason if isinstance(error, URLError) else error
-                self.last_error = f"{type(reason).__name__}: {reason}"
-                connected = self._reached or not isinstance(error, URLError) or isinstance(reason, TimeoutError)
-                if not left and not connected:
-                    where = f"nothing answers at {self.url} ({reason})"
-                    raise ProbeError(f"{where}; correct judge.url, or start the server") from None
-            if left:
-                time.sleep(wait)
-        return None
-
-    def _post(self, prompt: str) -> Any:
         turn = {"role": "user", "content": prompt}
-        body = json.dumps({"model": self.model, "messages": [turn], "temperature": 0}).encode()
-        request = Request(self.url, body, {"Content-Type": "application/json"})
-        # Without white space: a line end would raise an error whose message quotes the key.
-        if key := "".join(os.environ.get(self.key_env, "").split()):
-            request.add_unredirected_header("Authorization", f"Bearer {key}")
-        with urlopen(request, timeout=self.timeout) as response:
-            self._reached = True
-            return json.loads(response.read())
+        body = {"model": self.model, "messages": [turn], "temperature": 0}
+        try:
+            return self._content(self._client.ask("chat/completions", body, retries=self.retries))
+        except Failed as failed:
+            self.last_error = str(failed)
+            return None
 
     def _content(self, reply: Any) -> str | None:
         try:
@@ -180,25 +140,3 @@ class EndpointJudge:
             self.last_error = "the answer was cut at the server's limit" if cut else "the answer was empty"
             return None
         return content.strip()
-
-    def _refuse(self, error: HTTPError) -> None:
-        """Raise what every other prompt would meet as well; otherwise record it."""
-        try:
-            message = " ".join(error.read(500).decode("utf-8", "replace").split())
-        except (OSError, http.client.HTTPException):
-            message = "no message"
-        self.last_error = f"HTTP {error.code}: {message}"
-        if error.code == 401:
-            if os.environ.get(self.key_env):
-                raise ProbeError(f"the judge at {self.url} refuses the key in {self.key_env}; correct it")
-            raise ProbeError(f"the judge at {self.url} needs a key; set the environment variable {self.key_env}")
-        if error.code == 404:
-            raise ProbeError(f"the judge at {self.url} has no such address or model {self.model!r}: {message}")
-
-
-def _asked_wait(error: HTTPError, otherwise: float) -> float:
-    """The seconds that the server asks to wait, at most a minute; ``otherwise`` if it does not say."""
-    try:
-        return min(max(0.0, float(error.headers["Retry-After"])), _LONGEST_WAIT)
-    except (TypeError, ValueError):
-        return otherwise

@@ -1,0 +1,23 @@
+"""Settings of OpenAI-compatible servers that write traces."""
+
+from dataclasses import dataclass
+
+from probe.config import check_above_zero, check_least
+
+
+@dataclass(frozen=True)
+class ServersConfig:
+    """How OpenAI-compatible servers are asked for traces; traces do not depend on it."""
+
+    concurrency: int = 32
+    """Number of requests that each server works on at once. One that can do fewer keeps the others waiting."""
+    timeout: float = 3600.0
+    """Seconds to wait for an answer, which includes the time that it waits in the server."""
+    patience: float = 300.0
+    """Seconds for which a command waits for servers that have stopped answering, before it ends."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable with the API key of the servers; if it is not set, no key is sent."""
+
+    def __post_init__(self) -> None:
+        check_least("servers", self, concurrency=1, patience=0)
+        check_above_zero("servers", self, "timeout")

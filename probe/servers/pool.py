@@ -1,0 +1,246 @@
+"""Several servers of one model that share requests; one that stops answering hands its requests to the others."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from probe.errors import ProbeError
+from probe.servers.client import Failed, pause
+from probe.servers.config import ServersConfig
+from probe.servers.dialects import Answer, Ask
+from probe.servers.server import Server
+
+_LOG = logging.getLogger("probe")
+_TRIES = 5
+"""How often a request is tried that a server answers with an error; the others go on meanwhile."""
+_LOOK = 10.0
+"""The most seconds between two looks at a server that does not answer, and for one look."""
+_SILENCE = 300.0
+"""Seconds without an answer after which a message says so."""
+
+Numbered = tuple[int, Ask]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Servers that share requests.
+
+    Attributes:
+        servers: each serves the same model.
+        config: how many requests each gets at once, and how long the servers are waited for.
+
+    Raises:
+        ProbeError: if the servers differ in their kind, their name of the model or their version.
+    """
+
+    servers: Sequence[Server]
+    config: ServersConfig = field(default_factory=ServersConfig)
+
+    def __post_init__(self) -> None:
+        first = self.servers[0]
+        for each in self.servers[1:]:
+            if each.who != first.who:
+                raise ProbeError(
+                    f"the servers at {first.client.url} and {each.client.url} differ ({first.who} and {each.who}); "
+                    "give servers of one kind and version, which call the model the same"
+                )
+
+    @property
+    def who(self) -> dict[str, str | None]:
+        """Who writes: the kind of the servers, their name of the model, and their version."""
+        return self.servers[0].who
+
+    @property
+    def by_ids(self) -> bool:
+        """Whether the servers read and write token ids; otherwise text."""
+        return self.servers[0].dialect.by_ids
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens of a prompt and its answer; None if no server tells."""
+        return min((each.context for each in self.servers if each.context is not None), default=None)
+
+    def answers(self, asks: Iterable[Numbered]) -> Iterator[tuple[int, Answer]]:
+        """Ask for continuations, many at once.
+
+        Args:
+            asks: requests with numbers, which are taken as the servers have room for them.
+
+        Yields:
+            The number of a request and its answer, as soon as it is there.
+
+        Raises:
+            ProbeError: for what every request would meet, a request that fails again and again, and if no server has
+                answered for ``patience`` seconds.
+        """
+        work = _Work(iter(asks))
+        for server in self.servers:
+            helper = _Helper(server, work)
+            for _ in range(self.config.concurrency):
+                threading.Thread(target=helper.run, daemon=True).start()
+        said = time.monotonic()
+        try:
+            while not work.finished:
+                try:
+                    found = work.found.get(timeout=0.2)
+                except queue.Empty:
+                    said = self._wait(work, said)
+                    continue
+                if isinstance(found, Exception):
+                    raise found
+                said = work.heard()
+                yield found
+                work.give()
+        finally:
+            work.stopped.set()
+
+    def _wait(self, work: "_Work", said: float) -> float:
+        """End if only failures came for too long; otherwise say now and then that answers are waited for."""
+        now, where = time.monotonic(), " and ".join(each.client.url for each in self.servers)
+        if work.flying == 0 and work.failing is not None and now - work.failing > self.config.patience:
+            raise ProbeError(
+                f"{where} stopped answering ({work.reason}); start it again, then run the same command again, which "
+                "keeps the finished answers"
+            )
+        if now - said > _SILENCE:
+            _LOG.warning("waiting for %s: no answer for some minutes", where)
+            return now
+        return said
+
+
+class _Work:
+    """Requests, answers and failures, which all threads share."""
+
+    def __init__(self, asks: Iterator[Numbered]) -> None:
+        self._asks, self._lock = asks, threading.Lock()
+        self._again: list[tuple[Numbered, int]] = []
+        self._open, self._end = 0, False
+        self.found: queue.Queue[tuple[int, Answer] | Exception] = queue.Queue()
+        self.stopped = threading.Event()
+        self.down: set[str] = set()
+        self.flying = 0
+        """The number of requests that servers are working on."""
+        self.failing: float | None = None
+        """When the first request failed since the last answer."""
+        self.reason = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every request is answered, and every answer was taken."""
+        with self._lock:
+            return self._end and self._open == 0
+
+    def take(self) -> tuple[Numbered, int] | None:
+        """A request and how often it was tried; None if none is left now."""
+        with self._lock:
+            if self._again:
+                return self._again.pop()
+            if not self._end:
+                try:
+                    ask = next(self._asks)
+                except StopIteration:
+                    self._end = True
+                except Exception as error:
+                    self.found.put(error)
+                    self._end = True
+                else:
+                    self._open += 1
+                    return ask, 0
+            return None
+
+    def back(self, ask: Numbered, tried: int) -> None:
+        """Give a request back, which is tried again before new ones."""
+        with self._lock:
+            self._again.append((ask, tried))
+
+    def give(self) -> None:
+        """Count a request as done."""
+        with self._lock:
+            self._open -= 1
+
+    def fly(self, change: int) -> None:
+        """Count the requests that servers are working on."""
+        with self._lock:
+            self.flying += change
+
+    def fail(self, reason: str) -> None:
+        """Note that a request has failed."""
+        self.reason = reason
+        self.failing = self.failing or time.monotonic()
+
+    def heard(self) -> float:
+        """Note that an answer came, and when."""
+        self.failing = None
+        return time.monotonic()
+
+
+class _Helper:
+    """Sends requests to one server, from several threads."""
+
+    def __init__(self, server: Server, work: _Work) -> None:
+        self._server, self._work = server, work
+        self._url = server.client.url
+        self._resting = threading.Lock()
+
+    def run(self) -> None:
+        """Work until there is nothing left to do."""
+        work = self._work
+        while not work.stopped.is_set():
+            if self._url in work.down and not self._rest():
+                continue
+            taken = work.take()
+            if taken is None:
+                if work.finished:
+                    return
+                work.stopped.wait(0.1)  # another thread may give a request back
+                continue
+            (number, ask), tried = taken
+            work.fly(1)
+            try:
+                found: tuple[int, Answer] | Exception = number, self._server.complete(ask)
+            except Exception as error:
+                found = error
+            work.fly(-1)
+            if isinstance(found, Failed):
+                self._failed((number, ask), tried, found)
+            else:  # an error is of the user, or a bug: the thread that reads the answers raises it
+                work.found.put(found)
+
+    def _failed(self, ask: Numbered, tried: int, failed: Failed) -> None:
+        work = self._work
+        work.fail(str(failed))
+        if failed.unreachable or failed.status == 503:
+            work.back(ask, tried)
+            if self._url not in work.down:
+                work.down.add(self._url)
+                _LOG.warning("%s does not answer (%s); waiting for it", self._url, failed)
+            return
+        if tried + 1 >= _TRIES and failed.status != 429:
+            said = f"the server at {self._url} failed {_TRIES} times at the same request ({failed})"
+            work.found.put(ProbeError(f"{said}; run the same command again to resume: finished answers are kept"))
+            return
+        work.stopped.wait(pause(tried) if failed.wait is None else failed.wait)
+        work.back(ask, tried + 1)
+
+    def _rest(self) -> bool:
+        """Wait until the server answers again; only one thread looks."""
+        work, tried = self._work, 0
+        if not self._resting.acquire(blocking=False):
+            work.stopped.wait(0.2)
+            return False
+        try:
+            while self._url in work.down and not work.stopped.wait(min(pause(tried), _LOOK)):
+                tried += 1
+                try:
+                    self._server.client.send("models", timeout=_LOOK)
+                except Failed as failed:
+                    if failed.status is None or failed.status == 503:
+                        continue
+                work.down.discard(self._url)
+                _LOG.warning("%s answers again", self._url)
+            return self._url not in work.down
+        finally:
+            self._resting.release()

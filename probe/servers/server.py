@@ -1,0 +1,198 @@
+"""One server: which model it serves, of which kind it is, and its answers, each of which is checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from probe.config import nearest
+from probe.errors import ProbeError
+from probe.servers.client import Client, Failed
+from probe.servers.config import ServersConfig
+from probe.servers.dialects import DIALECTS, Answer, Ask, Dialect
+
+_NOT_THIS = (400, 404, 405, 415, 422, 500, 501)
+"""Statuses by which servers refuse a request of another kind of server."""
+_LOOK = 60.0
+"""Seconds to wait for what a server answers at once."""
+_WRONG = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What reading an answer of another form raises."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that writes continuations of prompts.
+
+    Attributes:
+        client: sends the requests.
+        model: the server's name of the model.
+        dialect: the kind of the server.
+        version: of its software; None if it does not tell.
+        context: the most tokens of a prompt and its answer; None if it does not tell.
+    """
+
+    client: Client
+    model: str
+    dialect: Dialect
+    version: str | None
+    context: int | None
+
+    @property
+    def who(self) -> dict[str, str | None]:
+        """Who writes: the kind of the server, its name of the model, and its version."""
+        return {"kind": self.dialect.kind, "model": self.model, "version": self.version}
+
+    def complete(self, ask: Ask) -> Answer:
+        """Ask once for the continuation of a prompt.
+
+        Raises:
+            Failed: if there is no answer, and another try may help.
+            ProbeError: if the server refuses the request, answers with another model, reads another prompt, or cuts.
+        """
+        where = f"the server at {self.client.url}"
+        try:
+            reply = self.client.send(self.dialect.path, {"model": self.model, **self.dialect.body(ask)})
+        except Failed as failed:
+            self.client.check(failed, model=self.model, last=False)
+            if not failed.temporary:
+                raise ProbeError(f"{where} refuses a request for {self.model}: {failed}") from None
+            raise
+        answer = _read(self.dialect, reply)
+        if answer.model is not None and not answer.model.startswith(self.model):
+            raise ProbeError(
+                f"{where} was asked for the model {self.model} and answered with {answer.model}; name the one that it "
+                f"serves, as {self.client.url}#NAME"
+            )
+        if answer.prompt_count is not None and answer.prompt_count != len(ask.ids):
+            raise ProbeError(
+                f"{where} reads a prompt of {len(ask.ids)} tokens as {answer.prompt_count}: it adds tokens, cuts, or "
+                "has another tokenizer; serve the checkpoint itself, without a prompt template"
+            )
+        count = answer.count if answer.tokens is None else len(answer.tokens)
+        if not answer.stopped and count is not None and count < ask.max_new_tokens:
+            raise ProbeError(
+                f"{where} cut an answer after {count} of {ask.max_new_tokens} tokens; start it with a longer context, "
+                "or give a smaller --max-new-tokens"
+            )
+        return answer
+
+
+def _read(dialect: Dialect, reply: Any) -> Answer:
+    try:
+        return dialect.read(reply)
+    except _WRONG as error:
+        said = error if type(error) is ValueError else f"no completion: {' '.join(str(reply)[:200].split())}"
+        raise Failed(str(said), temporary=True) from None
+
+
+def open_server(url: str, trial: Ask, names: Sequence[str], config: ServersConfig, *, setting: str) -> Server:
+    """Find out which model a server serves, and of which kind it is.
+
+    Args:
+        url: its address, such as ``http://localhost:8000/v1``; ``#NAME`` at its end names the model.
+        trial: what is asked for to find out the kind; it should be short.
+        names: what the model may be called, if the server has several.
+        config: the key and the time-out.
+        setting: the name of the setting that holds the address, for error messages.
+
+    Raises:
+        ProbeError: if nothing answers, the key is missing or refused, the model is not there, or the server writes no
+            completions.
+    """
+    client = Client(url, key_env=config.key_env, timeout=config.timeout, setting=setting)
+    if urlsplit(client.url).path in ("", "/"):
+        client.url += "/v1"
+    listed = _listed(client)
+    model = _name(client, unquote(urlsplit(url).fragment), listed, names)
+    dialect = _dialect(client, model, trial)
+    return Server(client, model, dialect, _version(client, dialect), _context(listed.get(model) or {}))
+
+
+def _listed(client: Client) -> dict[str, dict[str, Any]]:
+    """The models that a server lists, by name; none if it has no list, or a broken one."""
+    try:
+        found = client.send("models", timeout=_LOOK)
+        return {str(each["id"]): each for each in found["data"]}
+    except Failed as failed:
+        client.check(failed) if failed.status == 401 or failed.unreachable else None
+        return {}
+    except _WRONG:
+        return {}
+
+
+def _name(client: Client, given: str, listed: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
+    """The model to ask for: the one that the address names, the only one, or one that has a likely name."""
+    if given:
+        if listed and given not in listed and not any(each.get("owned_by") == "llamacpp" for each in listed.values()):
+            return _unlisted(client, given, listed, names)
+        return given
+    roots = {str(each.get("root")): name for name, each in listed.items()}
+    likely = [roots.get(name, name) for name in names if name in listed or name in roots]
+    if likely or len(listed) <= 1:
+        return (likely or list(listed) or list(names))[0]
+    raise ProbeError(
+        f"the server at {client.url} has several models ({', '.join(sorted(listed)[:8])}); name one, as "
+        f"{client.url}#{next(iter(listed))}"
+    )
+
+
+def _unlisted(client: Client, given: str, listed: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
+    # What a server lists need not be all that it serves: that of transformers lists a cache.
+    if given in names:
+        return given
+    raise ProbeError(f"the server at {client.url} has no model {given!r}; {nearest(given, listed)}")
+
+
+def _dialect(client: Client, model: str, trial: Ask) -> Dialect:
+    """The first kind of server whose request this one answers."""
+    first: Failed | None = None
+    for dialect in DIALECTS:
+        if trial.text is None and not dialect.by_ids:
+            continue
+        try:
+            reply = client.send(dialect.path, {"model": model, **dialect.body(trial)})
+        except Failed as failed:
+            if failed.status not in _NOT_THIS:
+                client.check(failed, model=model)
+                if failed.temporary:
+                    reply = client.ask(dialect.path, {"model": model, **dialect.body(trial)})
+                else:
+                    raise ProbeError(f"the server at {client.url} refuses a completion: {failed}") from None
+            else:
+                first = first or failed
+                continue
+        except ValueError:
+            raise
+        try:
+            _read(dialect, reply)
+        except Failed as failed:
+            first = first or failed
+            continue
+        return _as_served(dialect, trial, client)
+    said = f"{first}" if first else "its prompts cannot be asked by text"
+    raise ProbeError(
+        f"the server at {client.url} gives no completion of {model} ({said}); name a model that it serves, as "
+        f"{client.url}#NAME, on a server with /v1/completions"
+    )
+
+
+def _as_served(dialect: Dialect, trial: Ask, client: Client) -> Dialect:
+    how = trial.sampling
+    if not dialect.cuts and (how.top_k is not None or how.min_p):
+        raise ProbeError(f"the server at {client.url} knows neither top-k nor min-p, so it cannot sample by {how}")
+    return replace(dialect)
+
+
+def _version(client: Client, dialect: Dialect) -> str | None:
+    if dialect.version is None:
+        return None
+    path, key = dialect.version
+    try:
+        return str(client.send(path, timeout=_LOOK)[key])
+    except (Failed, *_WRONG):
+        return None
+
+
+def _context(listed: dict[str, Any]) -> int | None:
+    found = listed.get("max_model_len") or (listed.get("meta") or {}).get("n_ctx")
+    return found if type(found) is int and found > 0 else None
