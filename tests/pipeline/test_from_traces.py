@@ -114,20 +114,20 @@ def test_several_samples_of_a_problem_and_no_problem_set(tmp_path):
     wanted = from_dict(DiscoverConfig, {**settings, **sizes, "traces": str(kept.folder)}, "test")
     discover(wanted, tmp_path / "found")
     assert len(Traces.load(tmp_path / "found/traces/train")) == 24
-    with pytest.raises(ProbeError, match="story has none of the questions"):
+    with pytest.raises(ProbeError, match="has none of the questions"):
         imported_splits(kept.folder, "story-share", None, find_pair("tiny-rl"))
 
 
 def test_commands_import_show_and_export(tmp_path):
     rows = [
-        {"question": f"What is {i}?", "response": f" It is {i} . </think> {i}", "gold": str(i)} for i in range(1, 9)
+        {"question": f"What is {i}?", "response": f" That makes 5 + 3 = 8. </think> The answer is {i}.", "gold": str(i)} for i in range(1, 9)
     ]
     write_jsonl(tmp_path / "some.jsonl", rows)
     call = CliRunner().invoke
     out = str(tmp_path / "in")
     done = call(app, ["traces", "import", str(tmp_path / "some.jsonl"), "--pair", "tiny-rl", "--out", out])
     assert done.exit_code == 0, done.output
-    assert "prompt and completion" in done.output and "rejected" in done.output
+    assert "prompt and completion" in done.output and "rejected" not in done.output
     assert call(app, ["traces", "show", out]).exit_code == 0
     done = call(app, ["traces", "export", out, "--out", str(tmp_path / "export"), "--license", "mit"])
     assert done.exit_code == 0, done.output
