@@ -20,6 +20,7 @@ from probe.cli.common import (
     Temperature,
     ThinkingPrompt,
     ThinkingTemplate,
+    ThinkingUrl,
     TopK,
     TopP,
     arguments,
@@ -76,6 +77,7 @@ def discover(
     top_k: TopK = None,
     min_p: MinP = None,
     seed: Seed = None,
+    thinking_url: ThinkingUrl = None,
 ) -> None:
     """Find the reasoning behaviours of a thinking model, and test whether they are more than cue words.
 
@@ -111,6 +113,7 @@ def discover(
             "thinking": sampled(temperature, top_p, top_k, min_p),
         },
         "seed": seed,
+        "thinking_url": names(thinking_url),
     }
     chosen = settings(DiscoverConfig, config, given)
     out = folder(out, Path("runs") / f"{chosen.name}-behaviours")

@@ -1,7 +1,7 @@
 """The first prompt of each model: shown when a command begins, and kept in its folder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def begin(
     question: str,
     sampling: Mapping[str, Sampling] | None = None,
     *,
+    remarks: Sequence[str] = (),
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
     """Show the first prompt of each model and write them to ``prompts.json``.
@@ -71,6 +72,7 @@ def begin(
     Args:
         out: the folder of the results, which is locked; None to write nothing.
         models, question, sampling: as in :func:`first_prompts`.
+        remarks: what else is shown, before the prompts.
         progress: whether anything is shown.
 
     Returns:
@@ -80,6 +82,8 @@ def begin(
     if out is not None:
         write_json(out / PROMPTS, told)
     if progress:
+        for remark in remarks:
+            tqdm.write(f"note: {remark}", file=sys.stderr)
         for role, asked in told.items():
             tqdm.write(shown(f"{role}: {models[role].name}", asked), file=sys.stderr)
     return told

@@ -81,7 +81,9 @@ def test_result_file_keeps_its_contract(whole):
     stored = json.loads((out / "results.json").read_text())
     assert stored == json.loads(json.dumps(found))
     assert stored["schema"] == 1
-    assert stored["problems"] == {"name": "story", "split": "test", "n": 8}
+    told = stored["problems"]
+    assert (told["name"], told["split"], told["n"]) == ("story", "test", 8)
+    assert (told["train"], told["validation"], told["test"]) == (12, 6, 8)
     assert set(stored["arms"]) == ARMS
     assert set(stored["gap_recovered"]) == ARMS - {"base", "thinking"}
     prompts = json.loads((out / "prompts.json").read_text())

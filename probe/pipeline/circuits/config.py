@@ -21,9 +21,11 @@ class CircuitConfig:
     model: str = "thinking"
     """The model whose circuit is found: thinking or base."""
     problems: int = 150
-    """The number of train problems whose traces give the pairs of texts."""
+    """The largest number of train problems whose traces give the pairs of texts."""
     test: int = 100
-    """The number of test problems on which ablation is measured."""
+    """The largest number of test problems on which ablation is measured."""
+    max_new_tokens: int | None = field(default=None, metadata={"later": True})
+    """The largest number of tokens of an answer; None takes the limit of the pair."""
     pairs: int = 48
     """The largest number of pairs of texts."""
     method: str = "eap-ig-inputs"
@@ -44,8 +46,6 @@ class CircuitConfig:
     """The tokens at which heads are ablated: starts (those that precede a sentence) or everywhere."""
     draws: int = 5
     """The number of random sets of other heads of the same layers that are ablated for comparison."""
-    max_new_tokens: int | None = field(default=None, metadata={"later": True})
-    """The maximum number of tokens of an answer; None takes the limit of the pair."""
     seed: int = 0
     """The seed of the choice of pairs, the random heads and the resampling."""
     device: str = "auto"
@@ -60,7 +60,7 @@ class CircuitConfig:
 
     def __post_init__(self) -> None:
         byte_size(self.memory)
-        check_least("", self, problems=1, test=1, pairs=4, steps=1, heads=1, draws=1, max_new_tokens=1)
+        check_least("", self, problems=1, test=1, max_new_tokens=1, pairs=4, steps=1, heads=1, draws=1)
         if self.window is not None:
             check_least("", self, window=1)
         check_seeds("seed", [self.seed])

@@ -1,7 +1,7 @@
 """``probe discover``: a thinking model and problems → traces → activations → taxonomy → names → cards → report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from probe.models import (
     load_model,
 )
 from probe.pipeline.cut import warn_cut
-from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
+from probe.pipeline.discover.config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
-from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
+from probe.pipeline.imported import ImportedSplits, check_reader
 from probe.pipeline.prompts import begin
-from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
+from probe.pipeline.run.inputs import check_positions, prompt_hash, sizes_of, taken_problems, weights_hash
 from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
@@ -68,6 +68,11 @@ class DiscoverInputs:
     max_new_tokens: int
     judge: Judge | None
     imported: ImportedSplits | None = None
+    remarks: tuple[str, ...] = ()
+
+    def settled(self, config: DiscoverConfig) -> DiscoverConfig:
+        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        return replace(config, sizes=DiscoverSizesConfig(len(self.train), len(self.validation)))
 
     def hashes(self) -> dict[str, str]:
         """Hash what a discovery depends on beside its settings."""
@@ -99,11 +104,12 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
     """
     out = Path(out).expanduser()
     inputs = prepare_discovery(config, out)
+    config = inputs.settled(config)
     with discovery_folder(config, inputs, out) as folder:
         return _discover(config, inputs, folder, progress=progress)
 
 
-_HOW = ("device", "memory", "decoding.batch_size")
+_HOW = ("device", "memory", "decoding.batch_size", "thinking_url", "servers")
 """Settings that only say how a discovery is made."""
 _WHERE = ("pair", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
@@ -126,7 +132,14 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
     sampling = {"thinking": config.decoding.of_thinking(inputs.model)}
-    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, sampling, progress=progress)
+    prompts = begin(
+        out,
+        {"thinking": inputs.model},
+        inputs.train[0].question,
+        sampling,
+        remarks=inputs.remarks,
+        progress=progress,
+    )
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -150,8 +163,8 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     """Load everything that a discovery needs and refuse settings that cannot work.
 
     Raises:
-        ProbeError: for an unknown pair, model, problem set, site or device, too few problems, answers that need more
-            positions than the model has, or a judge that cannot be reached.
+        ProbeError: for an unknown pair, model, problem set, site or device, a split without problems, answers that
+            need more positions than the model has, or a judge that cannot be reached.
     """
     as_placement(config.device)
     if config.pair is not None:
@@ -159,13 +172,8 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     else:
         assert config.thinking is not None
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
-    imported = None
-    if config.traces is not None:
-        imported = imported_splits(config.traces, config.problems, config.grader, pair)
-    problem_set = chosen_problems(config.problems, config.grader, pair) if imported is None else imported.problem_set
-    train, validation = (
-        (imported or problem_set).take(split, getattr(config.sizes, split)) for split in ("train", "validation")
-    )
+    taken, imported = taken_problems(config, pair, sizes_of(config.sizes))
+    train, validation = taken.splits["train"], taken.splits["validation"]
     model = load_model(pair.thinking, device=config.device, dtype=config.dtype, memory=config.memory)
     if imported is not None:
         check_reader(imported.folder, model)
@@ -182,7 +190,9 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         if not (out / "run.json").exists():
             # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
-    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge, imported)
+    return DiscoverInputs(
+        model, taken.problem_set, train, validation, sites, max_new_tokens, judge, imported, taken.remarks
+    )
 
 
 def _judge(config: JudgeConfig, device: DeviceNames) -> Judge:
@@ -213,9 +223,10 @@ class DiscoverStages:
                 for name, problems in (("train", inputs.train), ("validation", inputs.validation))
             )
             return train, validation
+        sampling = self.config.decoding.of_thinking(inputs.model)
         made = roll_out_splits(
             {
-                name: Split(inputs.model, problems, self.config.decoding.of_thinking(inputs.model))
+                name: Split(inputs.model, problems, sampling, urls=self.config.thinking_url, setting="thinking_url")
                 for name, problems in (("train", inputs.train), ("validation", inputs.validation))
             },
             inputs.problem_set,
@@ -223,7 +234,9 @@ class DiscoverStages:
             seed=self.config.seed,
             batch_size=self.config.decoding.batch_size,
             folder=folder,
+            finished=finished,
             progress=self.progress and not finished,
+            config=self.config.servers,
         )
         return made["train"], made["validation"]
 

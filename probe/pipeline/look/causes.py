@@ -190,6 +190,8 @@ def _other_form(side: Side) -> Said:
 
 def _taken_by(answer: str, problem: Problem) -> list[str]:
     """The graders that take a wrong answer, and ``form`` if its last number is that of the known answer."""
+    if problem.answer is None:
+        return []
     # math-verify is left out: it needs a process of its own, and an extra.
     names = [name for name in ("numeric", "exact") if GRADERS[name](answer, problem.answer)]
     last, known = (_NUMBER.findall(text) for text in (answer, problem.answer))

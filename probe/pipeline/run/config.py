@@ -12,6 +12,8 @@ from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Sampling
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
+from probe.problems import SPLITS
+from probe.servers import ServersConfig, check_urls
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SizesConfig:
-    """Numbers of problems of each split."""
+    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
 
     train: int = 400
     """Number of training problems; the taxonomy and the vectors are learned from their traces."""
@@ -29,9 +31,19 @@ class SizesConfig:
     """Number of validation problems; sizes, sites and training steps are chosen on them."""
     test: int = 300
     """Number of test problems; the report is about them, and nothing is chosen on them."""
+    limit: int | None = field(default=None, metadata={"later": True})
+    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
 
     def __post_init__(self) -> None:
-        check_least("sizes", self, train=1, validation=1, test=1)
+        check_least("sizes", self, train=1, validation=1, test=1, limit=1)
+        apply_limit(self, self.limit)
+
+
+def apply_limit(sizes: Any, limit: int | None) -> None:
+    """Lower each number of problems to a limit, at once, so that whoever reads the settings reads what is wanted."""
+    for split in SPLITS:
+        if limit is not None and getattr(sizes, split, 0) > limit:
+            object.__setattr__(sizes, split, limit)  # the dataclass is frozen
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,12 @@ class RunConfig:
     engine: str = "here"
     """Who does the work: ``here``; ``processes:N``, N processes of this machine, each with a GPU if there are GPUs; or
     ``ray[:ADDRESS]``, the machines of a Ray cluster. Each process loads the pair; results are the same."""
+    thinking_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of OpenAI-compatible servers of the thinking model, such as ``http://localhost:8000/v1``, which write
+    its traces; ``#NAME`` at the end gives the server's name of the model. None: they are decoded here."""
+    base_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of servers of the base model, which write its traces. Arms are always decoded here."""
+    servers: ServersConfig = field(default_factory=ServersConfig, metadata={"later": True})
     curve: tuple[int, ...] = ()
     """Numbers of train traces for a learning curve. For each number, the hybrid and every other arm of the run that is
     learned from traces are learned again from the first that many traces."""
@@ -148,6 +166,8 @@ class RunConfig:
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, shown=0, look=0)
+        check_urls("thinking_url", self.thinking_url)
+        check_urls("base_url", self.base_url)
         engine = engine_of(self.engine)
         named = (self.device, self.base_device, self.thinking_device)
         placed = [each for each in named if each and (":" in each or not isinstance(each, str) or each == "balanced")]

@@ -24,7 +24,10 @@ NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve", "look", 
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
-_HOW = ("device", "base_device", "thinking_device", "memory", "decoding.batch_size")
+_HOW = (
+    *("device", "base_device", "thinking_device", "memory", "decoding.batch_size"),
+    *("base_url", "thinking_url", "servers"),
+)
 """Settings that only say how a run is made."""
 _WHERE = ("pair", "base", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
@@ -152,6 +155,7 @@ class Experiment:
         """
         config, pair = recalled(out)
         inputs = prepare(config, pair)
+        config = inputs.settled(config)
         return cls.of(config, inputs, run_folder(config, inputs, Path(out), joined=joined), progress=progress)
 
     @property

@@ -24,7 +24,7 @@ from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
-from probe.problems import Problem
+from probe.problems import SPLITS, Problem
 from probe.reports import to_columns
 from probe.statistics import Grades
 from probe.traces import token_name, token_texts
@@ -98,7 +98,13 @@ def results(finished: Finished) -> dict:
     return {
         "schema": SCHEMA,
         "pair": inputs.pair.name,
-        "problems": {"name": inputs.problem_set.name, "split": "test", "n": len(inputs.test)},
+        "problems": {
+            "name": inputs.problem_set.name,
+            "split": "test",
+            "n": len(inputs.test),
+            **{split: len(getattr(inputs, split)) for split in SPLITS},
+            "note": inputs.problem_set.note,
+        },
         "seed": config.seed,
         "sampling": to_dict(inputs.sampling),
         "arms": {name: entry for name, entry in entries.items() if not _is_seed(name)},

@@ -66,10 +66,12 @@ def add_arms(
 
 
 def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
+    config = inputs.settled(config)
     with run_folder(config, inputs, out) as folder:
         asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
         sampling = {"base": inputs.sampling.base, "thinking": inputs.sampling.thinking}
-        prompts = begin(out, asked, inputs.train[0].question, sampling, progress=progress)
+        question = inputs.train[0].question
+        prompts = begin(out, asked, question, sampling, remarks=inputs.remarks, progress=progress)
         looked = look_first(config, inputs, prompts, folder, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)

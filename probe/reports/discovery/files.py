@@ -180,6 +180,7 @@ class Problems(TypedDict, total=False):
     name: str | None
     train: int | None
     validation: int | None
+    note: str | None
 
 
 class Falsify(TypedDict, total=False):

@@ -52,7 +52,7 @@ def render_discovery(found: Mapping[str, Any]) -> str:
         model=found.get("model") or "a model",
         warning=found.get("cut"),
         prompts=found.get("prompts"),
-        problems=whole(("name", "train", "validation"), found.get("problems")),
+        problems=whole(("name", "train", "validation", "note"), found.get("problems")),
         taxonomy=whole(_TAXONOMY, found.get("taxonomy")),
         judge=whole(_JUDGE, found["judge"]) if found.get("judge") else None,
         counters=_counted(found.get("counters")),

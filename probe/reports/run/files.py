@@ -70,6 +70,10 @@ class Problems(TypedDict, total=False):
     name: str | None
     split: str | None
     n: int | None
+    train: int | None
+    validation: int | None
+    test: int | None
+    note: str | None
 
 
 class SeedEntry(TypedDict, total=False):
@@ -290,7 +294,7 @@ class Shown(TypedDict, total=False):
 
     problem_id: str
     question: str
-    answer: str
+    answer: str | None
     arms: dict[str, ShownArm] | None
 
 

@@ -94,7 +94,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
 
 # Variables of the template; a key that a run did not write is None.
 _SECTIONS = {
-    "problems": ("name", "split", "n"),
+    "problems": ("name", "split", "n", "train", "validation", "note"),
     "oracle": (
         "bits_per_token",
         "bits_per_steered_token",

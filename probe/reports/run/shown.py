@@ -37,7 +37,7 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
         frame = {
             "id": problem.get("problem_id", ""),
             "question": problem.get("question", ""),
-            "answer": problem.get("answer", ""),
+            "answer": problem.get("answer") or "not known",
             "arms": in_order(arms),
         }
         frames.append(frame)
