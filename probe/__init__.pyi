@@ -156,6 +156,7 @@ from .traces import (
     Trace as Trace,
     Traces as Traces,
     generate_traces as generate_traces,
+    import_traces as import_traces,
     split_sentences as split_sentences,
 )
 

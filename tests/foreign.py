@@ -3,13 +3,16 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from probe.models import Model
 from probe.problems import ProblemSet
 from probe.traces import Trace
 
 Record = dict[str, Any]
+
+ODD = {"question": "q.body", "text": "out", "answer": "gold_label", "finish_reason": "why"}
+"""The column map of :meth:`Foreign.odd`."""
 
 
 class Foreign:
@@ -180,8 +183,6 @@ class Foreign:
             said = {"prompt": trace.prompt, "solution": trace.text, "full_cot": trace.prompt + trace.text}
             (home / "base_solution.json").write_text(json.dumps(said | {"is_correct": trace.correct}))
         return folder
-
-    ODD: ClassVar = {"question": "q.body", "text": "out", "answer": "gold_label", "finish_reason": "why"}
 
 
 def write_jsonl(path: Path, records: Sequence[Record]) -> Path:

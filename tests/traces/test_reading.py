@@ -1,171 +1,194 @@
-"""The reader of traces: nothing is lost on the way into a page, little is held, and a browser shows it."""
+"""Traces in the shapes that other software writes, read as tokens that say exactly what was written."""
 
-import html
 import json
-import re
-import shutil
-import subprocess
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from foreign import ODD, Foreign, write_jsonl
 
-from probe.html import SHOWN, Reading, reader_html
-from probe.traces import Sentence, Trace, Traces
+from probe.errors import ProbeError
+from probe.models import Model, ModelConfig, ThinkTags, load_model
+from probe.problems import Problem, ProblemSet
+from probe.traces import Trace, Traces, import_traces, make_trace
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def units(text: str) -> int:
-    """The length of a text in JavaScript."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def parts(view: str) -> list[str]:
-    """The text of each ``pre`` of the first trace, as a browser reads it."""
-    found = re.findall(r'<pre class="text"[^>]*>\n(.*?)</pre>', view, re.S)
-    return [html.unescape(part.replace("&#13;", "\r")) for part in found]
-
-
-def data_of(view: str) -> dict:
-    return json.loads(html.unescape(re.search(r'data-trace="([^"]*)"', view)[1]))
-
-
-def trace_of(*sentences: str, prompt: str = "Q:", think_end: int | None = None, **given) -> Trace:
-    """A trace with one token for each word, so that words that repeat are tokens that repeat."""
-    ends = list(accumulate(map(len, sentences)))
-    counts = [0, *accumulate(len(sentence.split()) for sentence in sentences)]
-    spans = tuple(
-        Sentence(end - len(sentence), end, *counts[i : i + 2])
-        for i, (end, sentence) in enumerate(zip(ends, sentences, strict=True))
-    )
-    words: dict[str, int] = {}
-    text = "".join(sentences)
-    tokens = tuple(words.setdefault(word, len(words)) for word in text.split())
-    return Trace("story/1", prompt, tokens, text, spans, think_end, "42", True, **{"truncated": False, **given})
-
-
-@given(
-    st.lists(st.text(st.sampled_from("a \n\r<&\"'𝟜🎉\ud800\0é"), min_size=1, max_size=9), min_size=1, max_size=6),
-    st.integers(0, 30),
-    st.integers(0, 80),
+SUMS = ProblemSet(
+    "sums",
+    "numeric",
+    {"train": (Problem("a", "What is 1 + 1?", "2"), Problem("b", "What is 2 + 2, plus nothing?", "4"))},
 )
-def test_the_text_and_its_sentences_come_back(sentences, thinking, room):
-    text = "".join(sentences)
-    ends = list(accumulate(map(len, sentences)))
-    view = reader_html([Reading("p", text, ends, thinking=min(thinking, len(text)))], limit=room)
-    shown, data = parts(view), data_of(view)
-    clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\0", "\ufffd")
-    assert sum(data["sizes"]) == units("".join(shown))
-    if "gap" not in data:
-        assert "".join(shown) == clean
-        assert data["sizes"] == [units(sentence) for sentence in sentences]
-        if data.get("thinking"):
-            assert units(shown[0]) == data["thinking"], "the thinking is folded without scripts too"
-    else:
-        assert sum(len(html.escape(part, quote=False).replace("\r", "&#13;").encode()) for part in shown) <= room
-        joined, left = "".join(shown), int(re.search(r"… ([\d,]+) char", data["gone"])[1].replace(",", ""))
-        at = next(i for i in range(len(joined) + 1) if units(joined[:i]) == data["gap"])
-        assert joined[:at] == clean[:at] and clean.endswith(joined[at:]) and len(joined) + left == len(clean)
+SHAPES = ("vllm", "vllm_ids", "chat", "batch", "conversations", "openthoughts", "s1k", "openr1", "plain", "odd")
 
 
-def test_only_what_is_shown_is_read():
-    class Stored(tuple):
-        def __getitem__(self, index):
-            assert not isinstance(index, int) or index < SHOWN
-            return super().__getitem__(index)
-
-        def __iter__(self):
-            raise AssertionError("all are read")
-
-    traces = Traces("m", "p", [])
-    traces.traces = Stored([trace_of("A. ", "B.")] * 200)
-    view = type(traces)._repr_html_.__get__(Shares(traces))()
-    assert view.count('<details class="trace"') == SHOWN
-    assert "the first 20 of 200 traces; [20:40] shows the next" in view
+@pytest.fixture(scope="module")
+def model(tiny_folder) -> Model:
+    """A byte-level model whose prompt opens the thinking."""
+    return load_model(ModelConfig(str(tiny_folder("llama", "letters")), prompt="Q: {question}\n<think>"), device="cpu")
 
 
-class Shares:
-    """Traces without the shares in their name, which read every grade."""
-
-    def __init__(self, traces: Traces) -> None:
-        self.traces = traces.traces
-
-    def __repr__(self) -> str:
-        return "Traces"
-
-
-def test_long_traces_are_small_and_said_to_be_cut():
-    long = trace_of(*(f"Sentence {i} of a long trace. " for i in range(60_000)), "The answer is 42.")
-    view = Traces("m", "p", [long, *[trace_of("A short one.")] * 30])._repr_html_()
-    assert len(view.encode()) < 2_000_000
-    assert "characters left out" in view and "an index, such as [0], shows one whole" in view
-    assert "A short one." in view and "The answer is 42." in view
-    assert "left out …" not in reader_html([Reading("p", long.text[:9000], [9000])])
+@pytest.fixture(scope="module")
+def own(model: Model) -> list[Trace]:
+    """Three traces of two problems: one that ends, one that thinks on, a second sample."""
+    said = (
+        (0, " Hm — 1 + 1 = 2 </think> It is 2.", False, 0),
+        (1, " 2 + 2. Wait", True, 0),
+        (1, " x </think> 5.", False, 1),
+    )
+    problems = SUMS.take("train")
+    return [
+        make_trace(model, SUMS, problems[i], model.encode(text, start=False), cut, sample=sample)
+        for i, text, cut, sample in said
+    ]
 
 
-def test_a_heading_says_what_is_known():
-    close = trace_of("<think>A b. ", "</think>", "42.", think_end=20, sample=3, author="r1", truncated=True)
-    view = close._repr_html_()
-    for said in ("✓", "story/1", "answer 42", "4 tokens", "3 sentences", "sample 3", "by r1", "truncated"):
-        assert said in view
-    assert "thinking: 2 sentences, 3 tokens" in view and "limit on new tokens stopped" in view
-    assert "<details><summary>thinking" in view, "folded"
-    assert "not closed" in replace(close, think_end=None)._repr_html_()
-    assert "not closed" in trace_of("A b.", prompt="Q\n<think>\n")._repr_html_()
-    failed = replace(close, failed=True, answer=None)._repr_html_()
-    assert "–" in failed and "no answer" in failed
+def read(model: Model, path: Path, records: list, problems=SUMS, **more) -> Traces:
+    return Traces.read(write_jsonl(path / "some.jsonl", records), model, problems, **more)
 
 
-def test_a_loop_is_found_and_shown_twice():
-    view = trace_of("First. ", *["Wait, no. "] * 40, truncated=True)._repr_html_()
-    data = data_of(view)
-    assert data["looped"] == "… 40 times in all"
-    assert data["loop"] == [len("First. " + "Wait, no. " * 2), len("First. " + "Wait, no. " * 40)]
-    assert "loop" not in data_of(trace_of("First. ", *["Wait, no. "] * 5)._repr_html_()), "too short for a loop"
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_gives_the_same_traces(shape, model, own, tmp_path):
+    records = getattr(Foreign(model, SUMS, own), shape)()
+    columns = ODD if shape == "odd" else None
+    assert list(read(model, tmp_path, records, author=model.name, columns=columns)) == own
+    if shape not in ("vllm", "vllm_ids", "batch"):  # these have no known answer
+        free = read(model, tmp_path, records, None, author=model.name, columns=columns)
+        alike = [replace(each, problem_id="") for each in free]
+        assert alike == [replace(each, problem_id="") for each in own]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser")
-def test_a_browser_opens_searches_and_folds(tmp_path: Path):
-    first = trace_of("<think>A 𝟜 <b>. ", "Check that. ", "</think>\n", "It is 42.", think_end=37)
-    loop = trace_of("First. ", *["Wait, no. "] * 40, truncated=True)
-    view = Traces("m", "p", [first, loop])._repr_html_()
-    script = """
-    addEventListener("load", async () => {
-      const [one, two] = document.querySelectorAll(".probe-reader"), told = {};
-      one.querySelector("details.trace").open = true;
-      const box = one.querySelector("input");
-      const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-      await wait(100);
-      told.sentences = [...one.querySelectorAll(".s")].map((each) => each.textContent);
-      told.titles = one.querySelector(".s").title;
-      told.folded = !one.querySelector(".thinking").open;
-      box.value = "check  THAT";
-      box.dispatchEvent(new Event("input"));
-      await wait(400);
-      told.hidden = [...one.querySelectorAll("details.trace")].map((each) => each.hidden);
-      one.querySelectorAll(".tools button")[1].click();
-      await wait(100);
-      told.opened = one.querySelector(".thinking").open;
-      told.status = one.querySelector(".tools .told").textContent;
-      told.marks = [...CSS.highlights.values()].map((each) => [...each].map(String)).flat();
-      await two.probe.open(1, 20);
-      told.loop = [...two.querySelectorAll("summary")].map((each) => each.textContent).filter((each) => each[0] == "…");
-      told.here = two.querySelector(".here").closest("details").open;
-      told.unopened = two.querySelector("details.trace").querySelectorAll(".s").length;
-      document.title = JSON.stringify(told);
-    });
-    """
-    page = tmp_path / "page.html"
-    page.write_text(f"<!doctype html><meta charset=utf-8><title>x</title>{view}{view}<script>{script}</script>")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    dumped = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
-    told = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dumped, re.S)[1]))
-    assert "".join("".join(told["sentences"]).split()) == "".join(first.text.split())
-    assert told["titles"] == "sentence 1 of 4 · tokens 1 to 3"
-    assert told["folded"] and told["opened"] and told["hidden"] == [False, True]
-    assert told["status"] == "1 of 1" and set(told["marks"]) == {"Check that"}
-    assert told["loop"] == ["… 40 times in all"] and told["here"] and told["unopened"] == 0
+def test_folders_and_an_export_give_the_same_traces(model, own, tmp_path):
+    foreign = Foreign(model, SUMS, own)
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict({"test": Dataset.from_list(foreign.plain())}).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "parts").mkdir()
+    for i, record in enumerate(foreign.chat()):
+        (tmp_path / "parts" / f"{i}.json").write_text(json.dumps(record))
+    foreign.rollouts(tmp_path / "rollouts")
+    made = Traces(model.name, "sums", own)
+    made.export(tmp_path / "export", SUMS)
+    for name in ("saved", "parts", "rollouts", "export"):
+        assert list(Traces.read(tmp_path / name, model, SUMS)) == own, name
+    done = import_traces(tmp_path / "export", tmp_path / "back", model)
+    assert done.traces == made and done.problem_set.splits["train"] == SUMS.take("train")
+    assert (tmp_path / "back/traces.parquet").read_bytes() == made.save(tmp_path / "own").read_bytes()
+    done.traces.export(tmp_path / "again", done.problem_set)
+    for file in ("README.md", "data/train-00000-of-00001.parquet"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "export" / file).read_bytes()
+
+
+def one(model: Model, tmp_path: Path, record: dict, **more) -> Trace:
+    (trace,) = read(model, tmp_path, [record], **more)
+    return trace
+
+
+def test_nothing_that_was_written_is_rendered_again(model, tmp_path):
+    question = {"question": "What is 1 + 1?"}
+    raw = "  two\n\n\tspaces </think>\n\n2 "
+    assert one(model, tmp_path, {**question, "response": raw}).text == raw
+    again = one(model, tmp_path, {**question, "response": f"<think>{raw}"})
+    assert again.text == raw, "the prompt has opened the thinking"
+    # Parts whose white space was stripped are joined as such models write them.
+    stripped = {"role": "assistant", "reasoning": "It is 2.", "content": "2"}
+    messages = [{"role": "user", "content": "What is 1 + 1?"}, stripped]
+    assert one(model, tmp_path, {"messages": messages}).text == "\nIt is 2.\n</think>\n\n2"
+    silent = [messages[0], {"role": "assistant", "reasoning": "It is", "content": None}]
+    trace = one(model, tmp_path, {"messages": silent})
+    assert (trace.text, trace.truncated, trace.answer) == ("\nIt is", True, None)
+    prompt = "Solve: What is 2 + 2, plus nothing? <think>"
+    trace = one(model, tmp_path, {"prompt": prompt, "completion": " 2 </think> 4"})
+    assert trace.prompt == prompt and trace.correct
+    ids = model.encode(" ok </think> 2", start=False)
+    trace = one(model, tmp_path, {**question, "completion_ids": [*ids, *model.eos_ids]})
+    assert (trace.tokens, trace.truncated) == (tuple(ids), False)
+    # Ids of another tokenizer do not say the text.
+    trace = one(model, tmp_path, {**question, "text": " ok </think> 2", "token_ids": [5, 6, 7]})
+    assert trace.text == " ok </think> 2"
+
+
+def test_another_models_tags_and_name_are_kept(model, tmp_path):
+    record = {"question": "What is 1 + 1?", "response": "[THINK]Try 7.[/THINK]2", "model": "mistralai/Magistral"}
+    closed = ModelConfig(model.config.path, prompt="Q: {question}\nA:")
+    plain = load_model(closed, device="cpu")
+    trace = one(plain, tmp_path, record)
+    assert (trace.think_tags, trace.author) == (ThinkTags("[THINK]", "[/THINK]"), "mistralai/Magistral")
+    assert trace.text == record["response"] and trace.correct
+    assert one(plain, tmp_path, record | {"model": f"org/{plain.name.upper()}"}).author is None
+
+
+def test_rejects_are_listed_with_their_reasons(model, own, tmp_path):
+    records = [
+        *Foreign(model, SUMS, own).plain(),
+        {"question": "What is 9 + 9?", "response": "18"},
+        {"question": "What is 1 + 1?", "response": ""},
+        {"question": "What is 1 + 1?", "response": [1]},
+        {"other": 1},
+    ]
+    path = write_jsonl(tmp_path / "some.jsonl", records)
+    path.write_text(path.read_text() + '{"question": "cut\n')
+    done = import_traces(path, tmp_path / "out", model, SUMS)
+    assert list(done.traces) == own
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
+    assert [each["place"].rpartition(":")[2] for each in rejects] == ["4", "5", "6", "7", "8"]
+    reasons = [each["reason"] for each in rejects]
+    for reason, said in zip(
+        reasons,
+        ("is not in sums", "nothing was written", "'response' is", "not of the shape", "not valid JSON"),
+        strict=True,
+    ):
+        assert said in reason
+    assert done.about["counts"]["rejects"] == 5 and sum(done.about["reasons"].values()) == 5
+
+
+def test_an_import_is_opened_again_begins_again_or_is_refused(model, own, tmp_path, monkeypatch):
+    path = write_jsonl(tmp_path / "some.jsonl", Foreign(model, SUMS, own).plain())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "traces.parquet").write_text("of an import that was killed")
+    (out / ".traces.parquet.1a.tmp").write_text("too")
+    first = import_traces(path, out, model, SUMS)
+    assert not list(out.glob(".*.tmp")) and list(first.traces) == own
+    with monkeypatch.context() as patched:
+        patched.setattr("probe.traces.importing.traces_of", None)
+        assert import_traces(path, out, model, SUMS).traces == first.traces
+    with pytest.raises(ProbeError, match=r"holds other traces \(author"):
+        import_traces(path, out, model, SUMS, author="someone")
+    path.write_text(path.read_text() + "\n\n" + json.dumps({"question": "What is 1 + 1?", "response": "2"}))
+    with pytest.raises(ProbeError, match=r"holds other traces \(source"):
+        import_traces(path, out, model, SUMS)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
+    with pytest.raises(ProbeError, match=r"holds other files \(notes\.txt\)"):
+        import_traces(path, tmp_path / "full", model, SUMS)
+
+
+@pytest.mark.parametrize(
+    ("records", "more", "said"),
+    [
+        ([], {}, "holds no records"),
+        ([{"a": 1, "b": 2}], {}, "no known shape of traces fits .* whose columns are a, b; say which is which"),
+        ([{"response": "x"}], {"problems": None}, "no question was found"),
+        ([{"question": "What?", "response": "x"}], {}, "were rejected; the first is .* its question is not in sums"),
+        ([{"a": 1}], {"columns": {"txt": "a"}}, "unknown part 'txt' in the column map; did you mean 'text'"),
+        ([{"a": 1}], {"columns": {"question": "a"}}, "names no text"),
+        (
+            [{"messages": [{"role": "user", "content": "a"}] * 2 + [{"role": "assistant", "content": "b"}]}],
+            {},
+            "several turns",
+        ),
+        ([{"custom_id": "a", "error": {"message": "overloaded"}, "response": None}], {}, "error: overloaded"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(records, more, said, model, tmp_path):
+    with pytest.raises(ProbeError, match=said):
+        read(model, tmp_path, records, **more)
+
+
+def test_a_missing_source_is_one_line(model, tmp_path):
+    with pytest.raises(ProbeError, match="there is no file or folder"):
+        Traces.read(tmp_path / "gone.jsonl", model, SUMS)
+    with pytest.raises(ProbeError, match=r"org/gone cannot be loaded from the hub"):
+        Traces.read("org/gone", model, SUMS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ProbeError, match=r"has no \.jsonl, \.json or \.parquet file"):
+        Traces.read(tmp_path / "empty", model, SUMS)
