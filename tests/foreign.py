@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from probe.models import Model
 from probe.problems import ProblemSet
@@ -181,7 +181,7 @@ class Foreign:
             (home / "base_solution.json").write_text(json.dumps(said | {"is_correct": trace.correct}))
         return folder
 
-    ODD = {"question": "q.body", "text": "out", "answer": "gold_label", "finish_reason": "why"}
+    ODD: ClassVar = {"question": "q.body", "text": "out", "answer": "gold_label", "finish_reason": "why"}
 
 
 def write_jsonl(path: Path, records: Sequence[Record]) -> Path:

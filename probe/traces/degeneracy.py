@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_REPEATS = 4
-"""How often the cycle at the end of a loop occurs at least; the last time may be cut."""
+from probe.cycles import end_cycle
+
 _TOKENS = 48
 """The least number of tokens of these cycles. A sum of equal terms or a rule of dashes that is cut is shorter."""
 _WINDOW = 128
@@ -62,14 +62,7 @@ def looping(tokens: Sequence[int]) -> bool:
     rounds. Tables, code and numbers that only count do not. A text that looped and then went on for more than about 40
     tokens does not end in a loop; its ``repetition`` is high.
     """
-    return _cycles(tokens) or _is_worn(tokens)
-
-
-def _cycles(tokens: Sequence[int]) -> bool:
-    # With the tokens in reverse, the end has period p as far as they agree with themselves moved by p.
-    back = tokens[::-1]
-    agree = _agreements(back)
-    return any(p + agree[p] >= max(_REPEATS * p, _TOKENS) for p in range(1, len(back) // _REPEATS + 1))
+    return end_cycle(tokens, _TOKENS) is not None or _is_worn(tokens)
 
 
 def _is_worn(tokens: Sequence[int]) -> bool:
@@ -82,21 +75,6 @@ def _is_worn(tokens: Sequence[int]) -> bool:
         worn += counts[gram] >= 2
         counts[gram] += 1
     return worn >= _WORN * _WINDOW
-
-
-def _agreements(tokens: Sequence[int]) -> list[int]:
-    """For each place, the number of tokens from it on that equal the tokens from the start on (the Z algorithm)."""
-    n = len(tokens)
-    agree = [n] + [0] * (n - 1) if n else []
-    left = right = 0  # the stretch furthest to the right that is known to equal the start
-    for at in range(1, n):
-        size = min(right - at, agree[at - left]) if at < right else 0
-        while at + size < n and tokens[size] == tokens[at + size]:
-            size += 1
-        agree[at] = size
-        if at + size > right:
-            left, right = at, at + size
-    return agree
 
 
 def mean_degeneracy(answers: Iterable[tuple[Sequence[int], str]]) -> dict[str, float | None]:

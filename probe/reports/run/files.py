@@ -286,6 +286,10 @@ class ShownArm(TypedDict, total=False):
 
     text: str
     correct: bool | None
+    answer: str | None
+    truncated: bool | None
+    think_end: int | None
+    samples: int | None
     tokens: Columns | list[Token] | None
 
 
