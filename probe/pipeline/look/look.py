@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from probe.config import read_as
@@ -15,8 +16,8 @@ from probe.pipeline.look.seen import Seen, Side
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs, prepare
+from probe.pipeline.stages import Split, roll_out_splits
 from probe.reports import look_tables
-from probe.traces import generate_traces
 
 WRITTEN = "look.json"
 _SHOWN = 5
@@ -100,35 +101,41 @@ def stopped(found: Mapping[str, Any]) -> str | None:
 def _look(
     config: RunConfig, inputs: Inputs, prompts: Mapping[str, Any], folder: Path | None, *, progress: bool
 ) -> dict[str, Any]:
-    problems, pair = inputs.validation[: config.look], inputs.pair
-    sides = {}
-    for role, model, sampling in (
-        ("base", pair.base, inputs.sampling.base),
-        ("thinking", pair.thinking, inputs.sampling.thinking),
-    ):
-        traces = generate_traces(
-            model,
-            inputs.problem_set,
-            problems,
-            max_new_tokens=inputs.max_new_tokens,
-            sampling=sampling,
-            seed=config.seed,
-            batch_size=config.decoding.batch_size,
-            folder=None if folder is None else folder / role,
-            progress=progress,
-        )
-        sides[role] = Side(role, model, traces, problems, inputs.problem_set, sampling, inputs.max_new_tokens)
+    if folder is None:
+        with TemporaryDirectory() as there:
+            return _look(config, inputs, prompts, Path(there), progress=progress)
+    problems, pair, limit = inputs.validation[: config.look], inputs.pair, inputs.max_new_tokens
+    splits = {
+        "base": Split(pair.base, problems, inputs.sampling.base, urls=config.base_url, setting="base_url"),
+        "thinking": Split(
+            pair.thinking, problems, inputs.sampling.thinking, urls=config.thinking_url, setting="thinking_url"
+        ),
+    }
+    written = roll_out_splits(
+        splits,
+        inputs.problem_set,
+        max_new_tokens=limit,
+        seed=config.seed,
+        batch_size=config.decoding.batch_size,
+        folder=folder,
+        finished=False,
+        progress=progress,
+        config=config.servers,
+    )
+    sides = {
+        role: Side(role, split.model, written[role], problems, inputs.problem_set, split.sampling, limit)
+        for role, split in splits.items()
+    }
     same = pair.config.base.same_weights == pair.config.thinking.same_weights
     seen = Seen(**sides, same_weights=same)
     found = {
         "pair": pair.name,
         "problems": {"name": inputs.problem_set.name, "split": "validation", "n": len(problems)},
-        "max_new_tokens": inputs.max_new_tokens,
+        "max_new_tokens": limit,
         "models": {side.role: side.to_dict() | {"sampling": prompts[side.role]["sampling"]} for side in seen.sides},
         "difference": {**seen.difference.to_dict(), "n": seen.difference.n},
         "verdicts": [asdict(verdict) for verdict in verdicts(seen)],
         "shown": seen.examples(_SHOWN),
     }
-    if folder is not None:
-        write_json(folder / WRITTEN, found)
+    write_json(folder / WRITTEN, found)
     return found

@@ -141,7 +141,7 @@ def test_a_run_stops_goes_on_anyway_and_looks_once(tmp_path, monkeypatch):
     assert '<section id="look">' in page and "The limit of 60 tokens cut" in page
     # A finished run looks at nothing and is stopped by nothing; settings of the look are no part of its key.
     looking = import_module("probe.pipeline.look.look")
-    monkeypatch.setattr(looking, "generate_traces", lambda *_, **__: pytest.fail("looked twice"))
+    monkeypatch.setattr(looking, "roll_out_splits", lambda *_, **__: pytest.fail("looked twice"))
     assert run(replace(config, look=3), out)["look"] == found["look"]
     assert "force-token" in add_arms(out, ["force-token"])["arms"]
 
