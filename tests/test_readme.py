@@ -24,11 +24,12 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_python_of_the_page_on_traces_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["sampling.md", "traces.md"])
+def test_python_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "traces.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / name).read_text()
     (fence,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(compile(fence, "docs/traces.md", "exec"), {})
+    exec(compile(fence, f"docs/{name}", "exec"), {})
 
 
 def test_commands_of_the_readme_exist():
