@@ -120,7 +120,8 @@ def test_several_samples_of_a_problem_and_no_problem_set(tmp_path):
 
 def test_commands_import_show_and_export(tmp_path):
     rows = [
-        {"question": f"What is {i}?", "response": f" That makes 5 + 3 = 8. </think> The answer is {i}.", "gold": str(i)} for i in range(1, 9)
+        {"question": f"What is {i}?", "response": f" That makes 5 + 3 = 8. </think> The answer is {i}.", "gold": str(i)}
+        for i in range(1, 9)
     ]
     write_jsonl(tmp_path / "some.jsonl", rows)
     call = CliRunner().invoke
