@@ -54,8 +54,10 @@ class Reading:
     """Whether the thinking was closed."""
     truncated: bool = False
     """Whether the limit on new tokens stopped it."""
+    loops: bool = False
+    """Whether it ends in a loop."""
     loop: tuple[int, int, int] | None = None
-    """Where the loop at its end begins, where its second time ends, and how many times there are."""
+    """Where the cycle at its end begins, where its second time ends, and how many times there are; None without one."""
     behaviours: Sequence[int | None] | None = None
     """The behaviour of each sentence; None if they have none."""
     notes: Sequence[str | None] | None = None
@@ -205,7 +207,9 @@ def _heading(reading: Reading, names: Sequence[str]) -> str:
     facts = " · ".join(
         [*([answer] if reading.graded else []), *sizes, _count(len(reading.ends), "sentence"), *reading.facts]
     )
-    flags = [flag for flag, given in (("truncated", reading.truncated), ("loops", reading.loop)) if given]
+    flags = [
+        flag for flag, given in (("truncated", reading.truncated), ("loops", reading.loops or reading.loop)) if given
+    ]
     flagged = "".join(f' <span class="flag">{flag}</span>' for flag in flags)
     return (
         f'<span class="{look}">{mark}</span> <b>{escape(reading.title)}</b> <span class="soft">{escape(facts)}</span>'

@@ -8,6 +8,9 @@ from probe.html import SHOWN, Reading, reader_html
 from probe.models import ThinkTags
 from probe.traces.degeneracy import looping
 
+_LOOP = 48
+"""The least number of tokens of a loop that is folded."""
+
 
 @runtime_checkable
 class Rollout(Protocol):
@@ -74,6 +77,7 @@ def reading_of(
         thinking=thinking,
         closed=trace.think_end is not None,
         truncated=trace.truncated,
+        loops=looping(trace.tokens),
         loop=loop_of(trace.tokens, trace.text),
         behaviours=behaviours,
         notes=notes,
@@ -122,8 +126,8 @@ def loop_of(tokens: Sequence[int], text: str) -> tuple[int, int, int] | None:
 
     Returns:
         The characters at which it begins and at which its second time ends, and how often it is there whole; None if
-        the text does not end in a loop.
+        the text does not end in one cycle.
     """
     # A cycle of tokens is one of characters, of which the places are known without the tokenizer.
-    found = end_cycle(text) if looping(tokens) else None
+    found = end_cycle(text) if end_cycle(tokens, _LOOP) else None
     return found and (found[0], found[0] + 2 * found[1], (len(text) - found[0]) // found[1])
