@@ -98,12 +98,23 @@ Validation = Annotated[
 ]
 Test = Annotated[int | None, typer.Option(help="Number of test problems; 300 by default, or all that there are.")]
 Limit = Annotated[int | None, typer.Option(help="Maximum number of problems of every split, for a first try.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(help="Maximum number of tokens of an answer; the limit of the pair by default.")
-]
 MaxNewTokensOfRun = Annotated[
-    int | None, typer.Option(help="Maximum number of tokens of an answer; that of the run by default.")
+    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the run by default.")
 ]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the pair by default.")
+]
+Look = Annotated[
+    int | None,
+    typer.Option(min=0, help="Number of validation problems that both models answer first; 30 by default, 0 for none."),
+]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Go on where a look at both models would stop the run.")]
+_URL = (
+    "written by OpenAI-compatible servers (vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas "
+    "separate several, and #NAME at the end of one names the model."
+)
+ThinkingUrl = Annotated[str | None, typer.Option(help=f"Traces of the thinking model are {_URL}")]
+BaseUrl = Annotated[str | None, typer.Option(help=f"Traces of the base model are {_URL}")]
 Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
 OwnModel = Annotated[
     str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")

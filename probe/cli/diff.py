@@ -5,17 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import (
-    Config,
-    Device,
-    MaxNewTokens,
-    Memory,
-    Pair,
-    Seed,
-    folder,
-    settings,
-    show,
-)
+from probe.cli.common import Config, Device, MaxNewTokens, Memory, Pair, Seed, folder, settings, show
 
 
 def diff(

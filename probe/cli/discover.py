@@ -21,6 +21,7 @@ from probe.cli.common import (
     Temperature,
     ThinkingPrompt,
     ThinkingTemplate,
+    ThinkingUrl,
     TopK,
     TopP,
     Train,
@@ -82,6 +83,7 @@ def discover(
     top_k: TopK = None,
     min_p: MinP = None,
     seed: Seed = None,
+    thinking_url: ThinkingUrl = None,
 ) -> None:
     """Find the reasoning behaviours of a thinking model, and test whether they are more than cue words.
 
@@ -120,6 +122,7 @@ def discover(
         "sizes": {"train": train, "validation": validation, "limit": limit},
         "decoding": {"max_new_tokens": max_new_tokens, "thinking": sampled(temperature, top_p, top_k, min_p)},
         "seed": seed,
+        "thinking_url": names(thinking_url),
     }
     chosen = settings(DiscoverConfig, config, given)
     out = folder(out, Path("runs") / f"{chosen.name}-behaviours")

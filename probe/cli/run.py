@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Anyway,
     Base,
     BaseDevice,
     BasePrompt,
     BaseTemplate,
+    BaseUrl,
     Config,
     Device,
     Dtype,
@@ -17,6 +19,7 @@ from probe.cli.common import (
     FromTraces,
     Grader,
     Limit,
+    Look,
     MaxNewTokens,
     Memory,
     MinP,
@@ -30,6 +33,7 @@ from probe.cli.common import (
     ThinkingDevice,
     ThinkingPrompt,
     ThinkingTemplate,
+    ThinkingUrl,
     TopK,
     TopP,
     Train,
@@ -37,6 +41,7 @@ from probe.cli.common import (
     arguments,
     folder,
     line_ends,
+    names,
     numbers,
     sampled,
     settings,
@@ -77,12 +82,19 @@ def run(
     ] = None,
     seed: Seed = None,
     engine: Engine = None,
+    look: Look = None,
+    anyway: Anyway = False,
+    thinking_url: ThinkingUrl = None,
+    base_url: BaseUrl = None,
     curve: Annotated[
         str | None,
         typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
     ] = None,
 ) -> None:
     r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
+
+    First both models answer a few validation problems (see `probe look`), and
+    the run stops where that shows that it would measure nothing.
 
     Generates traces, finds behaviours, learns vectors, decodes the hybrid with
     every control, and writes a report.
@@ -141,6 +153,10 @@ def run(
         },
         "seed": seed,
         "engine": engine,
+        "look": look,
+        "anyway": anyway or None,
+        "thinking_url": names(thinking_url),
+        "base_url": names(base_url),
         "curve": numbers(curve, "--curve"),
     }
     chosen = settings(RunConfig, config, given)

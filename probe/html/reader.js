@@ -64,18 +64,18 @@ var probeReader = (() => {
       return button;
     });
     let waiting = null;
-    const run = async () => {
+    const run = () => {
       clearTimeout(waiting);
       waiting = null;
-      await search(box.value);
+      search(box.value);
     };
     box.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(run, 180); });
-    box.addEventListener("keydown", async (event) => {
+    box.addEventListener("keydown", (event) => {
       // Notebooks have shortcuts of one key.
       event.stopPropagation();
       if (event.key !== "Enter") return;
       event.preventDefault();
-      if (waiting) await run();
+      if (waiting) run();
       step(event.shiftKey ? -1 : 1);
     });
     const tell = (hits, at) => {
@@ -120,28 +120,16 @@ var probeReader = (() => {
     root.dataset.ready = "yes";
     const name = `${root.id}-${Math.random().toString(36).slice(2, 8)}`, style = make("style");
     const { names, colours } = JSON.parse(root.dataset.known);
-    const packs = [...root.querySelectorAll("script.pack")].map((node) => {
-      let unpacked = null;
-      const unpack = async () => {
-        const bytes = Uint8Array.from(atob(node.textContent), (character) => character.charCodeAt(0));
-        return JSON.parse(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text());
-      };
-      return () => (unpacked ||= unpack());
+    const traces = [...root.querySelectorAll("details.trace")].map((node) => ({ node, hits: [] }));
+
+    // What a trace consists of, read when it is asked for.
+    const load = (trace) => (trace.loaded ||= {
+      ...JSON.parse(trace.node.dataset.trace),
+      ...Object.fromEntries(["text", "prompt"].map((kind) => [kind, [...trace.node.querySelectorAll(`pre.${kind}`)].map((each) => each.textContent).join("")])),
     });
-    const traces = [...root.querySelectorAll("details.trace")].map((node) => ({ node, hits: [], built: null }));
 
-    // What a trace consists of: in the page as plain text, or packed.
-    const load = (trace) => (trace.loaded ||= (async () => {
-      const packed = trace.node.dataset.pack;
-      if (packed === undefined) {
-        const [text, prompt] = ["text", "prompt"].map((kind) => [...trace.node.querySelectorAll(`pre.${kind}`)].map((each) => each.textContent).join(""));
-        return { ...JSON.parse(trace.node.dataset.trace), text, prompt };
-      }
-      return (await packs[Number(packed)]())[Number(trace.node.dataset.at)];
-    })());
-
-    const build = (trace) => (trace.built ||= (async () => {
-      const data = await load(trace), { text, thinking, loop, gap } = data;
+    const build = (trace) => (trace.pieces ||= (() => {
+      const data = load(trace), { text, thinking, loop, gap } = data;
       const total = data.sizes.reduce((sum, size) => sum + size, 0);
       // Something on the way changed the text: it stays plain.
       if (total !== text.length) return [];
@@ -175,23 +163,18 @@ var probeReader = (() => {
       if (data.end) body.append(make("p", { className: "end", textContent: data.end }));
       const old = trace.node.querySelector(":scope > .body");
       if (old) old.replaceWith(body); else trace.node.append(body);
-      trace.pieces = pieces;
-      showHits(null);
       return pieces;
     })());
 
     // Searching: traces without a hit are hidden, and the hits of the others counted.
-    let query = "", at = null, run = 0;
-    const all = () => traces.reduce((sum, trace) => sum + trace.hits.length, 0);
+    let query = "", at = null;
+    const total = () => traces.reduce((sum, trace) => sum + trace.hits.length, 0);
     const showHits = (now) => mark(name, traces.flatMap((trace) => (trace.pieces ? trace.hits.map((hit) => range(trace.pieces, hit)).filter(Boolean) : [])), now);
-    const search = async (words) => {
-      const mine = ++run;
+    const search = (words) => {
       query = words.trim();
       at = null;
       for (const trace of traces) {
-        const text = query ? (await load(trace)).text : "";
-        if (mine !== run) return;
-        trace.hits = find(text, query);
+        trace.hits = query ? find(load(trace).text, query) : [];
         const said = trace.node.firstElementChild.textContent.toLowerCase().includes(query.toLowerCase());
         trace.node.hidden = query && !trace.hits.length && !said;
         let told = trace.node.firstElementChild.querySelector(".told");
@@ -199,19 +182,19 @@ var probeReader = (() => {
         told.textContent = trace.hits.length ? ` · ${count(trace.hits.length, "hit")}` : "";
       }
       showHits(null);
-      bar.tell(all(), at);
+      bar.tell(total(), at);
     };
-    const step = async (by) => {
-      const total = all();
-      if (!total) return;
-      at = at == null ? (by > 0 ? 0 : total - 1) : (at + by + total) % total;
+    const step = (by) => {
+      const hits = total();
+      if (!hits) return;
+      at = at == null ? (by > 0 ? 0 : hits - 1) : (at + by + hits) % hits;
       let k = at;
       const trace = traces.find((each) => (k < each.hits.length ? true : ((k -= each.hits.length), false)));
       trace.node.open = true;
-      const pieces = await build(trace), found = pieces.length ? range(pieces, trace.hits[k]) : null;
+      const pieces = build(trace), found = pieces.length ? range(pieces, trace.hits[k]) : null;
       if (found) reveal(found.startContainer.parentElement);
       showHits(found);
-      bar.tell(total, at);
+      bar.tell(hits, at);
     };
     const bar = finder({ search, step, label: traces.length > 1 ? "Search these traces" : "Search this trace" });
     const tools = make("div", { className: "tools" }, ...bar.nodes);
@@ -227,10 +210,10 @@ var probeReader = (() => {
     for (const button of root.querySelectorAll(".key button")) button.addEventListener("click", () => { alone = alone === button.dataset.b ? null : button.dataset.b; look(); });
     look();
 
-    const open = async (number, sentence = null) => {
+    const open = (number, sentence = null) => {
       const trace = traces[number];
       trace.node.open = true;
-      const pieces = await build(trace);
+      const pieces = build(trace);
       if (sentence == null) return trace.node.scrollIntoView({ block: "nearest" });
       for (const each of root.querySelectorAll(".here")) each.classList.remove("here");
       const mine = pieces.filter((piece) => piece.sentence === sentence && piece.node.className);
@@ -239,7 +222,7 @@ var probeReader = (() => {
     };
     traces.forEach((trace, number) => {
       const { node } = trace;
-      node.addEventListener("toggle", () => { if (node.open) build(trace); });
+      node.addEventListener("toggle", () => { if (node.open && !trace.pieces) { build(trace); showHits(null); } });
       node.querySelector(".strip")?.addEventListener("click", (event) => {
         const cell = event.target.closest("[data-i]");
         if (!cell) return;
@@ -248,7 +231,13 @@ var probeReader = (() => {
       });
       if (node.open) build(trace);
     });
-    root.probe = { open, load: (number) => load(traces[number]) };
+    // All traces with the texts of their sentences; one that is left out has none.
+    const all = () => traces.map((trace) => {
+      const { text, sizes, behaviours } = load(trace), [grade, title] = trace.node.firstElementChild.children;
+      let at = 0;
+      return { grade: grade.className, title: title.textContent, sentences: sizes.map((size, i) => ({ text: text.slice(at, (at += size)), behaviour: behaviours ? behaviours[i] : null })) };
+    });
+    root.probe = { open, all };
   };
 
   return { make, count, find, range, mark, marked, reveal, fold, finder, attach };

@@ -1,27 +1,29 @@
 """The reader of traces: a list of traces, each of which opens, as HTML that needs no other file.
 
-Without scripts (on GitHub, in a notebook that is not trusted) each trace opens as plain text. With them, a trace that is
-opened is cut into sentences, and all can be searched. The text is in the page once.
+Without scripts (on GitHub, in a notebook that is not trusted) each trace opens as plain text. With them, an opened
+trace is cut into sentences, and all can be searched. The text is in the page once.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from hashlib import sha256
 from html import escape
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from probe.html.marks import COLOURS, behaviour_colour
 
 SHOWN = 20
 """The most traces that a notebook shows at once."""
 LIMIT = 1_500_000
-"""Bytes of text that a reader in a notebook may hold: with everything else, it stays below 2 MB."""
+"""Bytes that the traces in a notebook may take: with everything else, that stays below 2 MB."""
 _STRIP, _LINE = 60, 60
 """The most sentences of the strip in a heading, and characters of an answer there."""
+_SENTENCE = 8
+"""Bytes of what the script knows of a sentence: its length, its tokens and its behaviour."""
 _PROMPT = 4000
 """The most characters of a prompt."""
 
@@ -40,7 +42,9 @@ class Reading:
     correct: bool | None = None
     """Whether the answer is right; None if it was not graded."""
     answer: str | None = None
-    """The answer that was graded."""
+    """The answer that was graded; None if there was none."""
+    graded: bool = True
+    """Whether the answer is known."""
     facts: Sequence[str] = ()
     """What else its heading says, such as the number of the sample and the author."""
     prompt: str = ""
@@ -50,8 +54,10 @@ class Reading:
     """Whether the thinking was closed."""
     truncated: bool = False
     """Whether the limit on new tokens stopped it."""
+    loops: bool = False
+    """Whether it ends in a loop."""
     loop: tuple[int, int, int] | None = None
-    """Where the loop at its end begins, where its second time ends, and how many times there are."""
+    """Where the cycle at its end begins, where its second time ends, and how many times there are; None without one."""
     behaviours: Sequence[int | None] | None = None
     """The behaviour of each sentence; None if they have none."""
     notes: Sequence[str | None] | None = None
@@ -77,12 +83,13 @@ def reader_html(
         names: the name of each behaviour.
         rest: what stands below them, such as where the others are.
         whole: what stands there if a trace was cut, such as where it is whole.
-        limit: bytes that all texts may take.
+        limit: bytes that all texts and what is known of their sentences may take.
         opened: whether the traces are open at first.
         script: whether style and script are in it; a page has them once, see :func:`reader_script`.
     """
     sizes = [len(_text(each.text).encode()) for each in readings]
-    room = fair_share(sizes, limit)
+    sentences = sum(len(each.ends) for each in readings)
+    room = fair_share(sizes, max(limit // 2, limit - _SENTENCE * sentences))
     shown = [
         _Shown(each, None if size <= room else _middle(each.text, room))
         for each, size in zip(readings, sizes, strict=True)
@@ -94,7 +101,9 @@ def reader_html(
         f'background:{behaviour_colour(k)};color:#fff">{k}</span> {escape(names[k])}</button> '
         for k in used
     )
-    identity = f"probe-{uuid4().hex[:12]}"
+    listed = "".join(_trace(each, names, opened) for each in shown)
+    # The same traces give the same page; the script tells outputs with the same id apart.
+    identity = f"probe-{sha256(listed.encode()).hexdigest()[:12]}"
     known = escape(json.dumps({"names": list(names), "colours": COLOURS}))
     return "".join(
         (
@@ -102,7 +111,7 @@ def reader_html(
             f"<style>{reader_style()}</style>" if script else "",
             f"<p><b>{escape(heading)}</b></p>" if heading else "",
             f'<div class="key">{key}</div>' if key else "",
-            *(_trace(each, names, opened) for each in shown),
+            listed,
             f'<p class="soft">{escape(rest)}</p>' if rest else "",
             "</div>",
             f"<script>{reader_script()}\n{_attach(identity)}</script>" if script else "",
@@ -195,8 +204,12 @@ def _heading(reading: Reading, names: Sequence[str]) -> str:
     mark, look = ("–", "soft") if reading.correct is None else ("✓", "right") if reading.correct else ("✗", "wrong")
     answer = "no answer" if reading.answer is None else f"answer {_short(' '.join(reading.answer.split()), _LINE)}"
     sizes = [] if reading.tokens is None else [_count(sum(reading.tokens), "token")]
-    facts = " · ".join([answer, *sizes, _count(len(reading.ends), "sentence"), *reading.facts])
-    flags = [flag for flag, given in (("truncated", reading.truncated), ("loops", reading.loop)) if given]
+    facts = " · ".join(
+        [*([answer] if reading.graded else []), *sizes, _count(len(reading.ends), "sentence"), *reading.facts]
+    )
+    flags = [
+        flag for flag, given in (("truncated", reading.truncated), ("loops", reading.loops or reading.loop)) if given
+    ]
     flagged = "".join(f' <span class="flag">{flag}</span>' for flag in flags)
     return (
         f'<span class="{look}">{mark}</span> <b>{escape(reading.title)}</b> <span class="soft">{escape(facts)}</span>'
@@ -230,13 +243,16 @@ def _data(shown: _Shown) -> dict[str, Any]:
         data["tokens"] = list(reading.tokens)
     if reading.behaviours is not None:
         data["behaviours"] = list(reading.behaviours)
-    if reading.notes is not None:
-        words = {note: i for i, note in enumerate(dict.fromkeys(note for note in reading.notes if note))}
-        data |= {"words": list(words), "notes": [words.get(note or "") for note in reading.notes]}
+    if any(reading.notes or ()):
+        words = {note: i for i, note in enumerate(dict.fromkeys(note for note in reading.notes or () if note))}
+        data |= {"words": list(words), "notes": [words.get(note or "") for note in reading.notes or ()]}
     if reading.thinking:
         data |= {"thinking": place(reading.thinking), "thought": shown.thought}
     if reading.loop and reading.loop[1] < len(reading.text):
-        _, second, times = reading.loop
+        start, second, times = reading.loop
+        period = (second - start) // 2
+        # Rather after a sentence than in the middle of one.
+        second = next((end for end in reading.ends if second <= end < second + period), second)
         data |= {"loop": [place(second), units[len(shown.text)]], "looped": f"… {times:,} times in all"}
     if shown.middle:
         data |= {"gap": units[shown.middle[0]], "gone": shown.gone}

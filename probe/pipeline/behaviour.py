@@ -48,6 +48,15 @@ def problems_of(pair: Pair, wanted: Mapping[str, int]) -> Taken:
     return chosen_problems(None, None, pair.config, wanted)
 
 
+def limit_of(config: Any, pair: Pair) -> int:
+    """The maximum number of tokens of an answer: that of the settings, or else of the pair.
+
+    Args:
+        config: settings of ``probe circuits`` or ``probe diff``.
+    """
+    return config.max_new_tokens or pair.config.max_new_tokens
+
+
 def behaviour_folder(kind: str, config: Any, pair: Pair, problem_set: ProblemSet, out: Path) -> RunFolder:
     """The folder of ``probe circuits`` or ``probe diff``, which is checked and not yet written.
 

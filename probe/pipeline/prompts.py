@@ -98,6 +98,6 @@ def shown(name: str, asked: Mapping[str, Any]) -> str:
     kinds = {"chat": "its chat template", PLAIN_PROMPT: "the default prompt"}
     said = f"asked by {kinds.get(asked['prompt'], 'its own prompt')}"
     lines = [f"{name}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
-    lines += [f"  decoding: {asked['sampling']}"]
+    lines += [f"  sampling: {how}"] if (how := asked.get("sampling", "greedy")) != "greedy" else []
     lines += [f"  │{line}" for line in text.split("\n")]
     return "\n".join([*lines, *(f"  note: {remark}" for remark in asked["remarks"])])

@@ -10,8 +10,9 @@ from probe.activations import SentenceActivations, harvest
 from probe.errors import ProbeError
 from probe.models import GREEDY, Model, Sampling
 from probe.problems import Problem, ProblemSet
+from probe.servers import Servers, ServersConfig
 from probe.taxonomy import Taxonomy
-from probe.traces import Traces, generate_traces
+from probe.traces import Traces, generate_traces, is_served, open_servers, served_shards, served_traces
 
 Splits = tuple[SentenceActivations, SentenceActivations]
 """Activations of the train traces and of the validation traces."""
@@ -25,28 +26,42 @@ def roll_out_splits(
     seed: int,
     batch_size: int,
     folder: Path,
+    finished: bool,
     progress: bool,
+    config: ServersConfig | None = None,
 ) -> dict[str, Traces]:
     """Roll out a model on the problems of each split; traces that are already in the folder are read.
 
     Args:
         splits: the model and the problems by name. The traces are kept in the subfolder of that name.
+        finished: whether all traces are there; then they are read, whoever wrote them.
+        config: how servers are asked.
     """
-    return {
-        name: generate_traces(
-            split.model,
-            problem_set,
-            split.problems,
-            max_new_tokens=max_new_tokens,
-            sampling=split.sampling,
-            samples=split.samples,
-            seed=seed,
-            batch_size=batch_size,
-            folder=folder / name,
-            progress=progress,
-        )
-        for name, split in splits.items()
-    }
+    how = {"max_new_tokens": max_new_tokens, "seed": seed}
+    written = {name: is_served(folder / name) if finished else bool(split.urls) for name, split in splits.items()}
+    opened: dict[tuple[str, ...], Servers] = {}
+    for name, split in splits.items():
+        # Servers of splits that are complete need not answer, and those of all others answer before any trace is made.
+        if written[name] and split.urls not in opened and not split.complete(folder / name, how):
+            asked = [problem for each in splits.values() if each.urls == split.urls for problem in each.problems]
+            opened[split.urls] = open_servers(
+                split.urls,
+                split.model,
+                asked,
+                max_new_tokens=max_new_tokens,
+                sampling=split.sampling,
+                config=config,
+                setting=split.setting,
+            )
+
+    def rolled(name: str, split: Split) -> Traces:
+        sampled = {"sampling": split.sampling, "samples": split.samples}
+        kept = {**how, **sampled, "folder": folder / name, "progress": progress}
+        if written[name]:
+            return served_traces(split.model, problem_set, split.problems, opened.get(split.urls), **kept)
+        return generate_traces(split.model, problem_set, split.problems, batch_size=batch_size, **kept)
+
+    return {name: rolled(name, split) for name, split in splits.items()}
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,16 @@ class Split:
     problems: Sequence[Problem]
     sampling: Sampling = GREEDY
     samples: int = 1
+    urls: tuple[str, ...] = ()
+    """Servers that write the answers; none decodes them here."""
+    setting: str = "urls"
+    """The name of the setting that holds the addresses of the servers."""
+
+    def complete(self, folder: Path, how: Mapping[str, int]) -> bool:
+        """Whether servers have written all answers."""
+        sampled = {"sampling": self.sampling, "samples": self.samples}
+        shards = served_shards(self.model, None, self.problems, **how, **sampled, folder=folder)
+        return is_served(folder) and not shards.missing()
 
 
 def problems_of(traces: Traces, problems: Sequence[Problem]) -> list[Problem]:

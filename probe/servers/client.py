@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from probe.errors import ProbeError
+from probe.servers.config import check_urls
 
 LONGEST_WAIT = 60.0
 """The most seconds between two tries."""
@@ -70,12 +71,10 @@ class Client:
         setting: str = "url",
         role: str = "server",
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ProbeError(f"{setting} is {url!r}; give an http address such as http://localhost:8000/v1")
+        check_urls(setting, [url])
         base = url.partition("#")[0].rstrip("/")
         self.url = base.removesuffix("/chat/completions").removesuffix("/completions")
-        self.host = parts.netloc
+        self.host = urlsplit(url).netloc
         self.key_env, self.timeout, self.setting, self.role = key_env, timeout, setting, role
         self.reached = False
 

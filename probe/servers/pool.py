@@ -92,8 +92,8 @@ class Servers:
                 if isinstance(found, Exception):
                     raise found
                 said = work.heard()
-                yield found
                 work.give()
+                yield found
         finally:
             work.stopped.set()
 

@@ -1,11 +1,10 @@
 """One server: which model it serves, of which kind it is, and its answers, each of which is checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from probe.config import nearest
 from probe.errors import ProbeError
 from probe.servers.client import Client, Failed
 from probe.servers.config import ServersConfig
@@ -103,8 +102,7 @@ def open_server(url: str, trial: Ask, names: Sequence[str], config: ServersConfi
     if urlsplit(client.url).path in ("", "/"):
         client.url += "/v1"
     listed = _listed(client)
-    model = _name(client, unquote(urlsplit(url).fragment), listed, names)
-    dialect = _dialect(client, model, trial)
+    model, dialect = _model_and_dialect(client, _names(client, unquote(urlsplit(url).fragment), listed, names), trial)
     return Server(client, model, dialect, _version(client, dialect), _context(listed.get(model) or {}))
 
 
@@ -120,67 +118,68 @@ def _listed(client: Client) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _name(client: Client, given: str, listed: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
-    """The model to ask for: the one that the address names, the only one, or one that has a likely name."""
+def _names(client: Client, given: str, listed: dict[str, dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """The names to ask for: the one that the address gives, the only one that is served, or those that are likely."""
     if given:
-        if listed and given not in listed and not any(each.get("owned_by") == "llamacpp" for each in listed.values()):
-            return _unlisted(client, given, listed, names)
-        return given
+        return [given]
     roots = {str(each.get("root")): name for name, each in listed.items()}
     likely = [roots.get(name, name) for name in names if name in listed or name in roots]
     if likely or len(listed) <= 1:
-        return (likely or list(listed) or list(names))[0]
+        # A server that lists nothing may serve the model all the same, as that of transformers does with a folder.
+        return likely[:1] or list(listed) or list(names)
     raise ProbeError(
         f"the server at {client.url} has several models ({', '.join(sorted(listed)[:8])}); name one, as "
         f"{client.url}#{next(iter(listed))}"
     )
 
 
-def _unlisted(client: Client, given: str, listed: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
-    # What a server lists need not be all that it serves: that of transformers lists a cache.
-    if given in names:
-        return given
-    raise ProbeError(f"the server at {client.url} has no model {given!r}; {nearest(given, listed)}")
-
-
-def _dialect(client: Client, model: str, trial: Ask) -> Dialect:
-    """The first kind of server whose request this one answers."""
-    first: Failed | None = None
-    for dialect in DIALECTS:
-        if trial.text is None and not dialect.by_ids:
-            continue
-        try:
-            reply = client.send(dialect.path, {"model": model, **dialect.body(trial)})
-        except Failed as failed:
-            if failed.status not in _NOT_THIS:
-                client.check(failed, model=model)
-                if failed.temporary:
-                    reply = client.ask(dialect.path, {"model": model, **dialect.body(trial)})
-                else:
-                    raise ProbeError(f"the server at {client.url} refuses a completion: {failed}") from None
-            else:
-                first = first or failed
+def _model_and_dialect(client: Client, names: Sequence[str], trial: Ask) -> tuple[str, Dialect]:
+    """The first of some names and the first kind of server that give an answer."""
+    refusals: list[Failed] = []
+    for model in names:
+        for dialect in DIALECTS:
+            if trial.text is None and not dialect.by_ids:
                 continue
-        except ValueError:
-            raise
-        try:
-            _read(dialect, reply)
-        except Failed as failed:
-            first = first or failed
-            continue
-        return _as_served(dialect, trial, client)
-    said = f"{first}" if first else "its prompts cannot be asked by text"
+            if (refusal := _refusal(client, model, dialect, trial)) is not None:
+                refusals.append(refusal)
+                continue
+            how = trial.sampling
+            if not dialect.cuts and (how.top_k is not None or how.min_p):
+                raise ProbeError(
+                    f"the server at {client.url} knows neither top-k nor min-p, so it cannot sample by {how}"
+                )
+            return model, dialect
+    # The last request is the plainest, which every server with completions can read.
     raise ProbeError(
-        f"the server at {client.url} gives no completion of {model} ({said}); name a model that it serves, as "
-        f"{client.url}#NAME, on a server with /v1/completions"
+        f"the server at {client.url} gives no completion of {' or '.join(names)} ({refusals[-1]}); it needs "
+        f"/v1/completions, and the name of a model that it serves, as {client.url}#NAME"
     )
 
 
-def _as_served(dialect: Dialect, trial: Ask, client: Client) -> Dialect:
-    how = trial.sampling
-    if not dialect.cuts and (how.top_k is not None or how.min_p):
-        raise ProbeError(f"the server at {client.url} knows neither top-k nor min-p, so it cannot sample by {how}")
-    return replace(dialect)
+def _refusal(client: Client, model: str, dialect: Dialect, trial: Ask) -> Failed | None:
+    """Why a server is not of this kind; None if it is.
+
+    Raises:
+        ProbeError: for a failure that has nothing to do with its kind.
+    """
+    body = {"model": model, **dialect.body(trial)}
+    try:
+        try:
+            reply = client.send(dialect.path, body)
+        except Failed as failed:
+            client.check(failed) if failed.status == 401 or failed.unreachable else None
+            if failed.status in _NOT_THIS:
+                return failed
+            if not failed.temporary:
+                raise
+            reply = client.ask(dialect.path, body)
+    except Failed as failed:
+        raise ProbeError(f"the server at {client.url} gives no completion: {failed}") from None
+    try:
+        _read(dialect, reply)
+    except Failed as failed:
+        return failed
+    return None
 
 
 def _version(client: Client, dialect: Dialect) -> str | None:

@@ -11,6 +11,7 @@ from probe.traces.generate import (
     check_samples as check_samples,
     decode_greedy as decode_greedy,
     generate_traces as generate_traces,
+    graded_traces as graded_traces,
     kept_rows as kept_rows,
     sampling_key as sampling_key,
     stream_greedy as stream_greedy,
@@ -43,6 +44,12 @@ from probe.traces.sampling import (
     uniform as uniform,
 )
 from probe.traces.sentences import split_sentences as split_sentences
+from probe.traces.served import (
+    is_served as is_served,
+    open_servers as open_servers,
+    served_shards as served_shards,
+    served_traces as served_traces,
+)
 from probe.traces.trace import (
     Sentence as Sentence,
     Trace as Trace,
@@ -51,3 +58,4 @@ from probe.traces.trace import (
     make_trace as make_trace,
     write_traces as write_traces,
 )
+from probe.traces.viewer import loop_of as loop_of, traces_html as traces_html

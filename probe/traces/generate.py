@@ -199,8 +199,29 @@ def generate_traces(
         batch_size=batch_size,
         folder=folder,
     )
+    return graded_traces(model, problem_set, problems, shards, think_close=think_close, progress=progress)
+
+
+def graded_traces(
+    model: Model,
+    problem_set: ProblemSet,
+    problems: Sequence[Problem],
+    shards: Shards,
+    *,
+    think_close: str | ThinkTags | None = None,
+    progress: bool = False,
+) -> Traces:
+    """The traces of shards of emitted tokens, which are made if they are missing.
+
+    Args:
+        model, problem_set, problems, think_close, progress: see :func:`generate_traces`.
+        shards: one row for each sample of each problem.
+
+    Raises:
+        ProbeError: as for the shards; if a row is damaged.
+    """
     rows, seconds = shards.rows(progress=progress)
-    emissions = kept_rows(Emission, rows, model, folder)
+    emissions, samples = kept_rows(Emission, rows, model, shards.folder), shards.n // max(1, len(problems))
     traces = [
         make_trace(
             model,

@@ -1,24 +1,15 @@
 """Traces as the reader shows them, in notebooks and on pages."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from probe.cycles import end_cycle
 from probe.html import SHOWN, Reading, reader_html
 from probe.models import ThinkTags
-from probe.traces.cycles import end_cycle
+from probe.traces.degeneracy import looping
 
-LOOP = 48
-"""The least number of tokens of a loop."""
-
-
-@runtime_checkable
-class _Span(Protocol):
-    @property
-    def end(self) -> int: ...
-    @property
-    def token_start(self) -> int: ...
-    @property
-    def token_end(self) -> int: ...
+_LOOP = 48
+"""The least number of tokens of a loop that is folded."""
 
 
 @runtime_checkable
@@ -34,7 +25,7 @@ class Rollout(Protocol):
     @property
     def text(self) -> str: ...
     @property
-    def sentences(self) -> Sequence[_Span]: ...
+    def sentences(self) -> Sequence[Any]: ...
     @property
     def think_end(self) -> int | None: ...
     @property
@@ -86,7 +77,8 @@ def reading_of(
         thinking=thinking,
         closed=trace.think_end is not None,
         truncated=trace.truncated,
-        loop=_loop(trace),
+        loops=looping(trace.tokens),
+        loop=loop_of(trace.tokens, trace.text),
         behaviours=behaviours,
         notes=notes,
     )
@@ -98,7 +90,7 @@ def traces_html(
     behaviours: Sequence[Sequence[int | None]] | None = None,
     names: Sequence[str] = (),
 ) -> str:
-    """Show the first traces in the reader; the others are not read.
+    """Show the first traces in the reader, opened if there is only one; the others are not read.
 
     Args:
         traces: any number of traces.
@@ -111,12 +103,13 @@ def traces_html(
     readings = [
         reading_of(each, None if behaviours is None else behaviours[i], sampled=sampled) for i, each in enumerate(some)
     ]
-    left = len(traces) - len(some)
     rest = (
-        f"These are the first {SHOWN} of {len(traces):,} traces; [{SHOWN}:{2 * SHOWN}] shows the next." if left else ""
+        f"These are the first {SHOWN} of {len(traces):,} traces; [{SHOWN}:{2 * SHOWN}] shows the next."
+        if len(traces) > len(some)
+        else ""
     )
     whole = "Long traces are cut in the middle; an index, such as [0], shows one whole."
-    return reader_html(readings, heading, names=names, rest=rest, whole=whole)
+    return reader_html(readings, heading, names=names, rest=rest, whole=whole, opened=len(traces) == 1)
 
 
 def trace_html(trace: Rollout) -> str:
@@ -124,12 +117,17 @@ def trace_html(trace: Rollout) -> str:
     return reader_html([reading_of(trace)], opened=True)
 
 
-def _loop(trace: Rollout) -> tuple[int, int, int] | None:
-    if end_cycle(trace.tokens, LOOP) is None:
-        return None
-    # A cycle of tokens is one of characters, whose places need no tokenizer.
-    found = end_cycle(trace.text, 1)
-    if found is None:
-        return None
-    start, period = found
-    return start, start + 2 * period, (len(trace.text) - start) // period
+def loop_of(tokens: Sequence[int], text: str) -> tuple[int, int, int] | None:
+    """Find the loop in which a text ends.
+
+    Args:
+        tokens: the emitted ids.
+        text: the decoded tokens.
+
+    Returns:
+        The characters at which it begins and at which its second time ends, and how often it is there whole; None if
+        the text does not end in one cycle.
+    """
+    # A cycle of tokens is one of characters, of which the places are known without the tokenizer.
+    found = end_cycle(text) if end_cycle(tokens, _LOOP) else None
+    return found and (found[0], found[0] + 2 * found[1], (len(text) - found[0]) // found[1])

@@ -50,6 +50,7 @@ def settings(tiny_folder, **more):
         "problems": "story",
         "device": "cpu",
         "shown": 3,
+        "look": 0,
         "sizes": {"train": 12, "validation": 6, "test": 8},
         "decoding": {"batch_size": 4, "max_new_tokens": 20},
         "taxonomy": {"sizes": [2, 3], "k": 1, "steps": 20, "seeds": [0, 1]},

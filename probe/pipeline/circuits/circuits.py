@@ -21,8 +21,9 @@ from probe.circuits import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
 from probe.pipeline.circuits.config import CircuitConfig
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Taken
@@ -60,7 +61,8 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
     config = replace(config, problems=len(train), test=len(test))
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
-    check_positions(getattr(pair, config.model), (*train, *test), config.max_new_tokens or pair.config.max_new_tokens)
+    limit = limit_of(config, pair)
+    check_positions(getattr(pair, config.model), (*train, *test), limit)
     with behaviour_folder("circuits", config, pair, problem_set, out):
         return _find(config, pair, taken, behaviour, out, progress=progress)
 
@@ -78,7 +80,7 @@ def _find(
     model: Model = getattr(pair, config.model)
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
     prompts = begin(out, {config.model: model}, train[0].question, remarks=taken.remarks, progress=progress)
-    limit = config.max_new_tokens or pair.config.max_new_tokens
+    limit = limit_of(config, pair)
     traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
     behaviour.marks(traces, required=True)
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
@@ -109,6 +111,7 @@ def _find(
         "behaviour": behaviour.name,
         "problems": {"name": problem_set.name, "train": len(train), "test": len(test)},
         "prompts": prompts,
+        "cut": warn_cut({model.name: traces}, limit, progress=progress),
         "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),

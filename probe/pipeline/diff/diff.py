@@ -32,7 +32,8 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
@@ -75,7 +76,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         )
     elif runs and "heads" not in config.parts:
         raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
-    limit = config.max_new_tokens or pair.config.max_new_tokens
+    limit = limit_of(config, pair)
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *taken.splits.get("test", ())), limit)
     with behaviour_folder("diff", config, pair, problem_set, out):
@@ -96,7 +97,7 @@ def _diff(
     problem_set, train = taken.problem_set, taken.splits["train"]
     models = {"base": pair.base, "thinking": pair.thinking}
     prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
-    limit = config.max_new_tokens or pair.config.max_new_tokens
+    limit = limit_of(config, pair)
     traces = generate_traces(
         pair.thinking,
         problem_set,
@@ -118,8 +119,9 @@ def _diff(
         seed=config.seed,
         progress=progress,
     )
+    cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
     counts = {split: len(some) for split, some in taken.splits.items()}
-    results = found.to_dict() | {"problems": {"name": problem_set.name, **counts}, "prompts": prompts}
+    results = found.to_dict() | {"problems": {"name": problem_set.name, **counts}, "prompts": prompts, "cut": cut}
     if behaviour is None and found.behaviour is not None:
         behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
     if found.heads is not None and behaviour is not None and config.heads:
@@ -148,7 +150,7 @@ def _effects(
     progress: bool,
 ) -> dict[str, Any]:
     """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
-    model, limit = pair.thinking, config.max_new_tokens or pair.config.max_new_tokens
+    model, limit = pair.thinking, limit_of(config, pair)
     behaviour, heads = grown
     tokens = start_tokens(traces)
     written = reference(model, traces, tokens=tokens)

@@ -7,6 +7,7 @@ from probe.errors import ProbeError
 from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.config import RolloutConfig, apply_limit, short_name
+from probe.servers import ServersConfig, check_urls
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
 
@@ -70,6 +71,10 @@ class DiscoverConfig:
     """Number format of the weights, such as ``bfloat16``."""
     seed: int = 0
     """Seeds everything random except the taxonomy, which has seeds of its own."""
+    thinking_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of OpenAI-compatible servers of the model, such as ``http://localhost:8000/v1``, which write its
+    traces; ``#NAME`` at the end gives the server's name of the model. None: they are decoded here."""
+    servers: ServersConfig = field(default_factory=ServersConfig, metadata={"later": True})
     shown: int = 40
     """Number of validation traces that the report shows."""
     sizes: DiscoverSizesConfig = field(default_factory=DiscoverSizesConfig)
@@ -87,6 +92,7 @@ class DiscoverConfig:
                 "name one model: a pair (--pair), whose thinking model is used, or a thinking model (--thinking)"
             )
         check_least("", self, shown=0)
+        check_urls("thinking_url", self.thinking_url)
         check_seeds("seed", [self.seed])
 
     def check(self) -> None:

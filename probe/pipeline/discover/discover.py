@@ -21,6 +21,7 @@ from probe.models import (
     find_pair,
     load_model,
 )
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.discover.config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
@@ -108,7 +109,7 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
         return _discover(config, inputs, folder, progress=progress)
 
 
-_HOW = ("device", "memory", "decoding.batch_size")
+_HOW = ("device", "memory", "decoding.batch_size", "thinking_url", "servers")
 """Settings that only say how a discovery is made."""
 _WHERE = ("pair", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""
@@ -152,6 +153,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
     found["prompts"] = prompts
+    found["cut"] = warn_cut({inputs.model.name: [*splits[0], *splits[1]]}, inputs.max_new_tokens, progress=progress)
     write_json(out / "discover.json", found)
     write_discovery_report(out)
     return found
@@ -221,9 +223,10 @@ class DiscoverStages:
                 for name, problems in (("train", inputs.train), ("validation", inputs.validation))
             )
             return train, validation
+        sampling = self.config.decoding.of_thinking(inputs.model)
         made = roll_out_splits(
             {
-                name: Split(inputs.model, problems, self.config.decoding.of_thinking(inputs.model))
+                name: Split(inputs.model, problems, sampling, urls=self.config.thinking_url, setting="thinking_url")
                 for name, problems in (("train", inputs.train), ("validation", inputs.validation))
             },
             inputs.problem_set,
@@ -231,7 +234,9 @@ class DiscoverStages:
             seed=self.config.seed,
             batch_size=self.config.decoding.batch_size,
             folder=folder,
+            finished=finished,
             progress=self.progress and not finished,
+            config=self.config.servers,
         )
         return made["train"], made["validation"]
 

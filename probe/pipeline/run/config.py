@@ -13,6 +13,7 @@ from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Samplin
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
 from probe.problems import SPLITS
+from probe.servers import ServersConfig, check_urls
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
 
@@ -134,11 +135,22 @@ class RunConfig:
     engine: str = "here"
     """Who does the work: ``here``; ``processes:N``, N processes of this machine, each with a GPU if there are GPUs; or
     ``ray[:ADDRESS]``, the machines of a Ray cluster. Each process loads the pair; results are the same."""
+    thinking_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of OpenAI-compatible servers of the thinking model, such as ``http://localhost:8000/v1``, which write
+    its traces; ``#NAME`` at the end gives the server's name of the model. None: they are decoded here."""
+    base_url: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Addresses of servers of the base model, which write its traces. Arms are always decoded here."""
+    servers: ServersConfig = field(default_factory=ServersConfig, metadata={"later": True})
     curve: tuple[int, ...] = ()
     """Numbers of train traces for a learning curve. For each number, the hybrid and every other arm of the run that is
     learned from traces are learned again from the first that many traces."""
     shown: int = 12
     """Number of test problems whose traces the report shows."""
+    look: int = field(default=30, metadata={"later": True})
+    """Number of validation problems that both models answer before the first stage, so that what is wrong with their
+    answers is seen early; 0 looks at none."""
+    anyway: bool = field(default=False, metadata={"later": True})
+    """Go on where a verdict of the look would stop the run."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -153,7 +165,9 @@ class RunConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, shown=0)
+        check_least("", self, shown=0, look=0)
+        check_urls("thinking_url", self.thinking_url)
+        check_urls("base_url", self.base_url)
         engine = engine_of(self.engine)
         named = (self.device, self.base_device, self.thinking_device)
         placed = [each for each in named if each and (":" in each or not isinstance(each, str) or each == "balanced")]

@@ -20,11 +20,14 @@ from probe.taxonomy import Taxonomy
 
 Made = TypeVar("Made")
 
-NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve")
+NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve", "look", "anyway")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
-_HOW = ("device", "base_device", "thinking_device", "memory", "decoding.batch_size")
+_HOW = (
+    *("device", "base_device", "thinking_device", "memory", "decoding.batch_size"),
+    *("base_url", "thinking_url", "servers"),
+)
 """Settings that only say how a run is made."""
 _WHERE = ("pair", "base", "thinking", "problems", "traces")
 """Settings that say where the inputs are, which are known by their content."""

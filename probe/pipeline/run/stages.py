@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -90,13 +91,15 @@ class Stages:
             self._splits,
             inputs.problem_set,
             folder=folder,
+            finished=finished,
             progress=self.progress and not finished,
+            config=self.config.servers,
             **self._limits,
         )
         return RunTraces(**read, **made)
 
     def trace_shards(self, folder: Path) -> dict[str, Shards]:
-        """The shards of the traces of each split, which any process may make.
+        """The shards of the traces of each split, which any process may make; those that servers write are not listed.
 
         Args:
             folder: the folder of the stage.
@@ -111,20 +114,25 @@ class Stages:
                 **self._limits,
             )
             for name, split in self._splits.items()
+            if not split.urls
         }
 
     @property
     def _splits(self) -> dict[str, Split]:
-        inputs, pair, sampling = self.inputs, self.inputs.pair, self.inputs.sampling
+        inputs, sampling = self.inputs, self.inputs.sampling
+        base, thinking = (
+            partial(Split, model, sampling=how, urls=urls, setting=setting)
+            for model, how, urls, setting in (
+                (inputs.pair.base, sampling.base, self.config.base_url, "base_url"),
+                (inputs.pair.thinking, sampling.thinking, self.config.thinking_url, "thinking_url"),
+            )
+        )
         # What is learned from has one trace for each problem; answers that are measured have as many as samples.
-        learned = {
-            "train": Split(pair.thinking, inputs.train, sampling.thinking),
-            "validation": Split(pair.thinking, inputs.validation, sampling.thinking),
-        }
+        learned = {"train": thinking(inputs.train), "validation": thinking(inputs.validation)}
         return {
             **(learned if inputs.imported is None else {}),
-            "base": Split(pair.base, inputs.test, sampling.base, sampling.number(sampling.base)),
-            "thinking": Split(pair.thinking, inputs.test, sampling.thinking, sampling.number(sampling.thinking)),
+            "base": base(inputs.test, samples=sampling.number(sampling.base)),
+            "thinking": thinking(inputs.test, samples=sampling.number(sampling.thinking)),
         }
 
     @property

@@ -1,31 +1,31 @@
-"""Where a sequence ends in a cycle, in time linear in its length."""
+"""Cycles: where tokens or a text repeat themselves at their end."""
 
 from collections.abc import Sequence
 from typing import Any
 
-_REPEATS = 4
 
+def end_cycle(items: Sequence[Any], least: int = 1) -> tuple[int, int] | None:
+    """Find the cycle in which tokens or a text end: the shortest that occurs at least 4 times in a row.
 
-def end_cycle(items: Sequence[Any], least: int) -> tuple[int, int] | None:
-    """Find the cycle in which a sequence ends, at least four times in a row; the last time may be cut.
+    The last time may be cut.
 
     Args:
         items: tokens, or a text.
-        least: the least number of items that all its times have together.
+        least: the least number of items that all times have together.
 
     Returns:
-        Where it begins and how many items one time has; None if the sequence does not end in a cycle.
+        Where the first time begins, and the number of items of one time; None if there is no cycle.
 
-    >>> end_cycle("I see. No, no, no, no, no", 12)
+    >>> end_cycle("I see. No, no, no, no, no")
     (8, 4)
     """
-    # In reverse, the end has period p as far as it agrees with itself moved by p.
+    repeats = 4
+    # In reverse, the end has period p as far as the items agree with themselves moved by p.
     back = items[::-1]
     agree = _agreements(back)
-    n = len(back)
-    fits = (p for p in range(1, n // _REPEATS + 1) if p + agree[p] >= max(_REPEATS * p, least))
+    fits = (p for p in range(1, len(back) // repeats + 1) if p + agree[p] >= max(repeats * p, least))
     period = next(fits, None)
-    return None if period is None else (n - period - agree[period], period)
+    return None if period is None else (len(back) - period - agree[period], period)
 
 
 def _agreements(items: Sequence[Any]) -> list[int]:
