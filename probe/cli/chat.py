@@ -30,11 +30,11 @@ def chat(
 
     recalled(run)
     check_arm(arm)
-    from probe.pipeline import ask, experiment_at, make_arm  # slow to import: mistakes are named before
+    from probe.pipeline import Experiment, ask, make_arm  # slow to import: mistakes are named before
     from probe.reports import LiveTokens
 
     console = Console()
-    experiment = experiment_at(run)
+    experiment = Experiment.open(run)
     pair, names = experiment.stages.inputs.pair, experiment.taxonomy.names
     make_arm(experiment, arm)  # an unknown arm is refused before the models answer
     while True:

@@ -64,14 +64,14 @@ def hybrid(
         with_arms(config, wanted)
     else:
         check_parts(where, which, strength, what, name, split)
-    from probe.pipeline import add_arms, experiment_at, own_arm, try_arm  # slow to import: mistakes are named before
+    from probe.pipeline import Experiment, add_arms, own_arm, try_arm  # slow to import: mistakes are named before
     from probe.reports import arms_table, own_table
 
     if wanted is not None:
         found = add_arms(run, wanted, engine=engine, progress=True)
         show(arms_table(found), f"Report:  {run / 'report.html'}")
         return
-    experiment = experiment_at(run, progress=True)
+    experiment = Experiment.open(run, progress=True)
     made = own_arm(experiment, where, which, strength, what, name)
     described = f"{where} {which} {strength} {what}"
     found = try_arm(experiment, made, described, n=problems, split=split, max_new_tokens=max_new_tokens)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
@@ -201,15 +200,6 @@ def ask(
         watch=watch,
     )
     return Answer(trace, inputs.pair.base.decode(trace.tokens))
-
-
-def experiment_at(out: str | Path, *, progress: bool = False) -> Experiment:
-    """Open a finished run from its folder.
-
-    Raises:
-        ProbeError: if the folder holds no run.
-    """
-    return Experiment.open(out, progress=progress)
 
 
 def _where(experiment: Experiment, said: str) -> Where:
