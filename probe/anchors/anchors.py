@@ -41,21 +41,25 @@ class Anchors:
 
         Where the answer of the problem is not known, those with the largest shift.
         """
-        graded = any(not math.isnan(each) for each in self.accuracy)
-        values = self.importance if graded else self.shift
+        values = self.importance if self._graded else self.shift
         known = [i for i, value in enumerate(values) if not math.isnan(value)]
         return sorted(known, key=lambda i: -abs(values[i]))[:n]
+
+    @property
+    def _graded(self) -> bool:
+        return any(not math.isnan(each) for each in self.accuracy)
 
     def __repr__(self) -> str:
         return f"Anchors({len(self.sentences)} sentences, strongest: {self.strongest()})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<span style="background:{_shade(value)}" title="{value:+.2f}, {shift:.2f} nats">{escape(text)}</span>'
+            f'<span style="background:{_shade(value if self._graded else shift)}" '
+            f'title="{f"{value:+.2f}, " if self._graded else ""}{shift:.2f} nats">{escape(text)}</span>'
             for text, value, shift in zip(self.sentences, self.importance, self.shift, strict=False)
         )
         rest = escape("".join(self.sentences[len(self.importance) :]))
-        said = "blue: raises accuracy · orange: lowers it"
+        said = "blue: raises accuracy · orange: lowers it" if self._graded else "blue: changes the answers"
         return f'<p style="line-height:1.9;white-space:pre-wrap">{rows}{rest}</p><p>{said}</p>'
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.anchors.rollouts import RolloutSettings, roll_out
+from probe.errors import ProbeError
 from probe.hooks import Forced, force, forced_pass
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
@@ -65,7 +66,12 @@ def critical_tokens(
         problem_set: grades the answers.
         trace: the trace, normally one with a wrong answer.
         **how: see :class:`RolloutSettings`; by default 64 samples, as in the paper, of at most 256 tokens.
+
+    Raises:
+        ProbeError: if the answer of the problem is not known.
     """
+    if problem.answer is None:
+        raise ProbeError(f"no answer is known to {problem.id}, so no rollout can be graded; give the problem an answer")
     settings = RolloutSettings(n_samples=64, max_new_tokens=256) | how
     places = range(1, len(trace.tokens) + 1)
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)

@@ -1,6 +1,7 @@
 """Forced answers: the accuracy if the thinking is cut off after each sentence."""
 
 from dataclasses import dataclass
+from math import isnan
 from typing import Unpack
 
 from probe.anchors.rollouts import RolloutSettings, roll_out
@@ -16,7 +17,8 @@ class ForcedAnswers:
 
     Attributes:
         sentences: the text of each sentence of the thinking.
-        accuracy: accuracy of answers forced after the first 0, 1, 2 … sentences, up to all of them.
+        accuracy: accuracy of answers forced after the first 0, 1, 2 … sentences, up to all of them; NaN where none
+            could be graded.
         answers: the most common answer at each place.
     """
 
@@ -30,7 +32,7 @@ class ForcedAnswers:
 
     def _repr_html_(self) -> str:
         columns = zip(("", *self.sentences), self.accuracy, self.answers, strict=True)
-        rows = [(text, f"{share:.0%}", answer) for text, share, answer in columns]
+        rows = [(text, None if isnan(share) else f"{share:.0%}", answer) for text, share, answer in columns]
         return html_table(("after", "accuracy", "most common answer"), rows)
 
     def __repr__(self) -> str:

@@ -95,7 +95,8 @@ def with_splits(problem_set: ProblemSet, needed: Collection[str]) -> ProblemSet:
     source = there[0] if len(there) == 1 else "train"
     moved, splits[source] = splits[source], []
     for problem in moved:
-        home = split_of(problem.question)
+        # Another hash than that of split_of, which may be what made the split that is divided.
+        home = split_of(f"divided: {problem.question}")
         splits[home if home in divided else source].append(problem)
     note = "; ".join(filter(None, [said, problem_set.note]))
     return replace(problem_set, splits={split: tuple(some) for split, some in splits.items()}, note=note)

@@ -1,6 +1,7 @@
 """Rollouts continue from the right place, are graded as whole texts, and depend on the seed only."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,22 @@ def test_rollouts_are_graded_by_the_tags_of_their_trace(scene, tiny_folder):
     (same,) = roll_out(model, problems, problem, trace, places=[0], forced=" [/THINK] The answer is", **settings)
     assert forced.sentences == ("[THINK]Is it 7?", "\nNo.")
     assert forced.answers[0] == max(set(same.answers), key=same.answers.count)
+
+
+def test_without_a_known_answer_anchors_are_what_changes_the_answers(scene):
+    pair, problems, problem, trace = scene
+    unknown, settings = replace(problem, answer=None), {"n_samples": 3, "max_new_tokens": 60}
+    asked = [thought_anchors(pair.base, problems, each, trace, **settings) for each in (problem, unknown)]
+    assert asked[0].shift == asked[1].shift and asked[0].others == asked[1].others
+    assert all(map(math.isnan, (*asked[1].accuracy, *asked[1].importance)))
+    (first, *_) = asked[1].strongest()
+    assert asked[1].shift[first] == max(asked[1].shift)
+    assert "nan" not in asked[1]._repr_html_() and "changes the answers" in asked[1]._repr_html_()
+    forced = [forced_answers(pair.thinking, problems, each, trace, n_samples=2) for each in (problem, unknown)]
+    assert forced[0].answers == forced[1].answers and forced[1].first() is None
+    assert "nan" not in forced[1]._repr_html_()
+    with pytest.raises(ProbeError, match="no answer is known to story/test/0"):
+        critical_tokens(pair.thinking, problems, unknown, trace)
 
 
 def test_the_same_seed_gives_the_same_rollouts(scene):

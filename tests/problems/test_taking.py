@@ -45,8 +45,11 @@ def test_a_single_split_is_divided_by_the_hash_of_the_question(split):
     problems = made(200, [split])
     taken = take_problems(problems, ALL)
     assert {each for some in taken.splits.values() for each in some} == set(problems.take(split))
-    assert all(split_of(each.question) == name for name, some in taken.splits.items() for each in some)
+    assert {name: len(some) / 200 for name, some in taken.splits.items()} == pytest.approx(SPLITS, abs=0.09)
     assert f"mine: has {split} problems only, split 50/20/30 by a hash of the question" in taken.remarks[0]
+    same = [each for each in problems.take(split) if split_of(each.question) == split]
+    again = with_splits(ProblemSet("mine", "exact", {split: tuple(same)}), SPLITS)
+    assert all(len(again.splits[name]) for name in SPLITS), "it was made by that hash"
     # It does not depend on the order of the problems, and other problems move none.
     some = random.Random(0).sample(problems.take(split), 90)
     fewer = with_splits(ProblemSet("mine", "exact", {split: tuple(some)}), SPLITS)
