@@ -148,6 +148,7 @@ from .taxonomy import (
     find_behaviour as find_behaviour,
     fit_taxonomy as fit_taxonomy,
     from_grid as from_grid,
+    show_behaviours as show_behaviours,
     write_neuronpedia as write_neuronpedia,
 )
 from .traces import (
@@ -155,6 +156,7 @@ from .traces import (
     Trace as Trace,
     Traces as Traces,
     generate_traces as generate_traces,
+    import_traces as import_traces,
     split_sentences as split_sentences,
 )
 

@@ -11,6 +11,9 @@ from probe.traces import Trace
 
 Record = dict[str, Any]
 
+ODD = {"question": "q.body", "text": "out", "answer": "gold_label", "finish_reason": "why"}
+"""The column map of :meth:`Foreign.odd`."""
+
 
 class Foreign:
     """Writes traces of a model in foreign shapes.
@@ -180,8 +183,6 @@ class Foreign:
             said = {"prompt": trace.prompt, "solution": trace.text, "full_cot": trace.prompt + trace.text}
             (home / "base_solution.json").write_text(json.dumps(said | {"is_correct": trace.correct}))
         return folder
-
-    ODD = {"question": "q.body", "text": "out", "answer": "gold_label", "finish_reason": "why"}
 
 
 def write_jsonl(path: Path, records: Sequence[Record]) -> Path:

@@ -58,6 +58,7 @@ def test_the_default_run_and_discovery_need_no_extra(tiny_folder, tmp_path):
         "base": {"path": str(tiny_folder("llama", seed=1)), "prompt": "Problem: {question}\nSolution:"},
         "thinking": {"path": str(tiny_folder("llama", seed=2)), "prompt": "Question: {question}\n<think>"},
         "problems": "story",
+        "look": 0,
         "sizes": {"train": 8, "validation": 6, "test": 6},
         "decoding": {"batch_size": 8, "max_new_tokens": 16},
         "taxonomy": {"sizes": [2], "k": 1, "steps": 5, "seeds": [0]},

@@ -23,6 +23,15 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert next(names["batches"]).shape == (4, names["thinking"].d_model)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sampling.md", "traces.md"])
+def test_python_of_a_page_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / name).read_text()
+    (fence,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(fence, f"docs/{name}", "exec"), {})
+
+
 def test_commands_of_the_readme_exist():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):

@@ -1,5 +1,6 @@
 """The effect on a model's rollouts of changing some heads, compared with changing random heads of the same layers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import generate_traces
 
 Look = Callable[[], Mapping[str, Float[Tensor, " problems"]]]
-"""Measures something on each problem; returns one tensor for each thing that is measured."""
+"""Measures something on each problem; returns one tensor for each thing that is measured, NaN where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def behaviour_look(
     """Make a function that lets the model solve problems and measures a behaviour in its rollouts.
 
     It measures ``count`` (how many sentences of each rollout show the behaviour), ``share`` (of all its sentences) and
-    ``solved`` (1 if the answer is right). A model that repeats itself shows every behaviour more often, so the share is
-    given beside the count.
+    ``solved`` (1 if the answer is right, NaN if it could not be graded). A model that repeats itself shows every
+    behaviour more often, so the share is given beside the count.
 
     Args:
         model: the model that writes the rollouts.
@@ -77,7 +78,7 @@ def behaviour_look(
         return {
             "count": counts,
             "share": counts / torch.tensor([max(1, len(each)) for each in shown]),
-            "solved": torch.tensor([float(bool(trace.correct)) for trace in rollouts]).double(),
+            "solved": torch.tensor([math.nan if each.failed else float(each.correct) for each in rollouts]).double(),
         }
 
     return look
@@ -109,7 +110,7 @@ def effect_of_heads(
         progress: show a progress bar.
 
     Returns:
-        One entry for each thing that ``look`` measures.
+        One entry for each thing that ``look`` measures, over the problems on which it is known each time.
 
     Raises:
         ProbeError: if a layer does not have as many other heads.
@@ -125,7 +126,8 @@ def effect_of_heads(
             others.append(look())
     found = {}
     for name in whole:
-        stacked = torch.stack([each[name] for each in others])
-        sides = (whole[name], changed[name], stacked, stacked - changed[name])
+        all_of_them = torch.stack([whole[name], changed[name], *(each[name] for each in others)])
+        known = all_of_them[:, ~all_of_them.isnan().any(0)]
+        sides = (known[0], known[1], known[2:], known[2:] - known[1])
         found[name] = HeadEffect(*(mean_interval(side.numpy()) for side in sides))
     return found

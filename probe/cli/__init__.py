@@ -22,6 +22,7 @@ from probe.cli.diff import diff
 from probe.cli.discover import discover
 from probe.cli.doctor import doctor
 from probe.cli.hybrid import hybrid
+from probe.cli.look import look
 from probe.cli.organism import organism
 from probe.cli.pairs import pairs
 from probe.cli.plan import plan
@@ -62,7 +63,7 @@ class _OneLine(TyperGroup):
             raise typer.Exit(130) from None
 
 
-_RESEARCH = (run, plan, hybrid, chat, compare, discover, circuits, diff)
+_RESEARCH = (run, look, plan, hybrid, chat, compare, discover, circuits, diff)
 _ABOUT = (pairs, sites, check, doctor, organism, report, push)
 
 app = typer.Typer(

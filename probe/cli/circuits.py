@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Memory, OneDevice, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, MaxNewTokens, Memory, OneDevice, Pair, Seed, folder, settings, show
 
 
 def circuits(
@@ -38,6 +38,7 @@ def circuits(
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/circuit-BEHAVIOUR by default.")] = None,
     device: OneDevice = None,
     memory: Memory = None,
+    max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
 ) -> None:
     """Find the edges between heads and MLPs that make a model begin a behaviour, and test them.
@@ -62,6 +63,7 @@ def circuits(
         "ablation": ablation,
         "device": device,
         "memory": memory,
+        "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
     chosen = settings(CircuitConfig, config, given)

@@ -92,6 +92,14 @@ Engine = Annotated[
     str | None,
     typer.Option(help="Who does the work: here (default), processes:N on this machine, or ray[:ADDRESS] on a cluster."),
 ]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the pair by default.")
+]
+Look = Annotated[
+    int | None,
+    typer.Option(min=0, help="Number of validation problems that both models answer first; 30 by default, 0 for none."),
+]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Go on where a look at both models would stop the run.")]
 _URL = (
     "written by OpenAI-compatible servers (vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas "
     "separate several, and #NAME at the end of one names the model."

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, Memory, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, Device, MaxNewTokens, Memory, Pair, Seed, folder, settings, show
 
 
 def diff(
@@ -37,6 +37,7 @@ def diff(
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/diff-PAIR by default.")] = None,
     device: Device = None,
     memory: Memory = None,
+    max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
 ) -> None:
     """Show what training changed between the base and the thinking model, each figure beside its null.
@@ -59,6 +60,7 @@ def diff(
         "series": series or None,
         "device": device,
         "memory": memory,
+        "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
     chosen = settings(DiffConfig, config, given)

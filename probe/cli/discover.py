@@ -11,6 +11,7 @@ from probe.cli.common import (
     Dtype,
     FromTraces,
     Grader,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -70,6 +71,7 @@ def discover(
     device: Device = None,
     memory: Memory = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -106,7 +108,10 @@ def discover(
         "device": device,
         "memory": memory,
         "dtype": dtype,
-        "decoding": {"thinking": sampled(temperature, top_p, top_k, min_p)},
+        "decoding": {
+            "max_new_tokens": max_new_tokens,
+            "thinking": sampled(temperature, top_p, top_k, min_p),
+        },
         "seed": seed,
         "thinking_url": names(thinking_url),
     }

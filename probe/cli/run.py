@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Anyway,
     Base,
     BaseDevice,
     BasePrompt,
@@ -17,6 +18,8 @@ from probe.cli.common import (
     Engine,
     FromTraces,
     Grader,
+    Look,
+    MaxNewTokens,
     Memory,
     MinP,
     Pair,
@@ -61,6 +64,7 @@ def run(
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
     dtype: Dtype = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -70,6 +74,8 @@ def run(
     ] = None,
     seed: Seed = None,
     engine: Engine = None,
+    look: Look = None,
+    anyway: Anyway = False,
     thinking_url: ThinkingUrl = None,
     base_url: BaseUrl = None,
     curve: Annotated[
@@ -78,6 +84,9 @@ def run(
     ] = None,
 ) -> None:
     r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
+
+    First both models answer a few validation problems (see `probe look`), and
+    the run stops where that shows that it would measure nothing.
 
     Generates traces, finds behaviours, learns vectors, decodes the hybrid with
     every control, and writes a report.
@@ -123,12 +132,15 @@ def run(
         "memory": memory,
         "dtype": dtype,
         "decoding": {
+            "max_new_tokens": max_new_tokens,
             "base": sampled(temperature, top_p, top_k, min_p),
             "thinking": sampled(temperature, top_p, top_k, min_p),
             "samples": samples,
         },
         "seed": seed,
         "engine": engine,
+        "look": look,
+        "anyway": anyway or None,
         "thinking_url": names(thinking_url),
         "base_url": names(base_url),
         "curve": numbers(curve, "--curve"),

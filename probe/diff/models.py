@@ -71,7 +71,7 @@ def diff_models(
         behaviour = find_behaviour(behaviour, problem_set=problem_set)
     if layer is not None and "latents" in asked and not 0 <= layer < min(pair.base.n_layers, pair.thinking.n_layers):
         raise ProbeError(f"layer is {layer}; the models of {pair.name} do not both have it, counted from 0")
-    problems = problem_set.take("train", n_problems)
+    problems = problem_set.take("train", n_problems, fewer=True)
     limit = max_new_tokens or pair.config.max_new_tokens
     if traces is None:
         traces = generate_traces(pair.thinking, problem_set, problems, max_new_tokens=limit, progress=progress)

@@ -200,6 +200,8 @@ class _Chooser:
         self.arm, self.pooled, self.sampling = arm, pooled, sampling
         base = lanes[0].model
         self.device = base.device
+        # Rows of an embedding beyond the tokenizer's tokens must not be sampled.
+        self.drawn, self.known = not (sampling.base.greedy and sampling.thinking.greedy), len(base.tokenizer)
         self.answers, self.seed, self.max_new_tokens = answers, seed, max_new_tokens
         keys = [sample_key(seed, problem.id, number) for problem, number in answers]
         self.keys = torch.tensor(keys, dtype=torch.long, device=self.device)
@@ -236,8 +238,10 @@ class _Chooser:
         thinking = None
         if others:
             # The vocabularies may be padded to different sizes.
-            vocab = min(base.logits.shape[-1], others[0].logits.shape[-1])
+            vocab = min(base.logits.shape[-1], others[0].logits.shape[-1], *([self.known] if self.drawn else []))
             base, thinking = base.on(self.device, vocab), others[0].on(self.device, vocab)
+        elif self.drawn:
+            base = base.on(self.device, min(base.logits.shape[-1], self.known))
         pooled = thinking.resid if thinking is not None and self.pooled else {}
         in_sentence, sentence = self.sentences.advance(now.items, now.last, pooled)
         return Moment(

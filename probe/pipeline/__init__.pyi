@@ -33,6 +33,8 @@ from .discover.discover import discover as discover
 from .doctor.diagnosis import Diagnosis as Diagnosis, Fact as Fact
 from .doctor.doctor import doctor as doctor
 from .exported import check_export as check_export, export_traces as export_traces
+from .look.causes import RULES as RULES, Verdict as Verdict
+from .look.look import look as look, stopped as stopped
 from .plan.plan import Plan as Plan, plan as plan
 from .run.arms import make_arm as make_arm
 from .run.config import (

@@ -1,5 +1,6 @@
 """What ``probe circuits`` and ``probe diff`` share: a pair's problems, the behaviour that is named, their folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.models import Model, Pair, content_hash
 from probe.pipeline.folder import RunFolder
-from probe.pipeline.run.inputs import prompts_hash, weights_hash
-from probe.problems import ProblemSet, load_problems
+from probe.pipeline.run.inputs import chosen_problems, prompts_hash, weights_hash
+from probe.problems import ProblemSet, Taken
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 
 
@@ -32,15 +33,28 @@ def named_behaviour(name: str, problem_set: ProblemSet, *, run: str | None, thin
     return find_behaviour(name, problem_set=problem_set, taxonomy=taxonomy, model=thinking)
 
 
-def problems_of(pair: Pair) -> ProblemSet:
-    """Load the problem set that a pair names.
+def problems_of(pair: Pair, wanted: Mapping[str, int]) -> Taken:
+    """Load the problem set that a pair names, and take problems of it.
+
+    Args:
+        pair: the pair.
+        wanted: the largest number of problems of each split that is needed.
 
     Raises:
-        ProbeError: if it names none.
+        ProbeError: if it names none, or a split has none.
     """
     if pair.config.problems is None:
         raise ProbeError(f"the pair {pair.config.name} names no problems: write them into its pair.yaml")
-    return load_problems(pair.config.problems, grader=pair.config.grader)
+    return chosen_problems(None, None, pair.config, wanted)
+
+
+def limit_of(config: Any, pair: Pair) -> int:
+    """The maximum number of tokens of an answer: that of the settings, or else of the pair.
+
+    Args:
+        config: settings of ``probe circuits`` or ``probe diff``.
+    """
+    return config.max_new_tokens or pair.config.max_new_tokens
 
 
 def behaviour_folder(kind: str, config: Any, pair: Pair, problem_set: ProblemSet, out: Path) -> RunFolder:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from probe.pipeline.prompts import PROMPTS
 Made = TypeVar("Made")
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
+LOOK = "look"
+"""The folder of a look, on which nothing depends: a run that ended with it may begin again with other settings."""
 _FORMAT = 2
 """The format of ``run.json``."""
 
@@ -55,6 +58,7 @@ class RunFolder:
     ) -> None:
         self.path = path
         self._later, self._result = later, result
+        self._stale = False
         self._settings = {"format": _FORMAT, **settings}
         self._lock: AbstractContextManager[Any] = nullcontext() if joined else FolderLock(path)
         with writing(path):
@@ -77,7 +81,8 @@ class RunFolder:
             )
         free = [f"config.{name}" for name in self._later if not self.has(name)]
         said = difference(without(before, *free), without(self._settings, *free))
-        if said is not None and (self._result is None or (path / self._result).exists()):
+        self._stale = said is not None and self._only_looked()
+        if said is not None and not self._stale and (self._result is None or (path / self._result).exists()):
             raise ProbeError(
                 f"{path} holds a run with other settings ({said}): give another --out, or remove that folder"
             )
@@ -86,6 +91,13 @@ class RunFolder:
     def _first_key(self) -> str:
         return object_hash(without(self._settings, *(f"config.{name}" for name in self._later)))
 
+    def _only_looked(self) -> bool:
+        """Whether the folder holds a look and nothing else that was made."""
+        begun = {self.path / name for name in ("run.json", PROMPTS, LOCK)}
+        return (self.path / LOOK).is_dir() and all(
+            file in begun or self.path / LOOK in file.parents for file in self.path.rglob("*") if file.is_file()
+        )
+
     def _as_written(self) -> Any:
         return json.loads(json.dumps(self._settings))
 
@@ -93,6 +105,8 @@ class RunFolder:
         self._lock.__enter__()
         try:
             self._check()  # again: another process may have begun since
+            if self._stale:
+                shutil.rmtree(self.path / LOOK)
             written = self.path / "run.json"
             if not written.exists() or read_json(written) != self._as_written():
                 write_json(written, self._settings)

@@ -1,13 +1,13 @@
 """A run or a discovery that starts from imported traces: which of them answer which problem of which split."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probe.engine import KeptFolder
 from probe.errors import ProbeError
 from probe.models import Model, PairConfig, check_length
-from probe.problems import Problem, ProblemSet, load_problems
+from probe.problems import Problem, ProblemSet, load_problems, with_splits
 from probe.traces import ImportedTraces, Trace, Traces, reader_of, write_traces
 
 
@@ -41,6 +41,13 @@ class ImportedSplits:
                 f"traces: {counts}); import more traces, or give their problems their splits"
             )
         return found
+
+    @property
+    def offered(self) -> ProblemSet:
+        """The problem set with only those train and validation problems that have traces."""
+        some = {split: self.take(split, len(self.rows[split])) for split in ("train", "validation")}
+        name = f"{self.problem_set.name} (imported traces)"
+        return replace(self.problem_set, name=name, splits={**self.problem_set.splits, **some})
 
     def traces(self, split: str, problems: Sequence[Problem], folder: Path) -> Traces:
         """The traces of some problems, kept in a folder and graded by the problem set.
@@ -81,7 +88,9 @@ class ImportedSplits:
         return self.folder.about["content"]
 
 
-def imported_splits(folder: str | Path, problems: str | None, grader: str | None, pair: PairConfig) -> ImportedSplits:
+def imported_splits(
+    folder: str | Path, problems: str | None, grader: str | None, pair: PairConfig, *, needed: Collection[str]
+) -> ImportedSplits:
     """Find the problems that imported traces answer.
 
     Args:
@@ -90,13 +99,14 @@ def imported_splits(folder: str | Path, problems: str | None, grader: str | None
             has these problems, the problems of the traces themselves, divided by a hash of the question.
         grader: how answers are graded.
         pair: the pair of the run.
+        needed: the splits that are needed; those that a problem set lacks are made as for problems without traces.
 
     Raises:
         ProbeError: if the folder holds no imported traces, or the problem set that is named has none of their problems.
     """
     imported = ImportedTraces(Path(folder).expanduser())
     if problems is not None:
-        made = _divided(imported, load_problems(problems, grader=grader))
+        made = _divided(imported, load_problems(problems, grader=grader), needed)
         if not any(made.rows.values()):
             raise ProbeError(
                 f"{made.problem_set.name} has none of the questions of {imported.folder}; give other problems, or "
@@ -105,15 +115,16 @@ def imported_splits(folder: str | Path, problems: str | None, grader: str | None
         return made
     for name, own in ((imported.about["problems"], imported.about["grader"]), (pair.problems, pair.grader)):
         try:
-            made = None if name is None else _divided(imported, load_problems(name, grader=grader or own))
+            made = None if name is None else _divided(imported, load_problems(name, grader=grader or own), needed)
         except ProbeError:  # a set that this machine does not have, or that another grader reads
             continue
         if made is not None and any(made.rows.values()):
             return made
-    return _divided(imported, imported.problem_set)
+    return _divided(imported, imported.problem_set, needed)
 
 
-def _divided(imported: ImportedTraces, problem_set: ProblemSet) -> ImportedSplits:
+def _divided(imported: ImportedTraces, problem_set: ProblemSet, needed: Collection[str]) -> ImportedSplits:
+    problem_set = with_splits(problem_set, needed)
     known = {
         _words(problem.question): (split, place, problem)
         for split, some in problem_set.splits.items()

@@ -1,7 +1,7 @@
 """The first prompt of each model: shown when a command begins, and kept in its folder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def begin(
     question: str,
     sampling: Mapping[str, Sampling] | None = None,
     *,
+    remarks: Sequence[str] = (),
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
     """Show the first prompt of each model and write them to ``prompts.json``.
@@ -71,6 +72,7 @@ def begin(
     Args:
         out: the folder of the results, which is locked; None to write nothing.
         models, question, sampling: as in :func:`first_prompts`.
+        remarks: what else is shown, before the prompts.
         progress: whether anything is shown.
 
     Returns:
@@ -80,6 +82,8 @@ def begin(
     if out is not None:
         write_json(out / PROMPTS, told)
     if progress:
+        for remark in remarks:
+            tqdm.write(f"note: {remark}", file=sys.stderr)
         for role, asked in told.items():
             tqdm.write(shown(f"{role}: {models[role].name}", asked), file=sys.stderr)
     return told
@@ -94,6 +98,6 @@ def shown(name: str, asked: Mapping[str, Any]) -> str:
     kinds = {"chat": "its chat template", PLAIN_PROMPT: "the default prompt"}
     said = f"asked by {kinds.get(asked['prompt'], 'its own prompt')}"
     lines = [f"{name}, {said}, {asked['tokens']} tokens; {asked['thinking']}"]
-    lines += [f"  decoding: {asked['sampling']}"]
+    lines += [f"  sampling: {how}"] if (how := asked.get("sampling", "greedy")) != "greedy" else []
     lines += [f"  │{line}" for line in text.split("\n")]
     return "\n".join([*lines, *(f"  note: {remark}" for remark in asked["remarks"])])

@@ -27,7 +27,7 @@ def reaches_target(answer: str, problem: Problem) -> bool:
     >>> reaches_target("55 + 36 - 19 = 72", problem), reaches_target("36 * 2", problem)
     (True, False)
     """
-    *numbers, target = (int(each) for each in re.findall(r"\d+", problem.answer))
+    *numbers, target = (int(each) for each in re.findall(r"\d+", problem.answer or ""))
     sides = _plain(answer).split("=")
     if len(sides) > 2 or len(answer) > _LONGEST:
         return False

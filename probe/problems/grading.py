@@ -21,7 +21,8 @@ class Grade:
     correct: bool
     """Whether the answer is right."""
     failed: bool = False
-    """Whether the grader could not decide; such a text is excluded and counted, not scored as wrong."""
+    """Whether the grader could not decide, or the answer of the problem is not known; such a text is excluded and
+    counted, not scored as wrong."""
 
 
 def exact(answer: str, truth: str) -> bool | None:
@@ -121,7 +122,7 @@ class ByProblem:
             find_grader(name)
 
     def __call__(self, answer: str, problem: "HasAnswer") -> bool | None:
-        return find_grader(self.graders[problem.id])(answer, problem.answer)
+        return None if problem.answer is None else find_grader(self.graders[problem.id])(answer, problem.answer)
 
 
 class HasAnswer(Protocol):
@@ -130,7 +131,7 @@ class HasAnswer(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def answer(self) -> str: ...
+    def answer(self) -> str | None: ...
 
 
 def readable(grader: str, truth: str) -> bool:

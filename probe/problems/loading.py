@@ -70,6 +70,15 @@ def load_problems(
     )
 
 
+def is_generated(spec: str) -> bool:
+    """Whether the problems of a set are generated, so that it has as many as its ``sizes`` say.
+
+    >>> is_generated("story"), is_generated("reasoning-gym:lcm"), is_generated("gsm8k")
+    (True, True, False)
+    """
+    return spec in RECIPES or spec.startswith("reasoning-gym:")
+
+
 def check_problems(spec: str) -> None:
     """Refuse a problem set that is not there, without reading one that takes time or other packages.
 

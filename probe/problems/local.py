@@ -54,10 +54,11 @@ _AT_ONCE = 32
 
 
 def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, source: str) -> ProblemSet:
-    """Make a problem set of records with ``question``, ``answer`` and, optionally, ``split``, ``id`` and ``grader``.
+    """Make a problem set of records with ``question`` and, optionally, ``answer``, ``split``, ``id`` and ``grader``.
 
     ``problem`` and ``solution`` are read in place of ``question`` and ``answer``. Other keys are ignored. Records
-    without a split are split by :func:`split_of`. A repeated record is dropped and counted in the set's note.
+    without a split are split by :func:`split_of`. The set's note counts repeated records, which are dropped, and
+    records without an answer.
 
     Args:
         records: the records in their order.
@@ -66,12 +67,12 @@ def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, 
         source: where the records come from, as error messages name it.
 
     Raises:
-        ProbeError: if a question or answer is missing, a split is unknown or given for some records only, a question is
+        ProbeError: if a question is missing, a split is unknown or given for some records only, a question is
             repeated with another answer, an id is repeated, the grader cannot read a known answer, or there is no
             record.
     """
     splits: dict[str, list[Problem]] = {split: [] for split in SPLITS}
-    met: dict[str, tuple[str, str, str]] = {}
+    met: dict[str, tuple[str, str | None, str]] = {}
     places: dict[str, str] = {}
     repeated = 0
     declared: dict[str, bool] = {}
@@ -107,12 +108,18 @@ def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, 
         splits[split].append(problem)
     if not met:
         raise ProbeError(f"{source} holds no problems; write JSON lines with 'question' and 'answer'")
-    if (grader := grader or named) is None:
-        grader = "numeric" if all(is_plain_number(answer) for _, answer, _ in met.values()) else "exact"
     found = [problem for some in splits.values() for problem in some]
+    known = [(_line(places[each.id], source, each), each.answer) for each in found if each.answer is not None]
+    if (grader := grader or named) is None:
+        grader = "numeric" if known and all(is_plain_number(answer) for _, answer in known) else "exact"
     find_grader(grader)
-    refuse_unreadable(source, grader, [(_line(places[each.id], source, each), each.answer) for each in found])
-    notes = ["" if declared["split"] else HASHED, f"{repeated} repeated problems dropped" if repeated else ""]
+    refuse_unreadable(source, grader, known)
+    unknown = len(found) - len(known)
+    notes = [
+        "" if declared["split"] else HASHED,
+        f"{repeated} repeated problems dropped" if repeated else "",
+        f"{unknown} of {len(found)} problems without a known answer" if unknown else "",
+    ]
     return ProblemSet(
         name, grader, {key: tuple(value) for key, value in splits.items()}, note="; ".join(filter(None, notes))
     )
@@ -128,18 +135,22 @@ def _text(record: dict[str, Any], where: str, key: str, other: str) -> str:
     used = key if record.get(key) is not None or record.get(other) is None else other
     value = record.get(used)
     if value is None:
-        raise ProbeError(f"{where} has no {key!r}; every problem needs a question and an answer")
+        raise ProbeError(f"{where} has no {key!r}; every problem needs one")
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ProbeError(f"{where} has {_short(value)} as its {used!r}; it must be text or a number")
     if not isinstance(value, str) and not math.isfinite(value):
         raise ProbeError(f"{where} has {value} as its {used!r}, which is no number; correct it or leave the line out")
     text = str(value).strip()
     if not text:
-        raise ProbeError(f"{where} has an empty {used!r}; every problem needs a question and an answer")
+        left_out = "" if key == "question" else "; leave the key out if the answer is not known"
+        raise ProbeError(f"{where} has an empty {used!r}{left_out}")
     return text
 
 
-def _answer(record: dict[str, Any], where: str) -> str:
+def _answer(record: dict[str, Any], where: str) -> str | None:
+    """The known answer of a record; None if it has none."""
+    if record.get("answer") is None and record.get("solution") is None:
+        return None
     text = _text(record, where, "answer", "solution")
     answer = known_answer(text)
     if record.get("answer") is None and answer == text and ("\n" in text or len(text) > _LONGEST):

@@ -36,18 +36,18 @@ def split_of(question: str) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with a checkable answer."""
+    """A question, with its answer if that is known."""
 
     id: str
     """The name of the problem, unique in its set."""
     question: str
     """The text of the question, without a prompt around it."""
-    answer: str
-    """The known answer."""
+    answer: str | None = None
+    """The known answer; None if there is none, and then nothing that a model answers is graded."""
 
 
 Verifier = Callable[[str, Problem], bool | None]
-"""Grades an answer found in a text: right, wrong or, where it cannot decide, None."""
+"""Grades an answer found in a text, if that of the problem is known: right, wrong or, where it cannot decide, None."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +90,8 @@ class ProblemSet:
                 raise ProbeError(f"unknown split {split!r} in {self.name}; {nearest(split, SPLITS)}")
             if self.verifier is None:
                 some = problems if isinstance(problems, tuple) else problems[:20]
-                refuse_unreadable(self.name, self.grader, [(repr(problem.id), problem.answer) for problem in some])
+                known = [(repr(each.id), each.answer) for each in some if each.answer is not None]
+                refuse_unreadable(self.name, self.grader, known)
             for problem in problems if isinstance(problems, tuple) else ():
                 if problem.id in ids:
                     raise ProbeError(f"two problems of {self.name} have the id {problem.id!r}; ids must differ")
@@ -102,11 +103,16 @@ class ProblemSet:
                         "splits must not overlap"
                     )
 
-    def take(self, split: str, n: int | None = None) -> tuple[Problem, ...]:
+    def take(self, split: str, n: int | None = None, *, fewer: bool = False) -> tuple[Problem, ...]:
         """Return the first ``n`` problems of a split; all of them if ``n`` is None.
 
+        Args:
+            split: ``train``, ``validation`` or ``test``.
+            n: the number of problems; at least 1.
+            fewer: return all problems of a split that has fewer than ``n``, instead of raising an error.
+
         Raises:
-            ProbeError: if the split does not exist, is empty or has fewer than ``n`` problems.
+            ProbeError: if the split does not exist, is empty or, unless ``fewer``, has fewer than ``n`` problems.
         """
         if split not in SPLITS:
             raise ProbeError(f"{self.name} has no split {split!r}; {nearest(split, SPLITS)}")
@@ -114,9 +120,9 @@ class ProblemSet:
         if n is not None and n < 1:
             raise ProbeError(f"{n} problems requested; at least 1 is needed")
         found = tuple(problems[:n])
-        if len(found) < (n or 1):
+        if len(found) < (1 if fewer else n or 1):
             # A task of reasoning-gym may have fewer questions than requested.
-            there = self._counts() if len(found) == len(problems) else f"only {len(found)} different ones"
+            there = self.counts if len(found) == len(problems) else f"only {len(found)} different ones"
             raise ProbeError(f"{n or 1} {split} problems requested, but {self.name} has {there}")
         return found
 
@@ -131,9 +137,12 @@ class ProblemSet:
                 answered.
 
         Returns:
-            The grade. A text without an answer is wrong; where the grader cannot decide, the grade is ``failed``.
+            The grade. A text without an answer is wrong; where the grader cannot decide, or the answer of the problem
+            is not known, the grade is ``failed``.
         """
         found = readings(text, think_close, like=problem.answer, prompt=prompt)
+        if problem.answer is None:
+            return Grade(found[0] if found else None, correct=False, failed=True)
         if not found:
             return Grade(None, correct=False)
         failed = True
@@ -145,7 +154,9 @@ class ProblemSet:
         return Grade(found[0], correct=False, failed=failed)
 
     def verdict(self, answer: str, problem: Problem) -> bool | None:
-        """Whether an answer that was found in a text is right; None if that cannot be decided."""
+        """Whether an answer that was found in a text is right; None if that cannot be decided or is not known."""
+        if problem.answer is None:
+            return None
         if self.verifier is not None:
             return self.verifier(answer, problem)
         return find_grader(self.grader)(answer, problem.answer)
@@ -165,16 +176,19 @@ class ProblemSet:
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
 
-    def _counts(self) -> str:
+    @property
+    def counts(self) -> str:
+        """The number of problems of each split, in words."""
         return ", ".join(f"{len(self.splits.get(name, ()))} {name}" for name in SPLITS)
 
     def __repr__(self) -> str:
         note = f"; {self.note}" if self.note else ""
-        return f"ProblemSet({self.name!r}: {self._counts()}; graded by {self.grader}{note})"
+        return f"ProblemSet({self.name!r}: {self.counts}; graded by {self.grader}{note})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{name}</td><td>{html.escape(each.question)}</td><td>{html.escape(each.answer)}</td></tr>"
+            f"<tr><td>{name}</td><td>{html.escape(each.question)}</td>"
+            f"<td>{html.escape(each.answer or 'not known')}</td></tr>"
             for name in SPLITS
             for each in self.splits.get(name, ())[:2]
         )

@@ -4,7 +4,7 @@ from .annotated import (
     Usage as Usage,
     annotate as annotate,
 )
-from .behaviour import Behaviour as Behaviour, find_behaviour as find_behaviour
+from .behaviour import Behaviour as Behaviour, find_behaviour as find_behaviour, show_behaviours as show_behaviours
 from .config import TaxonomyConfig as TaxonomyConfig, sizes_for as sizes_for
 from .edits import Edits as Edits
 from .falsify.card import Card as Card, Trial as Trial

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -14,13 +13,9 @@ from torch import Tensor
 
 from probe.activations import SentenceActivations, by_rows
 from probe.errors import ProbeError
-from probe.html import behaviour_colour
 from probe.statistics import bootstrap
 from probe.taxonomy.taxonomy import Taxonomy
-from probe.traces import Trace, Traces
-
-#: The most traces that a notebook shows.
-_SHOWN = 20
+from probe.traces import Trace, Traces, traces_html
 
 
 @dataclass(frozen=True)
@@ -89,6 +84,13 @@ class AnnotatedTraces:
     def __len__(self) -> int:
         """The number of traces."""
         return len(self.traces)
+
+    def __getitem__(self, index: int | slice) -> "AnnotatedTraces":
+        """Some of the traces with their behaviours; by an index one of them, which a notebook shows whole."""
+        if not isinstance(index, slice):
+            at = range(len(self))[index]
+            index = slice(at, at + 1)
+        return AnnotatedTraces(self.traces[index], self.behaviours[index], self.names)
 
     def transitions(self) -> Int[np.ndarray, "behaviour behaviour"]:
         """Count how often a sentence of one behaviour (row) is followed by one of another (column).
@@ -171,12 +173,22 @@ class AnnotatedTraces:
             {
                 "problem_id": trace.problem_id,
                 "correct": _grade(trace),
+                "answer": trace.answer,
+                "truncated": trace.truncated,
+                "think_end": trace.think_end,
+                "sample": trace.sample,
+                "author": trace.author,
                 "sentences": [
-                    {"text": text, "behaviour": behaviour, "type": sentence_type(text) if sentence_type else None}
-                    for text, behaviour in zip(trace.sentence_texts, row, strict=True)
+                    {
+                        "text": trace.sentence_text(sentence),
+                        "behaviour": behaviour,
+                        "type": sentence_type(trace.sentence_text(sentence)) if sentence_type else None,
+                        "tokens": sentence.token_end - sentence.token_start,
+                    }
+                    for sentence, behaviour in zip(trace.sentences, row, strict=True)
                 ],
             }
-            for trace, row in zip(self.traces.traces[:n], self.behaviours, strict=False)
+            for trace, row in zip(self.traces[:n], self.behaviours, strict=False)
         ]
 
     @cached_property
@@ -217,22 +229,7 @@ class AnnotatedTraces:
         return f"AnnotatedTraces({len(self)} traces, {known} of {total} sentences in {len(self.names)} behaviours)"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            '<tr style="background:none"><td style="white-space:nowrap">'
-            f"{_mark(_grade(trace))} {escape(trace.problem_id)}</td>"
-            f'<td style="text-align:left">{self._strip(trace, row)}</td></tr>'
-            for trace, row in zip(self.traces.traces[:_SHOWN], self.behaviours, strict=False)
-        )
-        legend = "".join(
-            f'<span style="margin-right:14px;white-space:nowrap">{_cell(i)} {escape(name)}</span> '
-            for i, name in enumerate(self.names)
-        )
-        return f"<div><b>{escape(repr(self))}</b><div>{legend}</div><table>{rows}</table></div>"
-
-    def _strip(self, trace: Trace, row: Sequence[int | None]) -> str:
-        names = ("no behaviour" if each is None else self.names[each] for each in row)
-        cells = zip(trace.sentence_texts, row, names, strict=True)
-        return "".join(_cell(each, f"{name}: {text.strip()}") for text, each, name in cells)
+        return traces_html(self.traces, repr(self), self.behaviours, self.names)
 
 
 def annotate(taxonomy: Taxonomy, traces: Traces, activations: SentenceActivations) -> AnnotatedTraces:
@@ -276,16 +273,3 @@ def _text(trace: Trace, i: int) -> str:
 
 def _grade(trace: Trace) -> bool | None:
     return None if trace.failed else trace.correct
-
-
-def _mark(correct: bool | None) -> str:
-    return "–" if correct is None else "✓" if correct else "✗"
-
-
-def _cell(behaviour: int | None, title: str = "") -> str:
-    style = "display:inline-block;vertical-align:top;box-sizing:border-box;width:20px;height:18px;margin:1px;"
-    style += "font:11px/18px sans-serif;"
-    known = behaviour is not None
-    style += f"background:{behaviour_colour(behaviour)};" if known else "border:1px dashed #7d8590;"
-    number = behaviour if known else ""
-    return f'<span title="{escape(title)}" style="{style}color:#fff;text-align:center">{number}</span>'

@@ -10,7 +10,7 @@ from probe.counters import SCHEMES, usual_sentences
 from probe.errors import ProbeError
 from probe.models import Model
 from probe.problems import ProblemSet
-from probe.taxonomy.annotated import annotate
+from probe.taxonomy.annotated import AnnotatedTraces, annotate
 from probe.taxonomy.taxonomy import Taxonomy
 from probe.traces import Trace, Traces
 
@@ -187,3 +187,41 @@ def find_behaviour(
     if problem_set is None:
         raise ProbeError(f"behaviour is {text!r}; write SCHEME:NAME, or give the problem set or taxonomy that has it")
     return Behaviour.of_type(problem_set, text)
+
+
+def show_behaviours(
+    traces: Traces,
+    behaviours: Sequence[int | str | Behaviour],
+    *,
+    problem_set: ProblemSet | None = None,
+    taxonomy: Taxonomy | None = None,
+    model: Model | None = None,
+) -> AnnotatedTraces:
+    """Mark the sentences of some traces with the behaviours that they show, for a notebook to show in colours.
+
+    A sentence that shows several has the first of them. For all behaviours of a taxonomy at once, :func:`annotate` is
+    faster.
+
+    Args:
+        traces: the traces; a notebook shows the first 20, so ``traces[:20]`` is enough to read them.
+        behaviours: behaviours, or names as :func:`find_behaviour` takes them, for example
+            ``["habits:verification", "habits:backtracking"]``.
+        problem_set, taxonomy, model: what the names belong to; see :func:`find_behaviour`.
+
+    Raises:
+        ProbeError: if there is no behaviour, or nothing has one of the names; the message names the nearest.
+    """
+    if not behaviours:
+        raise ProbeError("no behaviour to show; name at least one, for example habits:verification")
+    found = [
+        each
+        if isinstance(each, Behaviour)
+        else find_behaviour(each, problem_set=problem_set, taxonomy=taxonomy, model=model)
+        for each in behaviours
+    ]
+    marks = [each.marks(traces) for each in found]
+    rows = tuple(
+        tuple(next((k for k, mark in enumerate(shows) if mark), None) for shows in zip(*of_trace, strict=True))
+        for of_trace in zip(*marks, strict=True)
+    )
+    return AnnotatedTraces(traces, rows, tuple(each.name for each in found))

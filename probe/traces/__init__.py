@@ -58,3 +58,4 @@ from probe.traces.trace import (
     make_trace as make_trace,
     write_traces as write_traces,
 )
+from probe.traces.viewer import loop_of as loop_of, traces_html as traces_html

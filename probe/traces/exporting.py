@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import yaml
@@ -17,6 +17,7 @@ _SHARD = 5_000
 """The number of traces in a file."""
 
 
+@runtime_checkable
 class Exported(Protocol):
     """Traces, as an export reads them."""
 

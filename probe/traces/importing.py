@@ -214,8 +214,8 @@ def _is_done(folder: Path, key: Mapping[str, Any]) -> bool:
             raise ProbeError(f"{folder} holds other files ({min(odd)}): name another folder")
         return False
     there = ImportedTraces(folder).about
-    if there["format"] != _FORMAT or (said := difference(there["key"], dict(key))) is not None:
-        said = said if there["format"] == _FORMAT else "of another version"
+    said = "of another version" if there["format"] != _FORMAT else difference(there["key"], dict(key))
+    if said is not None:
         raise ProbeError(f"{folder} holds other traces ({said}): name another folder, or remove this one")
     return True
 

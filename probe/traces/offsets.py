@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +31,25 @@ def token_starts(
         pieces = [token_bytes(piece) for piece in tokenizer.convert_ids_to_tokens(list(tokens))]
         if b"".join(pieces).decode(errors="replace") == text:
             return _starts_in_bytes(pieces)
+    pieces = _pieces(tokenizer, list(tokens))
+    if pieces is not None and "".join(pieces) == text:
+        return list(accumulate((len(piece) for piece in pieces[:-1]), initial=0)) if pieces else []
     return starts_in_windows(list(tokens), text, decode)
+
+
+def _pieces(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str] | None:
+    """What each token adds to the one before it, decoded all at once; None if one does not end a character.
+
+    Where every token ends a character, these are the windows of :func:`starts_in_windows`.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not tokens or max(tokens) >= len(tokenizer):
+        return None
+    alone = list(dict.fromkeys(tokens))
+    said = dict(zip(alone, backend.decode_batch([[token] for token in alone], skip_special_tokens=False), strict=True))
+    two = backend.decode_batch([list(each) for each in pairwise(tokens)], skip_special_tokens=False)
+    pieces = [said[tokens[0]], *(text[len(said[token]) :] for token, text in zip(tokens, two, strict=False))]
+    return pieces if all(map(is_whole, pieces)) else None
 
 
 def of_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -111,7 +111,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
         for group in range(self._file.num_row_groups):
             with _reading(self.path):
                 lists = self._opened().read_row_group(group, columns=[name])[name]
-            found += pc.list_value_length(lists).to_pylist()
+            found += pc.call_function("list_value_length", [lists]).to_pylist()
         return [found[number] for number in self._rows]
 
     @cached_property

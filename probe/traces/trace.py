@@ -4,7 +4,6 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -19,6 +18,7 @@ from probe.traces.offsets import token_starts
 from probe.traces.reading.read import Reading
 from probe.traces.sentences import split_sentences
 from probe.traces.stored import StoredRows, write_groups
+from probe.traces.viewer import trace_html, traces_html
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Trace:
         grade = "not graded" if self.failed else "correct" if self.correct else "wrong"
         sizes = f"{len(self.tokens)} tokens, {len(self.sentences)} sentences"
         return f"Trace({self.problem_id!r}: {sizes}, answer {self.answer!r}, {grade})"
+
+    def _repr_html_(self) -> str:
+        return trace_html(self)
 
     def sentence_text(self, sentence: Sentence) -> str:
         """The text of one of the sentences."""
@@ -346,8 +349,7 @@ class Traces(Sequence[Trace]):
         return f"Traces({self.model_name!r} on {self.problems_name!r}: {len(self)}{shares})"
 
     def _repr_html_(self) -> str:
-        shown = "".join(_html_trace(trace) for trace in self.traces[:5])
-        return f"<div><b>{escape(repr(self))}</b>{shown}</div>"
+        return traces_html(self.traces, repr(self))
 
 
 def write_traces(
@@ -420,14 +422,3 @@ def _kept_tags(row: dict[str, Any]) -> ThinkTags:
         return ThinkTags(**row["think_tags"])
     thinking = row["text"][: row["think_end"] or 0]
     return next((tags for tags in KNOWN_TAGS if thinking.endswith(tags.close)), ThinkTags())
-
-
-def _html_trace(trace: Trace) -> str:
-    """A trace as HTML, with its sentences in alternating shades."""
-    shades = ("transparent", "rgba(128,128,128,.15)")
-    text = "".join(
-        f'<span style="background:{shades[i % 2]};white-space:pre-wrap">{escape(trace.sentence_text(sentence))}</span>'
-        for i, sentence in enumerate(trace.sentences)
-    )
-    mark = "✓" if trace.correct else "✗"
-    return f"<p><b>{mark} {escape(trace.problem_id)}</b> <i>{escape(trace.answer or 'no answer')}</i><br>{text}</p>"

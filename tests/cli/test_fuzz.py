@@ -24,7 +24,12 @@ SMALL = {
     "decoding": {"batch_size": 2, "max_new_tokens": 12},
     "taxonomy": {"sites": ["resid_post.2"], "sizes": [2], "k": 1, "steps": 5, "seeds": [0], "rivals": []},
 }
-OWN = {"steering": {"steps": 2, "seeds": [0]}, "policy": {"steps": 2}, "hybrid": {"arms": ["hybrid", "oracle-free"]}}
+OWN = {
+    "look": 0,
+    "steering": {"steps": 2, "seeds": [0]},
+    "policy": {"steps": 2},
+    "hybrid": {"arms": ["hybrid", "oracle-free"]},
+}
 TESTS = {"falsify": {"sentences": 2, "prefixes": 1, "samples": 1, "new_tokens": 6}}
 
 

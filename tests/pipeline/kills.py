@@ -19,6 +19,7 @@ SMALL = {
     "pair": "tiny-rl",
     "device": "cpu",
     "shown": 1,
+    "look": 0,
     "sizes": {"train": 260, "validation": 6, "test": 66},
     "decoding": {
         "batch_size": 100,

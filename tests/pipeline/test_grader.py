@@ -13,6 +13,7 @@ from probe.pipeline import DiscoverConfig, RunConfig
 from probe.pipeline.run.inputs import chosen_problems
 
 HALF = {"question": "Half of one?", "answer": "1/2", "split": "test"}
+ONE = {"test": 1}
 
 
 @pytest.fixture
@@ -26,10 +27,14 @@ def test_the_grader_of_the_settings_wins_over_that_of_the_pair_and_both_over_the
     model = ModelConfig("bundled:tiny-base")
     pair = PairConfig("mine", model, model, problems=str(file), grader="math-verify")
     other = PairConfig("mine", model, model, problems="story", grader="exact")
-    assert chosen_problems(None, None, pair).grader == "math-verify"
-    assert chosen_problems(None, "numeric", pair).grader == "numeric"
-    assert chosen_problems(str(file), None, other).grader == "numeric", "the pair's is for the pair's own problems"
-    kinds = {chosen_problems(None, grader, pair).hash for grader in (None, "exact", "numeric")}
+
+    def chosen(problems, grader, pair):
+        return chosen_problems(problems, grader, pair, ONE).problem_set
+
+    assert chosen(None, None, pair).grader == "math-verify"
+    assert chosen(None, "numeric", pair).grader == "numeric"
+    assert chosen(str(file), None, other).grader == "numeric", "the pair's is for the pair's own problems"
+    kinds = {chosen(None, grader, pair).hash for grader in (None, "exact", "numeric")}
     assert len(kinds) == 3, "a run with another grader is another run"
 
 
@@ -45,7 +50,7 @@ def test_the_grader_is_a_key_of_yaml_and_leaves_older_settings_as_they_were(tmp_
         config = from_dict(cls, {"pair": "tiny-rl", "grader": "exact"})
         assert from_dict(cls, to_dict(config)).grader == "exact"
     with pytest.raises(ProbeError, match="unknown grader 'exakt'"):
-        chosen_problems(None, "exakt", written)
+        chosen_problems(None, "exakt", written, ONE)
 
 
 @pytest.mark.parametrize("command", ["run", "discover"])

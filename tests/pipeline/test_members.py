@@ -34,6 +34,7 @@ from tests.adapters.conftest import random_topk
 SMALL = {
     "device": "cpu",
     "shown": 2,
+    "look": 0,
     "sizes": {"train": 10, "validation": 5, "test": 5},
     "decoding": {"batch_size": 4, "max_new_tokens": 40},
     "taxonomy": {"sizes": [3], "k": 1, "steps": 20, "seeds": [0, 1]},

@@ -124,6 +124,7 @@ def test_a_run_goes_from_a_published_pair_to_a_report(root, words, tmp_path, nam
         "steering": {"steps": 2, "seeds": [0, 1]},
         "hybrid": {"arms": []},
         "shown": 2,
+        "look": 0,
     }
     config = RunConfig.of_recipe("v2-published", **settings)
     found = run(config, tmp_path / "run")

@@ -50,6 +50,7 @@ def settings(tiny_folder, **more):
         "problems": "story",
         "device": "cpu",
         "shown": 3,
+        "look": 0,
         "sizes": {"train": 12, "validation": 6, "test": 8},
         "decoding": {"batch_size": 4, "max_new_tokens": 20},
         "taxonomy": {"sizes": [2, 3], "k": 1, "steps": 20, "seeds": [0, 1]},
@@ -80,7 +81,9 @@ def test_result_file_keeps_its_contract(whole):
     stored = json.loads((out / "results.json").read_text())
     assert stored == json.loads(json.dumps(found))
     assert stored["schema"] == 1
-    assert stored["problems"] == {"name": "story", "split": "test", "n": 8}
+    told = stored["problems"]
+    assert (told["name"], told["split"], told["n"]) == ("story", "test", 8)
+    assert (told["train"], told["validation"], told["test"]) == (12, 6, 8)
     assert set(stored["arms"]) == ARMS
     assert set(stored["gap_recovered"]) == ARMS - {"base", "thinking"}
     prompts = json.loads((out / "prompts.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib import import_module
 
 import pytest
 
@@ -26,7 +27,7 @@ def without_seconds(results):
 def test_shards_of_seven_give_the_same_results(tmp_path, monkeypatch):
     whole = run(from_dict(RunConfig, SETTINGS), tmp_path / "whole")
     made = Shards.__init__
-    monkeypatch.setattr("probe.pipeline.run.tasks.SHARD", 7)
+    monkeypatch.setattr(import_module("probe.pipeline.run.tasks"), "SHARD", 7)
     monkeypatch.setattr(Shards, "__init__", lambda self, *args, **more: made(self, *args, **{"size": 7, **more}))
     small = from_dict(RunConfig, SETTINGS | {"decoding": SETTINGS["decoding"] | {"batch_size": 3}})
     parts = run(small, tmp_path / "parts")

@@ -161,8 +161,9 @@ def test_a_byte_order_mark_and_unicode_line_ends_inside_text_are_harmless(tmp_pa
     [
         ("", r"a\.jsonl holds no problems"),
         ("\n \n", r"a\.jsonl holds no problems"),
-        ('{"question": "Q", "answer": 1}\n{"question": "R"}', r"a\.jsonl:2 has no 'answer'"),
-        ('{"question": "Q", "answer": null}', r"a\.jsonl:1 has no 'answer'"),
+        ('{"question": "Q", "answer": " "}', r"a\.jsonl:1 has an empty 'answer'; leave the key out"),
+        ('{"question": "Q", "answer": 1}\n{"question": "Q"}', r"a\.jsonl:2 repeats the question of .* another answer"),
+        ('{"answer": 1}', r"a\.jsonl:1 has no 'question'"),
         ('{"question": " ", "answer": 1}', r"a\.jsonl:1 has an empty 'question'"),
         ('{"question": "Q", "answer": [1]}', r"a\.jsonl:1 has \[1\] as its 'answer'"),
         ('\n{"question": "Q", "answer": 1', r"a\.jsonl:2 is not valid JSON"),
@@ -209,6 +210,27 @@ def test_a_bad_file_is_refused_naming_the_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("write", [lines, table])
+def test_answers_need_not_be_known(tmp_path, write):
+    """Such problems load, are counted, change nothing for the others, and no text is right or wrong for them."""
+    some = [{**each, "answer": None if i % 4 == 0 else str(each["answer"])} for i, each in enumerate(PLAIN)]
+    problems = load_problems(write(tmp_path / f"a.{'jsonl' if write is lines else 'parquet'}", some))
+    assert problems.grader == "numeric" and "25 of 100 problems without a known answer" in problems.note
+    found = {each.question: each for split in SPLITS for each in problems.splits[split]}
+    for i, each in enumerate(PLAIN[:8]):
+        problem = found[each["question"]]
+        right, wrong, silent = (
+            problems.grade(text, problem) for text in (f"The answer is {2 * i}.", "The answer is 1.", "I give up.")
+        )
+        if i % 4:
+            assert right.correct and not (right.failed or wrong.correct or wrong.failed or silent.failed)
+        else:
+            assert (right.answer, wrong.answer, silent.answer) == (str(2 * i), "1", None)
+            assert all(grade.failed and not grade.correct for grade in (right, wrong, silent))
+    none = load_problems(lines(tmp_path / "b.jsonl", [{"question": each["question"]} for each in PLAIN]))
+    assert len(none) == 100 and none.hash != problems.hash
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff"}')
     with pytest.raises(ProbeError, match=r"a\.jsonl:1 is not UTF-8"):
@@ -226,7 +248,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     [
         ({"answer": pa.array([1.5, float("nan")])}, "row 1 has nan as its 'answer'"),
         ({"answer": pa.array([b"1", b"2"])}, "row 0 has b'1' as its 'answer'"),
-        ({"answer": pa.array(["1", None])}, "row 1 has no 'answer'"),
         ({"answer": pa.array([[1], [2]])}, r"row 0 has \[1\] as its 'answer'"),
     ],
 )

@@ -21,7 +21,8 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = self.data_text = ""
-        self.in_data = False
+        self.traces: list[str] = []
+        self.in_data = self.in_text = False
         self.feed(source)
         self.words = " ".join(self.text.split())
         self.data = json.loads(self.data_text)
@@ -29,8 +30,17 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self.in_data = dict(attrs).get("id") == "data"
+        if dict(attrs).get("class") == "trace":
+            self.traces.append("")
+        if tag == "pre":
+            self.in_text = dict(attrs).get("class") == "text"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_text = self.in_text and tag != "pre"
 
     def handle_data(self, data: str) -> None:
+        if self.in_text:
+            self.traces[-1] += data.removeprefix("\n")
         if self.cdata_elem is None:
             self.text += data
         elif self.in_data:
@@ -77,7 +87,7 @@ def test_whole_page(page, contents):
     names = ("cards", "timeline", "transitions", "usage", "map", "grid")
     assert shown.figures == {f"figure-{name}" for name in names}
     assert shown.words.count("backward chaining0.00") == 1
-    assert shown.data["traces"] == contents["traces"]
+    assert shown.traces == ["".join(each["text"] for each in trace["sentences"]) for trace in contents["traces"]]
     assert shown.words.count("resid_post.2 · topk · 6") == 1
 
 
@@ -123,7 +133,7 @@ def test_hostile_text_stays_text(page, contents):
     # A verdict that is none of the three has no words of its own, and is bold once as the others are.
     assert shown.count("b") == clean.count("b")
     assert shown.words.count(HOSTILE) >= 12, "shown as it was written"
-    assert shown.data["traces"][0]["sentences"][0]["text"] == HOSTILE
+    assert shown.traces[0] == HOSTILE
 
 
 def test_least_discovery(page):
@@ -179,12 +189,13 @@ def test_merged_behaviours_are_said_and_not_counted(page, contents):
     assert "Merged into 3." in shown.words
 
 
-def test_what_is_left_out_is_said(page, contents, monkeypatch):
-    monkeypatch.setattr("probe.reports.discovery.page._BUDGET", 4000)
+def test_long_traces_are_cut_and_none_is_missing(page, contents, monkeypatch):
+    monkeypatch.setattr("probe.reports.discovery.page._BUDGET", 2400)
     shown = page(contents)
-    kept = len(shown.data["traces"])
-    assert 0 < kept < 24
-    assert f"{24 - kept} more traces are in discover.json" in shown.words
+    assert len(shown.traces) == 24 and all(shown.traces) and sum(map(len, shown.traces)) <= 2400
+    assert "characters left out" in shown.words and "discover.json beside this page has the whole" in shown.words
+    monkeypatch.setattr("probe.reports.discovery.page._MOST", 20)
+    assert "4 more traces are in discover.json" in page(contents).words
 
 
 def test_a_choice_that_passes_no_rule_is_said(contents):

@@ -11,7 +11,7 @@ from probe.reports import to_columns
 from probe.reports.run.columns import page_sizes, page_tokens
 from probe.reports.run.files import read_shown
 from probe.reports.run.page import render
-from probe.reports.run.shown import BUDGET, compact
+from probe.reports.run.shown import BUDGET, compact, is_cut
 
 WORDS = [f" {a}{b}" for a in ("ca", "to", "mi", "su", "re") for b in ("t", "n", "ll", "d", "x", "st", "p")]
 
@@ -121,7 +121,7 @@ def test_an_arm_that_is_steered_throughout_shows_parts_of_its_middle():
 
 
 def test_text_that_takes_many_bytes_fits():
-    text = "<'>" * 2000 + "数" * 2000 + "a" * 20_000
+    text = "<'>" * 2000 + "数" * 2000 + "".join(token["text"] for token in tokens(5000))
     (problem,) = compact([{"arms": {"base": {"text": text, "correct": None}}}], budget=20_000)
     (arm,) = problem["arms"]
     assert len(htmlsafe_json_dumps([problem])) <= 20_000
@@ -172,3 +172,43 @@ def test_columns_that_do_not_fit_are_refused(tmp_path, change):
     (tmp_path / "shown.json").write_text(json.dumps([{"arms": {"hybrid": arm}}]))
     with pytest.raises(ProbeError, match=r"shown\.json: problem 0, hybrid: the columns of its tokens do not fit"):
         read_shown(tmp_path)
+
+
+def test_a_loop_takes_little_and_its_end_is_shown():
+    columns = to_columns([*tokens(300), *tokens(9, seed=5) * 900])
+    arm = {"correct": False, "answer": None, "truncated": True, "think_end": None, "samples": 4, "tokens": columns}
+    text = "Well. " + "No, no, wait. " * 900
+    (problem,) = compact([{"arms": {"base": {"correct": None, "text": text}, "hybrid": arm}}])
+    base, hybrid = problem["arms"]
+    assert is_cut(base) and is_cut(hybrid) and len(htmlsafe_json_dumps([problem])) < 30_000
+    assert hybrid["loop"][0] == 9 and 899 <= hybrid["loop"][1] <= 900 and base["loop"] == [14, 900]
+    gaps = [token for token in hybrid["tokens"] if isinstance(token, int)]
+    assert len(gaps) == 1 and isinstance(hybrid["tokens"][-1], str | list), "the end is there"
+    assert len(hybrid["tokens"]) - 1 + gaps[0] == 300 + 8100
+    assert hybrid["steered"] == len(columns["steered"]["at"]), "of the whole trace"
+    assert (hybrid["samples"], hybrid["truncated"], hybrid["answer"]) == (4, True, None)
+    assert base["text"].startswith("Well. No, no, wait. No") and base["end"].endswith("No, no, wait. ")
+    assert len(base["text"]) + base["left_out"] + len(base["end"]) == len(text)
+
+
+@pytest.mark.parametrize("problems", [1, 3])
+def test_something_of_every_arm_is_shown_whatever_the_sizes(problems):
+    """A question that is larger than the page, and answers of which not even the least fits."""
+    text = "".join(f"<'{token['text']}>" for token in tokens(2000))
+    arms = {f"arm-{i}": {"correct": True, "answer": "<" * 5000, "text": text} for i in range(40)}
+    arms |= {f"tok-{i}": {"correct": True, "tokens": to_columns(tokens(900, seed=i))} for i in range(2)}
+    run = [{"problem_id": "p", "question": "q" * 1_000_000, "answer": "7", "arms": arms}] * problems
+    (problem, *_) = found = compact(run, budget=5000)
+    assert len(found) == 1 and len(problem["question"]) < 10_000 and len(problem["arms"]) == 42
+    for arm in problem["arms"]:
+        if "tokens" in arm:
+            assert len(arm["tokens"]) > 10 and not isinstance(arm["tokens"][0], int)
+        else:
+            assert len(arm["text"]) > 20 and len(arm["end"]) > 20 and 0 < len(arm["answer"]) <= 201
+
+
+def test_the_thinking_of_an_arm_ends_where_its_tag_does():
+    some = [{"text": text, "base": text, "thinking": text} for text in ("a", " b", "</think>", " 42")]
+    arms = {"hybrid": {"tokens": to_columns(some), "think_end": 11}, "base": {"text": "ab</think>c", "think_end": 10}}
+    found = {arm["name"]: arm for arm in compact([{"arms": arms}])[0]["arms"]}
+    assert found["hybrid"]["thinking"] == 3 and found["base"]["thinking"] == 10

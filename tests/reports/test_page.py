@@ -199,3 +199,24 @@ def test_not_a_run(tmp_path, write_run, results):
     with pytest.raises(ProbeError, match=r"results\.json") as raised:
         write_report(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_the_look_and_the_warning_are_shown_as_text(page, contents):
+    clean = page(contents).count("script"), page(contents).count("b")
+    answer = {"answer": HOSTILE, "correct": False, "end": HOSTILE}
+    told = {"name": "m", "sampling": HOSTILE, "accuracy": 0.5, "ci": [0.2, 0.8], "n": 30, "no_answer": 0.1}
+    told |= {"truncated": 0.2, "looping": 0.1, "repetition": None, "tokens_per_answer": 90.0}
+    contents["results"]["cut"] = f"the limit of 9 tokens cut 20% of the answers of {HOSTILE}"
+    contents["results"]["look"] = {
+        "pair": "p",
+        "problems": {"name": "story", "split": "validation", "n": 30},
+        "max_new_tokens": 9,
+        "models": {"base": told, "thinking": told},
+        "difference": {"value": None, "ci": None},
+        "verdicts": [{"name": "x", "model": None, "stops": True, "finding": HOSTILE, "remedy": HOSTILE}],
+        "shown": [{"problem_id": HOSTILE, "answer": HOSTILE, "base": answer, "thinking": {**answer, "answer": None}}],
+    }
+    found = page(contents)
+    assert (found.count("script"), found.count("b")) == clean
+    assert "The limit of 9 tokens cut 20%" in found.words and "✗ no answer" in found.words
+    assert found.words.count(HOSTILE) >= 5

@@ -188,15 +188,24 @@ def test_little(rows):
     assert found.positions()[0].tolist() == [0.5] * known
     assert found.starts().tolist() == [known]
     assert len(found.sentences(0)) == known
-    assert found._repr_html_().count("<tr") == len(rows)
+    assert found._repr_html_().count('<details class="trace"') == len(rows)
 
 
 def test_html_escapes():
     traces = Traces("m", "p", [trace_of(['<script>x</script>" onmouseover="y'], name="<b>id</b>")])
     shown = AnnotatedTraces(traces, ((0,),), ("<i>name</i>",))._repr_html_()
-    for raw in ("<script", "<b>id", "<i>", '" onmouseover'):
+    for raw in ("<script>x", "<b>id", "<i>"):
         assert raw not in shown
-    assert shown.count(behaviour_colour(0)) == 2, "a cell and its legend"
+    assert f'<span data-i="0" style="background:{behaviour_colour(0)};color:#fff">0</span>' in shown, "a cell"
+    assert "0</span> &lt;i&gt;name&lt;/i&gt;" in shown, "its key"
+
+
+def test_some_of_them():
+    found = annotated(6)
+    assert found[4:].behaviours == found.behaviours[4:] and len(found[4:].traces) == len(found[4:]) == len(found) - 4
+    assert found[-1].behaviours == found.behaviours[-1:]
+    assert [each.behaviours[0] for each in found] == list(found.behaviours)
+    assert '<details class="trace" data-trace' in found[0]._repr_html_() and " open><summary>" in found[0]._repr_html_()
 
 
 def test_the_global_generator_is_left_alone():

@@ -15,7 +15,7 @@ from probe.models import Model, load_model
 from probe.organisms.documents import join, wander
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.problems.story.story import draw_story
-from probe.taxonomy import Behaviour, Edits, Normaliser, Taxonomy, annotate, find_behaviour
+from probe.taxonomy import Behaviour, Edits, Normaliser, Taxonomy, annotate, find_behaviour, show_behaviours
 from probe.taxonomy.edits import BehaviourEdit
 from probe.taxonomy.sae.weights import Weights
 from probe.traces import Traces, make_trace
@@ -173,3 +173,18 @@ def test_empty_traces(model, story, taxonomy, traces):
         assert behaviour.marks([empty, *traces[:1]]) == [[], *whole]
         with pytest.raises(ProbeError, match=f"no sentence of these 1 traces shows '{behaviour.name}'"):
             behaviour.marks([empty], required=True)
+
+
+def test_sentences_have_the_first_behaviour_that_they_show(story, traces):
+    names = ["check", "story:verification", Behaviour.of_type(story, "compute")]
+    shown = show_behaviours(traces, names, problem_set=story)
+    assert shown.names == ("check", "story:verification", "compute")
+    marks = [
+        find_behaviour(each, problem_set=story).marks(traces) for each in ("check", "story:verification", "compute")
+    ]
+    for row, *each in zip(shown.behaviours, *marks, strict=True):
+        for i, k in enumerate(row):
+            assert k == next((at for at, mark in enumerate(each) if mark[i]), None)
+    assert {0, 2, None} <= {k for row in shown.behaviours for k in row}
+    with pytest.raises(ProbeError, match="no behaviour to show; name at least one"):
+        show_behaviours(traces, [])

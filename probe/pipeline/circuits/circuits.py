@@ -1,6 +1,6 @@
 """``probe circuits``: the edges that carry a behaviour, how much they keep, and a model without the circuit's heads."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from probe.circuits import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
 from probe.pipeline.circuits.config import CircuitConfig
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
-from probe.problems import Problem, ProblemSet
+from probe.problems import Taken
 from probe.reports import write_circuit_report
 from probe.taxonomy import Behaviour
 from probe.traces import generate_traces
@@ -56,29 +57,30 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
     if config.method != "exact":
         getattr(pair, config.model).check_gradient(f"attribution by {config.method}")
-    problem_set = problems_of(pair)
+    taken = problems_of(pair, {"train": config.problems, "test": config.test})
+    problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
+    config = replace(config, problems=len(train), test=len(test))
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
-    train, test = problem_set.take("train", config.problems), problem_set.take("test", config.test)
-    check_positions(getattr(pair, config.model), (*train, *test), pair.config.max_new_tokens)
+    limit = limit_of(config, pair)
+    check_positions(getattr(pair, config.model), (*train, *test), limit)
     with behaviour_folder("circuits", config, pair, problem_set, out):
-        return _find(config, pair, problem_set, behaviour, (train, test), out, progress=progress)
+        return _find(config, pair, taken, behaviour, out, progress=progress)
 
 
 def _find(
     config: CircuitConfig,
     pair: Pair,
-    problem_set: ProblemSet,
+    taken: Taken,
     behaviour: Behaviour,
-    problems: tuple[Sequence[Problem], Sequence[Problem]],
     out: Path,
     *,
     progress: bool,
 ) -> dict[str, Any]:
     """Find the circuit in a folder that is locked."""
     model: Model = getattr(pair, config.model)
-    train, test = problems
-    prompts = begin(out, {config.model: model}, train[0].question, progress=progress)
-    limit = pair.config.max_new_tokens
+    problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
+    prompts = begin(out, {config.model: model}, train[0].question, remarks=taken.remarks, progress=progress)
+    limit = limit_of(config, pair)
     traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
     behaviour.marks(traces, required=True)
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
@@ -107,7 +109,9 @@ def _find(
     results = {
         "model": model.name,
         "behaviour": behaviour.name,
+        "problems": {"name": problem_set.name, "train": len(train), "test": len(test)},
         "prompts": prompts,
+        "cut": warn_cut({model.name: traces}, limit, progress=progress),
         "pairs": {"found": len(found), "held": len(test_pairs)},
         "edges": len(circuit),
         "of": len(circuit.graph),

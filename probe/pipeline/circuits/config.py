@@ -21,9 +21,11 @@ class CircuitConfig:
     model: str = "thinking"
     """The model whose circuit is found: thinking or base."""
     problems: int = 150
-    """The number of train problems whose traces give the pairs of texts."""
+    """The largest number of train problems whose traces give the pairs of texts."""
     test: int = 100
-    """The number of test problems on which ablation is measured."""
+    """The largest number of test problems on which ablation is measured."""
+    max_new_tokens: int | None = field(default=None, metadata={"later": True})
+    """The largest number of tokens of an answer; None takes the limit of the pair."""
     pairs: int = 48
     """The largest number of pairs of texts."""
     method: str = "eap-ig-inputs"
@@ -58,7 +60,7 @@ class CircuitConfig:
 
     def __post_init__(self) -> None:
         byte_size(self.memory)
-        check_least("", self, problems=1, test=1, pairs=4, steps=1, heads=1, draws=1)
+        check_least("", self, problems=1, test=1, max_new_tokens=1, pairs=4, steps=1, heads=1, draws=1)
         if self.window is not None:
             check_least("", self, window=1)
         check_seeds("seed", [self.seed])

@@ -1,6 +1,6 @@
 """The settings of ``probe diff``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probe.config import byte_size, check_least, check_seeds
 from probe.diff import PARTS, check_parts
@@ -23,7 +23,9 @@ class DiffConfig:
     parts: tuple[str, ...] = tuple(PARTS)
     """The parts that are computed."""
     problems: int = 80
-    """The number of train problems that the thinking model solves to give the texts."""
+    """The largest number of train problems that the thinking model solves to give the texts."""
+    max_new_tokens: int | None = field(default=None, metadata={"later": True})
+    """The largest number of tokens of an answer; None takes the limit of the pair."""
     pairs: int = 48
     """The largest number of pairs of texts."""
     layer: int | None = None
@@ -35,7 +37,7 @@ class DiffConfig:
     factors: tuple[float, ...] = (0.5, 1.3)
     """The factors that these heads' output is scaled by."""
     test: int = 60
-    """The number of test problems on which ablation and scaling are measured."""
+    """The largest number of test problems on which ablation and scaling are measured."""
     draws: int = 3
     """The number of random sets of other heads of the same layers that are changed for comparison."""
     seed: int = 0
@@ -51,7 +53,7 @@ class DiffConfig:
 
     def __post_init__(self) -> None:
         byte_size(self.memory)
-        check_least("", self, problems=4, pairs=8, heads=0, test=1, draws=1, layer=0)
+        check_least("", self, problems=4, max_new_tokens=1, pairs=8, heads=0, test=1, draws=1, layer=0)
         check_seeds("seed", [self.seed])
         check_parts(self.parts)
         for each in self.series:

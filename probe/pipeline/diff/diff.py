@@ -1,7 +1,7 @@
 """``probe diff``: what training changed between the models of a pair, and along checkpoint series if there are any."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
-from probe.problems import Problem, ProblemSet
+from probe.problems import Taken
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces, generate_traces
@@ -62,7 +63,10 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     pair_config = find_pair(config.pair)
     runs = [(name, load_series(folder, pair_config.thinking)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
-    problem_set = problems_of(pair)
+    changes = bool(config.heads) and "heads" in config.parts
+    taken = problems_of(pair, {"train": config.problems} | ({"test": config.test} if changes else {}))
+    problem_set, train = taken.problem_set, taken.splits["train"]
+    config = replace(config, problems=len(train), test=len(taken.splits["test"]) if changes else config.test)
     behaviour = None
     if config.behaviour is not None:
         behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
@@ -72,31 +76,33 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         )
     elif runs and "heads" not in config.parts:
         raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
-    train = problem_set.take("train", config.problems)
+    limit = limit_of(config, pair)
     for model in (pair.base, pair.thinking):
-        check_positions(model, train, pair.config.max_new_tokens)
+        check_positions(model, (*train, *taken.splits.get("test", ())), limit)
     with behaviour_folder("diff", config, pair, problem_set, out):
-        return _diff(config, pair, problem_set, behaviour, (train, runs), out, progress=progress)
+        return _diff(config, pair, taken, behaviour, runs, out, progress=progress)
 
 
 def _diff(
     config: DiffConfig,
     pair: Pair,
-    problem_set: ProblemSet,
+    taken: Taken,
     behaviour: Behaviour | None,
-    inputs: tuple[Sequence[Problem], list[tuple[str, Series]]],
+    runs: list[tuple[str, Series]],
     out: Path,
     *,
     progress: bool,
 ) -> dict[str, Any]:
     """Compare the models in a folder that is locked."""
-    train, runs = inputs
-    prompts = begin(out, {"base": pair.base, "thinking": pair.thinking}, train[0].question, progress=progress)
+    problem_set, train = taken.problem_set, taken.splits["train"]
+    models = {"base": pair.base, "thinking": pair.thinking}
+    prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
+    limit = limit_of(config, pair)
     traces = generate_traces(
         pair.thinking,
         problem_set,
         train,
-        max_new_tokens=pair.config.max_new_tokens,
+        max_new_tokens=limit,
         folder=out / "traces",
         progress=progress,
     )
@@ -107,18 +113,21 @@ def _diff(
         behaviour=behaviour,
         parts=config.parts,
         n_problems=config.problems,
+        max_new_tokens=limit,
         n_pairs=config.pairs,
         layer=config.layer,
         seed=config.seed,
         progress=progress,
     )
-    results = found.to_dict() | {"prompts": prompts}
+    cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
+    counts = {split: len(some) for split, some in taken.splits.items()}
+    results = found.to_dict() | {"problems": {"name": problem_set.name, **counts}, "prompts": prompts, "cut": cut}
     if behaviour is None and found.behaviour is not None:
         behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
     if found.heads is not None and behaviour is not None and config.heads:
         grown = found.heads.grown[: config.heads]
         if grown:
-            results["effects"] = _effects(config, pair, problem_set, traces, (behaviour, grown), progress=progress)
+            results["effects"] = _effects(config, pair, taken, traces, (behaviour, grown), progress=progress)
     if runs:
         if behaviour is None:
             raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
@@ -134,18 +143,18 @@ def _diff(
 def _effects(
     config: DiffConfig,
     pair: Pair,
-    problem_set: ProblemSet,
+    taken: Taken,
     traces: Traces,
     grown: tuple[Behaviour, list[Head]],
     *,
     progress: bool,
 ) -> dict[str, Any]:
     """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
-    model, limit = pair.thinking, pair.config.max_new_tokens
+    model, limit = pair.thinking, limit_of(config, pair)
     behaviour, heads = grown
     tokens = start_tokens(traces)
     written = reference(model, traces, tokens=tokens)
-    look = behaviour_look(model, problem_set, problem_set.take("test", config.test), behaviour, max_new_tokens=limit)
+    look = behaviour_look(model, taken.problem_set, taken.splits["test"], behaviour, max_new_tokens=limit)
     ways: dict[str, Any] = {}
     for way in ("resample", *config.factors):
         effects = effect_of_heads(

@@ -6,22 +6,25 @@ from probe.config import byte_size, check_least, check_seeds
 from probe.errors import ProbeError
 from probe.models import DeviceNames, ModelConfig
 from probe.pipeline.checks import check_inputs
-from probe.pipeline.run.config import RolloutConfig, short_name
+from probe.pipeline.run.config import RolloutConfig, apply_limit, short_name
 from probe.servers import ServersConfig, check_urls
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
 
 @dataclass(frozen=True)
 class DiscoverSizesConfig:
-    """Numbers of problems of each split."""
+    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
 
     train: int = 400
     """Number of training problems; the behaviours are learned from their traces."""
     validation: int = 120
     """Number of validation problems; site and size are chosen on them, and the report is about them."""
+    limit: int | None = field(default=None, metadata={"later": True})
+    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
 
     def __post_init__(self) -> None:
-        check_least("sizes", self, train=1, validation=1)
+        check_least("sizes", self, train=1, validation=1, limit=1)
+        apply_limit(self, self.limit)
 
 
 @dataclass(frozen=True)

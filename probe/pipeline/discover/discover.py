@@ -1,7 +1,7 @@
 """``probe discover``: a thinking model and problems → traces → activations → taxonomy → names → cards → report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from probe.models import (
     find_pair,
     load_model,
 )
-from probe.pipeline.discover.config import DiscoverConfig, JudgeConfig
+from probe.pipeline.cut import warn_cut
+from probe.pipeline.discover.config import DiscoverConfig, DiscoverSizesConfig, JudgeConfig
 from probe.pipeline.discover.results import discovered
 from probe.pipeline.folder import RunFolder, without
-from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
+from probe.pipeline.imported import ImportedSplits, check_reader
 from probe.pipeline.prompts import begin
-from probe.pipeline.run.inputs import check_positions, chosen_problems, prompt_hash, weights_hash
+from probe.pipeline.run.inputs import check_positions, prompt_hash, sizes_of, taken_problems, weights_hash
 from probe.pipeline.stages import Split, Splits, harvest_splits, roll_out_splits, taxonomy_of
 from probe.problems import Problem, ProblemSet
 from probe.reports import write_discovery_report
@@ -67,6 +68,11 @@ class DiscoverInputs:
     max_new_tokens: int
     judge: Judge | None
     imported: ImportedSplits | None = None
+    remarks: tuple[str, ...] = ()
+
+    def settled(self, config: DiscoverConfig) -> DiscoverConfig:
+        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        return replace(config, sizes=DiscoverSizesConfig(len(self.train), len(self.validation)))
 
     def hashes(self) -> dict[str, str]:
         """Hash what a discovery depends on beside its settings."""
@@ -98,6 +104,7 @@ def discover(config: DiscoverConfig, out: str | Path, *, progress: bool = False)
     """
     out = Path(out).expanduser()
     inputs = prepare_discovery(config, out)
+    config = inputs.settled(config)
     with discovery_folder(config, inputs, out) as folder:
         return _discover(config, inputs, folder, progress=progress)
 
@@ -125,7 +132,14 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
     own, out = to_dict(config), folder.path
     seed, sites = config.seed, inputs.sites
     sampling = {"thinking": config.decoding.of_thinking(inputs.model)}
-    prompts = begin(out, {"thinking": inputs.model}, inputs.train[0].question, sampling, progress=progress)
+    prompts = begin(
+        out,
+        {"thinking": inputs.model},
+        inputs.train[0].question,
+        sampling,
+        remarks=inputs.remarks,
+        progress=progress,
+    )
     stages = DiscoverStages(config, inputs, progress)
     splits = folder.stage("traces", stages.traces, own["decoding"], seed, how=("batch_size",))
     acts = folder.stage("activations", lambda *at: stages.activations(splits, *at), {"sites": sites}, seed)
@@ -139,6 +153,7 @@ def _discover(config: DiscoverConfig, inputs: DiscoverInputs, folder: RunFolder,
         stages.neuronpedia(splits[1], acts[1], taxonomy, out / "neuronpedia")
     found = discovered(config, inputs.problem_set, splits[1], acts[1], taxonomy, cards, judged)
     found["prompts"] = prompts
+    found["cut"] = warn_cut({inputs.model.name: [*splits[0], *splits[1]]}, inputs.max_new_tokens, progress=progress)
     write_json(out / "discover.json", found)
     write_discovery_report(out)
     return found
@@ -148,8 +163,8 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     """Load everything that a discovery needs and refuse settings that cannot work.
 
     Raises:
-        ProbeError: for an unknown pair, model, problem set, site or device, too few problems, answers that need more
-            positions than the model has, or a judge that cannot be reached.
+        ProbeError: for an unknown pair, model, problem set, site or device, a split without problems, answers that
+            need more positions than the model has, or a judge that cannot be reached.
     """
     as_placement(config.device)
     if config.pair is not None:
@@ -157,13 +172,8 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
     else:
         assert config.thinking is not None
         pair = PairConfig(config.name, base=config.thinking, thinking=config.thinking)
-    imported = None
-    if config.traces is not None:
-        imported = imported_splits(config.traces, config.problems, config.grader, pair)
-    problem_set = chosen_problems(config.problems, config.grader, pair) if imported is None else imported.problem_set
-    train, validation = (
-        (imported or problem_set).take(split, getattr(config.sizes, split)) for split in ("train", "validation")
-    )
+    taken, imported = taken_problems(config, pair, sizes_of(config.sizes))
+    train, validation = taken.splits["train"], taken.splits["validation"]
     model = load_model(pair.thinking, device=config.device, dtype=config.dtype, memory=config.memory)
     if imported is not None:
         check_reader(imported.folder, model)
@@ -180,7 +190,9 @@ def prepare_discovery(config: DiscoverConfig, out: Path) -> DiscoverInputs:
         if not (out / "run.json").exists():
             # Fails now if the judge cannot be reached; the answer is not kept, because the folder does not exist yet.
             judge.judge.complete(["Answer with one word: yes."])
-    return DiscoverInputs(model, problem_set, train, validation, sites, max_new_tokens, judge, imported)
+    return DiscoverInputs(
+        model, taken.problem_set, train, validation, sites, max_new_tokens, judge, imported, taken.remarks
+    )
 
 
 def _judge(config: JudgeConfig, device: DeviceNames) -> Judge:

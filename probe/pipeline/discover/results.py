@@ -40,6 +40,7 @@ def discovered(
             "name": problem_set.name,
             "train": config.sizes.train,
             "validation": config.sizes.validation,
+            "note": problem_set.note,
             "accuracy": None if isnan(validation.accuracy) else validation.accuracy,
         },
         "seed": config.seed,

@@ -12,6 +12,7 @@ from probe.hybrid import DistilConfig, HybridConfig
 from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Sampling
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
+from probe.problems import SPLITS
 from probe.servers import ServersConfig, check_urls
 from probe.steering import PolicyConfig, SteeringConfig
 from probe.taxonomy import TaxonomyConfig
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SizesConfig:
-    """Numbers of problems of each split."""
+    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
 
     train: int = 400
     """Number of training problems; the taxonomy and the vectors are learned from their traces."""
@@ -30,9 +31,19 @@ class SizesConfig:
     """Number of validation problems; sizes, sites and training steps are chosen on them."""
     test: int = 300
     """Number of test problems; the report is about them, and nothing is chosen on them."""
+    limit: int | None = field(default=None, metadata={"later": True})
+    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
 
     def __post_init__(self) -> None:
-        check_least("sizes", self, train=1, validation=1, test=1)
+        check_least("sizes", self, train=1, validation=1, test=1, limit=1)
+        apply_limit(self, self.limit)
+
+
+def apply_limit(sizes: Any, limit: int | None) -> None:
+    """Lower each number of problems to a limit, at once, so that whoever reads the settings reads what is wanted."""
+    for split in SPLITS:
+        if limit is not None and getattr(sizes, split, 0) > limit:
+            object.__setattr__(sizes, split, limit)  # the dataclass is frozen
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,11 @@ class RunConfig:
     learned from traces are learned again from the first that many traces."""
     shown: int = 12
     """Number of test problems whose traces the report shows."""
+    look: int = field(default=30, metadata={"later": True})
+    """Number of validation problems that both models answer before the first stage, so that what is wrong with their
+    answers is seen early; 0 looks at none."""
+    anyway: bool = field(default=False, metadata={"later": True})
+    """Go on where a verdict of the look would stop the run."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)
@@ -149,7 +165,7 @@ class RunConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, shown=0)
+        check_least("", self, shown=0, look=0)
         check_urls("thinking_url", self.thinking_url)
         check_urls("base_url", self.base_url)
         engine = engine_of(self.engine)

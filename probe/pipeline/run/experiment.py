@@ -20,7 +20,7 @@ from probe.taxonomy import Taxonomy
 
 Made = TypeVar("Made")
 
-NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve")
+NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve", "look", "anyway")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 
@@ -155,6 +155,7 @@ class Experiment:
         """
         config, pair = recalled(out)
         inputs = prepare(config, pair)
+        config = inputs.settled(config)
         return cls.of(config, inputs, run_folder(config, inputs, Path(out), joined=joined), progress=progress)
 
     @property

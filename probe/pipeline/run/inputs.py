@@ -1,17 +1,18 @@
 """Finds and checks what a run works on, before any model runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from probe.errors import ProbeError
 from probe.files import file_hash, object_hash
 from probe.hybrid import answer_prompts, by_problem, grade_answers
 from probe.models import Model, Pair, PairConfig, PairSampling, ThinkTags, load_pair
 from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
-from probe.pipeline.run.config import RunConfig
+from probe.pipeline.run.config import RunConfig, SizesConfig
 from probe.pipeline.run.kept import pair_of
-from probe.problems import Problem, ProblemSet, load_problems
+from probe.problems import SPLITS, Problem, ProblemSet, Taken, is_generated, load_problems, take_problems
 from probe.statistics import Grades
 from probe.steering import steering_layer
 from probe.taxonomy import taxonomy_sites
@@ -31,6 +32,7 @@ class Inputs:
         sampling: how the models are sampled, and the number of answers to each test problem.
         imported: the traces that take the place of the thinking model's own on train and validation; None if there are
             none.
+        remarks: sentences on problems that are not there as requested.
     """
 
     pair: Pair
@@ -43,6 +45,12 @@ class Inputs:
     max_new_tokens: int
     sampling: PairSampling
     imported: ImportedSplits | None = None
+    remarks: tuple[str, ...] = ()
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        taken = {split: len(getattr(self, split)) for split in ("train", "validation", "test")}
+        return replace(config, sizes=SizesConfig(**taken))
 
     def graded(self, problems: Sequence[Problem], texts: Sequence[str], thinking: Sequence[str]) -> Grades:
         """Grade the answers of an arm, each after the prompt of the model that wrote it; see `answer_prompts`.
@@ -95,20 +103,14 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
         pair_config: the pair, if it was moved since the run began; None for that which the settings name.
 
     Raises:
-        ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, too few problems, a
-            layer or site that a model does not have, or answers that need more positions than a model has.
+        ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, a split without
+            problems that can be taken, too few train problems for the arm few-shot or the learning curve, a layer or
+            site that a model does not have, or answers that need more positions than a model has.
     """
     pair_config = pair_config or pair_of(config)
-    imported = None
-    if config.traces is not None:
-        imported = imported_splits(config.traces, config.problems, config.grader, pair_config)
-        problem_set = imported.problem_set
-    else:
-        problem_set = chosen_problems(config.problems, config.grader, pair_config)
-    train, validation, test = (
-        (problem_set if imported is None or split == "test" else imported).take(split, getattr(config.sizes, split))
-        for split in ("train", "validation", "test")
-    )
+    taken, imported = taken_problems(config, pair_config, sizes_of(config.sizes), graded=("validation", "test"))
+    train, validation, test = (taken.splits[split] for split in ("train", "validation", "test"))
+    _check_train(config, train)
     pair = load_pair(
         pair_config,
         device=config.device,
@@ -131,20 +133,83 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
     max_new_tokens = config.decoding.max_new_tokens or pair.config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *validation, *test), max_new_tokens)
-    sampling = config.decoding.sampling(pair)
-    return Inputs(pair, problem_set, train, validation, test, layers, sites, max_new_tokens, sampling, imported)
+    sampling, problem_set = config.decoding.sampling(pair), taken.problem_set
+    return Inputs(
+        pair, problem_set, train, validation, test, layers, sites, max_new_tokens, sampling, imported, taken.remarks
+    )
 
 
-def chosen_problems(problems: str | None, grader: str | None, pair: PairConfig) -> ProblemSet:
-    """Load the problems that the settings name, else those of the pair with the grader that the pair names.
+def _check_train(config: RunConfig, train: Sequence[Problem]) -> None:
+    """Refuse what fewer train problems than requested cannot give, before traces are made of them."""
+    if wrong := [n for n in config.curve if n > len(train)]:
+        raise ProbeError(f"curve has {wrong[0]} traces, but there are {len(train)} train problems; give fewer")
+    known = sum(problem.answer is not None for problem in train)
+    if "few-shot" in config.hybrid.names and known < config.hybrid.shots:
+        raise ProbeError(
+            f"the arm few-shot shows {config.hybrid.shots} solved train problems, but only {known} have a known "
+            "answer; lower hybrid.shots, or leave out the arm"
+        )
+
+
+def sizes_of(sizes: Any) -> dict[str, int]:
+    """The number of problems of each split in a section ``sizes``."""
+    return {split: getattr(sizes, split) for split in SPLITS if hasattr(sizes, split)}
+
+
+def taken_problems(
+    config: Any, pair: PairConfig, wanted: Mapping[str, int], *, graded: Collection[str] = ()
+) -> tuple[Taken, ImportedSplits | None]:
+    """Take the problems that a run or a discovery works on.
+
+    Args:
+        config: its settings. With imported traces, train and validation problems are those that have traces.
+        pair, wanted, graded: as in :func:`chosen_problems`.
+
+    Returns:
+        The problems, and the imported traces; None if there are none.
 
     Raises:
-        ProbeError: if neither names problems, or they cannot be loaded.
+        ProbeError: as there, and if no imported trace answers a problem of a split.
+    """
+    if config.traces is None:
+        return chosen_problems(config.problems, config.grader, pair, wanted, graded=graded), None
+    imported = imported_splits(config.traces, config.problems, config.grader, pair, needed=wanted)
+    for split in ("train", "validation"):
+        imported.take(split, wanted[split])  # says what is missing
+    taken = take_problems(imported.offered, wanted, graded=[split for split in graded if split == "test"])
+    return replace(taken, problem_set=imported.problem_set), imported
+
+
+def chosen_problems(
+    problems: str | None,
+    grader: str | None,
+    pair: PairConfig,
+    wanted: Mapping[str, int],
+    *,
+    graded: Collection[str] = (),
+) -> Taken:
+    """Load the problems that the settings name, else those of the pair with the grader that the pair names.
+
+    Args:
+        problems, grader: what the settings name; None if they name nothing.
+        pair: the pair.
+        wanted: the largest number of problems of each split that is needed; a set that is generated has as many.
+        graded: the splits in which answers must be known.
+
+    Raises:
+        ProbeError: if neither names problems, they cannot be loaded, or a split has none that can be taken.
     """
     name = problems or pair.problems
     if name is None:
         raise ProbeError("no problems given: name a problem set or a file (--problems)")
-    return load_problems(name, grader=grader or (None if problems else pair.grader))
+    grader = grader or (None if problems else pair.grader)
+    found = load_problems(name, grader=grader)
+    more = {split: n for split, n in wanted.items() if n > len(found.splits.get(split, ()))}
+    if more and is_generated(name):
+        larger = load_problems(name, grader=grader, sizes=more)
+        if all(len(larger.splits[split][:n]) == n for split, n in wanted.items()):  # a task may have no more questions
+            found = larger
+    return take_problems(found, wanted, graded=graded)
 
 
 def check_positions(model: Model, problems: Sequence[Problem], max_new_tokens: int) -> None:

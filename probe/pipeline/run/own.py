@@ -42,6 +42,7 @@ from probe.hybrid import (
     stream_hybrid,
     summarise,
 )
+from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.arms import make_arm
 from probe.pipeline.run.experiment import Experiment
@@ -107,13 +108,14 @@ def try_arm(
         "progress": stages.progress,
     }
     base, thinking = make_arm(experiment, "base"), make_arm(experiment, "thinking")
-    told, correct = {}, {}
+    told, correct, traces = {}, {}, {}
     texts: list[str] = []
     for each in (thinking, base, arm):
         digest = object_hash([described if each is arm else "", split, len(some)])[:10]
         folder = experiment.folder.path / "own" / f"{each.name}-{digest}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
         texts = texts or done.texts  # the thinking model's
+        traces[each.name] = done.traces
         correct[each.name] = inputs.graded(some, done.texts, texts)
         told[each.name] = {
             **summarise(
@@ -130,6 +132,7 @@ def try_arm(
         }
     found = told[arm.name] | {
         "name": arm.name,
+        "cut": warn_cut(traces, inputs.max_new_tokens, progress=stages.progress),
         "split": split,
         "gap_recovered": gap_recovered(correct[arm.name], correct["base"], correct["thinking"], seed=config.seed),
         "p": paired_permutation(correct[arm.name], correct["base"]),

@@ -10,6 +10,7 @@ from probe.config import to_dict
 from probe.hybrid import (
     ArmResult,
     agreement,
+    answer_prompts,
     classify_errors,
     compare_arms,
     counted,
@@ -24,7 +25,7 @@ from probe.pipeline.run.arms import SEED
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
-from probe.problems import Problem
+from probe.problems import SPLITS, Problem
 from probe.reports import to_columns
 from probe.statistics import Grades
 from probe.traces import token_name, token_texts
@@ -98,7 +99,13 @@ def results(finished: Finished) -> dict:
     return {
         "schema": SCHEMA,
         "pair": inputs.pair.name,
-        "problems": {"name": inputs.problem_set.name, "split": "test", "n": len(inputs.test)},
+        "problems": {
+            "name": inputs.problem_set.name,
+            "split": "test",
+            "n": len(inputs.test),
+            **{split: len(getattr(inputs, split)) for split in SPLITS},
+            "note": inputs.problem_set.note,
+        },
         "seed": config.seed,
         "sampling": to_dict(inputs.sampling),
         "arms": {name: entry for name, entry in entries.items() if not _is_seed(name)},
@@ -223,13 +230,16 @@ def shown(finished: Finished, n: int) -> list[dict]:
     for i, problem in enumerate(inputs.test[:n]):
         row: dict = {"problem_id": problem.id, "question": problem.question, "answer": problem.answer, "arms": {}}
         for name, traces in rollouts.of_test.items():
-            first = i * len(traces) // len(inputs.test)
-            row["arms"][name] = {"text": traces[first].text, "correct": grades[name][first]}
+            samples = len(traces) // len(inputs.test)
+            first = i * samples
+            about = _about(finished, i, name, samples, traces[first].truncated) | {"correct": grades[name][first]}
+            row["arms"][name] = about | {"text": traces[first].text}
         for name, arm in arms.items():
             first = i * arm.samples
             trace = arm.traces[first]
+            about = _about(finished, i, name, arm.samples, trace.truncated) | {"correct": grades[name][first]}
             if not trace.steered:  # no hybrid: one model wrote it
-                row["arms"][name] = {"text": arm.texts[first], "correct": grades[name][first]}
+                row["arms"][name] = about | {"text": arm.texts[first]}
                 continue
             tokens = [
                 {
@@ -251,9 +261,21 @@ def shown(finished: Finished, n: int) -> list[dict]:
                     strict=True,
                 )
             ]
-            row["arms"][name] = {"correct": grades[name][first], "tokens": to_columns(tokens)}
+            row["arms"][name] = about | {"tokens": to_columns(tokens)}
             # The text is that of the tokens, and is written only where it is another.
             if arm.texts[first] != "".join(token["text"] for token in tokens):
                 row["arms"][name]["text"] = arm.texts[first]
         rows.append(row)
     return rows
+
+
+def _about(finished: Finished, i: int, name: str, samples: int, truncated: bool) -> dict:
+    """What was graded of an arm's first answer to a problem, and how the answer ended."""
+    inputs, problem = finished.experiment.inputs, finished.experiment.inputs.test[i]
+    text, thinking = finished.texts[name][i * samples], finished.texts["thinking"]
+    each = len(thinking) // len(inputs.test)
+    own = thinking[i * each : (i + 1) * each]
+    (prompt,) = answer_prompts(inputs.pair, [problem], [text], [own])
+    grade = inputs.problem_set.grade(text, problem, think_close=inputs.pair.think_tags, prompt=prompt)
+    end = inputs.pair.think_tags.end(text)
+    return {"answer": grade.answer, "truncated": truncated, "think_end": end, "samples": samples}

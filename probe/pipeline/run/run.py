@@ -8,6 +8,8 @@ from typing import Any
 
 from probe.config import read_as
 from probe.files import write_json
+from probe.pipeline.cut import warn_cut
+from probe.pipeline.look.look import look_first
 from probe.pipeline.plan.room import check_room
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.config import RunConfig
@@ -35,7 +37,8 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
 
     Raises:
         ProbeError: for settings that cannot work, or a run that does not fit into memory, before any model runs (an arm
-            that depends on traces: before any arm runs); or if another process writes into the folder.
+            that depends on traces: before any arm runs); if the look finds something that stops it; or if another
+            process writes into the folder.
     """
     out, config = Path(out).expanduser(), here(config)
     check_room(config, out)
@@ -63,28 +66,37 @@ def add_arms(
 
 
 def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
+    config = inputs.settled(config)
     with run_folder(config, inputs, out) as folder:
         asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
         sampling = {"base": inputs.sampling.base, "thinking": inputs.sampling.thinking}
-        prompts = begin(out, asked, inputs.train[0].question, sampling, progress=progress)
+        question = inputs.train[0].question
+        prompts = begin(out, asked, question, sampling, remarks=inputs.remarks, progress=progress)
+        looked = look_first(config, inputs, prompts, folder, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)
         check_arms(experiment)
         keep_inputs(config, inputs.pair.config, out)
-        return _finish(experiment, prompts, out)
+        return _finish(experiment, {"prompts": prompts, "look": looked}, out)
 
 
-def _finish(experiment: Experiment, prompts: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Run the arms and write the results."""
+def _finish(experiment: Experiment, before: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Run the arms and write the results.
+
+    Args:
+        before: parts of ``results.json`` that were found before the first stage.
+    """
     config = experiment.config
     finished = Finished(experiment, run_arms(experiment))
     shutil.rmtree(out / BELOW, ignore_errors=True)
-    found = results(finished) | {"prompts": prompts, "effects": effects(experiment)}
+    found = results(finished) | before | {"effects": effects(experiment)}
     found["effects"] |= observed(finished)
     if "oracle-free" in finished.arms:
         found["oracle"]["given_base"] = read_as(dict[str, Any], out / "policy" / "validation.json")
     if config.curve:
         found["curve"] = learning_curve(experiment)
+    traces = {**experiment.rollouts.of_test, **{name: arm.traces for name, arm in finished.arms.items()}}
+    found["cut"] = warn_cut(traces, experiment.inputs.max_new_tokens, progress=experiment.stages.progress)
     write_json(out / "behaviours.json", behaviours(finished))
     write_json(out / "graded.json", graded(finished))
     write_json(out / "shown.json", shown(finished, config.shown), indent=None)

@@ -34,6 +34,7 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
         "circuits/page.html.j2",
         None,
         results=results,
+        warning=results.get("cut"),
         prompts=results.get("prompts"),
         sentence=circuit_headline(results),
         rows=circuit_rows(results),

@@ -40,6 +40,7 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
         "diff/page.html.j2",
         None,
         results=told | {"findings": [each | {"answer": _ANSWERS[each["differs"]]} for each in told["findings"] or ()]},
+        warning=told.get("cut"),
         prompts=told.get("prompts"),
         sentence=diff_headline(told),
         effects=effect_rows(told["effects"]),

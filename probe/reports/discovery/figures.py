@@ -99,8 +99,14 @@ def transition_figure(
     return styled(figure, "Transitions between behaviours", 34 * len(below) + 90)
 
 
+_TEXTS = 4000
+"""The most sentences whose texts are in the hover labels of a figure; with more, a page would be too large."""
+
+
 def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -> "Figure":
     """Draw traces as rows and sentences as cells in the colour of their behaviour; texts are in the hover labels.
+
+    With more than 4,000 sentences, the hover labels hold no texts.
 
     Args:
         traces: ``traces`` of ``discover.json``, or the result of ``AnnotatedTraces.records``.
@@ -109,6 +115,7 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     if not longest:
         return nothing("no trace has a sentence")
     known = len(names)
+    texts = sum(len(trace["sentences"]) for trace in traces) <= _TEXTS
     z: list[list[int | None]] = []
     text: list[list[str]] = []
     hover: list[list[str]] = []
@@ -117,9 +124,12 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         behaviours = [sentence.get("behaviour") for sentence in trace["sentences"]]
         z.append([known if each is None else each for each in behaviours] + [None] * empty)
         text.append(["" if each is None else str(each) for each in behaviours] + [""] * empty)
-        hover.append([_said(sentence, names) for sentence in trace["sentences"]] + [""] * empty)
+        hover.append([_said(sentence, names) for sentence in trace["sentences"] if texts] + [""] * empty)
     colours = [*(behaviour_colour(i) for i in range(known)), _NONE]
     scale = [[(i + side) / len(colours), colour] for i, colour in enumerate(colours) for side in (0, 1)]
+    hovers: dict[str, Any] = {"hovertext": hover, "hoverinfo": "text"}
+    if not texts:
+        hovers = {"hovertemplate": "sentence %{x}: %{text}<extra></extra>"}
     figure = heatmap(
         z,
         x=list(range(1, longest + 1)),
@@ -128,8 +138,7 @@ def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         zmax=known + 0.5,
         colorscale=scale,
         ygap=3,
-        hovertext=hover,
-        hoverinfo="text",
+        **hovers,
         hoverongaps=False,
         text=text,
         written=longest <= 40,

@@ -131,6 +131,7 @@ class Sentence(_Sentence, total=False):
 
     behaviour: int | None
     type: str | None
+    tokens: int | None
 
 
 class _Trace(TypedDict):
@@ -142,6 +143,11 @@ class Trace(_Trace, total=False):
 
     problem_id: str | None
     correct: bool | None
+    answer: str | None
+    truncated: bool | None
+    think_end: int | None
+    sample: int | None
+    author: str | None
 
 
 class Map(TypedDict, total=False):
@@ -180,6 +186,7 @@ class Problems(TypedDict, total=False):
     name: str | None
     train: int | None
     validation: int | None
+    note: str | None
 
 
 class Falsify(TypedDict, total=False):
@@ -192,6 +199,7 @@ class Discovery(TypedDict, total=False):
     """``discover.json``, schema version 1."""
 
     model: str | None
+    cut: str | None
     prompts: dict[str, FirstPrompt] | None
     problems: Problems | None
     taxonomy: Taxonomy | None

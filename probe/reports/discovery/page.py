@@ -1,12 +1,13 @@
 """The report of a discovery: one HTML page with the behaviours that were found and how they were tested."""
 
-import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probe.cycles import end_cycle
 from probe.files import write_text
-from probe.html import behaviour_colour
+from probe.html import Reading, behaviour_colour, reader_html
 from probe.reports.discovery.cards_figure import TESTS, cards_figure
 from probe.reports.discovery.figures import map_figure, timeline_figure, transition_figure, usage_figure
 from probe.reports.discovery.files import read_discovery
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BUDGET = 1_000_000
-"""Characters of JSON that the traces of a page may take; the plotting library alone takes 4.8 MB."""
+"""Bytes of text that the traces of a page may take; the plotting library alone takes 4.8 MB."""
+_WHOLE = "Long traces are cut in the middle; discover.json beside this page has the whole, under traces."
+_MOST = 200
+"""The most traces of a page."""
+_LOOP = 192
+"""The fewest characters of a loop at the end of a trace."""
 
 VERDICTS = {"state": "survives", "cue": "follows its cue", "undecided": "undecided"}
 """What each verdict of a falsification card means."""
@@ -41,17 +47,21 @@ def write_discovery_report(folder: str | Path) -> Path:
 
 def render_discovery(found: Mapping[str, Any]) -> str:
     """Write the page as HTML, from the contents of ``discover.json``."""
+    from markupsafe import Markup
+
     sentence, supporting = discovery_headline(found)
     behaviours = _behaviours(found)
     names = [each["name"] for each in behaviours]
-    traces = _that_fit(found.get("traces") or [])
+    traces = (found.get("traces") or [])[:_MOST]
+    readings = [_reading(number, trace) for number, trace in enumerate(traces)]
     grid = found.get("grid") or []
     return fill(
         "discovery/page.html.j2",
         "discovery/page.js",
         model=found.get("model") or "a model",
+        warning=found.get("cut"),
         prompts=found.get("prompts"),
-        problems=whole(("name", "train", "validation"), found.get("problems")),
+        problems=whole(("name", "train", "validation", "note"), found.get("problems")),
         taxonomy=whole(_TAXONOMY, found.get("taxonomy")),
         judge=whole(_JUDGE, found["judge"]) if found.get("judge") else None,
         counters=_counted(found.get("counters")),
@@ -65,10 +75,8 @@ def render_discovery(found: Mapping[str, Any]) -> str:
         tests=TESTS,
         verdicts=VERDICTS,
         figures=_figures(found, behaviours, names, traces),
-        data={
-            "traces": traces,
-            "behaviours": [{"name": each["name"], "colour": each["colour"]} for each in behaviours],
-        },
+        reader=Markup(reader_html(readings, names=names, whole=_WHOLE, limit=_BUDGET, script=False)),
+        data={"behaviours": [{"name": each["name"], "colour": each["colour"]} for each in behaviours]},
         left_out=len(found.get("traces") or []) - len(traces),
     )
 
@@ -195,15 +203,28 @@ def _counted(counters: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _that_fit(traces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Take the first traces that the page has room for."""
-    fit, size = [], 0
-    for trace in traces:
-        size += len(json.dumps(trace))
-        if size > _BUDGET:
-            break
-        fit.append(trace)
-    return fit
+def _reading(number: int, trace: Mapping[str, Any]) -> Reading:
+    """A trace of ``discover.json`` as the reader shows it."""
+    sentences = trace["sentences"]
+    text = "".join(sentence["text"] for sentence in sentences)
+    tokens = [sentence.get("tokens") for sentence in sentences]
+    cycle = end_cycle(text, _LOOP)
+    facts = [f"sample {trace['sample']}"] if trace.get("sample") else []
+    return Reading(
+        title=trace.get("problem_id") or f"trace {number + 1}",
+        text=text,
+        ends=list(accumulate(len(sentence["text"]) for sentence in sentences)),
+        tokens=None if None in tokens else tokens,
+        correct=trace.get("correct"),
+        answer=trace.get("answer"),
+        graded="answer" in trace,
+        facts=[*facts, f"by {trace['author']}"] if trace.get("author") else facts,
+        thinking=trace.get("think_end"),
+        truncated=bool(trace.get("truncated")),
+        loop=cycle and (cycle[0], cycle[0] + 2 * cycle[1], (len(text) - cycle[0]) // cycle[1]),
+        behaviours=[sentence.get("behaviour") for sentence in sentences],
+        notes=[sentence.get("type") for sentence in sentences],
+    )
 
 
 def _figures(

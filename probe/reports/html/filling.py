@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probe.html import reader_script, reader_style
 from probe.reports.html.numbers import interval, number, p_value, percent, plural
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def fill(template: str, script: str | None, **given: Any) -> str:
         "percent": percent, "interval": interval, "number": number, "p_value": p_value, "plural": plural,
     }  # fmt: skip
     style, *scripts = ((_REPORTS / name).read_text(encoding="utf-8") for name in (*_SHARED, script) if name is not None)
+    style, scripts = style + reader_style(), [reader_script(), *scripts]
     return environment.get_template(template).render(
         **given, number=number, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
     )

@@ -2,15 +2,7 @@
 // Shared by the scripts of all pages: finding and making elements, and figures that follow the page's colours. Text is set
 // by textContent only, so that nothing in a trace is read as HTML.
 const $ = (id) => document.getElementById(id);
-const make = (tag, given = {}, ...children) => {
-  const { data = {}, style = {}, aria = {}, ...rest } = given;
-  const node = Object.assign(document.createElement(tag), rest);
-  Object.assign(node.dataset, data);
-  for (const [name, value] of Object.entries(style)) node.style.setProperty(name, value);
-  for (const [name, value] of Object.entries(aria)) node.setAttribute(`aria-${name}`, value);
-  node.append(...children);
-  return node;
-};
+const { make } = probeReader;
 
 const paint = () => {
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();

@@ -7,6 +7,7 @@ from probe.config import as_type, read_as
 from probe.errors import ProbeError
 from probe.reports.html.prompts import FirstPrompt
 from probe.reports.run.columns import Columns, check_columns
+from probe.reports.run.look import Look
 
 SCHEMA = 1
 FIX = "run the same `probe run` again, which writes it again"
@@ -69,6 +70,10 @@ class Problems(TypedDict, total=False):
     name: str | None
     split: str | None
     n: int | None
+    train: int | None
+    validation: int | None
+    test: int | None
+    note: str | None
 
 
 class SeedEntry(TypedDict, total=False):
@@ -236,6 +241,8 @@ class Results(TypedDict, total=False):
     tests: Tests | None
     oracle: Oracle | None
     taxonomy: TaxonomyEntry | None
+    look: Look | None
+    cut: str | None
     prompts: dict[str, FirstPrompt] | None
     settings: dict[str, Any] | None
     effects: Effects | None
@@ -279,6 +286,10 @@ class ShownArm(TypedDict, total=False):
 
     text: str
     correct: bool | None
+    answer: str | None
+    truncated: bool | None
+    think_end: int | None
+    samples: int | None
     tokens: Columns | list[Token] | None
 
 
@@ -287,7 +298,7 @@ class Shown(TypedDict, total=False):
 
     problem_id: str
     question: str
-    answer: str
+    answer: str | None
     arms: dict[str, ShownArm] | None
 
 

@@ -7,11 +7,13 @@
   // An unsteered token on which both models agree is its text alone; any other is [text, steered, behaviour, strength, base, thinking].
   // A number stands for that many tokens that were left out.
   const read = (token, asked) => {
-    if (typeof token === "number") return { text: `[… ${token} tokens left out …]`, gap: token };
+    if (typeof token === "number") return { text: leftOut(token, "token"), gap: token };
     if (typeof token === "string") return { text: token, steered: false, base: token, thinking: asked ? token : null };
     const [text, steered, behaviour, strength, base, thinking] = token;
     return { text, steered: !!steered, behaviour, strength, base, thinking };
   };
+  const leftOut = (n, noun) => `[… ${probeReader.count(n, noun)} left out …]`;
+  const repeated = (gap, [size, times], noun) => `[… the last ${probeReader.count(size, noun)} ${times.toLocaleString("en")} times in all, ${gap.toLocaleString("en")} left out …]`;
   const strengths = problems.flatMap((p) => p.arms.flatMap((a) => (a.tokens || []).map((t) => (Array.isArray(t) ? Math.abs(t[3] || 0) : 0))));
   // The deepest colour is the 95th percentile, so that one outlier does not make all others pale.
   const steered = strengths.filter((s) => s > 0).sort((a, b) => a - b);
@@ -42,7 +44,31 @@
     order.push(...members);
   }
 
-  let chosen = "hybrid", tokens = [], spans = [], numbers = [], here = -1;
+  let chosen = "hybrid", tokens = [], spans = [], numbers = [], here = -1, pieces = [], hits = [], hit = null;
+
+  // Search in the trace that is shown.
+  const showHits = (now) => probeReader.mark("hits", hits.map((each) => probeReader.range(pieces, each)).filter(Boolean), now);
+  const bar = probeReader.finder({
+    label: "Search this trace",
+    search: (words) => {
+      hits = probeReader.find(pieces.map(({ node }) => node.textContent).join(""), words);
+      hit = null;
+      showHits(null);
+      bar.tell(hits.length, hit);
+    },
+    step: (by) => {
+      if (!hits.length) return;
+      hit = hit == null ? (by > 0 ? 0 : hits.length - 1) : (hit + by + hits.length) % hits.length;
+      const found = probeReader.range(pieces, hits[hit]);
+      probeReader.reveal(found.startContainer.parentElement);
+      showHits(found);
+      bar.tell(hits.length, hit);
+    },
+  });
+  const jump = make("button", { type: "button", textContent: "↓ to the answer" });
+  jump.addEventListener("click", () => $("trace").lastElementChild.scrollIntoView({ block: "center" }));
+  $("find").append(...bar.nodes, jump);
+  document.head.append(make("style", { textContent: probeReader.marked("hits") }));
 
   function showProblem() {
     const problem = problems[order[$("problem").selectedIndex]];
@@ -70,27 +96,59 @@
       return span;
     });
     $("trace").className = "";
-    const text = arm.left_out ? [arm.text, make("span", { className: "gap", textContent: `[… ${arm.left_out} characters left out …]` }), arm.end] : [arm.text || "(no text)"];
-    $("trace").replaceChildren(...(spans.length ? spans : text));
-    // One stop of the Tab key for the whole trace; arrows move within it.
     numbers = [];
     tokens.reduce((before, token, i) => { numbers[i] = before + 1; return before + (token.gap || 1); }, 0);
+    const gaps = tokens.flatMap((token, i) => (token.gap ? [i] : [])), last = gaps[gaps.length - 1];
+    if (arm.loop && gaps.length) spans[last].textContent = repeated(tokens[last].gap, arm.loop, "token");
+    const parts = spans.length ? spans.map((node, i) => ({ node, thinking: numbers[i] <= (arm.thinking || 0), gap: tokens[i].gap })) : ofText(arm);
+    let at = 0;
+    pieces = parts.filter((part) => !part.gap).map(({ node }) => ({ node, start: at, end: (at += node.textContent.length) })).filter((piece) => piece.start < piece.end);
+    const [thought, answered] = [true, false].map((thinking) => parts.filter((part) => part.thinking === thinking).map((part) => part.node));
+    const thinking = probeReader.fold(`thinking: ${probeReader.count(arm.thinking || 0, spans.length ? "token" : "character")}`, ...thought);
+    // Steered tokens are what this page shows; other long thinking is folded.
+    thinking.open = (arm.steered > 0 || thought.length + thought.reduce((sum, node) => sum + node.textContent.length, 0) < 2000);
+    const end = arm.truncated ? [make("p", { className: "gap", textContent: "The limit on new tokens stopped the answer here." })] : [];
+    $("trace").replaceChildren(...(thought.length ? [thinking] : []), make("div", {}, ...(parts.length ? answered : ["(no text)"])), ...end);
+    jump.hidden = !thought.length && parts.length < 400;
+    bar.box.dispatchEvent(new Event("input"));
+    // One stop of the Tab key for the whole trace; arrows move within it.
     const length = tokens.reduce((sum, token) => sum + (token.gap || 1), 0), gone = tokens.reduce((sum, token) => sum + (token.gap || 0), 0);
     here = Math.max(0, tokens.findIndex((token) => token.steered));
     if (spans.length) spans[here].tabIndex = 0;
 
     const counts = new Map();
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
-    // Steered stretches are kept first, so the share is that of the whole trace and not of what is shown.
-    const total = gone ? arm.steered : tokens.filter((token) => token.steered).length;
+    // The share is that of the whole trace and not of what is shown.
+    const total = arm.steered || 0;
     const share = tokens.length ? `${total} of ${length} tokens steered${gone ? `, ${length - gone} tokens shown` : ""}` : "no token steered";
+    const answer = !("answer" in arm) ? "" : arm.answer == null ? "no answer · " : `answer ${arm.answer} · `;
+    const more = `${arm.loop ? " · loops" : ""}${arm.truncated ? " · truncated" : ""}${arm.samples > 1 ? ` · the first of ${arm.samples} samples` : ""}`;
     const blind = tokens.length && !arm.asked ? ", thinking model not used" : "";
-    $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${share}${blind}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
+    $("about").replaceChildren(mark(arm.correct), ` ${verdict(arm.correct)} · ${answer}${share}${blind}${more}${meaning[arm.name] ? ` · ${meaning[arm.name]}` : ""}`);
     $("legend").replaceChildren(...[...counts].sort((a, b) => a[0] - b[0]).map(([behaviour, count]) => {
       const button = make("button", { type: "button", aria: { pressed: false } }, chip(behaviour), `${labels[behaviour] || `behaviour ${behaviour}`} ×${count}${gone ? " shown" : ""}`);
       button.addEventListener("click", () => alone(button, behaviour));
       return button;
     }));
+  }
+
+  // A text without recorded tokens, cut where the thinking ends and where something was left out. Python counts characters.
+  function ofText({ text, left_out: gone, end, loop, thinking = 0 }) {
+    const parts = [];
+    const add = (part, from) => {
+      const characters = [...part], split = Math.max(0, Math.min(characters.length, thinking - from));
+      for (const [some, inside] of [[characters.slice(0, split), true], [characters.slice(split), false]]) {
+        if (some.length) parts.push({ node: make("span", { className: "plain", textContent: some.join("") }), thinking: inside });
+      }
+      return from + characters.length;
+    };
+    const at = add(text || "", 0);
+    if (gone) {
+      const told = loop ? repeated(gone, loop, "character") : leftOut(gone, "character");
+      parts.push({ node: make("span", { className: "gap", textContent: told }), thinking: at < thinking, gap: gone });
+      add(end, at + gone);
+    }
+    return parts;
   }
 
   function alone(button, behaviour) {
@@ -141,7 +199,9 @@
     event.preventDefault();
     let to = here + way;
     while (to >= 0 && to < tokens.length && (tokens[to].gap || (only && !tokens[to].steered))) to += way;
-    if (spans[to]) spans[to].focus();
+    if (!spans[to]) return;
+    if (spans[to].closest("details")) spans[to].closest("details").open = true;
+    spans[to].focus();
   });
 
   const turn = (by) => {

@@ -12,8 +12,9 @@ from probe.reports.run.bits_figure import bits_figure
 from probe.reports.run.figures import arms_figure, gap_figure
 from probe.reports.run.files import read_behaviours, read_results, read_shown
 from probe.reports.run.headline import headline
+from probe.reports.run.look import found_answer, look_lines
 from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
-from probe.reports.run.shown import compact
+from probe.reports.run.shown import compact, is_cut
 from probe.reports.run.training import (
     convergence_sentences,
     curve_figure,
@@ -53,6 +54,10 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         "run/page.js",
         **sections,
         run=whole(("pair", "seed"), results),
+        look=results.get("look"),
+        look_lines=look_lines(results["look"]) if results.get("look") else [],
+        found_answer=found_answer,
+        warning=results.get("cut"),
         prompts=results.get("prompts"),
         settings=json.dumps(results.get("settings") or {}, indent=2, ensure_ascii=False),
         sentence=f"{sentence} The hybrid's vectors have not converged."
@@ -77,7 +82,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         behaviours=[_card(behaviour) for behaviour in behaviours],
         most_shared=max((behaviour.get("share") or 0 for behaviour in behaviours), default=0) or 1,
         traces=traces,
-        cut=any({"left_out", "steered"} & arm.keys() for problem in traces for arm in problem["arms"]),
+        cut=any(is_cut(arm) for problem in traces for arm in problem["arms"]),
         left_out=len(shown) - len(traces),
         labels=labels,
         meaning=MEANING,
@@ -89,7 +94,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
 
 # Variables of the template; a key that a run did not write is None.
 _SECTIONS = {
-    "problems": ("name", "split", "n"),
+    "problems": ("name", "split", "n", "train", "validation", "note"),
     "oracle": (
         "bits_per_token",
         "bits_per_steered_token",

@@ -1,20 +1,26 @@
 """Packs the traces that a page shows into few bytes: every problem and arm, long traces cut in the middle."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from probe.cycles import end_cycle
+from probe.html import fair_share
 from probe.reports.run.arms import in_order
 from probe.reports.run.columns import Columns, page_sizes, page_tokens, to_columns
 
 BUDGET = 1_800_000
 """Bytes of a page that its traces may take. With the plotting library, which takes 4.8 MB, a page stays under 7 MB."""
 _LEAST = 400
-"""The fewest bytes of an arm's answer; if not even these fit for all problems, the last problems are left out."""
+"""The fewest bytes of what an arm wrote; if not even these fit for all problems, the last problems are left out."""
+_QUESTION, _ANSWER = 6000, 200
+"""The most characters of a question, and of an answer."""
+_LOOP = 48
+"""The fewest tokens of a loop, and how many of its end are shown."""
 _AROUND = 3
 """Tokens that are kept on either side of a steered one."""
 _STRETCH = 40
@@ -27,35 +33,26 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
     Tokens are those of :func:`page_tokens`; a number in their place is how many were left out there, and then
     ``steered`` is how many of all tokens were steered. ``asked`` is whether the thinking model ran beside the arm. An
     arm without recorded tokens keeps its text, which is cut into ``text`` and ``end`` with ``left_out`` characters
-    between them. ``correct`` is None if the answer could not be graded. Answers are cut to the largest length with
-    which all fit; the beginning, the end and steered stretches stay.
+    between them. ``thinking`` is the number of tokens, or of characters of the text, up to the end of the thinking.
+    Of a loop at the end, ``loop`` holds how many tokens or characters it repeats and how often; the first two times
+    and the end of the last are shown. ``correct`` is None if the answer could not be graded. Answers are cut to the
+    largest length with which all fit; the beginning, the end and steered stretches stay.
     """
-    problems = list(shown)
-    frames, sizes = [], []
-    for problem in problems:
-        arms = problem.get("arms") or {}
-        frame = {
-            "id": problem.get("problem_id", ""),
-            "question": problem.get("question", ""),
-            "answer": problem.get("answer", ""),
-            "arms": in_order(arms),
-        }
-        frames.append(frame)
-        sizes.append([_size_of_arm(name, arms[name]) for name in frame["arms"]])
+    problems = [_Problem(problem) for problem in shown]
     left = budget
-    for kept, (frame, lengths) in enumerate(zip(frames, sizes, strict=True)):
-        left -= _size(frame) + sum(min(size, _LEAST) for size in lengths)
-        if left < 0:
-            problems, frames, sizes = problems[:kept], frames[:kept], sizes[:kept]
+    for kept, problem in enumerate(problems):
+        left -= problem.frame_size + sum(min(arm.size, _LEAST) for arm in problem.arms)
+        if left < 0 and kept:  # at least one is shown
+            problems = problems[:kept]
             break
-    most = _most([size for lengths in sizes for size in lengths], budget - sum(map(_size, frames)))
-    found = []
-    for problem, frame, lengths in zip(problems, frames, sizes, strict=True):
-        arms = ((name, problem["arms"][name], size) for name, size in zip(frame["arms"], lengths, strict=True))
-        found.append(
-            frame | {"arms": [_whole(name, arm) if size <= most else _cut(name, arm, most) for name, arm, size in arms]}
-        )
-    return found
+    room = budget - sum(problem.frame_size for problem in problems)
+    most = max(_LEAST, fair_share([arm.size for problem in problems for arm in problem.arms], room))
+    return [problem.frame | {"arms": [arm.cut(most) for arm in problem.arms]} for problem in problems]
+
+
+def is_cut(arm: Mapping[str, Any]) -> bool:
+    """Whether something of an arm of :func:`compact` was left out."""
+    return "left_out" in arm or any(isinstance(token, int) for token in arm.get("tokens", ()))
 
 
 def _size(value: Any) -> int:
@@ -69,64 +66,101 @@ def _size(value: Any) -> int:
 _size_once = lru_cache(maxsize=100_000, typed=True)(_size)
 
 
-def _most(sizes: Sequence[int], budget: int) -> int:
-    """The largest length with which all fit if longer ones are cut to it."""
-    left = budget
-    for i, size in enumerate(sorted(sizes)):
-        share = left // (len(sizes) - i)
-        if size > share:
-            return share
-        left -= size
-    return max(sizes, default=0)
+class _Problem:
+    """A problem, and its arms in order."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        arms = problem.get("arms") or {}
+        question, answer = problem.get("question", ""), problem.get("answer") or "not known"
+        self.frame = {
+            "id": problem.get("problem_id", ""),
+            "question": _short(question, _QUESTION),
+            "answer": _short(answer, _ANSWER),
+        }
+        self.arms = [_arm(name, arms[name]) for name in in_order(arms)]
+        self.frame_size = _size(self.frame) + _size({"arms": []}) + sum(_size(arm.head) for arm in self.arms)
 
 
-def _columns(arm: Mapping[str, Any]) -> Columns | None:
+def _arm(name: str, arm: Mapping[str, Any]) -> "_Tokens | _Text":
     tokens: Any = arm.get("tokens")
-    # Earlier versions wrote an object for each token.
-    return to_columns(tokens) if tokens and isinstance(tokens, list) else tokens or None
-
-
-def _empty(name: str, arm: Mapping[str, Any], columns: Columns | None) -> dict[str, Any]:
-    """An arm without its answer."""
     head = {"name": name, "correct": arm.get("correct")}
-    return head | ({"asked": columns["thinking"] is not None, "tokens": []} if columns else {"text": ""})
+    head |= {key: arm[key] for key in ("truncated", "samples") if arm.get(key) is not None}
+    if "answer" in arm:
+        head["answer"] = None if arm["answer"] is None else _short(arm["answer"], _ANSWER)
+    if not tokens:
+        return _Text(head, arm.get("text") or "", arm.get("think_end"))
+    # Earlier versions wrote an object for each token.
+    return _Tokens(head, to_columns(tokens) if isinstance(tokens, list) else tokens, arm.get("think_end"))
 
 
-def _whole(name: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    columns = _columns(arm)
-    return _empty(name, arm, columns) | (
-        {"tokens": page_tokens(columns)} if columns else {"text": arm.get("text") or ""}
-    )
+class _Tokens:
+    """An arm with recorded tokens."""
+
+    def __init__(self, head: dict[str, Any], columns: Columns, think_end: int | None) -> None:
+        self.columns = columns
+        self.head = head | {"asked": columns["thinking"] is not None, "steered": len(columns["steered"]["at"])}
+        emitted = columns["emitted"]
+        if think_end:
+            ends = accumulate(len(columns["texts"][number]) for number in emitted)
+            self.head["thinking"] = sum(end <= think_end for end in ends)
+        self.fits = np.ones(len(emitted), dtype=bool)
+        loop = end_cycle(emitted, _LOOP)
+        if loop:
+            self.head["loop"] = [loop[1], (len(emitted) - loop[0]) // loop[1]]
+            self.fits[loop[0] + 2 * loop[1] : len(emitted) - _LOOP] = False
+        self.sizes = np.where(self.fits, page_sizes(columns, _size_once), 0)
+        self.head["tokens"] = []
+        self.size = int(self.sizes.sum()) + (0 if self.fits.all() else _size_once(len(emitted)))
+
+    def cut(self, most: int) -> dict[str, Any]:
+        """The arm, its tokens cut to at most so many bytes."""
+        keep = self.fits
+        if self.size > most:
+            steered = np.zeros(len(self.fits), dtype=bool)
+            steered[self.columns["steered"]["at"]] = True
+            keep = keep & _kept(self.sizes, steered & keep, most)
+        places = np.flatnonzero(keep).tolist()
+        tokens: list[Any] = []
+        for (before, i), token in zip(pairwise([-1, *places]), page_tokens(self.columns, places), strict=True):
+            tokens += [token] if i == before + 1 else [i - before - 1, token]
+        after = len(keep) - 1 - (places[-1] if places else -1)
+        return self.head | {"tokens": [*tokens, after] if after else tokens}
 
 
-def _size_of_arm(name: str, arm: Mapping[str, Any]) -> int:
-    columns = _columns(arm)
-    if columns:
-        return _size(_empty(name, arm, columns)) + int(page_sizes(columns, _size_once).sum())
-    return _size(_whole(name, arm))
+class _Text:
+    """An arm without recorded tokens."""
+
+    def __init__(self, head: dict[str, Any], text: str, think_end: int | None) -> None:
+        self.text, self.think_end = text, think_end
+        self.head = head | {"text": ""}
+        self.size = _size(text)
+        if think_end:
+            self.head["thinking"] = think_end
+        # Without tokens, a loop is one that is as long as the fewest tokens of a loop usually are.
+        loop = end_cycle(text, 4 * _LOOP)
+        self.shown = (len(text), 0)
+        if loop:
+            self.head["loop"] = [loop[1], (len(text) - loop[0]) // loop[1]]
+            self.shown = min(loop[0] + 2 * loop[1], len(text)), 4 * _LOOP
+
+    def cut(self, most: int) -> dict[str, Any]:
+        """The arm, its text cut to at most so many bytes."""
+        text, (first, last) = self.text, self.shown
+        if first + last >= len(text):
+            first, last = len(text), 0
+        if self.size > most:
+            size = {character: _size_once(character) - _size("") for character in set(text)}
+            sizes = np.array([size[character] for character in text], dtype=int)
+            beginning, end = _ends(sizes, (most - _size({"left_out": len(text), "end": ""})) // 2)
+            first, last = min(first, int(beginning.sum())), int(end.sum()) if not last else min(last, int(end.sum()))
+        if first + last >= len(text):
+            return self.head | {"text": text}
+        end = len(text) - last
+        return self.head | {"text": text[:first], "left_out": end - first, "end": text[end:]}
 
 
-def _cut(name: str, arm: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """An arm whose answer is cut to at most so many bytes."""
-    columns = _columns(arm)
-    empty = _empty(name, arm, columns)
-    if columns is None:
-        text = arm.get("text") or ""
-        size = {character: _size_once(character) - _size("") for character in set(text)}
-        sizes = np.array([size[character] for character in text], dtype=int)
-        beginning, end = _ends(sizes, (most - _size(empty | {"left_out": len(text), "end": ""})) // 2)
-        n_end = int(end.sum())
-        text, end = text[: int(beginning.sum())], text[len(text) - n_end :]
-        return empty | {"text": text, "left_out": len(sizes) - len(text) - n_end, "end": end}
-    empty["steered"] = len(columns["steered"]["at"])
-    steered = np.zeros(len(columns["emitted"]), dtype=bool)
-    steered[columns["steered"]["at"]] = True
-    keep = np.flatnonzero(_kept(page_sizes(columns, _size_once), steered, most - _size(empty))).tolist()
-    tokens: list[Any] = []
-    for (before, i), token in zip(pairwise([-1, *keep]), page_tokens(columns, keep), strict=True):
-        tokens += [token] if i == before + 1 else [i - before - 1, token]
-    after = len(steered) - 1 - (keep[-1] if keep else -1)
-    return empty | {"tokens": [*tokens, after] if after else tokens}
+def _short(text: Any, most: int) -> Any:
+    return f"{text[:most]}…" if isinstance(text, str) and len(text) > most else text
 
 
 def _ends(sizes: Int[np.ndarray, " n"], room: int) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:

@@ -16,7 +16,8 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
     """Tabulate every arm with its accuracy, the gap that it recovers and its cost, and each seed of the hybrid.
 
     Columns: ``steered`` is a share of tokens, ``tokens`` the mean length of an answer, ``cut`` the share of answers
-    that reached the limit of tokens, ``loops`` the share that end in a loop, ``s`` seconds.
+    that reached the limit of tokens, ``s`` seconds; if answers of any arm end in a loop, their share, ``loops``, stands
+    in place of the seconds.
 
     Args:
         results: the contents of ``results.json``.
@@ -27,7 +28,9 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         f"{problems.get('n', '?')} {problems.get('split', '')} problems of {problems.get('name', '?')}"
         f"{f' × {samples} samples' if samples > 1 else ''}, 95% intervals"
     )
-    columns = ("arm", "correct", "gap recovered", "steered", "tokens", "cut", "loops", "s")  # fits into 80 columns
+    loops = any(arm.get("looping") for arm in arms.values())
+    last = "loops" if loops else "s"
+    columns = ("arm", "correct", "gap recovered", "steered", "tokens", "cut", last)  # fits into 80 columns
     table = terminal_table(columns, title=f"{results.get('pair', 'run')} · {where}")
     without_gap = no_gap(results)
     for name in in_order(arms):
@@ -39,8 +42,7 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
             percent(arm.get("steered_fraction"), 1),
             number(arm.get("tokens_per_answer"), 0),
             percent(arm.get("truncated")),
-            percent(arm.get("looping")),
-            number(arm.get("seconds"), 0),
+            percent(arm.get("looping")) if loops else number(arm.get("seconds"), 0),
         )
         add_row(table, cells, "bold" if name == "hybrid" else None)
         for seed in seeds_of(results) if name == "hybrid" else []:

@@ -69,8 +69,9 @@ def _completion(record: Record) -> Iterator[Raw]:
     if error or response is None or not isinstance(response.get("choices"), list):
         said = error.get("message") if isinstance(error, Mapping) else error
         raise Reject(f"the server answered with an error: {said or 'no choices'}")
-    request = next((each for each in map(record.get, ("request", "body")) if isinstance(each, Mapping)), {})
-    request = request.get("body") if isinstance(request.get("body"), Mapping) else request
+    request: Any = next((each for each in map(record.get, ("request", "body")) if isinstance(each, Mapping)), {})
+    inside: Any = request.get("body")
+    request = inside if isinstance(inside, Mapping) else request
     sent = {**request, **{key: record[key] for key in ("messages", "prompt") if record.get(key) is not None}}
     # The id of a completion is not that of its problem.
     facts = facts_of({key: value for key, value in record.items() if key != "id"})

@@ -102,8 +102,9 @@ def _saved(folder: Path) -> Iterator[Found]:
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ProbeError(f"{folder} cannot be read as a saved data set ({reason})") from None
-    for split, rows in saved.items() if isinstance(saved, DatasetDict) else [("", saved)]:
-        place = " ".join(filter(None, (str(folder), split)))
+    splits: dict[str, Any] = {str(name): rows for name, rows in saved.items()} if isinstance(saved, DatasetDict) else {}
+    for split, rows in (splits or {"": saved}).items():
+        place = f"{folder} {split}".rstrip()
         for i, row in enumerate(rows):
             yield f"{place}, row {i}", row
 

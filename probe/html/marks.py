@@ -1,4 +1,4 @@
-"""HTML that every room shows in notebooks: the colours of behaviours, and one table."""
+"""Colours of behaviours, and one table."""
 
 from collections.abc import Iterable, Sequence
 from html import escape

@@ -1,0 +1,130 @@
+"""``probe look``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.cli.common import (
+    Base,
+    BaseDevice,
+    BasePrompt,
+    BaseTemplate,
+    BaseUrl,
+    Config,
+    Device,
+    Dtype,
+    Grader,
+    Look,
+    MaxNewTokens,
+    Memory,
+    MinP,
+    Pair,
+    Problems,
+    Seed,
+    Temperature,
+    Thinking,
+    ThinkingDevice,
+    ThinkingPrompt,
+    ThinkingTemplate,
+    ThinkingUrl,
+    TopK,
+    TopP,
+    arguments,
+    line_ends,
+    names,
+    sampled,
+    settings,
+    show,
+)
+
+
+def look(
+    pair: Pair = None,
+    base: Base = None,
+    thinking: Thinking = None,
+    base_prompt: BasePrompt = None,
+    thinking_prompt: ThinkingPrompt = None,
+    base_template: BaseTemplate = None,
+    thinking_template: ThinkingTemplate = None,
+    problems: Problems = None,
+    grader: Grader = None,
+    config: Config = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that keeps look.json and the traces; nothing is kept by default.")
+    ] = None,
+    device: Device = None,
+    memory: Memory = None,
+    base_device: BaseDevice = None,
+    thinking_device: ThinkingDevice = None,
+    dtype: Dtype = None,
+    thinking_url: ThinkingUrl = None,
+    base_url: BaseUrl = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    seed: Seed = None,
+    look: Look = None,
+    json: Annotated[bool, typer.Option("--json", help="Write the look as JSON.")] = False,
+) -> None:
+    r"""Let both models answer a few validation problems, and say what is wrong with their answers.
+
+    Shows both prompts, accuracies, cut answers, loops, the answers found beside
+    the known ones, and what to change. All problems are answered at once where
+    memory allows, so a look takes about as long as the longest answer.
+    `probe run` does the same first.
+
+    The exit code is 2 where a run would stop.
+
+    Example: probe look --pair tiny-rl
+
+    Example: probe look --base ./base --thinking org/name --base-prompt "Q: {question}\nA:" --problems mine.jsonl
+    """
+    from probe.pipeline import RunConfig
+
+    given = {
+        "pair": pair,
+        "base": {
+            "path": base,
+            "prompt": line_ends(base_prompt),
+            "template": arguments(base_template, "--base-template"),
+        },
+        "thinking": {
+            "path": thinking,
+            "prompt": line_ends(thinking_prompt),
+            "template": arguments(thinking_template, "--thinking-template"),
+        },
+        "problems": problems,
+        "grader": grader,
+        "device": device,
+        "memory": memory,
+        "base_device": base_device,
+        "thinking_device": thinking_device,
+        "dtype": dtype,
+        "thinking_url": names(thinking_url),
+        "base_url": names(base_url),
+        "decoding": {
+            "max_new_tokens": max_new_tokens,
+            "base": sampled(temperature, top_p, top_k, min_p),
+            "thinking": sampled(temperature, top_p, top_k, min_p),
+        },
+        "seed": seed,
+        "look": look,
+    }
+    chosen = settings(RunConfig, config, given)
+    from probe.errors import ProbeError
+    from probe.pipeline import look as look_at, stopped  # slow to import: mistakes are named before
+    from probe.reports import look_tables
+
+    found = look_at(chosen, out, progress=True)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found, indent=1, ensure_ascii=False))
+    else:
+        for table in look_tables(found):
+            show(table)
+    if stop := stopped(found):
+        raise ProbeError(stop)

@@ -1,0 +1,16 @@
+"""HTML that every room shows: the colours of behaviours, tables, and the reader of traces."""
+
+from probe.html.marks import (
+    COLOURS as COLOURS,
+    behaviour_colour as behaviour_colour,
+    html_table as html_table,
+)
+from probe.html.reader import (
+    LIMIT as LIMIT,
+    SHOWN as SHOWN,
+    Reading as Reading,
+    fair_share as fair_share,
+    reader_html as reader_html,
+    reader_script as reader_script,
+    reader_style as reader_style,
+)
