@@ -22,9 +22,10 @@ class Anchors:
 
     Attributes:
         sentences: the text of each sentence.
-        accuracy: accuracy of rollouts that keep the first 0, 1, 2 … sentences, up to all but the last.
+        accuracy: accuracy of rollouts that keep the first 0, 1, 2 … sentences, up to all but the last; NaN where none
+            could be graded.
         importance: accuracy with the sentence minus accuracy of rollouts with another sentence in its place; NaN where
-            every rollout wrote the same sentence.
+            every rollout wrote the same sentence, or none could be graded.
         shift: KL divergence in nats between the answers with the sentence and those with another in its place.
         others: number of rollouts that wrote another sentence.
     """
@@ -36,9 +37,14 @@ class Anchors:
     others: tuple[int, ...]
 
     def strongest(self, n: int = 3) -> list[int]:
-        """The indices of the ``n`` sentences with the largest absolute importance."""
-        known = [i for i, value in enumerate(self.importance) if not math.isnan(value)]
-        return sorted(known, key=lambda i: -abs(self.importance[i]))[:n]
+        """The indices of the ``n`` sentences with the largest absolute importance.
+
+        Where the answer of the problem is not known, those with the largest shift.
+        """
+        graded = any(not math.isnan(each) for each in self.accuracy)
+        values = self.importance if graded else self.shift
+        known = [i for i, value in enumerate(values) if not math.isnan(value)]
+        return sorted(known, key=lambda i: -abs(values[i]))[:n]
 
     def __repr__(self) -> str:
         return f"Anchors({len(self.sentences)} sentences, strongest: {self.strongest()})"

@@ -9,6 +9,7 @@ from probe.cli.common import (
     Adapter,
     Config,
     Device,
+    MaxNewTokensOfRun,
     Memory,
     OwnModel,
     Texts,
@@ -69,6 +70,7 @@ def tune(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Maximum number of training steps; 1000 by default.")] = None,
+    max_new_tokens: MaxNewTokensOfRun = None,
     config: Config = None,
     device: Device = None,
     memory: Memory = None,
@@ -97,6 +99,7 @@ def tune(
         "value": value,
         "behaviour": behaviour,
         "tune": {"steps": steps},
+        "max_new_tokens": max_new_tokens,
         "device": device,
         "memory": memory,
     }
@@ -129,6 +132,7 @@ def sae(
     own: Annotated[
         bool, typer.Option("--own", help="Also train on what the model itself writes on the run's problems.")
     ] = False,
+    max_new_tokens: MaxNewTokensOfRun = None,
     config: Config = None,
     device: Device = None,
     memory: Memory = None,
@@ -140,7 +144,14 @@ def sae(
     from probe.pipeline import TrainSAEConfig
 
     given = {
-        "adapter": {"run": run, "model": {"path": model}, "texts": texts, "device": device, "memory": memory},
+        "adapter": {
+            "run": run,
+            "model": {"path": model},
+            "texts": texts,
+            "max_new_tokens": max_new_tokens,
+            "device": device,
+            "memory": memory,
+        },
         "sae": {"site": site, "latents": latents, "k": k, "steps": steps, "own": own or None},
     }
     chosen, out = settings(TrainSAEConfig, config, given), folder_of(out, out)
@@ -206,6 +217,7 @@ def study(
     steps: Annotated[
         int | None, typer.Option(help="Maximum number of training steps of each adapter; 1000 by default.")
     ] = None,
+    max_new_tokens: MaxNewTokensOfRun = None,
     config: Config = None,
     device: Device = None,
     memory: Memory = None,
@@ -227,6 +239,7 @@ def study(
             "general": general,
             "sae": sae,
             "tune": {"steps": steps},
+            "max_new_tokens": max_new_tokens,
             "device": device,
             "memory": memory,
         },

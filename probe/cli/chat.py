@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.common import MaxNewTokensOfRun
+
 
 def chat(
     run: Annotated[Path, typer.Option(help="Folder of a run.")],
@@ -14,6 +16,7 @@ def chat(
     arm: Annotated[
         str, typer.Option(help="Arm of the run that answers; it must decode token by token, as oracle-free does.")
     ] = "hybrid",
+    max_new_tokens: MaxNewTokensOfRun = None,
 ) -> None:
     """Ask the hybrid a question and see, token by token, where it is steered and towards which behaviour.
 
@@ -27,11 +30,11 @@ def chat(
 
     recalled(run)
     check_arm(arm)
-    from probe.pipeline import ask, experiment_at, make_arm  # slow to import: mistakes are named before
+    from probe.pipeline import Experiment, ask, make_arm  # slow to import: mistakes are named before
     from probe.reports import LiveTokens
 
     console = Console()
-    experiment = experiment_at(run)
+    experiment = Experiment.open(run)
     pair, names = experiment.stages.inputs.pair, experiment.taxonomy.names
     make_arm(experiment, arm)  # an unknown arm is refused before the models answer
     while True:
@@ -44,7 +47,7 @@ def chat(
         tokens = LiveTokens(console, pair.base.decode, names)
         for name in dict.fromkeys(("base", "thinking", arm)):
             tokens.begin(name)
-            ask(experiment, name, asked, tokens.add)
+            ask(experiment, name, asked, tokens.add, max_new_tokens=max_new_tokens)
             tokens.end()
         tokens.legend()
         if question is not None:

@@ -34,11 +34,11 @@ def circuits(
     pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
     heads: Annotated[int | None, typer.Option(help="Number of top heads that are ablated; 3 by default.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
+    max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/circuit-BEHAVIOUR by default.")] = None,
     device: OneDevice = None,
     memory: Memory = None,
-    max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
 ) -> None:
     """Find the edges between heads and MLPs that make a model begin a behaviour, and test them.

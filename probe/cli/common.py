@@ -92,6 +92,15 @@ Engine = Annotated[
     str | None,
     typer.Option(help="Who does the work: here (default), processes:N on this machine, or ray[:ADDRESS] on a cluster."),
 ]
+Train = Annotated[int | None, typer.Option(help="Number of train problems; 400 by default, or all that there are.")]
+Validation = Annotated[
+    int | None, typer.Option(help="Number of validation problems; 120 by default, or all that there are.")
+]
+Test = Annotated[int | None, typer.Option(help="Number of test problems; 300 by default, or all that there are.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of problems of every split, for a first try.")]
+MaxNewTokensOfRun = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the run by default.")
+]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the pair by default.")
 ]

@@ -33,11 +33,11 @@ def diff(
             help="Checkpoint series as NAME=FOLDER, once for each training run; runs that differ in seed share a NAME."
         ),
     ] = None,
+    max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/diff-PAIR by default.")] = None,
     device: Device = None,
     memory: Memory = None,
-    max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
 ) -> None:
     """Show what training changed between the base and the thinking model, each figure beside its null.

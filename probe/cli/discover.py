@@ -11,6 +11,7 @@ from probe.cli.common import (
     Dtype,
     FromTraces,
     Grader,
+    Limit,
     MaxNewTokens,
     Memory,
     MinP,
@@ -23,6 +24,8 @@ from probe.cli.common import (
     ThinkingUrl,
     TopK,
     TopP,
+    Train,
+    Validation,
     arguments,
     folder,
     line_ends,
@@ -45,6 +48,9 @@ def discover(
     problems: Problems = None,
     grader: Grader = None,
     traces: FromTraces = None,
+    train: Train = None,
+    validation: Validation = None,
+    limit: Limit = None,
     sites: Annotated[
         str | None,
         typer.Option(help="Sites to try, such as resid_post.1,resid_post.2; six evenly spaced blocks by default."),
@@ -86,7 +92,12 @@ def discover(
     merge behaviours, then run the command again to apply the changes.
     An interrupted discovery resumes when the same command is run again.
 
+    Answers need not be known. A problem set with fewer problems than --train
+    and --validation say gives all that it has.
+
     Example: probe discover --pair tiny-rl --sites resid_post.1,resid_post.2 --sizes 2-16:2
+
+    Example: probe discover --pair orz-1.5b --problems mine.jsonl --limit 50
 
     Example: probe discover --thinking org/name --thinking-prompt chat --problems gsm8k --judge org/chat-model
     """
@@ -108,10 +119,8 @@ def discover(
         "device": device,
         "memory": memory,
         "dtype": dtype,
-        "decoding": {
-            "max_new_tokens": max_new_tokens,
-            "thinking": sampled(temperature, top_p, top_k, min_p),
-        },
+        "sizes": {"train": train, "validation": validation, "limit": limit},
+        "decoding": {"max_new_tokens": max_new_tokens, "thinking": sampled(temperature, top_p, top_k, min_p)},
         "seed": seed,
         "thinking_url": names(thinking_url),
     }

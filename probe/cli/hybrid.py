@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Engine, names, show
+from probe.cli.common import Engine, MaxNewTokensOfRun, names, show
 
 
 def hybrid(
@@ -39,6 +39,7 @@ def hybrid(
     split: Annotated[
         str, typer.Option(help="Split of the problems: validation while choosing, test only for the final measurement.")
     ] = "validation",
+    max_new_tokens: MaxNewTokensOfRun = None,
     name: Annotated[str, typer.Option(help="Name of the new arm in the results.")] = "own",
     engine: Engine = None,
 ) -> None:
@@ -55,20 +56,23 @@ def hybrid(
 
     config, _ = recalled(run)
     wanted = names(arms)
+    if max_new_tokens is not None and wanted is not None:
+        raise ProbeError("--max-new-tokens is for a hybrid of your own parts; the arms of a run all have its limit")
     if engine is not None and wanted is None:
         raise ProbeError("--engine is for --arms; a hybrid of your own parts is decoded here")
     if wanted is not None:
         with_arms(config, wanted)
     else:
         check_parts(where, which, strength, what, name, split)
-    from probe.pipeline import add_arms, experiment_at, own_arm, try_arm  # slow to import: mistakes are named before
+    from probe.pipeline import Experiment, add_arms, own_arm, try_arm  # slow to import: mistakes are named before
     from probe.reports import arms_table, own_table
 
     if wanted is not None:
         found = add_arms(run, wanted, engine=engine, progress=True)
         show(arms_table(found), f"Report:  {run / 'report.html'}")
         return
-    experiment = experiment_at(run, progress=True)
+    experiment = Experiment.open(run, progress=True)
     made = own_arm(experiment, where, which, strength, what, name)
     described = f"{where} {which} {strength} {what}"
-    show(own_table(try_arm(experiment, made, described, n=problems, split=split)), f"Kept in: {run / 'own'}")
+    found = try_arm(experiment, made, described, n=problems, split=split, max_new_tokens=max_new_tokens)
+    show(own_table(found), f"Kept in: {run / 'own'}")

@@ -11,11 +11,15 @@ from probe.cli.common import (
     Device,
     Dtype,
     Engine,
+    Limit,
+    MaxNewTokens,
     Memory,
     Pair,
     Recipe,
+    Test,
     Thinking,
     ThinkingDevice,
+    Validation,
     settings,
     show,
 )
@@ -30,7 +34,13 @@ def plan(
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Expected tokens of a trace; the limit on new tokens by default.")
     ] = None,
-    traces: Annotated[int | None, typer.Option(min=1, help="Number of train traces; 400 by default.")] = None,
+    train: Annotated[
+        int | None, typer.Option("--train", "--traces", help="Number of train problems; 400 by default.")
+    ] = None,
+    validation: Validation = None,
+    test: Test = None,
+    limit: Limit = None,
+    max_new_tokens: MaxNewTokens = None,
     device: Device = None,
     base_device: BaseDevice = None,
     thinking_device: ThinkingDevice = None,
@@ -68,7 +78,8 @@ def plan(
         "memory": memory,
         "engine": engine,
         "dtype": dtype,
-        "sizes": {"train": traces},
+        "sizes": {"train": train, "validation": validation, "test": test, "limit": limit},
+        "decoding": {"max_new_tokens": max_new_tokens},
     }
     chosen, room = settings(RunConfig, config, given), byte_size(device_memory)
     from probe.pipeline import plan as make_plan  # slow to import: mistakes are named before

@@ -18,6 +18,7 @@ from probe.cli.common import (
     Engine,
     FromTraces,
     Grader,
+    Limit,
     Look,
     MaxNewTokens,
     Memory,
@@ -27,6 +28,7 @@ from probe.cli.common import (
     Recipe,
     Seed,
     Temperature,
+    Test,
     Thinking,
     ThinkingDevice,
     ThinkingPrompt,
@@ -34,6 +36,8 @@ from probe.cli.common import (
     ThinkingUrl,
     TopK,
     TopP,
+    Train,
+    Validation,
     arguments,
     folder,
     line_ends,
@@ -56,6 +60,10 @@ def run(
     problems: Problems = None,
     grader: Grader = None,
     traces: FromTraces = None,
+    train: Train = None,
+    validation: Validation = None,
+    test: Test = None,
+    limit: Limit = None,
     recipe: Recipe = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
@@ -92,6 +100,9 @@ def run(
     every control, and writes a report.
     An interrupted run resumes when the same command is run again.
 
+    A problem set with fewer problems than --train, --validation and --test say
+    gives all that it has. A set with one split is divided by a hash.
+
     Without a prompt, the thinking model is asked by its chat template, and the
     base model by "Answer the following question: ..."; the first prompt of each
     is shown.
@@ -99,6 +110,8 @@ def run(
     Example: probe run --pair tiny-rl --out runs/rl
 
     Example: probe run --pair orz-1.5b --recipe v2-published
+
+    Example: probe run --pair orz-1.5b --problems mine.jsonl --limit 20 --max-new-tokens 1000
 
     Example: probe run --pair tiny-rl --temperature 0.7 --top-p 0.95 --samples 4
 
@@ -131,6 +144,7 @@ def run(
         "thinking_device": thinking_device,
         "memory": memory,
         "dtype": dtype,
+        "sizes": {"train": train, "validation": validation, "test": test, "limit": limit},
         "decoding": {
             "max_new_tokens": max_new_tokens,
             "base": sampled(temperature, top_p, top_k, min_p),

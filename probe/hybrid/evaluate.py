@@ -43,6 +43,8 @@ class ArmResult:
         asks: the parts that asked the thinking model; see :attr:`Arm.asks <probe.hybrid.Arm.asks>`.
         fitted_parameters: the number of fitted parameters of the arm.
         samples: the number of answers to each problem.
+        correct: whether each answer is right, with several samples a list for each problem; None for what was not
+            graded.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ArmResult:
     asks: tuple[str, ...] = ()
     fitted_parameters: int = 0
     samples: int = 1
+    correct: Grades | None = None
 
     @property
     def steered_fraction(self) -> float:

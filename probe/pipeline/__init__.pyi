@@ -42,11 +42,12 @@ from .run.config import (
     RunConfig as RunConfig,
     SizesConfig as SizesConfig,
 )
+from .run.experiment import Experiment as Experiment
 from .run.inputs import prepare as prepare
 from .run.kept import recalled as recalled, with_arms as with_arms
+from .run.opened import Arms as Arms, KeptTraces as KeptTraces, Run as Run, open_run as open_run
 from .run.own import (
     ask as ask,
-    experiment_at as experiment_at,
     own_arm as own_arm,
     try_arm as try_arm,
 )

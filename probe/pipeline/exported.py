@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from probe.errors import ProbeError
-from probe.pipeline.run.own import experiment_at
+from probe.pipeline.run.experiment import Experiment
 from probe.problems import ProblemSet
 from probe.traces import ImportedTraces, Traces
 
@@ -42,7 +42,7 @@ def export_traces(folder: str | Path, out: str | Path, *, license: str = "unknow
         imported = ImportedTraces(folder)
         told = {"source": f"{imported.about['source']} ({imported.about['shape']})", **command}
         return imported.traces.export(out, imported.problem_set, license=license, about=told)
-    experiment = experiment_at(folder)
+    experiment = Experiment.open(folder)
     rollouts, inputs = experiment.rollouts, experiment.inputs
     traces = [*rollouts.train, *rollouts.validation, *rollouts.thinking]
     problems = ProblemSet(

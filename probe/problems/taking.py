@@ -34,8 +34,10 @@ def take_problems(problem_set: ProblemSet, wanted: Mapping[str, int], *, graded:
         graded: the splits in which an answer must be known; problems without one are left out.
 
     Raises:
-        ProbeError: if a split has no problem that can be taken.
+        ProbeError: if a split has no problem that can be taken, or none is requested.
     """
+    if (least := min(wanted.values())) < 1:
+        raise ProbeError(f"{least} problems requested; at least 1 is needed")
     made = with_splits(problem_set, wanted)
     remarks = [] if made is problem_set else [f"{problem_set.name}: {made.note}"]
     splits: dict[str, tuple[Problem, ...]] = {}

@@ -65,9 +65,18 @@ from probe.reports.run.compare import (
     write_comparison as write_comparison,
 )
 from probe.reports.run.figures import arms_figure as arms_figure, gap_figure as gap_figure
-from probe.reports.run.files import read_graded as read_graded, read_results as read_results
+from probe.reports.run.files import (
+    read_behaviours as read_behaviours,
+    read_graded as read_graded,
+    read_results as read_results,
+)
 from probe.reports.run.live import LiveTokens as LiveTokens
 from probe.reports.run.look import look_tables as look_tables
 from probe.reports.run.page import write_report as write_report
-from probe.reports.run.table import arms_table as arms_table, curve_table as curve_table, own_table as own_table
+from probe.reports.run.table import (
+    arm_rows as arm_rows,
+    arms_table as arms_table,
+    curve_table as curve_table,
+    own_table as own_table,
+)
 from probe.reports.run.trace_view import trace_view as trace_view

@@ -21,8 +21,9 @@ from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
 from probe.pipeline.run.arms import ARM_RECIPES, recipe
+from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import weights_hash
-from probe.pipeline.run.own import ask, experiment_at, own_arm, try_arm
+from probe.pipeline.run.own import ask, own_arm, try_arm
 from probe.reports import write_report
 from probe.traces import decode_greedy
 
@@ -311,7 +312,7 @@ def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
     out, _ = whole
     again = tmp_path / "again"
     shutil.copytree(out, again)
-    experiment = experiment_at(again)
+    experiment = Experiment.open(again)
     never = try_arm(experiment, own_arm(experiment, "never", "one:1", "2", "hybrid", "mine"), "never")
     assert never["accuracy"] == never["base"] and never["bits_per_token"] == 0
     asked = []
@@ -341,7 +342,7 @@ def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
     with pytest.raises(ProbeError, match="at least 1 is needed"):
         try_arm(experiment, own_arm(experiment, "never", "one:1", "2", "hybrid", "mine"), "never", n=0)
     with pytest.raises(ProbeError, match="holds no run"):
-        experiment_at(tmp_path / "nothing")
+        Experiment.open(tmp_path / "nothing")
 
 
 def test_chat_ends_with_its_input_and_refuses_an_unknown_arm_first(whole):
@@ -402,17 +403,17 @@ def test_a_run_opens_from_anywhere_and_after_it_was_moved(whole, tiny_folder, tm
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "link").symlink_to(home / "runs" / "mine")
     for path in ("project/runs/mine", home / "runs" / "mine", "~/project/runs/mine", "link"):
-        assert experiment_at(path).taxonomy.n_behaviours > 1
+        assert Experiment.open(path).taxonomy.n_behaviours > 1
     home.rename(tmp_path / "moved")
-    assert experiment_at(tmp_path / "moved" / "runs" / "mine").inputs.pair.name == "llama-words-2"
+    assert Experiment.open(tmp_path / "moved" / "runs" / "mine").inputs.pair.name == "llama-words-2"
     (tmp_path / "moved").rename(home)
     shutil.move(home / "runs" / "mine", tmp_path / "alone")
     (home / "pair.yaml").unlink()
-    assert experiment_at("alone").inputs.pair.config.thinking.prompt == prompts["thinking"]
+    assert Experiment.open("alone").inputs.pair.config.thinking.prompt == prompts["thinking"]
     weights = next((home / "base").glob("*.safetensors"))
     shutil.copyfile(next((home / "thinking").glob("*.safetensors")), weights)
     with pytest.raises(ProbeError, match=r"other settings .base differs"):
-        experiment_at("alone")
+        Experiment.open("alone")
 
 
 def test_how_a_run_is_made_is_no_part_of_it(whole, tiny_folder, tmp_path, monkeypatch):

@@ -63,6 +63,8 @@ class AdapterConfig:
     """Maximum number of test texts of each kind on which an adapter is measured."""
     problems: int = 100
     """Maximum number of problems of each split, test and validation, on which rollouts are measured."""
+    max_new_tokens: int | None = field(default=None, metadata={"later": True})
+    """Maximum number of tokens of a rollout; None takes the limit of the run."""
     plan: AdapterPlan = field(default_factory=AdapterPlan)
     """Which layers get a LoRA, and how large it is."""
     tune: TuneConfig = field(default_factory=TuneConfig)
@@ -78,7 +80,7 @@ class AdapterConfig:
         for name, known in (("objective", OBJECTIVES), ("insert", INSERTS)):
             if (said := getattr(self, name)) not in known:
                 raise ProbeError(f"there is no {name} {said!r}; {nearest(said, known)}")
-        check_least("", self, held=1, problems=1)
+        check_least("", self, held=1, problems=1, max_new_tokens=1)
         check_seeds("seed", [self.seed])
 
     def check(self) -> None:

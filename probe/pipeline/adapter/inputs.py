@@ -13,7 +13,7 @@ from probe.files import located, object_hash, read_jsonl
 from probe.models import Model, identity, load_model, weights_hash
 from probe.pipeline.adapter.config import AdapterConfig
 from probe.pipeline.folder import without
-from probe.pipeline.run.own import experiment_at
+from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.stages import problems_of
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
@@ -144,7 +144,7 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         train, validation, test = _split(texts_of(model, Path(config.texts).expanduser()))
         general = []
     else:
-        experiment = experiment_at(Path(config.run))
+        experiment = Experiment.open(config.run)
         inputs, rollouts = experiment.stages.inputs, experiment.rollouts
         model, sae = inputs.pair.base, experiment.taxonomy.sae
         train, validation = (
@@ -153,8 +153,9 @@ def prepare_adapter(config: AdapterConfig) -> AdapterInputs:
         )
         test = examples_of(model, list(rollouts.thinking), inputs.test)
         general = examples_of(model, list(rollouts.base), inputs.test)[: config.held]
+        limit = config.max_new_tokens or inputs.max_new_tokens
         more = {
-            name: Questions(inputs.problem_set, problems, inputs.max_new_tokens)
+            name: Questions(inputs.problem_set, problems, limit)
             for name, problems in (
                 ("questions", inputs.test[: config.problems]),
                 ("choosing", inputs.validation[: config.problems]),

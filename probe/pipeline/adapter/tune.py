@@ -28,7 +28,7 @@ from probe.pipeline.adapter.inputs import AdapterInputs, key_settings, prepare_a
 from probe.pipeline.adapter.report import VERIFIED, write_foreign, write_verification
 from probe.pipeline.place import find_again, note_place
 from probe.pipeline.prompts import PROMPTS, begin
-from probe.pipeline.run.own import experiment_at
+from probe.pipeline.run.experiment import Experiment
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -179,7 +179,7 @@ def model_of(config: AdapterConfig, folder: Path) -> Model:
     if source is not None:
         return load_model(source, device=config.device, dtype=config.dtype, memory=config.memory)
     assert config.run is not None  # an adapter of an earlier version: only the run knows its model
-    return experiment_at(Path(config.run)).stages.inputs.pair.base
+    return Experiment.open(config.run).stages.inputs.pair.base
 
 
 def _objective(config: AdapterConfig, inputs: AdapterInputs) -> Objective:

@@ -1,10 +1,10 @@
 """What a run keeps of its inputs, so that it opens from any folder, and after it was moved."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +15,9 @@ from probe.models import PairConfig, find_pair
 from probe.pipeline.place import find_again, found, note_place
 from probe.pipeline.run.config import RunConfig
 from probe.problems import Mix
+
+if TYPE_CHECKING:
+    from probe.traces import Traces
 
 CONFIG, _PAIR, _PROBLEMS = "config.json", "pair.yaml", "problems"
 
@@ -39,6 +42,18 @@ def keep_inputs(config: RunConfig, pair: PairConfig, out: Path) -> None:
             else:
                 shutil.copyfile(problems, kept)
     write_json(out / CONFIG, to_dict(config))
+
+
+def keep_traces(folder: Path, traces: Mapping[str, "Traces"]) -> None:
+    """Write traces with their texts beside their tokens, so that they are read without the models.
+
+    Args:
+        folder: the folder of the traces.
+        traces: by the name of their folder; those that are kept already are not written again.
+    """
+    for name, each in traces.items():
+        if not (folder / name / "traces.parquet").is_file():
+            each.save(folder / name)
 
 
 def recalled(out: str | Path) -> tuple[RunConfig, PairConfig]:

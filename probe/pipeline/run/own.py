@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError
@@ -46,9 +45,10 @@ from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.arms import make_arm
 from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.inputs import check_positions
 from probe.pipeline.run.learned import mechanism as learned_mechanism
 from probe.pipeline.run.parts import WHAT, WHERE, WHICH, check_parts, finite, part_of
-from probe.problems import Problem
+from probe.problems import Problem, take_problems
 from probe.statistics import paired_permutation
 from probe.steering import Mechanism
 
@@ -80,7 +80,13 @@ def own_arm(experiment: Experiment, where: str, which: str, strength: str, what:
 
 
 def try_arm(
-    experiment: Experiment, arm: Arm, described: str, *, n: int | None = None, split: str = "validation"
+    experiment: Experiment,
+    arm: Arm,
+    described: str,
+    *,
+    n: int | None = None,
+    split: str = "validation",
+    max_new_tokens: int | None = None,
 ) -> dict:
     """Decode an arm on problems of a split and compare it with both models.
 
@@ -88,8 +94,9 @@ def try_arm(
         arm: from :func:`own_arm`.
         described: distinguishes the arm from others of the same name; an interrupted call with the same description
             resumes.
-        n: number of problems; None takes as many as the run used of that split.
+        n: the largest number of problems; None takes as many as the run used of that split.
         split: ``validation`` for choosing between arms; ``test`` only for the final measurement.
+        max_new_tokens: maximum number of tokens of an answer; None takes that of the run.
 
     Returns:
         The arm's entry as in ``results.json``, with ``gap_recovered``, ``p`` against the base model, and the accuracies
@@ -97,12 +104,15 @@ def try_arm(
     """
     stages, inputs = experiment.stages, experiment.inputs
     config = stages.config
-    some = inputs.problem_set.take(split, len(getattr(inputs, split)) if n is None else n)
-    begin(
-        None, {"base": inputs.pair.base, "thinking": inputs.pair.thinking}, some[0].question, progress=stages.progress
-    )
+    wanted = {split: len(getattr(inputs, split)) if n is None else n}
+    taken = take_problems(inputs.problem_set, wanted, graded=(split,))
+    some, models = taken.splits[split], {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
+    limit = max_new_tokens or inputs.max_new_tokens
+    for model in models.values():
+        check_positions(model, some, limit)
+    begin(None, models, some[0].question, remarks=taken.remarks, progress=stages.progress)
     limits: dict[str, Any] = {
-        "max_new_tokens": inputs.max_new_tokens,
+        "max_new_tokens": limit,
         "sampling": inputs.sampling,
         "batch_size": config.decoding.batch_size,
         "progress": stages.progress,
@@ -111,7 +121,8 @@ def try_arm(
     told, correct, traces = {}, {}, {}
     texts: list[str] = []
     for each in (thinking, base, arm):
-        digest = object_hash([described if each is arm else "", split, len(some)])[:10]
+        other = [] if limit == inputs.max_new_tokens else [limit]
+        digest = object_hash([described if each is arm else "", split, len(some), *other])[:10]
         folder = experiment.folder.path / "own" / f"{each.name}-{digest}"
         done = evaluate_arm(inputs.pair, each, some, seed=config.seed, folder=folder, **limits)
         texts = texts or done.texts  # the thinking model's
@@ -157,7 +168,12 @@ class Answer:
 
 
 def ask(
-    experiment: Experiment, arm: str, question: str, watch: Callable[[dict[str, list[float]]], None] | None = None
+    experiment: Experiment,
+    arm: str,
+    question: str,
+    watch: Callable[[dict[str, list[float]]], None] | None = None,
+    *,
+    max_new_tokens: int | None = None,
 ) -> Answer:
     """Put one question to an arm of a run.
 
@@ -165,33 +181,25 @@ def ask(
         arm: name of an arm that is decoded token by token.
         question: the question, without a prompt template.
         watch: called after each token with what was recorded about it, one value in each list.
+        max_new_tokens: maximum number of tokens of the answer; None takes that of the run.
 
     Raises:
         ProbeError: if there is no such arm.
     """
     inputs = experiment.inputs
     made = make_arm(experiment, arm)
-    problem = Problem("question", question, "")
+    problem = Problem("question", question)
     models = inputs.pair if made.asks else inputs.pair.base
     ((_, trace),) = stream_hybrid(
         models,
         made,
         [(problem, 0)],
-        max_new_tokens=inputs.max_new_tokens,
+        max_new_tokens=max_new_tokens or inputs.max_new_tokens,
         sampling=inputs.sampling,
         batch_size=1,
         watch=watch,
     )
     return Answer(trace, inputs.pair.base.decode(trace.tokens))
-
-
-def experiment_at(out: str | Path, *, progress: bool = False) -> Experiment:
-    """Open a finished run from its folder.
-
-    Raises:
-        ProbeError: if the folder holds no run.
-    """
-    return Experiment.open(out, progress=progress)
 
 
 def _where(experiment: Experiment, said: str) -> Where:

@@ -17,7 +17,7 @@ from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
 from probe.pipeline.run.experiment import Experiment, run_folder
 from probe.pipeline.run.inputs import Inputs, prepare
-from probe.pipeline.run.kept import here, keep_inputs, recalled, with_arms
+from probe.pipeline.run.kept import here, keep_inputs, keep_traces, recalled, with_arms
 from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
 from probe.pipeline.run.stages import BELOW
 from probe.pipeline.run.tasks import check_arms, do_stages, run_arms
@@ -75,6 +75,7 @@ def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dic
         looked = look_first(config, inputs, prompts, folder, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
         do_stages(experiment)
+        keep_traces(out / "traces", vars(experiment.rollouts))
         check_arms(experiment)
         keep_inputs(config, inputs.pair.config, out)
         return _finish(experiment, {"prompts": prompts, "look": looked}, out)

@@ -23,27 +23,15 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         results: the contents of ``results.json``.
     """
     arms, problems = results.get("arms") or {}, results.get("problems") or {}
+    columns, rows = arm_rows(results)
     samples = max((arm.get("samples") or 1 for arm in arms.values()), default=1)
     where = (
         f"{problems.get('n', '?')} {problems.get('split', '')} problems of {problems.get('name', '?')}"
         f"{f' × {samples} samples' if samples > 1 else ''}, 95% intervals"
     )
-    loops = any(arm.get("looping") for arm in arms.values())
-    last = "loops" if loops else "s"
-    columns = ("arm", "correct", "gap recovered", "steered", "tokens", "cut", last)  # fits into 80 columns
     table = terminal_table(columns, title=f"{results.get('pair', 'run')} · {where}")
     without_gap = no_gap(results)
-    for name in in_order(arms):
-        arm = arms[name]
-        cells = (
-            f"{name} *" if not_converged(results, name) else name,
-            _with(arm.get("accuracy"), arm.get("ci")),
-            "" if name in ("base", "thinking") else "no gap" if without_gap else _with(*gap_of(results, name)),
-            percent(arm.get("steered_fraction"), 1),
-            number(arm.get("tokens_per_answer"), 0),
-            percent(arm.get("truncated")),
-            percent(arm.get("looping")) if loops else number(arm.get("seconds"), 0),
-        )
+    for name, cells in zip(in_order(arms), rows, strict=True):
         add_row(table, cells, "bold" if name == "hybrid" else None)
         for seed in seeds_of(results) if name == "hybrid" else []:
             gap = "no gap" if without_gap else _with(seed["gap"], seed["ci"])
@@ -52,6 +40,35 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         table.caption = "* has a part that has not converged"
         table.caption_justify = "left"
     return table
+
+
+def arm_rows(results: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Write the cells of :func:`arms_table`, without the seeds.
+
+    Args:
+        results: the contents of ``results.json``.
+
+    Returns:
+        The headings, and a row for each arm.
+    """
+    arms, without_gap = results.get("arms") or {}, no_gap(results)
+    loops = any(arm.get("looping") for arm in arms.values())
+    rows = []
+    for name in in_order(arms):
+        arm = arms[name]
+        gap = "" if name in ("base", "thinking") else "no gap" if without_gap else _with(*gap_of(results, name))
+        cells = (
+            f"{name} *" if not_converged(results, name) else name,
+            _with(arm.get("accuracy"), arm.get("ci")),
+            gap,
+            percent(arm.get("steered_fraction"), 1),
+            number(arm.get("tokens_per_answer"), 0),
+            percent(arm.get("truncated")),
+            percent(arm.get("looping")) if loops else number(arm.get("seconds"), 0),
+        )
+        rows.append(cells)
+    # These columns fit into 80 characters.
+    return ("arm", "correct", "gap recovered", "steered", "tokens", "cut", "loops" if loops else "s"), rows
 
 
 def curve_table(results: Mapping[str, Any]) -> "Table":
