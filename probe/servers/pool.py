@@ -238,6 +238,7 @@ class _Helper:
                     self._server.client.send("models", timeout=_LOOK)
                 except Failed as failed:
                     if failed.status is None or failed.status == 503:
+                        work.fail(str(failed))  # again: answers that were on their way may have come since
                         continue
                 work.down.discard(self._url)
                 _LOG.warning("%s answers again", self._url)

@@ -1,6 +1,7 @@
 """A taxonomy: an SAE with its normaliser, labels, examples and scores."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -173,7 +174,8 @@ class Taxonomy:
     @property
     def content(self) -> tuple[Any, ...]:
         """What assignments depend on: neither names nor scores."""
-        return self.site, self.normaliser, self._weights
+        # Whether training converged is not saved with the weights, and changes nothing.
+        return self.site, self.normaliser, replace(self._weights, converged=True)
 
     def behaviour(self, x: Float[Tensor, "*batch d_model"] | Rows) -> Int[Tensor, "*batch"]:
         """Assign each raw activation the behaviour with the largest pre-activation; the result stays on its device."""

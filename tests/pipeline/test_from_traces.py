@@ -103,7 +103,7 @@ def test_several_samples_of_a_problem_and_no_problem_set(tmp_path):
         for r in Foreign(model, named, traces).plain()
     ]
     kept = import_traces(write_jsonl(tmp_path / "some.jsonl", records), tmp_path / "in", model)
-    splits = imported_splits(kept.folder, None, None, find_pair("tiny-rl"))
+    splits = imported_splits(kept.folder, None, None, find_pair("tiny-rl"), needed=("train", "validation"))
     assert splits.problem_set.name == "some" and sum(map(len, splits.rows.values())) == 80
     train = splits.take("train", 5)
     chosen = splits.traces("train", train, tmp_path / "train")
@@ -115,7 +115,7 @@ def test_several_samples_of_a_problem_and_no_problem_set(tmp_path):
     discover(wanted, tmp_path / "found")
     assert len(Traces.load(tmp_path / "found/traces/train")) == 24
     with pytest.raises(ProbeError, match="has none of the questions"):
-        imported_splits(kept.folder, "story-share", None, find_pair("tiny-rl"))
+        imported_splits(kept.folder, "story-share", None, find_pair("tiny-rl"), needed=())
 
 
 def test_commands_import_show_and_export(tmp_path):

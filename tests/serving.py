@@ -14,6 +14,7 @@ from typing import Any
 from probe.models import Model, Sampling
 from probe.traces import decode_greedy, random_key, stream_draws
 
+_DECODING = threading.Lock()  # servers of one test may share a model
 Reply = tuple[int, dict[str, str], bytes]
 
 
@@ -59,7 +60,7 @@ class ModelServer:
             return as_reply({"detail": "prompt must be a string."}, 400)
         if body.get("model") not in (None, self.name) and self.kind != "llama.cpp":
             return as_reply({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
-        with self._lock:
+        with _DECODING:
             return getattr(self, f"_{self.kind.replace('.', '_')}")(body)
 
     def _write(self, ids: list[int], how: dict[str, Any], limit: int, seed: int) -> tuple[list[int], bool]:
