@@ -25,7 +25,7 @@ def load_problems(
         spec: One of
 
             - ``story`` or ``story-share``: the bundled word problems;
-            - a ``.jsonl`` or ``.parquet`` file with ``question``, ``answer`` and, optionally, ``split``, ``id`` and
+            - a ``.jsonl`` or ``.parquet`` file with ``question`` and, optionally, ``answer``, ``split``, ``id`` and
               ``grader``;
             - a published set from the Hugging Face hub: ``gsm8k``, ``math500`` (or ``math-500``), ``math-train``,
               ``natural-reasoning``, ``theoremqa``, ``scibench``, ``mmlu-pro``, ``mmlu-pro-open``, ``aime-24``,
