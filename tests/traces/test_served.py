@@ -158,6 +158,7 @@ def test_temporary_failures_are_tried_again_and_lose_nothing(model):
             served_traces(model, SUMS, PROBLEMS, servers, max_new_tokens=LIMIT)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_hands_its_work_on_and_the_last_one_ends_the_command_without_loss(model, tmp_path):
     with served(model) as first, served(model) as second:
         servers = opened(model, first, second)
