@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from probe.cli import app
 from probe.config import from_dict
 from probe.errors import ProbeError
-from probe.models import find_pair, load_without_weights
+from probe.models import find_pair, load_pair, load_without_weights
 from probe.pipeline import (
     CircuitConfig,
     DiffConfig,
@@ -25,7 +25,7 @@ from probe.pipeline import (
 )
 from probe.pipeline.imported import imported_splits
 from probe.problems import Problem, ProblemSet, load_problems
-from probe.traces import Traces, import_traces, make_trace
+from probe.traces import Traces, generate_traces, import_traces, make_trace
 
 pytestmark = pytest.mark.slow
 
@@ -97,11 +97,12 @@ def test_a_run_from_its_own_traces_in_foreign_shapes_is_the_same_run(own, tmp_pa
         run(config(), tmp_path / "run-vllm")
 
 
-def test_circuits_and_diff_from_imported_traces_are_those_from_own_ones(own, tmp_path):
-    model = load_without_weights(find_pair("tiny-rl").thinking)
-    export_traces(own, tmp_path / "export", license="mit")
-    kept = str(import_traces(tmp_path / "export", tmp_path / "in", model, "story").folder)
-    alike = {"pair": "tiny-rl", "behaviour": "check", "problems": 14, "test": 3, "max_new_tokens": 170, "device": "cpu"}
+def test_circuits_and_diff_from_imported_traces_are_those_from_own_ones(tmp_path):
+    pair, story = load_pair("tiny-rl", device="cpu"), load_problems("story")
+    written = generate_traces(pair.thinking, story, story.take("train", 60), max_new_tokens=170)
+    written.export(tmp_path / "export", story, license="mit")
+    kept = str(import_traces(tmp_path / "export", tmp_path / "in", pair.thinking, "story").folder)
+    alike = {"pair": "tiny-rl", "behaviour": "check", "problems": 60, "test": 3, "max_new_tokens": 170, "device": "cpu"}
     circuit = {**alike, "pairs": 6, "heads": 1, "draws": 1, "method": "eap", "shares": [0.1, 1.0]}
     change = {**alike, "pairs": 8, "parts": ["tokens", "heads"], "heads": 1, "factors": [0.5], "draws": 1}
     for settings, kind, make in ((circuit, CircuitConfig, find_circuit), (change, DiffConfig, diff)):
