@@ -7,6 +7,9 @@ import numpy as np
 from probe.hybrid.evaluate import ArmResult
 from probe.statistics import entropy_bits
 
+_DIGITS = 4
+"""Digits of a mean surprisal. Further ones depend on how many rows were decoded together."""
+
 
 def oracle_bits(result: ArmResult) -> dict[str, Any]:
     """Measure the bits per token that an arm takes from the thinking model, for each part that asks it.
@@ -35,7 +38,7 @@ def oracle_bits(result: ArmResult) -> dict[str, Any]:
         if "emit:choice" in result.asks:
             parts["choice"] = share * _entropy(_column(result, "choice")[steered])
         if "emit:token" in result.asks:
-            parts["token"] = float(_column(result, "surprisal")[steered].sum()) / tokens
+            parts["token"] = round(float(_column(result, "surprisal")[steered].sum()) / tokens, _DIGITS)
     total = sum(parts.values())
     return {
         "bits_per_token": total,
@@ -57,7 +60,7 @@ def surprisal(result: ArmResult) -> float | None:
     that is not decoded step by step.
     """
     bits = _column(result, "surprisal")
-    return float(bits.mean()) if len(bits) else None
+    return round(float(bits.mean()), _DIGITS) if len(bits) else None
 
 
 def _column(result: ArmResult, name: str) -> np.ndarray:
