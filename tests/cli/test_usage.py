@@ -34,6 +34,8 @@ CASES = {
     "run --pair tiny-rl --dtype f32": "unknown dtype 'f32'",
     "run --pair tiny-rl --seed -1": "-1 is not a seed",
     "run --pair tiny-rl --out {wrong}": "--out {wrong} is a file",
+    "run --pair tiny-rl --limit 0": "sizes.limit is 0; it must be at least 1",
+    "discover --pair tiny-rl --train 0": "sizes.train is 0; it must be at least 1",
     "run --nope": "No such option: --nope (see ",
     "run --pair tiny-rl --engine many": "engine is 'many'; give here, processes:N",
     "run --pair tiny-rl --base-template x=1": "--base-template is for a model given with --base",
