@@ -12,6 +12,7 @@ from . import (
     pipeline as pipeline,
     problems as problems,
     reports as reports,
+    servers as servers,
     statistics as statistics,
     steering as steering,
     taxonomy as taxonomy,
@@ -128,6 +129,7 @@ from .pipeline import (
 )
 from .problems import Problem as Problem, ProblemSet as ProblemSet, load_problems as load_problems
 from .reports import write_report as write_report
+from .servers import ServersConfig as ServersConfig
 from .steering import (
     SteeringConfig as SteeringConfig,
     collect_gates as collect_gates,
@@ -159,6 +161,8 @@ from .traces import (
     Traces as Traces,
     generate_traces as generate_traces,
     import_traces as import_traces,
+    open_servers as open_servers,
+    served_traces as served_traces,
     split_sentences as split_sentences,
 )
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, MaxNewTokens, Memory, OneDevice, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, FromTraces, MaxNewTokens, Memory, OneDevice, Pair, Seed, folder, settings, show
 
 
 def circuits(
@@ -34,6 +34,7 @@ def circuits(
     pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
     heads: Annotated[int | None, typer.Option(help="Number of top heads that are ablated; 3 by default.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
+    traces: FromTraces = None,
     max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/circuit-BEHAVIOUR by default.")] = None,
@@ -63,6 +64,7 @@ def circuits(
         "ablation": ablation,
         "device": device,
         "memory": memory,
+        "traces": traces,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, MaxNewTokens, Memory, Pair, Seed, folder, settings, show
+from probe.cli.common import Config, Device, FromTraces, MaxNewTokens, Memory, Pair, Seed, folder, settings, show
 
 
 def diff(
@@ -33,6 +33,7 @@ def diff(
             help="Checkpoint series as NAME=FOLDER, once for each training run; runs that differ in seed share a NAME."
         ),
     ] = None,
+    traces: FromTraces = None,
     max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/diff-PAIR by default.")] = None,
@@ -60,6 +61,7 @@ def diff(
         "series": series or None,
         "device": device,
         "memory": memory,
+        "traces": traces,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }

@@ -210,7 +210,7 @@ def test_discover(monkeypatch, tmp_path):
 )
 def test_a_discovery_that_cannot_work_is_one_line_at_once(tmp_path, monkeypatch, options, said):
     monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
-    monkeypatch.setattr("probe.taxonomy.judge.language_models.time.sleep", lambda _: None)
+    monkeypatch.setattr("probe.servers.client.time.sleep", lambda _: None)
     file, wrong, out = tmp_path / "large.yaml", tmp_path / "wrong.yaml", tmp_path / "out"
     file.write_text("sizes: {train: 1000000}")
     wrong.write_text("taxonomy: {sitess: [resid_post.1]}")

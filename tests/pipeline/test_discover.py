@@ -328,7 +328,7 @@ def test_a_judge_that_fails_halfway_loses_nothing(monkeypatch, tmp_path, good, r
 
 def test_a_judge_that_is_not_there_is_found_out_before_any_work(monkeypatch, tmp_path):
     forbid_work(monkeypatch)
-    monkeypatch.setattr("probe.taxonomy.judge.language_models.time.sleep", lambda _: None)
+    monkeypatch.setattr("probe.servers.client.time.sleep", lambda _: None)
     judge = {"model": "any", "url": "http://127.0.0.1:9/v1"}
     with pytest.raises(ProbeError, match=r"nothing answers at http://127\.0\.0\.1:9/v1/chat/completions"):
         discover(config(judge=judge), tmp_path / "closed")

@@ -11,11 +11,21 @@ from typer.testing import CliRunner
 from probe.cli import app
 from probe.config import from_dict
 from probe.errors import ProbeError
-from probe.models import find_pair, load_without_weights
-from probe.pipeline import DiscoverConfig, RunConfig, discover, export_traces, run
+from probe.models import find_pair, load_pair, load_without_weights
+from probe.pipeline import (
+    CircuitConfig,
+    DiffConfig,
+    DiscoverConfig,
+    RunConfig,
+    diff,
+    discover,
+    export_traces,
+    find_circuit,
+    run,
+)
 from probe.pipeline.imported import imported_splits
 from probe.problems import Problem, ProblemSet, load_problems
-from probe.traces import Traces, import_traces, make_trace
+from probe.traces import Traces, generate_traces, import_traces, make_trace
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +95,24 @@ def test_a_run_from_its_own_traces_in_foreign_shapes_is_the_same_run(own, tmp_pa
     run(config(traces=str(tmp_path / "moved")), tmp_path / "run-vllm")
     with pytest.raises(ProbeError, match="other settings"):
         run(config(), tmp_path / "run-vllm")
+
+
+def test_circuits_and_diff_from_imported_traces_are_those_from_own_ones(tmp_path):
+    pair, story = load_pair("tiny-rl", device="cpu"), load_problems("story")
+    written = generate_traces(pair.thinking, story, story.take("train", 60), max_new_tokens=170)
+    written.export(tmp_path / "export", story, license="mit")
+    kept = str(import_traces(tmp_path / "export", tmp_path / "in", pair.thinking, "story").folder)
+    alike = {"pair": "tiny-rl", "behaviour": "check", "problems": 60, "test": 3, "max_new_tokens": 170, "device": "cpu"}
+    circuit = {**alike, "pairs": 6, "heads": 1, "draws": 1, "method": "eap", "shares": [0.1, 1.0]}
+    change = {**alike, "pairs": 8, "parts": ["tokens", "heads"], "heads": 1, "factors": [0.5], "draws": 1}
+    for settings, kind, make in ((circuit, CircuitConfig, find_circuit), (change, DiffConfig, diff)):
+        found = [
+            make(from_dict(kind, {**settings, **more}, "test"), tmp_path / f"{kind.__name__}{len(more)}")
+            for more in ({}, {"traces": kept})
+        ]
+        assert json.dumps(found[0]) == json.dumps(found[1])
+        with pytest.raises(ProbeError, match="other settings"):
+            make(from_dict(kind, settings, "test"), tmp_path / f"{kind.__name__}1")
 
 
 def test_several_samples_of_a_problem_and_no_problem_set(tmp_path):

@@ -41,8 +41,8 @@ def test_text_is_encoded_exactly_and_its_tokens_are_counted(model: Model) -> Non
     assert read(model, TEXT) == ("So 7.", False, True)
     assert read(model, replace(TEXT, count=5)) == ("So 7.", False, True)  # the end token does not count
     assert read(model, replace(TEXT, stopped=False, count=5)) == ("So 7.", True, True)
-    long = "So 7. " * 40
-    assert read(model, replace(TEXT, text=long, count=243)) == (long, False, False)  # another encoding of the same
+    long = "</think>" + "So 7. " * 40
+    assert read(model, replace(TEXT, text=long, count=244)) == (long, False, False)  # another encoding of the same
     with pytest.raises(ProbeError, match=r"9 tokens there, 5 here in the answer to a.*drops special tokens"):
         read(model, replace(TEXT, count=9))
     # The limit may fall within a character, of which a part was emitted.

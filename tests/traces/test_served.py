@@ -1,13 +1,17 @@
 import json
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from serving import ModelServer, as_reply, served
 
+from probe.config import from_dict
 from probe.errors import ProbeError
 from probe.models import Model, Sampling, load_model, load_pair
+from probe.pipeline import RunConfig
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.servers import ServersConfig
 from probe.traces import generate_traces, open_servers, served_traces
@@ -158,6 +162,7 @@ def test_temporary_failures_are_tried_again_and_lose_nothing(model):
             served_traces(model, SUMS, PROBLEMS, servers, max_new_tokens=LIMIT)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_hands_its_work_on_and_the_last_one_ends_the_command_without_loss(model, tmp_path):
     with served(model) as first, served(model) as second:
         servers = opened(model, first, second)
@@ -234,3 +239,14 @@ def test_nothing_answers_and_no_key(model, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "secret")
         with pytest.raises(ProbeError, match="refuses the key in OPENAI_API_KEY"):
             opened(model, server)
+
+
+def test_the_page_on_servers_tells_what_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "servers.md").read_text()
+    (code,), (settings,) = (re.findall(rf"```{kind}\n(.*?)```", page, flags=re.DOTALL) for kind in ("python", "yaml"))
+    assert from_dict(RunConfig, {"pair": "tiny-rl", **yaml.safe_load(settings)}).servers.patience == 600
+    names: dict = {}
+    with served(load_pair("tiny-rl", device="cpu").thinking) as server:
+        exec(compile(code.replace("http://localhost:8000/v1", server.url), "docs/servers.md", "exec"), names)
+    assert len(names["traces"]) == 8

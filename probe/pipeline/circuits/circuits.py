@@ -21,15 +21,15 @@ from probe.circuits import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of, traces_of
 from probe.pipeline.circuits.config import CircuitConfig
 from probe.pipeline.cut import warn_cut
+from probe.pipeline.imported import ImportedSplits
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Taken
 from probe.reports import write_circuit_report
 from probe.taxonomy import Behaviour
-from probe.traces import generate_traces
 
 _SIZES = 12
 """The largest number of sizes that are tried in the search for the smallest circuit."""
@@ -57,20 +57,21 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
     if config.method != "exact":
         getattr(pair, config.model).check_gradient(f"attribution by {config.method}")
-    taken = problems_of(pair, {"train": config.problems, "test": config.test})
+    taken, imported = problems_of(pair, {"train": config.problems, "test": config.test}, config.traces)
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
     config = replace(config, problems=len(train), test=len(test))
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
     limit = limit_of(config, pair)
     check_positions(getattr(pair, config.model), (*train, *test), limit)
-    with behaviour_folder("circuits", config, pair, problem_set, out):
-        return _find(config, pair, taken, behaviour, out, progress=progress)
+    with behaviour_folder("circuits", config, pair, problem_set, imported, out):
+        return _find(config, pair, taken, imported, behaviour, out, progress=progress)
 
 
 def _find(
     config: CircuitConfig,
     pair: Pair,
     taken: Taken,
+    imported: ImportedSplits | None,
     behaviour: Behaviour,
     out: Path,
     *,
@@ -81,7 +82,7 @@ def _find(
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
     prompts = begin(out, {config.model: model}, train[0].question, remarks=taken.remarks, progress=progress)
     limit = limit_of(config, pair)
-    traces = generate_traces(model, problem_set, train, max_new_tokens=limit, folder=out / "traces", progress=progress)
+    traces = traces_of(config, pair, model, taken, imported, out, progress=progress)
     behaviour.marks(traces, required=True)
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
     found, test_pairs = pairs.split()

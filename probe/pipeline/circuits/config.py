@@ -18,6 +18,8 @@ class CircuitConfig:
     """The behaviour: a sentence type, a counter as SCHEME:NAME, or a category's number or label if ``run`` is given."""
     run: str | None = None
     """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
+    traces: str | None = field(default=None, metadata={"later": True})
+    """The folder of imported traces (``probe traces import``), which take the place of the model's own."""
     model: str = "thinking"
     """The model whose circuit is found: thinking or base."""
     problems: int = 150

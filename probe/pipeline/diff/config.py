@@ -20,6 +20,8 @@ class DiffConfig:
     label if ``run`` is given; empty for the sentence type whose share rose most in training."""
     run: str | None = None
     """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
+    traces: str | None = field(default=None, metadata={"later": True})
+    """The folder of imported traces (``probe traces import``), which take the place of the model's own."""
     parts: tuple[str, ...] = tuple(PARTS)
     """The parts that are computed."""
     problems: int = 80

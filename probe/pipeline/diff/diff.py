@@ -32,15 +32,16 @@ from probe.diff import (
 from probe.errors import ProbeError
 from probe.files import write_json
 from probe.models import Model, Pair, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of
+from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of, traces_of
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
+from probe.pipeline.imported import ImportedSplits
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.problems import Taken
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
-from probe.traces import Traces, generate_traces
+from probe.traces import Traces
 
 _TEXTS = 10
 """Number of texts in which massive activations of checkpoints are looked for."""
@@ -64,7 +65,8 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     runs = [(name, load_series(folder, pair_config.thinking)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
     changes = bool(config.heads) and "heads" in config.parts
-    taken = problems_of(pair, {"train": config.problems} | ({"test": config.test} if changes else {}))
+    wanted = {"train": config.problems} | ({"test": config.test} if changes else {})
+    taken, imported = problems_of(pair, wanted, config.traces)
     problem_set, train = taken.problem_set, taken.splits["train"]
     config = replace(config, problems=len(train), test=len(taken.splits["test"]) if changes else config.test)
     behaviour = None
@@ -79,14 +81,15 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     limit = limit_of(config, pair)
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *taken.splits.get("test", ())), limit)
-    with behaviour_folder("diff", config, pair, problem_set, out):
-        return _diff(config, pair, taken, behaviour, runs, out, progress=progress)
+    with behaviour_folder("diff", config, pair, problem_set, imported, out):
+        return _diff(config, pair, taken, imported, behaviour, runs, out, progress=progress)
 
 
 def _diff(
     config: DiffConfig,
     pair: Pair,
     taken: Taken,
+    imported: ImportedSplits | None,
     behaviour: Behaviour | None,
     runs: list[tuple[str, Series]],
     out: Path,
@@ -98,14 +101,7 @@ def _diff(
     models = {"base": pair.base, "thinking": pair.thinking}
     prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
     limit = limit_of(config, pair)
-    traces = generate_traces(
-        pair.thinking,
-        problem_set,
-        train,
-        max_new_tokens=limit,
-        folder=out / "traces",
-        progress=progress,
-    )
+    traces = traces_of(config, pair, pair.thinking, taken, imported, out, progress=progress)
     found = diff_models(
         pair,
         problem_set=problem_set,
