@@ -203,6 +203,7 @@ class _Chooser:
         # Rows of an embedding beyond the tokenizer's tokens must not be sampled.
         self.drawn, self.known = not (sampling.base.greedy and sampling.thinking.greedy), len(base.tokenizer)
         self.answers, self.seed, self.max_new_tokens = answers, seed, max_new_tokens
+        self.no_numbers = torch.zeros(len(answers), device=self.device)
         keys = [sample_key(seed, problem.id, number) for problem, number in answers]
         self.keys = torch.tensor(keys, dtype=torch.long, device=self.device)
         self.random: dict[int, Tensor] = {}
@@ -251,7 +252,7 @@ class _Chooser:
             in_sentence=in_sentence,
             sentence=sentence,
             random=self._random(now),
-            number=uniform(self.keys[now.items], now.counts),
+            number=uniform(self.keys[now.items], now.counts) if self.drawn else self.no_numbers[: len(now.items)],
             sampling=self.sampling,
             runner=now.runners[0],
             rows=torch.arange(len(now.items), device=self.device),

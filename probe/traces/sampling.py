@@ -129,11 +129,14 @@ def stream_draws(
         ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
     """
     each = torch.tensor(keys, dtype=torch.long, device=model.device)
-    # An embedding may be padded with rows that are no token; they are hardly ever likely, and must not be sampled.
-    vocab = None if sampling.greedy else len(model.tokenizer)
+    vocab = len(model.tokenizer)
 
     def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
-        return (draw(now.steps[0].logits[:, :vocab], uniform(each[now.items], now.counts), sampling),)
+        logits = now.steps[0].logits
+        if sampling.greedy:
+            return (likeliest(logits),)
+        # An embedding may be padded with rows that are no token; they are hardly ever likely, and must not be sampled.
+        return (draw(logits[:, :vocab], uniform(each[now.items], now.counts), sampling),)
 
     for item, (tokens,), truncated in stream(
         [Lane(model, prompts)],
