@@ -50,7 +50,9 @@ def tiny_published(hub_id: str, root: Path, words: PreTrainedTokenizerFast, seed
     tokenizer = _tokenizer(hub_id, root, words)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(told | ids | {"vocab_size": len(tokenizer), "dtype": "float32"}))
+    # Embeddings are padded, as in published pairs, so that each model can read what the other's tokenizer adds.
+    vocab = -(-len(tokenizer) // 64) * 64
+    (folder / "config.json").write_text(json.dumps(told | ids | {"vocab_size": vocab, "dtype": "float32"}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)

@@ -77,6 +77,8 @@ class Moment:
             logits: of the base model, steered or not, ``[rows, vocab]`` or, where a row has several candidates,
                 ``[rows, candidates, vocab]``. All candidates of a row have the same random number.
         """
+        # Only what both models can read, as in the unsteered step.
+        logits = logits[..., : self.base.logits.shape[-1]]
         some = logits.shape[1:-1].numel()
         flat = draw(logits.flatten(0, -2), self.number.repeat_interleave(some), self.sampling.base)
         return flat.view(logits.shape[:-1])

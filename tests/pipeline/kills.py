@@ -35,7 +35,7 @@ SMALL = {
     "hybrid": {"arms": ["hybrid", "oracle-free", "single-vector", "lora", "rank-1"]},
 }
 _TIMED = re.compile(
-    r"(done\.json|results\.json|report\.html|place\.json|config\.json|\.lock|\.cluster|history\.json|probe\.json)$"
+    r"(done\.json|traces\.parquet|results\.json|report\.html|place\.json|config\.json|\.lock|\.cluster|history\.json|probe\.json)$"
 )
 """Files that hold times, costs and places."""
 

@@ -110,7 +110,7 @@ def test_circuits_and_diff_from_imported_traces_are_those_from_own_ones(tmp_path
             make(from_dict(kind, {**settings, **more}, "test"), tmp_path / f"{kind.__name__}{len(more)}")
             for more in ({}, {"traces": kept})
         ]
-        assert json.dumps(found[0]) == json.dumps(found[1])
+        assert json.dumps(found[0], sort_keys=True) == json.dumps(found[1], sort_keys=True)
         with pytest.raises(ProbeError, match="other settings"):
             make(from_dict(kind, settings, "test"), tmp_path / f"{kind.__name__}1")
 
