@@ -148,10 +148,10 @@ class ModelServer:
 
     def stop(self) -> None:
         """Stop listening; requests that are worked on are still answered."""
-        if self._http is not None:
-            self._http.shutdown()
-            self._http.server_close()
-            self._http = None
+        http, self._http = self._http, None
+        if http is not None:
+            http.shutdown()
+            http.server_close()
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def test_result_file_keeps_its_contract(whole):
     assert stored == json.loads(json.dumps(found))
     assert set(stored) == {
         *("schema", "model", "problems", "seed", "taxonomy", "grid", "behaviours", "usage", "transitions", "traces"),
-        *("map", "falsify", "counters", "judge", "prompts"),
+        *("map", "falsify", "counters", "judge", "prompts", "cut"),
     }
     assert (stored["schema"], stored["model"], stored["seed"], stored["judge"]) == (1, "tiny-rl", 0, None)
     assert stored["problems"] == {"name": "story", "train": 12, "validation": 8} | {

@@ -196,7 +196,6 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
         ({"problems": None}, "no problems given"),
         ({"pair": "tiny-rl"}, "both a pair and single models"),
         ({"base": None}, "no models given"),
-        ({"sizes": {"train": 10**6}}, "train problems requested"),
         ({"device": "cuda:7"}, "there is no device"),
         ({"sizes": {"test": 0}}, r"sizes\.test is 0; it must be at least 1"),
         ({"shown": -1}, "shown is -1"),
