@@ -104,6 +104,8 @@ def encode_exactly(
     """
     if not text:
         return []
+    if any("\ud800" <= char <= "\udfff" for char in text):  # half a pair of surrogates, which no tokenizer takes
+        return None
     head = decode(list(before))
 
     def behind(some: str) -> list[int]:
