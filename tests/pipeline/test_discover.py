@@ -114,7 +114,7 @@ def test_result_file_keeps_its_contract(whole):
         *("map", "falsify", "counters", "judge", "prompts", "cut"),
     }
     assert (stored["schema"], stored["model"], stored["seed"], stored["judge"]) == (1, "tiny-rl", 0, None)
-    assert stored["problems"] == {"name": "story", "train": 12, "validation": 8} | {
+    assert stored["problems"] == {"name": "story", "train": 12, "validation": 8, "note": ""} | {
         "accuracy": stored["problems"]["accuracy"]
     }
     taxonomy = stored["taxonomy"]
