@@ -1,4 +1,4 @@
-"""Answers of servers as emitted tokens: ids as they are, and text by an encoding that says exactly the same."""
+"""Turns answers of servers into tokens: ids are kept, and text is encoded so that it decodes to exactly that text."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from probe.traces.offsets import REPLACEMENT
 from probe.traces.pieces import encode_exactly
 
 _CLOSE_ENOUGH = 0.02
-"""The largest share of an answer's tokens by which another encoding of the same text may be shorter or longer."""
+"""By how much our encoding may differ in length from the server's, as a share of the answer's tokens."""
 
 
 def prompt_for_text(model: Model, ids: Sequence[int]) -> str | None:
-    """A text that a server encodes as these ids, which may put the first token before it itself; None if none is."""
+    """A text that the server encodes as these ids, with or without adding the first token itself; None if none does."""
     for begin in (0, 1):
         text = model.decode(ids[begin:])
         if list(model.tokenizer(text).input_ids) == list(ids):
@@ -39,21 +39,21 @@ def ask_for(
 
 
 def emitted(model: Model, prompt: Sequence[int], answer: Answer, limit: int, what: str) -> tuple[list[int], bool, bool]:
-    """The tokens of an answer, as decoding here would give them.
+    """The tokens of an answer, in the form that local decoding gives.
 
     Args:
         model: the model that the server runs.
         prompt: the token ids of the prompt.
-        answer: what the server has answered.
-        limit: the most tokens of the answer.
-        what: names the answer in messages.
+        answer: the server's answer.
+        limit: the maximum number of tokens of the answer.
+        what: the name of the answer in error messages.
 
     Returns:
-        The ids without the end token; whether the limit stopped it; and whether they are certainly those that the
-        server emitted: another encoding of the same text may be a little longer or shorter.
+        The ids without the end token; whether the limit stopped the answer; and whether the ids are certainly those
+        that the server emitted. Another encoding of the same text may be a little longer or shorter.
 
     Raises:
-        ProbeError: if the server left out a part of what the model emitted, or emitted ids that it does not have.
+        ProbeError: if the server left out part of what the model emitted, or returned ids that the model does not have.
     """
     if answer.tokens is None:
         return _from_text(model, prompt, answer, what)
@@ -79,24 +79,24 @@ def _from_text(model: Model, prompt: Sequence[int], answer: Answer, what: str) -
     end = next((at for at, token in enumerate(ids) if token in model.eos_ids), None)
     if end is not None:
         ids, cut = ids[:end], False
-    # Servers count the end token or not, and a part of a character may be missing from a cut answer.
+    # Some servers count the end token and others do not, and a truncated answer may lack part of a character.
     more = None if answer.count is None else answer.count - len(ids)
     off = 0 if more is None else min(abs(more - each) for each in range(4 if cut else 2))
     lost = None if cut else _left_out(model, prompt, text, more)
     if lost is not None or off > max(1, _CLOSE_ENOUGH * len(ids)):
         said = f"no {lost}" if lost is not None else f"{answer.count} tokens there, {len(ids)} here"
         raise ProbeError(
-            f"the server leaves out a part of what {model.name} emits ({said} in {what}): it drops special tokens or "
+            f"the server leaves out part of what {model.name} emits ({said} in {what}): it drops special tokens or "
             "thinking; use a server that returns token ids, such as vLLM, SGLang or llama.cpp"
         )
     return ids, cut, off == 0
 
 
 def _left_out(model: Model, prompt: Sequence[int], text: str, more: int | None) -> str | None:
-    """The closing tag, if it is a special token that a finished answer lacks although the model was thinking.
+    """The closing tag, if it is a special token and a finished answer lacks it although the model was thinking.
 
     Args:
-        more: how many more tokens the server has counted; None if it does not count.
+        more: how many more tokens the server counted than there are here; None if it does not count.
     """
     tags = model.think_tags
     special = {token.content for token in model.tokenizer.added_tokens_decoder.values() if token.special}
@@ -105,6 +105,6 @@ def _left_out(model: Model, prompt: Sequence[int], text: str, more: int | None) 
     whole = model.decode(list(prompt)) + text
     if tags.open and whole.rfind(tags.open) > whole.rfind(tags.close):
         return tags.close
-    # Where both tags are special, both would be missing, and the end token counts too.
+    # If both tags are special, both are missing. One extra token may be the end token, so more than one is needed.
     both = tags.open in special and (more is None or more > 1)
     return tags.close if both else None

@@ -10,32 +10,34 @@ import numpy as np
 from probe.cycles import end_cycle
 
 _TOKENS = 48
-"""The least number of tokens of these cycles. A sum of equal terms or a rule of dashes that is cut is shorter."""
+"""The smallest number of tokens that the repeated cycle covers. A truncated sum of equal terms or line of dashes covers
+fewer."""
 _WINDOW = 128
-"""Number of n-grams at the end of a text of which most are worn where it loops between a few sentences, or counts."""
+"""The number of n-grams at the end of a text that are checked. Most of them are worn if the text alternates between a
+few sentences, or counts its repetitions."""
 _WORN = 2 / 3
-"""The share of them from which it loops. Greedy loops of SmolLM2-135M and tiny-base have 0.72 or more; tables, lists
-that count, code and sums have 0.5 or less."""
+"""The share of worn n-grams from which a text counts as looping. Greedy loops of SmolLM2-135M and tiny-base have 0.72
+or more; tables, numbered lists, code and sums have 0.5 or less."""
 _LONG = 8
-"""Tokens of such an n-gram. One is worn if it occurred twice before."""
+"""The number of tokens of such an n-gram. An n-gram is worn if it occurred at least twice before."""
 
 
 @dataclass(frozen=True)
 class Degeneracy:
-    """How much of what a model wrote is repetition."""
+    """How repetitive a model's text is."""
 
     repetition: float | None
     """Share of 4-grams of tokens that occurred before, seq-rep-4 of Welleck et al. (2020, arXiv 1908.04319); None for
     fewer than 4 tokens."""
     compression: float | None
-    """Bytes of the text after zlib over bytes of the text: about 0.4 for prose of a page, near 0 for a loop, and above
-    1 for a few words. None for an empty text."""
+    """Compressed size (zlib) divided by the size of the text in bytes: about 0.4 for a page of prose, near 0 for a
+    loop, and above 1 for a few words. None for an empty text."""
     looping: bool
     """Whether the text ends in a loop; see :func:`looping`."""
 
 
 def degeneracy(tokens: Sequence[int], text: str) -> Degeneracy:
-    """Measure how much of what a model wrote is repetition, in time linear in its length.
+    """Measure how repetitive a model's text is, in time linear in its length.
 
     Args:
         tokens: the emitted ids, without the end token.
@@ -57,10 +59,10 @@ def degeneracy(tokens: Sequence[int], text: str) -> Degeneracy:
 def looping(tokens: Sequence[int]) -> bool:
     """Whether tokens end in a loop.
 
-    They do if they end in one cycle, at least 4 times in a row and over at least 48 tokens; or if at least two thirds
-    of the last 128 8-grams occurred twice before, as where a model goes round between a few sentences, or counts its
-    rounds. Tables, code and numbers that only count do not. A text that looped and then went on for more than about 40
-    tokens does not end in a loop; its ``repetition`` is high.
+    They do if they end in one cycle that occurs at least 4 times in a row and covers at least 48 tokens. They also do
+    if at least two thirds of the last 128 8-grams occurred twice before: the model alternates between a few sentences,
+    or counts its repetitions. Tables, code and lists of numbers do not count as loops. A text that looped and then
+    continued for more than about 40 tokens does not end in a loop, but its ``repetition`` is high.
     """
     return end_cycle(tokens, _TOKENS) is not None or _is_worn(tokens)
 
@@ -81,11 +83,11 @@ def mean_degeneracy(answers: Iterable[tuple[Sequence[int], str]]) -> dict[str, f
     """Average the degeneracy of many answers, for a result file.
 
     Args:
-        answers: the emitted ids and the text of each answer; they are read one after another.
+        answers: the emitted ids and the text of each answer; they are read one at a time.
 
     Returns:
         ``repetition`` and ``compression``: means over the answers that have them. ``looping``: the share of answers
-        that end in a loop. Each is None where no answer has a value.
+        that end in a loop. Each is None if no answer has a value.
     """
     found = [degeneracy(tokens, text) for tokens, text in answers]
     columns = {

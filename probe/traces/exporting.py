@@ -1,4 +1,4 @@
-"""Traces with their problems as a data set for the hub: Parquet files and a card."""
+"""Exports traces with their problems as a data set for the hub: Parquet files and a card."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -47,13 +47,13 @@ def write_export(
     """Write the files of a data set; see :meth:`~probe.Traces.export`.
 
     Args:
-        folder: where.
-        traces: what.
+        folder: where the files are written.
+        traces: the traces to export.
         problem_set: gives the question, the known answer and the split of each trace.
-        row_of: the row of a trace.
+        row_of: returns the row of a trace.
         schema: the columns of these rows.
-        license: for the card.
-        about: for the card.
+        license: the licence named on the card.
+        about: further facts for the card.
     """
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -67,7 +67,7 @@ def write_export(
             if problem.id in wanted:
                 found[problem.id] = problem, split
     if lost := sorted(wanted - set(found)):
-        raise ProbeError(f"{problem_set.name} does not have the problem {lost[0]!r} of a trace; give its problem set")
+        raise ProbeError(f"{problem_set.name} lacks problem {lost[0]!r} of a trace; give the problem set of the traces")
     whole = pa.schema([*schema, *((name, pa.string()) for name in _OF_PROBLEM)])
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -95,16 +95,16 @@ _OF_PROBLEM = ("question", "gold", "split", "grader", "problems", "model")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 _COLUMNS = {
-    "prompt": "the text that the model read before",
-    "tokens": "the ids of what was written, without the end token",
-    "text": "what was written",
+    "prompt": "the text that the model read first",
+    "tokens": "the ids of the text, without the end token",
+    "text": "the text that was written",
     "sentences": "spans of characters and tokens, which cover the text",
     "think_end": "the character after the closing think tag; null if the thinking was not closed",
     "answer, correct, failed": "the answer that was found, its grade, and whether grading failed",
-    "truncated": "whether the limit on new tokens stopped it",
+    "truncated": "whether the limit on new tokens stopped the trace",
     "problem_id, question, gold, split": "the problem, its known answer and its split",
-    "sample": "the number of the trace among those of its problem",
-    "author": "who wrote it, if not the model",
+    "sample": "the number of the trace among the traces of its problem",
+    "author": "who wrote the trace, if not the model",
 }
 
 

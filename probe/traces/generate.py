@@ -102,13 +102,13 @@ def trace_shards(
 ) -> Shards:
     """The work of :func:`generate_traces` in shards, each decoded by a stream of its own.
 
-    An item is one sample of one problem; those of a problem follow each other.
+    An item is one sample of one problem; the samples of a problem follow each other.
 
     Args:
         model, problems, max_new_tokens, sampling, samples, seed, batch_size, folder: see :func:`generate_traces`.
 
     Raises:
-        ProbeError: for fewer than one sample, or several samples that would all be equal.
+        ProbeError: for fewer than one sample, or for several samples that would all be equal.
     """
     check_samples(sampling, samples)
 
@@ -134,19 +134,19 @@ def trace_shards(
 
 
 def sampling_key(sampling: Sampling, samples: int, seed: int, problems: Sequence[Problem]) -> dict[str, Any]:
-    """What sampled answers depend on beside the models and the questions; nothing if they are greedy."""
+    """What sampled answers depend on besides the models and the questions; empty if they are greedy."""
     if sampling.greedy:
         return {}
-    # Random numbers belong to the id of a problem.
+    # The random numbers of a sample follow from the id of its problem.
     ids = object_hash([problem.id for problem in problems])
     return {"sampling": asdict(sampling), "samples": samples, "seed": seed, "ids": ids}
 
 
 def check_samples(sampling: Sampling, samples: int) -> None:
-    """Refuse numbers of samples that make no sense.
+    """Check the number of samples.
 
     Raises:
-        ProbeError: for fewer than one sample, or several greedy ones, which would be equal.
+        ProbeError: for fewer than one sample, or for several greedy samples, which would be equal.
     """
     if samples < 1:
         raise ProbeError(f"samples is {samples}; it must be at least 1")
@@ -168,7 +168,7 @@ def generate_traces(
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Traces:
-    """Rollouts of a model on problems, graded and split into sentences; greedy unless they are sampled.
+    """Rollouts of a model on problems, graded and split into sentences; greedy by default.
 
     Args:
         model: either model of a pair; its own prompt template is used.
@@ -176,7 +176,7 @@ def generate_traces(
         max_new_tokens: the maximum number of tokens of a trace; a trace that reaches it is marked truncated.
         sampling: how tokens are chosen. A sampled token depends on the seed, the id of the problem, the number of the
             sample and its position alone, not on the batch or the order.
-        samples: the number of traces of each problem; more than one only where they are sampled.
+        samples: the number of traces of each problem; more than one requires sampling.
         seed: seeds the sampling.
         think_close: the tag that closes the thinking, or both tags; None for those of the model.
         batch_size: the largest number of problems decoded at once; a finished one is replaced by the next.
@@ -187,7 +187,7 @@ def generate_traces(
         The traces in the order of the problems, all samples of a problem together.
 
     Raises:
-        ProbeError: if ``folder`` keeps traces of another model, prompt, limit, sampling or of other problems.
+        ProbeError: if ``folder`` holds traces of another model, prompt, limit, sampling or of other problems.
     """
     shards = trace_shards(
         model,
@@ -211,14 +211,14 @@ def graded_traces(
     think_close: str | ThinkTags | None = None,
     progress: bool = False,
 ) -> Traces:
-    """The traces of shards of emitted tokens, which are made if they are missing.
+    """The traces of shards of emitted tokens; missing shards are made.
 
     Args:
         model, problem_set, problems, think_close, progress: see :func:`generate_traces`.
         shards: one row for each sample of each problem.
 
     Raises:
-        ProbeError: as for the shards; if a row is damaged.
+        ProbeError: if making the shards fails, or if a row is damaged.
     """
     rows, seconds = shards.rows(progress=progress)
     emissions, samples = kept_rows(Emission, rows, model, shards.folder), shards.n // max(1, len(problems))

@@ -1,4 +1,4 @@
-"""A folder of imported traces: the traces, their problems, where they come from and what was rejected."""
+"""A folder of imported traces: the traces, their problems, their source and the rejected rollouts."""
 
 import json
 from collections import Counter
@@ -65,19 +65,19 @@ class ImportedTraces:
 
     @cached_property
     def about(self) -> _Import:
-        """What ``import.json`` holds: source, shape, counts, authors, remarks, and the reasons of rejects."""
+        """The content of ``import.json``: source, shape, counts, authors, remarks, and the reasons for rejects."""
         return read_as(_Import, self.folder / _IMPORT)
 
     @cached_property
     def traces(self) -> Traces:
-        """The traces; each is read when it is asked for."""
+        """The traces; each is read when it is accessed."""
         return Traces.load(self.folder)
 
     @cached_property
     def problem_set(self) -> ProblemSet:
-        """The problems that the traces answer; those without a split are divided by a hash of the question."""
+        """The problems that the traces answer; problems without a split get one by a hash of the question."""
         grader = self.about["grader"]
-        # The grader of some sets, such as countdown, is no named one; then answers are compared as a file's are.
+        # Some sets, such as countdown, have a grader without a name; then answers are compared as for a problem file.
         found = load_problems(self.folder / _PROBLEMS, grader=grader if grader in GRADERS else None)
         return replace(found, name=self.traces.problems_name)
 
@@ -102,10 +102,10 @@ def import_traces(
     author: str | None = None,
     progress: bool = False,
 ) -> ImportedTraces:
-    """Read traces that were written elsewhere into a folder; one is held at a time, and the questions.
+    """Read traces that were written elsewhere into a folder; memory holds the questions and one trace at a time.
 
-    The folder gets ``traces.parquet``, ``problems.jsonl``, ``import.json`` and ``rejects.jsonl``. An interrupted import
-    begins again when it is called again; a finished one is opened.
+    The folder gets ``traces.parquet``, ``problems.jsonl``, ``import.json`` and ``rejects.jsonl``. Called again, an
+    interrupted import starts from the beginning, and a finished one is opened.
 
     Args:
         source, model, problems, grader, columns, author: as in :meth:`Traces.read`.
@@ -131,7 +131,7 @@ def import_traces(
     with FolderLock(folder):
         if _is_done(folder, key):
             return ImportedTraces(folder)
-        for part in folder.glob(".*.tmp"):  # of an import that was killed
+        for part in folder.glob(".*.tmp"):  # left by an import that was killed
             part.unlink(missing_ok=True)
         used: dict[str, Problem] = {}
         counts: Counter[str] = Counter()
@@ -161,7 +161,7 @@ def import_traces(
             (folder / _TRACES).unlink()
             why, n = reasons.most_common(1)[0] if reasons else ("it has no rollouts", 0)
             raise ProbeError(
-                f"nothing of {source} can be imported ({n} of {len(reading.rejects)} rollouts: {why}); every reason is "
+                f"nothing in {source} can be imported ({n} of {len(reading.rejects)} rollouts: {why}); every reason is "
                 f"in {folder / _REJECTS}"
             )
         write_text(folder / _PROBLEMS, _lines(_row(reading, problem) for problem in used.values()))
@@ -188,7 +188,7 @@ def import_traces(
 
 
 def reader_of(model: Model) -> dict[str, Any]:
-    """What the tokens of imported traces depend on of a model: its tokenizer and how it is asked."""
+    """The facts about a model that the tokens of imported traces depend on: its tokenizer and its prompt."""
     return {
         "vocabulary": object_hash(sorted(model.tokenizer.get_vocab().items())),
         "end": sorted(model.eos_ids),
@@ -203,7 +203,7 @@ def _is_done(folder: Path, key: Mapping[str, Any]) -> bool:
     """Whether the folder holds this import.
 
     Raises:
-        ProbeError: if it holds another one, or something else.
+        ProbeError: if it holds another import, or other files.
     """
     if folder.exists() and not folder.is_dir():
         raise ProbeError(f"{folder} is a file: name a folder")

@@ -38,9 +38,9 @@ def token_starts(
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str] | None:
-    """What each token adds to the one before it, decoded all at once; None if one does not end a character.
+    """The text that each token adds, from decoding all tokens at once; None if a token ends within a character.
 
-    Where every token ends a character, these are the windows of :func:`starts_in_windows`.
+    If every token ends a character, this equals the windows of :func:`starts_in_windows`.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not tokens or max(tokens) >= len(tokenizer):

@@ -35,8 +35,8 @@ def random_key(*names: object) -> int:
 def sample_key(seed: int, problem_id: str, number: int) -> int:
     """The key of one sample of a problem.
 
-    All models and arms of a run have the same random numbers for it, so that they differ only where their distributions
-    do, and an arm whose steering does nothing writes what the base model writes.
+    All models and arms of a run use the same random numbers for it. So they differ only where their distributions
+    differ, and an arm whose steering does nothing writes what the base model writes.
     """
     return random_key("answer", seed, problem_id, number)
 
@@ -63,7 +63,7 @@ def draw(
     Args:
         logits: one row for each sequence; tokens are chosen on their device.
         numbers: a random number for each row, from 0 up to, but not including, 1.
-        sampling: which part of the distribution is sampled from.
+        sampling: the temperature, and the part of the distribution that is sampled from.
 
     Returns:
         Token ids; −1 where the logits are not finite.
@@ -81,14 +81,14 @@ def draw(
 
 
 def probabilities(logits: Float[Tensor, "rows vocab"], sampling: Sampling) -> Float[Tensor, "rows vocab"]:
-    """The probabilities that tokens are sampled with.
+    """The probabilities with which tokens are sampled.
 
     Args:
         logits: one row for each sequence.
         sampling: with a temperature above 0.
 
     Returns:
-        Probabilities that add up to 1 in each row; 0 for tokens that are cut.
+        Probabilities that add up to 1 in each row; 0 for tokens that top-k, top-p or min-p removes.
     """
     scores, unused = logits.float() / sampling.temperature, torch.empty(0, dtype=torch.long)
     cuts: list[LogitsProcessor] = [
@@ -135,7 +135,7 @@ def stream_draws(
         logits = now.steps[0].logits
         if sampling.greedy:
             return (likeliest(logits),)
-        # An embedding may be padded with rows that are no token; they are hardly ever likely, and must not be sampled.
+        # An embedding may be padded with rows that are not tokens; they are unlikely, but must never be sampled.
         return (draw(logits[:, :vocab], uniform(each[now.items], now.counts), sampling),)
 
     for item, (tokens,), truncated in stream(
@@ -164,7 +164,7 @@ def stream_samples(
     """Sample several continuations of each prompt, those of long prompts first.
 
     Args:
-        prompts: token ids, one non-empty list for each prompt. If one occurs twice, its samples differ.
+        prompts: token ids, one non-empty list for each prompt. If a prompt occurs twice, its samples differ.
         samples: the number of samples of each prompt.
         max_new_tokens, slots, sampling: as in :func:`stream_draws`.
         seed: seeds the sampling. A sample depends on it, on its prompt and on its number alone.
@@ -175,11 +175,11 @@ def stream_samples(
         tokens stopped it.
 
     Raises:
-        ProbeError: as there, and for fewer than one sample.
+        ProbeError: as in :func:`stream_draws`, and for fewer than one sample.
     """
     check_prompts(model, prompts, max_new_tokens)
     if samples < 1:
-        raise ProbeError(f"{samples} samples of each prompt asked for; give at least 1")
+        raise ProbeError(f"samples is {samples}; it must be at least 1")
     occurred: Counter[tuple[int, ...]] = Counter()
     keys: list[list[int]] = []
     for prompt in prompts:
@@ -240,7 +240,7 @@ def sample_texts(
 
     Args:
         model, prompts, samples, max_new_tokens: see :func:`sample_each`.
-        **how: ``sampling``, ``seed`` and ``progress``, as there.
+        **how: ``sampling``, ``seed`` and ``progress``, as in :func:`sample_each`.
 
     Returns:
         For each prompt the texts of its samples, without end tokens.

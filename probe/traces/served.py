@@ -1,4 +1,4 @@
-"""Rollouts that OpenAI-compatible servers write; as traces, and in every later step, they are as those decoded here."""
+"""Rollouts that OpenAI-compatible servers write. They become the same traces as rollouts that are decoded here."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from probe.traces.trace import Traces
 _LOG = logging.getLogger("probe")
 _WORK = "served traces"
 _ANSWERS = "answers-*.jsonl"
-"""Answers of shards that are not complete; the name has the hash of what they depend on."""
+"""The files with answers of incomplete shards; a name contains the hash of what the answers depend on."""
 
 
 def open_servers(
@@ -36,23 +36,23 @@ def open_servers(
     config: ServersConfig | None = None,
     setting: str = "urls",
 ) -> Servers:
-    """Connect to servers of a model, find out what they can do, and check that they run this very model.
+    """Connect to servers of a model, find out what they can do, and check that they run exactly this model.
 
-    Each server continues some prompts, and the model gives the probabilities of what it wrote.
+    Each server continues some prompts, and the model that is loaded here gives the probabilities of the continuations.
 
     Args:
-        urls: addresses such as ``http://localhost:8000/v1``. The server's name of the model is found, or given at the
+        urls: addresses such as ``http://localhost:8000/v1``. The server's name for the model is found, or given at the
             end of an address as ``#NAME``.
         model: the model, loaded here.
-        problems: what will be asked.
+        problems: the problems that will be asked.
         max_new_tokens: the maximum number of tokens of an answer.
         sampling: how tokens will be chosen.
-        config: concurrency, time-outs and the key.
+        config: concurrency, time-outs and the API key.
         setting: the name of the setting that holds the addresses, for error messages.
 
     Raises:
-        ProbeError: if nothing answers, the key is refused, the model is not there or is another one, prompts and
-            answers do not fit the server's context, or the server ignores how tokens are to be chosen.
+        ProbeError: if no server answers, the key is refused, the server does not run the model, a prompt and its answer
+            do not fit the server's context, or the server ignores the sampling settings.
     """
     config = config or ServersConfig()
     prompts = [model.prompt_ids(problem.question) for problem in problems]
@@ -83,11 +83,11 @@ def served_shards(
     """The work of :func:`served_traces` in shards, whose rows are those of :func:`~probe.traces.trace_shards`.
 
     Args:
-        servers: from :func:`open_servers`; None reads what the folder keeps, whoever wrote it.
+        servers: from :func:`open_servers`; None reads the traces in the folder, by any server.
         model, problems, max_new_tokens, sampling, samples, seed, folder: see :func:`served_traces`.
 
     Raises:
-        ProbeError: for fewer than one sample, or several samples that would all be equal.
+        ProbeError: for fewer than one sample, or for several samples that would all be equal.
     """
     check_samples(sampling, samples)
 
@@ -124,16 +124,16 @@ def _kept_writer(folder: str | Path | None) -> Any:
 
 
 def is_served(folder: str | Path) -> bool:
-    """Whether the traces that a folder keeps were written by servers."""
+    """Whether the traces in a folder were written by servers."""
     with suppress(ProbeError, KeyError, TypeError):
         return read_json(Path(folder) / "key.json")["key"]["work"] == _WORK
     return False
 
 
 class _Rollouts:
-    """The work of shards: the answers of servers. While the last of a shard are waited for, the next are asked for.
+    """Makes the rows of shards from answers of servers. Requests of the next shard are sent while one is finishing.
 
-    Answers are kept as they come, in a file beside the shards, so that an interrupted command loses none.
+    Each answer is written to a file beside the shards when it arrives, so that an interrupted command loses none.
     """
 
     def __init__(
@@ -155,12 +155,12 @@ class _Rollouts:
         self._uncertain = 0
 
     def keep(self, folder: Path, shards: Shards, key: str) -> None:
-        """Keep answers in a folder, and take up those that an interrupted command has left there."""
+        """Keep answers in a folder, and load those that an interrupted command left there."""
         self._left = [item for number in shards.missing() for item in shards.items(number)]
         self._file = folder / _ANSWERS.replace("*", key[:16])
         wanted, text = set(self._left), self._file.read_text(encoding="utf-8") if self._file.is_file() else ""
         for line in text.splitlines():
-            with suppress(ValueError, TypeError):  # the last line may be half written
+            with suppress(ValueError, TypeError):  # the last line may be incomplete
                 item, row = json.loads(line)
                 if item in wanted:
                     self._found[item] = row
@@ -178,18 +178,18 @@ class _Rollouts:
                 if waiting:
                     self._take(waiting)
         except BaseException:
-            self._stream = None  # which ends its threads
+            self._stream = None  # this ends its threads
             raise
         if self._uncertain and not self._left:
             _LOG.warning(
-                "%d traces of %s have another number of tokens here than their server counted; their text is exact",
+                "%d traces of %s have a different number of tokens here than their server counted; their text is exact",
                 *(self._uncertain, self._model.name),
             )
 
     def _take(self, waiting: set[int]) -> None:
         """Wait for one more answer."""
         if self._stream is None:
-            # What was asked for before, and never came, is asked for again.
+            # Send requests again whose answers never arrived.
             self._left = sorted({*self._left, *(waiting - self._found.keys())})
             self._stream = self._servers.answers(self._asks())
         try:
@@ -236,28 +236,29 @@ def served_traces(
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Traces:
-    """Rollouts that servers of a model write, graded and split into sentences, as those of `generate_traces`.
+    """Rollouts that servers of a model write, graded and split into sentences as by `generate_traces`.
 
     Args:
         model: the model that the servers run, loaded here; its own prompt template is used.
         problem_set: supplies the grader.
-        servers: from :func:`open_servers`; None reads finished traces, whoever wrote them.
+        servers: from :func:`open_servers`; None reads finished traces, by any server.
         max_new_tokens, sampling, samples, think_close: as in :func:`~probe.traces.generate_traces`.
-        seed: a seed for each sample is made of it and sent; whether it gives the same trace twice is up to the server.
-        folder: answers are kept here as they come, in shards of 256; a later call makes those that are missing.
+        seed: gives the seed that is sent with each sample; whether a seed gives the same trace twice depends on the
+            server.
+        folder: answers are saved here as they arrive, in shards of 256; a later call requests the missing ones.
         progress: show a progress bar.
 
     Returns:
         The traces in the order of the problems, all samples of a problem together.
 
     Raises:
-        ProbeError: as `generate_traces`; if the folder keeps what another server or version wrote; and if the servers
-            stop answering, cut answers, or leave out a part of them.
+        ProbeError: as `generate_traces`; if the folder holds traces of another server or version; and if the servers
+            stop answering, truncate answers, or leave out part of them.
     """
     how = {"max_new_tokens": max_new_tokens, "sampling": sampling, "samples": samples, "seed": seed}
     shards = served_shards(model, servers, problems, **how, folder=folder)
     traces = graded_traces(model, problem_set, problems, shards, think_close=think_close, progress=progress)
     if folder is not None:
-        for file in Path(folder).glob(_ANSWERS):  # every shard is written
+        for file in Path(folder).glob(_ANSWERS):  # not needed any more: every shard is written
             file.unlink()
     return traces

@@ -1,9 +1,10 @@
-"""Whether a server runs the model that it is said to run, and chooses tokens as it is asked to.
+"""Checks that a server runs the claimed model and samples as requested.
 
-Servers compute in another precision and with other kernels, so their answers are not compared token by token: the model
-that is loaded here gives the probabilities of what a server wrote. A greedy token must be among the most likely ones.
-Sampled tokens must be about as likely as the distribution says: the mean of their log-probabilities has a known
-expectation and variance, which another temperature, a part of the distribution that is not cut, and another model miss.
+Servers compute in another precision and with other kernels, so their answers are not compared token by token. Instead,
+the model that is loaded here gives the probabilities of the tokens that a server wrote. A greedy token must be among
+the most likely ones. Sampled tokens must be about as likely as the distribution says: the mean of their
+log-probabilities has a known expectation and variance. A server with another model, with another temperature, or
+without the requested top-k, top-p or min-p does not match them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +21,15 @@ from probe.traces.answers import ask_for, emitted
 from probe.traces.sampling import probabilities
 
 _PROMPTS, _TOKENS = 4, 64
-"""How many prompts are continued, and by how many tokens at most."""
+"""How many prompts are continued, and the maximum number of tokens of a continuation."""
 _NEAR = 0.5
-"""Nats below the most likely token within which a greedy token may lie."""
+"""By how many nats a greedy token may be less likely than the most likely token."""
 _STRAY = 0.02
-"""The largest share of tokens that may be unlikelier than that: a few, where an earlier step was a near tie."""
+"""The largest share of tokens that may be less likely than that; a few are where an earlier step was a near tie."""
 _DEVIATIONS = 5.0
-"""Standard deviations by which the mean log-probability of sampled tokens may miss its expectation."""
+"""By how many standard deviations the mean log-probability of sampled tokens may differ from its expectation."""
 _OUTSIDE = 0.05
-"""The largest share of sampled tokens that may lie outside the part of the distribution that is kept, at its edge."""
+"""The largest share of sampled tokens that top-k, top-p or min-p removes here; a few lie near the threshold."""
 
 
 def check_servers(
@@ -37,9 +38,9 @@ def check_servers(
     """Check every server on continuations of some prompts.
 
     Args:
-        model: the model that the servers are said to run, loaded here.
+        model: the model that the servers should run, loaded here.
         servers: the servers.
-        prompts: token ids of what will be asked; some are.
+        prompts: token ids of the prompts that will be asked; a few of them are used.
         max_new_tokens: the maximum number of tokens of an answer.
         sampling: how tokens are to be chosen.
 
@@ -49,7 +50,7 @@ def check_servers(
     step = max(1, len(prompts) // _PROMPTS)
     chosen = list(prompts)[::step][:_PROMPTS]
     for server in servers.servers:
-        # Two samples of each prompt: a server that ignores the seed may give the same twice.
+        # Two samples of each prompt, because a server that ignores the seed may give the same answer twice.
         keys = [(at, number) for at in range(len(chosen)) for number in range(1 if sampling.greedy else 2)]
         limit = min(_TOKENS, max_new_tokens)
         asks = [ask_for(model, chosen[at], limit, sampling, number + 1, by_ids=servers.by_ids) for at, number in keys]
@@ -73,7 +74,7 @@ def _each(
     some: Sequence[tuple[Sequence[int], Sequence[int]]],
     read: Callable[[Float[Tensor, "n vocab"], Int[Tensor, " n"]], Tensor],
 ) -> Float[Tensor, "tokens values"]:
-    """Read the logits that predict every token, a text at a time."""
+    """Apply a function to the logits that predict each token, one text at a time."""
     found = []
     for prompt, text in some:
         forced = force(model, [list(prompt)], [list(text)])
@@ -111,18 +112,18 @@ def _check_sampled(
     inside = ~outside
     deviation = ((found - mean)[inside].sum() / variance[inside].sum().add(1e-6).sqrt()).item()
     if outside.double().mean().item() > _OUTSIDE or abs(deviation) > _DEVIATIONS:
-        how = f"{outside.double().mean().item():.0%} of its tokens cannot be sampled so"
+        how = f"{outside.double().mean().item():.0%} of its tokens could not have been sampled"
         if outside.double().mean().item() <= _OUTSIDE:
             how = f"its tokens are too {'likely' if deviation > 0 else 'unlikely'} by {abs(deviation):.0f} deviations"
         raise ProbeError(
-            f"{where} does not sample {model.name} by {sampling} ({how}); is it another model, or a server that "
-            "ignores how it is asked to sample?"
+            f"{where} does not sample {model.name} with {sampling} ({how}); is it another model, or a server that "
+            "ignores the sampling settings?"
         )
 
 
 def _check_seeds(model: Model, pairs: Sequence[Sequence[Sequence[int]]], sampling: Sampling, where: str) -> None:
     if all(list(one) == list(other) for one, other in pairs) and sum(len(one) for one, _ in pairs) > _TOKENS:
         raise ProbeError(
-            f"{where} writes the same for every seed, by {sampling} of {model.name}, so samples would all be equal; "
-            "give one sample and temperature 0, or another server"
+            f"{where} writes the same text for every seed when it samples {model.name} with {sampling}, so all samples "
+            "would be equal; give one sample and temperature 0, or another server"
         )

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file that are read when they are asked for, in groups of a bounded size."""
+"""Rows of a Parquet file that are read when they are accessed, in groups of a bounded size."""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -18,19 +18,19 @@ from probe.files import write_tables
 Row = TypeVar("Row")
 
 _GROUPS, _ROWS = 2, 16
-"""The number of groups, and of rows as Python objects, that are kept in memory."""
+"""How many groups, and how many rows as Python objects, are kept in memory."""
 
 
 def write_groups(
     path: str | Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, size: Callable[[Mapping[str, Any]], int]
 ) -> Path:
-    """Write rows as a Parquet file, one group after the other; only one group is held.
+    """Write rows as a Parquet file, group by group, with only one group in memory.
 
     Args:
-        path: the file; a reader sees the old file or the whole new one.
-        rows: made one by one.
-        schema: the columns, and what the file says of itself.
-        size: the size of a row; a group ends before its rows are larger than :data:`GROUP`.
+        path: the file; a reader sees either the old file or the complete new one.
+        rows: the rows, taken one by one.
+        schema: the columns, and metadata of the file.
+        size: returns the size of a row; a group ends before the sum of its sizes exceeds :data:`GROUP`.
     """
 
     def groups() -> Iterator[pa.Table]:
@@ -52,12 +52,12 @@ GROUP = 2**17
 
 
 class StoredRows(Sequence[Row], Generic[Row]):
-    """Some rows of a Parquet file, each read when it is asked for; a few are kept in memory.
+    """Rows of a Parquet file, each read when it is accessed; a few are kept in memory.
 
     Args:
         path: the file.
-        make: makes a row of its values.
-        rows: the numbers of the rows, in order; None for all of the file.
+        make: makes a row from its values.
+        rows: the numbers of the rows, in order; None for all rows of the file.
 
     Raises:
         ProbeError: if the file is missing or is not Parquet.
@@ -91,7 +91,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
 
     @property
     def about(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """The metadata of the file."""
         return {key.decode(): value.decode() for key, value in (self._file.metadata or {}).items()}
 
     @property
@@ -106,7 +106,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
         return values.take(pa.array(self._rows, pa.int64())).to_pylist()
 
     def lengths(self, name: str) -> list[int]:
-        """The length of each list in a column; one group is read after the other."""
+        """The length of each list in a column; one group is read at a time."""
         found: list[int] = []
         for group in range(self._file.num_row_groups):
             with _reading(self.path):
@@ -116,7 +116,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
 
     @cached_property
     def _begins(self) -> list[int]:
-        """The number of the first row of each group, and the number of rows."""
+        """The number of the first row of each group, followed by the number of rows."""
         begins = [0]
         for group in range(self._file.num_row_groups):
             begins.append(begins[-1] + self._file.row_group(group).num_rows)
@@ -149,7 +149,7 @@ class StoredRows(Sequence[Row], Generic[Row]):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Report in one line that a file cannot be read."""
+    """Report in one line if a file cannot be read."""
     try:
         yield
     except FileNotFoundError:

@@ -61,9 +61,9 @@ class Trace:
     think_tags: ThinkTags = field(default_factory=ThinkTags)
     """The tags around the thinking, by which the trace was split and graded."""
     sample: int = 0
-    """The number of the trace among those of its problem, from 0."""
+    """The number of the trace among the traces of its problem, from 0."""
     author: str | None = None
-    """Who wrote the trace, if that was not the model that it is read with."""
+    """Who wrote the trace, if not the model that reads it."""
 
     def __repr__(self) -> str:
         grade = "not graded" if self.failed else "correct" if self.correct else "wrong"
@@ -137,10 +137,10 @@ def make_trace(
         tokens: the emitted ids, without the end token.
         truncated: whether the limit on new tokens stopped it.
         think_close: the tag that closes the thinking, or both tags; None for those of the model.
-        sample: the number of the trace among those of its problem.
-        prompt: what the tokens were emitted after; None for the model's own prompt for the question.
+        sample: the number of the trace among the traces of its problem.
+        prompt: the text before the tokens; None for the model's own prompt for the question.
         author: who wrote the trace, if not the model.
-        grade: the grade, if it is known already.
+        grade: the grade, if it is already known.
     """
     text = model.decode(list(tokens))
     prompt = model.prompt_text(problem.question) if prompt is None else prompt
@@ -185,7 +185,7 @@ _SCHEMA = pa.schema(
 class Traces(Sequence[Trace]):
     """The rollouts of one model on one problem set, in the order of the problems.
 
-    Traces that were loaded are read from their file when they are asked for, so any number of them fits into memory.
+    Loaded traces are read from their file when they are accessed, so any number of them fits into memory.
 
     Args:
         seconds: how long decoding took; None if unknown, as for a slice. It is ignored when comparing.
@@ -234,11 +234,11 @@ class Traces(Sequence[Trace]):
         return Traces(self.model_name, self.problems_name, some)
 
     def column(self, name: str) -> list[Any]:
-        """One fact about every trace, which is read without the texts.
+        """One column of all traces, read without the texts.
 
         Args:
             name: ``problem_id``, ``answer``, ``correct``, ``truncated``, ``failed``, ``sample``, ``author``,
-                ``think_end``, or ``n_tokens`` or ``n_sentences`` for their number.
+                ``think_end``, ``n_tokens`` or ``n_sentences``.
 
         >>> Traces("tiny-base", "story", []).column("correct")
         []
@@ -280,16 +280,17 @@ class Traces(Sequence[Trace]):
         columns: Mapping[str, str] | None = None,
         author: str | None = None,
     ) -> "Traces":
-        """Read traces that were written elsewhere, and hold them in memory; `import_traces` keeps them in a folder.
+        """Read traces that were written elsewhere into memory; `import_traces` keeps them in a folder instead.
 
         Args:
             source: a ``.jsonl``, ``.json`` or ``.parquet`` file, a folder of such files or one that ``datasets`` saved,
                 or the id of a data set on the hub. The shape of its records is found.
             model: the model that reads the traces; only its tokenizer and its prompt are used.
-            problems: the problems that were asked, which give the grader; None makes them of the records.
-            grader: ``exact``, ``numeric``, ``math-verify`` or ``close``; None as the problems say.
-            columns: which column is what, such as ``{"question": "q", "text": "out"}``, for records of no known shape.
-            author: who wrote the traces, if the records do not say it.
+            problems: the problems that were asked, with their grader; None makes them from the records.
+            grader: ``exact``, ``numeric``, ``math-verify`` or ``close``; None takes the grader of the problems.
+            columns: the column of each part, such as ``{"question": "q", "text": "out"}``, for records of no known
+                shape.
+            author: who wrote the traces; replaces what the records say.
 
         Raises:
             ProbeError: if the source is missing, empty or of no known shape, or every rollout is rejected.
@@ -313,7 +314,7 @@ class Traces(Sequence[Trace]):
         license: str = "unknown",
         about: Mapping[str, str] | None = None,
     ) -> Path:
-        """Write the traces with their problems as a data set that the hub shows and `read` reads back.
+        """Write the traces with their problems as a data set that the hub displays and `read` reads back.
 
         Args:
             folder: a folder that is empty or does not exist.
@@ -331,7 +332,7 @@ class Traces(Sequence[Trace]):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Traces":
-        """Open the traces that :meth:`save` wrote into a folder; each is read when it is asked for.
+        """Open the traces that :meth:`save` wrote into a folder; each is read when it is accessed.
 
         Raises:
             ProbeError: if the file is missing or does not hold traces.
@@ -363,7 +364,7 @@ def write_traces(
 
     Args:
         folder: the folder.
-        traces: made one by one.
+        traces: the traces, taken one by one.
         model_name, problems_name, seconds: as for :class:`Traces`.
     """
     about = {"probe.model": model_name, "probe.problems": problems_name}
@@ -376,12 +377,12 @@ def write_traces(
 
 
 def problem_set_of(problems: str | Path | ProblemSet | None, grader: str | None) -> ProblemSet | None:
-    """Load a problem set that is named, unless it is loaded already."""
+    """The problem set, loaded if it is given by its name or file."""
     return problems if problems is None or isinstance(problems, ProblemSet) else load_problems(problems, grader=grader)
 
 
 def traces_of(reading: Reading) -> Iterator[Trace]:
-    """Make a trace of each rollout of a source, one after the other."""
+    """Make a trace from each rollout of a source, one at a time."""
     for rollout in reading.rollouts():
         said = rollout.written
         yield make_trace(

@@ -1,4 +1,4 @@
-"""Traces as the reader shows them, in notebooks and on pages."""
+"""Prepares traces for the reader, in notebooks and on pages."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,12 +9,12 @@ from probe.models import ThinkTags
 from probe.traces.degeneracy import looping
 
 _LOOP = 48
-"""The least number of tokens of a loop that is folded."""
+"""The smallest number of tokens of a loop that is folded."""
 
 
 @runtime_checkable
 class Rollout(Protocol):
-    """What a reader reads of a trace."""
+    """The parts of a trace that the reader shows."""
 
     @property
     def problem_id(self) -> str: ...
@@ -56,12 +56,12 @@ def reading_of(
     Args:
         trace: the trace.
         behaviours: the behaviour of each sentence.
-        notes: what else is known of each sentence.
-        sampled: whether the number of its sample is said even if it is 0.
+        notes: a note for each sentence.
+        sampled: whether the sample number is shown even if it is 0.
     """
     facts = [f"sample {trace.sample}"] if sampled or trace.sample else []
     facts += [f"by {trace.author}"] if trace.author else []
-    # Thinking that the prompt or the text opened and nothing closed goes on to the end.
+    # Thinking that the prompt or the text opened and nothing closed extends to the end.
     tags = trace.think_tags
     opened = tags.opened_by(trace.prompt) or bool(tags.open and trace.text.lstrip().startswith(tags.open))
     thinking = trace.think_end if trace.think_end is not None or not opened else len(trace.text)
@@ -90,11 +90,11 @@ def traces_html(
     behaviours: Sequence[Sequence[int | None]] | None = None,
     names: Sequence[str] = (),
 ) -> str:
-    """Show the first traces in the reader, opened if there is only one; the others are not read.
+    """Show the first traces in the reader, opened if there is only one; the others are not read from disk.
 
     Args:
         traces: any number of traces.
-        heading: what stands above them.
+        heading: the heading above them.
         behaviours: for each trace, the behaviour of each sentence.
         names: the name of each behaviour.
     """
@@ -108,7 +108,7 @@ def traces_html(
         if len(traces) > len(some)
         else ""
     )
-    whole = "Long traces are cut in the middle; an index, such as [0], shows one whole."
+    whole = "Long traces are cut in the middle; an index, such as [0], shows a whole trace."
     return reader_html(readings, heading, names=names, rest=rest, whole=whole, opened=len(traces) == 1)
 
 
@@ -125,9 +125,9 @@ def loop_of(tokens: Sequence[int], text: str) -> tuple[int, int, int] | None:
         text: the decoded tokens.
 
     Returns:
-        The characters at which it begins and at which its second time ends, and how often it is there whole; None if
-        the text does not end in one cycle.
+        The character at which the loop begins, the character at which its second repetition ends, and the number of
+        its complete repetitions; None if the text does not end in one cycle.
     """
-    # A cycle of tokens is one of characters, of which the places are known without the tokenizer.
+    # A cycle of tokens is also a cycle of characters, whose places are known without the tokenizer.
     found = end_cycle(text) if end_cycle(tokens, _LOOP) else None
     return found and (found[0], found[0] + 2 * found[1], (len(text) - found[0]) // found[1])

@@ -133,7 +133,7 @@ def test_rejects_are_listed_with_their_reasons(model, own, tmp_path):
     reasons = [each["reason"] for each in rejects]
     for reason, said in zip(
         reasons,
-        ("is not in sums", "nothing was written", "'response' is", "not of the shape", "not valid JSON"),
+        ("is not in sums", "its text is empty", "'response' is", "not of the shape", "not valid JSON"),
         strict=True,
     ):
         assert said in reason
@@ -166,7 +166,7 @@ def test_an_import_is_opened_again_begins_again_or_is_refused(model, own, tmp_pa
     ("records", "more", "said"),
     [
         ([], {}, "holds no records"),
-        ([{"a": 1, "b": 2}], {}, "no known shape of traces fits .* whose columns are a, b; say which is which"),
+        ([{"a": 1, "b": 2}], {}, "no known shape of traces fits .* whose columns are a, b; name the columns"),
         ([{"response": "x"}], {"problems": None}, "no question was found"),
         ([{"question": "What?", "response": "x"}], {}, "were rejected; the first is .* its question is not in sums"),
         ([{"a": 1}], {"columns": {"txt": "a"}}, "unknown part 'txt' in the column map; did you mean 'text'"),

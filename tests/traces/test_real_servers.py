@@ -86,7 +86,7 @@ def test_transformers_serve_gives_the_texts_of_local_decoding(smollm2):
         local = generate_traces(smollm2, SUMS, PROBLEMS, max_new_tokens=LIMIT)
         assert [(trace.text, trace.truncated) for trace in found] == [(trace.text, trace.truncated) for trace in local]
         # With continuous batching it samples every request as it did the first.
-        with pytest.raises(ProbeError, match=r"does not sample smollm2-135m by temperature 0\.7"):
+        with pytest.raises(ProbeError, match=r"does not sample smollm2-135m with temperature 0\.7"):
             open_servers([url], smollm2, PROBLEMS, max_new_tokens=64, sampling=Sampling(0.7), config=CONFIG)
 
 

@@ -104,7 +104,7 @@ def test_long_traces_are_small_and_said_to_be_cut():
     long = trace_of(*(f"Sentence {i} of a long trace. " for i in range(60_000)), "The answer is 42.")
     view = Traces("m", "p", [long, *[trace_of("A short one.")] * 30])._repr_html_()
     assert len(view.encode()) < 2_000_000
-    assert "characters left out" in view and "an index, such as [0], shows one whole" in view
+    assert "characters left out" in view and "an index, such as [0], shows a whole trace" in view
     assert "A short one." in view and "The answer is 42." in view
     assert "left out …" not in reader_html([Reading("p", long.text[:9000], [9000])])
 

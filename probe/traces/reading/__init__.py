@@ -1,1 +1,1 @@
-"""Reading traces that others wrote: sources of records, the shapes of records, and their text as tokens of a model."""
+"""Reads traces that were written elsewhere: sources of records, shapes of records, and text as tokens of a model."""

@@ -10,11 +10,11 @@ from probe.problems import SPLITS, Problem, ProblemSet
 from probe.traces.reading.raw import Raw, Reject
 
 _MARK = "THE-QUESTION-9F3A"
-"""A question that no prompt contains otherwise."""
+"""A placeholder question that occurs in no prompt."""
 
 
 def words(text: str) -> str:
-    """A text by its words alone, as questions are compared."""
+    """The words of a text, by which questions are compared."""
     return " ".join(text.split())
 
 
@@ -22,8 +22,8 @@ class Asked:
     """Finds the question of a rollout, and its problem.
 
     Args:
-        model: its prompt is recognised in raw prompts.
-        problem_set: the problems; None if they are made of the rollouts.
+        model: the model whose prompt is recognised in raw prompts.
+        problem_set: the problems; None if they are made from the rollouts.
 
     Attributes:
         by_id: the problems by their ids.
@@ -46,11 +46,11 @@ class Asked:
             self._around = model.prompt_text(_MARK).split(_MARK)
 
     def split(self, problem: Problem) -> str | None:
-        """The split of a problem of the set."""
+        """The split of a problem; None if the set does not have it."""
         return self._splits.get(problem.id)
 
     def question(self, raw: Raw) -> Raw:
-        """A rollout with its question, and without a prompt that is only a question.
+        """The rollout with its question; a prompt that is only the question is removed.
 
         Raises:
             Reject: if its question cannot be found.
@@ -60,7 +60,7 @@ class Asked:
             try:
                 prompt = self._model.decode(raw.prompt_tokens)
             except ProbeError:
-                raise Reject("the model does not know the ids of its prompt; give the prompt or the question") from None
+                raise Reject("the model does not have the ids of its prompt; give the prompt or the question") from None
         if raw.question is not None and raw.question.strip():
             if prompt is not None and words(prompt) == words(raw.question):
                 return replace(raw, prompt=None, prompt_tokens=None)
@@ -74,12 +74,12 @@ class Asked:
         return replace(raw, prompt=prompt, question=self._inside(prompt))
 
     def _is_bare(self, prompt: str) -> bool:
-        """Whether a prompt can only be a question: a model with a chat template is never asked without its markup."""
+        """Whether a prompt is only a question: a prompt made by a chat template would contain special tokens."""
         special = self._model.tokenizer.all_special_tokens
         return self._model.config.prompt == "chat" and not any(token in prompt for token in special)
 
     def _inside(self, prompt: str) -> str | None:
-        """The question in a raw prompt that is the model's own; None if it is another prompt."""
+        """The question inside a raw prompt of the model's own template; None if the prompt has another form."""
         if len(self._around) != 2:
             return None
         head, tail = self._around
@@ -91,7 +91,7 @@ class Asked:
         return None
 
     def problem(self, raw: Raw) -> Problem | None:
-        """The problem of a rollout, of the set; None if the set does not have it."""
+        """The problem of the set that a rollout answers; None if the set does not have it."""
         if raw.problem_id in self.by_id:
             known = self.by_id[str(raw.problem_id)]
             if raw.question is None or words(raw.question) == words(known.question):

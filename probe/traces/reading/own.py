@@ -1,4 +1,4 @@
-"""Records of an export of probe: a trace with its problem."""
+"""Records of probe's own exports: a trace with its problem."""
 
 from collections.abc import Iterator, Mapping
 
@@ -20,7 +20,7 @@ def _read(record: Record) -> Iterator[Raw]:
         prompt=text_of(record["prompt"], "prompt"),
         question=text_of(record.get("question"), "question"),
         gold=text_of(record.get("gold"), "gold"),
-        # Who wrote it is named only if that was not the model that read it; then this is the writer's own trace.
+        # An author is recorded only if another model wrote the trace; otherwise the record's model wrote it.
         author=name_of(record.get("author")) or name_of(record.get("model")),
         problem_id=name_of(record["problem_id"]),
         sample=int(record.get("sample") or 0),

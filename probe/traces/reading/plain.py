@@ -1,4 +1,4 @@
-"""Records with one rollout or several under ordinary names, and records whose names a column map gives."""
+"""Records with one or several rollouts under common column names, or under the names in a column map."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ _FINISH = ("finish_reason", "stop_reason")
 
 
 def facts_of(record: Record) -> Raw:
-    """What a record says beside the rollout, under ordinary names: the question, the known answer, who wrote it."""
+    """What a record says besides the rollout, under common names: the question, the known answer, the author."""
     gold_key, gold = first_of(record, _GOLD)
     question_key, question = first_of(record, QUESTION)
     split = record.get("split")
@@ -73,18 +73,18 @@ PLAIN = Shape("prompt and completion", _fits, _read)
 
 COLUMNS = ("question", "prompt", "text", "thinking", "content", "tokens", "prompt_tokens", "answer", "id", "sample")
 COLUMNS += ("author", "finish_reason", "split")
-"""What a column map may name."""
+"""The parts that a column map may name."""
 
 
 def mapped(columns: Mapping[str, str]) -> Shape:
     """The shape of records whose columns a map names.
 
     Args:
-        columns: for each part of a rollout (see :data:`COLUMNS`), the column that has it; ``outputs.0.text`` leads into
-            objects and lists.
+        columns: for each part of a rollout (see :data:`COLUMNS`), the column that has it; a path such as
+            ``outputs.0.text`` reaches into objects and lists.
 
     Raises:
-        ProbeError: for an unknown part, or if no part holds what was written.
+        ProbeError: for an unknown part, or if the map names no text, thinking or tokens.
     """
     for part in columns:
         if part not in COLUMNS:

@@ -106,7 +106,7 @@ def _is_rollout(record: Record) -> bool:
 
 
 def _is_file(record: Record) -> bool:
-    """Whether a record is a file of math-rollouts, as the hub lists them."""
+    """Whether a record is a file of math-rollouts, in the form that the hub lists them."""
     return isinstance(record.get("path"), str) and isinstance(record.get("content"), str)
 
 

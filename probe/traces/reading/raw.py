@@ -1,4 +1,4 @@
-"""One rollout as a record has it, before a model reads it."""
+"""One rollout as its record gives it, before it is turned into tokens."""
 
 import json
 import math
@@ -19,32 +19,32 @@ class Reject(Exception):
 
 @dataclass(frozen=True)
 class Raw:
-    """One rollout as a record has it. What a record does not say is None."""
+    """One rollout as its record gives it. What the record does not give is None."""
 
     text: str | None = None
-    """Everything that was written after the prompt, as it was written."""
+    """The whole text after the prompt, unchanged."""
     thinking: str | None = None
-    """The thinking, where the record has it apart from the answer; then ``content`` is the answer."""
+    """The thinking, if the record separates it from the answer; ``content`` is then the answer."""
     content: str | None = None
-    """What was written after the thinking."""
+    """The text after the thinking."""
     tokens: tuple[int, ...] | None = None
-    """The ids of what was written."""
+    """The token ids of the text after the prompt."""
     question: str | None = None
-    """The question, without a prompt around it."""
+    """The question, without the prompt around it."""
     prompt: str | None = None
-    """The text of the prompt, as the author read it."""
+    """The text of the prompt that the author read."""
     prompt_tokens: tuple[int, ...] | None = None
-    """The ids of the prompt."""
+    """The token ids of the prompt."""
     gold: str | None = None
     """The known answer, or a solution that contains it."""
     author: str | None = None
-    """The model that wrote it."""
+    """The model that wrote the rollout."""
     problem_id: str | None = None
     """The name of the problem."""
     sample: int | None = None
-    """The number of the rollout among those of its problem."""
+    """The number of the rollout among the rollouts of its problem."""
     truncated: bool | None = None
-    """Whether a limit on new tokens stopped it."""
+    """Whether a limit on new tokens stopped the rollout."""
     correct: bool | None = None
     """Whether the record says that the answer is right."""
     split: str | None = None
@@ -52,13 +52,13 @@ class Raw:
     grader: str | None = None
     """How the record's answer was graded."""
     grade: Grade | None = None
-    """The grade, where the record has all of it."""
+    """The complete grade, if the record has one."""
     think_tags: ThinkTags | None = None
-    """The tags around the thinking, where the record names them."""
+    """The tags around the thinking, if the record names them."""
     problems: str | None = None
     """The name of its problem set."""
     remark: str | None = None
-    """What is lost of the record, for the summary."""
+    """What part of the record is lost, for the summary."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Shape:
     """A shape of records."""
 
     name: str
-    """How the summary and ``import.json`` name it."""
+    """The name of the shape in the summary and in ``import.json``."""
     fits: Callable[[Record], bool]
     """Whether a record has this shape."""
     read: Callable[[Record], Iterator[Raw]]
     """Yields the rollouts of a record; raises :class:`Reject` for a record without one."""
     author: str | None = None
-    """The model that wrote all records of this shape, where that is known."""
+    """The model that wrote all records of this shape, if it is known."""
 
 
 def text_of(value: Any, key: str) -> str | None:
@@ -84,7 +84,7 @@ def text_of(value: Any, key: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
-        # Content in parts, as chat APIs take it.
+        # Content in parts, as in chat APIs.
         parts = [part.get("text") for part in value if part.get("type", "text") in ("text", "output_text")]
         if all(isinstance(part, str) for part in parts):
             return "".join(part for part in parts if part)
@@ -108,24 +108,24 @@ def ids_of(value: Any, key: str) -> tuple[int, ...] | None:
 
 
 def number_of(value: Any) -> int | None:
-    """A value as a whole number that is not negative; None if it is none."""
+    """A value as a non-negative whole number; None if it is not one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def name_of(value: Any) -> str | None:
-    """A value as the name of something; None if it is empty or no name."""
+    """A value as a name; None if it is empty or not a name."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value) or None
 
 
 def first_of(record: Record, keys: Sequence[str]) -> tuple[str, Any]:
-    """The first of some keys under which a record has something, and what it has; the first key and None if none."""
+    """The first key under which a record has a value, and that value; the first key and None if no key has one."""
     return next(((key, record[key]) for key in keys if record.get(key) is not None), (keys[0], None))
 
 
 def cut(reason: Any) -> bool | None:
-    """Whether a reason to finish is a limit on tokens; None if no reason is given."""
+    """Whether a finish reason says that a limit on tokens was reached; None if no reason is given."""
     if reason is None or reason == "":
         return None
     return str(reason).lower() in ("length", "max_tokens", "max_length", "max_output_tokens", "model_length")

@@ -1,4 +1,4 @@
-"""Reads a source: its shape, its problems, and then its rollouts, one by one."""
+"""Reads a source: its shape, its problems, and its rollouts one by one."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ from probe.traces.reading.sources import Source, open_source
 from probe.traces.reading.tokens import Written, written
 
 _FIRST = 20
-"""Number of records that the shape is found by."""
+"""The number of records by which the shape is found."""
 _LONGEST = 200
-"""A longer solution without a box is a worked one, which no grader compares."""
+"""The longest known answer in characters. A longer one without a box is a worked solution, which no grader compares."""
 UNKNOWN = "unknown"
-"""The author of rollouts in markers that no model but those of OpenThoughts writes."""
+"""The author of rollouts with the markers of OpenThoughts, which other models do not write."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,28 @@ class Rollout:
     sample: int
     author: str | None
     grade: Grade | None
-    """The grade, where it is known without grading."""
+    """The grade, if it is known without grading."""
 
 
 class Reading:
     """Rollouts of a source, as a model reads them.
 
-    The source is read from the first record on whenever :meth:`rollouts` is called; one record is held at a time.
-    Without a problem set it is read once more before, to make the problems of its questions.
+    Each call of :meth:`rollouts` reads the source from the first record on, with one record in memory at a time.
+    Without a problem set the source is first read once more, to make problems from its questions.
 
     Args:
         model: reads the rollouts; only its tokenizer and its prompt are used.
         source: see :func:`~probe.traces.reading.sources.open_source`.
-        problem_set: the problems that the rollouts answer; None makes them of the rollouts.
-        grader: how answers are graded, where the problems are made of the rollouts.
+        problem_set: the problems that the rollouts answer; None makes them from the rollouts.
+        grader: how answers are graded if the problems are made from the rollouts.
         columns: a column map, see :func:`~probe.traces.reading.plain.mapped`.
-        author: who wrote the rollouts, in place of what the records say.
+        author: who wrote the rollouts; replaces what the records say.
 
     Attributes:
-        shape: what was found.
+        shape: the shape that was found.
         problem_set: the problems.
-        rejects: the place of each rejected rollout and the reason, of the last reading.
-        remarks: how many rollouts were changed in each way, in the last reading.
+        rejects: the place of each rollout that the last call of :meth:`rollouts` rejected, and the reason.
+        remarks: how many rollouts that call changed, for each kind of change.
 
     Raises:
         ProbeError: if the source is missing, empty or of no known shape, or a column map does not fit.
@@ -91,11 +91,11 @@ class Reading:
         return self._n
 
     def problem(self, name: str) -> Problem:
-        """The problem of that id."""
+        """The problem with this id."""
         return self._asked.by_id[name]
 
     def split(self, problem: Problem) -> str | None:
-        """The split of a problem; None where it is not given, so that a hash of the question decides."""
+        """The split of a problem; None if it is not given, so that a hash of the question decides."""
         return self._asked.split(problem) if self._split else None
 
     def rollouts(self) -> Iterator[Rollout]:
@@ -138,11 +138,11 @@ class Reading:
             except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
                 yield (
                     where,
-                    Reject(f"it is not as the shape {self.shape.name} has it ({type(error).__name__}: {error})"),
+                    Reject(f"it does not follow the shape {self.shape.name} ({type(error).__name__}: {error})"),
                 )
 
     def _made(self) -> ProblemSet:
-        """The problems that the rollouts answer, in the order in which they are first met."""
+        """The problems that the rollouts answer, in the order in which they first occur."""
         made: dict[str, dict[str, Any]] = {}
         ids: set[str] = set()
         graders: set[str | None] = set()
@@ -188,7 +188,7 @@ class Reading:
         return None if author is None or is_name_of(author, self.model) else author
 
     def _grade(self, raw: Raw, said: Written, problem: Problem) -> Grade | None:
-        """The grade of the record, where its problem has no known answer or its grader is not at hand."""
+        """The record's own grade, if its problem has no known answer or its grader is not available."""
         if self._given:
             return None
         if raw.grade is not None:
@@ -205,7 +205,7 @@ _NO_QUESTION = (
 
 
 def is_name_of(name: str, model: Model) -> bool:
-    """Whether a name is that of a model: without organisation, folder and case, they are the same."""
+    """Whether a name is the name of a model; organisation, folder and case are ignored."""
     own = (model.name, model.config.path, model.config.adapter or "")
     return _bare(name) in {_bare(each) for each in own if each}
 
@@ -215,7 +215,7 @@ def _bare(name: str) -> str:
 
 
 def _gold(raw: Raw) -> str | None:
-    """The known answer that a record gives; None if it gives none, or only a worked solution without a box."""
+    """The known answer of a record; None if it has none, or only a worked solution without a box."""
     if raw.gold is None or not raw.gold.strip():
         return None
     answer = known_answer(raw.gold.strip())

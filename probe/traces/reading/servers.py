@@ -1,4 +1,4 @@
-"""Records of servers: outputs of vLLM, chat completions and batch files of OpenAI-compatible APIs, and messages."""
+"""Records of servers: outputs of vLLM; chat completions and batch files of OpenAI-compatible APIs; and messages."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +48,7 @@ def _first(*numbers: int | None) -> int | None:
 
 
 def _response(record: Record) -> Record | None:
-    """The completion in a record of a batch file, a log of requests, or a completion itself."""
+    """The completion in a record: in a line of a batch file or a request log, or the record itself."""
     response = record.get("response")
     if isinstance(response, Mapping):
         body = response.get("body")
@@ -73,7 +73,7 @@ def _completion(record: Record) -> Iterator[Raw]:
     inside: Any = request.get("body")
     request = inside if isinstance(inside, Mapping) else request
     sent = {**request, **{key: record[key] for key in ("messages", "prompt") if record.get(key) is not None}}
-    # The id of a completion is not that of its problem.
+    # The id of a completion is not the id of its problem.
     facts = facts_of({key: value for key, value in record.items() if key != "id"})
     asked = _asked(sent["messages"]) if isinstance(sent.get("messages"), list) else Raw()
     prompt = sent.get("prompt")
@@ -107,7 +107,7 @@ def _completion(record: Record) -> Iterator[Raw]:
 
 
 def _replied(raw: Raw, message: Mapping[str, Any]) -> Raw:
-    """Add what a message of an assistant says."""
+    """Add the text and the thinking of an assistant's message."""
     key, thinking = first_of(message, ("reasoning", "reasoning_content", "thinking"))
     content = text_of(message.get("content"), "content")
     if thinking is None:
@@ -116,7 +116,7 @@ def _replied(raw: Raw, message: Mapping[str, Any]) -> Raw:
 
 
 def _asked(messages: Sequence[Any]) -> Raw:
-    """The question of a conversation of one turn.
+    """The question of a conversation with one user turn.
 
     Raises:
         Reject: if it has another form.

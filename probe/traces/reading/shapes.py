@@ -1,4 +1,4 @@
-"""The shapes of records that are known, and which of them a source has."""
+"""The known shapes of records, and the search for the shape of a source."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SHAPES = (
     MESSAGES,
     PLAIN,
 )
-"""Every known shape; a record has the first that fits."""
+"""Every known shape; the first one that fits a record is used."""
 
 
 def shape_of(records: Sequence[Record], columns: Mapping[str, str] | None, where: str) -> Shape:
@@ -44,7 +44,7 @@ def shape_of(records: Sequence[Record], columns: Mapping[str, str] | None, where
     if not found:
         keys = ", ".join(sorted({key for record in records for key in record})[:12]) or "none"
         raise ProbeError(
-            f"no known shape of traces fits the records of {where}, whose columns are {keys}; say which is which, such "
+            f"no known shape of traces fits the records of {where}, whose columns are {keys}; name the columns, such "
             "as --columns question=COLUMN,text=COLUMN,answer=COLUMN"
         )
     most = found.most_common(1)[0][0]

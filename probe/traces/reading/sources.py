@@ -12,11 +12,11 @@ from probe.files import file_hash, is_there, object_hash, read_json, read_json_l
 from probe.problems import read_records
 
 Found = tuple[str, dict[str, Any] | ProbeError]
-"""The place of a record, as messages name it, and the record, or what is wrong with its line."""
+"""The place of a record for error messages, and the record or the error in its line."""
 
 _LINES = (".jsonl", ".ndjson", ".parquet")
 _SKIPPED = ("dataset_info.json", "dataset_dict.json", "state.json", "import.json", "rejects.jsonl", "problems.jsonl")
-"""Files that describe others."""
+"""Files that hold no records, only facts about other files."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Source:
     """Records that can be read more than once."""
 
     name: str
-    """What the user named."""
+    """The name that the user gave."""
     records: Callable[[], Iterator[Found]]
-    """Reads the records from the first on."""
+    """Reads the records, from the first one on."""
     hash: str
     """Identifies the content; on the hub, the commit."""
     files: int
@@ -42,7 +42,7 @@ def open_source(named: str | Path) -> Source:
             ``ORG/NAME:CONFIG:SPLIT``.
 
     Raises:
-        ProbeError: if nothing is there, or the hub cannot be reached.
+        ProbeError: if the source does not exist, or the hub cannot be reached.
     """
     path = Path(named).expanduser()
     if not is_there(path):
@@ -84,7 +84,7 @@ def _of_file(path: Path) -> Iterator[Found]:
         yield from read_records(path)
         return
     rows = read_json(path)
-    # Some tools write one object with a list of records in it, or a record for each problem.
+    # Some tools write one object that holds a list of records, or one record for each problem.
     if isinstance(rows, dict):
         lists = [value for value in rows.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
         rows = lists[0] if len(lists) == 1 and "choices" not in rows and "messages" not in rows else [rows]
@@ -110,7 +110,7 @@ def _saved(folder: Path) -> Iterator[Found]:
 
 
 def _on_hub(named: str) -> Source:
-    """A data set on the hub, which is downloaded once and then read from the cache."""
+    """A data set on the hub; it is downloaded once and then read from the cache."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
@@ -137,7 +137,7 @@ def _on_hub(named: str) -> Source:
 
 
 def _rollout_files(folder: Path) -> list[Path]:
-    """The files of a folder of math-rollouts: whole solutions, or the rollouts of one sentence if there are none."""
+    """The files of a folder of math-rollouts: whole solutions, or rollouts of single sentences if there are none."""
     for name in ("base_solution.json", "solutions.json"):
         if found := sorted(folder.rglob(name), key=_in_order):
             return found

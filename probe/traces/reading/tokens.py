@@ -1,4 +1,4 @@
-"""What was written, as tokens of the model that reads it: the stored ids, or the text encoded so that it reads back."""
+"""The text of a rollout as tokens of a model: the stored ids, or the text encoded so that it decodes exactly."""
 
 import re
 from collections.abc import Sequence
@@ -10,38 +10,38 @@ from probe.traces.pieces import encode_exactly
 from probe.traces.reading.raw import Raw, Reject
 
 _CONTEXT = 16
-"""The number of last tokens of a prompt that the encoding of what follows may depend on."""
+"""The number of tokens at the end of a prompt that the encoding of the following text may depend on."""
 _MARKS = ThinkTags("<|begin_of_thought|>", "<|end_of_thought|>")
 _SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|\Z)", re.DOTALL)
 _ENDS = ("<｜end▁of▁sentence｜>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|return|>")
-"""End tokens of known models, which other models' texts may end with."""
+"""End tokens of known models. A text of another model may end with one."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, as tokens of a model."""
+    """The text of a rollout, as tokens of a model."""
 
     prompt: str
-    """The text of the prompt that the model reads before."""
+    """The text of the prompt."""
     tokens: tuple[int, ...]
     """The ids, without the end token."""
     truncated: bool
-    """Whether a limit stopped it."""
+    """Whether a limit on tokens stopped the rollout."""
     tags: ThinkTags
-    """The tags around its thinking."""
+    """The tags around the thinking."""
     remarks: tuple[str, ...] = ()
     """What was changed, for the summary."""
 
 
 def written(model: Model, raw: Raw) -> Written:
-    """Turn what a record says into the tokens that a model reads.
+    """Turn a rollout into the tokens that a model reads.
 
     Args:
         model: the model.
         raw: a rollout with its question.
 
     Raises:
-        Reject: if there is no text, or no tokens of the model say exactly what was written.
+        Reject: if there is no text, or no tokens of the model decode to exactly this text.
     """
     prompt, remarks = _prompt(model, raw)
     before = model.encode_prompt(prompt)
@@ -53,7 +53,7 @@ def written(model: Model, raw: Raw) -> Written:
         text, tokens = model.decode(stored), stored
     else:
         if not texts:
-            raise Reject("it has no text" if raw.tokens is None else "the model does not know its token ids")
+            raise Reject("it has no text" if raw.tokens is None else "the model does not have its token ids")
         text, tokens = "", None
         for number, each in enumerate(texts):
             text, finished = _without_end(model, each)
@@ -63,22 +63,22 @@ def written(model: Model, raw: Raw) -> Written:
                 remarks += ["white space was put around the tags"] if number < len(texts) - 1 else []
                 break
         if tokens is None:
-            raise Reject("no tokens of the model say exactly this text")
+            raise Reject("no tokens of the model decode to exactly this text")
         if raw.tokens is not None:
-            remarks.append("its token ids are another tokenizer's, so its text was encoded")
+            remarks.append("its token ids belong to another tokenizer, so its text was encoded")
     if not tokens:
-        raise Reject("nothing was written")
+        raise Reject("its text is empty")
     tags = raw.think_tags or _tags(model.think_tags, text)
     truncated = raw.truncated
     if truncated is None:
-        # Nothing says how it ended; thinking that was opened and never closed must have been stopped.
+        # The record does not say how the rollout ended. Thinking that was opened and never closed was truncated.
         opened = tags.opened_by(prompt) or bool(tags.open and tags.open in text)
         truncated = not ended and opened and tags.end(text) is None
     return Written(prompt, tuple(tokens), truncated, tags, tuple(remarks))
 
 
 def _prompt(model: Model, raw: Raw) -> tuple[str, list[str]]:
-    """The text of the prompt, and what was changed."""
+    """The text of the prompt, and remarks on what was changed."""
     remarks = [raw.remark] if raw.remark else []
     if raw.prompt is None:
         try:
@@ -91,18 +91,18 @@ def _prompt(model: Model, raw: Raw) -> tuple[str, list[str]]:
         try:
             whole = model.decode(ids)
         except ProbeError:
-            return prompt, [*remarks, "the ids of its prompt are another tokenizer's, so its text was encoded"]
-        # The text that the model encodes as these ids, with or without the start token in it.
+            return prompt, [*remarks, "the ids of its prompt belong to another tokenizer, so its text was encoded"]
+        # Find the text that the model encodes as these ids, with or without the start token.
         start = model.decode(model.start_ids)
         for text in dict.fromkeys((prompt, whole, whole.removeprefix(start))):
             if model.encode_prompt(text) == ids:
                 return text, remarks
-        remarks.append("its prompt is encoded otherwise than its ids")
+        remarks.append("the encoding of its prompt differs from its ids")
     return prompt, remarks
 
 
 def _texts(model: Model, raw: Raw, prompt: str) -> list[str]:
-    """The texts that a record may mean, the likeliest first; none if it has only ids."""
+    """The possible texts of a record, the likeliest first; none if it has only ids."""
     tags = model.think_tags
     thinking, content = raw.thinking, raw.content
     if thinking is None and raw.text is not None:
@@ -120,14 +120,14 @@ def _texts(model: Model, raw: Raw, prompt: str) -> list[str]:
     plain = f"{head}{thinking}{tail}"
     if thinking != thinking.strip() or (content or "") != (content or "").strip() or tags.open != ThinkTags().open:
         return [plain]
-    # Both parts were stripped, so what stood around the tags is lost; models of this kind write line ends there.
+    # Both parts were stripped, so the white space around the tags is lost; models of this kind write line ends there.
     first = "" if not head and prompt.endswith("\n") else "\n"
     spaced = f"{head}{first}{thinking}" + (f"\n{tags.close}\n\n{content}" if content else "")
     return [spaced, plain]
 
 
 def _marked(text: str) -> tuple[str, str | None] | None:
-    """The thinking and the answer of a text in the markers of OpenThoughts; None if it has none."""
+    """The thinking and the answer of a text with the markers of OpenThoughts; None if it has no markers."""
     _, opened, rest = text.partition(_MARKS.open)
     if not opened:
         return None
@@ -139,7 +139,7 @@ def _marked(text: str) -> tuple[str, str | None] | None:
 
 
 def _opened_once(text: str, tags: ThinkTags, prompt: str) -> str:
-    """The text without the opening tag that its prompt has already."""
+    """The text without its opening tag, if the prompt already has it."""
     if not tags.opened_by(prompt):
         return text
     tail = prompt[prompt.rindex(tags.open) :]
@@ -148,7 +148,7 @@ def _opened_once(text: str, tags: ThinkTags, prompt: str) -> str:
 
 
 def _stored(model: Model, raw: Raw, texts: Sequence[str]) -> tuple[list[int] | None, bool]:
-    """The stored ids if the model's tokenizer wrote them, without end tokens; and whether there was an end token."""
+    """The stored ids without end tokens, if the model's tokenizer wrote them; and whether there was an end token."""
     if raw.tokens is None:
         return None, False
     tokens = list(raw.tokens)
@@ -162,7 +162,7 @@ def _stored(model: Model, raw: Raw, texts: Sequence[str]) -> tuple[list[int] | N
         return None, ended
     if raw.text is None and raw.thinking is None:
         return tokens, ended
-    # Servers take special tokens, such as </think>, and white space out of the text, but not out of the ids.
+    # Servers remove special tokens, such as </think>, and white space from the text, but not from the ids.
     meant = {_core(model, text) for text in (*texts, raw.text or "")}
     return (tokens if _core(model, said) in meant else None), ended
 
@@ -176,7 +176,7 @@ def _core(model: Model, text: str) -> str:
 
 
 def _without_end(model: Model, text: str) -> tuple[str, bool]:
-    """A text without end tokens at its end, and whether there were some."""
+    """A text without the end tokens at its end, and whether it had any."""
     ends = [*(model.decode([token]) for token in model.eos_ids), *_ENDS]
     ended = False
     while end := next((each for each in ends if each.strip() and text.endswith(each)), None):
@@ -185,7 +185,7 @@ def _without_end(model: Model, text: str) -> tuple[str, bool]:
 
 
 def _tags(own: ThinkTags, text: str) -> ThinkTags:
-    """The tags around the thinking of a text: the model's own, or else those of another known model that it has."""
+    """The tags around the thinking: the model's own, or those of another known model if the text has them."""
     if (own.close and own.close in text) or (own.open and own.open in text):
         return own
     others = (tags for tags in KNOWN_TAGS if tags != own and tags.open in text and tags.close in text)
