@@ -1,4 +1,4 @@
-"""OpenAI-compatible servers: a client with retries, and how each kind of server writes completions of token ids."""
+"""OpenAI-compatible servers: a client with retries, and the requests for completions that each kind of server reads."""
 
 from probe.servers.client import Client as Client, Failed as Failed
 from probe.servers.config import ServersConfig as ServersConfig, check_urls as check_urls

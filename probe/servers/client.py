@@ -1,7 +1,7 @@
-"""A client of OpenAI-compatible servers: keys, time-outs, what is tried again, and errors in one line.
+"""A client of OpenAI-compatible servers: keys, time-outs, retries, and errors in one line.
 
-Servers are called with urllib: ``huggingface_hub.InferenceClient`` refuses even a local server when ``HF_HUB_OFFLINE``
-is set, and sends the user's Hugging Face token to whatever server is named without a key.
+Servers are called with urllib. ``huggingface_hub.InferenceClient`` refuses even a local server when ``HF_HUB_OFFLINE``
+is set, and sends the user's Hugging Face token to any server that is called without a key.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from probe.errors import ProbeError
 from probe.servers.config import check_urls
 
 LONGEST_WAIT = 60.0
-"""The most seconds between two tries."""
+"""The maximum number of seconds between two tries."""
 _TEMPORARY = (408, 409, 425, 429)
 """Statuses below 500 after which the same request may succeed later."""
 
@@ -26,9 +26,9 @@ class Failed(Exception):
     """A request that did not succeed; the message is one line.
 
     Attributes:
-        status: the HTTP status; None if there was no answer, or half of one.
+        status: the HTTP status; None if there was no answer or an incomplete one.
         temporary: whether the same request may succeed later.
-        unreachable: whether nothing answers at the address.
+        unreachable: whether no server answers at the address.
         wait: the seconds that the server asks to wait; None if it does not say.
     """
 
@@ -51,7 +51,7 @@ class Client:
     Args:
         url: the base address, such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``.
         key_env: the environment variable that holds the key; if it is not set, no key is sent.
-        timeout: seconds before one try is given up.
+        timeout: seconds to wait for one try.
         setting: the name of the setting that holds the address, for error messages.
         role: what the server is, for error messages.
 
@@ -79,7 +79,7 @@ class Client:
         self.reached = False
 
     def address(self, path: str) -> str:
-        """The address of a path; one that begins with ``/`` is outside the version, which is the last part."""
+        """The full address of a path. A path that begins with ``/`` is not below the version (``/v1``)."""
         return f"{self.url.removesuffix('/v1')}{path}" if path.startswith("/") else f"{self.url}/{path}"
 
     def send(self, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None) -> Any:
@@ -87,18 +87,18 @@ class Client:
 
         Args:
             path: see :meth:`address`.
-            body: what is posted as JSON; None gets the path.
-            timeout: seconds before it is given up; None for that of the client.
+            body: what is posted as JSON; None sends a GET request.
+            timeout: seconds to wait; None for the time-out of the client.
 
         Returns:
             The answer, read as JSON.
 
         Raises:
-            Failed: if there is no such answer.
+            Failed: if there is no answer, or it is not JSON.
         """
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.address(path), data, {"Content-Type": "application/json"})
-        # Without white space: a line end would raise an error whose message quotes the key.
+        # White space is removed: a line end in the key would raise an error whose message quotes the key.
         if key := "".join(os.environ.get(self.key_env, "").split()):
             request.add_unredirected_header("Authorization", f"Bearer {key}")
         try:
@@ -116,7 +116,7 @@ class Client:
             raise Failed(said, temporary=True, unreachable=unreachable) from None
 
     def ask(self, path: str, body: dict[str, Any] | None = None, *, retries: int = 3) -> Any:
-        """Send a request, and try again what failed temporarily, after the time that the server asks for.
+        """Send a request, and retry temporary failures after the time that the server asks for.
 
         Args:
             path, body: as in :meth:`send`.
@@ -127,7 +127,7 @@ class Client:
 
         Raises:
             Failed: if it still fails, or is refused.
-            ProbeError: for what every other request would meet as well; see :meth:`check`.
+            ProbeError: for a failure that every other request would have as well; see :meth:`check`.
         """
         for tried in range(retries + 1):
             try:
@@ -140,12 +140,12 @@ class Client:
         raise AssertionError("unreachable")
 
     def check(self, failed: Failed, *, model: str | None = None, last: bool = True) -> None:
-        """Refuse a failure that every other request would meet as well.
+        """Raise an error for a failure that every other request would have as well.
 
         Args:
             failed: the failure.
-            model: the model that was asked for.
-            last: whether nothing more is tried.
+            model: the model that was requested.
+            last: whether the request is not tried again.
 
         Raises:
             ProbeError: if the server needs a key or refuses it, has no such model or address, or was never reached.
@@ -164,7 +164,7 @@ class Client:
 
 
 def pause(tried: int) -> float:
-    """Seconds to wait before the next try: twice as long after each."""
+    """Seconds to wait before the next try; doubled after each try."""
     return min(2.0**tried, LONGEST_WAIT)
 
 

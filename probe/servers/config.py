@@ -10,14 +10,14 @@ from probe.errors import ProbeError
 
 @dataclass(frozen=True)
 class ServersConfig:
-    """How OpenAI-compatible servers are asked for traces; traces do not depend on it."""
+    """Settings of the requests to OpenAI-compatible servers; traces do not depend on them."""
 
     concurrency: int = 32
-    """Number of requests that each server works on at once. One that can do fewer keeps the others waiting."""
+    """Number of requests sent to each server at once. A server that cannot process as many queues the rest."""
     timeout: float = 3600.0
-    """Seconds to wait for an answer, which includes the time that it waits in the server."""
+    """Seconds to wait for an answer, including the time that the request waits in the server's queue."""
     patience: float = 300.0
-    """Seconds for which a command waits for servers that have stopped answering, before it ends."""
+    """Seconds that a command waits for servers that have stopped answering before it ends."""
     key_env: str = "OPENAI_API_KEY"
     """Environment variable with the API key of the servers; if it is not set, no key is sent."""
 
@@ -27,7 +27,7 @@ class ServersConfig:
 
 
 def check_urls(setting: str, urls: Sequence[str]) -> None:
-    """Refuse what are not addresses of servers, and an address that is given twice.
+    """Check that all are addresses of servers, and none is given twice.
 
     Args:
         setting: the name of the setting that holds the addresses.

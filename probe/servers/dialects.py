@@ -1,7 +1,7 @@
-"""How each kind of server is asked for the continuation of a prompt, and what it answers.
+"""The requests for continuations that each kind of server reads, and the answers that it gives.
 
-Every sampling setting is sent, since servers fill in what is missing from a model's ``generation_config.json`` (vLLM,
-SGLang) or from defaults of their own (llama.cpp keeps 40 tokens), and penalties too.
+Every sampling setting and penalty is sent. Servers would fill in missing ones from a model's ``generation_config.json``
+(vLLM, SGLang) or from their own defaults (llama.cpp keeps 40 tokens).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from probe.models import Sampling
 
 @dataclass(frozen=True)
 class Ask:
-    """The continuation of a prompt that is asked for.
+    """A request for the continuation of a prompt.
 
     Attributes:
         ids: the token ids of the prompt.
         text: a text that the server encodes as these ids, for servers that take no ids; None if there is none.
-        max_new_tokens: the most tokens of the answer.
+        max_new_tokens: the maximum number of tokens of the answer.
         sampling: how tokens are chosen.
-        seed: of the random numbers, from 0 to 2³¹ − 1.
+        seed: the seed of the random numbers, from 0 to 2³¹ − 1.
         ends: the ids that end an answer.
     """
 
@@ -34,15 +34,15 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server has answered.
+    """The answer of a server.
 
     Attributes:
-        tokens: the emitted ids, perhaps with the end token; None from a server that gives text alone.
+        tokens: the emitted ids, perhaps with the end token; None from a server that gives only text.
         text: the emitted text, if there are no ids.
         stopped: whether the answer ended before a limit did.
-        count: the number of emitted tokens that the server reports; None if it does not.
-        prompt_count: the number of tokens of the prompt that the server reports; None if it does not.
-        model: the model that answered, as the server calls it; None if it does not say.
+        count: the number of emitted tokens that the server reports; None if it does not report it.
+        prompt_count: the number of tokens of the prompt that the server reports; None if it does not report it.
+        model: the server's name for the model that answered; None if it does not report it.
     """
 
     tokens: tuple[int, ...] | None
@@ -59,12 +59,12 @@ class Dialect:
 
     Attributes:
         kind: its name.
-        path: where it is asked; see :meth:`~probe.servers.client.Client.address`.
-        body: makes the request, but for the name of the model.
-        read: reads the answer; raises KeyError, IndexError, TypeError or ValueError if it is none of this kind.
+        path: the path of its completions; see :meth:`~probe.servers.client.Client.address`.
+        body: makes the request, without the name of the model.
+        read: reads the answer; raises KeyError, IndexError, TypeError or ValueError if it is not of this kind.
         by_ids: whether it reads and writes token ids; otherwise text.
-        version: where it tells its version, and under which key; None if it does not.
-        cuts: whether it samples from a part of the distribution other than the nucleus.
+        version: the path and the key of its version; None if it does not report it.
+        cuts: whether it supports top-k and min-p besides top-p.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class Dialect:
 
 
 def _sampled(ask: Ask, all_tokens: int) -> dict[str, Any]:
-    """The settings of sampling under their usual names; ``all_tokens`` is the ``top_k`` that keeps all tokens."""
+    """The sampling settings under their usual names; ``all_tokens`` is the ``top_k`` that keeps all tokens."""
     how = ask.sampling
     top_k = all_tokens if how.top_k is None else how.top_k
     return {"temperature": how.temperature, "top_p": how.top_p, "top_k": top_k, "min_p": how.min_p}
@@ -87,7 +87,7 @@ _NO_PENALTY = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_pe
 
 
 def _plain(ask: Ask) -> dict[str, Any]:
-    """A completion of text with what the interface of OpenAI knows."""
+    """A request for a completion of text, with only the fields of OpenAI's own interface."""
     sampled = {"temperature": ask.sampling.temperature, "top_p": ask.sampling.top_p, "seed": ask.seed}
     return {"prompt": ask.text, "max_tokens": ask.max_new_tokens, **sampled}
 
@@ -122,7 +122,7 @@ def _sglang(ask: Ask) -> dict[str, Any]:
 
 
 def _llama(ask: Ask) -> dict[str, Any]:
-    # Its own order cuts before the temperature, and only then divides by it.
+    # By default, llama.cpp applies top-k, top-p and min-p before the temperature.
     order = {"samplers": ["temperature", "top_k", "top_p", "min_p"], "repeat_penalty": 1.0, "return_tokens": True}
     return {"prompt": list(ask.ids), "n_predict": ask.max_new_tokens, **_sampled(ask, 0), **order, "seed": ask.seed}
 
@@ -179,4 +179,4 @@ DIALECTS = (
     Dialect("transformers", "completions", _transformers, _read_text, by_ids=False),
     Dialect("plain text", "completions", _plain, _read_text, by_ids=False, cuts=False),
 )
-"""Every kind of server, in the order in which they are tried: token ids before text, and much before little."""
+"""Every kind of server, in the order in which they are tried: token ids before text, and many settings before few."""

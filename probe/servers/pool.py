@@ -1,4 +1,4 @@
-"""Several servers of one model that share requests; one that stops answering hands its requests to the others."""
+"""Several servers of one model that share requests. If one stops answering, the others take over its requests."""
 
 import logging
 import queue
@@ -15,11 +15,11 @@ from probe.servers.server import Server
 
 _LOG = logging.getLogger("probe")
 _TRIES = 5
-"""How often a request is tried that a server answers with an error; the others go on meanwhile."""
+"""How often a request is tried if a server answers it with an error; other requests continue meanwhile."""
 _LOOK = 10.0
-"""The most seconds between two looks at a server that does not answer, and for one look."""
+"""The maximum number of seconds between two checks of a server that does not answer, and for one check."""
 _SILENCE = 300.0
-"""Seconds without an answer after which a message says so."""
+"""Seconds without an answer after which a warning is logged."""
 
 Numbered = tuple[int, Ask]
 
@@ -29,11 +29,11 @@ class Servers:
     """Servers that share requests.
 
     Attributes:
-        servers: each serves the same model.
-        config: how many requests each gets at once, and how long the servers are waited for.
+        servers: the servers, which all serve the same model.
+        config: how many requests each server gets at once, and how long to wait for the servers.
 
     Raises:
-        ProbeError: if the servers differ in their kind, their name of the model or their version.
+        ProbeError: if the servers differ in their kind, their name for the model or their version.
     """
 
     servers: Sequence[Server]
@@ -45,12 +45,12 @@ class Servers:
             if each.who != first.who:
                 raise ProbeError(
                     f"the servers at {first.client.url} and {each.client.url} differ ({first.who} and {each.who}); "
-                    "give servers of one kind and version, which call the model the same"
+                    "give servers of the same kind and version, with the same name for the model"
                 )
 
     @property
     def who(self) -> dict[str, str | None]:
-        """Who writes: the kind of the servers, their name of the model, and their version."""
+        """What identifies the writer: the kind of the servers, their name for the model, and their version."""
         return self.servers[0].who
 
     @property
@@ -60,21 +60,21 @@ class Servers:
 
     @property
     def context(self) -> int | None:
-        """The most tokens of a prompt and its answer; None if no server tells."""
+        """The maximum number of tokens of a prompt and its answer; None if no server reports it."""
         return min((each.context for each in self.servers if each.context is not None), default=None)
 
     def answers(self, asks: Iterable[Numbered]) -> Iterator[tuple[int, Answer]]:
-        """Ask for continuations, many at once.
+        """Ask for many continuations at once.
 
         Args:
-            asks: requests with numbers, which are taken as the servers have room for them.
+            asks: numbered requests; each is taken when a server has room for it.
 
         Yields:
-            The number of a request and its answer, as soon as it is there.
+            The number of a request and its answer, as soon as it arrives.
 
         Raises:
-            ProbeError: for what every request would meet, a request that fails again and again, and if no server has
-                answered for ``patience`` seconds.
+            ProbeError: for a failure that every request would have, for a request that fails repeatedly, and if no
+                server has answered for ``patience`` seconds.
         """
         work = _Work(iter(asks))
         for server in self.servers:
@@ -98,12 +98,12 @@ class Servers:
             work.stopped.set()
 
     def _wait(self, work: "_Work", said: float) -> float:
-        """End if only failures came for too long; otherwise say now and then that answers are waited for."""
+        """Raise an error if there were only failures for too long; otherwise log from time to time that we wait."""
         now, where = time.monotonic(), " and ".join(each.client.url for each in self.servers)
         if work.flying == 0 and work.failing is not None and now - work.failing > self.config.patience:
             raise ProbeError(
-                f"{where} stopped answering ({work.reason}); start it again, then run the same command again, which "
-                "keeps the finished answers"
+                f"{where} stopped answering ({work.reason}); start it again, then run the same command again; finished "
+                "answers are kept"
             )
         if now - said > _SILENCE:
             _LOG.warning("waiting for %s: no answer for some minutes", where)
@@ -112,7 +112,7 @@ class Servers:
 
 
 class _Work:
-    """Requests, answers and failures, which all threads share."""
+    """Requests, answers and failures, shared by all threads."""
 
     def __init__(self, asks: Iterator[Numbered]) -> None:
         self._asks, self._lock = asks, threading.Lock()
@@ -124,17 +124,17 @@ class _Work:
         self.flying = 0
         """The number of requests that servers are working on."""
         self.failing: float | None = None
-        """When the first request failed since the last answer."""
+        """The time of the first failure since the last answer."""
         self.reason = ""
 
     @property
     def finished(self) -> bool:
-        """Whether every request is answered, and every answer was taken."""
+        """Whether every request was answered, and every answer was taken."""
         with self._lock:
             return self._end and self._open == 0
 
     def take(self) -> tuple[Numbered, int] | None:
-        """A request and how often it was tried; None if none is left now."""
+        """The next request and how often it was tried; None if there is none now."""
         with self._lock:
             if self._again:
                 return self._again.pop()
@@ -152,7 +152,7 @@ class _Work:
             return None
 
     def back(self, ask: Numbered, tried: int) -> None:
-        """Give a request back, which is tried again before new ones."""
+        """Give a request back; it is tried again before new ones."""
         with self._lock:
             self._again.append((ask, tried))
 
@@ -172,7 +172,7 @@ class _Work:
         self.failing = self.failing or time.monotonic()
 
     def heard(self) -> float:
-        """Note that an answer came, and when."""
+        """Note that an answer came, and return the time."""
         self.failing = None
         return time.monotonic()
 
@@ -186,7 +186,7 @@ class _Helper:
         self._resting = threading.Lock()
 
     def run(self) -> None:
-        """Work until there is nothing left to do."""
+        """Send requests until none is left."""
         work = self._work
         while not work.stopped.is_set():
             if self._url in work.down and not self._rest():
@@ -206,7 +206,7 @@ class _Helper:
             work.fly(-1)
             if isinstance(found, Failed):
                 self._failed((number, ask), tried, found)
-            else:  # an error is of the user, or a bug: the thread that reads the answers raises it
+            else:  # an answer, or an error that the thread that reads the answers raises
                 work.found.put(found)
 
     def _failed(self, ask: Numbered, tried: int, failed: Failed) -> None:
@@ -219,14 +219,14 @@ class _Helper:
                 _LOG.warning("%s does not answer (%s); waiting for it", self._url, failed)
             return
         if tried + 1 >= _TRIES and failed.status != 429:
-            said = f"the server at {self._url} failed {_TRIES} times at the same request ({failed})"
+            said = f"the server at {self._url} failed {_TRIES} times on the same request ({failed})"
             work.found.put(ProbeError(f"{said}; run the same command again to resume: finished answers are kept"))
             return
         work.stopped.wait(pause(tried) if failed.wait is None else failed.wait)
         work.back(ask, tried + 1)
 
     def _rest(self) -> bool:
-        """Wait until the server answers again; only one thread looks."""
+        """Wait until the server answers again; only one thread checks."""
         work, tried = self._work, 0
         if not self._resting.acquire(blocking=False):
             work.stopped.wait(0.2)
@@ -238,7 +238,7 @@ class _Helper:
                     self._server.client.send("models", timeout=_LOOK)
                 except Failed as failed:
                     if failed.status is None or failed.status == 503:
-                        work.fail(str(failed))  # again: answers that were on their way may have come since
+                        work.fail(str(failed))  # again, because late answers may have reset the failure
                         continue
                 work.down.discard(self._url)
                 _LOG.warning("%s answers again", self._url)

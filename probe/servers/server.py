@@ -1,4 +1,4 @@
-"""One server: which model it serves, of which kind it is, and its answers, each of which is checked."""
+"""One server: the model that it serves, its kind, and its answers, each of which is checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from probe.servers.config import ServersConfig
 from probe.servers.dialects import DIALECTS, Answer, Ask, Dialect
 
 _NOT_THIS = (400, 404, 405, 415, 422, 500, 501)
-"""Statuses by which servers refuse a request of another kind of server."""
+"""Statuses with which servers refuse a request in the form of another kind of server."""
 _LOOK = 60.0
-"""Seconds to wait for what a server answers at once."""
+"""Seconds to wait for requests that a server answers at once."""
 _WRONG = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-"""What reading an answer of another form raises."""
+"""The errors that reading an answer of another form raises."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Server:
 
     Attributes:
         client: sends the requests.
-        model: the server's name of the model.
+        model: the server's name for the model.
         dialect: the kind of the server.
-        version: of its software; None if it does not tell.
-        context: the most tokens of a prompt and its answer; None if it does not tell.
+        version: the version of its software; None if it does not report it.
+        context: the maximum number of tokens of a prompt and its answer; None if it does not report it.
     """
 
     client: Client
@@ -38,7 +38,7 @@ class Server:
 
     @property
     def who(self) -> dict[str, str | None]:
-        """Who writes: the kind of the server, its name of the model, and its version."""
+        """What identifies the writer: the kind of the server, its name for the model, and its version."""
         return {"kind": self.dialect.kind, "model": self.model, "version": self.version}
 
     def complete(self, ask: Ask) -> Answer:
@@ -46,7 +46,8 @@ class Server:
 
         Raises:
             Failed: if there is no answer, and another try may help.
-            ProbeError: if the server refuses the request, answers with another model, reads another prompt, or cuts.
+            ProbeError: if the server refuses the request, answers with another model, reads the prompt as a different
+                number of tokens, or cuts the answer.
         """
         where = f"the server at {self.client.url}"
         try:
@@ -59,13 +60,13 @@ class Server:
         answer = _read(self.dialect, reply)
         if answer.model is not None and not answer.model.startswith(self.model):
             raise ProbeError(
-                f"{where} was asked for the model {self.model} and answered with {answer.model}; name the one that it "
-                f"serves, as {self.client.url}#NAME"
+                f"{where} was asked for the model {self.model} and answered with {answer.model}; give the name of the "
+                f"model that it serves, as {self.client.url}#NAME"
             )
         if answer.prompt_count is not None and answer.prompt_count != len(ask.ids):
             raise ProbeError(
-                f"{where} reads a prompt of {len(ask.ids)} tokens as {answer.prompt_count}: it adds tokens, cuts, or "
-                "has another tokenizer; serve the checkpoint itself, without a prompt template"
+                f"{where} reads a prompt of {len(ask.ids)} tokens as {answer.prompt_count}: it adds tokens, cuts the "
+                "prompt, or has another tokenizer; serve the checkpoint itself, without a prompt template"
             )
         count = answer.count if answer.tokens is None else len(answer.tokens)
         if not answer.stopped and count is not None and count < ask.max_new_tokens:
@@ -85,18 +86,18 @@ def _read(dialect: Dialect, reply: Any) -> Answer:
 
 
 def open_server(url: str, trial: Ask, names: Sequence[str], config: ServersConfig, *, setting: str) -> Server:
-    """Find out which model a server serves, and of which kind it is.
+    """Find out which model a server serves, and the kind of the server.
 
     Args:
         url: its address, such as ``http://localhost:8000/v1``; ``#NAME`` at its end names the model.
-        trial: what is asked for to find out the kind; it should be short.
-        names: what the model may be called, if the server has several.
+        trial: the request that is sent to find out the kind; it should be short.
+        names: possible names of the model, if the server has several models.
         config: the key and the time-out.
         setting: the name of the setting that holds the address, for error messages.
 
     Raises:
-        ProbeError: if nothing answers, the key is missing or refused, the model is not there, or the server writes no
-            completions.
+        ProbeError: if no server answers, the key is missing or refused, the server does not have the model, or it
+            writes no completions.
     """
     client = Client(url, key_env=config.key_env, timeout=config.timeout, setting=setting)
     if urlsplit(client.url).path in ("", "/"):
@@ -107,7 +108,7 @@ def open_server(url: str, trial: Ask, names: Sequence[str], config: ServersConfi
 
 
 def _listed(client: Client) -> dict[str, dict[str, Any]]:
-    """The models that a server lists, by name; none if it has no list, or a broken one."""
+    """The models that a server lists, by name; empty if it has no valid list."""
     try:
         found = client.send("models", timeout=_LOOK)
         return {str(each["id"]): each for each in found["data"]}
@@ -119,13 +120,13 @@ def _listed(client: Client) -> dict[str, dict[str, Any]]:
 
 
 def _names(client: Client, given: str, listed: dict[str, dict[str, Any]], names: Sequence[str]) -> list[str]:
-    """The names to ask for: the one that the address gives, the only one that is served, or those that are likely."""
+    """The names to try: the name in the address, the name of the only served model, or the likely names."""
     if given:
         return [given]
     roots = {str(each.get("root")): name for name, each in listed.items()}
     likely = [roots.get(name, name) for name in names if name in listed or name in roots]
     if likely or len(listed) <= 1:
-        # A server that lists nothing may serve the model all the same, as that of transformers does with a folder.
+        # A server without a list may still serve the model: the server of transformers does so for a folder.
         return likely[:1] or list(listed) or list(names)
     raise ProbeError(
         f"the server at {client.url} has several models ({', '.join(sorted(listed)[:8])}); name one, as "
@@ -134,7 +135,7 @@ def _names(client: Client, given: str, listed: dict[str, dict[str, Any]], names:
 
 
 def _model_and_dialect(client: Client, names: Sequence[str], trial: Ask) -> tuple[str, Dialect]:
-    """The first of some names and the first kind of server that give an answer."""
+    """The first combination of a name and a kind of server that gets an answer."""
     refusals: list[Failed] = []
     for model in names:
         for dialect in DIALECTS:
@@ -146,13 +147,13 @@ def _model_and_dialect(client: Client, names: Sequence[str], trial: Ask) -> tupl
             how = trial.sampling
             if not dialect.cuts and (how.top_k is not None or how.min_p):
                 raise ProbeError(
-                    f"the server at {client.url} knows neither top-k nor min-p, so it cannot sample by {how}"
+                    f"the server at {client.url} supports neither top-k nor min-p, so it cannot sample with {how}"
                 )
             return model, dialect
-    # The last request is the plainest, which every server with completions can read.
+    # The last request is the simplest; every server with completions can read it.
     raise ProbeError(
-        f"the server at {client.url} gives no completion of {' or '.join(names)} ({refusals[-1]}); it needs "
-        f"/v1/completions, and the name of a model that it serves, as {client.url}#NAME"
+        f"the server at {client.url} gives no completion of {' or '.join(names)} ({refusals[-1]}); it must have "
+        f"/v1/completions; give the name of a model that it serves, as {client.url}#NAME"
     )
 
 
@@ -160,7 +161,7 @@ def _refusal(client: Client, model: str, dialect: Dialect, trial: Ask) -> Failed
     """Why a server is not of this kind; None if it is.
 
     Raises:
-        ProbeError: for a failure that has nothing to do with its kind.
+        ProbeError: for a failure that does not depend on its kind.
     """
     body = {"model": model, **dialect.body(trial)}
     try:

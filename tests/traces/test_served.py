@@ -158,7 +158,7 @@ def test_temporary_failures_are_tried_again_and_lose_nothing(model):
         server.before = lambda number, _: broken.get(number - begun)
         assert list(served_traces(model, SUMS, PROBLEMS, servers, max_new_tokens=LIMIT)) == local(model)
         server.before = lambda *_: as_reply("out of order", 500, Retry_After="0")
-        with pytest.raises(ProbeError, match=r"failed 5 times at the same request.*out of order"):
+        with pytest.raises(ProbeError, match=r"failed 5 times on the same request.*out of order"):
             served_traces(model, SUMS, PROBLEMS, servers, max_new_tokens=LIMIT)
 
 
