@@ -42,13 +42,13 @@ def problems_of(pair: Pair, wanted: Mapping[str, int], traces: str | None) -> tu
     Args:
         pair: the pair.
         wanted: the largest number of problems of each split that is needed.
-        traces: folder of imported traces; then train problems are those that have one.
+        traces: folder of imported traces; only train problems that have a trace are then taken.
 
     Returns:
-        The problems, and the imported traces if there are some.
+        The problems, and the imported traces if there are any.
 
     Raises:
-        ProbeError: if it names none, a split has none, or the traces are not for this pair.
+        ProbeError: if the pair names no problem set, a split has no problems, or the traces do not fit this pair.
     """
     if traces is not None:
         imported = imported_splits(traces, None, None, pair.config, needed=list(wanted))
@@ -71,7 +71,7 @@ def traces_of(
 
     Args:
         config: settings of ``probe circuits`` or ``probe diff``.
-        model: who writes; the thinking model is sampled as its ``generation_config.json`` says.
+        model: the model that writes; the thinking model is sampled as its ``generation_config.json`` says.
         taken, imported: from :func:`problems_of`.
         out: the folder of the results.
     """
@@ -93,7 +93,7 @@ def traces_of(
 
 
 def limit_of(config: Any, pair: Pair) -> int:
-    """The maximum number of tokens of an answer: that of the settings, or else of the pair.
+    """The maximum number of tokens of an answer: the limit of the settings, or else the limit of the pair.
 
     Args:
         config: settings of ``probe circuits`` or ``probe diff``.
@@ -111,7 +111,7 @@ def behaviour_folder(
     Args:
         kind: ``circuits`` or ``diff``.
         config: its settings.
-        imported: the imported traces, if there are some.
+        imported: the imported traces, if there are any.
 
     Raises:
         ProbeError: if it holds results of other settings or inputs, or something else.

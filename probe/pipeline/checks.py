@@ -95,7 +95,7 @@ def check_run(run: str | Path) -> None:
 
 
 def check_traces(folder: str | Path) -> None:
-    """Refuse a folder that holds no imported traces.
+    """Check that a folder holds imported traces.
 
     Raises:
         ProbeError: if it does not.

@@ -1,4 +1,4 @@
-"""The warning that the limit of tokens cut answers: said once by a command, and written into its results and report."""
+"""The warning that the limit on tokens cut answers. A command shows it once and writes it into results and report."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from probe.traces import Trace, looping
 SOME_CUT = 0.05
 """The share of cut answers above which a command warns."""
 _NAMED = 3
-"""Number of models or arms that the warning names."""
+"""The number of models or arms that the warning names."""
 
 
 def warn_cut(answers: Mapping[str, Sequence[Trace | HybridTrace]], limit: int, *, progress: bool) -> str | None:
-    """Warn where the limit of tokens cut more than 5 % of the answers of a model or an arm.
+    """Warn if the limit on tokens cut more than 5 % of the answers of a model or an arm.
 
     Args:
         answers: the answers of each model or arm by its name.
@@ -23,7 +23,7 @@ def warn_cut(answers: Mapping[str, Sequence[Trace | HybridTrace]], limit: int, *
         progress: whether the warning is shown, on stderr.
 
     Returns:
-        The warning, for the results of the command; None if there is nothing to warn of.
+        The warning, for the results of the command; None if there is none.
     """
     said = cut_sentence(answers, limit)
     if said is not None and progress:
@@ -32,7 +32,7 @@ def warn_cut(answers: Mapping[str, Sequence[Trace | HybridTrace]], limit: int, *
 
 
 def cut_sentence(answers: Mapping[str, Sequence[Trace | HybridTrace]], limit: int) -> str | None:
-    """Say which answers the limit of tokens cut, and what to do; see :func:`warn_cut`.
+    """Say which answers the limit on tokens cut, and what to do; see :func:`warn_cut`.
 
     >>> cut = HybridTrace("1", tokens=[5, 6], truncated=True)
     >>> cut_sentence({"base": [cut] * 3, "thinking": [HybridTrace("1", tokens=[5], truncated=False)]}, 2)

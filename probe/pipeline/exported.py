@@ -1,4 +1,4 @@
-"""Exports the traces of a folder: imported ones, or those of a run."""
+"""Exports the traces in a folder: imported traces, or the traces of a run."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from probe.traces import ImportedTraces, Traces
 
 
 def check_export(folder: Path, out: Path) -> None:
-    """Refuse an export that cannot be made, before anything is loaded.
+    """Check that an export can be made, before anything is loaded.
 
     Raises:
         ProbeError: if the folder holds no traces, or the folder of the export is not empty.
     """
     folder, out = folder.expanduser(), out.expanduser()
     if not any((folder / name).is_file() for name in ("import.json", "config.json")):
-        raise ProbeError(f"{folder} holds neither imported traces nor a run; name the folder of one")
+        raise ProbeError(f"{folder} holds neither imported traces nor a run; name a folder that holds one of them")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProbeError(f"--out {out} is not an empty folder; name another one")
 
 
 def export_traces(folder: str | Path, out: str | Path, *, license: str = "unknown") -> Path:
-    """Write the traces of a folder as a data set for the hub.
+    """Write the traces in a folder as a data set for the hub.
 
     Args:
-        folder: imported traces, or a run, whose thinking model's traces on all splits are exported.
+        folder: imported traces, or a run; of a run, the thinking model's traces on all splits are exported.
         out: a folder that is empty or does not exist.
         license: the licence, by its name on the hub.
 

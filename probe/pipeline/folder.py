@@ -19,7 +19,7 @@ Made = TypeVar("Made")
 
 LIBRARIES = ("torch", "transformers", "sae-lens", "scikit-learn")
 LOOK = "look"
-"""The folder of a look, on which nothing depends: a run that ended with it may begin again with other settings."""
+"""The folder of a look. Nothing depends on it, so a run that the look stopped may start again with other settings."""
 _FORMAT = 2
 """The format of ``run.json``."""
 
@@ -92,7 +92,7 @@ class RunFolder:
         return object_hash(without(self._settings, *(f"config.{name}" for name in self._later)))
 
     def _only_looked(self) -> bool:
-        """Whether the folder holds a look and nothing else that was made."""
+        """Whether the folder holds a look and no other results."""
         begun = {self.path / name for name in ("run.json", PROMPTS, LOCK)}
         return (self.path / LOOK).is_dir() and all(
             file in begun or self.path / LOOK in file.parents for file in self.path.rglob("*") if file.is_file()

@@ -1,4 +1,4 @@
-"""A run or a discovery that starts from imported traces: which of them answer which problem of which split."""
+"""Imported traces as the start of a run or a discovery: the problem and the split that each trace belongs to."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ class ImportedSplits:
     Attributes:
         folder: the imported traces.
         problem_set: the problems and their grader.
-        rows: for each split the numbers of its traces, in the order of the problems and their samples.
-        problems: for each split the problem of each of its traces.
+        rows: for each split, the numbers of its traces, in the order of the problems and their samples.
+        problems: for each split, the problem of each of its traces.
     """
 
     folder: ImportedTraces
@@ -28,23 +28,23 @@ class ImportedSplits:
     problems: Mapping[str, Sequence[Problem]]
 
     def take(self, split: str, n: int) -> tuple[Problem, ...]:
-        """The first ``n`` problems of a split that have traces; all of them if there are fewer.
+        """The first ``n`` problems of a split that have traces, or all of them if there are fewer.
 
         Raises:
-            ProbeError: if there is none.
+            ProbeError: if there are none.
         """
         found = tuple({problem.id: problem for problem in self.problems[split]}.values())[:n]
         if not found:
             counts = ", ".join(f"{len({each.id for each in some})} {name}" for name, some in self.problems.items())
             raise ProbeError(
                 f"no trace of {self.folder.folder} answers a {split} problem of {self.problem_set.name} (problems with "
-                f"traces: {counts}); import more traces, or give their problems their splits"
+                f"traces: {counts}); import more traces, or give each problem a split"
             )
         return found
 
     @property
     def offered(self) -> ProblemSet:
-        """The problem set with only those train and validation problems that have traces."""
+        """The problem set, restricted to train and validation problems that have traces."""
         some = {split: self.take(split, len(self.rows[split])) for split in ("train", "validation")}
         name = f"{self.problem_set.name} (imported traces)"
         return replace(self.problem_set, name=name, splits={**self.problem_set.splits, **some})
@@ -53,9 +53,9 @@ class ImportedSplits:
         """The traces of some problems, kept in a folder and graded by the problem set.
 
         Args:
-            split: their split.
-            problems: of :meth:`take`.
-            folder: where they are kept; they are read from there if they are there already.
+            split: the split of the problems.
+            problems: from :meth:`take`.
+            folder: where the traces are kept; if they are already there, they are only read.
         """
         wanted = {problem.id for problem in problems}
         chosen = [
@@ -84,7 +84,7 @@ class ImportedSplits:
 
     @property
     def hash(self) -> str:
-        """Identifies the traces by their content."""
+        """A hash of the content of the traces."""
         return self.folder.about["content"]
 
 
@@ -94,15 +94,15 @@ def imported_splits(
     """Find the problems that imported traces answer.
 
     Args:
-        folder: of `import_traces`.
-        problems: the problem set, if one is named. Else it is the set of the import, that of the pair or, where neither
-            has these problems, the problems of the traces themselves, divided by a hash of the question.
+        folder: the folder that `import_traces` wrote.
+        problems: the problem set. None takes the problem set of the import, or else that of the pair. If neither has
+            these problems, the problems of the traces are used, divided into splits by a hash of the question.
         grader: how answers are graded.
         pair: the pair of the run.
-        needed: the splits that are needed; those that a problem set lacks are made as for problems without traces.
+        needed: the splits that are needed; splits that a problem set lacks are made as for problems without traces.
 
     Raises:
-        ProbeError: if the folder holds no imported traces, or the problem set that is named has none of their problems.
+        ProbeError: if the folder holds no imported traces, or ``problems`` has none of their problems.
     """
     imported = ImportedTraces(Path(folder).expanduser())
     if problems is not None:
@@ -116,7 +116,7 @@ def imported_splits(
     for name, own in ((imported.about["problems"], imported.about["grader"]), (pair.problems, pair.grader)):
         try:
             made = None if name is None else _divided(imported, load_problems(name, grader=grader or own), needed)
-        except ProbeError:  # a set that this machine does not have, or that another grader reads
+        except ProbeError:  # this machine does not have the set, or its answers need another grader
             continue
         if made is not None and any(made.rows.values()):
             return made
@@ -148,15 +148,15 @@ def _words(text: str) -> str:
 
 
 def check_reader(imported: ImportedTraces, model: Model) -> None:
-    """Refuse traces that were imported for another tokenizer, or that are too long for a model.
+    """Check that imported traces fit a model.
 
     Raises:
-        ProbeError: if they are.
+        ProbeError: if they were imported for another tokenizer, or are too long for the model.
     """
     there = imported.about["key"]["model"]
     if there.get("vocabulary") != reader_of(model)["vocabulary"]:
         raise ProbeError(
-            f"the traces of {imported.folder} are tokens of {imported.about['model'].get('name')}, whose tokenizer is "
-            f"not that of {model.name}; import them with --model {model.config.path}"
+            f"the traces of {imported.folder} are tokens of {imported.about['model'].get('name')}, whose tokenizer "
+            f"differs from that of {model.name}; import them with --model {model.config.path}"
         )
     check_length(model.hf, max(imported.traces.column("n_tokens"), default=0), model.name, 0)

@@ -23,12 +23,12 @@ def first_prompts(
     Args:
         models: the models by their role, such as ``base``.
         question: the question of the first problem.
-        sampling: how each model is sampled; None where all are greedy.
+        sampling: how each model is sampled; None if all are greedy.
 
     Returns:
         By role: the ``prompt`` and the other ``settings`` of the model, the ``text`` with special tokens, its number of
         ``tokens``, where ``thinking`` is, its ``sampling``, and ``remarks`` on what is easily overlooked. The name of
-        the model is not there, because a run may be moved with its models.
+        the model is omitted, because a run may be moved together with its models.
     """
     told = {}
     for role, model in models.items():
@@ -51,7 +51,7 @@ def first_prompts(
 
 
 def _sampled(model: Model, sampling: Sampling) -> str:
-    """How a model is sampled, and whether it asks for that itself."""
+    """How a model is sampled, and whether this follows its ``generation_config.json``."""
     if sampling.greedy:
         asked = model.own_sampling
         return "greedy" if asked.greedy else f"greedy (its generation_config.json asks for {asked})"
@@ -72,7 +72,7 @@ def begin(
     Args:
         out: the folder of the results, which is locked; None to write nothing.
         models, question, sampling: as in :func:`first_prompts`.
-        remarks: what else is shown, before the prompts.
+        remarks: lines that are shown before the prompts.
         progress: whether anything is shown.
 
     Returns:

@@ -30,18 +30,18 @@ def roll_out_splits(
     progress: bool,
     config: ServersConfig | None = None,
 ) -> dict[str, Traces]:
-    """Roll out a model on the problems of each split; traces that are already in the folder are read.
+    """Roll out models on the problems of each split; traces that are already in the folder are read.
 
     Args:
-        splits: the model and the problems by name. The traces are kept in the subfolder of that name.
-        finished: whether all traces are there; then they are read, whoever wrote them.
-        config: how servers are asked.
+        splits: the model and the problems by name. The traces are kept in the subfolder with that name.
+        finished: whether all traces are there; they are then only read, no matter who wrote them.
+        config: settings of the requests to servers.
     """
     how = {"max_new_tokens": max_new_tokens, "seed": seed}
     written = {name: is_served(folder / name) if finished else bool(split.urls) for name, split in splits.items()}
     opened: dict[tuple[str, ...], Servers] = {}
     for name, split in splits.items():
-        # Servers of splits that are complete need not answer, and those of all others answer before any trace is made.
+        # Servers of complete splits are not contacted. All others must answer before any trace is made.
         if written[name] and split.urls not in opened and not split.complete(folder / name, how):
             asked = [problem for each in splits.values() if each.urls == split.urls for problem in each.problems]
             opened[split.urls] = open_servers(
@@ -85,7 +85,7 @@ class Split:
 
 
 def problems_of(traces: Traces, problems: Sequence[Problem]) -> list[Problem]:
-    """The problem of each trace; imported traces may be several of one problem.
+    """The problem of each trace. A problem may have several imported traces.
 
     Args:
         traces: the traces.

@@ -19,7 +19,7 @@ class CircuitConfig:
     run: str | None = None
     """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
     traces: str | None = field(default=None, metadata={"later": True})
-    """The folder of imported traces (``probe traces import``), which take the place of the model's own."""
+    """The folder of imported traces (``probe traces import``), which replace the model's own traces."""
     model: str = "thinking"
     """The model whose circuit is found: thinking or base."""
     problems: int = 150

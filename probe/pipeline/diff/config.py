@@ -21,11 +21,11 @@ class DiffConfig:
     run: str | None = None
     """The folder of a run; ``behaviour`` may name a category of its taxonomy."""
     traces: str | None = field(default=None, metadata={"later": True})
-    """The folder of imported traces (``probe traces import``), which take the place of the model's own."""
+    """The folder of imported traces (``probe traces import``), which replace the model's own traces."""
     parts: tuple[str, ...] = tuple(PARTS)
     """The parts that are computed."""
     problems: int = 80
-    """The largest number of train problems that the thinking model solves to give the texts."""
+    """The largest number of train problems from which the texts come: the thinking model solves them."""
     max_new_tokens: int | None = field(default=None, metadata={"later": True})
     """The largest number of tokens of an answer; None takes the limit of the pair."""
     pairs: int = 48

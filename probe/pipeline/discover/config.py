@@ -13,14 +13,14 @@ from probe.taxonomy import FalsifyConfig, TaxonomyConfig
 
 @dataclass(frozen=True)
 class DiscoverSizesConfig:
-    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
+    """Numbers of problems of each split. If a problem set has fewer, all of them are used."""
 
     train: int = 400
     """Number of training problems; the behaviours are learned from their traces."""
     validation: int = 120
     """Number of validation problems; site and size are chosen on them, and the report is about them."""
     limit: int | None = field(default=None, metadata={"later": True})
-    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
+    """Maximum number of problems of every split, for a first try; larger numbers above are lowered to it."""
 
     def __post_init__(self) -> None:
         check_least("sizes", self, train=1, validation=1, limit=1)
@@ -59,8 +59,8 @@ class DiscoverConfig:
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
     traces: str | None = field(default=None, metadata={"later": True})
-    """Folder of imported traces (``probe traces import``), which take the place of the model's own; None
-    decodes them."""
+    """Folder of imported traces (``probe traces import``), which replace the model's own traces; None decodes the
+    traces."""
     device: DeviceNames = "auto"
     """Device of the model, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one.
     ``balanced``, several GPUs and a device for each module are as in the settings of a run."""
@@ -73,7 +73,7 @@ class DiscoverConfig:
     """Seeds everything random except the taxonomy, which has seeds of its own."""
     thinking_url: tuple[str, ...] = field(default=(), metadata={"later": True})
     """Addresses of OpenAI-compatible servers of the model, such as ``http://localhost:8000/v1``, which write its
-    traces; ``#NAME`` at the end gives the server's name of the model. None: they are decoded here."""
+    traces; ``#NAME`` at the end gives the server's name for the model. None: traces are decoded here."""
     servers: ServersConfig = field(default_factory=ServersConfig, metadata={"later": True})
     shown: int = 40
     """Number of validation traces that the report shows."""

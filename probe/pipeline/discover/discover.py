@@ -71,7 +71,7 @@ class DiscoverInputs:
     remarks: tuple[str, ...] = ()
 
     def settled(self, config: DiscoverConfig) -> DiscoverConfig:
-        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        """The settings with the numbers of problems that were actually taken. Results depend on these settings."""
         return replace(config, sizes=DiscoverSizesConfig(len(self.train), len(self.validation)))
 
     def hashes(self) -> dict[str, str]:
@@ -215,7 +215,7 @@ class DiscoverStages:
     progress: bool = False
 
     def traces(self, folder: Path, finished: bool) -> tuple[Traces, Traces]:
-        """Roll out the thinking model on train and validation, unless imported traces take their place."""
+        """Roll out the thinking model on train and validation, or read imported traces instead."""
         inputs = self.inputs
         if inputs.imported is not None:
             train, validation = (

@@ -1,1 +1,1 @@
-"""A look at both models before the expensive part: a few answers of each, and what is wrong with them."""
+"""A look at both models before the expensive stages: a few answers of each, and what is wrong with them."""

@@ -1,4 +1,4 @@
-"""What can be wrong with the answers of a look: each verdict is a rule over what was seen, with a likely cause."""
+"""What can be wrong with the answers of a look. Each rule reads the answers and gives a verdict with a likely cause."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,23 +12,23 @@ from probe.problems import GRADERS, Problem
 from probe.traces import Trace
 
 ENOUGH = 10
-"""With fewer graded problems, a difference between the models stops no run."""
+"""The smallest number of graded problems from which a difference between the models stops a run."""
 ALL_CUT = 0.9
-"""The share of cut answers from which all count as cut."""
+"""The share of cut answers from which the verdict is ``all cut``."""
 _SOLVED = 0.9
-"""The accuracy of a base model that leaves nothing to recover."""
+"""The accuracy of the base model from which no gap is left to recover."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Something that is wrong, or that a look cannot tell."""
+    """Something that is wrong, or that a look cannot decide."""
 
     name: str
     """The name of the rule, as in :data:`RULES`."""
     model: str | None
-    """``base`` or ``thinking``; None if it is about both."""
+    """``base`` or ``thinking``; None if the verdict is about both."""
     stops: bool
-    """Whether a run stops unless it is told to go on."""
+    """Whether the verdict stops a run without ``--anyway``."""
     finding: str
     """What was seen, and the likely cause, as a sentence."""
     remedy: str
@@ -41,19 +41,19 @@ Said = tuple[bool, str, str] | None
 
 @dataclass(frozen=True)
 class Rule:
-    """When a verdict is given. It reads the answers of one model or those of both."""
+    """When a verdict is given. A rule reads the answers of one model or of both."""
 
     name: str
     when: str
-    """When it is given."""
+    """When the verdict is given."""
     stops: str
-    """When it stops a run."""
+    """When the verdict stops a run."""
     of_side: Callable[[Side], Said] | None = None
     of_pair: Callable[[Seen], Said] | None = None
 
 
 def verdicts(seen: Seen) -> list[Verdict]:
-    """Give every verdict on what was seen, those that stop a run first."""
+    """All verdicts on the answers; those that stop a run come first."""
     found = [
         Verdict(rule.name, side.role, *said)
         for rule in RULES
@@ -61,7 +61,7 @@ def verdicts(seen: Seen) -> list[Verdict]:
         for side in seen.sides
         if (said := rule.of_side(side))
     ]
-    # Models of which one was not measured cannot be compared, and one verdict about both explains the others.
+    # If a model could not be measured, the two cannot be compared. One verdict about both models explains the others.
     compared = [rule for rule in RULES if rule.of_pair is not None and not any(each.stops for each in found)]
     both = (Verdict(rule.name, None, *said) for rule in compared if rule.of_pair and (said := rule.of_pair(seen)))
     found += list(islice(both, 1))
@@ -81,9 +81,9 @@ def _ends_at_once(side: Side) -> Said:
     if ids[-1] in side.model.eos_ids:
         cause = f"its prompt ends with its end token, {side.model.decode([ids[-1]])!r}"
     elif prompt != prompt.rstrip(" \t"):
-        cause = "its prompt ends in a space, which most tokenizers attach to the word that follows"
+        cause = "its prompt ends in a space, which most tokenizers attach to the next word"
     else:
-        cause = "its first token is an end token, so the prompt is not one that it continues"
+        cause = "its first token is an end token, so it does not continue this prompt"
     return side.none_right, f"{of_n(empty, side)} are empty: {cause}", _other_prompt(side)
 
 
@@ -93,7 +93,7 @@ def _all_cut(side: Side) -> Said:
         return None
     loops = sum(side.loops)
     if side.half(loops):
-        how = "greedy decoding loops" if side.sampling.greedy else f"it loops at {side.sampling}"
+        how = "greedy decoding loops" if side.sampling.greedy else f"it loops with {side.sampling}"
         said = f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, {_looping(loops)}: {how}"
         return side.none_right, said, _sampled(side)
     said = f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, which are too few"
@@ -107,8 +107,8 @@ def _some_cut(side: Side) -> Said:
     lengths = sorted(len(trace.tokens) for trace in side.ended)
     loops = sum(loop for loop, trace in zip(side.loops, side.traces, strict=True) if trace.truncated)
     said = (
-        f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, {_looping(loops)}; of those that ended, "
-        f"half took at most {lengths[len(lengths) // 2]:,} tokens and all at most {lengths[-1]:,}"
+        f"{of_n(cut, side)} reached {side.max_new_tokens:,} tokens, {_looping(loops)}; of the others, "
+        f"half have at most {lengths[len(lengths) // 2]:,} tokens and all have at most {lengths[-1]:,}"
     )
     return False, said, _sampled(side) if 2 * loops >= cut else _more_tokens(side)
 
@@ -145,7 +145,7 @@ def _no_answer(side: Side) -> Said:
         return None
     return (
         side.none_right,
-        f"{of_n(silent, side)} have no answer that the grader {side.problem_set.grader!r} finds",
+        f"{of_n(silent, side)} contain no final answer that the grader {side.problem_set.grader!r} finds",
         "ask for the final answer in the prompt, such as: "
         rf"--{side.role}-prompt 'Question: {{question}}\nEnd with: the answer is ...\n'",
     )
@@ -178,21 +178,21 @@ def _other_form(side: Side) -> Said:
         return None
     trace, problem, _ = alike[0]
     graders = sorted({name for *_, names in alike for name in names} & set(GRADERS) - {side.problem_set.grader})
-    said = f"{of_n(len(alike), side)} are wrong in form alone: {trace.answer!r} where {problem.answer!r} is known"
+    said = f"{of_n(len(alike), side)} are wrong only in form: {trace.answer!r}, but {problem.answer!r} is known"
     if graders:
-        return side.none_right, f"{said}; the grader {graders[0]!r} takes it", f"try --grader {graders[0]}"
+        return side.none_right, f"{said}; the grader {graders[0]!r} accepts it", f"try --grader {graders[0]}"
     return (
         side.none_right,
         said,
-        f"ask for the form of the known answers in the prompt, such as: the answer is {problem.answer}",
+        f"ask in the prompt for the form of the known answers, such as: the answer is {problem.answer}",
     )
 
 
 def _taken_by(answer: str, problem: Problem) -> list[str]:
-    """The graders that take a wrong answer, and ``form`` if its last number is that of the known answer."""
+    """The graders that accept a wrong answer; ``form`` if none does but its last number equals the known answer."""
     if problem.answer is None:
         return []
-    # math-verify is left out: it needs a process of its own, and an extra.
+    # math-verify is not tried: it needs an own process and an extra dependency.
     names = [name for name in ("numeric", "exact") if GRADERS[name](answer, problem.answer)]
     last, known = (_NUMBER.findall(text) for text in (answer, problem.answer))
     same = bool(last) and len(known) == 1 and GRADERS["numeric"](last[-1], known[0])
@@ -213,9 +213,9 @@ def _goes_on(side: Side) -> Said:
     right, before = side.count(lambda trace: trace.correct), side.right_before()
     return (
         before > 0 and not right,
-        f"{of_n(len(further), side)} go on with a further question, such as {further[0][:60]!r}, and are graded by "
-        f"their last answer: {right} are right, and {before} would be right if they ended before it",
-        f"give {side.name} a prompt after which it ends (--{side.role}-prompt)",
+        f"{of_n(len(further), side)} continue with another question, such as {further[0][:60]!r}, and are graded by "
+        f"their last answer: {right} are right, and {before} would be right if they ended before that question",
+        f"give {side.name} a prompt that makes it stop after its answer (--{side.role}-prompt)",
     )
 
 
@@ -225,9 +225,9 @@ def _header(side: Side) -> Said:
         return None
     return (
         side.none_right,
-        f"{of_n(begun, side)} begin with the header of a turn, {_first(side.traces)[:30]!r}: its chat template "
-        "does not begin the turn of the model",
-        f"write the prompt with that header (--{side.role}-prompt)",
+        f"{of_n(begun, side)} begin with a turn header, {_first(side.traces)[:30]!r}: its chat template does not "
+        "open the model's turn",
+        f"end the prompt with that header (--{side.role}-prompt)",
     )
 
 
@@ -246,9 +246,9 @@ def _nothing_right(seen: Seen) -> Said:
     trace, problem = side.traces[0], side.problems[0]
     return (
         n >= ENOUGH,
-        f"none of {n} answers of {side.name} is right; the first is {trace.answer!r} where {problem.answer!r} is known",
-        "read the answers beside the known ones: the problems may be too hard, the grader wrong (--grader), or the "
-        "prompt not the one of its training (--thinking-prompt)",
+        f"none of {n} answers of {side.name} is right; the first is {trace.answer!r}, but {problem.answer!r} is known",
+        "compare the answers with the known ones: the problems may be too hard, the grader may be wrong (--grader), or "
+        "the prompt may differ from that of its training (--thinking-prompt)",
     )
 
 
@@ -261,7 +261,7 @@ def _same_texts(seen: Seen) -> Said:
     return (
         n >= ENOUGH or not asked,
         f"both models write the same {n} texts{asked}: {why}",
-        "name two models, or give each another prompt",
+        "name two different models, or give them different prompts",
     )
 
 
@@ -270,11 +270,11 @@ def _worse(seen: Seen) -> Said:
     if ci is None or ci[1] >= 0:
         return None
     more = cut > max(SOME_CUT, seen.base.traces.truncated)
-    why = f"{cut:.0%} of its answers were cut" if more else "base and thinking may be exchanged"
+    why = f"{cut:.0%} of its answers were cut" if more else "base and thinking model may be swapped"
     return (
         seen.difference.n >= ENOUGH,
         f"the thinking model is worse than the base model, by {_points(seen)}: {why}",
-        _more_tokens(seen.thinking) if more else "check --base and --thinking, and prompts",
+        _more_tokens(seen.thinking) if more else "check --base, --thinking and both prompts",
     )
 
 
@@ -285,7 +285,7 @@ def _solved(seen: Seen) -> Said:
         return None
     return (
         len(graded) >= ENOUGH,
-        f"the base model solves {right} of {len(graded)} problems by itself, which leaves no gap to recover",
+        f"the base model alone solves {right} of {len(graded)} problems, which leaves no gap to recover",
         "name harder problems (--problems)",
     )
 
@@ -296,7 +296,7 @@ def _no_gap(seen: Seen) -> Said:
         return None
     return (
         n >= ENOUGH,
-        f"the thinking model answers no more of {n} problems than the base model: the difference is {_points(seen)}",
+        f"the thinking model solves no more of {n} problems than the base model: the difference is {_points(seen)}",
         "name other problems, or a thinking model that is better at them",
     )
 
@@ -321,7 +321,7 @@ def _points(seen: Seen) -> str:
 def _sampled(side: Side) -> str:
     if side.sampling.greedy:
         return "sample it, for example with --temperature 0.6 --top-p 0.95"
-    return "raise --temperature, or give another prompt"
+    return "raise --temperature, or give it another prompt"
 
 
 def _looping(n: int) -> str:
@@ -343,31 +343,31 @@ _NONE_RIGHT = "none of them is right"
 _ENOUGH = f"{ENOUGH} or more problems were graded"
 RULES = (
     Rule("empty answers", "at least half of the answers of a model are empty", _NONE_RIGHT, _ends_at_once),
-    Rule("all cut", f"the limit of tokens cut at least {ALL_CUT:.0%} of its answers", _NONE_RIGHT, _all_cut),
+    Rule("all cut", f"the limit on tokens cut at least {ALL_CUT:.0%} of its answers", _NONE_RIGHT, _all_cut),
     Rule(
         "some cut",
-        f"the limit of tokens cut more than {SOME_CUT:.0%} of its answers, and more than one",
+        f"the limit on tokens cut more than {SOME_CUT:.0%} of its answers, and more than one",
         "never",
         _some_cut,
     ),
     Rule("not closed", "the thinking of at least half of its answers is never closed", _NONE_RIGHT, _not_closed),
-    Rule("turn header", "at least half of its answers begin with the header of a turn", _NONE_RIGHT, _header),
+    Rule("turn header", "at least half of its answers begin with a turn header", _NONE_RIGHT, _header),
     Rule("no answer", "the grader finds no answer in at least half of its texts", _NONE_RIGHT, _no_answer),
-    Rule("not graded", "the grader cannot decide about at least half of its answers", _NONE_RIGHT, _not_graded),
-    Rule("other form", "at least half of its answers are right but for their form", _NONE_RIGHT, _other_form),
+    Rule("not graded", "the grader cannot grade at least half of its answers", _NONE_RIGHT, _not_graded),
+    Rule("other form", "at least half of its answers are wrong only in form", _NONE_RIGHT, _other_form),
     Rule(
-        "goes on",
-        "at least half of its answers go on with a further question",
-        "none is right, and some would be right without it",
+        "continues",
+        "at least half of its answers continue with another question",
+        "none is right, and some would be right without that question",
         _goes_on,
     ),
     Rule(
         "same texts", "both models write the same texts", f"{_ENOUGH}, or the prompts are the same", of_pair=_same_texts
     ),
     Rule("nothing right", "no answer of the thinking model is right", _ENOUGH, of_pair=_nothing_right),
-    Rule("worse", "the thinking model is worse; its interval excludes no difference", _ENOUGH, of_pair=_worse),
+    Rule("worse", "the thinking model is worse, and the interval excludes 0", _ENOUGH, of_pair=_worse),
     Rule("solved", f"the base model solves at least {_SOLVED:.0%} of the problems", _ENOUGH, of_pair=_solved),
     Rule("no gap", "the thinking model has no more right answers", _ENOUGH, of_pair=_no_gap),
-    Rule("unclear", "it has more, but the interval includes no difference", "never", of_pair=_unclear),
+    Rule("unclear", "the thinking model has more, but the interval includes 0", "never", of_pair=_unclear),
 )
-"""Every rule. Those about one model come first; of those about both, the first that holds is given."""
+"""All rules. Rules about one model come first; of the rules about both, only the first that applies gives a verdict."""

@@ -1,4 +1,4 @@
-"""``probe look``, and the first minute of a run: answers of both models to a few validation problems, and verdicts."""
+"""``probe look``, also the first minute of a run: both models answer a few validation problems and get verdicts."""
 
 import sys
 from collections.abc import Mapping
@@ -21,21 +21,21 @@ from probe.reports import look_tables
 
 WRITTEN = "look.json"
 _SHOWN = 5
-"""Number of problems whose answers are shown."""
+"""The number of problems whose answers are shown."""
 
 
 def look(config: RunConfig, out: str | Path | None = None, *, progress: bool = False) -> dict[str, Any]:
     """Let both models answer a few validation problems, and say what is wrong with their answers.
 
     Args:
-        config: the settings of the run that is to follow; ``config.look`` is the number of problems.
-        out: a folder that keeps ``look.json``, the prompts and the traces, so that an interrupted look resumes; None
-            keeps nothing.
+        config: the settings of the planned run; ``config.look`` is the number of problems.
+        out: a folder for ``look.json``, the prompts and the traces, so that an interrupted look resumes; None keeps
+            nothing.
         progress: show the first prompts and bars.
 
     Returns:
-        What ``look.json`` holds: the figures of both ``models``, the ``difference`` of their accuracies with its
-        interval, the ``verdicts``, and the first answers beside the known ones (``shown``).
+        The contents of ``look.json``: the figures of both ``models``, the ``difference`` of their accuracies with its
+        interval, the ``verdicts``, and the first answers with the known answers (``shown``).
 
     Raises:
         ProbeError: for settings that cannot work, before any model runs.
@@ -53,16 +53,16 @@ def look(config: RunConfig, out: str | Path | None = None, *, progress: bool = F
 def look_first(
     config: RunConfig, inputs: Inputs, prompts: Mapping[str, Any], folder: RunFolder, *, progress: bool
 ) -> dict[str, Any] | None:
-    """The look of a run, which is made once, before its first stage.
+    """The look of a run. It is made once, before the first stage.
 
     Args:
-        config, inputs: those of the run.
+        config, inputs: the settings and the inputs of the run.
         prompts: from :func:`~probe.pipeline.prompts.begin`.
         folder: the folder of the run; it keeps the look in ``look/``.
-        progress: show bars and what was seen.
+        progress: show bars and the result of the look.
 
     Returns:
-        What ``look.json`` holds; None for a run that did not look.
+        The contents of ``look.json``; None for a run without a look.
 
     Raises:
         ProbeError: if a verdict stops the run and ``config.anyway`` is not set.
@@ -86,7 +86,7 @@ def look_first(
         for table in look_tables(found):
             console.print(table)
     if (stop := stopped(found)) and not config.anyway:
-        raise ProbeError(f"{stop}; or go on all the same with --anyway")
+        raise ProbeError(f"{stop}; or continue with --anyway")
     return found
 
 

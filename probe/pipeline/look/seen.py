@@ -1,4 +1,4 @@
-"""What a look saw: the answers of both models to a few problems."""
+"""The observations of a look: the answers of both models to a few problems."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from probe.statistics import Interval, share_difference
 from probe.traces import Trace, Traces, looping
 
 _GENERIC = r"(?:question|problem|exercise|user|human|q)[ \t]*\d*[ \t]*[:.)]"
-"""How a further question begins that a base model poses itself."""
+"""How another question begins that a base model asks itself."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,30 @@ class Side:
 
     @property
     def name(self) -> str:
-        """How sentences call the model."""
+        """The name of the model in sentences."""
         return f"the {self.role} model"
 
     def count(self, true_of: Callable[[Trace], bool]) -> int:
-        """The number of answers of which something is true."""
+        """The number of answers that meet a condition."""
         return sum(map(true_of, self.traces))
 
     def half(self, n: int) -> bool:
-        """Whether a number of answers is at least half of them."""
+        """Whether a number is at least half of the answers."""
         return 2 * n >= len(self.traces)
 
     @cached_property
     def ended(self) -> list[Trace]:
-        """The answers that the model ended itself."""
+        """The answers that the limit on tokens did not cut."""
         return [trace for trace in self.traces if not trace.truncated]
 
     @cached_property
     def correct(self) -> list[bool | None]:
-        """Whether each answer is right; None where that could not be decided."""
+        """Whether each answer is right; None if it could not be graded."""
         return [None if trace.failed else trace.correct for trace in self.traces]
 
     @property
     def none_right(self) -> bool:
-        """Whether no answer is right, of those that could be graded."""
+        """Whether none of the answers is right; answers that could not be graded are ignored."""
         return not any(self.correct)
 
     @cached_property
@@ -63,12 +63,12 @@ class Side:
         return [looping(trace.tokens) for trace in self.traces]
 
     def unclosed(self, trace: Trace) -> bool:
-        """Whether the thinking of an answer was opened, and not closed before the model ended."""
+        """Whether a finished answer opened its thinking and did not close it."""
         return not trace.truncated and trace.think_tags.answer_in(trace.text, trace.prompt) is None
 
     @cached_property
     def continued(self) -> list[int | None]:
-        """For each answer, the index at which it goes on with a further question; None if it does not."""
+        """For each answer, the character at which it continues with another question; None if it does not."""
         before = self.model.config.prompt.partition("{question}")[0] if self.model.config.prompt != "chat" else ""
         own = before.rpartition("\n")[2].strip()
         begins = "|".join([*([re.escape(own)] if len(own) > 1 else []), _GENERIC])
@@ -76,17 +76,17 @@ class Side:
         found = []
         for trace, problem in zip(self.traces, self.problems, strict=True):
             match = further.search(trace.text, trace.think_end or 0)
-            # A question that is repeated before anything is answered is no further one.
+            # A question that is repeated before the first answer does not count as another question.
             answered = match is not None and self.graded(trace, problem, match.start()).answer is not None
             found.append(match.start() if match is not None and answered else None)
         return found
 
     def graded(self, trace: Trace, problem: Problem, end: int | None) -> Grade:
-        """Grade an answer that is read up to a character."""
+        """Grade an answer up to a character."""
         return self.problem_set.grade(trace.text[:end], problem, think_close=trace.think_tags, prompt=trace.prompt)
 
     def right_before(self) -> int:
-        """The number of answers that are right if they are read up to the further question."""
+        """The number of answers that are right if they are graded only up to the next question."""
         read = zip(self.traces, self.problems, self.continued, strict=True)
         return sum(self.graded(trace, problem, end).correct for trace, problem, end in read)
 
@@ -111,7 +111,7 @@ class Seen:
     base: Side
     thinking: Side
     same_weights: bool
-    """Whether both models are the same weights, which are asked in two ways."""
+    """Whether both models are the same weights with different prompts."""
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -120,12 +120,12 @@ class Seen:
 
     @cached_property
     def difference(self) -> Interval:
-        """The accuracy of the thinking model minus that of the base model, over problems graded for both."""
+        """Accuracy of the thinking model minus accuracy of the base model, over problems graded for both."""
         both = zip(self.thinking.correct, self.base.correct, strict=True)
         return share_difference([(a, b) for a, b in both if a is not None and b is not None])
 
     def examples(self, n: int) -> list[dict[str, Any]]:
-        """The first problems, each with its known answer, and the answer and the end of the text of both models."""
+        """The first problems with their known answers, and for each model its answer and the end of its text."""
         return [
             {
                 "problem_id": problem.id,
@@ -145,4 +145,4 @@ class Seen:
 
 
 _END = 300
-"""Characters of the end of a text that are kept."""
+"""The number of characters at the end of a text that are kept."""

@@ -47,7 +47,7 @@ class Setup:
 
     @cached_property
     def answers(self) -> int:
-        """Answers of each model and arm to the test problems, if it is sampled."""
+        """The number of answers that each sampled model or arm gives to the test problems."""
         return self.config.sizes.test * self.config.decoding.samples
 
     @cached_property

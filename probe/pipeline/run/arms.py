@@ -57,7 +57,7 @@ class ArmRecipe:
         shares: arms with the same value need a mechanism that the first of them learns.
         after: arms whose result it needs.
         parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
-        draws_thinking: whether tokens are sampled as the thinking model is; see `Arm.samples`.
+        draws_thinking: whether tokens are sampled as those of the thinking model; see `Arm.samples`.
         check: refuses a run on which the arm cannot be made, before any arm is decoded.
     """
 
@@ -246,7 +246,7 @@ def _named(arms: Sequence[Arm], name: str) -> Arm:
 
 
 def _limits(experiment: Experiment) -> dict[str, Any]:
-    """How a model decodes that is no hybrid: as the base model does."""
+    """The settings with which a model that is not a hybrid decodes."""
     stages = experiment.stages
     return {
         "max_new_tokens": stages.inputs.max_new_tokens,
@@ -257,7 +257,7 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
 
 
 def _as_base(experiment: Experiment) -> dict[str, Any]:
-    """How a model decodes that takes the base model's place."""
+    """The settings with which a model that replaces the base model decodes."""
     sampling = experiment.inputs.sampling
     return {"sampling": sampling.base, "samples": sampling.number(sampling.base), **_limits(experiment)}
 

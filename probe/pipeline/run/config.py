@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SizesConfig:
-    """Numbers of problems of each split. A problem set with fewer gives all that it has."""
+    """Numbers of problems of each split. If a problem set has fewer, all of them are used."""
 
     train: int = 400
     """Number of training problems; the taxonomy and the vectors are learned from their traces."""
@@ -32,7 +32,7 @@ class SizesConfig:
     test: int = 300
     """Number of test problems; the report is about them, and nothing is chosen on them."""
     limit: int | None = field(default=None, metadata={"later": True})
-    """Maximum number of problems of every split, for a first try; a larger number above becomes this one."""
+    """Maximum number of problems of every split, for a first try; larger numbers above are lowered to it."""
 
     def __post_init__(self) -> None:
         check_least("sizes", self, train=1, validation=1, test=1, limit=1)
@@ -40,7 +40,7 @@ class SizesConfig:
 
 
 def apply_limit(sizes: Any, limit: int | None) -> None:
-    """Lower each number of problems to a limit, at once, so that whoever reads the settings reads what is wanted."""
+    """Lower each number of problems to a limit. This is done once, so that the settings show the effective numbers."""
     for split in SPLITS:
         if limit is not None and getattr(sizes, split, 0) > limit:
             object.__setattr__(sizes, split, limit)  # the dataclass is frozen
@@ -53,7 +53,7 @@ class RolloutConfig:
     max_new_tokens: int | None = None
     """Maximum number of tokens of an answer; None takes the limit of the pair."""
     batch_size: int = 100
-    """Number of answers decoded together; an interrupted run repeats at most this many."""
+    """Number of answers decoded together; a resumed run repeats at most this many."""
     thinking: Sampling | None = field(default=None, metadata={"later": True})
     """How the thinking model is sampled: ``temperature``, ``top_p``, ``top_k`` and ``min_p``; a temperature of 0 is
     greedy. None: as its ``generation_config.json`` says."""
@@ -71,11 +71,11 @@ class DecodingConfig(RolloutConfig):
     """Settings of decoding, the same for both models and every arm."""
 
     base: Sampling | None = field(default=None, metadata={"later": True})
-    """How the base model is sampled, alone and in every arm. None: greedy or, where both models have the same weights,
-    as the thinking model."""
+    """How the base model is sampled, alone and in every arm. None: greedy, or as the thinking model if both have the
+    same weights."""
     samples: int = field(default=1, metadata={"later": True})
-    """Number of sampled answers to each test problem, of each model and arm that is sampled. Accuracies are means over
-    them. Train and validation problems have one trace each."""
+    """Number of answers that each sampled model or arm gives to each test problem. Accuracies are means over them.
+    Train and validation problems have one trace each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,9 +114,9 @@ class RunConfig:
     grader: str | None = field(default=None, metadata={"later": True})
     """How answers are graded: ``exact``, ``numeric``, ``math-verify`` or ``close``; None: as the set says."""
     traces: str | None = field(default=None, metadata={"later": True})
-    """Folder of imported traces (``probe traces import``), which take the place of the thinking model's own on
-    train and validation problems; None decodes them. Test traces are always decoded, so that all arms are compared
-    alike."""
+    """Folder of imported traces (``probe traces import``), which replace the thinking model's own traces on train and
+    validation problems; None decodes the traces. Test traces are always decoded, so that all arms are compared
+    fairly."""
     device: DeviceNames = field(default="auto", hash=False)
     """Device of both models, such as ``cpu`` or ``cuda:0``; ``auto`` takes a CUDA GPU if there is one. ``balanced``
     divides the blocks of a model between all GPUs, ``cuda:0,cuda:1`` between these; a mapping gives a device for
@@ -137,7 +137,7 @@ class RunConfig:
     ``ray[:ADDRESS]``, the machines of a Ray cluster. Each process loads the pair; results are the same."""
     thinking_url: tuple[str, ...] = field(default=(), metadata={"later": True})
     """Addresses of OpenAI-compatible servers of the thinking model, such as ``http://localhost:8000/v1``, which write
-    its traces; ``#NAME`` at the end gives the server's name of the model. None: they are decoded here."""
+    its traces; ``#NAME`` at the end gives the server's name for the model. None: traces are decoded here."""
     base_url: tuple[str, ...] = field(default=(), metadata={"later": True})
     """Addresses of servers of the base model, which write its traces. Arms are always decoded here."""
     servers: ServersConfig = field(default_factory=ServersConfig, metadata={"later": True})
@@ -147,10 +147,10 @@ class RunConfig:
     shown: int = 12
     """Number of test problems whose traces the report shows."""
     look: int = field(default=30, metadata={"later": True})
-    """Number of validation problems that both models answer before the first stage, so that what is wrong with their
-    answers is seen early; 0 looks at none."""
+    """Number of validation problems that both models answer before the first stage, to show early what is wrong with
+    their answers; 0 skips the look."""
     anyway: bool = field(default=False, metadata={"later": True})
-    """Go on where a verdict of the look would stop the run."""
+    """Continue even if a verdict of the look would stop the run."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)

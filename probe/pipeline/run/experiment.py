@@ -99,7 +99,7 @@ class Experiment:
 
     @property
     def _n_train(self) -> int:
-        """The number of train traces; imported ones may be several of one problem."""
+        """The number of train traces. A problem may have several imported traces."""
         assert self.whole is not None
         wanted = {problem.id for problem in self.inputs.train}
         return sum(name in wanted for name in self.whole.rollouts.train.column("problem_id"))

@@ -30,9 +30,8 @@ class Inputs:
         sites: sites of the thinking model at which the taxonomy may be.
         max_new_tokens: maximum number of tokens of an answer.
         sampling: how the models are sampled, and the number of answers to each test problem.
-        imported: the traces that take the place of the thinking model's own on train and validation; None if there are
-            none.
-        remarks: sentences on problems that are not there as requested.
+        imported: the traces that replace the thinking model's own on train and validation; None if there are none.
+        remarks: sentences on how the problems differ from what was requested.
     """
 
     pair: Pair
@@ -48,7 +47,7 @@ class Inputs:
     remarks: tuple[str, ...] = ()
 
     def settled(self, config: RunConfig) -> RunConfig:
-        """The settings with the numbers of problems that were taken, which are the settings that results depend on."""
+        """The settings with the numbers of problems that were actually taken. Results depend on these settings."""
         taken = {split: len(getattr(self, split)) for split in ("train", "validation", "test")}
         return replace(config, sizes=SizesConfig(**taken))
 
@@ -57,11 +56,11 @@ class Inputs:
 
         Args:
             problems: the problems that were answered.
-            texts: the answers; those to a problem follow each other.
+            texts: the answers; the answers to a problem follow each other.
             thinking: the thinking model's answers to the same problems.
 
         Returns:
-            For each problem a grade or, if it has several answers, the grades of all.
+            For each problem a grade or, if it has several answers, all their grades.
         """
         samples = max(1, len(texts) // max(1, len(problems)))
         asked = [problem for problem in problems for _ in range(samples)]
@@ -100,7 +99,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
 
     Args:
         config: the settings.
-        pair_config: the pair, if it was moved since the run began; None for that which the settings name.
+        pair_config: the pair, if it was moved since the run began; None for the pair that the settings name.
 
     Raises:
         ProbeError: for an unknown pair, folder, problem set or device, tokenizers that differ, a split without
@@ -140,7 +139,7 @@ def prepare(config: RunConfig, pair_config: PairConfig | None = None) -> Inputs:
 
 
 def _check_train(config: RunConfig, train: Sequence[Problem]) -> None:
-    """Refuse what fewer train problems than requested cannot give, before traces are made of them."""
+    """Check that there are enough train problems for the settings, before their traces are made."""
     if wrong := [n for n in config.curve if n > len(train)]:
         raise ProbeError(f"curve has {wrong[0]} traces, but there are {len(train)} train problems; give fewer")
     known = sum(problem.answer is not None for problem in train)
@@ -169,13 +168,13 @@ def taken_problems(
         The problems, and the imported traces; None if there are none.
 
     Raises:
-        ProbeError: as there, and if no imported trace answers a problem of a split.
+        ProbeError: as in :func:`chosen_problems`, and if no imported trace answers a problem of a split.
     """
     if config.traces is None:
         return chosen_problems(config.problems, config.grader, pair, wanted, graded=graded), None
     imported = imported_splits(config.traces, config.problems, config.grader, pair, needed=wanted)
     for split in ("train", "validation"):
-        imported.take(split, wanted[split])  # says what is missing
+        imported.take(split, wanted[split])  # the error says what is missing
     taken = take_problems(imported.offered, wanted, graded=[split for split in graded if split == "test"])
     return replace(taken, problem_set=imported.problem_set), imported
 
@@ -188,16 +187,16 @@ def chosen_problems(
     *,
     graded: Collection[str] = (),
 ) -> Taken:
-    """Load the problems that the settings name, else those of the pair with the grader that the pair names.
+    """Load the problems that the settings name, or else the problems of the pair with the pair's grader.
 
     Args:
         problems, grader: what the settings name; None if they name nothing.
         pair: the pair.
-        wanted: the largest number of problems of each split that is needed; a set that is generated has as many.
+        wanted: the largest number of problems of each split that is needed; a generated set is made that large.
         graded: the splits in which answers must be known.
 
     Raises:
-        ProbeError: if neither names problems, they cannot be loaded, or a split has none that can be taken.
+        ProbeError: if neither names problems, the problems cannot be loaded, or a split has none that can be taken.
     """
     name = problems or pair.problems
     if name is None:

@@ -45,11 +45,11 @@ def keep_inputs(config: RunConfig, pair: PairConfig, out: Path) -> None:
 
 
 def keep_traces(folder: Path, traces: Mapping[str, "Traces"]) -> None:
-    """Write traces with their texts beside their tokens, so that they are read without the models.
+    """Write traces with their texts beside their tokens, so that they can be read without the models.
 
     Args:
         folder: the folder of the traces.
-        traces: by the name of their folder; those that are kept already are not written again.
+        traces: the traces by the name of their folder; traces that are already kept are not written again.
     """
     for name, each in traces.items():
         if not (folder / name / "traces.parquet").is_file():

@@ -1,4 +1,4 @@
-"""A run that is opened from its folder: its parts, each read when it is first asked for."""
+"""A run that is opened from its folder. Each part is read when it is first accessed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 def open_run(folder: str | Path) -> "Run":
-    """Open a run from its folder. Nothing is read before it is asked for, and no model is loaded before it is needed.
+    """Open a run from its folder. Each part is read when it is accessed, and models are loaded when they are needed.
 
     Args:
         folder: the folder that ``probe run`` wrote.
 
     Raises:
-        ProbeError: if it holds no run, or one whose stages are not finished.
+        ProbeError: if the folder holds no run, or a run whose stages are not finished.
 
     >>> run = open_run("runs/rl")  # doctest: +SKIP
     >>> run.traces.train[0], run.taxonomy, run.arms["hybrid"].texts[0]  # doctest: +SKIP
@@ -44,7 +44,7 @@ def open_run(folder: str | Path) -> "Run":
 
 
 def _what_it_is(folder: Path) -> str:
-    """What a folder without the settings of a run holds, and how that is opened."""
+    """A sentence on what a folder without a run's settings holds, and how to open it."""
     if (folder / "discover.json").is_file():
         return f"{folder} holds a discovery; open its taxonomy with: probe.Taxonomy.load({str(folder / 'taxonomy')!r})"
     begun = read_as(dict[str, Any], folder / "run.json") if (folder / "run.json").is_file() else {}
@@ -54,10 +54,10 @@ def _what_it_is(folder: Path) -> str:
 
 
 class Run:
-    """A run, from :func:`open_run`. Each part is read when it is first asked for, and then kept.
+    """A run, from :func:`open_run`. Each part is read when it is first accessed, and then kept.
 
-    Results, traces, behaviours, taxonomy, vectors and policy need no models. The pair, arms and answers do; then the
-    models, prompts and problems are compared with those of the run.
+    Results, traces, behaviours, taxonomy, vectors and policy need no models. The pair, arms and answers need the
+    models; models, prompts and problems are then compared with those of the run.
 
     Attributes:
         folder: the folder of the run.
@@ -112,7 +112,7 @@ class Run:
 
     @cached_property
     def vectors(self) -> "Vectors":
-        """The vectors of every seed, the single vector, and the reader of the coming behaviour, on the CPU."""
+        """The vectors of every seed, the single vector, and the reader that predicts the next behaviour, on the CPU."""
         from probe.pipeline.run.stages import Vectors
         from probe.steering import ComingReader, load_mechanism
 
@@ -138,13 +138,13 @@ class Run:
 
     @cached_property
     def arms(self) -> "Arms":
-        """The results of the arms, base and thinking model included, by name; each is read when it is asked for."""
+        """The results of the arms by name, including base and thinking model; each is read when it is accessed."""
         return Arms(self)
 
     def arm(self, name: str) -> "Arm":
-        """The arm of a name, for decoding more with :func:`~probe.decode_hybrid` or :func:`~probe.evaluate_arm`.
+        """The arm with this name, to decode more with :func:`~probe.decode_hybrid` or :func:`~probe.evaluate_arm`.
 
-        What it needs is learned if the run has not learned it.
+        Parts that the arm needs and the run has not learned are learned now.
 
         Raises:
             ProbeError: if there is no such arm, or it is not decoded token by token.
@@ -159,7 +159,7 @@ class Run:
         Args:
             question: the question, without a prompt template.
             arm: the name of an arm that is decoded token by token.
-            max_new_tokens: maximum number of tokens of the answer; None takes that of the run.
+            max_new_tokens: maximum number of tokens of the answer; None takes the limit of the run.
         """
         from probe.pipeline.run.own import ask
 
@@ -170,13 +170,13 @@ class Run:
         """Both models.
 
         Raises:
-            ProbeError: if they are not there, or are not those of the run.
+            ProbeError: if they are missing, or are not the models of the run.
         """
         return self.experiment.inputs.pair
 
     @cached_property
     def experiment(self) -> "Experiment":
-        """The run with its models loaded, as the functions of :mod:`probe.pipeline` take it."""
+        """The run with its models loaded, for the functions of :mod:`probe.pipeline`."""
         from probe.pipeline.run.experiment import Experiment
 
         return Experiment.open(self.folder)
@@ -195,11 +195,11 @@ class Run:
 
 
 class KeptTraces:
-    """The traces of a run, each split read when it is first asked for.
+    """The traces of a run; each split is read when it is first accessed.
 
     Args:
         folder: the folder of the traces.
-        made: reads the traces of a run of an earlier version, which kept no texts, with its models.
+        made: reads traces with the models, for a run of an earlier version, which kept no texts.
     """
 
     def __init__(self, folder: Path, made: Callable[[str], "Traces"]) -> None:
@@ -236,7 +236,7 @@ class KeptTraces:
 
 
 class Arms(Mapping[str, "ArmResult"]):
-    """The results of the arms of a run by name, in the order of ``results.json``; each is read when it is asked for."""
+    """The results of the arms of a run by name, in the order of ``results.json``; each is read when it is accessed."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -251,7 +251,7 @@ class Arms(Mapping[str, "ArmResult"]):
         """The answers of an arm, with their grades.
 
         Raises:
-            ProbeError: if the run has no such arm, or its models are not there.
+            ProbeError: if the run has no such arm, or its models are missing.
         """
         from probe.hybrid import ArmResult, HybridTrace
         from probe.pipeline.run.arms import arm_result

@@ -94,9 +94,9 @@ def try_arm(
         arm: from :func:`own_arm`.
         described: distinguishes the arm from others of the same name; an interrupted call with the same description
             resumes.
-        n: the largest number of problems; None takes as many as the run used of that split.
+        n: the largest number of problems; None takes as many of that split as the run used.
         split: ``validation`` for choosing between arms; ``test`` only for the final measurement.
-        max_new_tokens: maximum number of tokens of an answer; None takes that of the run.
+        max_new_tokens: maximum number of tokens of an answer; None takes the limit of the run.
 
     Returns:
         The arm's entry as in ``results.json``, with ``gap_recovered``, ``p`` against the base model, and the accuracies
@@ -181,7 +181,7 @@ def ask(
         arm: name of an arm that is decoded token by token.
         question: the question, without a prompt template.
         watch: called after each token with what was recorded about it, one value in each list.
-        max_new_tokens: maximum number of tokens of the answer; None takes that of the run.
+        max_new_tokens: maximum number of tokens of the answer; None takes the limit of the run.
 
     Raises:
         ProbeError: if there is no such arm.

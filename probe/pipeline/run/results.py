@@ -53,7 +53,7 @@ class Finished:
 
     @cached_property
     def correct(self) -> dict[str, Grades]:
-        """The grade of every answer, by problem where there are several; None for one that could not be graded."""
+        """The grade of every answer, grouped by problem if there are several; None if it could not be graded."""
         inputs, thinking = self.experiment.inputs, self.texts["thinking"]
         return {name: inputs.graded(inputs.test, texts, thinking) for name, texts in self.texts.items()}
 
@@ -151,9 +151,9 @@ def results(finished: Finished) -> dict:
 
 
 def graded(finished: Finished) -> dict:
-    """Collect which test problems each arm solved; None where an answer could not be graded.
+    """Collect which test problems each arm solved; None if an answer could not be graded.
 
-    An arm with several samples has the grades of all for each problem.
+    For an arm with several samples, each problem has the grades of all its samples.
     """
     return {
         "problems": [problem.id for problem in finished.experiment.inputs.test],
@@ -270,7 +270,7 @@ def shown(finished: Finished, n: int) -> list[dict]:
 
 
 def _about(finished: Finished, i: int, name: str, samples: int, truncated: bool) -> dict:
-    """What was graded of an arm's first answer to a problem, and how the answer ended."""
+    """The grade of an arm's first answer to a problem, and how the answer ended."""
     inputs, problem = finished.experiment.inputs, finished.experiment.inputs.test[i]
     text, thinking = finished.texts[name][i * samples], finished.texts["thinking"]
     each = len(thinking) // len(inputs.test)

@@ -36,8 +36,8 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
         What ``results.json`` holds. ``report.html`` is beside it.
 
     Raises:
-        ProbeError: for settings that cannot work, or a run that does not fit into memory, before any model runs (an arm
-            that depends on traces: before any arm runs); if the look finds something that stops it; or if another
+        ProbeError: for settings that cannot work, or a run that does not fit into memory, before any model runs (for an
+            arm that depends on traces: before any arm runs); if a verdict of the look stops the run; or if another
             process writes into the folder.
     """
     out, config = Path(out).expanduser(), here(config)
@@ -85,7 +85,7 @@ def _finish(experiment: Experiment, before: dict[str, Any], out: Path) -> dict[s
     """Run the arms and write the results.
 
     Args:
-        before: parts of ``results.json`` that were found before the first stage.
+        before: parts of ``results.json`` that were made before the first stage.
     """
     config = experiment.config
     finished = Finished(experiment, run_arms(experiment))

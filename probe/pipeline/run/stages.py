@@ -40,7 +40,7 @@ TRAINING = "training.json"
 class RunTraces:
     """Traces of the thinking model on every split, and of the base model on the test split.
 
-    Train and validation problems have one trace each; test problems may have several samples, which follow each other.
+    Train and validation problems have one trace each. Test problems may have several samples, which follow each other.
     """
 
     train: Traces
@@ -99,7 +99,7 @@ class Stages:
         return RunTraces(**read, **made)
 
     def trace_shards(self, folder: Path) -> dict[str, Shards]:
-        """The shards of the traces of each split, which any process may make; those that servers write are not listed.
+        """The shards of the traces of each split, which any process may make; traces of servers are not listed.
 
         Args:
             folder: the folder of the stage.
@@ -127,7 +127,7 @@ class Stages:
                 (inputs.pair.thinking, sampling.thinking, self.config.thinking_url, "thinking_url"),
             )
         )
-        # What is learned from has one trace for each problem; answers that are measured have as many as samples.
+        # Train and validation problems have one trace each; test problems have one for each sample.
         learned = {"train": thinking(inputs.train), "validation": thinking(inputs.validation)}
         return {
             **(learned if inputs.imported is None else {}),

@@ -63,14 +63,14 @@ ODD = {
     "empty answers": ({"texts": [""] * N}, "end token"),
     "all cut": ({"texts": ["Let me see: the first number"] * N, "cut": N}, "--max-new-tokens 120"),
     "not closed": ({"texts": [" It is 12."] * N, "prompt": THINKS}, "the prompt opens the thinking"),
-    "turn header": ({"texts": ["assistant\nIt is 7."] * N}, "header of a turn, 'assistant"),
+    "turn header": ({"texts": ["assistant\nIt is 7."] * N}, "turn header, 'assistant"),
     "no answer": ({"texts": [" I cannot say."] * N}, "that the grader 'numeric' finds"),
     "not graded": ({"texts": [" It is 12."] * N, "verifier": lambda *_: None}, "could not be graded"),
     "other form": (
         {"texts": [" The answer is 12."] * N, "known": "12 apples", "grader": "exact"},
-        "'12' where '12 apples'",
+        "'12', but '12 apples'",
     ),
-    "goes on": (
+    "continues": (
         {"texts": [" It is 12.\n\nQ: What is 1 + 1?\nA: It is 2."] * N},
         "12 would be right if they ended before",
     ),
@@ -106,13 +106,13 @@ def test_greedy_loops_are_told_from_a_limit_that_is_too_low(folder):
     )
     assert (greedy.name, sampled.name) == ("all cut", "all cut")
     assert "greedy decoding loops" in greedy.finding and "--temperature" in greedy.remedy
-    assert "it loops at temperature 0.6" in sampled.finding
+    assert "it loops with temperature 0.6" in sampled.finding
 
 
 def test_some_cut_answers_are_said_with_the_lengths_of_the_others(folder):
     (verdict,) = given(folder, texts=["Let me see"] * 2 + [" It is 12."] * 10, cut=2)
     assert (verdict.name, verdict.stops) == ("some cut", False)
-    assert "2 of 12 answers" in verdict.finding and "all at most 10" in verdict.finding
+    assert "2 of 12 answers" in verdict.finding and "all have at most 10" in verdict.finding
 
 
 def test_another_closing_tag_is_named(folder):
@@ -137,7 +137,7 @@ def test_a_base_model_that_is_only_wrong_stops_no_run(folder):
     wrong = side(folder, [" It is 7."] * N, role="base")
     further = side(folder, [" It is 7.\nQ: What is 1 + 1?\nA: 2"] * N, role="base")
     assert given(folder, base=wrong, texts=right) == []
-    assert [(each.name, each.stops) for each in given(folder, base=further, texts=right)] == [("goes on", False)]
+    assert [(each.name, each.stops) for each in given(folder, base=further, texts=right)] == [("continues", False)]
 
 
 def pair(folder: Path, base: int, thinking: int, n: int) -> list[tuple[str, bool]]:
