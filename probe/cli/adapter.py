@@ -104,7 +104,7 @@ def tune(
         "memory": memory,
     }
     chosen, out = settings(AdapterConfig, config, given), folder_of(out, out)
-    from probe.adapters import launched  # slow to import: mistakes are named before
+    from probe.adapters import launched  # slow to import: settings are checked first
     from probe.pipeline import tune_adapter
     from probe.reports import verification_table
 
@@ -155,7 +155,7 @@ def sae(
         "sae": {"site": site, "latents": latents, "k": k, "steps": steps, "own": own or None},
     }
     chosen, out = settings(TrainSAEConfig, config, given), folder_of(out, out)
-    from probe.pipeline import train_adapter_sae  # slow to import: mistakes are named before
+    from probe.pipeline import train_adapter_sae  # slow to import: settings are checked first
 
     found = train_adapter_sae(chosen, out, progress=True)
     if found.get("converged") is False:
@@ -186,7 +186,7 @@ def verify(
     finished_adapter(folder)
     if on is not None:
         check_model(on)
-    from probe.pipeline import verify_adapter  # slow to import: mistakes are named before
+    from probe.pipeline import verify_adapter  # slow to import: settings are checked first
     from probe.reports import read_adapter, study_table, verification_table
 
     found = verify_adapter(folder, on, progress=True)
@@ -247,7 +247,7 @@ def study(
         "seeds": numbers(seeds, "--seeds"),
     }
     chosen, out = settings(StudyConfig, config, given), folder_of(out, out)
-    from probe.pipeline import study as run_study  # slow to import: mistakes are named before
+    from probe.pipeline import study as run_study  # slow to import: settings are checked first
     from probe.reports import study_table
 
     found = run_study(chosen, out, progress=True)
@@ -269,7 +269,7 @@ def export(
     formats = names(to) or []
     check_formats(formats)
     finished_adapter(folder)
-    from probe.pipeline import export_adapter  # slow to import: mistakes are named before
+    from probe.pipeline import export_adapter  # slow to import: settings are checked first
 
     made = export_adapter(folder, formats)
     for name, path in zip(formats, made, strict=True):
@@ -295,7 +295,7 @@ def attach(
     from probe.pipeline import finished_adapter
 
     finished_adapter(folder)
-    from probe.pipeline import answers  # slow to import: mistakes are named before
+    from probe.pipeline import answers  # slow to import: settings are checked first
 
     console = Console()
     for name, said in answers(folder, question, max_new_tokens).items():

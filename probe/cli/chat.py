@@ -30,7 +30,7 @@ def chat(
 
     recalled(run)
     check_arm(arm)
-    from probe.pipeline import Experiment, ask, make_arm  # slow to import: mistakes are named before
+    from probe.pipeline import Experiment, ask, make_arm  # slow to import: settings are checked first
     from probe.reports import LiveTokens
 
     console = Console()

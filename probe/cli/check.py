@@ -51,7 +51,7 @@ def check(
         "dtype": dtype,
     }
     chosen = settings(CheckConfig, None, given)
-    from probe.pipeline import run_checks  # slow to import: mistakes are named before
+    from probe.pipeline import run_checks  # slow to import: settings are checked first
 
     done = run_checks(chosen.model, texts=chosen.texts, device=chosen.device, dtype=chosen.dtype)
     if json:

@@ -70,7 +70,7 @@ def circuits(
     }
     chosen = settings(CircuitConfig, config, given)
     out = folder(out, Path("runs") / f"circuit-{chosen.behaviour.replace(':', '-')}")
-    from probe.pipeline import find_circuit  # slow to import: mistakes are named before
+    from probe.pipeline import find_circuit  # slow to import: settings are checked first
     from probe.reports import circuit_table
 
     found = find_circuit(chosen, out, progress=True)

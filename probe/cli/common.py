@@ -37,7 +37,7 @@ Grader = Annotated[
 FromTraces = Annotated[
     str | None,
     typer.Option(
-        help="Folder of `probe traces import`: its traces take the place of the thinking model's own on train and "
+        help="Folder of `probe traces import`: its traces replace the thinking model's own traces on train and "
         "validation problems."
     ),
 ]
@@ -81,12 +81,12 @@ Temperature = Annotated[
     ),
 ]
 TopP = Annotated[
-    float | None, typer.Option(help="With --temperature: sample from the most likely tokens of this probability.")
+    float | None, typer.Option(help="With --temperature: sample from the most likely tokens of this total probability.")
 ]
 TopK = Annotated[int | None, typer.Option(help="With --temperature: sample from this many most likely tokens.")]
 MinP = Annotated[
     float | None,
-    typer.Option(help="With --temperature: drop tokens less likely than this share of the most likely one."),
+    typer.Option(help="With --temperature: drop tokens whose probability is below this share of the highest one."),
 ]
 Engine = Annotated[
     str | None,
@@ -99,22 +99,26 @@ Validation = Annotated[
 Test = Annotated[int | None, typer.Option(help="Number of test problems; 300 by default, or all that there are.")]
 Limit = Annotated[int | None, typer.Option(help="Maximum number of problems of every split, for a first try.")]
 MaxNewTokensOfRun = Annotated[
-    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the run by default.")
+    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; by default the limit of the run.")
 ]
 MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; that of the pair by default.")
+    int | None, typer.Option(min=1, help="Maximum number of tokens of an answer; by default the limit of the pair.")
 ]
 Look = Annotated[
     int | None,
     typer.Option(min=0, help="Number of validation problems that both models answer first; 30 by default, 0 for none."),
 ]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Go on where a look at both models would stop the run.")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Continue even if the look at both models would stop the run.")]
 _URL = (
-    "written by OpenAI-compatible servers (vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas "
-    "separate several, and #NAME at the end of one names the model."
+    "(vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas separate several, and #NAME at the end of "
+    "an address names the model."
 )
-ThinkingUrl = Annotated[str | None, typer.Option(help=f"Traces of the thinking model are {_URL}")]
-BaseUrl = Annotated[str | None, typer.Option(help=f"Traces of the base model are {_URL}")]
+ThinkingUrl = Annotated[
+    str | None, typer.Option(help=f"OpenAI-compatible servers that write the traces of the thinking model {_URL}")
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(help=f"OpenAI-compatible servers that write the traces of the base model {_URL}")
+]
 Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
 OwnModel = Annotated[
     str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")
@@ -226,7 +230,7 @@ def names(text: str | None) -> list[str] | None:
 def sampled(
     temperature: float | None, top_p: float | None, top_k: int | None, min_p: float | None
 ) -> dict[str, Any] | None:
-    """The settings of sampling that options give; None if none is given.
+    """The sampling settings that the options give; None if no option is given.
 
     >>> sampled(0.6, 0.95, None, None)
     {'temperature': 0.6, 'top_p': 0.95}

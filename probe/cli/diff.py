@@ -67,7 +67,7 @@ def diff(
     }
     chosen = settings(DiffConfig, config, given)
     out = folder(out, Path("runs") / f"diff-{Path(chosen.pair).stem}")
-    from probe.pipeline import diff as run_diff  # slow to import: mistakes are named before
+    from probe.pipeline import diff as run_diff  # slow to import: settings are checked first
     from probe.reports import diff_table
 
     found = run_diff(chosen, out, progress=True)

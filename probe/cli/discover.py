@@ -92,8 +92,8 @@ def discover(
     merge behaviours, then run the command again to apply the changes.
     An interrupted discovery resumes when the same command is run again.
 
-    Answers need not be known. A problem set with fewer problems than --train
-    and --validation say gives all that it has.
+    Problems need no known answers. If a problem set has fewer problems than
+    --train and --validation ask for, all of them are used.
 
     Example: probe discover --pair tiny-rl --sites resid_post.1,resid_post.2 --sizes 2-16:2
 
@@ -126,7 +126,7 @@ def discover(
     }
     chosen = settings(DiscoverConfig, config, given)
     out = folder(out, Path("runs") / f"{chosen.name}-behaviours")
-    from probe.pipeline import discover as run_discover  # slow to import: mistakes are named before
+    from probe.pipeline import discover as run_discover  # slow to import: settings are checked first
     from probe.reports import discovery_table
 
     found = run_discover(chosen, out, progress=True)

@@ -57,14 +57,14 @@ def hybrid(
     config, _ = recalled(run)
     wanted = names(arms)
     if max_new_tokens is not None and wanted is not None:
-        raise ProbeError("--max-new-tokens is for a hybrid of your own parts; the arms of a run all have its limit")
+        raise ProbeError("--max-new-tokens is for a hybrid of your own parts; all arms of a run have the run's limit")
     if engine is not None and wanted is None:
         raise ProbeError("--engine is for --arms; a hybrid of your own parts is decoded here")
     if wanted is not None:
         with_arms(config, wanted)
     else:
         check_parts(where, which, strength, what, name, split)
-    from probe.pipeline import Experiment, add_arms, own_arm, try_arm  # slow to import: mistakes are named before
+    from probe.pipeline import Experiment, add_arms, own_arm, try_arm  # slow to import: settings are checked first
     from probe.reports import arms_table, own_table
 
     if wanted is not None:

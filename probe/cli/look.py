@@ -51,7 +51,7 @@ def look(
     grader: Grader = None,
     config: Config = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder that keeps look.json and the traces; nothing is kept by default.")
+        Path | None, typer.Option(help="Folder for look.json and the traces; by default nothing is kept.")
     ] = None,
     device: Device = None,
     memory: Memory = None,
@@ -71,12 +71,12 @@ def look(
 ) -> None:
     r"""Let both models answer a few validation problems, and say what is wrong with their answers.
 
-    Shows both prompts, accuracies, cut answers, loops, the answers found beside
-    the known ones, and what to change. All problems are answered at once where
-    memory allows, so a look takes about as long as the longest answer.
-    `probe run` does the same first.
+    Shows both prompts, accuracies, cut answers, loops, the answers that were
+    found next to the known ones, and what to change. All problems are answered
+    at once if memory allows, so a look takes about as long as the longest answer.
+    `probe run` starts with the same look.
 
-    The exit code is 2 where a run would stop.
+    The exit code is 2 if a run would stop.
 
     Example: probe look --pair tiny-rl
 
@@ -115,7 +115,7 @@ def look(
     }
     chosen = settings(RunConfig, config, given)
     from probe.errors import ProbeError
-    from probe.pipeline import look as look_at, stopped  # slow to import: mistakes are named before
+    from probe.pipeline import look as look_at, stopped  # slow to import: settings are checked first
     from probe.reports import look_tables
 
     found = look_at(chosen, out, progress=True)

@@ -45,7 +45,7 @@ def organism(
         raise ProbeError("--series and --decoupled train different models; give one of them")
     check_seeds("--seed", [seed])
     out = folder(out, out)
-    from probe.organisms import build, build_decoupled, build_series  # slow to import: mistakes are named before
+    from probe.organisms import build, build_decoupled, build_series  # slow to import: settings are checked first
 
     if series:
         build_series(out, seed=seed, progress=True)

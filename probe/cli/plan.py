@@ -82,7 +82,7 @@ def plan(
         "decoding": {"max_new_tokens": max_new_tokens},
     }
     chosen, room = settings(RunConfig, config, given), byte_size(device_memory)
-    from probe.pipeline import plan as make_plan  # slow to import: mistakes are named before
+    from probe.pipeline import plan as make_plan  # slow to import: settings are checked first
     from probe.reports import terminal_table
 
     made = make_plan(chosen, tokens=tokens, memory=room, calibrate=calibrate)

@@ -23,7 +23,7 @@ def push(
     from probe.pipeline import finished_adapter
 
     finished_adapter(folder)
-    from probe.pipeline import hub_folder, push_adapter  # slow to import: mistakes are named before
+    from probe.pipeline import hub_folder, push_adapter  # slow to import: settings are checked first
 
     if not dry_run:
         typer.echo(push_adapter(folder, repo))

@@ -78,7 +78,7 @@ def run(
     top_k: TopK = None,
     min_p: MinP = None,
     samples: Annotated[
-        int | None, typer.Option(help="Sampled answers to each test problem; accuracies are means over them.")
+        int | None, typer.Option(help="Number of sampled answers to each test problem; accuracies are means over them.")
     ] = None,
     seed: Seed = None,
     engine: Engine = None,
@@ -93,15 +93,15 @@ def run(
 ) -> None:
     r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
 
-    First both models answer a few validation problems (see `probe look`), and
-    the run stops where that shows that it would measure nothing.
+    First, both models answer a few validation problems (see `probe look`). The
+    run stops if their answers show that it could not measure anything.
 
     Generates traces, finds behaviours, learns vectors, decodes the hybrid with
     every control, and writes a report.
     An interrupted run resumes when the same command is run again.
 
-    A problem set with fewer problems than --train, --validation and --test say
-    gives all that it has. A set with one split is divided by a hash.
+    If a problem set has fewer problems than --train, --validation and --test ask
+    for, all of them are used. A set with one split is divided by a hash.
 
     Without a prompt, the thinking model is asked by its chat template, and the
     base model by "Answer the following question: ..."; the first prompt of each
@@ -161,7 +161,7 @@ def run(
     }
     chosen = settings(RunConfig, config, given)
     out = folder(out, Path("runs") / chosen.name)
-    from probe.pipeline import run as run_pipeline  # slow to import: mistakes are named before
+    from probe.pipeline import run as run_pipeline  # slow to import: settings are checked first
     from probe.reports import arms_table, curve_table
 
     results = run_pipeline(chosen, out, progress=True)

@@ -19,7 +19,7 @@ def sites(
     from probe.pipeline import check_model
 
     check_model(model)
-    from probe.models import site_table  # slow to import: mistakes are named before
+    from probe.models import site_table  # slow to import: settings are checked first
     from probe.reports import terminal_table
 
     found = site_table(model)

@@ -32,7 +32,7 @@ def import_(
         typer.Option(help="Folder or hub id of the model that will read the traces; its weights are not loaded."),
     ] = None,
     pair: Annotated[
-        str | None, typer.Option(help="Name of a pair whose thinking model will read the traces, in place of --model.")
+        str | None, typer.Option(help="Name of a pair whose thinking model will read the traces, instead of --model.")
     ] = None,
     prompt: Annotated[
         str | None,
@@ -46,13 +46,13 @@ def import_(
     ] = None,
     problems: Annotated[
         str | None,
-        typer.Option(help="Problem set that was asked, as in `probe run`; by default it is made of the records."),
+        typer.Option(help="Problem set that was asked, as in `probe run`; by default it is made from the records."),
     ] = None,
     grader: Grader = None,
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Which column is what, for records of no known shape, such as question=q,text=out,answer=gold. Parts: "
+            help="Columns of records that have no known shape, such as question=q,text=out,answer=gold. Parts: "
             "question, prompt, text, thinking, content, tokens, prompt_tokens, answer, id, sample, author, "
             "finish_reason, split."
         ),
@@ -65,10 +65,10 @@ def import_(
 
     The shape of the records is found: outputs of vLLM, chat completions and
     batch files, OpenThoughts, s1K, OpenR1-Math, math-rollouts, conversations,
-    prompts with completions, and exports of probe. What was written is kept as
-    it was; a rollout that the model's tokens cannot say exactly is rejected,
-    with the reason, in rejects.jsonl.
-    An interrupted import begins again when the same command is run again.
+    prompts with completions, and exports of probe. Texts are kept unchanged. If
+    the model's tokenizer cannot encode a text exactly, the rollout is rejected;
+    rejects.jsonl gives the reason.
+    Run the same command again to restart an interrupted import.
 
     Example: probe traces import outputs.jsonl --model org/name --problems gsm8k --out imported/name
 
@@ -91,7 +91,7 @@ def import_(
     if problems is not None:
         check_problems(problems)
     mapped = _columns(columns)
-    from probe.models import load_without_weights  # slow to import: mistakes are named before
+    from probe.models import load_without_weights  # slow to import: settings are checked first
     from probe.traces import import_traces
 
     done = import_traces(
@@ -109,7 +109,7 @@ def import_(
 
 @traces.command(name="show")
 def show_(folder: Annotated[Path, typer.Argument(help="Folder of `probe traces import`.")]) -> None:
-    """Show what a folder of imported traces holds: counts, tokens, accuracy, authors and rejects.
+    """Summarise a folder of imported traces: counts, tokens, accuracy, authors and rejects.
 
     Example: probe traces show imported/name
     """
@@ -131,15 +131,15 @@ def export(
 ) -> None:
     """Write traces as a data set for the hub: Parquet files, and a card that says how they were made.
 
-    Of a run, these are the thinking model's traces on train, validation and
-    test problems. `probe traces import` reads an export back, unchanged.
+    From a run, the thinking model's traces on train, validation and test
+    problems are exported. `probe traces import` reads an export back unchanged.
 
     Example: probe traces export runs/rl --out exports/rl --license mit
     """
     from probe.pipeline import check_export
 
     check_export(folder, out)
-    from probe.pipeline import export_traces  # slow to import: mistakes are named before
+    from probe.pipeline import export_traces  # slow to import: settings are checked first
 
     made = export_traces(folder, out, license=license)
     show(f"{made}: {sum(1 for _ in made.glob('data/*.parquet'))} Parquet files and a card, README.md")

@@ -1,4 +1,4 @@
-"""HTML that every room shows: the colours of behaviours, tables, and the reader of traces."""
+"""HTML for all rooms: the colours of behaviours, tables, and the reader of traces."""
 
 from probe.html.marks import (
     COLOURS as COLOURS,

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-# Each has a contrast of at least 3 on white, on near black and with white writing on it. Any two of the first ten
-# differ by 19 (CIE76) or more to simulated protanopia, deuteranopia and tritanopia (Machado 2009) and by 28 to normal
-# sight; of all twenty by 10, so wherever a colour stands, the behaviour's number stands too.
+# Each has a contrast of at least 3 to white, to near black and to white text on it. Any two of the first ten differ by
+# at least 19 (CIE76) under simulated protanopia, deuteranopia and tritanopia (Machado 2009), and by at least 28 in
+# normal sight. Any two of all twenty differ by only 10, so a colour is always shown with the behaviour's number.
 COLOURS = (
     *("#e17500", "#2d5ad8", "#a287bd", "#bd2d12", "#486c48", "#cf7590", "#8748ab", "#ab367e", "#0099ea", "#ab8751"),
     *("#6c996c", "#6c7524", "#8775fc", "#cf5ad8", "#ea3fab", "#247590", "#bd3648", "#a2636c", "#129987", "#f3483f"),

@@ -1,6 +1,6 @@
-// Reads traces: finds words in them, and turns the plain text of a trace that is opened into sentences. Without scripts the
-// text is there all the same. Text is set by textContent only, so that nothing in a trace is read as HTML. `var`, because a
-// notebook runs this once for each output.
+// The reader of traces: searches traces, and turns the plain text of an opened trace into sentences. Without scripts, the
+// plain text is still shown. Text is set only through textContent, so that nothing in a trace is parsed as HTML. `var`,
+// because a notebook runs this once for each output.
 var probeReader = (() => {
   const make = (tag, given = {}, ...children) => {
     const { data = {}, style = {}, aria = {}, ...rest } = given;
@@ -13,7 +13,7 @@ var probeReader = (() => {
   };
   const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
-  // Where a text contains a query, whatever the case, as [start, end).
+  // The places where a text contains a query, ignoring case, as [start, end).
   const find = (text, query) => {
     const words = query.trim();
     if (!words) return [];
@@ -29,7 +29,7 @@ var probeReader = (() => {
       return pieces[low];
     };
     const [first, last] = [holds(start), holds(end - 1)];
-    // A stretch that is not shown has no text in the page.
+    // A part that is not shown has no text in the page.
     if (!first || !first.node.firstChild || !last.node.firstChild) return null;
     const found = document.createRange();
     found.setStart(first.node.firstChild, Math.max(0, start - first.start));
@@ -37,7 +37,7 @@ var probeReader = (() => {
     return found;
   };
 
-  // Marks ranges without changing the page; a browser that cannot do so selects the current one.
+  // Highlights ranges without changing the page; browsers without this feature select the current range.
   const mark = (name, ranges, now) => {
     if (typeof Highlight === "undefined" || !CSS.highlights) {
       if (now) { getSelection().removeAllRanges(); getSelection().addRange(now); }
@@ -71,7 +71,7 @@ var probeReader = (() => {
     };
     box.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(run, 180); });
     box.addEventListener("keydown", (event) => {
-      // Notebooks have shortcuts of one key.
+      // Notebooks have single-key shortcuts.
       event.stopPropagation();
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -85,7 +85,7 @@ var probeReader = (() => {
     return { nodes: [box, previous, next, told], tell, box };
   };
 
-  // The sentences of a text as pieces: cut at sentences, where the thinking ends, and around what is folded.
+  // The pieces of a text: cut at the ends of sentences, at the end of the thinking, and around folded parts.
   const cut = (text, { sizes, tokens, behaviours, thinking, loop, gap }, names, colours, notes) => {
     const pieces = [], edges = [thinking, ...(loop || []).slice(0, 2), gap].filter((edge) => edge > 0);
     let at = 0, token = 0;
@@ -122,7 +122,7 @@ var probeReader = (() => {
     const { names, colours } = JSON.parse(root.dataset.known);
     const traces = [...root.querySelectorAll("details.trace")].map((node) => ({ node, hits: [] }));
 
-    // What a trace consists of, read when it is asked for.
+    // The data and the texts of a trace, read when they are needed.
     const load = (trace) => (trace.loaded ||= {
       ...JSON.parse(trace.node.dataset.trace),
       ...Object.fromEntries(["text", "prompt"].map((kind) => [kind, [...trace.node.querySelectorAll(`pre.${kind}`)].map((each) => each.textContent).join("")])),
@@ -131,7 +131,7 @@ var probeReader = (() => {
     const build = (trace) => (trace.pieces ||= (() => {
       const data = load(trace), { text, thinking, loop, gap } = data;
       const total = data.sizes.reduce((sum, size) => sum + size, 0);
-      // Something on the way changed the text: it stays plain.
+      // If something changed the text on its way here, it stays plain.
       if (total !== text.length) return [];
       const pieces = cut(text, data, names, colours, data.notes && data.notes.map((note) => (note == null ? "" : data.words[note])));
       const body = make("div", { className: "body" }), answer = make("div", { className: "part" });
@@ -166,7 +166,7 @@ var probeReader = (() => {
       return pieces;
     })());
 
-    // Searching: traces without a hit are hidden, and the hits of the others counted.
+    // Search: traces without a hit are hidden, and the hits of the others are counted.
     let query = "", at = null;
     const total = () => traces.reduce((sum, trace) => sum + trace.hits.length, 0);
     const showHits = (now) => mark(name, traces.flatMap((trace) => (trace.pieces ? trace.hits.map((hit) => range(trace.pieces, hit)).filter(Boolean) : [])), now);
@@ -231,7 +231,7 @@ var probeReader = (() => {
       });
       if (node.open) build(trace);
     });
-    // All traces with the texts of their sentences; one that is left out has none.
+    // All traces with the texts of their sentences; a sentence that was left out has an empty text.
     const all = () => traces.map((trace) => {
       const { text, sizes, behaviours } = load(trace), [grade, title] = trace.node.firstElementChild.children;
       let at = 0;

@@ -1,7 +1,7 @@
-"""The reader of traces: a list of traces, each of which opens, as HTML that needs no other file.
+"""The reader of traces: a list of traces that can be opened, as HTML that needs no other file.
 
-Without scripts (on GitHub, in a notebook that is not trusted) each trace opens as plain text. With them, an opened
-trace is cut into sentences, and all can be searched. The text is in the page once.
+Without scripts (on GitHub, or in a notebook that is not trusted), each trace opens as plain text. With scripts, an
+opened trace is divided into sentences, and all traces can be searched. The page contains each text only once.
 """
 
 import json
@@ -17,28 +17,28 @@ from typing import Any
 from probe.html.marks import COLOURS, behaviour_colour
 
 SHOWN = 20
-"""The most traces that a notebook shows at once."""
+"""The maximum number of traces that a notebook shows at once."""
 LIMIT = 1_500_000
-"""Bytes that the traces in a notebook may take: with everything else, that stays below 2 MB."""
+"""The maximum size of the traces in a notebook, in bytes; the whole output then stays below 2 MB."""
 _STRIP, _LINE = 60, 60
-"""The most sentences of the strip in a heading, and characters of an answer there."""
+"""The maximum number of sentences in the strip of a heading, and of characters of its answer."""
 _SENTENCE = 8
-"""Bytes of what the script knows of a sentence: its length, its tokens and its behaviour."""
+"""The number of bytes of a sentence's data for the script: its length, its tokens and its behaviour."""
 _PROMPT = 4000
-"""The most characters of a prompt."""
+"""The maximum number of characters of a prompt."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A trace as the reader shows it. Places are characters of the text."""
+    """A trace, prepared for the reader. Places are counted in characters of the text."""
 
     title: str
-    """The id of its problem."""
+    """The id of the problem."""
     text: str
     ends: Sequence[int]
-    """Where each sentence ends; the last ends with the text."""
+    """Where each sentence ends; the last one ends where the text ends."""
     tokens: Sequence[int] | None = None
-    """The number of tokens of each sentence; None if it is not known."""
+    """The number of tokens of each sentence; None if unknown."""
     correct: bool | None = None
     """Whether the answer is right; None if it was not graded."""
     answer: str | None = None
@@ -46,22 +46,23 @@ class Reading:
     graded: bool = True
     """Whether the answer is known."""
     facts: Sequence[str] = ()
-    """What else its heading says, such as the number of the sample and the author."""
+    """Further facts for the heading, such as the sample number and the author."""
     prompt: str = ""
     thinking: int | None = None
     """Where the thinking ends; None if there is none."""
     closed: bool = True
     """Whether the thinking was closed."""
     truncated: bool = False
-    """Whether the limit on new tokens stopped it."""
+    """Whether the limit on new tokens stopped the trace."""
     loops: bool = False
-    """Whether it ends in a loop."""
+    """Whether the trace ends in a loop."""
     loop: tuple[int, int, int] | None = None
-    """Where the cycle at its end begins, where its second time ends, and how many times there are; None without one."""
+    """Where the cycle at the end begins, where its second repetition ends, and the number of repetitions; None if there
+    is no cycle."""
     behaviours: Sequence[int | None] | None = None
     """The behaviour of each sentence; None if they have none."""
     notes: Sequence[str | None] | None = None
-    """What else is known of each sentence, such as its true type."""
+    """A note for each sentence, such as its true type."""
 
 
 def reader_html(
@@ -75,17 +76,17 @@ def reader_html(
     opened: bool = False,
     script: bool = True,
 ) -> str:
-    """Write traces as HTML: their list, in which each opens.
+    """Write traces as HTML: a list in which each trace can be opened.
 
     Args:
-        readings: the traces; long ones are cut in the middle, to the largest length with which all fit.
-        heading: what stands above them.
+        readings: the traces; long ones are cut in the middle, to the largest length with which all traces fit.
+        heading: the heading above the list.
         names: the name of each behaviour.
-        rest: what stands below them, such as where the others are.
-        whole: what stands there if a trace was cut, such as where it is whole.
-        limit: bytes that all texts and what is known of their sentences may take.
+        rest: a sentence below the list, such as where the other traces are.
+        whole: a sentence below the list if a trace was cut, such as where the whole trace is.
+        limit: the maximum size of all texts and the data of their sentences, in bytes.
         opened: whether the traces are open at first.
-        script: whether style and script are in it; a page has them once, see :func:`reader_script`.
+        script: whether style and script are included; a page needs them only once, see :func:`reader_script`.
     """
     sizes = [len(_text(each.text).encode()) for each in readings]
     sentences = sum(len(each.ends) for each in readings)
@@ -121,13 +122,13 @@ def reader_html(
 
 @cache
 def reader_style() -> str:
-    """The style of readers, for a page that holds several."""
+    """The style of readers, for a page with several readers."""
     return (Path(__file__).parent / "reader.css").read_text(encoding="utf-8")
 
 
 @cache
 def reader_script() -> str:
-    """The script of readers, for a page that holds several: ``probeReader.attach(node)`` starts one."""
+    """The script of readers, for a page with several readers: ``probeReader.attach(node)`` starts one."""
     return (Path(__file__).parent / "reader.js").read_text(encoding="utf-8")
 
 
@@ -137,7 +138,7 @@ def _attach(identity: str) -> str:
 
 
 def fair_share(sizes: Sequence[int], total: int) -> int:
-    """The largest size with which all fit into ``total`` if larger ones are cut to it.
+    """The largest size to which larger ones must be cut so that all fit into ``total``.
 
     >>> fair_share([10, 500, 700], 410), fair_share([10, 20], 410)
     (200, 20)
@@ -153,7 +154,7 @@ def fair_share(sizes: Sequence[int], total: int) -> int:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The text of a trace without the characters of ``middle``."""
+    """The text of a trace without the characters in ``middle``."""
 
     reading: Reading
     middle: tuple[int, int] | None
@@ -168,7 +169,7 @@ class _Shown:
         return self.middle or (len(self.reading.text), len(self.reading.text))
 
     def place(self, at: int) -> int:
-        """Where a character of the whole text is in what is shown."""
+        """The place of a character of the whole text in the shown text."""
         first, last = self._gap
         return min(at, first) + max(at, last) - last
 
@@ -218,7 +219,7 @@ def _heading(reading: Reading, names: Sequence[str]) -> str:
 
 
 def _strip(reading: Reading, names: Sequence[str]) -> str:
-    """The behaviours of the first sentences, a cell each."""
+    """The behaviours of the first sentences, one cell each."""
     if not reading.behaviours or not names:
         return ""
     cells = "".join(
@@ -232,7 +233,7 @@ def _strip(reading: Reading, names: Sequence[str]) -> str:
 
 
 def _data(shown: _Shown) -> dict[str, Any]:
-    """What the script needs beside the text. Places are those in the text as shown, in the units of JavaScript."""
+    """The data that the script needs besides the text. Places refer to the shown text, in UTF-16 units."""
     reading, units = shown.reading, _units(shown.text)
 
     def place(at: int) -> int:
@@ -251,7 +252,7 @@ def _data(shown: _Shown) -> dict[str, Any]:
     if reading.loop and reading.loop[1] < len(reading.text):
         start, second, times = reading.loop
         period = (second - start) // 2
-        # Rather after a sentence than in the middle of one.
+        # Fold after a sentence rather than in the middle of one.
         second = next((end for end in reading.ends if second <= end < second + period), second)
         data |= {"loop": [place(second), units[len(shown.text)]], "looped": f"… {times:,} times in all"}
     if shown.middle:
@@ -262,7 +263,7 @@ def _data(shown: _Shown) -> dict[str, Any]:
 
 
 def _blocks(shown: _Shown) -> str:
-    """The text without scripts: the prompt and the thinking folded, and then the answer."""
+    """The text for pages without scripts: the folded prompt, the folded thinking, and the answer."""
     text, split = shown.text, shown.place(shown.reading.thinking or 0)
     gap = shown.middle[0] if shown.middle else None
 
@@ -279,25 +280,25 @@ def _blocks(shown: _Shown) -> str:
 
 
 def _pre(text: str, kind: str = "text") -> str:
-    # A browser drops a line end that follows the tag.
+    # A browser drops a line end directly after the tag.
     return f'<pre class="{kind}" style="white-space:pre-wrap">\n{_text(text)}</pre>' if text else ""
 
 
 def _text(text: str) -> str:
-    """Escape a text so that the browser gives back the same number of characters."""
+    """Escape a text so that the browser reads the same number of characters."""
     clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return escape(clean, quote=False).replace("\0", "�").replace("\r", "&#13;")
 
 
 def _units(text: str) -> Sequence[int]:
-    """The place of every character in UTF-16, in which JavaScript counts."""
+    """The place of every character in UTF-16 units, in which JavaScript counts."""
     if not text or max(text) <= "\uffff":
         return range(len(text) + 1)
     return [0, *accumulate(1 + (character > "\uffff") for character in text)]
 
 
 def _middle(text: str, room: int) -> tuple[int, int]:
-    """The characters to leave out, so that what stays at both ends takes at most ``room`` bytes."""
+    """The characters to leave out, so that the rest at both ends takes at most ``room`` bytes."""
     keep = len(text)
     while keep and (size := len(_text(text[: keep // 2] + text[len(text) - keep // 2 :]).encode())) > room:
         keep = min(keep - 1, keep * room // size)

@@ -165,7 +165,7 @@ class Model:
 
     @property
     def own_sampling(self) -> Sampling:
-        """How the model is sampled according to its ``generation_config.json``; greedy where that says nothing."""
+        """The sampling in the model's ``generation_config.json``; greedy if the file does not give one."""
         settings = self.hf.generation_config
         return GREEDY if settings is None else Sampling.of_generation(settings.to_dict())
 

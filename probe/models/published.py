@@ -26,7 +26,7 @@ class MemberFacts:
 
 @dataclass(frozen=True)
 class SamplingFacts:
-    """How the authors sampled the thinking model's answers; ``decoding.thinking`` of a run says how probe does."""
+    """How the authors sampled the thinking model's answers. A run samples them by its setting ``decoding.thinking``."""
 
     temperature: float
     """Sampling temperature."""

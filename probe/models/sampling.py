@@ -1,4 +1,4 @@
-"""How tokens are sampled; this file needs no torch."""
+"""Settings of sampling; this file does not import torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from probe.errors import ProbeError
 class Sampling:
     """How the next token is chosen: the most likely one, or one sampled from a part of the distribution.
 
-    The parts are cut as transformers does it: the temperature first, then ``top_k``, ``top_p`` and ``min_p``.
+    The settings are applied in the order of transformers: the temperature, then ``top_k``, ``top_p`` and ``min_p``.
 
     Raises:
         ProbeError: if a setting is out of range.
@@ -22,16 +22,16 @@ class Sampling:
     """
 
     temperature: float = 0.0
-    """Divides the logits; 0 takes the most likely token."""
+    """Divides the logits; 0 chooses the most likely token."""
 
     top_p: float = 1.0
-    """Nucleus: the fewest most likely tokens whose probabilities add up to this; 1 keeps all."""
+    """Nucleus: keeps the smallest set of most likely tokens whose probabilities add up to this; 1 keeps all tokens."""
 
     top_k: int | None = None
-    """Number of most likely tokens that are kept; None keeps all."""
+    """The number of most likely tokens that are kept; None keeps all tokens."""
 
     min_p: float = 0.0
-    """Tokens that are less likely than this share of the most likely one are dropped; 0 keeps all."""
+    """Drops tokens whose probability is below this share of the highest probability; 0 keeps all tokens."""
 
     def __post_init__(self) -> None:
         check_least("sampling", self, temperature=0, top_k=1)
@@ -47,22 +47,22 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken."""
+        """Whether the most likely token is chosen."""
         return self.temperature == 0
 
     @classmethod
     def of_generation(cls, settings: Mapping[str, Any]) -> "Sampling":
-        """The sampling that a model's ``generation_config.json`` asks for; greedy unless it says ``do_sample``.
+        """The sampling in a model's ``generation_config.json``; greedy unless it sets ``do_sample``.
 
         Args:
-            settings: the content of that file.
+            settings: the content of the file.
 
         Raises:
             ProbeError: if a setting is out of range.
         """
         if not settings.get("do_sample") or settings.get("temperature") == 0:
             return cls()
-        # What the file leaves out cuts nothing, as in vLLM; transformers would keep the 50 most likely tokens.
+        # A missing setting removes no tokens, as in vLLM; transformers would keep the 50 most likely tokens.
         given = {name: settings.get(name) for name in ("temperature", "top_p", "top_k", "min_p")}
         return cls(
             temperature=1.0 if given["temperature"] is None else float(given["temperature"]),
@@ -90,17 +90,17 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True)
 class PairSampling:
-    """How the two models of a pair are sampled, and how often.
+    """How the two models of a pair are sampled, and the number of samples.
 
     Raises:
         ProbeError: for fewer than one sample.
     """
 
     base: Sampling = GREEDY
-    """Draws what the base model emits, steered or not."""
+    """Chooses the tokens of the base model, steered or not."""
 
     thinking: Sampling = GREEDY
-    """Draws what the thinking model emits."""
+    """Chooses the tokens of the thinking model."""
 
     samples: int = 1
     """Number of answers to each problem; a greedy model gives one."""
@@ -109,7 +109,7 @@ class PairSampling:
         check_least("sampling", self, samples=1)
 
     def number(self, *drawn: Sampling) -> int:
-        """How many answers to each problem there are: one, unless something is drawn at random.
+        """The number of answers to each problem: one if all of these are greedy.
 
         >>> PairSampling(thinking=Sampling(temperature=0.6), samples=3).number(Sampling(temperature=0.6))
         3

@@ -21,8 +21,8 @@ class Grade:
     correct: bool
     """Whether the answer is right."""
     failed: bool = False
-    """Whether the grader could not decide, or the answer of the problem is not known; such a text is excluded and
-    counted, not scored as wrong."""
+    """Whether the grader could not decide, or the problem has no known answer. Such a text is excluded and counted, not
+    scored as wrong."""
 
 
 def exact(answer: str, truth: str) -> bool | None:

@@ -71,7 +71,7 @@ def load_problems(
 
 
 def is_generated(spec: str) -> bool:
-    """Whether the problems of a set are generated, so that it has as many as its ``sizes`` say.
+    """Whether the problems of a set are generated, in the numbers that ``sizes`` asks for.
 
     >>> is_generated("story"), is_generated("reasoning-gym:lcm"), is_generated("gsm8k")
     (True, True, False)

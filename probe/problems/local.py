@@ -50,11 +50,11 @@ def read_records(path: str | Path) -> Iterator[Record]:
 
 
 _AT_ONCE = 32
-"""Number of rows of a Parquet file that are held at once; a row may be a long text."""
+"""The number of rows of a Parquet file that are in memory at once; a row may hold a long text."""
 
 
 def set_of_records(name: str, records: Iterable[Record], grader: str | None, *, source: str) -> ProblemSet:
-    """Make a problem set of records with ``question`` and, optionally, ``answer``, ``split``, ``id`` and ``grader``.
+    """Make a problem set from records with ``question`` and, optionally, ``answer``, ``split``, ``id`` and ``grader``.
 
     ``problem`` and ``solution`` are read in place of ``question`` and ``answer``. Other keys are ignored. Records
     without a split are split by :func:`split_of`. The set's note counts repeated records, which are dropped, and
@@ -142,7 +142,7 @@ def _text(record: dict[str, Any], where: str, key: str, other: str) -> str:
         raise ProbeError(f"{where} has {value} as its {used!r}, which is no number; correct it or leave the line out")
     text = str(value).strip()
     if not text:
-        left_out = "" if key == "question" else "; leave the key out if the answer is not known"
+        left_out = "" if key == "question" else "; omit the key if the answer is not known"
         raise ProbeError(f"{where} has an empty {used!r}{left_out}")
     return text
 

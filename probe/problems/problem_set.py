@@ -36,18 +36,19 @@ def split_of(question: str) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, with its answer if that is known."""
+    """A question, with its answer if it is known."""
 
     id: str
     """The name of the problem, unique in its set."""
     question: str
     """The text of the question, without a prompt around it."""
     answer: str | None = None
-    """The known answer; None if there is none, and then nothing that a model answers is graded."""
+    """The known answer. If it is None, answers of models are not graded."""
 
 
 Verifier = Callable[[str, Problem], bool | None]
-"""Grades an answer found in a text, if that of the problem is known: right, wrong or, where it cannot decide, None."""
+"""Grades an answer that was found in a text: True if it is right, False if it is wrong, None if it cannot decide. It is
+called only if the problem has a known answer."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,7 +110,7 @@ class ProblemSet:
         Args:
             split: ``train``, ``validation`` or ``test``.
             n: the number of problems; at least 1.
-            fewer: return all problems of a split that has fewer than ``n``, instead of raising an error.
+            fewer: whether a split with fewer than ``n`` problems returns all of them instead of raising an error.
 
         Raises:
             ProbeError: if the split does not exist, is empty or, unless ``fewer``, has fewer than ``n`` problems.
@@ -137,8 +138,8 @@ class ProblemSet:
                 answered.
 
         Returns:
-            The grade. A text without an answer is wrong; where the grader cannot decide, or the answer of the problem
-            is not known, the grade is ``failed``.
+            The grade. A text without an answer is wrong. If the grader cannot decide, or the problem has no known
+            answer, the grade is ``failed``.
         """
         found = readings(text, think_close, like=problem.answer, prompt=prompt)
         if problem.answer is None:
@@ -154,7 +155,8 @@ class ProblemSet:
         return Grade(found[0], correct=False, failed=failed)
 
     def verdict(self, answer: str, problem: Problem) -> bool | None:
-        """Whether an answer that was found in a text is right; None if that cannot be decided or is not known."""
+        """Whether an answer that was found in a text is right; None if the grader cannot decide, or the problem has no
+        known answer."""
         if problem.answer is None:
             return None
         if self.verifier is not None:

@@ -1,4 +1,4 @@
-"""What a command takes of a problem set: at most as many problems of each split as it asks for, and what is there."""
+"""The problems that a command takes: as many of each split as it asks for, or all if a split has fewer."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +13,9 @@ class Taken:
     """The problems that a command takes of a set.
 
     Attributes:
-        problem_set: the set, with splits that were made where some were missing; its note says how.
+        problem_set: the set, with missing splits made; its note says how.
         splits: the problems of each split, at least one.
-        remarks: sentences on what is not as requested: fewer problems, splits that were made, answers that are not
-            known.
+        remarks: sentences on what differs from the request: fewer problems, splits that were made, unknown answers.
     """
 
     problem_set: ProblemSet
@@ -28,8 +27,8 @@ def take_problems(problem_set: ProblemSet, wanted: Mapping[str, int], *, graded:
     """Take the first problems of several splits, or all problems of a split that has fewer.
 
     Args:
-        problem_set: the problems. A set with one split only is divided into three, and one without a validation split
-            gives some of its train problems to it, if a split is missing; see :func:`with_splits`.
+        problem_set: the problems. If a needed split is missing, a set with one split is divided into three, and a set
+            without a validation split gets one from its train problems; see :func:`with_splits`.
         wanted: the largest number of problems of each split.
         graded: the splits in which an answer must be known; problems without one are left out.
 
@@ -71,22 +70,23 @@ def take_problems(problem_set: ProblemSet, wanted: Mapping[str, int], *, graded:
 def with_splits(problem_set: ProblemSet, needed: Collection[str]) -> ProblemSet:
     """Make the splits that a set lacks, by the hash of each question, so that no question is in two of them.
 
-    A set with one split only, as benchmarks are published, is divided into three. A set with a train and a test split
-    gives some of its train problems to validation. No problem of a test split beside others becomes one to train on.
+    A set with only one split, such as many published benchmarks, is divided into three. In a set with a train and a
+    test split, some train problems become validation problems. If a set has other splits, its test problems never
+    become train problems.
 
     Args:
         problem_set: the problems.
-        needed: the splits that are needed. A set that has them all stays as it is.
+        needed: the splits that are needed. A set that has them all is not changed.
 
     Returns:
-        The set, whose note says how it was split. Splits that cannot be made are still missing.
+        The set; its note says how it was split. Splits that cannot be made are still missing.
     """
     there = [split for split in SPLITS if len(problem_set.splits.get(split, ()))]
     missing = set(needed) - set(there)
     if not missing or not all(isinstance(problem_set.splits[split], tuple) for split in there):
         return problem_set
     if len(there) == 1:
-        divided, said = SPLITS, f"has {there[0]} problems only, {HASHED}"
+        divided, said = SPLITS, f"has only {there[0]} problems, {HASHED}"
     elif missing == {"validation"}:
         divided, said = ("train", "validation"), "validation problems are train problems, chosen by a hash"
     else:
@@ -95,7 +95,7 @@ def with_splits(problem_set: ProblemSet, needed: Collection[str]) -> ProblemSet:
     source = there[0] if len(there) == 1 else "train"
     moved, splits[source] = splits[source], []
     for problem in moved:
-        # Another hash than that of split_of, which may be what made the split that is divided.
+        # This hash differs from that of split_of, because split_of may have made the split that is divided here.
         home = split_of(f"divided: {problem.question}")
         splits[home if home in divided else source].append(problem)
     note = "; ".join(filter(None, [said, problem_set.note]))
@@ -106,6 +106,6 @@ def _none(problem_set: ProblemSet, split: str) -> str:
     remedy = (
         "give more problems, or a 'split' to each"
         if HASHED in problem_set.note
-        else f"give it some, or give no problem a split, so that a hash of the question makes {', '.join(SPLITS)}"
+        else f"add some, or remove the split of every problem, so that a hash of the question makes {', '.join(SPLITS)}"
     )
     return f"{problem_set.name} has no {split} problems ({problem_set.counts}); {remedy}"

@@ -56,7 +56,7 @@ def test_behaviours_are_found_in_one_split_without_answers(tmp_path):
     command = ["discover", *options, "--limit", "15", "--max-new-tokens", "60", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.stderr
-    assert "note: mine: has test problems only, split 50/20/30 by a hash of the question" in done.stderr
+    assert "note: mine: has only test problems, split 50/20/30 by a hash of the question" in done.stderr
     assert "train problems of mine have no known answer" in done.stderr
     found = json.loads((tmp_path / "out" / "discover.json").read_text())["problems"]
     assert found["train"] == 15 and 0 < found["validation"] <= 15 and found["accuracy"] is None

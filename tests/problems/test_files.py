@@ -161,7 +161,7 @@ def test_a_byte_order_mark_and_unicode_line_ends_inside_text_are_harmless(tmp_pa
     [
         ("", r"a\.jsonl holds no problems"),
         ("\n \n", r"a\.jsonl holds no problems"),
-        ('{"question": "Q", "answer": " "}', r"a\.jsonl:1 has an empty 'answer'; leave the key out"),
+        ('{"question": "Q", "answer": " "}', r"a\.jsonl:1 has an empty 'answer'; omit the key"),
         ('{"question": "Q", "answer": 1}\n{"question": "Q"}', r"a\.jsonl:2 repeats the question of .* another answer"),
         ('{"answer": 1}', r"a\.jsonl:1 has no 'question'"),
         ('{"question": " ", "answer": 1}', r"a\.jsonl:1 has an empty 'question'"),

@@ -46,7 +46,7 @@ def test_a_single_split_is_divided_by_the_hash_of_the_question(split):
     taken = take_problems(problems, ALL)
     assert {each for some in taken.splits.values() for each in some} == set(problems.take(split))
     assert {name: len(some) / 200 for name, some in taken.splits.items()} == pytest.approx(SPLITS, abs=0.09)
-    assert f"mine: has {split} problems only, split 50/20/30 by a hash of the question" in taken.remarks[0]
+    assert f"mine: has only {split} problems, split 50/20/30 by a hash of the question" in taken.remarks[0]
     same = [each for each in problems.take(split) if split_of(each.question) == split]
     again = with_splits(ProblemSet("mine", "exact", {split: tuple(same)}), SPLITS)
     assert all(len(again.splits[name]) for name in SPLITS), "it was made by that hash"
@@ -66,7 +66,7 @@ def test_no_problem_of_a_test_split_beside_others_is_trained_on():
     assert take_problems(problems, {"train": 100, "test": 100}).problem_set is problems, "nothing is missing"
     for splits in (["validation", "test"], ["train", "validation"]):
         (lacking,) = set(SPLITS) - set(splits)
-        with pytest.raises(ProbeError, match=f"mine has no {lacking} problems .*; give it some, or"):
+        with pytest.raises(ProbeError, match=f"mine has no {lacking} problems .*; add some, or"):
             take_problems(made(9, splits), ALL)
     with pytest.raises(ProbeError, match=r"mine has no \w+ problems .*; give more problems, or a 'split' to each"):
         take_problems(made(1, ["test"]), ALL)

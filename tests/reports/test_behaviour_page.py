@@ -193,7 +193,7 @@ def test_long_traces_are_cut_and_none_is_missing(page, contents, monkeypatch):
     monkeypatch.setattr("probe.reports.discovery.page._BUDGET", 2400)
     shown = page(contents)
     assert len(shown.traces) == 24 and all(shown.traces) and sum(map(len, shown.traces)) <= 2400
-    assert "characters left out" in shown.words and "discover.json beside this page has the whole" in shown.words
+    assert "characters left out" in shown.words and "discover.json beside this page has the whole traces" in shown.words
     monkeypatch.setattr("probe.reports.discovery.page._MOST", 20)
     assert "4 more traces are in discover.json" in page(contents).words
 

@@ -62,7 +62,7 @@ def load_model(
 
 
 def load_without_weights(model: str | Path | ModelConfig) -> Model:
-    """Load the tokenizer and the prompt of a model, for work on text alone; its weights hold no numbers.
+    """Load only the tokenizer and the prompt of a model, for work on text; its weights are not read.
 
     Args:
         model: As in `load_model`.

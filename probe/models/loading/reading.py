@@ -129,7 +129,7 @@ def read_model(
 
 
 def read_empty(source: Source, tokenizer: PreTrainedTokenizerFast) -> Model:
-    """Make a `Model` of a config and a tokenizer alone; its weights are on the device ``meta``.
+    """Make a `Model` from a config and a tokenizer, without weights; its parameters are on the device ``meta``.
 
     Raises:
         ProbeError: if the config describes no model.
@@ -139,7 +139,7 @@ def read_empty(source: Source, tokenizer: PreTrainedTokenizerFast) -> Model:
     try:
         with torch.device("meta"), no_init_weights():
             hf = AutoModelForCausalLM.from_config(config)
-        with contextlib.suppress(OSError):  # few folders have none; it names the tokens that end an answer
+        with contextlib.suppress(OSError):  # the file names the end tokens, but a few folders lack it
             hf.generation_config = GenerationConfig.from_pretrained(source.path, **source.options)
     except UNREADABLE as error:
         raise ProbeError(f"the config of model '{source.name}' describes no model: {one_line(error)}") from error

@@ -100,13 +100,13 @@ def transition_figure(
 
 
 _TEXTS = 4000
-"""The most sentences whose texts are in the hover labels of a figure; with more, a page would be too large."""
+"""The maximum number of sentences whose texts are in the hover labels; with more, a page would be too large."""
 
 
 def timeline_figure(traces: Sequence[Mapping[str, Any]], names: Sequence[str]) -> "Figure":
     """Draw traces as rows and sentences as cells in the colour of their behaviour; texts are in the hover labels.
 
-    With more than 4,000 sentences, the hover labels hold no texts.
+    With more than 4,000 sentences, the hover labels have no texts.
 
     Args:
         traces: ``traces`` of ``discover.json``, or the result of ``AnnotatedTraces.records``.

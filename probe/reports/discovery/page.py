@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BUDGET = 1_000_000
-"""Bytes of text that the traces of a page may take; the plotting library alone takes 4.8 MB."""
-_WHOLE = "Long traces are cut in the middle; discover.json beside this page has the whole, under traces."
+"""The maximum size of the texts of a page's traces, in bytes; the plotting library alone takes 4.8 MB."""
+_WHOLE = "Long traces are cut in the middle; discover.json beside this page has the whole traces, under traces."
 _MOST = 200
-"""The most traces of a page."""
+"""The maximum number of traces on a page."""
 _LOOP = 192
-"""The fewest characters of a loop at the end of a trace."""
+"""The smallest number of characters of a loop at the end of a trace."""
 
 VERDICTS = {"state": "survives", "cue": "follows its cue", "undecided": "undecided"}
 """What each verdict of a falsification card means."""
@@ -204,7 +204,7 @@ def _counted(counters: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _reading(number: int, trace: Mapping[str, Any]) -> Reading:
-    """A trace of ``discover.json`` as the reader shows it."""
+    """A trace of ``discover.json``, prepared for the reader."""
     sentences = trace["sentences"]
     text = "".join(sentence["text"] for sentence in sentences)
     tokens = [sentence.get("tokens") for sentence in sentences]

@@ -66,7 +66,7 @@ RANDOM_CONTROLS = ("random-category", "random-vectors", "random-positions")
 
 
 def sampling_sentence(results: Mapping[str, Any]) -> str:
-    """Say how the models of a run were sampled; "" for a run that was greedy throughout."""
+    """Say how the models of a run were sampled; "" if everything was greedy."""
     told = results.get("sampling") or {}
     base, thinking = (Sampling(**(told.get(role) or {})) for role in ("base", "thinking"))
     if base.greedy and thinking.greedy:

@@ -307,7 +307,7 @@ class Graded(TypedDict):
 
     problems: list[str]
     correct: dict[str, list[bool | list[bool | None] | None]]
-    """For each arm a grade of each problem or, with several samples, the grades of all."""
+    """For each arm the grade of each problem or, with several samples, the grades of all samples."""
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The look of a run: tables for the terminal, and the rows of its section on the page."""
+"""The look of a run: tables for the terminal, and the rows of its section in the report."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -13,7 +13,7 @@ ROLES = ("base", "thinking")
 Number = float | None
 Ends = tuple[Number, Number] | None
 _LONGEST = 24
-"""Characters of an answer that a table shows."""
+"""The maximum number of characters of an answer in a table."""
 
 
 class Looked(TypedDict, total=False):
@@ -67,14 +67,14 @@ class LookProblems(TypedDict):
 
 
 class Difference(TypedDict):
-    """The accuracy of the thinking model minus that of the base model."""
+    """Accuracy of the thinking model minus accuracy of the base model."""
 
     value: Number
     ci: Ends
 
 
 class Look(TypedDict):
-    """What a run saw before its first stage."""
+    """The look of a run before its first stage."""
 
     pair: str
     problems: LookProblems
@@ -86,10 +86,10 @@ class Look(TypedDict):
 
 
 def look_tables(look: Mapping[str, Any]) -> "list[RenderableType]":
-    """Tabulate a look for the terminal: both models, some of their answers beside the known ones, and the verdicts.
+    """Tabulate a look for the terminal: both models, some answers next to the known ones, and the verdicts.
 
-    Columns: ``cut`` is the share of answers that reached the limit of tokens, ``loops`` of those that end in a loop,
-    ``no answer`` of those in which no answer was found; ``tokens`` is the mean length of an answer.
+    Columns: ``cut`` is the share of answers that reached the limit on tokens, ``loops`` the share that end in a loop,
+    ``no answer`` the share in which no answer was found; ``tokens`` is the mean length of an answer.
 
     Args:
         look: the contents of ``look.json``.
@@ -110,7 +110,7 @@ def look_tables(look: Mapping[str, Any]) -> "list[RenderableType]":
 
 
 def look_title(look: Mapping[str, Any]) -> str:
-    """Say what was looked at."""
+    """Say which problems the look used."""
     problems = look["problems"]
     asked = f"{plural(problems['n'], problems['split'] + ' problem')} of {problems['name']}"
     return f"{look['pair']} · a look at {asked}, at most {plural(look['max_new_tokens'], 'token')}"

@@ -105,7 +105,7 @@
     pieces = parts.filter((part) => !part.gap).map(({ node }) => ({ node, start: at, end: (at += node.textContent.length) })).filter((piece) => piece.start < piece.end);
     const [thought, answered] = [true, false].map((thinking) => parts.filter((part) => part.thinking === thinking).map((part) => part.node));
     const thinking = probeReader.fold(`thinking: ${probeReader.count(arm.thinking || 0, spans.length ? "token" : "character")}`, ...thought);
-    // Steered tokens are what this page shows; other long thinking is folded.
+    // The thinking is open if the arm has steered tokens or the thinking is short; otherwise it is folded.
     thinking.open = (arm.steered > 0 || thought.length + thought.reduce((sum, node) => sum + node.textContent.length, 0) < 2000);
     const end = arm.truncated ? [make("p", { className: "gap", textContent: "The limit on new tokens stopped the answer here." })] : [];
     $("trace").replaceChildren(...(thought.length ? [thinking] : []), make("div", {}, ...(parts.length ? answered : ["(no text)"])), ...end);
@@ -118,7 +118,7 @@
 
     const counts = new Map();
     for (const token of tokens) if (token.steered && token.behaviour != null) counts.set(token.behaviour, (counts.get(token.behaviour) || 0) + 1);
-    // The share is that of the whole trace and not of what is shown.
+    // The share refers to the whole trace, not to the shown part.
     const total = arm.steered || 0;
     const share = tokens.length ? `${total} of ${length} tokens steered${gone ? `, ${length - gone} tokens shown` : ""}` : "no token steered";
     const answer = !("answer" in arm) ? "" : arm.answer == null ? "no answer · " : `answer ${arm.answer} · `;
@@ -132,7 +132,8 @@
     }));
   }
 
-  // A text without recorded tokens, cut where the thinking ends and where something was left out. Python counts characters.
+  // A text without recorded tokens, divided where the thinking ends and where something was left out. Lengths count
+  // characters, as in Python.
   function ofText({ text, left_out: gone, end, loop, thinking = 0 }) {
     const parts = [];
     const add = (part, from) => {

@@ -16,11 +16,11 @@ from probe.reports.run.columns import Columns, page_sizes, page_tokens, to_colum
 BUDGET = 1_800_000
 """Bytes of a page that its traces may take. With the plotting library, which takes 4.8 MB, a page stays under 7 MB."""
 _LEAST = 400
-"""The fewest bytes of what an arm wrote; if not even these fit for all problems, the last problems are left out."""
+"""The minimum number of bytes of an arm's text. If these do not fit for all problems, the last ones are left out."""
 _QUESTION, _ANSWER = 6000, 200
-"""The most characters of a question, and of an answer."""
+"""The maximum number of characters of a question, and of an answer."""
 _LOOP = 48
-"""The fewest tokens of a loop, and how many of its end are shown."""
+"""The smallest number of tokens of a loop, and the number of tokens at its end that are shown."""
 _AROUND = 3
 """Tokens that are kept on either side of a steered one."""
 _STRETCH = 40
@@ -30,19 +30,20 @@ _STRETCH = 40
 def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[dict[str, Any]]:
     """Take the problems of ``shown.json`` into ``budget`` bytes of a page.
 
-    Tokens are those of :func:`page_tokens`; a number in their place is how many were left out there, and then
-    ``steered`` is how many of all tokens were steered. ``asked`` is whether the thinking model ran beside the arm. An
-    arm without recorded tokens keeps its text, which is cut into ``text`` and ``end`` with ``left_out`` characters
-    between them. ``thinking`` is the number of tokens, or of characters of the text, up to the end of the thinking.
-    Of a loop at the end, ``loop`` holds how many tokens or characters it repeats and how often; the first two times
-    and the end of the last are shown. ``correct`` is None if the answer could not be graded. Answers are cut to the
-    largest length with which all fit; the beginning, the end and steered stretches stay.
+    Tokens are those of :func:`page_tokens`. A number among them says how many tokens were left out there; ``steered``
+    is then the number of steered tokens of the whole answer. ``asked`` says whether the thinking model ran beside the
+    arm. An arm without recorded tokens keeps its text; if it is cut, ``left_out`` characters are missing between
+    ``text`` and ``end``. ``thinking`` is the number of tokens, or of characters of the text, up to the end of the
+    thinking. For a loop at the end, ``loop`` holds the length of its cycle in tokens or characters and the number of
+    repetitions; the first two repetitions and the end of the last one are shown. ``correct`` is None if the answer
+    could not be graded. Answers are cut to the largest length with which all fit; the beginning, the end and steered
+    stretches are kept.
     """
     problems = [_Problem(problem) for problem in shown]
     left = budget
     for kept, problem in enumerate(problems):
         left -= problem.frame_size + sum(min(arm.size, _LEAST) for arm in problem.arms)
-        if left < 0 and kept:  # at least one is shown
+        if left < 0 and kept:  # at least one problem is shown
             problems = problems[:kept]
             break
     room = budget - sum(problem.frame_size for problem in problems)
@@ -51,7 +52,7 @@ def compact(shown: Iterable[Mapping[str, Any]], budget: int = BUDGET) -> list[di
 
 
 def is_cut(arm: Mapping[str, Any]) -> bool:
-    """Whether something of an arm of :func:`compact` was left out."""
+    """Whether a part of an arm of :func:`compact` was left out."""
     return "left_out" in arm or any(isinstance(token, int) for token in arm.get("tokens", ()))
 
 
@@ -89,7 +90,7 @@ def _arm(name: str, arm: Mapping[str, Any]) -> "_Tokens | _Text":
         head["answer"] = None if arm["answer"] is None else _short(arm["answer"], _ANSWER)
     if not tokens:
         return _Text(head, arm.get("text") or "", arm.get("think_end"))
-    # Earlier versions wrote an object for each token.
+    # Earlier versions wrote one object for each token.
     return _Tokens(head, to_columns(tokens) if isinstance(tokens, list) else tokens, arm.get("think_end"))
 
 
@@ -113,7 +114,7 @@ class _Tokens:
         self.size = int(self.sizes.sum()) + (0 if self.fits.all() else _size_once(len(emitted)))
 
     def cut(self, most: int) -> dict[str, Any]:
-        """The arm, its tokens cut to at most so many bytes."""
+        """The arm, with its tokens cut to at most ``most`` bytes."""
         keep = self.fits
         if self.size > most:
             steered = np.zeros(len(self.fits), dtype=bool)
@@ -136,7 +137,7 @@ class _Text:
         self.size = _size(text)
         if think_end:
             self.head["thinking"] = think_end
-        # Without tokens, a loop is one that is as long as the fewest tokens of a loop usually are.
+        # Without tokens, a loop must have as many characters as its minimum number of tokens usually has.
         loop = end_cycle(text, 4 * _LOOP)
         self.shown = (len(text), 0)
         if loop:
@@ -144,7 +145,7 @@ class _Text:
             self.shown = min(loop[0] + 2 * loop[1], len(text)), 4 * _LOOP
 
     def cut(self, most: int) -> dict[str, Any]:
-        """The arm, its text cut to at most so many bytes."""
+        """The arm, with its text cut to at most ``most`` bytes."""
         text, (first, last) = self.text, self.shown
         if first + last >= len(text):
             first, last = len(text), 0

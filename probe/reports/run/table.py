@@ -16,8 +16,8 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
     """Tabulate every arm with its accuracy, the gap that it recovers and its cost, and each seed of the hybrid.
 
     Columns: ``steered`` is a share of tokens, ``tokens`` the mean length of an answer, ``cut`` the share of answers
-    that reached the limit of tokens, ``s`` seconds; if answers of any arm end in a loop, their share, ``loops``, stands
-    in place of the seconds.
+    that reached the limit on tokens, ``s`` seconds. If answers of any arm end in a loop, their share, ``loops``,
+    replaces the seconds.
 
     Args:
         results: the contents of ``results.json``.
@@ -43,7 +43,7 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
 
 
 def arm_rows(results: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Write the cells of :func:`arms_table`, without the seeds.
+    """Write the cells of :func:`arms_table`, without the rows of the seeds.
 
     Args:
         results: the contents of ``results.json``.
