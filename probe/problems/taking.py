@@ -71,8 +71,8 @@ def with_splits(problem_set: ProblemSet, needed: Collection[str]) -> ProblemSet:
     """Make the splits that a set lacks, by the hash of each question, so that no question is in two of them.
 
     A set with only one split, such as many published benchmarks, is divided into three. In a set with a train and a
-    test split, some train problems become validation problems. If a set has other splits, its test problems never
-    become train problems.
+    test split, some train problems become validation problems. Test problems of a set with several splits never become
+    train problems.
 
     Args:
         problem_set: the problems.
