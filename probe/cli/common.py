@@ -110,15 +110,13 @@ Look = Annotated[
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Continue even if the look at both models would stop the run.")]
 _URL = (
-    "(vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas separate several, and #NAME at the end of "
-    "an address names the model."
+    "OpenAI-compatible (vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas separate several, and "
+    "#NAME at the end of an address names the model."
 )
 ThinkingUrl = Annotated[
-    str | None, typer.Option(help=f"OpenAI-compatible servers that write the traces of the thinking model {_URL}")
+    str | None, typer.Option(help=f"Addresses of servers that write the thinking model's traces: {_URL}")
 ]
-BaseUrl = Annotated[
-    str | None, typer.Option(help=f"OpenAI-compatible servers that write the traces of the base model {_URL}")
-]
+BaseUrl = Annotated[str | None, typer.Option(help=f"Addresses of servers that write the base model's traces: {_URL}")]
 Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
 OwnModel = Annotated[
     str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")

@@ -138,7 +138,7 @@ def _attach(identity: str) -> str:
 
 
 def fair_share(sizes: Sequence[int], total: int) -> int:
-    """The largest size to which larger ones must be cut so that all fit into ``total``.
+    """The largest size at which all fit into ``total`` when larger ones are cut to it.
 
     >>> fair_share([10, 500, 700], 410), fair_share([10, 20], 410)
     (200, 20)

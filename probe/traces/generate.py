@@ -218,7 +218,7 @@ def graded_traces(
         shards: one row for each sample of each problem.
 
     Raises:
-        ProbeError: if making the shards fails, or if a row is damaged.
+        ProbeError: as for making the shards, and if a row is damaged.
     """
     rows, seconds = shards.rows(progress=progress)
     emissions, samples = kept_rows(Emission, rows, model, shards.folder), shards.n // max(1, len(problems))

@@ -83,7 +83,7 @@ def served_shards(
     """The work of :func:`served_traces` in shards, whose rows are those of :func:`~probe.traces.trace_shards`.
 
     Args:
-        servers: from :func:`open_servers`; None reads the traces in the folder, by any server.
+        servers: from :func:`open_servers`; None reads the traces in the folder, no matter who wrote them.
         model, problems, max_new_tokens, sampling, samples, seed, folder: see :func:`served_traces`.
 
     Raises:
@@ -241,7 +241,7 @@ def served_traces(
     Args:
         model: the model that the servers run, loaded here; its own prompt template is used.
         problem_set: supplies the grader.
-        servers: from :func:`open_servers`; None reads finished traces, by any server.
+        servers: from :func:`open_servers`; None reads finished traces, no matter who wrote them.
         max_new_tokens, sampling, samples, think_close: as in :func:`~probe.traces.generate_traces`.
         seed: gives the seed that is sent with each sample; whether a seed gives the same trace twice depends on the
             server.
