@@ -108,7 +108,7 @@ Look = Annotated[
     int | None,
     typer.Option(min=0, help="Number of validation problems that both models answer first; 30 by default, 0 for none."),
 ]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Go on where a look at both models would stop the run.")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Continue even if the look at both models would stop the run.")]
 _URL = (
     "written by OpenAI-compatible servers (vLLM, SGLang, llama.cpp …), such as http://localhost:8000/v1; commas "
     "separate several, and #NAME at the end of one names the model."

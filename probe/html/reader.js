@@ -122,7 +122,7 @@ var probeReader = (() => {
     const { names, colours } = JSON.parse(root.dataset.known);
     const traces = [...root.querySelectorAll("details.trace")].map((node) => ({ node, hits: [] }));
 
-    // What a trace consists of, read when it is asked for.
+    // What a trace consists of, read on demand.
     const load = (trace) => (trace.loaded ||= {
       ...JSON.parse(trace.node.dataset.trace),
       ...Object.fromEntries(["text", "prompt"].map((kind) => [kind, [...trace.node.querySelectorAll(`pre.${kind}`)].map((each) => each.textContent).join("")])),

@@ -34,7 +34,7 @@ def roll_out_splits(
 
     Args:
         splits: the model and the problems by name. The traces are kept in the subfolder of that name.
-        finished: whether all traces are there; then they are read, whoever wrote them.
+        finished: whether all traces are there; then they are read, no matter who wrote them.
         config: how servers are asked.
     """
     how = {"max_new_tokens": max_new_tokens, "seed": seed}

@@ -10,7 +10,7 @@ from probe.errors import ProbeError
 
 @dataclass(frozen=True)
 class ServersConfig:
-    """How OpenAI-compatible servers are asked for traces; traces do not depend on it."""
+    """How requests for traces are sent to OpenAI-compatible servers; traces do not depend on it."""
 
     concurrency: int = 32
     """Number of requests that each server works on at once. One that can do fewer keeps the others waiting."""

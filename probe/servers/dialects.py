@@ -1,4 +1,4 @@
-"""How each kind of server is asked for the continuation of a prompt, and what it answers.
+"""The requests and replies of each kind of server for the continuation of a prompt.
 
 Every sampling setting is sent, since servers fill in what is missing from a model's ``generation_config.json`` (vLLM,
 SGLang) or from defaults of their own (llama.cpp keeps 40 tokens), and penalties too.
@@ -13,7 +13,7 @@ from probe.models import Sampling
 
 @dataclass(frozen=True)
 class Ask:
-    """The continuation of a prompt that is asked for.
+    """A request for the continuation of a prompt.
 
     Attributes:
         ids: the token ids of the prompt.

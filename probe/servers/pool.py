@@ -15,7 +15,7 @@ from probe.servers.server import Server
 
 _LOG = logging.getLogger("probe")
 _TRIES = 5
-"""How often a request is tried that a server answers with an error; the others go on meanwhile."""
+"""How often a request is tried if the server answers with an error; the others continue."""
 _LOOK = 10.0
 """The most seconds between two looks at a server that does not answer, and for one look."""
 _SILENCE = 300.0

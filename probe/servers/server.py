@@ -89,7 +89,7 @@ def open_server(url: str, trial: Ask, names: Sequence[str], config: ServersConfi
 
     Args:
         url: its address, such as ``http://localhost:8000/v1``; ``#NAME`` at its end names the model.
-        trial: what is asked for to find out the kind; it should be short.
+        trial: a request that finds out the kind of the server; it should be short.
         names: what the model may be called, if the server has several.
         config: the key and the time-out.
         setting: the name of the setting that holds the address, for error messages.

@@ -12,12 +12,13 @@ from probe.cycles import end_cycle
 _TOKENS = 48
 """The least number of tokens of these cycles. A sum of equal terms or a rule of dashes that is cut is shorter."""
 _WINDOW = 128
-"""Number of n-grams at the end of a text of which most are worn where it loops between a few sentences, or counts."""
-_WORN = 2 / 3
+"""Number of n-grams at the end of a text in which repetitions are counted. They show loops between a few sentences, and
+loops that count their rounds."""
+_REPEATED = 2 / 3
 """The share of them from which it loops. Greedy loops of SmolLM2-135M and tiny-base have 0.72 or more; tables, lists
 that count, code and sums have 0.5 or less."""
 _LONG = 8
-"""Tokens of such an n-gram. One is worn if it occurred twice before."""
+"""Tokens of such an n-gram. It is a repetition if it occurred at least twice before."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,19 @@ def looping(tokens: Sequence[int]) -> bool:
     rounds. Tables, code and numbers that only count do not. A text that looped and then went on for more than about 40
     tokens does not end in a loop; its ``repetition`` is high.
     """
-    return end_cycle(tokens, _TOKENS) is not None or _is_worn(tokens)
+    return end_cycle(tokens, _TOKENS) is not None or _is_repetitive(tokens)
 
 
-def _is_worn(tokens: Sequence[int]) -> bool:
+def _is_repetitive(tokens: Sequence[int]) -> bool:
     grams = list(zip(*(tokens[at:] for at in range(_LONG)), strict=False))
     if len(grams) < _WINDOW:
         return False
     counts = Counter[tuple[int, ...]](grams[:-_WINDOW])
-    worn = 0
+    repeated = 0
     for gram in grams[-_WINDOW:]:
-        worn += counts[gram] >= 2
+        repeated += counts[gram] >= 2
         counts[gram] += 1
-    return worn >= _WORN * _WINDOW
+    return repeated >= _REPEATED * _WINDOW
 
 
 def mean_degeneracy(answers: Iterable[tuple[Sequence[int], str]]) -> dict[str, float | None]:

@@ -83,7 +83,7 @@ def served_shards(
     """The work of :func:`served_traces` in shards, whose rows are those of :func:`~probe.traces.trace_shards`.
 
     Args:
-        servers: from :func:`open_servers`; None reads what the folder keeps, whoever wrote it.
+        servers: from :func:`open_servers`; None reads what the folder keeps, no matter who wrote it.
         model, problems, max_new_tokens, sampling, samples, seed, folder: see :func:`served_traces`.
 
     Raises:
@@ -131,9 +131,10 @@ def is_served(folder: str | Path) -> bool:
 
 
 class _Rollouts:
-    """The work of shards: the answers of servers. While the last of a shard are waited for, the next are asked for.
+    """The work of shards: the answers of servers.
 
-    Answers are kept as they come, in a file beside the shards, so that an interrupted command loses none.
+    While it waits for the last answers of a shard, it requests those of the next one. Each answer is written to a file
+    beside the shards when it arrives, so that an interrupted command loses none.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class _Rollouts:
     def _take(self, waiting: set[int]) -> None:
         """Wait for one more answer."""
         if self._stream is None:
-            # What was asked for before, and never came, is asked for again.
+            # What was requested before, and never arrived, is requested again.
             self._left = sorted({*self._left, *(waiting - self._found.keys())})
             self._stream = self._servers.answers(self._asks())
         try:
@@ -241,7 +242,7 @@ def served_traces(
     Args:
         model: the model that the servers run, loaded here; its own prompt template is used.
         problem_set: supplies the grader.
-        servers: from :func:`open_servers`; None reads finished traces, whoever wrote them.
+        servers: from :func:`open_servers`; None reads finished traces, no matter who wrote them.
         max_new_tokens, sampling, samples, think_close: as in :func:`~probe.traces.generate_traces`.
         seed: a seed for each sample is made of it and sent; whether it gives the same trace twice is up to the server.
         folder: answers are kept here as they come, in shards of 256; a later call makes those that are missing.

@@ -28,7 +28,7 @@ class Verdict:
     model: str | None
     """``base`` or ``thinking``; None if it is about both."""
     stops: bool
-    """Whether a run stops unless it is told to go on."""
+    """Whether a run stops, unless ``anyway`` is set."""
     finding: str
     """What was seen, and the likely cause, as a sentence."""
     remedy: str
@@ -213,7 +213,7 @@ def _goes_on(side: Side) -> Said:
     right, before = side.count(lambda trace: trace.correct), side.right_before()
     return (
         before > 0 and not right,
-        f"{of_n(len(further), side)} go on with a further question, such as {further[0][:60]!r}, and are graded by "
+        f"{of_n(len(further), side)} continue with another question, such as {further[0][:60]!r}, and are graded by "
         f"their last answer: {right} are right, and {before} would be right if they ended before it",
         f"give {side.name} a prompt after which it ends (--{side.role}-prompt)",
     )
@@ -356,8 +356,8 @@ RULES = (
     Rule("not graded", "the grader cannot decide about at least half of its answers", _NONE_RIGHT, _not_graded),
     Rule("other form", "at least half of its answers are right but for their form", _NONE_RIGHT, _other_form),
     Rule(
-        "goes on",
-        "at least half of its answers go on with a further question",
+        "another question",
+        "at least half of its answers continue with another question",
         "none is right, and some would be right without it",
         _goes_on,
     ),

@@ -86,7 +86,7 @@ def look_first(
         for table in look_tables(found):
             console.print(table)
     if (stop := stopped(found)) and not config.anyway:
-        raise ProbeError(f"{stop}; or go on all the same with --anyway")
+        raise ProbeError(f"{stop}; or continue with --anyway")
     return found
 
 

@@ -68,7 +68,7 @@ class Side:
 
     @cached_property
     def continued(self) -> list[int | None]:
-        """For each answer, the index at which it goes on with a further question; None if it does not."""
+        """For each answer, the index at which it continues with another question; None if it does not."""
         before = self.model.config.prompt.partition("{question}")[0] if self.model.config.prompt != "chat" else ""
         own = before.rpartition("\n")[2].strip()
         begins = "|".join([*([re.escape(own)] if len(own) > 1 else []), _GENERIC])

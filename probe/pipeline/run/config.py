@@ -40,7 +40,7 @@ class SizesConfig:
 
 
 def apply_limit(sizes: Any, limit: int | None) -> None:
-    """Lower each number of problems to a limit, at once, so that whoever reads the settings reads what is wanted."""
+    """Lower each number of problems to a limit, at once, so that the settings say what is wanted."""
     for split in SPLITS:
         if limit is not None and getattr(sizes, split, 0) > limit:
             object.__setattr__(sizes, split, limit)  # the dataclass is frozen
@@ -150,7 +150,7 @@ class RunConfig:
     """Number of validation problems that both models answer before the first stage, so that what is wrong with their
     answers is seen early; 0 looks at none."""
     anyway: bool = field(default=False, metadata={"later": True})
-    """Go on where a verdict of the look would stop the run."""
+    """Continue even if a verdict of the look would stop the run."""
     sizes: SizesConfig = field(default_factory=SizesConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig)

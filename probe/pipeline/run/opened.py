@@ -1,4 +1,4 @@
-"""A run that is opened from its folder: its parts, each read when it is first asked for."""
+"""A run that is opened from its folder: its parts, each read on first access."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def open_run(folder: str | Path) -> "Run":
-    """Open a run from its folder. Nothing is read before it is asked for, and no model is loaded before it is needed.
+    """Open a run from its folder. Nothing is read, and no model is loaded, before it is needed.
 
     Args:
         folder: the folder that ``probe run`` wrote.
@@ -54,7 +54,7 @@ def _what_it_is(folder: Path) -> str:
 
 
 class Run:
-    """A run, from :func:`open_run`. Each part is read when it is first asked for, and then kept.
+    """A run, from :func:`open_run`. Each part is read on first access and kept.
 
     Results, traces, behaviours, taxonomy, vectors and policy need no models. The pair, arms and answers do; then the
     models, prompts and problems are compared with those of the run.
@@ -138,7 +138,7 @@ class Run:
 
     @cached_property
     def arms(self) -> "Arms":
-        """The results of the arms, base and thinking model included, by name; each is read when it is asked for."""
+        """The results of the arms, base and thinking model included, by name; each is read on demand."""
         return Arms(self)
 
     def arm(self, name: str) -> "Arm":
@@ -195,7 +195,7 @@ class Run:
 
 
 class KeptTraces:
-    """The traces of a run, each split read when it is first asked for.
+    """The traces of a run, each split read on first access.
 
     Args:
         folder: the folder of the traces.
@@ -236,7 +236,7 @@ class KeptTraces:
 
 
 class Arms(Mapping[str, "ArmResult"]):
-    """The results of the arms of a run by name, in the order of ``results.json``; each is read when it is asked for."""
+    """The results of the arms of a run by name, in the order of ``results.json``; each is read on demand."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

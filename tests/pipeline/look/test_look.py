@@ -121,7 +121,7 @@ def test_the_command_shows_it_and_ends_as_a_run_would(tmp_path):
 def test_a_run_stops_goes_on_anyway_and_looks_once(tmp_path, monkeypatch):
     out, short = tmp_path / "run", {"decoding": {"max_new_tokens": 3}}
     config = from_dict(RunConfig, SMALL | {"pair": "tiny-rl"} | short)
-    with pytest.raises(ProbeError, match=r"reached 3 tokens.*--max-new-tokens 6; or go on all the same with --anyway"):
+    with pytest.raises(ProbeError, match=r"reached 3 tokens.*--max-new-tokens 6; or continue with --anyway"):
         run(config, out)
     kept = (out / "look" / "look.json").read_text()
     assert not (out / "traces").exists()
