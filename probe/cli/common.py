@@ -237,6 +237,18 @@ def sampled(
     return {name: value for name, value in given.items() if value is not None} or None
 
 
+def member(role: str, path: str | None, prompt: str | None, template: str | None) -> dict[str, Any]:
+    """The settings of a model that options give.
+
+    Args:
+        role: ``base`` or ``thinking``, as in the names of the options.
+
+    Raises:
+        ProbeError: if the arguments of the chat template are no list of KEY=VALUE.
+    """
+    return {"path": path, "prompt": line_ends(prompt), "template": arguments(template, f"--{role}-template")}
+
+
 def line_ends(text: str | None) -> str | None:
     r"""The text of an option, in which ``\n`` stands for a line end, ``\t`` for a tab and ``\\`` for a backslash.
 

@@ -26,9 +26,8 @@ from probe.cli.common import (
     TopP,
     Train,
     Validation,
-    arguments,
     folder,
-    line_ends,
+    member,
     names,
     numbers,
     sampled,
@@ -106,11 +105,7 @@ def discover(
     others = [] if rivals == "none" else names(rivals)
     given = {
         "pair": pair,
-        "thinking": {
-            "path": thinking,
-            "prompt": line_ends(thinking_prompt),
-            "template": arguments(thinking_template, "--thinking-template"),
-        },
+        "thinking": member("thinking", thinking, thinking_prompt, thinking_template),
         "problems": problems,
         "grader": grader,
         "traces": traces,

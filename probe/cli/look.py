@@ -30,8 +30,7 @@ from probe.cli.common import (
     ThinkingUrl,
     TopK,
     TopP,
-    arguments,
-    line_ends,
+    member,
     names,
     sampled,
     settings,
@@ -86,16 +85,8 @@ def look(
 
     given = {
         "pair": pair,
-        "base": {
-            "path": base,
-            "prompt": line_ends(base_prompt),
-            "template": arguments(base_template, "--base-template"),
-        },
-        "thinking": {
-            "path": thinking,
-            "prompt": line_ends(thinking_prompt),
-            "template": arguments(thinking_template, "--thinking-template"),
-        },
+        "base": member("base", base, base_prompt, base_template),
+        "thinking": member("thinking", thinking, thinking_prompt, thinking_template),
         "problems": problems,
         "grader": grader,
         "device": device,
@@ -107,8 +98,7 @@ def look(
         "base_url": names(base_url),
         "decoding": {
             "max_new_tokens": max_new_tokens,
-            "base": sampled(temperature, top_p, top_k, min_p),
-            "thinking": sampled(temperature, top_p, top_k, min_p),
+            **dict.fromkeys(("base", "thinking"), sampled(temperature, top_p, top_k, min_p)),
         },
         "seed": seed,
         "look": look,

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.errors import ProbeError
-from probe.hooks import Lane, Now, stream
+from probe.hooks import Lane, Now, n_logits, stream
 from probe.hybrid.fit import check_fit
 from probe.hybrid.moment import Arm, Moment
 from probe.hybrid.sentence_state import SentenceState, sentence_enders
 from probe.models import BOTH_GREEDY, Model, Pair, PairSampling
 from probe.problems import Problem
-from probe.traces import sample_key, uniform
+from probe.traces import sample_key
 
 
 @dataclass(repr=False)
@@ -81,7 +81,7 @@ def decode_hybrid(
     """Decode problems under one arm.
 
     Where the base model is sampled, the gate still compares the most likely tokens of the unsteered models; the token
-    of a steered row is drawn from the steered distribution, and that of another row from the unsteered one.
+    of a steered row is drawn from the steered distribution, and every other token from the unsteered one.
 
     Args:
         models: the pair, or only the base model for an arm that never asks the thinking model. Each model reads a
@@ -200,10 +200,11 @@ class _Chooser:
         self.arm, self.pooled, self.sampling = arm, pooled, sampling
         base = lanes[0].model
         self.device = base.device
-        # Rows of an embedding beyond the tokenizer's tokens must not be sampled.
-        self.drawn, self.known = not (sampling.base.greedy and sampling.thinking.greedy), len(base.tokenizer)
+        # What all models can read. Rows of an embedding beyond the tokenizer's tokens must not be sampled.
+        self.vocab = min(n_logits(lane.model) for lane in lanes)
+        if not (sampling.base.greedy and sampling.thinking.greedy):
+            self.vocab = min(self.vocab, len(base.tokenizer))
         self.answers, self.seed, self.max_new_tokens = answers, seed, max_new_tokens
-        self.no_numbers = torch.zeros(len(answers), device=self.device)
         keys = [sample_key(seed, problem.id, number) for problem, number in answers]
         self.keys = torch.tensor(keys, dtype=torch.long, device=self.device)
         self.random: dict[int, Tensor] = {}
@@ -235,14 +236,8 @@ class _Chooser:
         return tokens, gate, behaviour, strength, choice, base_token, thinking_token, surprisal
 
     def _moment(self, now: Now) -> Moment:
-        base, *others = now.steps
-        thinking = None
-        if others:
-            # The vocabularies may be padded to different sizes.
-            vocab = min(base.logits.shape[-1], others[0].logits.shape[-1], *([self.known] if self.drawn else []))
-            base, thinking = base.on(self.device, vocab), others[0].on(self.device, vocab)
-        elif self.drawn:
-            base = base.on(self.device, min(base.logits.shape[-1], self.known))
+        base, *others = (step.on(self.device, self.vocab) for step in now.steps)
+        thinking = others[0] if others else None
         pooled = thinking.resid if thinking is not None and self.pooled else {}
         in_sentence, sentence = self.sentences.advance(now.items, now.last, pooled)
         return Moment(
@@ -252,7 +247,7 @@ class _Chooser:
             in_sentence=in_sentence,
             sentence=sentence,
             random=self._random(now),
-            number=uniform(self.keys[now.items], now.counts) if self.drawn else self.no_numbers[: len(now.items)],
+            keys=self.keys[now.items],
             sampling=self.sampling,
             runner=now.runners[0],
             rows=torch.arange(len(now.items), device=self.device),

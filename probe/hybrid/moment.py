@@ -31,7 +31,7 @@ class Moment:
             at the state that predicts its first token. Only for parts that need ``pooled``.
         random: uniform random numbers that depend only on seed, problem, sample and position; one column each for
             where, which and emit.
-        number: the random number with which each row samples its token, which all arms have in common.
+        keys: of the random numbers with which each row samples its tokens; all arms have the same.
         sampling: how tokens of the two models are sampled.
         runner, rows: the base model's batch, and the indices of these rows in it.
     """
@@ -42,7 +42,7 @@ class Moment:
     in_sentence: Int[Tensor, " rows"]
     sentence: dict[int, Float[Tensor, "rows d_thinking"]]
     random: Float[Tensor, "rows parts"]
-    number: Float[Tensor, " rows"]
+    keys: Int[Tensor, " rows"]
     sampling: PairSampling
     runner: Runner
     rows: Int[Tensor, " rows"]
@@ -79,13 +79,12 @@ class Moment:
         """
         # Only what both models can read, as in the unsteered step.
         logits = logits[..., : self.base.logits.shape[-1]]
-        some = logits.shape[1:-1].numel()
-        flat = draw(logits.flatten(0, -2), self.number.repeat_interleave(some), self.sampling.base)
-        return flat.view(logits.shape[:-1])
+        keys, counts = (each.repeat_interleave(logits.shape[1:-1].numel()) for each in (self.keys, self.counts))
+        return draw(logits.flatten(0, -2), keys, counts, self.sampling.base).view(logits.shape[:-1])
 
     def draw_thinking(self) -> Int[Tensor, " rows"]:
         """Choose the thinking model's token as that model is sampled; −1 where its logits are not finite."""
-        return draw(self.asked.logits, self.number, self.sampling.thinking)
+        return draw(self.asked.logits, self.keys, self.counts, self.sampling.thinking)
 
     def select(self, some: Int[Tensor, " some"]) -> "Moment":
         """Select some of the rows.
@@ -101,7 +100,7 @@ class Moment:
             in_sentence=self.in_sentence[some],
             sentence={layer: state[some] for layer, state in self.sentence.items()},
             random=self.random[some],
-            number=self.number[some],
+            keys=self.keys[some],
             rows=self.rows[some],
         )
 

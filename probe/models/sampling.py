@@ -109,7 +109,7 @@ class PairSampling:
         check_least("sampling", self, samples=1)
 
     def number(self, *drawn: Sampling) -> int:
-        """The number of answers to each problem: one if all of these are greedy.
+        """The number of answers to each problem: one, unless a token is sampled.
 
         >>> PairSampling(thinking=Sampling(temperature=0.6), samples=3).number(Sampling(temperature=0.6))
         3

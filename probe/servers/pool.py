@@ -143,7 +143,7 @@ class _Work:
                     ask = next(self._asks)
                 except StopIteration:
                     self._end = True
-                except Exception as error:
+                except Exception as error:  # whatever makes the requests failed: the reading thread raises it
                     self.found.put(error)
                     self._end = True
                 else:
@@ -201,7 +201,7 @@ class _Helper:
             work.fly(1)
             try:
                 found: tuple[int, Answer] | Exception = number, self._server.complete(ask)
-            except Exception as error:
+            except Exception as error:  # a thread must not die unheard
                 found = error
             work.fly(-1)
             if isinstance(found, Failed):

@@ -41,6 +41,7 @@ from probe.traces.sampling import (
     sample_texts as sample_texts,
     stream_draws as stream_draws,
     stream_samples as stream_samples,
+    token_at as token_at,
     uniform as uniform,
 )
 from probe.traces.sentences import split_sentences as split_sentences

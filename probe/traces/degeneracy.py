@@ -13,13 +13,13 @@ _TOKENS = 48
 """The smallest number of tokens that the repeated cycle covers. A truncated sum of equal terms or line of dashes covers
 fewer."""
 _WINDOW = 128
-"""The number of n-grams at the end of a text that are checked. Most of them are worn if the text alternates between a
-few sentences, or counts its repetitions."""
-_WORN = 2 / 3
-"""The share of worn n-grams from which a text counts as looping. Greedy loops of SmolLM2-135M and tiny-base have 0.72
-or more; tables, numbered lists, code and sums have 0.5 or less."""
+"""The number of n-grams at the end of a text among which repetitions are counted. This finds loops between a few
+sentences, and loops that count their rounds."""
+_REPEATED = 2 / 3
+"""The share of repetitions from which a text counts as looping. Greedy loops of SmolLM2-135M and tiny-base have 0.72 or
+more; tables, numbered lists, code and sums have 0.5 or less."""
 _LONG = 8
-"""The number of tokens of such an n-gram. An n-gram is worn if it occurred at least twice before."""
+"""The number of tokens of such an n-gram. It is a repetition if it occurred at least twice before."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ def looping(tokens: Sequence[int]) -> bool:
     or counts its repetitions. Tables, code and lists of numbers do not count as loops. A text that looped and then
     continued for more than about 40 tokens does not end in a loop, but its ``repetition`` is high.
     """
-    return end_cycle(tokens, _TOKENS) is not None or _is_worn(tokens)
+    return end_cycle(tokens, _TOKENS) is not None or _is_repetitive(tokens)
 
 
-def _is_worn(tokens: Sequence[int]) -> bool:
+def _is_repetitive(tokens: Sequence[int]) -> bool:
     grams = list(zip(*(tokens[at:] for at in range(_LONG)), strict=False))
     if len(grams) < _WINDOW:
         return False
     counts = Counter[tuple[int, ...]](grams[:-_WINDOW])
-    worn = 0
+    repeated = 0
     for gram in grams[-_WINDOW:]:
-        worn += counts[gram] >= 2
+        repeated += counts[gram] >= 2
         counts[gram] += 1
-    return worn >= _WORN * _WINDOW
+    return repeated >= _REPEATED * _WINDOW
 
 
 def mean_degeneracy(answers: Iterable[tuple[Sequence[int], str]]) -> dict[str, float | None]:

@@ -70,7 +70,7 @@ class ImportedTraces:
 
     @cached_property
     def traces(self) -> Traces:
-        """The traces; each is read when it is accessed."""
+        """The traces, which are read on demand."""
         return Traces.load(self.folder)
 
     @cached_property

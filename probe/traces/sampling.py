@@ -56,20 +56,38 @@ def uniform(keys: Int[Tensor, " rows"], places: Int[Tensor, " rows"]) -> Float[T
 
 
 def draw(
-    logits: Float[Tensor, "rows vocab"], numbers: Float[Tensor, " rows"], sampling: Sampling
+    logits: Float[Tensor, "rows vocab"],
+    keys: Int[Tensor, " rows"],
+    places: Int[Tensor, " rows"],
+    sampling: Sampling,
 ) -> Int[Tensor, " rows"]:
-    """Choose a token of each row: sampled by the inverse of its cumulative distribution, or the most likely one.
+    """Choose the next token of each row: a sampled one, or the most likely one.
 
     Args:
         logits: one row for each sequence; tokens are chosen on their device.
-        numbers: a random number for each row, from 0 up to, but not including, 1.
-        sampling: the temperature, and the part of the distribution that is sampled from.
+        keys: the keys of the random numbers of each row, from :func:`random_key`; greedy decoding does not use them.
+        places: the number of tokens before the token of each row.
+        sampling: how the token is chosen.
 
     Returns:
         Token ids; −1 where the logits are not finite.
     """
-    if sampling.greedy:
-        return likeliest(logits)
+    return likeliest(logits) if sampling.greedy else token_at(logits, uniform(keys, places), sampling)
+
+
+def token_at(
+    logits: Float[Tensor, "rows vocab"], numbers: Float[Tensor, " rows"], sampling: Sampling
+) -> Int[Tensor, " rows"]:
+    """The token of each row at which the cumulative distribution reaches a number.
+
+    Args:
+        logits: one row for each sequence.
+        numbers: a number for each row, from 0 up to, but not including, 1.
+        sampling: with a temperature above 0.
+
+    Returns:
+        Token ids; −1 where the logits are not finite.
+    """
     chances = probabilities(logits, sampling)
     sums = chances.cumsum(-1)
     if sums.is_cuda:  # there the parallel sums may fall where nothing is added, and a token of probability 0 be found
@@ -129,14 +147,11 @@ def stream_draws(
         ProbeError: for a prompt that the model cannot continue, and where its logits are not finite.
     """
     each = torch.tensor(keys, dtype=torch.long, device=model.device)
-    vocab = len(model.tokenizer)
+    # An embedding may be padded with rows that are not tokens; they are unlikely, but must never be sampled.
+    vocab = None if sampling.greedy else len(model.tokenizer)
 
     def choose(now: Now) -> tuple[Int[Tensor, " rows"]]:
-        logits = now.steps[0].logits
-        if sampling.greedy:
-            return (likeliest(logits),)
-        # An embedding may be padded with rows that are not tokens; they are unlikely, but must never be sampled.
-        return (draw(logits[:, :vocab], uniform(each[now.items], now.counts), sampling),)
+        return (draw(now.steps[0].logits[:, :vocab], each[now.items], now.counts, sampling),)
 
     for item, (tokens,), truncated in stream(
         [Lane(model, prompts)],
@@ -179,7 +194,7 @@ def stream_samples(
     """
     check_prompts(model, prompts, max_new_tokens)
     if samples < 1:
-        raise ProbeError(f"samples is {samples}; it must be at least 1")
+        raise ProbeError(f"{samples} samples of each prompt requested; give at least 1")
     occurred: Counter[tuple[int, ...]] = Counter()
     keys: list[list[int]] = []
     for prompt in prompts:

@@ -131,9 +131,10 @@ def is_served(folder: str | Path) -> bool:
 
 
 class _Rollouts:
-    """Makes the rows of shards from answers of servers. Requests of the next shard are sent while one is finishing.
+    """The work of shards: the answers of servers.
 
-    Each answer is written to a file beside the shards when it arrives, so that an interrupted command loses none.
+    While it waits for the last answers of a shard, it requests those of the next one. Each answer is written to a file
+    beside the shards when it arrives, so that an interrupted command loses none.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class _Rollouts:
     def _take(self, waiting: set[int]) -> None:
         """Wait for one more answer."""
         if self._stream is None:
-            # Send requests again whose answers never arrived.
+            # What was requested before, and never arrived, is requested again.
             self._left = sorted({*self._left, *(waiting - self._found.keys())})
             self._stream = self._servers.answers(self._asks())
         try:

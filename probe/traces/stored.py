@@ -1,4 +1,4 @@
-"""Rows of a Parquet file that are read when they are accessed, in groups of a bounded size."""
+"""Rows of a Parquet file, read on demand in groups of a bounded size."""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -52,7 +52,7 @@ GROUP = 2**17
 
 
 class StoredRows(Sequence[Row], Generic[Row]):
-    """Rows of a Parquet file, each read when it is accessed; a few are kept in memory.
+    """Some rows of a Parquet file, read on demand; a few are kept in memory.
 
     Args:
         path: the file.

@@ -185,7 +185,7 @@ _SCHEMA = pa.schema(
 class Traces(Sequence[Trace]):
     """The rollouts of one model on one problem set, in the order of the problems.
 
-    Loaded traces are read from their file when they are accessed, so any number of them fits into memory.
+    Loaded traces are read from their file on demand, so any number of them fits into memory.
 
     Args:
         seconds: how long decoding took; None if unknown, as for a slice. It is ignored when comparing.
@@ -332,7 +332,7 @@ class Traces(Sequence[Trace]):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Traces":
-        """Open the traces that :meth:`save` wrote into a folder; each is read when it is accessed.
+        """Open the traces that :meth:`save` wrote into a folder; each is read on demand.
 
         Raises:
             ProbeError: if the file is missing or does not hold traces.

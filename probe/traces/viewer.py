@@ -61,7 +61,7 @@ def reading_of(
     """
     facts = [f"sample {trace.sample}"] if sampled or trace.sample else []
     facts += [f"by {trace.author}"] if trace.author else []
-    # Thinking that the prompt or the text opened and nothing closed extends to the end.
+    # Thinking that was opened and never closed continues to the end.
     tags = trace.think_tags
     opened = tags.opened_by(trace.prompt) or bool(tags.open and trace.text.lstrip().startswith(tags.open))
     thinking = trace.think_end if trace.think_end is not None or not opened else len(trace.text)

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare, kstest
 
 from probe.models import ModelConfig, Sampling, load_model
-from probe.traces import draw, probabilities, random_key, sample_each, stream_samples, uniform
+from probe.traces import probabilities, random_key, sample_each, stream_samples, token_at, uniform
 
 SOME = Sampling(temperature=0.9, top_p=0.95)
 PROMPTS = [[6, 7, 8], [30, *range(40, 59)], [9], [50, 51, 52, 53], [6, 7, 8]]
@@ -45,7 +45,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(temperature, top_p):
     logits = torch.tensor([2.0, -1.0, 0.5, 1.5, -3.0, 0.0, float("-inf"), 1.0])
     rows, chances = 20_000, probabilities(logits[None], Sampling(temperature, top_p))[0]
     numbers = uniform(torch.full((rows,), random_key(temperature, top_p)), torch.arange(rows))
-    counts = draw(logits.expand(rows, -1), numbers, Sampling(temperature, top_p)).bincount(minlength=8)
+    counts = token_at(logits.expand(rows, -1), numbers, Sampling(temperature, top_p)).bincount(minlength=8)
     some = chances > 0
     assert counts[~some].sum() == 0
     expected = chances[some].double()
@@ -57,7 +57,7 @@ def test_the_ends_of_the_distribution_and_bad_logits():
     logits[:, 300:600] = torch.rand(300, generator=torch.Generator().manual_seed(0))
     logits[2, 5] = float("nan")
     almost = 1 - 2.0**-24
-    tokens = draw(logits, torch.tensor([0.0, almost, 0.5]), Sampling(1.0, 0.9))
+    tokens = token_at(logits, torch.tensor([0.0, almost, 0.5]), Sampling(1.0, 0.9))
     assert (probabilities(logits[:2], Sampling(1.0, 0.9)).gather(1, tokens[:2, None]) > 0).all()
     assert tokens[0] < 310 and tokens[1] > 590 and tokens[2] == -1
 

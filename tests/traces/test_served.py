@@ -99,22 +99,22 @@ def test_sampling_is_checked_against_the_distribution(model, how):
 @pytest.mark.parametrize(
     "ignored", [{"temperature": 1.0}, {"temperature": 1.6, "top_p": 1.0}, {"top_k": 0, "temperature": 0.9}]
 )
-def test_a_server_that_ignores_a_setting_of_sampling_is_refused(model, ignored):
+def test_a_server_that_ignores_a_setting_of_sampling_is_refused(model, ignored, monkeypatch):
     with served(model) as server:
         real = server._write
-        server._write = lambda ids, how, limit, seed: real(ids, {**how, **ignored}, limit, seed)  # type: ignore[method-assign]
+        monkeypatch.setattr(server, "_write", lambda ids, how, *rest: real(ids, {**how, **ignored}, *rest))
         how = Sampling(0.5, top_p=0.9, top_k=5)
         with pytest.raises(ProbeError, match="does not sample"):
             open_servers([server.url], model, PROBLEMS, max_new_tokens=24, sampling=how, config=QUICK)
 
 
-def test_the_server_says_which_model_it_serves_or_the_address_does(model):
+def test_the_server_says_which_model_it_serves_or_the_address_does(model, monkeypatch):
     with served(model, name="their-name") as server:
         assert opened(model, server).who == {"kind": "vllm", "model": "their-name", "version": "1.0"}
         several = as_reply({"data": [{"id": "a"}, {"id": "their-name", "root": model.config.path}]})
-        server.listed = lambda: several  # type: ignore[method-assign]
+        monkeypatch.setattr(server, "listed", lambda: several)
         assert opened(model, server).who["model"] == "their-name"
-        server.listed = lambda: as_reply({"data": [{"id": "a"}, {"id": "their-name"}]})  # type: ignore[method-assign]
+        monkeypatch.setattr(server, "listed", lambda: as_reply({"data": [{"id": "a"}, {"id": "their-name"}]}))
         with pytest.raises(ProbeError, match=r"has several models \(a, their-name\); name one, as http.*#a"):
             opened(model, server)
         found = open_servers([f"{server.url}#their-name"], model, PROBLEMS, max_new_tokens=LIMIT, config=QUICK)

@@ -1,4 +1,4 @@
-"""Traces on disk: read when they are asked for, and written one by one."""
+"""Traces on disk: read on demand, and written one by one."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

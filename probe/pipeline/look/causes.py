@@ -356,9 +356,9 @@ RULES = (
     Rule("not graded", "the grader cannot grade at least half of its answers", _NONE_RIGHT, _not_graded),
     Rule("other form", "at least half of its answers are wrong only in form", _NONE_RIGHT, _other_form),
     Rule(
-        "continues",
+        "another question",
         "at least half of its answers continue with another question",
-        "none is right, and some would be right without that question",
+        "none is right, and some would be right without it",
         _goes_on,
     ),
     Rule(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def open_run(folder: str | Path) -> "Run":
-    """Open a run from its folder. Each part is read when it is accessed, and models are loaded when they are needed.
+    """Open a run from its folder. Nothing is read, and no model is loaded, before it is needed.
 
     Args:
         folder: the folder that ``probe run`` wrote.
@@ -54,7 +54,7 @@ def _what_it_is(folder: Path) -> str:
 
 
 class Run:
-    """A run, from :func:`open_run`. Each part is read when it is first accessed, and then kept.
+    """A run, from :func:`open_run`. Each part is read on first access and kept.
 
     Results, traces, behaviours, taxonomy, vectors and policy need no models. The pair, arms and answers need the
     models; models, prompts and problems are then compared with those of the run.
@@ -138,7 +138,7 @@ class Run:
 
     @cached_property
     def arms(self) -> "Arms":
-        """The results of the arms by name, including base and thinking model; each is read when it is accessed."""
+        """The results of the arms, base and thinking model included, by name; each is read on demand."""
         return Arms(self)
 
     def arm(self, name: str) -> "Arm":
@@ -236,7 +236,7 @@ class KeptTraces:
 
 
 class Arms(Mapping[str, "ArmResult"]):
-    """The results of the arms of a run by name, in the order of ``results.json``; each is read when it is accessed."""
+    """The results of the arms of a run by name, in the order of ``results.json``; each is read on demand."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -70,7 +70,7 @@ ODD = {
         {"texts": [" The answer is 12."] * N, "known": "12 apples", "grader": "exact"},
         "'12', but '12 apples'",
     ),
-    "continues": (
+    "another question": (
         {"texts": [" It is 12.\n\nQ: What is 1 + 1?\nA: It is 2."] * N},
         "12 would be right if they ended before",
     ),
@@ -137,7 +137,9 @@ def test_a_base_model_that_is_only_wrong_stops_no_run(folder):
     wrong = side(folder, [" It is 7."] * N, role="base")
     further = side(folder, [" It is 7.\nQ: What is 1 + 1?\nA: 2"] * N, role="base")
     assert given(folder, base=wrong, texts=right) == []
-    assert [(each.name, each.stops) for each in given(folder, base=further, texts=right)] == [("continues", False)]
+    assert [(each.name, each.stops) for each in given(folder, base=further, texts=right)] == [
+        ("another question", False)
+    ]
 
 
 def pair(folder: Path, base: int, thinking: int, n: int) -> list[tuple[str, bool]]:
