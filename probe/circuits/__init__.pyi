@@ -1,27 +1,18 @@
 # The public names of `probe.circuits`, read by editors and, at run time, by `__init__.py`.
-from .attention import (
+from .edges.attribution import attribute as attribute, edge_scores as edge_scores
+from .edges.circuit import Circuit as Circuit
+from .edges.faithful import Faithfulness as Faithfulness, faithfulness as faithfulness, kept_by as kept_by
+from .edges.graph import Graph as Graph, Reader as Reader
+from .edges.lens import EdgeLens as EdgeLens
+from .edges.paths import path_effect as path_effect
+from .heads.attention import (
     Attention as Attention,
     Receivers as Receivers,
     attention as attention,
     receiver_heads as receiver_heads,
     sentence_attention as sentence_attention,
 )
-from .attribution import attribute as attribute, edge_scores as edge_scores
-from .circuit import Circuit as Circuit
-from .direct import (
-    LogitLens as LogitLens,
-    direct_attribution as direct_attribution,
-    logit_lens as logit_lens,
-)
-from .effect import (
-    HeadEffect as HeadEffect,
-    behaviour_look as behaviour_look,
-    effect_of_heads as effect_of_heads,
-)
-from .equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
-from .faithful import Faithfulness as Faithfulness, faithfulness as faithfulness, kept_by as kept_by
-from .graph import Graph as Graph, Reader as Reader
-from .heads import (
+from .heads.changed import (
     Head as Head,
     Reference as Reference,
     heads_changed as heads_changed,
@@ -30,9 +21,19 @@ from .heads import (
     start_tokens as start_tokens,
     strongest_heads as strongest_heads,
 )
-from .lens import EdgeLens as EdgeLens
+from .heads.effect import (
+    HeadEffect as HeadEffect,
+    behaviour_look as behaviour_look,
+    effect_of_heads as effect_of_heads,
+)
+from .lenses.direct import (
+    LogitLens as LogitLens,
+    direct_attribution as direct_attribution,
+    logit_lens as logit_lens,
+)
 from .names import ABLATIONS as ABLATIONS, METHODS as METHODS, METRICS as METRICS
-from .pairs import (
+from .pairs.equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
+from .pairs.pairs import (
     Pairs as Pairs,
     behaviour_pairs as behaviour_pairs,
     divergence as divergence,
@@ -41,4 +42,3 @@ from .pairs import (
     rows_that_fit as rows_that_fit,
 )
 from .patching import PatchMap as PatchMap, patch as patch
-from .paths import path_effect as path_effect

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.circuits.lens import Ids, Metric
-from probe.circuits.pairs import Pairs, divergence, logit_difference, rows_that_fit
+from probe.circuits.edges.lens import Ids, Metric
+from probe.circuits.pairs.pairs import Pairs, divergence, logit_difference, rows_that_fit
 from probe.config import nearest
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, capture, edit

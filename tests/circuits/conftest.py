@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
-from probe.circuits.pairs import Pairs
+from probe.circuits.pairs.pairs import Pairs
 from probe.models import ModelConfig, load_model
 
 

@@ -5,8 +5,8 @@ import torch
 
 from benchmarks.peak import Peak
 from probe.circuits import EdgeLens, logit_difference
-from probe.circuits.attribution import edge_scores
-from probe.circuits.pairs import Pairs
+from probe.circuits.edges.attribution import edge_scores
+from probe.circuits.pairs.pairs import Pairs
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 

@@ -14,7 +14,7 @@ from probe.circuits import (
     path_effect,
     sentence_attention,
 )
-from probe.circuits.pairs import grouped
+from probe.circuits.pairs.pairs import grouped
 from probe.reports import attention_patterns
 
 pytestmark = pytest.mark.slow

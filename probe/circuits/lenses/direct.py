@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe.circuits.lens import EdgeLens, Ids
+from probe.circuits.edges.lens import EdgeLens, Ids
 from probe.errors import NotApplicable
 from probe.hooks import capture
 from probe.html import html_table

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.circuits.circuit import Circuit
-from probe.circuits.lens import ALL, At, EdgeLens, Ids, Metric, Window
+from probe.circuits.edges.circuit import Circuit
+from probe.circuits.edges.lens import ALL, At, EdgeLens, Ids, Metric, Window
+from probe.circuits.edges.streams import Streams
 from probe.circuits.names import METHODS, METRICS
-from probe.circuits.pairs import Pairs, divergence, logit_difference
-from probe.circuits.streams import Streams
+from probe.circuits.pairs.pairs import Pairs, divergence, logit_difference
 from probe.config import nearest
 from probe.errors import ProbeError
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.circuits.lens import Metric
+from probe.circuits.edges.lens import Metric
 from probe.errors import NotApplicable, ProbeError
 from probe.files import read_jsonl
 from probe.hooks import row_bytes

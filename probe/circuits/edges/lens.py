@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from probe.circuits.graph import LOGITS, Graph
-from probe.circuits.streams import OutputWeights, Streams
+from probe.circuits.edges.graph import LOGITS, Graph
+from probe.circuits.edges.streams import OutputWeights, Streams
 from probe.errors import NotApplicable
 from probe.models import Model, Site, check_frequencies, place
 

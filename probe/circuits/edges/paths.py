@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.circuits.attribution import measure_of
-from probe.circuits.lens import EdgeLens
-from probe.circuits.pairs import Pairs
+from probe.circuits.edges.attribution import measure_of
+from probe.circuits.edges.lens import EdgeLens
+from probe.circuits.pairs.pairs import Pairs
 from probe.errors import ProbeError
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.circuits.heads import Head
+from probe.circuits.heads.changed import Head
 from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.circuits.heads import Head, Reference, heads_changed, matched_heads
+from probe.circuits.heads.changed import Head, Reference, heads_changed, matched_heads
 from probe.hooks import Selection, Tokens
 from probe.models import Model
 from probe.problems import Problem, ProblemSet

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probe.circuits.graph import EMBED, LOGITS, Graph
+from probe.circuits.edges.graph import EMBED, LOGITS, Graph
 from probe.config import read_as
 from probe.errors import ProbeError
 from probe.files import write_json

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.activations import Document, documents_of
-from probe.circuits.circuit import Circuit
+from probe.circuits.edges.circuit import Circuit
 from probe.circuits.names import ABLATIONS
 from probe.config import nearest
 from probe.errors import ProbeError

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from probe.circuits.attribution import measure_of
-from probe.circuits.circuit import Circuit
-from probe.circuits.lens import EdgeLens
-from probe.circuits.pairs import Pairs
+from probe.circuits.edges.attribution import measure_of
+from probe.circuits.edges.circuit import Circuit
+from probe.circuits.edges.lens import EdgeLens
+from probe.circuits.pairs.pairs import Pairs
 from probe.errors import NotApplicable
 
 #: Shares of all edges at which circuits are measured; those of MIB (Mueller et al., 2504.13151).

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from probe.circuits.pairs import Pairs, Row, grouped
+from probe.circuits.pairs.pairs import Pairs, Row, grouped
 from probe.counters import read_sum
 from probe.errors import NotApplicable
 from probe.models import Model, check_frequencies

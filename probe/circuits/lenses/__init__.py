@@ -1,0 +1,1 @@
+"""Reading the residual stream as next tokens."""
