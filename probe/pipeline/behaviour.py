@@ -5,33 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from probe.config import as_pattern, to_dict
+from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.models import GREEDY, Model, Pair, PairConfig, Sampling, content_hash
+from probe.pipeline.checks import check_behaviour
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
 from probe.pipeline.run.inputs import chosen_problems, prompts_hash, weights_hash
 from probe.problems import ProblemSet, Taken, take_problems
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 from probe.traces import Traces, generate_traces
-
-
-def check_behaviour(behaviour: str | None, sentence: str | None) -> None:
-    """Check the two settings that name a behaviour; this needs no model.
-
-    Args:
-        behaviour: the name of a type, counter or category.
-        sentence: a regular expression.
-
-    Raises:
-        ProbeError: if both or none of them are given, or the expression is invalid.
-    """
-    if (behaviour is None) == (sentence is None):
-        raise ProbeError(
-            "name one behaviour: a type, counter or category (--behaviour), or a pattern of its sentences (--sentence)"
-        )
-    if sentence is not None:
-        as_pattern(sentence)
 
 
 def named_behaviour(

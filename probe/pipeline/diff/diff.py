@@ -136,9 +136,7 @@ def _diff(
     if runs:
         if behaviour is None:
             raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
-        pairs = behaviour_pairs(
-            pair.thinking, traces, train, behaviour, n_pairs=config.pairs, min_group=1, seed=config.seed
-        )
+        pairs = behaviour_pairs(pair.thinking, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
         results |= _series(config, pair, traces, pairs, runs, progress=progress)
     write_json(out / "results.json", results)
     write_diff_report(results, out / "report.html")
