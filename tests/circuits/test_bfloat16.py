@@ -28,5 +28,5 @@ def test_bfloat16_ranks_as_float32_does(wired, rounded):
     assert curves[1] == pytest.approx(curves[0], abs=0.05)
     for site in ("resid_pre", "z"):
         one, two = (patch(model, pairs, site).values for model in (wired, rounded))
-        assert (two - one).abs().max() < 0.06 * one.abs().max()
+        assert (two - one).abs().max() < 0.1 * one.abs().max()
         assert int(one.abs().argmax()) == int(two.abs().argmax())

@@ -51,7 +51,7 @@ def test_from_traces_to_the_page(whole):
 def test_killed_and_resumed_is_never_killed(whole, tmp_path, kill):
     settings = {"thinking": {"path": "bundled:tiny-rl"}, "problems": "story", "behaviour": "check"}
     config, out = from_dict(CircuitConfig, settings | SMALL | SHORT), tmp_path / "out"
-    for stage in ("scores/parts/00000.value.safetensors", "ablation/pairs/whole.value.json"):
+    for stage in ("scores/parts/00000.value.safetensors", "circuit/sizes/second-24.value.json"):
         kill(find_circuit, config, out, stage)
         assert not (out / "results.json").exists()
     find_circuit(config, out)

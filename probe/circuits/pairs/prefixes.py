@@ -22,10 +22,10 @@ from probe.traces import Trace
 
 _MOST_CUT = 0.5
 """The largest share of the longer prefix that is cut, beyond the limit of the context."""
-_CUT, _PLACE, _PROBLEM = 10.0, 0.5, 0.1
-"""How far apart two prefixes are: for the share of the longer one that is cut, for the difference of their places in
-their traces (0 for the beginning, 1 for the end), and for another problem. A cut weighs most, since it takes away what
-the model knew; another problem weighs as much as a cut of 1 %."""
+_ANY, _CUT, _PLACE, _PROBLEM = 0.25, 10.0, 0.5, 0.1
+"""How far apart two prefixes are: if the longer one is cut at all, for the share of it that is cut, for the difference
+of their places in their traces (0 for the beginning, 1 for the end), and for another problem. A cut weighs most, since
+it begins at the question and takes away what the model knew."""
 _TOGETHER = 4
 """Prefixes of one length that follow each other, so that their pairs fit into one pass."""
 
@@ -196,7 +196,7 @@ def _matched(
         if not differs.any():
             dropped["no prefix of similar length was left" if not fits.any() else "same next token as all others"] += 1
             continue
-        far = _CUT * cut + _PLACE * np.abs(ends.place[others] - ends.place[a])
+        far = _ANY * (cut > 0) + _CUT * cut + _PLACE * np.abs(ends.place[others] - ends.place[a])
         far += _PROBLEM * (ends.problem[others] != ends.problem[a])
         at = int(np.where(differs, far, np.inf).argmin())
         free[at] = False
