@@ -26,10 +26,15 @@ from .heads.effect import (
     behaviour_look as behaviour_look,
     effect_of_heads as effect_of_heads,
 )
-from .lenses.direct import (
-    LogitLens as LogitLens,
-    direct_attribution as direct_attribution,
+from .lenses.direct import direct_attribution as direct_attribution
+from .lenses.fitting import fit_jacobian_lens as fit_jacobian_lens
+from .lenses.jacobian import JacobianLens as JacobianLens
+from .lenses.published import load_jacobian_lens as load_jacobian_lens, published_lenses as published_lenses
+from .lenses.reading import (
+    LensReading as LensReading,
+    Readable as Readable,
     logit_lens as logit_lens,
+    readable as readable,
 )
 from .names import ABLATIONS as ABLATIONS, METHODS as METHODS, METRICS as METRICS
 from .pairs.equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
