@@ -45,7 +45,7 @@ def direct_attribution(
     after, stream = (acts[site][:, -1].float() for site in sites)
     weight = unembed.weight.float()
     towards = weight[right] - weight[wrong]
-    through = _Frozen(norm, stream, after)
+    through = FrozenNorm(norm, stream, after)
     parts = through(lens.written(ids, (-1, None))[:, :, 0].float())
     found = torch.einsum("sbd,bd->sb", parts, towards)
     total = (after * towards).sum(-1)
@@ -56,7 +56,7 @@ def direct_attribution(
     return dict(zip(lens.graph.writers, found, strict=True)) | {"constant": total - found.sum(0)}
 
 
-class _Frozen:
+class FrozenNorm:
     """A norm as a linear map, with its scale fixed to that of one state."""
 
     def __init__(
@@ -73,6 +73,10 @@ class _Frozen:
 
     def __call__(self, states: Float[Tensor, "*axes batch d_model"]) -> Float[Tensor, "*axes batch d_model"]:
         return self._weight * self._middle(states) * self._scale[:, None]
+
+    def back(self, towards: Float[Tensor, " d_model"]) -> Float[Tensor, "batch d_model"]:
+        """The direction before the norm whose product with a state is that of ``towards`` with the state after it."""
+        return self._middle(self._weight * towards) * self._scale[:, None]
 
     def _middle(self, states: Tensor) -> Tensor:
         return states - states.mean(-1, keepdim=True) if self._centred else states

@@ -40,7 +40,7 @@ class JacobianLens:
         weights: a hash of a sample of the weights that it was fitted on; None for a published lens.
     """
 
-    matrices: Mapping[int, Float[Tensor, "d_model d_model"]]
+    matrices: Mapping[int, Tensor]
     model: str
     n_layers: int
     fitted: Mapping[str, Any] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Reading blocks' outputs as next tokens, through the logit lens or a Jacobian lens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +66,7 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"], lens: JacobianLens | None
     layers = lens_layers(model, lens)
     following = torch.tensor([*ids.tolist()[1:], 0])  # nothing follows the last token; its entry is dropped
     rows: dict[int, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
-    for layer, places, log_p in log_probs(model, ids, range(len(ids)), lens):
+    for layer, places, log_p in decoded(model, states_at(model, ids, range(len(ids)), layers), lens):
         best = log_p.max(-1)
         target = log_p.gather(1, following[places].to(log_p.device)[:, None])[:, 0]
         spread = torch.distributions.Categorical(logits=log_p).entropy()
@@ -92,36 +92,47 @@ def lens_layers(model: Model, lens: JacobianLens | None) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def log_probs(
-    model: Model, ids: Int[Tensor, " pos"], positions: Sequence[int], lens: JacobianLens | None = None
-) -> Iterator[tuple[int, slice, Float[Tensor, "some vocab"]]]:
-    """Read some tokens of a text through a lens, as many at a time as the logits of fit into memory.
-
-    Only the states at these tokens are kept, for all blocks.
+def states_at(
+    model: Model, ids: Int[Tensor, " pos"], positions: Sequence[int], layers: Sequence[int]
+) -> dict[int, Float[Tensor, "some d_model"]]:
+    """The outputs of some blocks at some tokens of a text; only these are kept.
 
     Args:
         ids: token ids of a text, the prompt included.
         positions: the tokens that are read, in ascending order.
-        lens: as in :func:`logit_lens`; its model is not checked here.
+        layers: the blocks, counted from 0.
 
-    Yields:
-        The block, the part of ``positions``, and the log-probabilities in nats of every next token.
+    Raises:
+        ProbeError: if a token lies outside the text.
     """
     model.check_ids([ids.tolist()])
     check_frequencies(model.hf, len(ids))
-    layers = tuple(range(model.n_layers)) if lens is None else (*lens.layers, model.n_layers - 1)
-    sites = [f"resid_post.{layer}" for layer in layers]
     some = list(positions)
     if not some or some != sorted(set(some)) or not 0 <= some[0] <= some[-1] < len(ids):
         raise ProbeError(f"tokens {some[:8]} are no ascending places in a text of {len(ids)} tokens")
-    with capture(model, sites, tokens=Tokens(positions=some)) as acts:
+    with capture(model, [f"resid_post.{layer}" for layer in layers], tokens=Tokens(positions=some)) as acts:
         model.hf(ids.to(model.device)[None], use_cache=False)
+    return {layer: acts[f"resid_post.{layer}"] for layer in layers}
+
+
+@torch.no_grad()
+def decoded(
+    model: Model, states: Mapping[int, Float[Tensor, "places d_model"]], lens: JacobianLens | None = None
+) -> Iterator[tuple[int, slice, Float[Tensor, "some vocab"]]]:
+    """Read states through a lens, as many at a time as the logits of fit into memory.
+
+    Args:
+        states: the outputs of some blocks, as :func:`states_at` returns them.
+        lens: as in :func:`logit_lens`; its model is not checked here.
+
+    Yields:
+        The block, the range of places, and the log-probabilities in nats of every next token there.
+    """
     several = max(1, min(_MOST_LOGITS, model.budget // 4) // (_COPIES * 4 * model.n_embeddings))
-    for layer, site in zip(layers, sites, strict=True):
-        for first in range(0, len(some), several):
-            states = acts[site][first : first + several]
-            logits = model.unembed(states, lens=lens, layer=layer)
-            yield layer, slice(first, first + len(states)), logits.float().log_softmax(-1)
+    for layer, each in states.items():
+        for first in range(0, len(each), several):
+            part = slice(first, min(first + several, len(each)))
+            yield layer, part, model.unembed(each[part], lens=lens, layer=layer).float().log_softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ def readable(
     tokens = torch.tensor([token for _, token in wanted])
     shape = (len(layers), len(wanted))
     log_prob, rank = torch.zeros(shape), torch.zeros(shape, dtype=torch.long)
-    for layer, part, log_p in log_probs(model, ids, places, lens):
+    for layer, part, log_p in decoded(model, states_at(model, ids, places, layers), lens):
         here = ((row >= part.start) & (row < part.stop)).nonzero()[:, 0]
         which, token = (row[here] - part.start).to(log_p.device), tokens[here].to(log_p.device)
         for one, at in enumerate(here.tolist()):  # one row of the vocabulary at a time
