@@ -47,6 +47,7 @@ from .anchors import (
 from .circuits import (
     Circuit as Circuit,
     EdgeLens as EdgeLens,
+    JacobianLens as JacobianLens,
     Pairs as Pairs,
     attention as attention,
     attribute as attribute,
@@ -54,7 +55,9 @@ from .circuits import (
     direct_attribution as direct_attribution,
     effect_of_heads as effect_of_heads,
     faithfulness as faithfulness,
+    fit_jacobian_lens as fit_jacobian_lens,
     heads_changed as heads_changed,
+    load_jacobian_lens as load_jacobian_lens,
     logit_lens as logit_lens,
     patch as patch,
     path_effect as path_effect,
