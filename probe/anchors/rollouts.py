@@ -4,7 +4,7 @@ The trace is run once for all places (see :func:`~probe.traces.sample_branches`)
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -122,12 +122,14 @@ def stream_rollouts(
     *,
     places: Sequence[int],
     forced: str = "",
+    skip: Set[int] = frozenset(),
     **how: Unpack[RolloutSettings],
 ) -> Iterator[tuple[int, Continuations]]:
     """As :func:`roll_out`, one place at a time, so that no more is held than the places in work.
 
     Args:
         model, problem_set, problem, trace, places, forced: see there.
+        skip: indices of places whose rollouts are not wanted; those of the others do not change.
         **how: see there.
 
     Yields:
@@ -135,7 +137,7 @@ def stream_rollouts(
     """
     cut = [trace.tokens[:place] for place in places]
     kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
-    for at, (_, found) in continue_texts(model, problem_set, problem, trace, kept, **how):
+    for at, (_, found) in continue_texts(model, problem_set, problem, trace, kept, skip=skip, **how):
         yield at, Continuations(places[at], found.texts, found.answers, found.correct)
 
 
@@ -145,6 +147,8 @@ def continue_texts(
     problem: Problem,
     trace: Trace,
     kept: Sequence[Sequence[int]],
+    *,
+    skip: Set[int] = frozenset(),
     **how: Unpack[RolloutSettings],
 ) -> Iterator[tuple[int, tuple[list[list[int]], Continuations]]]:
     """Continue texts that begin like a trace, and grade each whole text.
@@ -153,6 +157,7 @@ def continue_texts(
         model, problem_set, problem, trace: see :func:`roll_out`.
         kept: the tokens that are continued, after the prompt of the model. What they share with the beginning of the
             trace is not run again.
+        skip: indices of texts that are not continued.
         **how: see there.
 
     Yields:
@@ -164,11 +169,11 @@ def continue_texts(
     spent = how.get("spent") or TokenForwards()
     chosen = {"sampling": how.get("sampling", PLAIN), "seed": how.get("seed", 0)}
     if (servers := how.get("servers")) is None:
-        some = sample_branches(model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, **chosen)
+        some = sample_branches(model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, reuse=True, skip=skip, **chosen)
     else:
-        some = served_samples(model, servers, prompts, n, limit, **chosen)
+        some = served_samples(model, servers, prompts, n, limit, skip=skip, **chosen)
     open_texts: dict[int, dict[int, list[int]]] = {}
-    with tqdm(total=len(kept) * n, desc="rollouts", unit="text", disable=not how.get("progress", False)) as bar:
+    with tqdm(total=(len(kept) - len(skip)) * n, desc="rollouts", unit="text", disable=not how.get("progress", False)) as bar:
         for at, number, tokens, _ in some:
             there = open_texts.setdefault(at, {})
             there[number] = tokens

@@ -59,6 +59,7 @@ from probe.traces.trace import (
     Traces as Traces,
     first_sentence as first_sentence,
     make_trace as make_trace,
+    sentences_of as sentences_of,
     write_traces as write_traces,
 )
 from probe.traces.viewer import loop_of as loop_of, traces_html as traces_html

@@ -3,10 +3,13 @@
 The samples are those of :func:`~probe.traces.sampling.stream_samples`, token by token, because each has random numbers
 of its own; only the work differs. The text is run once for all places. A sample that writes what the text says runs
 nothing, for the text has been run there. Samples that have written the same tokens so far are one row.
+
+With ``reuse``, fewer samples are needed too. A sample of one place that writes the text as far as the next place is,
+from there on, a sample of that place: what comes next depends on nothing but the tokens so far. It counts for both.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from probe.hooks import Branches, TokenForwards, can_branch, check_prompts, likeliest, not_finite
 from probe.models import Model, Sampling, halving
-from probe.traces.sampling import PLAIN, sample_keys, stream_samples, tokens_at, uniform
+from probe.traces.sampling import PLAIN, sample_keys, stream_draws, tokens_at, uniform
 
 _MOST = 512
 """The largest number of samples that are decoded at once."""
@@ -24,6 +27,15 @@ _ADMIT_SHARE = 8
 
 Sampled = tuple[int, int, list[int], bool]
 """The index of a prompt, the number of a sample, its tokens without the end token, and whether the limit stopped it."""
+
+
+@dataclass(frozen=True)
+class _Use:
+    """One of the samples that are wanted: its prompt, its number, and the number of tokens before its first."""
+
+    prompt: int
+    number: int
+    begin: int
 
 
 @dataclass
@@ -63,11 +75,14 @@ def sample_branches(
     sampling: Sampling = PLAIN,
     seed: int = 0,
     spent: TokenForwards | None = None,
+    reuse: bool = False,
+    skip: Set[int] = frozenset(),
 ) -> Iterator[Sampled]:
     """Sample several continuations of prompts that begin as one text does.
 
-    Each sample has the tokens that :func:`~probe.traces.sampling.stream_samples` gives it. Where the cache of a text
-    cannot be cut (linear attention, or an open capture or edit that depends on tokens), that function makes them.
+    Without ``reuse``, each sample has the tokens that :func:`~probe.traces.sampling.stream_samples` gives it. Where the
+    cache of a text cannot be cut (linear attention, or an open capture or edit that depends on tokens), that function
+    makes all of them.
 
     Args:
         trunk: the token ids of the text, such as a question and a whole trace.
@@ -79,6 +94,9 @@ def sample_branches(
         sampling: how tokens are chosen.
         seed: seeds the sampling.
         spent: counts the tokens that are run.
+        reuse: let a sample of a prompt that reaches a longer prompt by itself count as one of that prompt too. Samples
+            of different prompts then have parts in common, but those of one prompt remain independent.
+        skip: indices of prompts whose samples are not wanted; those of the others do not change.
 
     Yields:
         The index of a prompt; the number of the sample; its token ids without the end token; and whether the limit on
@@ -92,16 +110,22 @@ def sample_branches(
     spent = TokenForwards() if spent is None else spent
     if not prompts:
         return
-    if not can_branch(model):
-        spent.prefix += sum(map(len, prompts))
-        for found in stream_samples(
-            model, prompts, samples, max_new_tokens, slots=slots, sampling=sampling, seed=seed
-        ):
-            # The last token is not run, but where an end token followed.
-            spent.decoded += len(found[2]) - 1 if found[3] else len(found[2])
-            yield found
+    if can_branch(model):
+        yield from _Tree(model, trunk, prompts, keys, max_new_tokens, sampling, spent, reuse, skip).run(slots)
         return
-    yield from _Tree(model, trunk, prompts, keys, max_new_tokens, sampling, spent).run(slots)
+    left = [i for i in range(len(prompts)) if i not in skip]
+    spent.prefix += sum(len(prompts[i]) for i in left)
+    some = [keys[i] for i in left]
+    for item, tokens, cut in stream_draws(
+        model,
+        [prompts[i] for i in left for _ in range(samples)],
+        [key for each in some for key in each],
+        max_new_tokens,
+        slots=slots,
+        sampling=sampling,
+    ):
+        spent.decoded += len(tokens) - cut  # the last token is not run
+        yield left[item // samples], item % samples, tokens, cut
 
 
 def shared(trunk: Sequence[int], prompt: Sequence[int]) -> int:
@@ -130,7 +154,12 @@ class _Tree:
         max_new_tokens: int,
         sampling: Sampling,
         spent: TokenForwards,
+        reuse: bool,
+        skip: Set[int],
     ) -> None:
+        self.reuse, self.skip = reuse, skip
+        self.serves: dict[int, list[_Use]] = {}
+        """What each sample is for, by its number among the samples of all prompts."""
         self.model, self.prompts, self.n, self.limit, self.sampling = model, prompts, len(keys[0]), max_new_tokens, sampling
         self.cuts = [shared(trunk, prompt) for prompt in prompts]
         self.trunk = list(trunk[: max(self.cuts)])
@@ -152,8 +181,8 @@ class _Tree:
         entries = yield from self._follow()
         for i, prompt in enumerate(self.prompts):
             if len(prompt) > self.cuts[i]:
-                some = range(i * self.n, (i + 1) * self.n)
-                entries.append(_Entry(self.cuts[i], list(prompt[self.cuts[i] :]), list(some)))
+                if i not in self.skip:
+                    entries.append(_Entry(self.cuts[i], list(prompt[self.cuts[i] :]), self._start(i, 0)))
         slots = self.branches.slots(most)
         for entry in sorted(entries, key=lambda entry: -len(entry)):
             for first in range(0, len(entry.samples), slots):
@@ -172,20 +201,37 @@ class _Tree:
         starts: dict[int, list[int]] = {}
         for i, prompt in enumerate(self.prompts):
             if len(prompt) == self.cuts[i]:
-                starts.setdefault(len(prompt), []).extend(range(i * self.n, (i + 1) * self.n))
+                starts.setdefault(len(prompt), []).append(i)
         on: list[int] = []
         entries: list[_Entry] = []
         for start, logits in self.branches.run_trunk(min(starts, default=len(self.trunk) + 1) - 1):
             for at, row in enumerate(logits, start + 1):
-                on += starts.get(at, [])
+                here = deque(on if self.reuse else ())
+                for i in starts.get(at, []):
+                    some = [here.popleft() for _ in range(min(self.n, len(here)))]
+                    for number, sample in enumerate(some):
+                        self.serves[sample].append(_Use(i, number, at))
+                    on = on + self._start(i, len(some))
                 if not on:
                     continue
                 found = self._choose(row[None], [self.trunk[:at]], [on])[0]
                 yield from found.done
-                same = self.trunk[at] if at < len(self.trunk) else None
-                on = found.going.pop(same, []) if same is not None else []
-                entries += [_Entry(at, [token], some) for token, some in found.going.items()]
+                on = found.going.pop(self.trunk[at], []) if at < len(self.trunk) else []
+                for token, some in found.going.items():
+                    if wanted := [sample for sample in some if self._wanted(sample)]:
+                        entries.append(_Entry(at, [token], wanted))
         return entries
+
+    def _start(self, prompt: int, first: int) -> list[int]:
+        """Begin the samples of a prompt from a number on."""
+        begin, some = len(self.prompts[prompt]), range(prompt * self.n + first, (prompt + 1) * self.n)
+        self.serves |= {sample: [_Use(prompt, sample % self.n, begin)] for sample in some}
+        return list(some)
+
+    def _wanted(self, sample: int) -> bool:
+        """Forget what a sample is not wanted for, and say whether anything is left."""
+        self.serves[sample] = [use for use in self.serves[sample] if use.prompt not in self.skip]
+        return bool(self.serves[sample])
 
     def _choose(
         self, logits: Float[Tensor, "rows vocab"], texts: Sequence[list[int]], samples: Sequence[list[int]]
@@ -204,15 +250,20 @@ class _Tree:
         for text, some, tokens in zip(texts, samples, chosen, strict=True):
             found = _Found()
             for each, token in zip(some, tokens, strict=False):
-                begin = self._begin(each)
                 if token < 0:
                     who = f"sample {each % self.n} of prompt {each // self.n}"
-                    raise not_finite(f"a logit at new token {len(text) - begin} of {who}", self.model)
-                if token in self.ends:
-                    found.done.append((each // self.n, each % self.n, text[begin:], False))
-                elif len(text) + 1 - begin == self.limit:
-                    found.done.append((each // self.n, each % self.n, [*text[begin:], token], True))
-                else:
+                    raise not_finite(f"a logit at new token {len(text) - self._begin(each)} of {who}", self.model)
+                ended = token in self.ends
+                now = len(text) + (not ended)
+                uses = self.serves[each]
+                over = [use for use in uses if ended or now - use.begin == self.limit]
+                for use in over:
+                    if use.prompt not in self.skip:
+                        tokens_of = [*text[use.begin :], *([] if ended else [token])]
+                        found.done.append((use.prompt, use.number, tokens_of, not ended))
+                if over:
+                    self.serves[each] = [use for use in uses if use not in over]
+                if self.serves[each]:
                     found.going.setdefault(token, []).append(each)
             made.append(found)
         return made
@@ -239,22 +290,21 @@ class _Tree:
         self._admit(slots)
         logits = self.branches.step([row.place for row in self.rows], [row.text[-1] for row in self.rows])
         found = self._choose(logits, [row.text for row in self.rows], [row.samples for row in self.rows])
-        going: list[_Row] = []
-        more: list[tuple[_Row, _Row]] = []
-        for row, each in zip(self.rows, found, strict=True):
+        for each in found:
             self.found += each.done
-            if not each.going:
-                continue
-            first, *others = each.going
-            for token in others:
-                more.append((row, _Row(-1, row.entry, [*row.text, token], each.going[token])))
-            row.text.append(first)
-            row.samples = each.going[first]
-            going.append(row)
-        for (_, new), place in zip(more, self.branches.copy([row.place for row, _ in more]), strict=True):
-            new.place = place
-        self.branches.end([row.place for row, each in zip(self.rows, found, strict=True) if not each.going])
-        rows = going + [new for _, new in more]
+        pairs = list(zip(self.rows, found, strict=True))
+        more = [(row, token, each.going[token]) for row, each in pairs for token in list(each.going)[1:]]
+        places = self.branches.copy([row.place for row, _, _ in more])  # nothing is changed before, if memory runs out
+        rows = [
+            _Row(place, row.entry, [*row.text, token], some)
+            for place, (row, token, some) in zip(places, more, strict=True)
+        ]
+        for row, each in pairs:
+            for token, some in list(each.going.items())[:1]:
+                row.text.append(token)
+                row.samples = some
+        self.branches.end([row.place for row, each in pairs if not each.going])
+        rows = [row for row, each in pairs if each.going] + rows
         self.rows = rows
         if not self.queue:
             for row, place in zip(rows, self.branches.pack([row.place for row in rows]), strict=True):

@@ -1,6 +1,6 @@
 """Samples of any prompts that servers write, such as continuations of the first part of a trace."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from probe.errors import ProbeError
 from probe.hooks import check_prompts
@@ -19,6 +19,7 @@ def served_samples(
     *,
     sampling: Sampling = PLAIN,
     seed: int = 0,
+    skip: Set[int] = frozenset(),
 ) -> Iterator[tuple[int, int, list[int], bool]]:
     """Let servers write several continuations of each prompt.
 
@@ -32,6 +33,7 @@ def served_samples(
         max_new_tokens: the largest number of tokens of a sample.
         sampling: how tokens are chosen.
         seed: gives the seed that is sent with each sample.
+        skip: indices of prompts whose samples are not wanted.
 
     Yields:
         The index of a prompt; the number of the sample; its token ids without the end token; and whether the limit on
@@ -51,7 +53,7 @@ def served_samples(
 
     def asks() -> Iterator[tuple[int, Ask]]:
         for at, prompt in enumerate(prompts):
-            for number, key in enumerate(keys[at]):
+            for number, key in enumerate(keys[at] if at not in skip else []):
                 yield (
                     at * samples + number,
                     ask_for(model, prompt, max_new_tokens, sampling, key, by_ids=servers.by_ids),
