@@ -14,6 +14,13 @@ from probe.anchors.answers import (
     answer_clusters as answer_clusters,
     answer_shift as answer_shift,
 )
+from probe.anchors.branches import (
+    Edit as Edit,
+    Resilience as Resilience,
+    edited as edited,
+    own_sentences as own_sentences,
+    resilience as resilience,
+)
 from probe.anchors.critical import (
     CriticalTokens as CriticalTokens,
     both_log_probs as both_log_probs,
@@ -22,13 +29,6 @@ from probe.anchors.critical import (
     entropy as entropy,
 )
 from probe.anchors.forced import ForcedAnswers as ForcedAnswers, forced_answers as forced_answers
-from probe.anchors.branches import (
-    Edit as Edit,
-    Resilience as Resilience,
-    edited as edited,
-    own_sentences as own_sentences,
-    resilience as resilience,
-)
 from probe.anchors.rollouts import (
     Continuations as Continuations,
     RolloutSettings as RolloutSettings,

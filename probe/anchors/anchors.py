@@ -177,19 +177,17 @@ def anchors_of(
     return Anchors(tuple(sentences), accuracy, *map(tuple, (effects, shifts, others, back, gone)))  # pyright: ignore[reportArgumentType]
 
 
-def _apart(
-    rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags
-) -> tuple[list[int], list[int]]:
+def _apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> tuple[list[int], list[int]]:
     """The rollouts whose first sentence is not alike, and those of them in which no later one is."""
     if alike is None:
         return list(range(len(rollouts))), list(range(len(rollouts)))
     other, absent = [], []
     for i, written in enumerate(rollouts.texts):
-        said = [written[slice(*span)] for span in split_sentences(written, tags)]
-        if said and alike(said[0], text):
+        first = rollouts.first(i, tags)
+        if first and alike(first, text):
             continue
         other.append(i)
-        if not any(alike(each, text) for each in said[1:]):
+        if not any(alike(written[slice(*span)], text) for span in split_sentences(written, tags)):
             absent.append(i)
     return other, absent
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Unpack
 
+import numpy as np
+
 from probe.anchors.alike import Alike, say_the_same
 from probe.anchors.anchors import sentence_places
 from probe.anchors.answers import Shift, accuracy_difference, answer_clusters, answer_shift
@@ -17,7 +19,7 @@ from probe.html import html_table
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Interval, mean_interval
-from probe.traces import Trace, encode_after, random_key, sentences_of, split_sentences
+from probe.traces import Trace, encode_after, random_key, sentences_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Resilience:
     @property
     def mean(self) -> tuple[Interval, ...]:
         """The mean number of resamplings of each sentence, with an interval over chains."""
-        return tuple(mean_interval(list(each)) for each in self.rounds)
+        return tuple(mean_interval(np.array(each, dtype=float)) for each in self.rounds)
 
     @property
     def remains(self) -> tuple[float, ...]:
@@ -55,9 +57,7 @@ class Resilience:
     def _repr_html_(self) -> str:
         rows = [
             (number, text, mean.write("{:.2f}".format), f"{remains:.0%}")
-            for number, text, mean, remains in zip(
-                self.numbers, self.sentences, self.mean, self.remains, strict=True
-            )
+            for number, text, mean, remains in zip(self.numbers, self.sentences, self.mean, self.remains, strict=True)
         ]
         return html_table(("", "sentence", "resamplings until it stays away", "never stays away"), rows)
 
@@ -95,14 +95,18 @@ def resilience(
     for number in some:
         _check(trace, number)
     settings = RolloutSettings(n_samples=10, max_new_tokens=256) | how
-    n, seed = settings["n_samples"], settings.get("seed", 0)
+    n, seed = settings.get("n_samples", 10), settings.get("seed", 0)
     texts = [trace.sentence_text(trace.sentences[number]) for number in some]
     kept = {(at, chain): list(trace.tokens[: places[number]]) for at, number in enumerate(some) for chain in range(n)}
     rounds = dict.fromkeys(kept, limit + 1)
     final: dict[tuple[int, int], Continuations] = {}
     for number in range(1, limit + 1):
-        open_chains = [chain for chain in kept if chain not in final]
+        # A chain that says it again and again grows; one longer than the trace and its continuation is given up.
+        longest = len(trace.tokens) + settings.get("max_new_tokens", 256)
+        open_chains = [chain for chain in kept if chain not in final and len(kept[chain]) <= longest]
         once = settings | RolloutSettings(n_samples=1, seed=random_key("resilience", seed, number))
+        if not open_chains:
+            break
         texts_now = [kept[chain] for chain in open_chains]
         for at, ((tail,), found) in continue_texts(model, problem_set, problem, trace, texts_now, **once):
             chain = open_chains[at]
@@ -111,8 +115,6 @@ def resilience(
                 rounds[chain], final[chain] = number, found
             else:
                 kept[chain] = [*kept[chain], *tail][:cut]
-        if len(final) == len(kept):
-            break
     return Resilience(
         tuple(texts),
         tuple(some),
@@ -125,9 +127,7 @@ def resilience(
     )
 
 
-def _comes(
-    model: Model, trace: Trace, kept: Sequence[int], tail: Sequence[int], text: str, alike: Alike
-) -> int | None:
+def _comes(model: Model, trace: Trace, kept: Sequence[int], tail: Sequence[int], text: str, alike: Alike) -> int | None:
     """The number of tokens before the first new sentence that is alike; None if there is none."""
     tokens = [*kept, *tail]
     whole = model.decode(tokens)
@@ -203,11 +203,15 @@ def edited(
         if not texts:
             raise ProbeError(f"the source {name!r} has no sentences to put in place of sentence {sentence}")
     settings = RolloutSettings(n_samples=50, max_new_tokens=256) | how
-    n, seed, text = settings["n_samples"], settings.get("seed", 0), trace.sentence_text(trace.sentences[sentence])
+    n, seed, text = (
+        settings.get("n_samples", 50),
+        settings.get("seed", 0),
+        trace.sentence_text(trace.sentences[sentence]),
+    )
     own, kept = roll_out(
         model, problem_set, problem, trace, places=[places[sentence], places[sentence + 1]], **settings
     )
-    firsts = [_first(each, trace) for each in own.texts]
+    firsts = [own.first(i, trace.think_tags) for i in range(len(own))]
     other = [i for i, first in enumerate(firsts) if not alike(first, text)]
     sources = {"own": (tuple(firsts[i] for i in other), own[other])}
     before = list(trace.tokens[: places[sentence]])
@@ -256,13 +260,8 @@ def own_sentences(
     place = trace.sentences[sentence].token_start
     (found,) = roll_out(model, problem_set, problem, trace, places=[place], **settings)
     text = trace.sentence_text(trace.sentences[sentence])
-    firsts = (_first(each, trace) for each in found.texts)
+    firsts = (found.first(i, trace.think_tags) for i in range(len(found)))
     return list(dict.fromkeys(first for first in firsts if first.strip() and not alike(first, text)))
-
-
-def _first(text: str, trace: Trace) -> str:
-    spans = split_sentences(text, trace.think_tags)
-    return text[slice(*spans[0])] if spans else ""
 
 
 def _check(trace: Trace, sentence: int) -> None:

@@ -11,10 +11,13 @@ from typing import TypedDict, Unpack
 from tqdm.auto import tqdm
 
 from probe.hooks import TokenForwards
-from probe.models import Model, Sampling
+from probe.models import Model, Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.servers import Servers
-from probe.traces import PLAIN, Trace, encode_after, sample_branches, served_samples, text_after
+from probe.traces import PLAIN, Trace, encode_after, sample_branches, served_samples, split_sentences, text_after
+
+_SAMPLES, _TOKENS = 50, 256
+"""The usual number of samples of a place, and their largest number of tokens."""
 
 
 class RolloutSettings(TypedDict, total=False):
@@ -46,12 +49,14 @@ class Continuations:
         texts: the text of each continuation.
         answers: the answer of each whole text; None if it has none.
         correct: whether each answer is right; None if it could not be graded.
+        firsts: the first sentence of each, where it is known from elsewhere; else the texts are split.
     """
 
     kept: int
     texts: tuple[str, ...]
     answers: tuple[str | None, ...]
     correct: tuple[bool | None, ...]
+    firsts: tuple[str, ...] = ()
 
     def __getitem__(self, some: Sequence[int]) -> "Continuations":
         """The continuations at some indices."""
@@ -60,7 +65,15 @@ class Continuations:
             tuple(self.texts[i] for i in some),
             tuple(self.answers[i] for i in some),
             tuple(self.correct[i] for i in some),
+            tuple(self.firsts[i] for i in some) if self.firsts else (),
         )
+
+    def first(self, i: int, think_tags: ThinkTags) -> str:
+        """The first sentence of a continuation; empty if it has none."""
+        if self.firsts:
+            return self.firsts[i]
+        spans = split_sentences(self.texts[i], think_tags)
+        return self.texts[i][slice(*spans[0])] if spans else ""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -105,7 +118,7 @@ def roll_out(
         trace: the trace, written by any model; rollouts are graded by its think tags.
         places: for each place, the number of tokens of the trace that are kept.
         forced: text that is put after the kept tokens, for example to close the thinking.
-        **how: see :class:`RolloutSettings`; ``n_samples`` and ``max_new_tokens`` are needed.
+        **how: see :class:`RolloutSettings`; by default 50 samples of at most 256 tokens.
 
     Returns:
         The rollouts of each place.
@@ -165,15 +178,18 @@ def continue_texts(
     """
     prompt, asked = model.prompt_ids(problem.question), model.prompt_text(problem.question)
     prompts = [[*prompt, *tokens] for tokens in kept]
-    n, limit = how["n_samples"], how["max_new_tokens"]
+    n, limit = how.get("n_samples", _SAMPLES), how.get("max_new_tokens", _TOKENS)
     spent = how.get("spent") or TokenForwards()
     chosen = {"sampling": how.get("sampling", PLAIN), "seed": how.get("seed", 0)}
     if (servers := how.get("servers")) is None:
-        some = sample_branches(model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, reuse=True, skip=skip, **chosen)
+        some = sample_branches(
+            model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, reuse=True, skip=skip, **chosen
+        )
     else:
         some = served_samples(model, servers, prompts, n, limit, skip=skip, **chosen)
     open_texts: dict[int, dict[int, list[int]]] = {}
-    with tqdm(total=(len(kept) - len(skip)) * n, desc="rollouts", unit="text", disable=not how.get("progress", False)) as bar:
+    total, quiet = (len(kept) - len(skip)) * n, not how.get("progress", False)
+    with tqdm(total=total, desc="rollouts", unit="text", disable=quiet) as bar:
         for at, number, tokens, _ in some:
             there = open_texts.setdefault(at, {})
             there[number] = tokens

@@ -160,7 +160,8 @@ class _Tree:
         self.reuse, self.skip = reuse, skip
         self.serves: dict[int, list[_Use]] = {}
         """What each sample is for, by its number among the samples of all prompts."""
-        self.model, self.prompts, self.n, self.limit, self.sampling = model, prompts, len(keys[0]), max_new_tokens, sampling
+        self.model, self.prompts, self.sampling = model, prompts, sampling
+        self.n, self.limit = len(keys[0]), max_new_tokens
         self.cuts = [shared(trunk, prompt) for prompt in prompts]
         self.trunk = list(trunk[: max(self.cuts)])
         if any(len(prompt) == cut for prompt, cut in zip(prompts, self.cuts, strict=True)):
@@ -180,9 +181,8 @@ class _Tree:
         """Decode everything."""
         entries = yield from self._follow()
         for i, prompt in enumerate(self.prompts):
-            if len(prompt) > self.cuts[i]:
-                if i not in self.skip:
-                    entries.append(_Entry(self.cuts[i], list(prompt[self.cuts[i] :]), self._start(i, 0)))
+            if len(prompt) > self.cuts[i] and i not in self.skip:
+                entries.append(_Entry(self.cuts[i], list(prompt[self.cuts[i] :]), self._start(i, 0)))
         slots = self.branches.slots(most)
         for entry in sorted(entries, key=lambda entry: -len(entry)):
             for first in range(0, len(entry.samples), slots):

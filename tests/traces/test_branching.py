@@ -3,10 +3,8 @@
 import random
 
 import pytest
-import torch
 
 import probe
-from probe.errors import ProbeError
 from probe.hooks import TokenForwards, can_branch
 from probe.models import Sampling
 from probe.traces import sample_branches, sample_each
