@@ -28,7 +28,18 @@ from probe.anchors.critical import (
     critical_tokens as critical_tokens,
     entropy as entropy,
 )
-from probe.anchors.forced import ForcedAnswers as ForcedAnswers, forced_answers as forced_answers
+from probe.anchors.forced import (
+    ForcedAnswers as ForcedAnswers,
+    forced_answers as forced_answers,
+    forced_of as forced_of,
+    forced_places as forced_places,
+    usual_closing as usual_closing,
+)
+from probe.anchors.pivotal import (
+    PivotalToken as PivotalToken,
+    PivotalTokens as PivotalTokens,
+    pivotal_tokens as pivotal_tokens,
+)
 from probe.anchors.rollouts import (
     Continuations as Continuations,
     RolloutSettings as RolloutSettings,

@@ -48,7 +48,7 @@ class Shift:
     Attributes:
         divergence: the KL divergence in nats of the answers with the sentence from those without it. Its expectation
             where the sentence changes nothing was subtracted, so it may be negative. The interval is a bootstrap over
-            rollouts.
+            rollouts, from smoothed shares.
         p: the p value of a permutation test that the sentence changes nothing.
     """
 
@@ -81,10 +81,7 @@ def answer_shift(kept: Sequence[str | None], other: Sequence[str | None], *, see
     null = _divergence(divided, pooled - divided)
     p = (1 + int((null >= observed - 1e-12).sum())) / (1 + _DRAWS)
     value = observed - float(null.mean())
-    again = _divergence(
-        rng.multinomial(len(kept), first / len(kept), size=_DRAWS),
-        rng.multinomial(len(other), second / len(other), size=_DRAWS),
-    )
+    again = _divergence(*(rng.multinomial(each.sum(), _shares(each), size=_DRAWS) for each in (first, second)))
     # Resampling adds a bias of its own, so the resamples give the width of the interval, and not its place.
     low, high = np.quantile(again - again.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + value
     return Shift(Interval.of(len(kept) + len(other), value, float(low), float(high)), p)
@@ -93,9 +90,13 @@ def answer_shift(kept: Sequence[str | None], other: Sequence[str | None], *, see
 def _divergence(
     kept: Int[np.ndarray, "*many answers"], other: Int[np.ndarray, "*many answers"]
 ) -> Float[np.ndarray, "*many"]:
-    p, q = (each + _PRIOR for each in (kept, other))
-    p, q = (each / each.sum(-1, keepdims=True) for each in (p, q))
+    p, q = _shares(kept), _shares(other)
     return (p * np.log(p / q)).sum(-1)
+
+
+def _shares(counts: Int[np.ndarray, "*many answers"]) -> Float[np.ndarray, "*many answers"]:
+    """The share of each answer, smoothed: one that all rollouts give is not certain."""
+    return (counts + _PRIOR) / (counts + _PRIOR).sum(-1, keepdims=True)
 
 
 def accuracy_difference(kept: Sequence[bool | None], other: Sequence[bool | None]) -> Interval:
