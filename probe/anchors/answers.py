@@ -75,7 +75,7 @@ def answer_shift(kept: Sequence[str | None], other: Sequence[str | None], *, see
     names = sorted({*kept, *other}, key=str)
     first, second = (np.array([Counter(each)[name] for name in names]) for each in (kept, other))
     rng = np.random.default_rng(seed)
-    observed = float(_divergence(first, second))
+    observed = float(_divergence(first[None], second[None])[0])
     pooled = first + second
     divided = rng.multivariate_hypergeometric(pooled, len(kept), size=_DRAWS)
     null = _divergence(divided, pooled - divided)
@@ -88,8 +88,8 @@ def answer_shift(kept: Sequence[str | None], other: Sequence[str | None], *, see
 
 
 def _divergence(
-    kept: Int[np.ndarray, "*many answers"], other: Int[np.ndarray, "*many answers"]
-) -> Float[np.ndarray, "*many"]:
+    kept: Int[np.ndarray, "many answers"], other: Int[np.ndarray, "many answers"]
+) -> Float[np.ndarray, " many"]:
     p, q = _shares(kept), _shares(other)
     return (p * np.log(p / q)).sum(-1)
 
