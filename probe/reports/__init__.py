@@ -15,6 +15,12 @@ from probe.reports.adapter.page import (
     write_study as write_study,
 )
 from probe.reports.adapter.tables import study_table as study_table, verification_table as verification_table
+from probe.reports.anchors.figures import (
+    anchors_figure as anchors_figure,
+    forced_figure as forced_figure,
+    sentences_figure as sentences_figure,
+)
+from probe.reports.anchors.page import anchors_table as anchors_table, write_anchors_report as write_anchors_report
 from probe.reports.circuits.attention_view import (
     attention_patterns as attention_patterns,
     colored_tokens as colored_tokens,
@@ -28,9 +34,7 @@ from probe.reports.circuits.figures import (
     heads_figure as heads_figure,
 )
 from probe.reports.circuits.inside_figures import (
-    anchors_figure as anchors_figure,
     direct_figure as direct_figure,
-    forced_figure as forced_figure,
     lens_figure as lens_figure,
     patch_figure as patch_figure,
     token_trace_figure as token_trace_figure,
