@@ -7,6 +7,7 @@ from .edges.lens import EdgeLens as EdgeLens
 from .edges.paths import path_effect as path_effect
 from .heads.attention import (
     Attention as Attention,
+    Links as Links,
     Receivers as Receivers,
     attention as attention,
     receiver_heads as receiver_heads,
@@ -42,3 +43,8 @@ from .pairs.pairs import (
     rows_that_fit as rows_that_fit,
 )
 from .patching import PatchMap as PatchMap, patch as patch
+from .tokens import (
+    SentenceAttribution as SentenceAttribution,
+    sentence_attribution as sentence_attribution,
+    token_attribution as token_attribution,
+)

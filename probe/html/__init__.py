@@ -1,4 +1,4 @@
-"""HTML for all rooms: the colours of behaviours, tables, and the reader of traces."""
+"""HTML for all rooms: the colours of behaviours, tables, the reader of traces, and the trace map."""
 
 from probe.html.marks import (
     COLOURS as COLOURS,
@@ -14,3 +14,4 @@ from probe.html.reader import (
     reader_script as reader_script,
     reader_style as reader_style,
 )
+from probe.html.trace_map import MapSource as MapSource, trace_map_html as trace_map_html

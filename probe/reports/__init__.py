@@ -20,7 +20,9 @@ from probe.reports.circuits.attention_view import (
     colored_tokens as colored_tokens,
     receivers_figure as receivers_figure,
     sentence_figure as sentence_figure,
+    trace_map as trace_map,
     write_attention as write_attention,
+    write_trace_map as write_trace_map,
 )
 from probe.reports.circuits.figures import (
     circuit_figure as circuit_figure,

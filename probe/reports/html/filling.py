@@ -1,6 +1,7 @@
 """Fills the templates of pages and turns figures into markup."""
 
 from collections.abc import Iterable, Mapping
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,22 @@ def fill(template: str, script: str | None, **given: Any) -> str:
     style, scripts = style + reader_style(), [reader_script(), *scripts]
     return environment.get_template(template).render(
         **given, number=number, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
+    )
+
+
+def plain_page(title: str, body: str) -> str:
+    """Write a page around a view that brings its own style and script.
+
+    Args:
+        title: the title, as plain text.
+        body: the view, as HTML.
+    """
+    style = (_REPORTS / "html/page.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><style>{style}</style></head>'
+        f"<body><main>{body}</main></body></html>"
     )
 
 
