@@ -10,6 +10,7 @@ from .heads.attention import (
     Links as Links,
     Receivers as Receivers,
     attention as attention,
+    peaked_heads as peaked_heads,
     receiver_heads as receiver_heads,
     sentence_attention as sentence_attention,
 )

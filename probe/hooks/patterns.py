@@ -21,8 +21,9 @@ _NAME = "probe-some-queries"
 """Our attention in transformers' registry."""
 _SEE = "_probe_see_pattern"
 """Attribute of an attention module that is watched."""
-_COPIES = 5
-"""The number of float32 tensors of the size of the pattern of some queries that are held at once."""
+_COPIES = 8
+"""The number of float32 tensors of the size of the pattern of some queries that are held at once, here and by the one
+who sees them."""
 _FEWEST, _MOST_ROOM = 16, 2**28
 """The fewest queries at a time, and the most bytes that their patterns take; more would not be faster."""
 

@@ -8,8 +8,8 @@ globalThis.probeMap ||= (() => {
     return node;
   };
   const bytes = (text) => Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-  const size = (level, max) => Math.sign(level) * (level / 127) ** 2 * max;
-  const said = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value.toPrecision(3)).replace("-", "−");
+  const size = (level, max) => Math.sign(level) * (level / 32767) ** 2 * max;
+  const said = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value.toPrecision(3)).replaceAll("-", "−");
   const BLUE = [47, 127, 193], ORANGE = [200, 100, 30], MOST = 6;
 
   const attach = (root) => {
@@ -18,14 +18,14 @@ globalThis.probeMap ||= (() => {
     const { tokens, spans, sources } = JSON.parse(root.dataset.map), n = spans.length;
     root.removeAttribute("data-map");
     for (const source of sources) {
-      source.of = new Int8Array(bytes(source.levels).buffer);
+      source.of = new Int16Array(bytes(source.levels).buffer);
       source.largest = 1;
       // Most heads attend most to where the text begins, which would leave the other cells without colour.
       for (let i = 0; i < n; i++) for (let j = n > 2 ? 1 : 0; j < i; j++) source.largest = Math.max(source.largest, Math.abs(source.of[(i * (i + 1)) / 2 + j]));
       if (source.links) {
         const raw = bytes(source.links.to).buffer;
         source.to = source.links.wide ? new Uint32Array(raw) : new Uint16Array(raw);
-        source.strength = new Int8Array(bytes(source.links.levels).buffer);
+        source.strength = new Int16Array(bytes(source.links.levels).buffer);
       }
     }
     let source = sources[0], at = n - 1, token = null, other = null, back = false, pinned = false;
@@ -164,6 +164,7 @@ globalThis.probeMap ||= (() => {
       const pair = other == null ? "" : ` · ${back ? other + 1 : at + 1} → ${back ? at + 1 : other + 1}: ${said(back ? value(other, at) : value(at, other))}`;
       told.textContent = `sentence ${at + 1} of ${n}${pair}${pinned ? " · kept" : ""}`;
     };
+    // A pointer moves more often than the screen changes.
     let waiting = false;
     const later = () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; show(); }); } };
 
@@ -185,7 +186,7 @@ globalThis.probeMap ||= (() => {
       const here = span ? Number(span.dataset.t) : null;
       pinned = !(pinned && sentence === at && here === token);
       [at, token, other] = [sentence, here, null];
-      later();
+      show();
     });
     const move = (event) => {
       const { key } = event;
@@ -200,7 +201,7 @@ globalThis.probeMap ||= (() => {
       } else return;
       event.preventDefault();
       reveal(sentences[at].node, false);
-      later();
+      show();
     };
     text.addEventListener("keydown", move);
     canvas.addEventListener("keydown", move);
@@ -217,8 +218,8 @@ globalThis.probeMap ||= (() => {
     canvas.addEventListener("pointermove", (event) => { if (!pinned) pointed(event); });
     canvas.addEventListener("click", (event) => { pinned = true; pointed(event); show(); reveal(sentences[at].node, false); reveal(sentences[other].node, true); });
     over.addEventListener("click", (event) => { const box = over.getBoundingClientRect(); text.scrollTop = ((event.clientY - box.top) / box.height) * text.scrollHeight - text.clientHeight / 2; });
-    choose.addEventListener("change", () => { source = sources[choose.value]; paint(); later(); });
-    turn.addEventListener("click", () => { back = !back; turn.setAttribute("aria-pressed", String(back)); other = null; later(); });
+    choose.addEventListener("change", () => { source = sources[choose.value]; paint(); show(); });
+    turn.addEventListener("click", () => { back = !back; turn.setAttribute("aria-pressed", String(back)); other = null; show(); });
     csv.addEventListener("click", () => {
       const rows = [["sentence", ...spans.map((_, j) => j + 1)].join(","), ...spans.map((_, i) => [i + 1, ...spans.map((__, j) => (j <= i ? value(i, j).toPrecision(4) : ""))].join(","))];
       const link = make("a", { href: URL.createObjectURL(new Blob([rows.join("\n")], { type: "text/csv" })), download: `${source.name.replace(/\W+/g, "-")}.csv` });

@@ -1,8 +1,8 @@
 """The trace map: a text whose sentences point to earlier ones, as HTML that needs no other file.
 
 Attention and attribution have the same form: a matrix of sentences by sentences, and for each token a few others. The
-map shows one such source at a time, beside the text. A value takes one byte, and later sentences are left out, so that
-a text of thousands of tokens fits. Without scripts it is a table.
+map shows one such source at a time, beside the text. A value takes two bytes, and later sentences are left out, so
+that a text of thousands of tokens fits. Without scripts it is a table.
 """
 
 import base64
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 3_000_000
 """The most bytes of matrices and links in a map, before they are written as text; the page is then below 5 MB."""
-_STEPS = 127
+_STEPS = 32767
 """The steps of a value's size; its root is stored, so that small values keep their order."""
 _COLUMNS, _CUT = 6, 90
 """The sources in the table of a map, and the characters of a sentence in it."""
@@ -107,8 +107,7 @@ def trace_map_html(
 def _packed(source: MapSource) -> tuple[dict[str, object], int]:
     """A source as texts for the script, and its size in bytes."""
     n = len(source.matrix)
-    rows, columns = zip(*((i, j) for i in range(n) for j in range(i + 1)), strict=True)
-    levels, largest = _levels(source.matrix[list(rows), list(columns)])
+    levels, largest = _levels(source.matrix[source.matrix.new_ones(n, n).tril() > 0])  # row by row
     part: dict[str, object] = {"name": source.name, "max": largest, "levels": _text(levels)}
     size = len(levels)
     if source.links is not None:
@@ -124,11 +123,11 @@ def _packed(source: MapSource) -> tuple[dict[str, object], int]:
 
 
 def _levels(values: "Tensor") -> tuple[bytes, float]:
-    """Signed bytes of values, and the largest absolute value; ``(level / 127)² × largest`` is the size of a value."""
+    """Signed levels of values in two bytes each, and the largest absolute value, to which the largest level belongs."""
     values = values.float().flatten()
     largest = float(values.abs().max()) if len(values) else 0.0
     levels = (values.abs() / (largest or 1.0)).sqrt().mul(_STEPS).round() * values.sign()
-    return levels.char().cpu().numpy().tobytes(), largest
+    return levels.cpu().numpy().astype("<i2").tobytes(), largest
 
 
 def _text(data: bytes) -> str:

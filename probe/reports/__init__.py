@@ -25,10 +25,11 @@ from probe.reports.circuits.attention_view import (
     write_trace_map as write_trace_map,
 )
 from probe.reports.circuits.figures import (
-    circuit_figure as circuit_figure,
+    circuit_view as circuit_view,
     faithfulness_figure as faithfulness_figure,
     heads_figure as heads_figure,
 )
+from probe.reports.circuits.head_gallery import head_gallery as head_gallery
 from probe.reports.circuits.inside_figures import (
     anchors_figure as anchors_figure,
     direct_figure as direct_figure,

@@ -73,13 +73,8 @@ class Attention:
             heads: the heads, as ``(layer, head)``; None for all, with those first that concentrate attention on
                 few sentences.
         """
-        n_heads = self.patterns.shape[1]
-        if heads is None:
-            peaked = receiver_heads([self]) if _receives(self) else None
-            every = [(layer, head) for layer in self.layers for head in range(n_heads)]
-            heads = every if peaked is None else peaked.strongest(len(every))
         found = []
-        for layer, head in heads:
+        for layer, head in peaked_heads(self) if heads is None else heads:
             at = self.layers.index(layer)
             links = None if self.links is None else (self.links.to[at, head], self.links.weight[at, head])
             found.append(MapSource(f"a{layer}.h{head}", self.patterns[at, head], links))
@@ -234,9 +229,15 @@ def receiver_heads(attentions: Sequence[Attention], near: int = _NEAR) -> Receiv
     return Receivers(torch.stack(peaked).mean(0).float(), tuple(vertical), attentions[0].layers)
 
 
-def _receives(attention: Attention, near: int = _NEAR) -> bool:
-    """Whether a text is long enough for receiver heads."""
-    return len(attention.names) >= near + 3
+def peaked_heads(attention: Attention) -> list[Head]:
+    """All heads of an attention by sentence, those first that concentrate it on few sentences.
+
+    In a text that is too short to tell, the heads stay in their order.
+    """
+    n_heads = attention.patterns.shape[1]
+    if len(attention.names) < _NEAR + 3:
+        return [(layer, head) for layer in attention.layers for head in range(n_heads)]
+    return receiver_heads([attention]).strongest(len(attention.layers) * n_heads)
 
 
 def _kurtosis(values: Float[Tensor, "*axes sentences"]) -> Float[Tensor, "*axes"]:
