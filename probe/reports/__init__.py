@@ -26,13 +26,16 @@ from probe.reports.circuits.attention_view import (
     colored_tokens as colored_tokens,
     receivers_figure as receivers_figure,
     sentence_figure as sentence_figure,
+    trace_map as trace_map,
     write_attention as write_attention,
+    write_trace_map as write_trace_map,
 )
 from probe.reports.circuits.figures import (
-    circuit_figure as circuit_figure,
+    circuit_view as circuit_view,
     faithfulness_figure as faithfulness_figure,
     heads_figure as heads_figure,
 )
+from probe.reports.circuits.head_gallery import head_gallery as head_gallery
 from probe.reports.circuits.inside_figures import (
     direct_figure as direct_figure,
     lens_figure as lens_figure,
