@@ -41,7 +41,7 @@ def check_inputs(config: Any) -> None:
     if isinstance(problems, str):
         check_problems(problems)
     if (run := getattr(config, "run", None)) is not None:
-        check_run(run)
+        check_taxonomy(run) if hasattr(config, "behaviour") else check_run(run)
     if (traces := getattr(config, "traces", None)) is not None:
         check_traces(traces)
     for name in ("texts", "general"):
@@ -92,6 +92,18 @@ def check_run(run: str | Path) -> None:
     """
     if not (Path(run).expanduser() / "config.json").is_file():
         raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
+
+
+def check_taxonomy(run: str | Path) -> None:
+    """Refuse a folder without a finished taxonomy.
+
+    Raises:
+        ProbeError: if it is neither that of a run nor that of a discovery.
+    """
+    if not (Path(run).expanduser() / "taxonomy" / "taxonomy.json").is_file():
+        raise ProbeError(
+            f"{run} holds no taxonomy; make one with: probe discover --pair tiny-rl --out {run} (or probe run)"
+        )
 
 
 def check_traces(folder: str | Path) -> None:

@@ -53,7 +53,7 @@ CASES = {
     "circuits --pair tiny-rl": "no behaviour given: use --behaviour",
     "circuits --behaviour check": "no pair given: use --pair",
     "circuits --pair tiny-rl --behaviour check --method eep": "did you mean 'eap'?",
-    "circuits --pair tiny-rl --behaviour 3 --run none": "none holds no run",
+    "circuits --pair tiny-rl --behaviour 3 --run none": "none holds no taxonomy",
     "diff --pair tiny-rl --part hed": "did you mean 'heads'?",
     "diff --pair tiny-rl --series rl=none": "there is no folder none of a checkpoint series",
     "adapter tune --out x": "name a run (--run), or your own model and texts",

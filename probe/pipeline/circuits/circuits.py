@@ -20,7 +20,7 @@ from probe.circuits import (
 )
 from probe.errors import ProbeError
 from probe.files import write_json
-from probe.models import Model, Pair, Placement, as_placement, find_pair, load_pair
+from probe.models import GREEDY, Model, Pair, Placement, as_placement, find_pair, load_pair
 from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of, traces_of
 from probe.pipeline.circuits.config import CircuitConfig
 from probe.pipeline.cut import warn_cut
@@ -57,7 +57,9 @@ def find_circuit(config: CircuitConfig, out: str | Path, *, progress: bool = Fal
     pair = load_pair(find_pair(config.pair), device=config.device, dtype=config.dtype, memory=config.memory)
     if config.method != "exact":
         getattr(pair, config.model).check_gradient(f"attribution by {config.method}")
-    taken, imported = problems_of(pair, {"train": config.problems, "test": config.test}, config.traces)
+    taken, imported = problems_of(
+        pair.config, pair.thinking, {"train": config.problems, "test": config.test}, traces=config.traces
+    )
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
     config = replace(config, problems=len(train), test=len(test))
     behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
@@ -82,7 +84,16 @@ def _find(
     problem_set, train, test = taken.problem_set, taken.splits["train"], taken.splits["test"]
     prompts = begin(out, {config.model: model}, train[0].question, remarks=taken.remarks, progress=progress)
     limit = limit_of(config, pair)
-    traces = traces_of(config, pair, model, taken, imported, out, progress=progress)
+    traces = traces_of(
+        model,
+        taken,
+        imported,
+        out,
+        max_new_tokens=limit,
+        sampling=model.own_sampling if model is pair.thinking else GREEDY,
+        seed=config.seed,
+        progress=progress,
+    )
     behaviour.marks(traces, required=True)
     pairs = behaviour_pairs(model, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
     found, test_pairs = pairs.split()
