@@ -67,9 +67,11 @@ from .counters import (
     count_behaviours as count_behaviours,
 )
 from .diff import (
+    activation_difference as activation_difference,
     diff_models as diff_models,
     head_shift as head_shift,
     shared_latents as shared_latents,
+    steer_with_difference as steer_with_difference,
     token_trace as token_trace,
 )
 from .errors import ProbeError as ProbeError

@@ -1,10 +1,10 @@
 """The mean difference between the states of two models, read as words and tested against nulls.
 
 Minder et al. (*Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences*, 2510.13900) average it over
-the first few tokens of unrelated texts, decode it with the logit lens, and add it to the model. Here it is averaged over
-traces and over the ends of sentences too, and what is read is compared with what other vectors say. It is read as the
-change of the lens' probabilities when it is added to the base's mean state. The difference alone points mostly at tokens
-that neither model ever writes, whose logits training moves freely.
+the first few tokens of unrelated texts, decode it with the logit lens, and add it to the model. Here it is averaged
+over traces and over the ends of sentences too, and what is read is compared with what other vectors say. It is read as
+the change of the lens' probabilities when it is added to the base's mean state. The difference alone points mostly at
+tokens that neither model ever writes, whose logits training moves freely.
 """
 
 from collections import Counter
@@ -111,6 +111,12 @@ class ActivationDifference:
         """The readings whose words the nulls do not explain, corrected for the number of places."""
         level = (1 - LEVEL) / max(1, len(self.readings))
         return tuple(each for each in self.readings if each.least is not None and each.least < level)
+
+    @property
+    def clearest(self) -> str | None:
+        """The place whose words the nulls explain least; None if there is no difference."""
+        known = [each for each in self.readings if each.least is not None]
+        return min(known, key=lambda each: (each.least or 0.0, -(each.agrees or 0.0))).place if known else None
 
     def __repr__(self) -> str:
         readable = f"{len(self.readable)} of {len(self.readings)}"

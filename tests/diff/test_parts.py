@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_refused(bundled):
 def test_a_part_that_does_not_apply_is_named_and_an_error_is_raised(bundled, monkeypatch):
     found = diff_models(bundled, n_problems=2, n_pairs=8, max_new_tokens=8, parts=["truth", "neurons"])
     assert found.neurons is not None and "no equation" in found.missing["truth"]
-    monkeypatch.setattr("probe.diff.models.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
+    monkeypatch.setattr("probe.diff.parts.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
     with pytest.raises(ProbeError, match="broken"):
         diff_models(bundled, n_problems=2, max_new_tokens=8, parts=["neurons"])
 
