@@ -37,6 +37,7 @@ from probe.reports.circuits.inside_figures import (
 )
 from probe.reports.circuits.page import circuit_table as circuit_table, write_circuit_report as write_circuit_report
 from probe.reports.diff.figures import (
+    difference_figure as difference_figure,
     latents_figure as latents_figure,
     series_figure as series_figure,
     shift_figure as shift_figure,

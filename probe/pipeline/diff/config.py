@@ -41,7 +41,7 @@ class DiffConfig:
     """The largest number of train problems from which the texts come: the thinking model solves them."""
     max_new_tokens: int | None = field(default=None, metadata={"later": True})
     """The largest number of tokens of an answer; None takes the limit of the pair."""
-    pairs: int = 48
+    n_pairs: int = 48
     """The largest number of pairs of texts."""
     layer: int | None = None
     """The layer at which states are compared (by the SAE over both models and by the mean difference), counted from 0;
@@ -73,7 +73,7 @@ class DiffConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, train=4, max_new_tokens=1, pairs=8, heads=0, test=1, draws=1, layer=0)
+        check_least("", self, train=4, max_new_tokens=1, n_pairs=8, heads=0, test=1, draws=1, layer=0)
         check_seeds("seed", [self.seed])
         check_parts(self.parts)
         if self.sentence is not None:

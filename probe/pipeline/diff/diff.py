@@ -161,7 +161,7 @@ class _Stages:
         """Every part, one after the other."""
         config, behaviour = self.config, self.behaviour
         known = self.chosen if behaviour is not None or "chosen" in vars(self) else None
-        about = {"behaviour": behaviour and behaviour.name, "pairs": config.pairs, "layer": config.layer}
+        about = {"behaviour": behaviour and behaviour.name, "pairs": config.n_pairs, "layer": config.layer}
         users = {"behaviour": USES_BEHAVIOUR, "pairs": ON_PAIRS, "layer": AT_LAYER}
         whole: dict[str, Any] = {
             "pair": self.pair.name,
@@ -191,7 +191,7 @@ class _Stages:
             parts=[part],
             n_problems=config.train,
             max_new_tokens=self.limit,
-            n_pairs=config.pairs,
+            n_pairs=config.n_pairs,
             layer=config.layer,
             seed=config.seed,
             progress=self.progress,
@@ -204,7 +204,7 @@ class _Stages:
         if behaviour is None or not heads:
             return None
         names = [f"a{layer}.h{head}" for layer, head in heads]
-        about = {"heads": names, "test": config.test, "draws": config.draws, "pairs": config.pairs}
+        about = {"heads": names, "test": config.test, "draws": config.draws, "pairs": config.n_pairs}
         ways = {
             str(way): self.kept.result(f"effects/{way}", about, self._effect(heads, way, behaviour))
             for way in ("resample", *config.factors)
@@ -247,5 +247,5 @@ class _Stages:
             raise ProbeError(f"series are compared for one behaviour: {self.chosen['missing']}")
         return behaviour_pairs(
             self.pair.thinking, self.traces, self.train, self.behaviour,
-            n_pairs=self.config.pairs, min_group=1, seed=self.config.seed,
+            n_pairs=self.config.n_pairs, min_group=1, seed=self.config.seed,
         )  # fmt: skip

@@ -50,7 +50,7 @@ def series_results(
         ratio = float(massive_activations(model, texts).ratio.max())
         return {"share": found.share[0].tolist(), "inside": found.in_circuit.tolist(), "massive": ratio}
 
-    start = kept.result("series/base", {"pairs": config.pairs}, lambda _: read(pair.base))
+    start = kept.result("series/base", {"pairs": config.n_pairs}, lambda _: read(pair.base))
     told: list[dict[str, Any]] = []
     changes: dict[str, list[torch.Tensor]] = {}
     for number, (name, series) in enumerate(runs):
@@ -60,7 +60,7 @@ def series_results(
 
         each = [start]
         for at, step in enumerate(series.steps):
-            about = {"pairs": config.pairs, "checkpoint": checkpoint_hash(series.folders[at])}
+            about = {"pairs": config.n_pairs, "checkpoint": checkpoint_hash(series.folders[at])}
             each.append(kept.result(f"series/{number}-{name}/{step}", about, partial(checkpoint, at=at)))
         share, inside = (torch.tensor([one[key] for one in each]) for key in ("share", "inside"))
         ratios, steps = [one["massive"] for one in each], [0, *series.steps]
