@@ -28,7 +28,7 @@ from probe.diff import (
 from probe.errors import NotApplicable, ProbeError
 from probe.files import write_json
 from probe.models import Pair, load_pair
-from probe.pipeline.behaviour import limit_of, named_behaviour, problems_of, traces_of
+from probe.pipeline.behaviour import named_behaviour, problems_of, traces_of
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.diff.folder import Kept, diff_folder
@@ -74,7 +74,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         behaviour = named_behaviour(
             config.behaviour, problem_set, run=config.run, sentence=config.sentence, thinking=pair.thinking
         )
-    limit = limit_of(config, pair)
+    limit = config.max_new_tokens or pair_config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *taken.splits.get("test", ())), limit)
     with diff_folder(config, pair, problem_set, imported, out) as folder:
@@ -247,5 +247,5 @@ class _Stages:
             raise ProbeError(f"series are compared for one behaviour: {self.chosen['missing']}")
         return behaviour_pairs(
             self.pair.thinking, self.traces, self.train, self.behaviour,
-            n_pairs=self.config.n_pairs, min_group=1, seed=self.config.seed,
+            n_pairs=self.config.n_pairs, seed=self.config.seed,
         )  # fmt: skip
