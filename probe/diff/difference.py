@@ -200,7 +200,7 @@ def activation_difference(
     rises = {"unrelated": everywhere, "traces": everywhere, "sentence ends": at_ends}
     word = None if behaviour is None else _first_token(traces[:half], behaviour)
     topics, texts = unrelated_texts(thinking, problems, unrelated)
-    where = [{"unrelated": range(1, min(1 + first, len(ids)))} for ids in texts]
+    where: list[dict[str, Sequence[int]]] = [{"unrelated": range(1, min(1 + first, len(ids)))} for ids in texts]
     for trace in traces[: min(half, _MOST)]:
         prompt = thinking.encode_prompt(trace.prompt)
         texts.append([*prompt, *trace.tokens])

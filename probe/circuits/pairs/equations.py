@@ -127,7 +127,7 @@ def _edited(text: str, places: Sequence[int]) -> str:
     return text
 
 
-def _encoded(model: Model, problem: Problem, trace: Trace, edit: _Edit) -> list[list[int]] | None:
+def _encoded(model: Model, problem: Problem, trace: Trace, edit: _Edit) -> tuple[list[int], list[int]] | None:
     """Prompt and text as token ids, clean and corrupt; None unless both have equally many tokens."""
     whole = model.encode(trace.text[: edit.whole], start=False)
     for end in edit.ends:
@@ -136,7 +136,8 @@ def _encoded(model: Model, problem: Problem, trace: Trace, edit: _Edit) -> list[
         if whole[: len(clean)] == clean:
             corrupt = model.encode(_edited(trace.text[:end], edit.places), start=False)
             prompt = model.prompt_ids(problem.question)
-            return [[*prompt, *clean], [*prompt, *corrupt]] if len(clean) == len(corrupt) and clean != corrupt else None
+            usable = len(clean) == len(corrupt) and clean != corrupt
+            return ([*prompt, *clean], [*prompt, *corrupt]) if usable else None
     return None
 
 
@@ -167,7 +168,7 @@ def _paired(
         ids = torch.tensor(sides, device=model.device)
         right, wrong = model.hf(ids, logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
         if right != wrong or not differ:
-            by_length[len(sides[0])].append((*sides, right, wrong))
+            by_length[len(sides[0])].append((sides[0], sides[1], right, wrong))
             size += 1
     if not size:
         raise NotApplicable(
