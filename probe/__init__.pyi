@@ -33,6 +33,7 @@ from .adapters import (
     examples_of as examples_of,
     gguf_lora as gguf_lora,
     inserted as inserted,
+    load_dictionary as load_dictionary,
     load_sae as load_sae,
     merged as merged,
     train_sae as train_sae,
@@ -54,7 +55,11 @@ from .circuits import (
     direct_attribution as direct_attribution,
     effect_of_heads as effect_of_heads,
     faithfulness as faithfulness,
+    feature_check as feature_check,
+    feature_scores as feature_scores,
     heads_changed as heads_changed,
+    latent_detector as latent_detector,
+    latent_examples as latent_examples,
     logit_lens as logit_lens,
     patch as patch,
     path_effect as path_effect,
@@ -69,6 +74,7 @@ from .counters import (
 from .diff import (
     diff_models as diff_models,
     head_shift as head_shift,
+    latent_difference as latent_difference,
     shared_latents as shared_latents,
     token_trace as token_trace,
 )
