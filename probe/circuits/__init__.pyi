@@ -1,9 +1,14 @@
 # The public names of `probe.circuits`, read by editors and, at run time, by `__init__.py`.
 from .edges.attribution import attribute as attribute, edge_scores as edge_scores
 from .edges.circuit import Circuit as Circuit
-from .edges.faithful import Faithfulness as Faithfulness, faithfulness as faithfulness, kept_by as kept_by
+from .edges.faithful import (
+    Faithfulness as Faithfulness,
+    faithfulness as faithfulness,
+    kept_by as kept_by,
+    sizes_of as sizes_of,
+)
 from .edges.graph import Graph as Graph, Reader as Reader
-from .edges.lens import EdgeLens as EdgeLens
+from .edges.lens import EdgeLens as EdgeLens, Window as Window
 from .edges.paths import path_effect as path_effect
 from .features.check import (
     FeatureCheck as FeatureCheck,
@@ -42,8 +47,11 @@ from .heads.changed import (
 )
 from .heads.effect import (
     HeadEffect as HeadEffect,
+    Look as Look,
+    Measured as Measured,
     behaviour_look as behaviour_look,
     effect_of_heads as effect_of_heads,
+    pairs_look as pairs_look,
 )
 from .lenses.direct import (
     LogitLens as LogitLens,
@@ -54,10 +62,10 @@ from .names import ABLATIONS as ABLATIONS, METHODS as METHODS, METRICS as METRIC
 from .pairs.equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
 from .pairs.pairs import (
     Pairs as Pairs,
-    behaviour_pairs as behaviour_pairs,
     divergence as divergence,
     logit_difference as logit_difference,
     read_pairs as read_pairs,
     rows_that_fit as rows_that_fit,
 )
+from .pairs.prefixes import behaviour_pairs as behaviour_pairs
 from .patching import PatchMap as PatchMap, patch as patch

@@ -128,7 +128,7 @@ class _Texts:
     def behaviours(self, some: slice) -> Pairs:
         return behaviour_pairs(
             self.pair.thinking, self.traces[some], self.problems[some], self.behaviour,
-            n_pairs=self.n_pairs, min_group=1, seed=self.seed,
+            n_pairs=self.n_pairs, seed=self.seed,
         )  # fmt: skip
 
     def _risen(self) -> Behaviour:

@@ -66,7 +66,7 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
     changes = bool(config.heads) and "heads" in config.parts
     wanted = {"train": config.problems} | ({"test": config.test} if changes else {})
-    taken, imported = problems_of(pair, wanted, config.traces)
+    taken, imported = problems_of(pair_config, pair.thinking, wanted, traces=config.traces)
     problem_set, train = taken.problem_set, taken.splits["train"]
     config = replace(config, problems=len(train), test=len(taken.splits["test"]) if changes else config.test)
     behaviour = None
@@ -101,7 +101,16 @@ def _diff(
     models = {"base": pair.base, "thinking": pair.thinking}
     prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
     limit = limit_of(config, pair)
-    traces = traces_of(config, pair, pair.thinking, taken, imported, out, progress=progress)
+    traces = traces_of(
+        pair.thinking,
+        taken,
+        imported,
+        out,
+        max_new_tokens=limit,
+        sampling=pair.thinking.own_sampling,
+        seed=config.seed,
+        progress=progress,
+    )
     found = diff_models(
         pair,
         problem_set=problem_set,
@@ -127,9 +136,7 @@ def _diff(
     if runs:
         if behaviour is None:
             raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
-        pairs = behaviour_pairs(
-            pair.thinking, traces, train, behaviour, n_pairs=config.pairs, min_group=1, seed=config.seed
-        )
+        pairs = behaviour_pairs(pair.thinking, traces, train, behaviour, n_pairs=config.pairs, seed=config.seed)
         results |= _series(config, pair, traces, pairs, runs, progress=progress)
     write_json(out / "results.json", results)
     write_diff_report(results, out / "report.html")
