@@ -26,6 +26,7 @@ from .heads import (
     shared_heads as shared_heads,
 )
 from .knowledge import KnowledgeMaps as KnowledgeMaps, knowledge_maps as knowledge_maps
+from .latents import LatentDifference as LatentDifference, latent_difference as latent_difference
 from .massive import (
     LEAST as LEAST,
     MassiveActivations as MassiveActivations,

@@ -22,6 +22,11 @@ from probe.reports.circuits.attention_view import (
     sentence_figure as sentence_figure,
     write_attention as write_attention,
 )
+from probe.reports.circuits.features_figures import (
+    features_figure as features_figure,
+    latent_difference_figure as latent_difference_figure,
+    shares_figure as shares_figure,
+)
 from probe.reports.circuits.figures import (
     circuit_figure as circuit_figure,
     faithfulness_figure as faithfulness_figure,
