@@ -10,6 +10,25 @@ from .edges.faithful import (
 from .edges.graph import Graph as Graph, Reader as Reader
 from .edges.lens import EdgeLens as EdgeLens, Window as Window
 from .edges.paths import path_effect as path_effect
+from .features.check import (
+    FeatureCheck as FeatureCheck,
+    feature_check as feature_check,
+    feature_effects as feature_effects,
+)
+from .features.detector import LatentDetector as LatentDetector, latent_detector as latent_detector
+from .features.examples import (
+    Example as Example,
+    LatentExamples as LatentExamples,
+    Telling as Telling,
+    latent_examples as latent_examples,
+)
+from .features.scores import (
+    Feature as Feature,
+    FeatureScores as FeatureScores,
+    SiteScores as SiteScores,
+    feature_places as feature_places,
+    feature_scores as feature_scores,
+)
 from .heads.attention import (
     Attention as Attention,
     Links as Links,
