@@ -36,6 +36,7 @@ from .heads.attention import (
     receiver_heads as receiver_heads,
     sentence_attention as sentence_attention,
 )
+from .heads.behaviour import behaviour_heads as behaviour_heads
 from .heads.changed import (
     Head as Head,
     Reference as Reference,
@@ -53,10 +54,24 @@ from .heads.effect import (
     effect_of_heads as effect_of_heads,
     pairs_look as pairs_look,
 )
-from .lenses.direct import (
-    LogitLens as LogitLens,
-    direct_attribution as direct_attribution,
+from .heads.finder import find_heads as find_heads, receiver_scores as receiver_scores
+from .heads.qk import QKAttribution as QKAttribution, qk_attribution as qk_attribution
+from .heads.table import HeadScores as HeadScores, HeadTable as HeadTable
+from .lenses.direct import direct_attribution as direct_attribution
+from .lenses.fitting import fit_jacobian_lens as fit_jacobian_lens
+from .lenses.foresight import (
+    Foresight as Foresight,
+    Written as Written,
+    equation_results as equation_results,
+    foresight as foresight,
+)
+from .lenses.jacobian import JacobianLens as JacobianLens
+from .lenses.published import load_jacobian_lens as load_jacobian_lens, published_lenses as published_lenses
+from .lenses.reading import (
+    LensReading as LensReading,
+    Readable as Readable,
     logit_lens as logit_lens,
+    readable as readable,
 )
 from .names import ABLATIONS as ABLATIONS, METHODS as METHODS, METRICS as METRICS
 from .pairs.equations import operand_pairs as operand_pairs, statement_pairs as statement_pairs
