@@ -31,8 +31,10 @@ from .features.scores import (
 )
 from .heads.attention import (
     Attention as Attention,
+    Links as Links,
     Receivers as Receivers,
     attention as attention,
+    peaked_heads as peaked_heads,
     receiver_heads as receiver_heads,
     sentence_attention as sentence_attention,
 )
@@ -84,3 +86,8 @@ from .pairs.pairs import (
 )
 from .pairs.prefixes import behaviour_pairs as behaviour_pairs
 from .patching import PatchMap as PatchMap, patch as patch
+from .tokens import (
+    SentenceAttribution as SentenceAttribution,
+    sentence_attribution as sentence_attribution,
+    token_attribution as token_attribution,
+)
