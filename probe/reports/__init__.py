@@ -30,7 +30,9 @@ from probe.reports.circuits.figures import (
 from probe.reports.circuits.inside_figures import (
     anchors_figure as anchors_figure,
     direct_figure as direct_figure,
+    entry_figure as entry_figure,
     forced_figure as forced_figure,
+    foresight_figure as foresight_figure,
     lens_figure as lens_figure,
     patch_figure as patch_figure,
     token_trace_figure as token_trace_figure,

@@ -1,5 +1,7 @@
 """Head scores are TransformerLens' own; a planted head is found, its null is not; behaviour shares are direct ones."""
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import ttest_1samp
@@ -32,12 +34,11 @@ NAMES = {
 }
 
 
-def detected(model, bridge, kind, repeated, other):
+def detected(bridge, kind, repeated, other):
     """The mean attention that TransformerLens detects; it divides by all rows of the pattern."""
     ids = other if kind == "previous token" else repeated
-    text = model.decode(ids.tolist())
-    assert bridge.to_tokens(text)[0].tolist() == ids.tolist(), "TransformerLens reads the same tokens"
-    share = detect_head(bridge, text, NAMES[kind], error_measure="mul") * len(ids)
+    bridge.to_tokens = lambda _: ids[None]  # a text of random tokens may be divided into others
+    share = detect_head(bridge, "", NAMES[kind], error_measure="mul") * len(ids)
     return share / (len(ids) - 1 if kind == "previous token" else LENGTH)
 
 
@@ -45,7 +46,7 @@ def check_against_transformer_lens(model, rtol):
     bridge, texts = model.lens(), random_texts(model, 2, LENGTH)
     found = find_heads(model, n_texts=2, length=LENGTH)
     for kind in ("induction", "duplicate token"):
-        expected = torch.stack([detected(model, bridge, kind, *text) for text in texts]).mean(0)
+        expected = torch.stack([detected(bridge, kind, *text) for text in texts]).mean(0)
         torch.testing.assert_close(found[kind].score, expected.float(), atol=1e-5, rtol=rtol)
     return found
 
@@ -73,9 +74,9 @@ def test_a_planted_head_is_found_and_its_null_is_not():
     assert found["planted"].p[1, 2] == pytest.approx(6 * 2.0**-14, rel=1e-6)
     assert (found["planted"].p.flatten()[:-1] > 0.05).all()
     with pytest.raises(ProbeError, match="did you mean 'planted'"):
-        found["plantd"]
+        found.top("plantd")
     with pytest.raises(ProbeError, match="both have 'planted'"):
-        found + found
+        _ = found + found
 
 
 def test_flips_of_signs_are_exact():
@@ -83,8 +84,8 @@ def test_flips_of_signs_are_exact():
     rows = torch.tensor([[0.3, 1.0], [0.1, -1.0], [-0.2, 1.0], [0.5, -1.0]])
     assert sign_flips(rows).tolist() == [3 / 16, 11 / 16]  # sums of at least 0.7, and of at least 0
     many = torch.randn(40, 3, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 0.3, 0.8])
-    expected = ttest_1samp(many.numpy(), 0, alternative="greater").pvalue
-    assert sign_flips(many).tolist() == pytest.approx(expected.tolist(), abs=0.01)
+    expected: Any = ttest_1samp(many.numpy(), 0, alternative="greater")
+    assert sign_flips(many).tolist() == pytest.approx(expected.pvalue.tolist(), abs=0.01)
 
 
 def test_a_head_whose_sentences_agree_receives(llama):
@@ -130,7 +131,7 @@ def test_shares_are_the_direct_contributions(tiny_folder, arch):
     ids = torch.randint(6, 100, (1, 9), generator=torch.Generator().manual_seed(0))
     right, wrong = torch.tensor([7]), torch.tensor([8])
     expected = direct_attribution(EdgeLens(model), ids, right, wrong)
-    weight = model.hf.get_output_embeddings().weight
+    weight = model.hf.get_submodule("lm_head").get_parameter("weight")
     found = _shares(model, ids[0].tolist(), [4, 8], (weight[7] - weight[8]).detach())
     for layer in range(4):
         for head in range(4):
