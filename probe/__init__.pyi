@@ -33,6 +33,7 @@ from .adapters import (
     examples_of as examples_of,
     gguf_lora as gguf_lora,
     inserted as inserted,
+    load_dictionary as load_dictionary,
     load_sae as load_sae,
     merged as merged,
     train_sae as train_sae,
@@ -57,10 +58,14 @@ from .circuits import (
     direct_attribution as direct_attribution,
     effect_of_heads as effect_of_heads,
     faithfulness as faithfulness,
+    feature_check as feature_check,
+    feature_scores as feature_scores,
     find_heads as find_heads,
     fit_jacobian_lens as fit_jacobian_lens,
     foresight as foresight,
     heads_changed as heads_changed,
+    latent_detector as latent_detector,
+    latent_examples as latent_examples,
     load_jacobian_lens as load_jacobian_lens,
     logit_lens as logit_lens,
     patch as patch,
@@ -75,9 +80,12 @@ from .counters import (
     count_behaviours as count_behaviours,
 )
 from .diff import (
+    activation_difference as activation_difference,
     diff_models as diff_models,
     head_shift as head_shift,
+    latent_difference as latent_difference,
     shared_latents as shared_latents,
+    steer_with_difference as steer_with_difference,
     token_trace as token_trace,
 )
 from .errors import ProbeError as ProbeError

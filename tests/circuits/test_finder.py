@@ -71,6 +71,7 @@ def test_a_planted_head_is_found_and_its_null_is_not():
     values[:, 1, 2] = nulls[:, 1, 2] + 0.1 + 0.1 * torch.rand(14, generator=generator)
     found = HeadTable("m", (HeadScores.of("planted", "x", values, nulls),))
     assert found.top("planted") == [(1, 2)] and "a1.h2" in repr(found)
+    assert found.scores()["planted"][1, 2] == found.rows()[5]["planted"]
     assert found["planted"].p[1, 2] == pytest.approx(6 * 2.0**-14, rel=1e-6)
     assert (found["planted"].p.flatten()[:-1] > 0.05).all()
     with pytest.raises(ProbeError, match="did you mean 'planted'"):

@@ -116,6 +116,12 @@ class HeadTable:
         order = (found.score - found.null).flatten().argsort(descending=True).tolist()
         return [divmod(at, n_heads) for at in order if found.p.flatten()[at] <= level][:n]
 
+    def scores(self) -> dict[str, dict[Head, float]]:
+        """The score of each head by kind, as ``probe.reports.head_gallery`` takes them."""
+        layers, heads = self.kinds[0].score.shape
+        names = [(layer, head) for layer in range(layers) for head in range(heads)]
+        return {each.kind: dict(zip(names, each.score.flatten().tolist(), strict=True)) for each in self.kinds}
+
     def rows(self) -> list[dict[str, object]]:
         """One row for each head, for ``pandas.DataFrame``: ``layer``, ``head``, and each kind's score, null and p."""
         layers, heads = self.kinds[0].score.shape
