@@ -15,6 +15,7 @@ from probe.circuits import (
     behaviour_heads,
     direct_attribution,
     find_heads,
+    qk_attribution,
     receiver_scores,
 )
 from probe.circuits.heads.behaviour import _shares
@@ -38,7 +39,8 @@ def detected(bridge, kind, repeated, other):
     """The mean attention that TransformerLens detects; it divides by all rows of the pattern."""
     ids = other if kind == "previous token" else repeated
     bridge.to_tokens = lambda _: ids[None]  # a text of random tokens may be divided into others
-    share = detect_head(bridge, "", NAMES[kind], error_measure="mul") * len(ids)
+    name: Any = NAMES[kind]
+    share = detect_head(bridge, "", name, error_measure="mul") * len(ids)
     return share / (len(ids) - 1 if kind == "previous token" else LENGTH)
 
 
@@ -140,10 +142,16 @@ def test_shares_are_the_direct_contributions(tiny_folder, arch):
 
 
 @pytest.mark.slow
-def test_a_real_model_has_induction_heads(smollm2):
+def test_a_real_model_has_induction_heads_that_read_previous_token_heads(smollm2):
     found = check_against_transformer_lens(smollm2, 1e-3)
     assert found["induction"].n == 2
     whole = find_heads(smollm2, n_texts=14, length=24)
     best = whole.top("induction", 3)
     assert len(best) == 3 and all(whole["induction"].score[at] > 0.3 for at in best)
-    assert whole["previous token"].score.max() > 0.5
+    # What makes the key attractive is what a previous-token head wrote there: induction heads are known to work so.
+    start, (text, _) = len(smollm2.start_ids), random_texts(smollm2, 1, 24)[0]
+    why = qk_attribution(smollm2, text, best[0], query=start + 34, keys=[start + 11, start + 5])
+    apart = why.against(start + 11, start + 5).sum(0)
+    writers = [f"a{layer}.h{head}" for layer, head in whole.top("previous token", 3)]
+    assert why.writers[int(apart.argmax())] in writers and apart.max() > 0.5 * (why.score[0] - why.score[1])
+    torch.testing.assert_close(why.parts.sum((1, 2)), why.score, atol=1e-4, rtol=1e-4)
