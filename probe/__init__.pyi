@@ -48,6 +48,7 @@ from .anchors import (
 from .circuits import (
     Circuit as Circuit,
     EdgeLens as EdgeLens,
+    JacobianLens as JacobianLens,
     Pairs as Pairs,
     attention as attention,
     attribute as attribute,
@@ -57,9 +58,11 @@ from .circuits import (
     faithfulness as faithfulness,
     feature_check as feature_check,
     feature_scores as feature_scores,
+    fit_jacobian_lens as fit_jacobian_lens,
     heads_changed as heads_changed,
     latent_detector as latent_detector,
     latent_examples as latent_examples,
+    load_jacobian_lens as load_jacobian_lens,
     logit_lens as logit_lens,
     patch as patch,
     path_effect as path_effect,
@@ -72,10 +75,12 @@ from .counters import (
     count_behaviours as count_behaviours,
 )
 from .diff import (
+    activation_difference as activation_difference,
     diff_models as diff_models,
     head_shift as head_shift,
     latent_difference as latent_difference,
     shared_latents as shared_latents,
+    steer_with_difference as steer_with_difference,
     token_trace as token_trace,
 )
 from .errors import ProbeError as ProbeError

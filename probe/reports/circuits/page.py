@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from probe.files import write_text
 from probe.reports.circuits.features_figures import features_figure, shares_figure
-from probe.reports.circuits.figures import circuit_figure, faithfulness_figure, heads_figure
-from probe.reports.html.filling import fill, markup
+from probe.reports.circuits.figures import faithfulness_figure, heads_figure
+from probe.reports.html.filling import fill, markup, numbers_behind
 from probe.reports.html.numbers import estimate, number, p_value, percent
 from probe.reports.html.terminal import listing
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from probe.circuits import Circuit
 
-_LISTED = 20
-"""Number of edges in the table of the page."""
-
 
 def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: str | Path) -> Path:
     """Write the report of a circuit as one HTML file.
@@ -26,10 +23,19 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
     Args:
         results: ``results.json`` of ``probe circuits``.
     """
-    figures = {
-        "circuit": circuit_figure(circuit),
-        "heads": heads_figure(circuit),
-        "faithfulness": faithfulness_figure(results),
+    from markupsafe import Markup
+
+    figures = {"heads": heads_figure(circuit), "faithfulness": faithfulness_figure(results)}
+    share, curve = circuit.heads(), results["faithfulness"]
+    tables = {
+        "heads": numbers_behind(
+            ["", *(f"h{head}" for head in range(share.shape[1]))],
+            [(f"block {layer}", *(percent(float(each)) for each in row)) for layer, row in enumerate(share)],
+        ),
+        "faithfulness": numbers_behind(
+            ["share of edges", "faithfulness"],
+            [(percent(a), percent(b)) for a, b in zip(curve["shares"], curve["values"], strict=True)],
+        ),
     }
     if latents := results.get("latents"):
         figures |= {"latents": features_figure(latents), "shares": shares_figure(latents)}
@@ -42,7 +48,8 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
         sentence=circuit_headline(results),
         rows=circuit_rows(results),
         latents=latent_rows(latents) if latents else None,
-        edges=[(name, number(score, 4)) for name, score in circuit.listed(_LISTED)],
+        drawing=Markup(circuit._repr_html_()),
+        tables=tables,
         figures={name: markup(figure, name) for name, figure in figures.items()},
     )
     return write_text(Path(path), page)
