@@ -36,6 +36,7 @@ from probe.hooks.operations import (
     Swap as Swap,
 )
 from probe.hooks.passes import Pass as Pass
+from probe.hooks.patterns import watch_patterns as watch_patterns
 from probe.hooks.reading import as_sites as as_sites, capture as capture
 from probe.hooks.selection import Selection as Selection, Tokens as Tokens
 from probe.hooks.upper import (

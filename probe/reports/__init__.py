@@ -26,13 +26,21 @@ from probe.reports.circuits.attention_view import (
     colored_tokens as colored_tokens,
     receivers_figure as receivers_figure,
     sentence_figure as sentence_figure,
+    trace_map as trace_map,
     write_attention as write_attention,
+    write_trace_map as write_trace_map,
+)
+from probe.reports.circuits.features_figures import (
+    features_figure as features_figure,
+    latent_difference_figure as latent_difference_figure,
+    shares_figure as shares_figure,
 )
 from probe.reports.circuits.figures import (
-    circuit_figure as circuit_figure,
+    circuit_view as circuit_view,
     faithfulness_figure as faithfulness_figure,
     heads_figure as heads_figure,
 )
+from probe.reports.circuits.head_gallery import head_gallery as head_gallery
 from probe.reports.circuits.inside_figures import (
     direct_figure as direct_figure,
     lens_figure as lens_figure,
@@ -41,6 +49,7 @@ from probe.reports.circuits.inside_figures import (
 )
 from probe.reports.circuits.page import circuit_table as circuit_table, write_circuit_report as write_circuit_report
 from probe.reports.diff.figures import (
+    difference_figure as difference_figure,
     latents_figure as latents_figure,
     series_figure as series_figure,
     shift_figure as shift_figure,

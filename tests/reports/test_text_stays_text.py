@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from probe.anchors import CriticalTokens, ForcedAnswers
-from probe.circuits import Attention, LogitLens
+from probe.circuits import Attention, LensReading
 from probe.diff import TokenTrace
 from probe.hybrid import HybridTrace
 from probe.models import Model
@@ -99,9 +99,9 @@ def trace_of(text: str) -> Trace:
     return Trace(text, text, (), text, sentences, None, text, True, False)
 
 
-def lens_of(*tokens: str) -> LogitLens:
+def lens_of(*tokens: str) -> LensReading:
     zero = torch.zeros(1, len(tokens))
-    return LogitLens(tokens, zero.long(), (tokens,), zero, zero[:, 1:], zero)
+    return LensReading(tokens, zero.long(), (tokens,), zero, zero[:, 1:], zero, (0,))
 
 
 @pytest.mark.parametrize("text", HOSTILE)

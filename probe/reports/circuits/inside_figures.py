@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from torch import Tensor
 
-    from probe.circuits import LogitLens, PatchMap
+    from probe.circuits import LensReading, PatchMap
     from probe.diff import TokenTrace
 
 _WORDS = 40
 """The largest number of columns that are all labelled."""
 
 
-def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
+def lens_figure(lens: "LensReading", last: int = 24) -> "Figure":
     """Plot the next token that each block predicts, at the last tokens of a text; darker is more probable.
 
     Args:
@@ -30,7 +30,7 @@ def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     figure = heatmap(
         sure.tolist(),
         x=list(range(first, len(lens.tokens))),
-        y=[f"block {i}" for i in range(layers)],
+        y=[f"block {i}" for i in lens.layers],
         text=[[short(word, 8) for word in row[first:]] for row in lens.said],
         colorscale=RISING,
         zmin=0,
@@ -41,7 +41,11 @@ def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     figure.update_xaxes(
         tickvals=ticks, ticktext=[short(lens.tokens[i], 8) for i in ticks], title="token read", tickangle=0
     )
-    return styled(figure, "Logit lens: the next token predicted after each block", 130 + max(22, 44 - layers) * layers)
+    return styled(
+        figure,
+        f"{lens.lens.capitalize()}: the next token predicted after each block",
+        130 + max(22, 44 - layers) * layers,
+    )
 
 
 def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16) -> "Figure":

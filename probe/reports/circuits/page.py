@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.files import write_text
-from probe.reports.circuits.figures import circuit_figure, faithfulness_figure, heads_figure
-from probe.reports.html.filling import fill, markup
+from probe.reports.circuits.figures import faithfulness_figure, heads_figure
+from probe.reports.html.filling import fill, markup, numbers_behind
 from probe.reports.html.numbers import estimate, number, percent
 from probe.reports.html.terminal import listing
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from probe.circuits import Circuit
 
-_LISTED = 20
-"""Number of edges in the table of the page."""
-
 
 def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: str | Path) -> Path:
     """Write the report of a circuit as one HTML file.
@@ -25,10 +22,19 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
     Args:
         results: ``results.json`` of ``probe circuits``.
     """
-    figures = {
-        "circuit": circuit_figure(circuit),
-        "heads": heads_figure(circuit),
-        "faithfulness": faithfulness_figure(results),
+    from markupsafe import Markup
+
+    figures = {"heads": heads_figure(circuit), "faithfulness": faithfulness_figure(results)}
+    share, curve = circuit.heads(), results["faithfulness"]
+    tables = {
+        "heads": numbers_behind(
+            ["", *(f"h{head}" for head in range(share.shape[1]))],
+            [(f"block {layer}", *(percent(float(each)) for each in row)) for layer, row in enumerate(share)],
+        ),
+        "faithfulness": numbers_behind(
+            ["share of edges", "faithfulness"],
+            [(percent(a), percent(b)) for a, b in zip(curve["shares"], curve["values"], strict=True)],
+        ),
     }
     page = fill(
         "circuits/page.html.j2",
@@ -38,7 +44,8 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
         prompts=results.get("prompts"),
         sentence=circuit_headline(results),
         rows=circuit_rows(results),
-        edges=[(name, number(score, 4)) for name, score in circuit.listed(_LISTED)],
+        drawing=Markup(circuit._repr_html_()),
+        tables=tables,
         figures={name: markup(figure, name) for name, figure in figures.items()},
     )
     return write_text(Path(path), page)
@@ -76,10 +83,13 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
         "CPR, CMD": f"{number(results['faithfulness']['cpr'])}, {number(results['faithfulness']['cmd'])}",
     }
     for name, what in (
+        ("logit difference", "logit difference"),
         ("count", f"{results['behaviour']} per rollout"),
         ("share", f"{results['behaviour']}, share of sentences"),
         ("solved", "solved"),
     ):
+        if name not in heads:  # pairs of texts alone were measured, or the results are of an earlier version
+            continue
         for side, said in (
             ("whole", "whole model"),
             ("changed", f"without {names}"),
