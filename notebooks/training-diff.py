@@ -113,7 +113,7 @@ latents_figure(told["latents"])
 problems = probe.load_problems("story")
 train = problems.take("train", 16)
 traces = probe.generate_traces(rl.thinking, problems, train, max_new_tokens=200)
-pairs = behaviour_pairs(rl.thinking, traces, train, "check", problem_set=problems, n_pairs=6, min_group=1)
+pairs = behaviour_pairs(rl.thinking, traces, train, "check", problem_set=problems, n_pairs=6)
 runs, changes = [], {}
 for way in ("rl", "sft"):
     series = load_series(bundled_folder("tiny-series") / way, rl.config.thinking.prompt)

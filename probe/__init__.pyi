@@ -33,6 +33,7 @@ from .adapters import (
     examples_of as examples_of,
     gguf_lora as gguf_lora,
     inserted as inserted,
+    load_dictionary as load_dictionary,
     load_sae as load_sae,
     merged as merged,
     train_sae as train_sae,
@@ -47,6 +48,7 @@ from .anchors import (
 from .circuits import (
     Circuit as Circuit,
     EdgeLens as EdgeLens,
+    JacobianLens as JacobianLens,
     Pairs as Pairs,
     attention as attention,
     attribute as attribute,
@@ -54,7 +56,13 @@ from .circuits import (
     direct_attribution as direct_attribution,
     effect_of_heads as effect_of_heads,
     faithfulness as faithfulness,
+    feature_check as feature_check,
+    feature_scores as feature_scores,
+    fit_jacobian_lens as fit_jacobian_lens,
     heads_changed as heads_changed,
+    latent_detector as latent_detector,
+    latent_examples as latent_examples,
+    load_jacobian_lens as load_jacobian_lens,
     logit_lens as logit_lens,
     patch as patch,
     path_effect as path_effect,
@@ -67,9 +75,12 @@ from .counters import (
     count_behaviours as count_behaviours,
 )
 from .diff import (
+    activation_difference as activation_difference,
     diff_models as diff_models,
     head_shift as head_shift,
+    latent_difference as latent_difference,
     shared_latents as shared_latents,
+    steer_with_difference as steer_with_difference,
     token_trace as token_trace,
 )
 from .errors import ProbeError as ProbeError

@@ -14,8 +14,19 @@ PARTS = {
     "knowledge": "where an operand is represented",
     "neurons": "entropy neurons",
     "latents": "an SAE over both models",
+    "difference": "what the mean difference of states says",
+    "steering": "what the base writes with the mean difference added",
     "massive": "massive activations",
 }
+
+#: The parts that compare one behaviour.
+NEEDS_BEHAVIOUR = {"heads", "direction"}
+#: The parts whose results depend on the behaviour if there is one.
+USES_BEHAVIOUR = {*NEEDS_BEHAVIOUR, "difference", "steering"}
+#: The parts that compare states at one layer.
+AT_LAYER = {"latents", "difference", "steering"}
+#: The parts that are computed on pairs of texts.
+ON_PAIRS = {"heads", "direction", "truth", "knowledge"}
 
 
 def check_parts(parts: Iterable[str]) -> tuple[str, ...]:

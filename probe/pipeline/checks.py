@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.adapters import is_release
+from probe.config import as_pattern
 from probe.errors import ProbeError
 from probe.files import is_there
 from probe.models import DeviceNames, ModelConfig, bundled_folder, find_pair
@@ -82,6 +83,24 @@ def check_model(path: str) -> None:
         raise ProbeError(f"there is no model folder {path}")
     if is_there(there) and there.is_dir() and not any((there / name).is_file() for name in _SAYS):
         raise ProbeError(f"the folder {path} holds no model: it has no config.json")
+
+
+def check_behaviour(behaviour: str | None, sentence: str | None) -> None:
+    """Check the two settings that name a behaviour; this needs no model.
+
+    Args:
+        behaviour: the name of a type, counter or category.
+        sentence: a regular expression.
+
+    Raises:
+        ProbeError: if both or none of them are given, or the expression is invalid.
+    """
+    if (behaviour is None) == (sentence is None):
+        raise ProbeError(
+            "name one behaviour: a type, counter or category (--behaviour), or a pattern of its sentences (--sentence)"
+        )
+    if sentence is not None:
+        as_pattern(sentence)
 
 
 def check_run(run: str | Path) -> None:

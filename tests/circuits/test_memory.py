@@ -85,7 +85,7 @@ def test_more_pairs_take_no_more_memory(small):
 
 
 def test_parts_of_pairs_are_the_pairs_in_order():
-    pairs = Pairs(*(a + b for a, b in zip(*(vars(drawn_pairs(5, n)).values() for n in (7, 9)), strict=True)))
+    pairs = Pairs(*(a + b for a, b in zip(*(list(vars(drawn_pairs(5, n)).values())[:4] for n in (7, 9)), strict=True)))
     parts = pairs.parts(lambda width: 20 // width)
     assert [len(clean) for clean, *_ in parts] == [2, 2, 1, 2, 2, 1]
     for i in range(4):

@@ -77,7 +77,11 @@ def test_a_neuron_that_moves_all_logits_alike_is_found(tiny_folder, name):
             mlp.weight[5] = 50 * even
         else:
             mlp.weight[:, 5] = 50 * even
-    assert entropy_neurons(model).neurons[0] == 5
+    found = entropy_neurons(model)
+    assert found.neurons[0] == 5
+    written = mlp.weight if name == "gpt2" else mlp.weight.T
+    cosines = torch.nn.functional.normalize(written.detach().double(), dim=1) @ unit.detach().double().T
+    torch.testing.assert_close(found.spread, cosines.var(1).log().float(), atol=1e-3, rtol=1e-3)
 
 
 def test_a_model_shares_all_its_entropy_neurons_with_itself(itself):
@@ -173,7 +177,7 @@ def test_what_cannot_be_compared_is_refused(bundled):
 def test_a_part_that_does_not_apply_is_named_and_an_error_is_raised(bundled, monkeypatch):
     found = diff_models(bundled, n_problems=2, n_pairs=8, max_new_tokens=8, parts=["truth", "neurons"])
     assert found.neurons is not None and "no equation" in found.missing["truth"]
-    monkeypatch.setattr("probe.diff.models.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
+    monkeypatch.setattr("probe.diff.parts.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
     with pytest.raises(ProbeError, match="broken"):
         diff_models(bundled, n_problems=2, max_new_tokens=8, parts=["neurons"])
 

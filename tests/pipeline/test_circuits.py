@@ -12,7 +12,7 @@ from probe.errors import ProbeError
 from probe.pipeline import CircuitConfig, find_circuit
 from probe.reports import circuit_table, circuit_view, faithfulness_figure, heads_figure
 
-SMALL = {"problems": 30, "test": 6, "pairs": 10, "steps": 2, "draws": 2, "shares": [0.05, 0.2, 1.0], "device": "cpu"}
+SMALL = {"train": 30, "test": 6, "n_pairs": 10, "steps": 2, "draws": 2, "shares": [0.05, 0.2, 1.0], "device": "cpu"}
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_from_traces_to_the_page(tmp_path):
     assert circuit.listed(1)[0][0].replace(">", "&gt;").replace("<", "&lt;") in page
     assert circuit_view(circuit).data in page
     assert len(heads_figure(circuit).data[0].z) == 4 and len(faithfulness_figure(results).data) == 2
-    assert circuit_table(results).row_count == 3 + 3 * 4, "three figures of the circuit, four sides of three measures"
+    assert circuit_table(results).row_count == 3 + 4 * 4, "three figures of the circuit, four sides of four measures"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_from_traces_to_the_page(tmp_path):
     [
         ({"pair": "tiny-rll"}, "tiny-rl"),
         ({"model": "both"}, "use thinking or base"),
-        ({"pairs": 1}, "pairs is 1"),
+        ({"n_pairs": 1}, "n_pairs is 1"),
         ({"seed": -1}, "not a seed"),
         ({"behavior": "check"}, "behaviour"),
     ],
@@ -53,6 +53,6 @@ def test_what_cannot_work_is_refused(tmp_path, change, said):
 
 
 def test_a_behaviour_that_does_not_occur_is_named(tmp_path):
-    config = CircuitConfig("tiny-rl", "chekc", problems=2, device="cpu")
+    config = CircuitConfig("tiny-rl", "chekc", train=2, device="cpu")
     with pytest.raises(ProbeError, match="no type of sentence is called 'chekc'; did you mean 'check'"):
         find_circuit(config, tmp_path / "out")

@@ -83,10 +83,13 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
         "CPR, CMD": f"{number(results['faithfulness']['cpr'])}, {number(results['faithfulness']['cmd'])}",
     }
     for name, what in (
+        ("logit difference", "logit difference"),
         ("count", f"{results['behaviour']} per rollout"),
         ("share", f"{results['behaviour']}, share of sentences"),
         ("solved", "solved"),
     ):
+        if name not in heads:  # pairs of texts alone were measured, or the results are of an earlier version
+            continue
         for side, said in (
             ("whole", "whole model"),
             ("changed", f"without {names}"),
