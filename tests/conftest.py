@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typecheck
 from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models as token_models, pre_tokenizers
 from transformers import (
@@ -43,6 +44,8 @@ from transformers import (
     Qwen3NextConfig,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+typecheck.install()
 
 # Tiny models gain nothing from threads, and one thread adds numbers in the same order in every run.
 torch.set_num_threads(1)
@@ -122,7 +125,7 @@ STATE_ARCHITECTURES = {
 TinyFolder = Callable[..., Path]
 
 # It registers a device for the whole process, so only a script of its own may import it.
-collect_ignore = ["pretend.py", "hybrid/on_two_devices.py"]
+collect_ignore = ["pretend.py"]
 
 
 @pytest.fixture(scope="session")

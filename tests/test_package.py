@@ -72,14 +72,16 @@ def test_the_default_run_and_discovery_need_no_extra(tiny_folder, tmp_path):
         "taxonomy": {"sites": ["resid_post.2"], "sizes": [4], "seeds": [0, 1], "steps": 20},
         "falsify": {"sentences": 2, "prefixes": 1, "samples": 1, "new_tokens": 8},
     }
+    calls = []
     for name, settings in (("run", run), ("discover", discover)):
         (tmp_path / f"{name}.yaml").write_text(json.dumps(settings))  # JSON is YAML
         command = [name, "--config", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name), "--device", "cpu"]
-        block = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
-        code = f"{block}from probe.cli import app\napp({command})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert (tmp_path / name / "report.html").is_file()
+        calls.append(f"app({command}, standalone_mode=False)")
+    block = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
+    code = "\n".join([block, "from probe.cli import app", *calls])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert all((tmp_path / name / "report.html").is_file() for name in ("run", "discover"))
     arms = json.loads((tmp_path / "run" / "results.json").read_text())["arms"]
     assert {"hybrid", "oracle-free", "lora", "majority"} <= set(arms)
 

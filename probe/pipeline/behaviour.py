@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from probe.config import to_dict
 from probe.errors import ProbeError
-from probe.models import GREEDY, Model, Pair, PairConfig, Sampling, content_hash
+from probe.models import GREEDY, Model, PairConfig, Sampling
 from probe.pipeline.checks import check_behaviour
-from probe.pipeline.folder import RunFolder
 from probe.pipeline.imported import ImportedSplits, check_reader, imported_splits
-from probe.pipeline.run.inputs import chosen_problems, prompts_hash, weights_hash
+from probe.pipeline.run.inputs import chosen_problems
 from probe.problems import ProblemSet, Taken, take_problems
 from probe.taxonomy import Behaviour, Taxonomy, find_behaviour
 from probe.traces import Traces, generate_traces
@@ -127,45 +124,3 @@ def traces_of(
         folder=out / "traces",
         progress=progress,
     )
-
-
-def limit_of(config: Any, pair: Pair) -> int:
-    """The maximum number of tokens of an answer: the limit of the settings, or else the limit of the pair.
-
-    Args:
-        config: settings of ``probe circuits`` or ``probe diff``.
-    """
-    return config.max_new_tokens or pair.config.max_new_tokens
-
-
-def behaviour_folder(
-    kind: str, config: Any, pair: Pair, problem_set: ProblemSet, imported: ImportedSplits | None, out: Path
-) -> RunFolder:
-    """The folder of ``probe circuits`` or ``probe diff``, which is checked and not yet written.
-
-    Only traces are kept there, which know themselves whose they are; everything else is computed again.
-
-    Args:
-        kind: ``circuits`` or ``diff``.
-        config: its settings.
-        imported: the imported traces, if there are any.
-
-    Raises:
-        ProbeError: if it holds results of other settings or inputs, or something else.
-    """
-    settings = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
-    if "series" in settings:
-        settings["series"] = [each.partition("=")[0] for each in settings["series"]]
-    hashes = {
-        "prompts": prompts_hash(pair),
-        "problems": problem_set.hash,
-        "base": weights_hash(pair.base),
-        "thinking": weights_hash(pair.thinking),
-        **({} if imported is None else {"traces": imported.hash}),
-        "taxonomy": None if config.run is None else content_hash(taxonomy_in(config.run)),
-    }
-
-    return RunFolder(out, {kind: settings, **hashes}, result="results.json")
-
-
-_NOT_IN_KEY = ("device", "memory", "pair", "run", "traces")

@@ -1,8 +1,7 @@
 """A harvest belongs to one model by its weights, and to one process at a time."""
 
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,27 +11,10 @@ from probe.activations import harvest
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.models import Model, load_model
+from tests.forked import Forked
 
 TEXTS = ["Mia has 22 cards.", "Then she has 44.", "So: 44.", "One more."]
 SITES = ["resid_post.1", "resid_post.2"]
-
-#: Two of these share a folder; each pass is slowed down, so that they meet.
-SCRIPT = """
-import sys, time, torch
-torch.set_num_threads(1)
-from probe.activations import harvest
-from probe.errors import ProbeError
-from probe.models import load_model
-model = load_model(sys.argv[1], device="cpu")
-print("ready", flush=True)
-sys.stdin.readline()
-model.hf.register_forward_pre_hook(lambda *_: time.sleep(0.2))
-try:
-    harvest(model, [list(range(5, 15 + n)) for n in range(8)], "resid_post.1", folder=sys.argv[2], shard_traces=1)
-    print("done")
-except ProbeError as error:
-    print(error)
-"""
 
 
 def kept(folder: Path) -> dict[str, bytes]:
@@ -86,22 +68,33 @@ def test_a_harvest_of_an_earlier_version_is_known_by_its_first_rows(reader: Mode
     assert json.loads((tmp_path / "key.json").read_text())["key"]["work"] == "harvest"
 
 
+ITEMS = [list(range(5, 15 + n)) for n in range(8)]
+
+
+def slowly(path: str, folder: Path, begin: Path) -> None:
+    """Harvest when ``begin`` is there, so slowly that two of these meet."""
+    model = load_model(path, device="cpu")
+    print("ready", flush=True)  # noqa: T201
+    while not begin.exists():
+        time.sleep(0.01)
+    model.hf.register_forward_pre_hook(lambda *_: time.sleep(0.2))
+    try:
+        harvest(model, ITEMS, "resid_post.1", folder=folder, shard_traces=1)
+        print("done")  # noqa: T201
+    except ProbeError as error:
+        print(error)  # noqa: T201
+
+
 @pytest.mark.slow
 def test_of_two_processes_one_is_refused_and_no_shard_is_lost(reader: Model, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, reader.config.path, str(tmp_path / "both")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as two:
-        for each in (one, two):
-            assert each.stdout is not None and each.stdout.readline() == "ready\n"
-        for each in (one, two):
-            assert each.stdin is not None
-            each.stdin.write("\n")
-            each.stdin.flush()
-        said = sorted(each.stdout.read() for each in (one, two) if each.stdout is not None)
+    two = [Forked(slowly, reader.config.path, tmp_path / "both", tmp_path / "begin") for _ in range(2)]
+    for each in two:
+        each.wait_for(lambda each=each: "ready" in each.stdout)
+    (tmp_path / "begin").touch()
+    assert [each.wait(300) for each in two] == [0, 0]
+    said = [each.stdout.removeprefix("ready\n") for each in two]
     refused, done = sorted(said, key=lambda text: text == "done\n")
     assert done == "done\n" and "is being written by process" in refused and refused.count("\n") == 1
-    whole = harvest(reader, [list(range(5, 15 + n)) for n in range(8)], "resid_post.1")
-    both = harvest(
-        reader, [list(range(5, 15 + n)) for n in range(8)], "resid_post.1", folder=tmp_path / "both", shard_traces=1
-    )
+    whole = harvest(reader, ITEMS, "resid_post.1")
+    both = harvest(reader, ITEMS, "resid_post.1", folder=tmp_path / "both", shard_traces=1)
     torch.testing.assert_close(both.vectors["resid_post.1"], whole.vectors["resid_post.1"], atol=1e-5, rtol=1e-5)

@@ -1,9 +1,6 @@
 """Two processes learn what one does; half precision learns too."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,36 +9,29 @@ from safetensors.torch import load_file
 
 from probe.adapters import Objective, TuneConfig, launched, tune, verify
 from probe.adapters.exports.lora import WEIGHTS
-from probe.models import as_device, load_model
+from probe.models import ModelConfig, as_device, load_model
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_tune import texts
+from tests.forked import together
 
 CONFIG = {"steps": 6, "batch_tokens": 60, "pack_to": 64, "lr": 0.01, "check_every": 3}
-SCRIPT = """
-import json, sys
-from probe.adapters import Objective, TuneConfig, launched, tune
-from probe.models import ModelConfig, load_model
-from tests.adapters.conftest import random_topk
-from tests.adapters.test_tune import texts
-folder, out, config = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-model, accelerator = load_model(ModelConfig(folder), device="cpu"), launched()
-told = {"folder": out, "config": TuneConfig(**config), "accelerator": accelerator}
-done = tune(model, texts(9), texts(5, 1), Objective("resa", random_topk()), **told)
-with open(f"{out}-{accelerator.process_index}.json", "w") as file:
-    json.dump({"count": accelerator.num_processes, "history": done.history, "tokens": done.cost["tokens"]}, file)
-"""
+
+
+def one_of_several(folder: str, out: Path) -> None:
+    """Train in one process of several, and write what it saw."""
+    model, accelerator = load_model(ModelConfig(folder), device="cpu"), launched()
+    assert accelerator is not None
+    told = {"folder": out, "config": TuneConfig(**CONFIG), "accelerator": accelerator}
+    done = tune(model, texts(9), texts(5, 1), Objective("resa", random_topk()), **told)
+    seen = {"count": accelerator.num_processes, "history": done.history, "tokens": done.cost["tokens"]}
+    Path(f"{out}-{accelerator.process_index}.json").write_text(json.dumps(seen))
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(llama, tmp_path):
     told = {"folder": tmp_path / "one", "config": TuneConfig(**CONFIG)}
     one = tune(llama, texts(9), texts(5, 1), Objective("resa", random_topk()), **told)
-    (tmp_path / "script.py").write_text(SCRIPT)
-    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    told = [str(tmp_path / "script.py"), str(llama.config.path), str(tmp_path / "two"), json.dumps(CONFIG)]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*several, *told], env=env, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    together(2, one_of_several, str(llama.config.path), tmp_path / "two")
     for rank in (0, 1):
         said = json.loads((tmp_path / f"two-{rank}.json").read_text())
         assert said["count"] == 2 and said["tokens"] == one.cost["tokens"]

@@ -1,8 +1,4 @@
-"""A script: what is done with a pair whose models are on the CPU, and on pretended devices; says what differs.
-
-Its first argument says what: the ``stages`` of a run, or other ``measures``. Its second says how: ``pair`` puts each
-model on a pretended device, ``layers`` divides each between one and the CPU.
-"""
+"""What is done with a pair whose models are on the CPU, and on pretended devices, in a process of its own."""
 
 import json
 import sys
@@ -11,7 +7,6 @@ from typing import Any
 from probe.models import load_pair
 from tests.hybrid.measures import measures
 from tests.hybrid.stages import differing, stages
-from tests.pretend import Pretend, move, spread
 
 ZERO, ONE = "pretend:0", "pretend:1"
 
@@ -23,18 +18,29 @@ def _divided(inputs: str, other: str) -> dict[str, str]:
     return ends | blocks | {"model.norm": other}
 
 
-if __name__ == "__main__":
-    what, how = sys.argv[1:]
+def compare(what: str) -> None:
+    """Write what was done in each layout, and what differs.
+
+    ``pair`` puts each model on a pretended device, ``layers`` divides each between one and the CPU.
+
+    Args:
+        what: the ``stages`` of a run, or other ``measures``.
+    """
+    # They register a device for the whole process.
+    from tests.pretend import Pretend, move, spread
+
     work: Any = stages if what == "stages" else measures
-    pair = load_pair("tiny-rl", device="cpu")
-    plain, taxonomy, *_ = work(pair)
-    with Pretend():
-        if how == "pair":
-            move(pair.base, ZERO)
-            move(pair.thinking, ONE)
-        else:
-            spread(pair.base, _divided(ZERO, "cpu"))
-            spread(pair.thinking, _divided("cpu", ZERO))
-        apart, *_ = work(pair, taxonomy)
-    told = {"done": list(apart), "differ": differing(plain, apart)}
+    plain, taxonomy, *_ = work(load_pair("tiny-rl", device="cpu"))
+    told = {}
+    for how in ("pair", "layers"):
+        pair = load_pair("tiny-rl", device="cpu")
+        with Pretend():
+            if how == "pair":
+                move(pair.base, ZERO)
+                move(pair.thinking, ONE)
+            else:
+                spread(pair.base, _divided(ZERO, "cpu"))
+                spread(pair.thinking, _divided("cpu", ZERO))
+            apart, *_ = work(pair, taxonomy)
+        told[how] = {"done": list(apart), "differ": differing(plain, apart)}
     sys.stdout.write(json.dumps(told) + "\n")

@@ -1,13 +1,12 @@
 """Models that are not on one device: each of a pair on its own, both divided between two, and weights on disk."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from probe.models import load_pair
+from tests.forked import done
+from tests.hybrid.on_two_devices import compare
 from tests.hybrid.stages import differing, stages
 
 DEFAULT = {"hybrid", "oracle-free", "single-vector", "random-category", "min-cosine", "random-vectors"}
@@ -20,18 +19,14 @@ MEASURES |= {"patching", "heads", "diff tokens", "diff truth", "diff knowledge",
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["pair", "layers"])
 @pytest.mark.parametrize("work", ["stages", "measures"])
-def test_two_devices_give_what_one_gives(work, layout):
+def test_two_devices_give_what_one_gives(work):
     """Nothing mixes tensors of two devices, and tokens and numbers are the same."""
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, "-m", "tests.hybrid.on_two_devices", work, layout]
-    done = subprocess.run(script, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    # torch's backward pass knows one pretended device only, and the thinking model is on the other one.
-    expected = (STAGES if work == "stages" else MEASURES) - ({"gradient"} if layout == "pair" else set())
-    assert told["differ"] == [] and expected <= set(told["done"])
+    told = json.loads(done(compare, work).stdout.splitlines()[-1])
+    for layout in ("pair", "layers"):
+        # torch's backward pass knows one pretended device only, and the thinking model is on the other one.
+        expected = (STAGES if work == "stages" else MEASURES) - ({"gradient"} if layout == "pair" else set())
+        assert told[layout]["differ"] == [] and expected <= set(told[layout]["done"])
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Runs that are killed: each in a process that can be killed without killing the tests."""
 
-import multiprocessing
 import signal
 import time
 from collections.abc import Callable
@@ -8,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-#: What a forked process would otherwise import anew.
-PRELOAD = ["torch", "transformers", "sklearn.cluster", "probe.pipeline.run.run", "probe.pipeline.discover.discover"]
+from tests import forked
 
 Kill = Callable[[Callable, object, Path, str], None]
 
@@ -17,8 +15,7 @@ Kill = Callable[[Callable, object, Path, str], None]
 @pytest.fixture(scope="session")
 def kill() -> Kill:
     """``kill(command, config, out, stage)``: ``kill -9`` of ``command(config, out)`` once the stage's folder exists."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(PRELOAD)
+    processes = forked.context()
 
     def killed(command: Callable, config: object, out: Path, stage: str) -> None:
         assert not (out / stage).exists(), f"{stage} was begun before the process that is to die in it"

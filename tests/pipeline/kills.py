@@ -4,16 +4,15 @@
 """
 
 import json
-import os
 import random
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.forked import Forked, command, done
 
 SMALL = {
     "pair": "tiny-rl",
@@ -40,10 +39,9 @@ _TIMED = re.compile(
 """Files that hold times, costs and places."""
 
 
-def command(file: Path, out: Path, *more: str) -> list[str]:
-    """The command that begins the run, or resumes it."""
-    script = "from probe.cli import main; main()"
-    return [sys.executable, "-c", script, "run", "--config", str(file), "--out", str(out), *more]
+def arguments(file: Path, out: Path, *more: str) -> list[str]:
+    """The arguments of the command that begins the run, or resumes it."""
+    return ["run", "--config", str(file), "--out", str(out), *more]
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -64,30 +62,27 @@ def kill_and_compare(n: int, home: Path, seed: int = 0, *more: str) -> list[str]
         seed: seeds the moments.
         more: further options of the command.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": environment, "text": True}
     file, whole = home / "run.yaml", home / "whole"
     file.write_text(json.dumps(SMALL))
     began = time.monotonic()
-    subprocess.run(command(file, whole), check=True, **quiet)
+    done(command, *arguments(file, whole))
     longest = time.monotonic() - began
     draw, killed, wrong = random.Random(seed), 0, []
     out = home / "killed"
     while killed < n:
-        process = subprocess.Popen(command(file, out, *more), start_new_session=True, **quiet)
+        process = Forked(command, *arguments(file, out, *more))
         try:
-            _, said = process.communicate(timeout=draw.uniform(2.0, longest * 0.7))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+            code = process.wait(longest * draw.uniform(0.1, 0.8))
+        except TimeoutError:
+            process.kill()
             killed += 1
             if killed < n:
                 continue
         else:
-            if process.returncode:
-                return [f"exit code {process.returncode}: {said[-500:]}"]
+            if code:
+                return [f"exit code {code}: {process.stderr[-500:]}"]
         if killed == n:
-            subprocess.run(command(file, out), check=True, **quiet)
+            done(command, *arguments(file, out))
         there, here = files(whole), files(out)
         wrong += sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
         shutil.rmtree(out)

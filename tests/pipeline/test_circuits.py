@@ -11,7 +11,7 @@ from probe.cli import app
 from probe.config import from_dict
 from probe.errors import ProbeError
 from probe.pipeline import CircuitConfig, find_circuit
-from probe.reports import circuit_figure, circuit_table, faithfulness_figure, heads_figure
+from probe.reports import circuit_table, circuit_view, faithfulness_figure, heads_figure
 
 SMALL = {"train": 24, "test": 4, "n_pairs": 12, "steps": 2, "draws": 2, "shares": [0.05, 0.2, 1.0], "device": "cpu"}
 SHORT = {"max_new_tokens": 70}
@@ -40,9 +40,7 @@ def test_from_traces_to_the_page(whole):
     assert len(results["heads"]["heads"]) == 3 and results["heads"]["count"]["whole"]["value"] > 0
     page = (out / "report.html").read_text()
     assert circuit.listed(1)[0][0].replace(">", "&gt;").replace("<", "&lt;") in page
-    drawn = circuit_figure(circuit)
-    shown = {name for trace in drawn.data if trace.mode == "markers+text" for name in trace.hovertext}
-    assert {"embed", "logits"} <= shown
+    assert circuit_view(circuit).data in page
     assert len(heads_figure(circuit).data[0].z) == 4 and len(faithfulness_figure(results).data) == 2
     assert circuit_table(results).row_count == 3 + 4 * 4, "three figures of the circuit, four sides of four measures"
 

@@ -3,9 +3,6 @@
 import copy
 import json
 import shutil
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -26,6 +23,7 @@ from probe.pipeline.run.inputs import weights_hash
 from probe.pipeline.run.own import ask, own_arm, try_arm
 from probe.reports import write_report
 from probe.traces import decode_greedy
+from tests.forked import Forked, command
 
 ARMS = {
     "base",
@@ -122,13 +120,7 @@ def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, m
     assert run(from_dict(RunConfig, settings(tiny_folder)), out) == found
 
 
-@pytest.mark.parametrize(
-    "lost",
-    [
-        *("traces/train/00000.json", "activations", "taxonomy", "steering/seed-1"),
-        pytest.param("arms", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("lost", ["traces/train/00000.json", "activations", "taxonomy", "steering/seed-1"])
 def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lost):
     out, found = whole
     again = tmp_path / "again"
@@ -456,15 +448,13 @@ def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder,
 def test_the_second_of_two_processes_in_a_run_is_refused(tiny_folder, tmp_path):
     file, out = tmp_path / "run.yaml", tmp_path / "run"
     file.write_text(json.dumps(settings(tiny_folder)))
-    script = "from probe.cli import main; main()"
-    command = [sys.executable, "-c", script, "run", "--config", str(file), "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-        while not (out / "run.json").exists():
-            assert first.poll() is None
-            time.sleep(0.05)
-        second = subprocess.run(command, capture_output=True, text=True)
-        first.kill()
-    assert second.returncode == 2 and f"is being written by process {first.pid}" in second.stderr
+    arguments = ["run", "--config", str(file), "--out", str(out)]
+    first = Forked(command, *arguments)
+    first.wait_for((out / "run.json").exists)
+    second = Forked(command, *arguments)
+    assert second.wait(300) == 2
+    first.kill()
+    assert f"is being written by process {first.pid}" in second.stderr
     assert sum(line.startswith("probe: ") for line in second.stderr.splitlines()) == 1
     with FolderLock(out):
         pass

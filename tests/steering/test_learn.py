@@ -1,13 +1,12 @@
 """Learning: the loop is the same for every mechanism, whoever shares it and wherever it keeps what lies below."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from probe.errors import ProbeError
 from probe.hooks import force, forced_pass
@@ -24,6 +23,7 @@ from probe.steering import (
 from probe.steering.balance import gate_weights
 from probe.steering.objective import GateLoss
 from probe.steering.prefix import Prefix, resid_below
+from tests.forked import together
 
 LAYER, K = 1, 3
 CONFIG = SteeringConfig(steps=6, check_every=2, hidden=4, batches_per_step=2, balance=True, per_trace=3)
@@ -207,46 +207,30 @@ def test_a_cache_changes_nothing(model, tmp_path):
     assert torch.equal(plain.vectors.vectors, again.vectors.vectors)
 
 
-_PROCESS = """
-import json, sys
-from dataclasses import replace
-from pathlib import Path
-import torch
-from accelerate import Accelerator
-sys.path.insert(0, sys.argv[1])
-from test_learn import CONFIG, K, LAYER, gates_of
-from probe.errors import ProbeError
-from probe.models import ModelConfig, load_model
-from probe.steering import learn_vectors
-
-torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-model = load_model(ModelConfig(sys.argv[2]), device="cpu")
-train, unseen = gates_of(model), gates_of(model, 3, seed=1)
-train.append(replace(train[0], gate=torch.zeros_like(train[0].gate)))  # at times one process has nothing to do
-how = {"n_behaviours": K, "layer": LAYER, "seed": 0, "accelerator": accelerator}
-learned = learn_vectors(model, train, unseen, config=CONFIG, **how)
-try:
-    learn_vectors(model, train, unseen, config=replace(CONFIG, batches_per_step=1), **how)
-    refused = ""
-except ProbeError as error:
-    refused = str(error)
-out = {"processes": accelerator.num_processes, "vectors": learned.vectors.vectors.tolist(),
-       "scale": learned.vectors.scale.tolist(), "history": learned.history, "refused": refused}
-Path(sys.argv[3], f"{accelerator.process_index}.json").write_text(json.dumps(out))
-"""
+def in_a_process(path: str, folder: Path) -> None:
+    """Learn in this process, which is alone or one of several, and write what was learned."""
+    accelerator = Accelerator(cpu=True)
+    model = load_model(ModelConfig(path), device="cpu")
+    train, unseen = gates_of(model), gates_of(model, 3, seed=1)
+    train.append(replace(train[0], gate=torch.zeros_like(train[0].gate)))  # at times one process has nothing to do
+    how = {"n_behaviours": K, "layer": LAYER, "seed": 0, "accelerator": accelerator}
+    learned = learn_vectors(model, train, unseen, config=CONFIG, **how)
+    try:
+        learn_vectors(model, train, unseen, config=replace(CONFIG, batches_per_step=1), **how)
+        refused = ""
+    except ProbeError as error:
+        refused = str(error)
+    vectors = {"vectors": learned.vectors.vectors.tolist(), "scale": learned.vectors.scale.tolist()}
+    out = {"processes": accelerator.num_processes, "history": learned.history, "refused": refused, **vectors}
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(out))
 
 
 @pytest.mark.slow
 def test_two_processes_learn_the_vectors_of_one(tiny_folder, tmp_path):
-    script, folder = tmp_path / "learn.py", tiny_folder("llama", tokenizer="letters")
-    script.write_text(_PROCESS)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, before in (("one", []), ("two", launch)):
-        arguments = [str(script), str(Path(__file__).parent), str(folder), str(tmp_path / name)]
-        subprocess.run([sys.executable, *before, *arguments], check=True)
+    folder = str(tiny_folder("llama", tokenizer="letters"))
+    for n, name in ((1, "one"), (2, "two")):
+        (tmp_path / name).mkdir()
+        together(n, in_a_process, folder, tmp_path / name)
     one, *two = (json.loads((tmp_path / name).read_text()) for name in ("one/0.json", "two/0.json", "two/1.json"))
     assert [each["processes"] for each in (one, *two)] == [1, 2, 2] and not one["refused"]
     for each in two:
