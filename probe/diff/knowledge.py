@@ -35,7 +35,9 @@ class KnowledgeMaps:
     largest: float
 
 
-def knowledge_maps(pair: Pair, pairs: Pairs, *, site: str = "resid_pre", progress: bool = False) -> KnowledgeMaps:
+def knowledge_maps(
+    pair: Pair, pairs: Pairs, *, site: str = "resid_pre", last: int = _LAST, progress: bool = False
+) -> KnowledgeMaps:
     """Trace pairs of texts in both models by activation patching, and across the models.
 
     Du et al. (2504.02904) find that post-training hardly changes locations, and that states of the base work better in
@@ -45,18 +47,19 @@ def knowledge_maps(pair: Pair, pairs: Pairs, *, site: str = "resid_pre", progres
         pair: the two models; they read the same token ids.
         pairs: clean and corrupt texts; those of ``operand_pairs`` trace a number to where it is used.
         site: the kind of site that is patched, token by token.
+        last: number of tokens that are patched, at the end of a text; each costs a pass for every block.
         progress: show progress bars.
 
     Raises:
         NotApplicable: if the two models differ in width or depth, or the texts do not differ in the metric.
     """
     base, thinking = pair.base, pair.thinking
-    first, second = (patch(model, pairs, site, last=_LAST, progress=progress) for model in (base, thinking))
+    first, second = (patch(model, pairs, site, last=last, progress=progress) for model in (base, thinking))
     forth, back = (
-        patch(into, pairs, site, source=source, last=_LAST, progress=progress)
+        patch(into, pairs, site, source=source, last=last, progress=progress)
         for into, source in ((thinking, base), (base, thinking))
     )
-    within = map_correlation(*(patch(base, half, site, last=_LAST) for half in pairs.split()))
+    within = map_correlation(*(patch(base, half, site, last=last) for half in pairs.split()))
     apart = (first.values - second.values).abs().max()
     return KnowledgeMaps(first, second, forth, back, map_correlation(first, second), within, float(apart))
 

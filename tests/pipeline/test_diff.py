@@ -17,7 +17,7 @@ from probe.problems import load_problems
 from probe.reports import diff_table, difference_figure, latents_figure, series_figure, shift_figure, transfer_figure
 
 SMALL = {
-    "parts": ["tokens", "heads", "truth", "latents", "difference", "steering"],
+    "parts": ["tokens", "heads", "truth", "latents", "difference"],
     "train": 10,
     "n_pairs": 8,
     "test": 2,
