@@ -14,6 +14,7 @@ from probe.circuits import (
     Graph,
     Look,
     Pairs,
+    Reference,
     Window,
     attribute,
     behaviour_look,
@@ -190,7 +191,7 @@ class CircuitStages:
                 return read_json(file)
             starts = traces is not None and config.where == "starts"
             tokens = start_tokens(traces) if starts and traces is not None else None
-            known = None
+            known = Reference({})
             if config.ablation != "zero" and heads:
                 texts: Any = traces[:_TEXTS] if traces is not None else [ids.tolist() for ids in _clean(found)]
                 layers = [layer for layer, _ in heads]
