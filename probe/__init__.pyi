@@ -43,6 +43,9 @@ from .adapters import (
 from .anchors import (
     critical_tokens as critical_tokens,
     forced_answers as forced_answers,
+    pivotal_tokens as pivotal_tokens,
+    read_rollouts as read_rollouts,
+    resilience as resilience,
     thought_anchors as thought_anchors,
 )
 from .circuits import (

@@ -29,6 +29,7 @@ from .features.scores import (
     feature_places as feature_places,
     feature_scores as feature_scores,
 )
+from .features.summary import latents_of as latents_of
 from .heads.attention import (
     Attention as Attention,
     Links as Links,
