@@ -1,6 +1,5 @@
 """Where a model holds a token that it will write: which lens reads it, in which block and how many tokens before."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from probe.circuits.lenses.jacobian import JacobianLens
 from probe.circuits.lenses.reading import JACOBIAN, LOGIT, decoded, lens_layers, states_at
-from probe.counters import read_sum
+from probe.circuits.pairs.equations import equations_in, is_true
 from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
@@ -20,7 +19,6 @@ from probe.problems import Problem
 from probe.statistics import Interval, bootstrap, column_intervals
 from probe.traces import Trace, token_starts
 
-_EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 _DRAWS = 500
 _LEVEL = 0.95
 """The share of draws of other texts' tokens in which no block and place exceeds the threshold."""
@@ -177,9 +175,9 @@ def equation_results(model: Model, traces: Sequence[Trace], problems: Sequence[P
         prompt = model.prompt_ids(problem.question)
         starts = token_starts(model.tokenizer, trace.tokens, trace.text, model.decode)
         seen, places = set[str](), dict[int, str]()
-        for match in _EQUATION.finditer(trace.text):
-            left, digits = read_sum(f"{match[1]} {match[2]} {match[3]}"), match[1] + match[3]
-            if match[0] not in seen and match[4][-1] not in digits and left is not None and left.value == int(match[4]):
+        for match in equations_in(trace.text):
+            digits = match[1] + match[3]
+            if match[0] not in seen and match[4][-1] not in digits and is_true(match):
                 last = max(i for i, start in enumerate(starts) if start < match.end())
                 first = max(i for i, start in enumerate(starts) if start <= match.start(4))
                 places[len(prompt) + last] = digits

@@ -71,7 +71,7 @@ def operand_pairs(
     """
 
     def edits(trace: Trace) -> Iterator[_Edit]:
-        for found in _equations(trace.text):
+        for found in equations_in(trace.text):
             mention = rf"(?<![\d.,]){re.escape(found[3])}(?![\d]|[.,]\d)"
             before = [each.end() for each in re.finditer(mention, trace.text[: found.start()])][-1:]
             result = found.start(4)
@@ -101,20 +101,27 @@ def statement_pairs(
 
     def edits(trace: Trace) -> Iterator[_Edit]:
         for sentence in trace.sentences:
-            found = next(_equations(trace.text, sentence.start, sentence.end), None)
-            if found is not None and _true(found):
+            found = next(equations_in(trace.text, sentence.start, sentence.end), None)
+            if found is not None and is_true(found):
                 yield _Edit((sentence.end,), sentence.end, (found.end(4) - 1,))
 
     return _paired(model, traces, problems, edits, n_pairs=n_pairs, seed=seed, differ=False)
 
 
-def _equations(text: str, start: int = 0, end: int | None = None) -> Iterator[re.Match[str]]:
+def equations_in(text: str, start: int = 0, end: int | None = None) -> Iterator[re.Match[str]]:
+    """Find the equations of a text, such as ``22 + 9 = 31``; the groups are operand, sign, operand and result.
+
+    Args:
+        text: the text.
+        start, end: the characters that are searched; None for the end of the text.
+    """
     for found in _EQUATION.finditer(text, start, len(text) if end is None else end):
         if not _CONTINUED.search(text, max(0, found.start() - 16), found.start()):
             yield found
 
 
-def _true(found: re.Match[str]) -> bool:
+def is_true(found: re.Match[str]) -> bool:
+    """Whether an equation of :func:`equations_in` is true."""
     first, sign, second, result = (found[i].replace(",", "") for i in range(1, 5))
     left = read_sum(f"{first} {_OPERATIONS[sign]} {second}")
     return left is not None and left.value == Fraction(result)
