@@ -24,7 +24,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sampling.md", "traces.md", "circuits.md"])
+@pytest.mark.parametrize("name", ["sampling.md", "traces.md", "circuits.md", "features.md"])
 def test_python_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / name).read_text()
