@@ -46,12 +46,12 @@ def test_from_traces_to_the_page(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["scores/parts/00000.value.safetensors", "ablation/pairs/whole.value.json"])
-def test_killed_and_resumed_is_never_killed(stage, whole, tmp_path, kill):
+def test_killed_and_resumed_is_never_killed(whole, tmp_path, kill):
     settings = {"thinking": {"path": "bundled:tiny-rl"}, "problems": "story", "behaviour": "check"}
     config, out = from_dict(CircuitConfig, settings | SMALL | SHORT), tmp_path / "out"
-    kill(find_circuit, config, out, stage)
-    assert not (out / "results.json").exists()
+    for stage in ("scores/parts/00000.value.safetensors", "ablation/pairs/whole.value.json"):
+        kill(find_circuit, config, out, stage)
+        assert not (out / "results.json").exists()
     find_circuit(config, out)
     for name in ("results.json", "circuit.json"):
         assert (out / name).read_bytes() == (whole[0] / name).read_bytes()
@@ -61,7 +61,7 @@ def test_killed_and_resumed_is_never_killed(stage, whole, tmp_path, kill):
 
 @pytest.mark.slow
 def test_pairs_of_texts_need_no_behaviour(tmp_path):
-    rows = [(f"Mia has {a} .", f"Tom has {a + 1} and 2 .", "Mia", "Tom") for a in range(2, 8)]
+    rows = [(f"That makes {a} + 3 =", f"Next That makes {a + 1} + 3 =", f" {a + 3}", f" {a + 4}") for a in range(1, 7)]
     names = ("clean", "corrupt", "right", "wrong")
     file = tmp_path / "own.jsonl"
     file.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))
