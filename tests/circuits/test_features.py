@@ -177,8 +177,10 @@ def test_windows_and_places_add_up(llama):
 
 
 def test_a_small_budget_gives_the_same_scores(tiny_folder, llama):
-    tight = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu", memory=200_000)
+    """Three tokens are encoded at a time, and one text is read."""
+    tight = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu", memory=8_000)
     pairs, sae = drawn_pairs(rows=4), SITES["mlp"]()
+    assert len([*Dictionary.of(sae, tight).chunks(9, tight.budget)]) == 3
     (one,), (other,) = (feature_scores(model, sae, pairs).sites for model in (llama, tight))
     torch.testing.assert_close(one.latents, other.latents, atol=1e-5, rtol=1e-4)
 

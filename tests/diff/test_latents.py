@@ -124,6 +124,7 @@ def test_scales_are_those_of_the_states_in_one_piece(base):
         hf.model.layers[0].mlp.down_proj.weight.mul_(3)
 
     sae, pair = random_topk(), paired(base, change)
+    pair.thinking.memory = 8_000  # a few tokens are encoded at a time
     found = latent_difference(pair, sae, texts())
     states = (states_of(model, texts(), "resid_post.1") for model in (pair.base, pair.thinking))
     wanted = scaled_latents(sae, *states)

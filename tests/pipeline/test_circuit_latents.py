@@ -27,6 +27,7 @@ def given(tiny_folder, tmp_path):
     return {"thinking": ModelConfig(str(tiny_folder("llama"))), "pairs": str(tmp_path / "pairs.jsonl")} | SMALL
 
 
+@pytest.mark.slow
 def test_latents_are_added_to_a_finished_circuit(given, tmp_path):
     out, sae = tmp_path / "out", tmp_path / "sae"
     random_topk().save_model(str(sae))

@@ -40,7 +40,7 @@ def features_figure(scores: "FeatureScores | Mapping[str, Any]", n: int = 15) ->
     figure.update_xaxes(title=f"score ({plain(told['about'].get('metric', 'metric'))})", zeroline=True)
     key(figure, "carries the metric", BLUE, "circle")
     key(figure, "works against it", ORANGE, "diamond")
-    return styled(figure, "Latents: what each carries from the corrupt to the clean text", 150 + 24 * len(top))
+    return styled(figure, "Latents: what each carries from the corrupt to the clean text", 190 + 24 * len(top), 74)
 
 
 def shares_figure(scores: "FeatureScores | Mapping[str, Any]") -> "Figure":
@@ -65,7 +65,7 @@ def shares_figure(scores: "FeatureScores | Mapping[str, Any]") -> "Figure":
             key(figure, name, colour, symbol)
     rows_of(figure, [short(each["dictionary"], _NAME) for each in sites])
     figure.update_xaxes(title="share of the site's effect", tickformat=".0%", zeroline=True)
-    return styled(figure, "What the dictionary explains, and the error", 150 + 40 * len(sites))
+    return styled(figure, "What the dictionary explains, and the error", 190 + 40 * len(sites), 74)
 
 
 def latent_difference_figure(difference: "LatentDifference | Mapping[str, Any]", n: int = 15) -> "Figure":
@@ -116,4 +116,4 @@ def latent_difference_figure(difference: "LatentDifference | Mapping[str, Any]",
     figure.add_shape(type="line", x0=0, y0=0, x1=most, y1=most, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="mean activation in the base", rangemode="tozero")
     figure.update_yaxes(title="in the thinking model", rangemode="tozero")
-    return styled(figure, f"Latents that differ, of {short(told['dictionary'], _NAME)}", 420)
+    return styled(figure, f"Latents that differ, of {short(told['dictionary'], _NAME)}", 460, 74)
