@@ -38,6 +38,8 @@ from probe.circuits import (
     direct_attribution,
     effect_of_heads,
     faithfulness,
+    find_heads,
+    fit_jacobian_lens,
     kept_by,
     logit_lens,
     patch,
@@ -77,7 +79,16 @@ traces[:2]
 # %%
 trace, prompt = traces[0], model.prompt_ids(train[0].question)
 text = torch.tensor([*prompt, *trace.tokens])
-lens_figure(logit_lens(model, text[: len(prompt) + trace.sentences[2].token_start]))
+beginning = text[: len(prompt) + trace.sentences[2].token_start]
+lens_figure(logit_lens(model, beginning))
+
+# %% [markdown]
+# A Jacobian lens first carries the output of each block to the last one, by the mean derivative over some texts. Four
+# texts are enough for a look; a lens for measurements needs about a hundred.
+
+# %%
+jacobian = fit_jacobian_lens(model, traces[40:44])
+lens_figure(logit_lens(model, beginning, jacobian))
 
 # %% [markdown]
 # ## Attention
@@ -132,7 +143,7 @@ head_gallery(by_sentence[0], {"kurtosis": kurtosis}, n=8)
 check = probe.find_behaviour("check", problem_set=problems)
 pairs = behaviour_pairs(model, traces, train, check, n_pairs=24)
 found, test = pairs.split()
-few = behaviour_pairs(model, traces, train, check, n_pairs=6)
+few = behaviour_pairs(model, traces, train, check, n_pairs=4)
 patch_figure(patch(model, few), [model.decode([token]) for token in few.clean[0][0].tolist()])
 
 # %%
@@ -155,9 +166,9 @@ direct_figure(direct_attribution(lens, clean, right, wrong))
 # them. On pairs that it was not found on, it keeps most of the choice.
 
 # %%
-scored = attribute(lens, found, "eap-ig-inputs", steps=4)
+scored = attribute(lens, found, "eap-ig-inputs", steps=3)
 circuit = scored.top(len(scored.graph) // 16)
-curve = faithfulness(lens, scored, test, (0.03, 0.1, 0.3, 1.0))
+curve = faithfulness(lens, scored, test, (0.03, 0.1, 1.0))
 {"edges": len(circuit), "kept": kept_by(lens, circuit, test), "CPR": curve.cpr, "CMD": curve.cmd}
 
 # %%
@@ -196,7 +207,7 @@ heads, effect["share"]
 # shows what the model answers if its thinking is stopped there.
 
 # %%
-anchors = thought_anchors(model, problems, train[0], trace, n_samples=20, max_new_tokens=160)
+anchors = thought_anchors(model, problems, train[0], trace, n_samples=12, max_new_tokens=160)
 anchors_figure(anchors)
 
 # %%
@@ -236,7 +247,8 @@ control = probe.circuits.Circuit(scored.graph, shuffled).top(len(circuit), whole
 circuit_view(circuit)
 
 # %% [markdown]
-# The circuit's strongest heads over a whole trace.
+# The circuit's strongest heads over a whole trace, and what kind of heads they are. Each kind has a p value, corrected
+# over all heads of the model.
 
 # %%
 start = own.thinking.prompt_ids(some[0].question)
@@ -244,8 +256,7 @@ ids = torch.tensor([*start, *rollouts[0].tokens])
 places = [(len(start) + each.token_start, len(start) + each.token_end) for each in rollouts[0].sentences]
 strongest = strongest_heads(circuit, 6)
 seen = sentence_attention(own.thinking, ids, places, sorted({layer for layer, _ in strongest}), n_links=6)
-share = {(layer, head): float(circuit.heads()[layer, head]) for layer, head in strongest}
-head_gallery(seen, {"share of the circuit": share})
+head_gallery(seen, find_heads(own.thinking, n_texts=12), heads=strongest)
 
 # %%
 trace_map(seen, heads=strongest)

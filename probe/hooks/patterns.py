@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from probe.errors import ProbeError
@@ -72,9 +73,11 @@ def _attend(
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **_: Any,
+    **given: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention some queries at a time; query, key and value are ``[batch, heads, pos, d_head]``."""
+    if not hasattr(module, _SEE) and softcap is None and s_aux is None:  # fused attention can do neither of these
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **given)
     groups, n = query.shape[1] // key.shape[1], query.shape[2]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     room, watching = getattr(module, _SEE, (_MOST_ROOM, ()))

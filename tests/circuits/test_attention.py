@@ -31,6 +31,8 @@ def test_sentences_are_means_over_pairs_of_tokens(llama):
         for j, (first, last) in enumerate(SPANS):
             expected = tokens.patterns[:, :, start:end, first:last].mean((2, 3))
             torch.testing.assert_close(sentences.patterns[:, :, i, j], expected, atol=1e-6, rtol=1e-4)
+    some = sentence_attention(llama, ids, SPANS, [2])  # the other blocks use fused attention
+    torch.testing.assert_close(some.head(2, 1), sentences.head(2, 1), atol=1e-6, rtol=1e-4)
     assert sentences.names[1] == llama.decode([int(ids[3])]).strip()
     with pytest.raises(ProbeError, match="tokens 4 to 10 are not a sentence"):
         sentence_attention(llama, ids, [(4, 10)])

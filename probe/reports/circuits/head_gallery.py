@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError
 from probe.reports.html.filling import numbers_behind
-from probe.reports.html.numbers import number, percent
+from probe.reports.html.numbers import number, p_value, percent
 
 if TYPE_CHECKING:
     from IPython.display import HTML
     from torch import Tensor
 
-    from probe.circuits import Attention, Head
+    from probe.circuits import Attention, Head, HeadTable
 
 _BLUE = bytes((47, 127, 193))
 _TOKENS, _LARGEST = 5, 200
@@ -38,7 +38,7 @@ _STYLE = """
 
 def head_gallery(
     attention: "Attention",
-    scores: "Mapping[str, Mapping[Head, float]] | None" = None,
+    scores: "HeadTable | Mapping[str, Mapping[Head, float]] | None" = None,
     *,
     heads: "Sequence[Head] | None" = None,
     n: int = 12,
@@ -48,7 +48,8 @@ def head_gallery(
     Args:
         attention: attention by sentence, from :func:`~probe.circuits.sentence_attention`; with ``n_links``, the cards
             name tokens.
-        scores: for each score, such as kurtosis or the share of a circuit, its value for each head.
+        scores: the table of :func:`~probe.circuits.find_heads`, whose cards say the p value too; or for each score,
+            such as the share of a circuit, its value for each head.
         heads: the heads, as ``(layer, head)``; None for those with the largest first score, or else for those that
             concentrate attention on few sentences.
         n: the largest number of cards, if ``heads`` is None.
@@ -62,9 +63,9 @@ def head_gallery(
 
     if attention.spans is None:
         raise ProbeError("a head gallery needs attention by sentence: use sentence_attention")
-    scores = scores or {}
+    given, p_values = _columns(scores)
     n_heads = attention.patterns.shape[1]
-    first = next(iter(scores.values()), None)
+    first = next(iter(given.values()), None)
     if heads is None and first is not None:
         heads = sorted((at for at in first if at[0] in attention.layers), key=lambda at: -first[at])[:n]
     elif heads is None:
@@ -74,15 +75,16 @@ def head_gallery(
             raise ProbeError(f"there is no head a{layer}.h{head} in this attention: choose from its layers and heads")
     names = [f"a{layer}.h{head}" for layer, head in heads]
     tokens = [_tokens(attention, at) for at in heads]
+    said = [{key: _value(values, at, p_values.get(key)) for key, values in given.items()} for at in heads]
     cards = [
-        _card(name, _picture(attention.head(*at)), {key: _value(values, at) for key, values in scores.items()}, most)
-        for name, at, most in zip(names, heads, tokens, strict=True)
+        _card(name, _picture(attention.head(*at)), values, most)
+        for name, at, values, most in zip(names, heads, said, tokens, strict=True)
     ]
     rows = [
-        (name, *(_value(values, at) for values in scores.values()), ", ".join(f"{a!r} {percent(b)}" for a, b in most))
-        for name, at, most in zip(names, heads, tokens, strict=True)
+        (name, *values.values(), ", ".join(f"{token!r} {percent(share)}" for token, share in most))
+        for name, values, most in zip(names, said, tokens, strict=True)
     ]
-    table = numbers_behind(["head", *scores, "tokens with most attention"], rows)
+    table = numbers_behind(["head", *given, "tokens with most attention"], rows)
     return HTML(f'<style>{_STYLE}</style><div class="probe-heads">{"".join(cards)}</div>{table}')
 
 
@@ -95,8 +97,24 @@ def _card(name: str, picture: str, scores: Mapping[str, str], tokens: Sequence[t
     )
 
 
-def _value(values: "Mapping[Head, float]", at: "Head") -> str:
-    return number(values[at]) if at in values else "–"
+def _columns(
+    scores: "HeadTable | Mapping[str, Mapping[Head, float]] | None",
+) -> "tuple[Mapping[str, Mapping[Head, float]], Mapping[str, Mapping[Head, float]]]":
+    """Each score by head, and its p value by head where it is known."""
+    if scores is None or isinstance(scores, Mapping):
+        return scores or {}, {}
+
+    def by_head(values: "Tensor") -> "dict[Head, float]":
+        return {(layer, head): float(each) for layer, row in enumerate(values) for head, each in enumerate(row)}
+
+    kinds = scores.kinds
+    return {each.kind: by_head(each.score) for each in kinds}, {each.kind: by_head(each.p) for each in kinds}
+
+
+def _value(values: "Mapping[Head, float]", at: "Head", p: "Mapping[Head, float] | None") -> str:
+    if at not in values:
+        return "–"
+    return number(values[at]) + (f" (p {p_value(p[at])})" if p is not None else "")
 
 
 def _tokens(attention: "Attention", at: "Head") -> list[tuple[str, float]]:
