@@ -7,6 +7,7 @@ they are computed from such a folder without a model.
 """
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -103,18 +104,21 @@ def export_rollouts(
     out = Path(folder).expanduser() / model / sampled / kind / f"problem_{number}"
     if out.exists():
         raise ProbeError(f"{out} is there already; export to another folder")
+    # Written beside its place first, so that what is there is whole.
+    part = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(part, ignore_errors=True)
     tags = think_tags or ThinkTags()
     solution, prompt = "".join(found.sentences), found.prompt
     write_json(
-        out / "problem.json",
+        part / "problem.json",
         {"problem": found.problem.question, "gt_answer": found.problem.answer, "problem_id": found.problem.id},
     )
     about = {"answer": found.answer or "", "is_correct": found.correct}
     write_json(
-        out / "base_solution.json", {"prompt": prompt, "solution": solution, "full_cot": prompt + solution, **about}
+        part / "base_solution.json", {"prompt": prompt, "solution": solution, "full_cot": prompt + solution, **about}
     )
     chunks = list(found.sentences)
-    write_json(out / "chunks.json", {"source_text": prompt + solution, "solution_text": solution, "chunks": chunks})
+    write_json(part / "chunks.json", {"source_text": prompt + solution, "solution_text": solution, "chunks": chunks})
     for k, each in enumerate(found.rollouts):
         before = "".join(chunks[:k])
         rows = [
@@ -129,7 +133,8 @@ def export_rollouts(
             }
             for i, text in enumerate(each.texts)
         ]
-        write_json(out / f"chunk_{k}" / "solutions.json", rows)
+        write_json(part / f"chunk_{k}" / "solutions.json", rows)
+    part.rename(out)
     return out
 
 

@@ -77,9 +77,11 @@ def anchors(
     behaviour: Annotated[
         list[str] | None,
         typer.Option(
-            help="Behaviour to average over, once for each: a sentence type, or a counter SCHEME:NAME; all by default."
+            help="Behaviour to average over, once for each: a sentence type, a counter SCHEME:NAME, or with --run a "
+            "category; all by default."
         ),
     ] = None,
+    run: Annotated[str | None, typer.Option(help="Folder of a run, whose categories are averaged over.")] = None,
     sentence: Annotated[
         list[str] | None, typer.Option(help="Regular expression of sentences to average over, once for each.")
     ] = None,
@@ -132,6 +134,7 @@ def anchors(
         "every": every,
         "chains": chains,
         "behaviours": behaviour or None,
+        "run": run,
         "patterns": sentence or None,
         "sampling": sampled(temperature, top_p, top_k, min_p),
         "thinking_url": names(thinking_url),

@@ -95,6 +95,7 @@ def test_exported_rollouts_give_the_same_anchors_without_a_model(done, tmp_path)
         ({"pair": "tiny-rl", "measure": ("resiliense",)}, "did you mean 'resilience'"),
         ({"pair": "tiny-rl", "sampling": Sampling()}, "greedy rollouts are all equal"),
         ({"pair": "tiny-rl", "samples": 1}, "samples is 1"),
+        ({"pair": "tiny-rl", "behaviours": ("chekc",), "device": "cpu"}, "did you mean 'check'"),
         ({"pair": "tiny-rl", "problem": "none", "device": "cpu"}, "story has no problem with the id 'none'"),
     ],
 )

@@ -29,7 +29,7 @@ from probe.errors import ProbeError
 from probe.files import object_hash, write_json, write_text
 from probe.hooks import TokenForwards
 from probe.models import Sampling
-from probe.pipeline.anchors.averages import averages
+from probe.pipeline.anchors.averages import averages, chosen_behaviours
 from probe.pipeline.anchors.config import AnchorsConfig
 from probe.pipeline.anchors.inputs import Inputs, check_room, prepare_anchors, servers_of, traces_to_continue
 from probe.pipeline.anchors.kept import kept_rollouts
@@ -40,11 +40,12 @@ from probe.pipeline.run.inputs import prompt_hash, weights_hash
 from probe.problems import Problem, ProblemSet, load_problems
 from probe.reports import write_anchors_report
 from probe.servers import Servers
+from probe.taxonomy import Behaviour
 from probe.traces import Sentence, Trace, Traces
 
 _INPUTS = ("pair", "thinking", "traces", "rollouts", "thinking_url")
 """Settings that name what is known by its content."""
-_NOT_IN_KEY = (*_INPUTS, "device", "memory", "servers", "export", "measure", "every", "behaviours", "patterns")
+_NOT_IN_KEY = (*_INPUTS, "device", "memory", "servers", "export", "measure", "every", "behaviours", "patterns", "run")
 _TOGETHER = 16
 """The number of sentences whose chains are decoded together; a finished group is not decoded again."""
 _FORCED_TOKENS = 12
@@ -70,6 +71,7 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
         return _of_rollouts(config, out)
     inputs = prepare_anchors(config)
     problem_set = inputs.problem_set
+    behaviours = chosen_behaviours(config, problem_set, inputs.model)
     settings = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
     key = {
         "anchors": settings,
@@ -99,7 +101,7 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
         if progress and spent.total:
             tqdm.write(f"{spent.prefix:,} tokens of prefixes and {spent.decoded:,} new tokens were run")
         used = [trace for trace in traces if len(trace.sentences) > 1]
-        return _finish(config, inputs.model.name, problem_set, found, used, inputs.sampling, prompts, out)
+        return _finish(config, inputs.model.name, problem_set, behaviours, found, used, inputs.sampling, prompts, out)
 
 
 class _Work:
@@ -236,6 +238,7 @@ def _of_rollouts(config: AnchorsConfig, out: Path) -> dict[str, Any]:
         problem_set = load_problems(config.problems, grader=config.grader)
     else:
         problem_set = ProblemSet("rollouts", config.grader or "math-verify", {"test": ()})
+    behaviours = chosen_behaviours(config, problem_set, None)
     settings = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
     key = {"anchors": settings, "rollouts": object_hash([list(map(vars, each.rollouts)) for each in sets])}
     with RunFolder(out, key):
@@ -257,7 +260,7 @@ def _of_rollouts(config: AnchorsConfig, out: Path) -> dict[str, Any]:
                 }
             )
             traces.append(_as_trace(each))
-        return _finish(config, sets[0].model or "rollouts", problem_set, found, traces, None, None, out)
+        return _finish(config, sets[0].model or "rollouts", problem_set, behaviours, found, traces, None, None, out)
 
 
 def _as_trace(found: RolloutSet) -> Trace:
@@ -274,6 +277,7 @@ def _finish(
     config: AnchorsConfig,
     model: str,
     problem_set: ProblemSet,
+    behaviours: Sequence[Behaviour],
     found: list[dict[str, Any]],
     traces: Traces | Sequence[Trace],
     sampling: Sampling | None,
@@ -289,7 +293,7 @@ def _finish(
         "sampling": None if sampling is None else str(sampling),
         "measure": list(config.measure),
         "traces": found,
-        "behaviours": averages(config, problem_set, found, traces),
+        "behaviours": averages(behaviours, found, traces),
         "prompts": prompts,
     }
     write_json(out / "results.json", results)

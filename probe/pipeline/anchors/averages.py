@@ -6,24 +6,53 @@ from typing import Any
 import numpy as np
 
 from probe.counters import SCHEMES
+from probe.errors import ProbeError
+from probe.models import Model
 from probe.pipeline.anchors.config import AnchorsConfig
+from probe.pipeline.behaviour import named_behaviour, taxonomy_in
 from probe.problems import ProblemSet
 from probe.statistics import mean_interval
-from probe.taxonomy import Behaviour, find_behaviour
+from probe.taxonomy import Behaviour
 from probe.traces import Trace
 
 _FOUND = 0.05
 """The false discovery rate below which a sentence changes the answers."""
 
 
+def chosen_behaviours(config: AnchorsConfig, problem_set: ProblemSet, model: Model | None) -> list[Behaviour]:
+    """The behaviours whose sentences are averaged.
+
+    Args:
+        config: names them. By default they are the categories of the run, if one is named, or else all sentence types
+            of the problem set, or all its counters.
+        problem_set: whose types may be named.
+        model: the model, which a taxonomy must have been fitted on; None where there is none.
+
+    Raises:
+        ProbeError: if nothing has one of the names, or categories are named and there is no model.
+    """
+    if config.run is not None and model is None:
+        raise ProbeError("categories need the activations of a model; leave out --run, or give --pair or --thinking")
+    names = list(config.behaviours)
+    if not names and config.run is not None:
+        names = [str(i) for i in range(taxonomy_in(config.run).n_behaviours)]
+    elif not names and not config.patterns:
+        scheme = problem_set.counter
+        usual = SCHEMES[scheme].names if scheme in SCHEMES and SCHEMES[scheme].mark is not None else ()
+        names = list(problem_set.sentence_types) or [f"{scheme}:{name}" for name in usual]
+    return [
+        *(named_behaviour(name, problem_set, run=config.run, thinking=model) for name in names),
+        *map(Behaviour.of_pattern, config.patterns),
+    ]
+
+
 def averages(
-    config: AnchorsConfig, problem_set: ProblemSet, found: Sequence[dict[str, Any]], traces: Sequence[Trace]
+    behaviours: Sequence[Behaviour], found: Sequence[dict[str, Any]], traces: Sequence[Trace]
 ) -> list[dict[str, Any]]:
     """The mean importance and shift of the sentences of each behaviour, with intervals over problems.
 
     Args:
-        config: names the behaviours; by default all sentence types of the problem set, or all its counters.
-        problem_set: whose types may be named.
+        behaviours: the behaviours.
         found: the rows of the traces.
         traces: the traces.
 
@@ -31,23 +60,11 @@ def averages(
         A row for all sentences, then one for each behaviour that any sentence shows.
     """
     rows = [_average("all sentences", [[True] * len(row["sentences"]) for row in found], found)]
-    for behaviour in _behaviours(config, problem_set):
+    for behaviour in behaviours:
         marks = behaviour.marks(list(traces))
         if any(map(any, marks)):
             rows.append(_average(behaviour.name, marks, found))
     return [row for row in rows if row["sentences"]]
-
-
-def _behaviours(config: AnchorsConfig, problem_set: ProblemSet) -> list[Behaviour]:
-    names = list(config.behaviours)
-    if not names and not config.patterns:
-        scheme = problem_set.counter
-        usual = SCHEMES[scheme].names if scheme in SCHEMES and SCHEMES[scheme].mark is not None else ()
-        names = list(problem_set.sentence_types) or [f"{scheme}:{name}" for name in usual]
-    return [
-        *(find_behaviour(name, problem_set=problem_set) for name in names),
-        *map(Behaviour.of_pattern, config.patterns),
-    ]
 
 
 def _average(name: str, marks: Sequence[Sequence[bool]], found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -47,8 +47,10 @@ class AnchorsConfig:
     chains: int = 10
     """The number of chains of each sentence for resilience."""
     behaviours: tuple[str, ...] = ()
-    """The behaviours whose sentences are averaged: sentence types, or counters as SCHEME:NAME; empty for all types of
-    the problem set, or all its counters."""
+    """The behaviours whose sentences are averaged: sentence types, counters as SCHEME:NAME, or with ``run`` categories
+    by number or label; empty for all categories of the run, or all types of the problem set, or all its counters."""
+    run: str | None = None
+    """The folder of a run; ``behaviours`` may name categories of its taxonomy."""
     patterns: tuple[str, ...] = ()
     """Regular expressions; sentences in which one is found are averaged too."""
     sampling: Sampling | None = None
