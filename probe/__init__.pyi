@@ -43,6 +43,9 @@ from .adapters import (
 from .anchors import (
     critical_tokens as critical_tokens,
     forced_answers as forced_answers,
+    pivotal_tokens as pivotal_tokens,
+    read_rollouts as read_rollouts,
+    resilience as resilience,
     thought_anchors as thought_anchors,
 )
 from .circuits import (
@@ -52,13 +55,17 @@ from .circuits import (
     Pairs as Pairs,
     attention as attention,
     attribute as attribute,
+    behaviour_heads as behaviour_heads,
     behaviour_pairs as behaviour_pairs,
+    concept_entry as concept_entry,
     direct_attribution as direct_attribution,
     effect_of_heads as effect_of_heads,
     faithfulness as faithfulness,
     feature_check as feature_check,
     feature_scores as feature_scores,
+    find_heads as find_heads,
     fit_jacobian_lens as fit_jacobian_lens,
+    foresight as foresight,
     heads_changed as heads_changed,
     latent_detector as latent_detector,
     latent_examples as latent_examples,
@@ -66,6 +73,7 @@ from .circuits import (
     logit_lens as logit_lens,
     patch as patch,
     path_effect as path_effect,
+    qk_attribution as qk_attribution,
     read_pairs as read_pairs,
     receiver_heads as receiver_heads,
 )

@@ -29,6 +29,7 @@ from .features.scores import (
     feature_places as feature_places,
     feature_scores as feature_scores,
 )
+from .features.summary import latents_of as latents_of
 from .heads.attention import (
     Attention as Attention,
     Links as Links,
@@ -60,6 +61,7 @@ from .heads.finder import find_heads as find_heads, receiver_scores as receiver_
 from .heads.qk import QKAttribution as QKAttribution, qk_attribution as qk_attribution
 from .heads.table import HeadScores as HeadScores, HeadTable as HeadTable
 from .lenses.direct import direct_attribution as direct_attribution
+from .lenses.entry import ConceptEntry as ConceptEntry, concept_entry as concept_entry
 from .lenses.fitting import fit_jacobian_lens as fit_jacobian_lens
 from .lenses.foresight import (
     Foresight as Foresight,

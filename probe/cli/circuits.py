@@ -86,6 +86,12 @@ def circuits(
     context: Annotated[
         int | None, typer.Option(help="Maximum number of tokens of a text, prompt included; 512 by default.")
     ] = None,
+    sae: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SAE or transcoder whose latents are scored too: a folder, or RELEASE/SAE_ID of SAELens. Repeatable."
+        ),
+    ] = None,
     heads: Annotated[int | None, typer.Option(help="Number of top heads that are ablated; 3 by default.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
     max_new_tokens: MaxNewTokens = None,
@@ -108,6 +114,8 @@ def circuits(
     Example: probe circuits --thinking org/name --problems gsm8k --sentence 'Wait|Hold on'
 
     Example: probe circuits --thinking org/name --problems gsm8k --run runs/name-behaviours --behaviour 3
+
+    Example: probe circuits --pair tiny-rl --behaviour check --sae runs/sae
     """
     from probe.pipeline import CircuitConfig
 
@@ -129,6 +137,7 @@ def circuits(
         "window": window,
         "n_pairs": n_pairs,
         "context": context,
+        "sae": sae or None,
         "heads": heads,
         "ablation": ablation,
         "device": device,

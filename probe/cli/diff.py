@@ -54,8 +54,12 @@ def diff(
         list[str] | None,
         typer.Option(
             help="Part to compute, once for each: tokens, heads, direction, truth, knowledge, neurons, latents, "
-            "difference, steering or massive; all by default."
+            "difference, steering, dictionary (needs --sae) or massive; all by default."
         ),
+    ] = None,
+    sae: Annotated[
+        str | None,
+        typer.Option(help="SAE or transcoder whose latents are compared in both models: a folder, or RELEASE/SAE_ID."),
     ] = None,
     series: Annotated[
         list[str] | None,
@@ -100,6 +104,7 @@ def diff(
         "sentence": sentence,
         "run": run,
         "parts": part or None,
+        "sae": sae,
         "series": series or None,
         "train": train,
         "device": device,

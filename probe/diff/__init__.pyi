@@ -38,10 +38,12 @@ from .models import diff_models as diff_models
 from .names import (
     AT_LAYER as AT_LAYER,
     NEEDS_BEHAVIOUR as NEEDS_BEHAVIOUR,
+    OF_SAE as OF_SAE,
     ON_PAIRS as ON_PAIRS,
     PARTS as PARTS,
     USES_BEHAVIOUR as USES_BEHAVIOUR,
     check_parts as check_parts,
+    usual_parts as usual_parts,
 )
 from .neurons import (
     EntropyNeurons as EntropyNeurons,

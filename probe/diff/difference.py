@@ -8,7 +8,7 @@ tokens that neither model ever writes, whose logits training moves freely.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from probe.activations import batches, read
 from probe.anchors import both_log_probs
+from probe.circuits import JacobianLens
 from probe.diff.unrelated import unrelated_texts
 from probe.errors import NotApplicable
 from probe.html import html_table
@@ -44,7 +45,6 @@ _MOST = 128
 _NOTHING = 1e-6
 """A difference below this share of the states' norm is rounding."""
 
-Lens = Callable[[Float[Tensor, "rows d_model"]], Float[Tensor, "rows vocab"]]
 Means = dict[str, Float[Tensor, "texts d_model"]]
 """The mean state of each text, for each place of :data:`PLACES`."""
 
@@ -134,7 +134,7 @@ class ActivationDifference:
             for each in self.readings
         ]
         head = ("place", "size", "tokens raised most", "agrees", *NULLS.values())
-        return html_table(head, rows, f"thinking minus base at resid_post.{self.layer}, read by the logit lens")
+        return html_table(head, rows, f"thinking minus base at resid_post.{self.layer}, read by a lens")
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON, without the vectors."""
@@ -160,7 +160,7 @@ def activation_difference(
     layer: int | None = None,
     behaviour: Behaviour | None = None,
     unrelated: Sequence[str] | None = None,
-    lens: Lens | None = None,
+    lens: JacobianLens | None = None,
     first: int = 4,
     k: int = 20,
     n_random: int = 500,
@@ -178,7 +178,8 @@ def activation_difference(
         behaviour: its most frequent first token is looked for; None for none.
         unrelated: texts on other topics; None for bundled sentences, or the questions of the problems if the tokenizer
             does not know their words.
-        lens: maps states to logits; None for the thinking model's own last norm and unembedding.
+        lens: carries states to the output of the last block first; None for the logit lens. Either is read by the
+            thinking model's own last norm and unembedding.
         first: number of tokens of an unrelated text, after its first one, which is often an attention sink.
         k: number of tokens that are read, at most a tenth of the vocabulary.
         n_random: number of vectors of each null.
@@ -193,6 +194,8 @@ def activation_difference(
     if len(traces) < 4:
         raise NotApplicable(f"{len(traces)} traces: a mean difference needs at least 4, and half of them test it")
     layer = (min(base.n_layers, thinking.n_layers) - 1) // 2 if layer is None else layer
+    if lens is not None:
+        lens.check(thinking)
     half = len(traces) // 2
     vocab = min(base.n_embeddings, thinking.n_embeddings)
     k = min(k, max(1, vocab // 10))
@@ -207,8 +210,7 @@ def activation_difference(
         ends = sorted({len(prompt) + each.token_start - 1 for each in trace.sentences if each.token_start})
         where.append({"traces": range(len(prompt), len(prompt) + len(trace.tokens)), "sentence ends": ends})
     means = [_means(model, texts, where, f"resid_post.{layer}") for model in (base, thinking)]
-    own = lens or (lambda states: thinking.unembed(states.to(thinking.device, thinking.dtype)))
-    read_off = _Read(own, thinking, vocab, k, word)
+    read_off = _Read(thinking, layer, lens, vocab, k, word)
     readings, vectors = [], {}
     for place in PLACES:
         if place in means[0]:
@@ -291,8 +293,9 @@ def _means(
 class _Read:
     """Reads vectors by a lens."""
 
-    lens: Lens
     model: Model
+    layer: int
+    lens: JacobianLens | None
     vocab: int
     k: int
     word: int | None
@@ -315,7 +318,9 @@ class _Read:
         return torch.cat(tops), torch.cat(agrees), torch.cat(ranks)
 
     def _probabilities(self, states: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
-        return self.lens(states)[:, : self.vocab].float().softmax(-1)
+        given = states.to(self.model.device, self.model.dtype)
+        logits = self.model.unembed(given, lens=self.lens, layer=self.layer)
+        return logits[:, : self.vocab].float().softmax(-1)
 
 
 def _reading(

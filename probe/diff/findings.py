@@ -10,6 +10,7 @@ from probe.diff.difference import ActivationDifference
 from probe.diff.directions import DirectionTransfer
 from probe.diff.heads import HeadShift, head_names
 from probe.diff.knowledge import KnowledgeMaps
+from probe.diff.latents import LatentDifference
 from probe.diff.massive import MassiveActivations
 from probe.diff.names import PARTS
 from probe.diff.neurons import NeuronOverlap
@@ -59,6 +60,7 @@ class PairDiff:
         latents: an SAE over both models.
         difference: the mean difference of states, and what it says.
         steering: what the base writes with the mean difference added.
+        dictionary: the latents of a given SAE in both models.
         massive: massive activations of the base and of the thinking model.
         missing: parts that do not apply to these models or texts, each with the reason.
     """
@@ -75,6 +77,7 @@ class PairDiff:
     latents: SharedLatents | None = None
     difference: ActivationDifference | None = None
     steering: SteeredTexts | None = None
+    dictionary: LatentDifference | None = None
     massive: tuple[MassiveActivations, MassiveActivations] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -118,7 +121,7 @@ class PairDiff:
             results["latents"] = {name: getattr(latents, name).tolist() for name in ("ratio", "back", "active")} | {
                 name: getattr(latents, name) for name in ("thinking_only", "base_only", "variance_explained")
             }
-        for name in ("difference", "steering"):
+        for name in ("difference", "steering", "dictionary"):
             if (made := getattr(self, name)) is not None:
                 results[name] = made.to_dict()
         return _finite(results)
@@ -246,6 +249,17 @@ def _steering(found: SteeredTexts) -> _Found:
     return said, None if low is None or high is None else low > 0 or high < 0
 
 
+def _dictionary(found: LatentDifference) -> _Found:
+    base, thinking = (each.write("{:.0%}".format) for each in found.explained)
+    said = (
+        f"of {found.dictionary.size} latents of {found.dictionary.name}, {len(found.changed)} differ at a false "
+        f"discovery rate of 5 %, {len(found.doubled)} of them twofold, {len(found.thinking_only)} only in the thinking "
+        f"model and {len(found.base_only)} only in the base (variance explained: {base} in the base, {thinking} in the "
+        "thinking model)"
+    )
+    return said, bool(found.changed)
+
+
 def _massive(found: tuple[MassiveActivations, MassiveActivations]) -> _Found:
     base, thinking = found
     if not all(bool(each.ratio.isfinite().all()) and bool(each.ratio.max() > 0) for each in found):
@@ -276,5 +290,6 @@ _FINDINGS: Mapping[str, Callable[..., _Found]] = {
     "latents": _latents,
     "difference": _difference,
     "steering": _steering,
+    "dictionary": _dictionary,
     "massive": _massive,
 }

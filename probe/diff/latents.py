@@ -135,8 +135,8 @@ class LatentDifference:
             for each in self.changed[:n]
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """What a results file keeps."""
+    def to_dict(self, n: int = 200) -> dict[str, Any]:
+        """What a results file keeps, with the ``n`` latents that differ most."""
         return {
             "dictionary": self.dictionary.name,
             "reads": str(self.dictionary.reads),
@@ -150,7 +150,7 @@ class LatentDifference:
             "doubled": self.doubled,
             "thinking_only": self.thinking_only,
             "base_only": self.base_only,
-            "latents": self.rows(),
+            "latents": self.rows(n),
         }
 
     def _repr_html_(self) -> str:

@@ -1,9 +1,11 @@
 """Comparing the two models of a pair: every part of the comparison, each beside its null."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from probe.diff.findings import PairDiff
-from probe.diff.names import AT_LAYER, PARTS, check_parts
+from probe.diff.names import AT_LAYER, OF_SAE, check_parts, usual_parts
 from probe.diff.parts import MADE_BY
 from probe.diff.texts import Texts
 from probe.errors import NotApplicable, ProbeError
@@ -11,6 +13,9 @@ from probe.models import Pair
 from probe.problems import ProblemSet, load_problems
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces, generate_traces
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 
 def diff_models(
@@ -23,6 +28,7 @@ def diff_models(
     n_problems: int = 80,
     n_pairs: int = 48,
     layer: int | None = None,
+    sae: "SAE[Any] | str | Path | None" = None,
     max_new_tokens: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -35,10 +41,12 @@ def diff_models(
         behaviour: the behaviour that heads and directions are compared for, or its name as
             :func:`~probe.find_behaviour` reads it; None for the sentence type, or the habit where sentences have no
             types, whose share rose most in training.
-        parts: keys of :data:`PARTS`; None for all.
+        parts: keys of :data:`PARTS`; None for all, of which ``dictionary`` needs an SAE.
         n_pairs: the largest number of pairs of texts, for heads, directions and tracing.
         layer: layer of ``resid_post`` at which states are compared (by the SAE over both models and by the mean
             difference), counted from 0; None for the middle layer.
+        sae: an SAE or transcoder whose latents are compared in both models: an object of SAELens, a folder, or
+            ``RELEASE/SAE_ID``; None for none.
         max_new_tokens: the largest number of tokens of a trace; None for the pair's own limit.
         seed: seeds everything that is random.
         progress: show progress bars.
@@ -50,7 +58,9 @@ def diff_models(
         ProbeError: for an unknown part or behaviour, one that no trace shows, a layer that a model does not have, or a
             pair without problems.
     """
-    asked = check_parts(PARTS if parts is None else parts)
+    asked = check_parts(usual_parts(sae) if parts is None else parts)
+    if OF_SAE in asked and sae is None:
+        raise ProbeError(f"the part {OF_SAE} compares the latents of an SAE: give one as sae=")
     if problem_set is None:
         if pair.config.problems is None:
             raise ProbeError(f"the pair {pair.name} names no problems: give problem_set=load_problems(...)")
@@ -65,7 +75,7 @@ def diff_models(
         traces = generate_traces(pair.thinking, problem_set, problems, max_new_tokens=limit, progress=progress)
     if behaviour is not None:
         behaviour.marks(traces, required=True)
-    texts = Texts(pair, problem_set, problems, traces, behaviour, n_pairs, layer, limit, seed, progress)
+    texts = Texts(pair, problem_set, problems, traces, behaviour, n_pairs, layer, sae, limit, seed, progress)
     found, missing = {}, {}
     for part in asked:
         try:

@@ -7,6 +7,7 @@ from probe.circuits import Pairs, operand_pairs, statement_pairs
 from probe.diff.directions import DirectionTransfer, direction_transfer
 from probe.diff.heads import head_shift
 from probe.diff.knowledge import knowledge_maps
+from probe.diff.latents import latent_difference
 from probe.diff.massive import massive_activations
 from probe.diff.neurons import entropy_overlap
 from probe.diff.shared import shared_latents
@@ -17,7 +18,7 @@ from probe.diff.tokens import token_trace
 _MASSIVE_TEXTS = 10
 """Number of texts that are searched for massive activations."""
 _LATENT_TEXTS = 512
-"""The most texts that the SAE over both models reads; it keeps a sample of their tokens."""
+"""The most texts that SAEs read."""
 _STEERED = 12
 """Number of problems on which texts are written with the mean difference added."""
 _STEERED_TOKENS = 96
@@ -67,6 +68,9 @@ MADE_BY: Mapping[str, Callable[[Texts], Any]] = {
     "latents": _latents,
     "difference": lambda texts: texts.difference,
     "steering": _steering,
+    "dictionary": lambda texts: latent_difference(
+        texts.pair, texts.sae, texts.traces[:_LATENT_TEXTS], seed=texts.seed, progress=texts.progress
+    ),
     "massive": lambda texts: tuple(
         massive_activations(model, texts.documents[:_MASSIVE_TEXTS]) for model in (texts.pair.base, texts.pair.thinking)
     ),

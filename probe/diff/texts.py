@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
+from typing import Any, overload
 
 from probe.activations import documents_of
 from probe.circuits import Pairs, behaviour_pairs
@@ -49,6 +49,7 @@ class Texts:
     Attributes:
         asked: the behaviour that was named; None for the one that rose most.
         layer: the layer at which states are compared; None for the middle layer.
+        sae: the SAE whose latents are compared in both models; None for none.
     """
 
     pair: Pair
@@ -58,6 +59,7 @@ class Texts:
     asked: Behaviour | None
     n_pairs: int
     layer: int | None
+    sae: Any
     max_new_tokens: int
     seed: int
     progress: bool

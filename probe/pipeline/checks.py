@@ -48,10 +48,11 @@ def check_inputs(config: Any) -> None:
     for name in ("texts", "general"):
         if (file := getattr(config, name, None)) is not None and not Path(file).expanduser().is_file():
             raise ProbeError(f"there is no file {file} (--{name})")
-    sae = getattr(config, "sae", None)
-    # RELEASE/SAE_ID is looked up in SAELens' registry when it is loaded, which takes seconds.
-    if isinstance(sae, str) and not Path(sae).expanduser().is_dir() and not is_release(sae):
-        raise ProbeError(f"there is no SAE folder {sae} (--sae); a published one is named RELEASE/SAE_ID")
+    saes = getattr(config, "sae", None) or ()
+    for sae in [saes] if isinstance(saes, str) else saes:
+        # RELEASE/SAE_ID is looked up in SAELens' registry when it is loaded, which takes seconds.
+        if not Path(sae).expanduser().is_dir() and not is_release(sae):
+            raise ProbeError(f"there is no SAE folder {sae} (--sae); a published one is named RELEASE/SAE_ID")
     for each in getattr(config, "series", ()):
         if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")

@@ -43,6 +43,8 @@ from probe.reports.circuits.figures import (
 from probe.reports.circuits.head_gallery import head_gallery as head_gallery
 from probe.reports.circuits.inside_figures import (
     direct_figure as direct_figure,
+    entry_figure as entry_figure,
+    foresight_figure as foresight_figure,
     lens_figure as lens_figure,
     patch_figure as patch_figure,
     token_trace_figure as token_trace_figure,

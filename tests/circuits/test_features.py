@@ -1,5 +1,7 @@
 """Scores of latents: complete with the error term, exact where the model is linear, and right for planted latents."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig
@@ -147,6 +149,10 @@ def test_the_top_is_chosen_on_half_of_the_pairs_and_measured_on_the_others(wired
     order = found.sites[0].latents[::2].mean(0).abs().argsort(descending=True)[:5].tolist()
     assert [each.latent for each in top] == order and top[0].score.n == 6
     assert top[0].score.value == pytest.approx(float(found.sites[0].latents[1::2, order[0]].mean()), rel=1e-4)
+    marked = replace(pairs, second=(torch.arange(13) < 4,))
+    halves = feature_scores(wired, sae, marked)
+    order = found.sites[0].latents[4:].mean(0).abs().argsort(descending=True)[:5].tolist()
+    assert [each.latent for each in halves.top(5)] == order and halves.top(1)[0].score.n == 4
     assert all(2 / 2**6 <= each.p <= 1 for each in top), "six pairs have 64 patterns of signs"
     told = found.to_dict(5)
     assert len(told["top"]) == 5 and told["sites"][0]["shares"]["error"]["value"] == pytest.approx(0, abs=1e-4)
@@ -192,7 +198,7 @@ def test_half_precision_ranks_latents_alike(tiny_folder, llama):
         (lambda m, p: feature_scores(m, random_topk(d_in=16), p), ProbeError, "width 16"),
         (lambda m, p: feature_scores(m, random_topk(), p, metric="logit"), ProbeError, "no metric 'logit'"),
         (lambda m, p: feature_scores(m, random_topk(), p, steps=0), ProbeError, "steps is 0"),
-        (lambda m, p: feature_scores(m, random_topk(), p.split(6)[1]), NotApplicable, "two pairs"),
+        (lambda m, p: feature_scores(m, random_topk(), p.batches(1)[0]), NotApplicable, "of more problems"),
         (lambda m, p: feature_effects(m, random_topk(), p, [48]), ProbeError, "has no latent 48"),
         (lambda m, p: feature_places(m, random_topk(), p, []), ProbeError, "no latent was named"),
     ],

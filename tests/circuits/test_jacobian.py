@@ -35,6 +35,7 @@ def test_fitting_and_reading_are_those_of_transformer_lens(tiny_folder, arch):
     assert (mine.matrices[0] - torch.eye(32)).abs().max() > 0.1, "the matrices are not the identity"
     ids = torch.tensor(model.encode(TEXTS[0]))
     expected = theirs.readout(bridge, ids[None], return_full_logits=True).lens_logits
+    assert expected is not None
     read = logit_lens(model, ids, mine)
     assert read.layers == (0, 1, 2, 3) and "Jacobian lens" in read._repr_html_()
     for at, layer in enumerate(read.layers):

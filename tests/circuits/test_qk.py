@@ -1,5 +1,7 @@
 """The parts of a head's score add up to the score that TransformerLens computes, and each is what its writer makes."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -67,11 +69,12 @@ def test_half_precision_adds_up_within_its_rounding(tiny_folder, arch):
 
 def test_bad_heads_and_models_are_refused(llama, tiny_folder):
     ids = drawn_pairs().clean[0][0]
-    for settings, said in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"head": (2, 4)}, "no head a2.h4"),
         ({"keys": [8]}, "no tokens in this order"),
         ({"query": 9}, "the text has 9"),
-    ):
+    ]
+    for settings, said in cases:
         with pytest.raises(ProbeError, match=said):
             qk_attribution(llama, ids, **({"head": HEAD, "query": QUERY, "keys": KEYS} | settings))
     gemma = load_model(ModelConfig(str(tiny_folder("gemma2"))), device="cpu")

@@ -82,7 +82,7 @@ def test_a_latent_of_one_model_is_found_and_no_other(base):
     told = back.to_dict()
     assert told["thinking_only"] == back.thinking_only and len(told["latents"]) == 3
     shown = [trace.name for trace in latent_difference_figure(back).data]
-    assert shown == ["about alike", "only in thinking", "only in base"]
+    assert shown == ["only in thinking", "only in base"]
     assert "only in" in back._repr_html_() and "tensor" not in repr(back)
 
 

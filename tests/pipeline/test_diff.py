@@ -102,6 +102,7 @@ def test_any_two_models_and_problems_are_compared_and_an_interrupted_comparison_
         ({"series": ["rl=nowhere"]}, "nowhere holds no checkpoint-STEP"),
         ({"n_pairs": 2}, "n_pairs is 2"),
         ({"pair": None}, "no models given"),
+        ({"parts": ["dictionary"]}, "name one"),
         ({"sentence": "("}, "no regular expression"),
         ({"sentence": "Is", "behaviour": "check"}, "both a behaviour and a pattern"),
         ({"layer": 9, "device": "cpu"}, "layers 0 to 3"),

@@ -17,18 +17,8 @@ from tests.published_models import tiny_pair
 pytestmark = pytest.mark.slow
 
 NAMES = [pair.name for pair in list_pairs() if pair.published is not None]
-#: One pair of each architecture and kind of prompt.
-KINDS = [
-    "orz-0.5b",
-    "r1-math-1.5b",
-    "r1-llama-8b",
-    "qwq-32b",
-    "qwen3-1.7b-on-off",
-    "smollm3-3b-on-off",
-    "gpt-oss-20b-low-high",
-    "olmo3-7b-rl-zero",
-    "tina-1.5b",
-]
+#: Two checkpoints, one with two prompts, experts, and an adapter; the other pairs differ in prompts and architecture.
+KINDS = ["orz-0.5b", "qwen3-1.7b-on-off", "gpt-oss-20b-low-high", "tina-1.5b"]
 QUESTION = "Ann has 3 apples. She buys 4 more. How many apples does she have?"
 
 

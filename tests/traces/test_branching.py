@@ -116,3 +116,10 @@ def test_in_bfloat16_nearly_all_first_tokens_are_the_same(tiny_folder):
         a[:1] == b[:1] for some, others in zip(plain, found, strict=True) for a, b in zip(some, others, strict=True)
     ]
     assert sum(same) >= 0.95 * len(same)
+
+
+def test_little_memory_changes_no_token(tiny_folder, llama):
+    model = probe.load_model(tiny_folder("llama"), device="cpu", memory="150KB")
+    trunk, prompts = scene(llama)
+    assert Branches(model, trunk, 40, TokenForwards()).slots(512) < 8 * 4 < 512, "less than all samples at once"
+    assert tree(model, trunk, prompts, 4) == tree(llama, trunk, prompts, 4)

@@ -7,14 +7,14 @@ of a site add up to the fall of the metric when the whole site takes its state f
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -113,10 +113,12 @@ class FeatureScores:
 
     Attributes:
         sites: the scores of each dictionary.
-        about: metric, number of pairs and steps, and the model's name.
+        second: the pairs on which chosen latents are measured; they are chosen on the others.
+        about: metric, number of pairs and steps, window, and the model's name.
     """
 
     sites: tuple[SiteScores, ...]
+    second: Bool[Tensor, " pairs"]
     about: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -126,12 +128,13 @@ class FeatureScores:
     def top(self, n: int = 10) -> list[Feature]:
         """The latents with the largest scores, in either direction, of all sites.
 
-        They are chosen on every second pair, and measured on the others, so that the choice does not flatter them.
+        They are chosen on one half of the pairs and measured on the other, so that the choice does not flatter them.
+        Where the pairs know their problems, the halves share none.
 
         Args:
             n: number of latents; those without any score are left out.
         """
-        means = torch.cat([each.latents[::2].mean(0) for each in self.sites])
+        means = torch.cat([each.latents[~self.second].mean(0) for each in self.sites])
         order = means.abs().argsort(descending=True)[:n]
         order = order[means[order] != 0].tolist()
         ends = np.cumsum([each.dictionary.size for each in self.sites])
@@ -139,7 +142,7 @@ class FeatureScores:
         numbers = [at - int(ends[i]) + self.sites[i].dictionary.size for at, i in zip(order, places, strict=True)]
         if not order:
             return []
-        columns = [self.sites[i].latents[1::2, k] for i, k in zip(places, numbers, strict=True)]
+        columns = [self.sites[i].latents[self.second, k] for i, k in zip(places, numbers, strict=True)]
         rows = torch.stack(columns, 1).double().numpy()
         adjusted = holm({str(i): p for i, p in enumerate(_flipped(rows))})
         return [
@@ -215,11 +218,10 @@ def feature_scores(
 
     Raises:
         ProbeError: for an unknown metric, or an SAE or a transcoder that is not of this model.
-        NotApplicable: if there are fewer than two pairs.
+        NotApplicable: if either half of the pairs is empty.
     """
     found = dictionaries_of(model, saes)
-    if len(pairs) < 2:
-        raise NotApplicable("latents are chosen on some pairs and measured on others: give two pairs or more")
+    second = second_half(pairs)
     made = []
     for each in tqdm(found, desc="latents", unit="site", disable=not progress):
         parts = [
@@ -227,7 +229,7 @@ def feature_scores(
         ]
         made.append(SiteScores(each, *(torch.cat(column) for column in zip(*parts, strict=True))))
     about = {"metric": metric, "pairs": len(pairs), "steps": steps, "window": list(window), "model": model.name}
-    return FeatureScores(tuple(made), about)
+    return FeatureScores(tuple(made), second, about)
 
 
 def feature_places(
@@ -264,6 +266,20 @@ def feature_places(
     return found / len(pairs)
 
 
+def second_half(pairs: Pairs) -> Bool[Tensor, " pairs"]:
+    """The pairs of the second half, in the order of the pairs; every second one, where their problems are unknown.
+
+    Raises:
+        NotApplicable: if either half is empty.
+    """
+    found = (
+        torch.cat([each.cpu().bool() for each in pairs.second]) if pairs.second else torch.arange(len(pairs)) % 2 == 1
+    )
+    if found.all() or not found.any():
+        raise NotApplicable("latents are chosen on some pairs and measured on others: give pairs of more problems")
+    return found
+
+
 def dictionaries_of(model: Model, saes: Any) -> list[Dictionary]:
     """Find the places of one or several SAEs and transcoders in a model.
 
@@ -273,7 +289,12 @@ def dictionaries_of(model: Model, saes: Any) -> list[Dictionary]:
     several = list(saes) if isinstance(saes, list | tuple) else [saes]
     if not several:
         raise ProbeError("no SAE was given: give a folder, RELEASE/SAE_ID, or an object of SAELens")
-    return [each if isinstance(each, Dictionary) else Dictionary.of(each, model) for each in several]
+    found: list[Dictionary] = []
+    for each in several:
+        made = each if isinstance(each, Dictionary) else Dictionary.of(each, model)
+        same = sum(made.name == before.name.partition(" #")[0] for before in found)
+        found.append(replace(made, name=f"{made.name} #{same + 1}") if same else made)
+    return found
 
 
 def checked(dictionary: Dictionary, latents: Sequence[int]) -> list[int]:

@@ -1,6 +1,7 @@
 """Finding heads by what they attend to in random texts: induction, previous-token and duplicate-token heads."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -141,7 +142,7 @@ def _shuffled(attention: Attention, generator: torch.Generator, near: int = 4) -
     for row in range(near + 1, patterns.shape[-1]):
         order = torch.randperm(row - near + 1, generator=generator)
         patterns[:, :, row, : row - near + 1] = patterns[:, :, row, order]
-    return Attention(attention.names, attention.layers, patterns)
+    return replace(attention, patterns=patterns)
 
 
 def _back(pattern: Float[Tensor, "heads query key"], back: int, queries: slice) -> Float[Tensor, " heads"]:

@@ -256,7 +256,7 @@ def _queries_and_keys(model: Model, layer: int, written: Float[Tensor, "writers 
 @contextmanager
 def _recorded(model: Model, attention: nn.Module, kept: list[tuple[Tensor, Tensor, float]]) -> Iterator[None]:
     """Inside the block, a module's attention keeps its queries and keys, after norms and rotation, and its scale."""
-    hf, own = model.hf, model.hf.config._attn_implementation
+    hf, own = model.hf, str(model.hf.config._attn_implementation)
     AttentionInterface.register(_NAME, _keep)
     AttentionMaskInterface.register(_NAME, eager_mask)
     hf.set_attn_implementation(_NAME)

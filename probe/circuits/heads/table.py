@@ -116,23 +116,24 @@ class HeadTable:
         order = (found.score - found.null).flatten().argsort(descending=True).tolist()
         return [divmod(at, n_heads) for at in order if found.p.flatten()[at] <= level][:n]
 
+    def scores(self) -> dict[str, dict[Head, float]]:
+        """The score of each head by kind, as ``probe.reports.head_gallery`` takes them."""
+        layers, heads = self.kinds[0].score.shape
+        names = [(layer, head) for layer in range(layers) for head in range(heads)]
+        return {each.kind: dict(zip(names, each.score.flatten().tolist(), strict=True)) for each in self.kinds}
+
     def rows(self) -> list[dict[str, object]]:
         """One row for each head, for ``pandas.DataFrame``: ``layer``, ``head``, and each kind's score, null and p."""
         layers, heads = self.kinds[0].score.shape
-        return [
-            {"layer": layer, "head": head}
-            | {
-                name: float(part[layer, head])
-                for each in self.kinds
-                for name, part in (
-                    (each.kind, each.score),
-                    (f"{each.kind} null", each.null),
-                    (f"{each.kind} p", each.p),
-                )
-            }
-            for layer in range(layers)
-            for head in range(heads)
-        ]
+        found: list[dict[str, object]] = []
+        for layer in range(layers):
+            for head in range(heads):
+                row: dict[str, object] = {"layer": layer, "head": head}
+                for each in self.kinds:
+                    parts = ((each.kind, each.score), (f"{each.kind} null", each.null), (f"{each.kind} p", each.p))
+                    row |= {name: float(part[layer, head]) for name, part in parts}
+                found.append(row)
+        return found
 
     def __repr__(self) -> str:
         best = "; ".join(

@@ -18,7 +18,7 @@ from probe.traces import Traces
 
 _EVERY = 8
 """Texts after which the sums are written to the folder."""
-_MOST_ROWS = 256
+_MOST_ROWS = 32
 """The most rows of a Jacobian that one backward pass computes; more are not faster."""
 
 

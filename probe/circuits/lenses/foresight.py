@@ -1,6 +1,7 @@
 """Where a model holds a token that it will write: which lens reads it, in which block and how many tokens before."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -158,7 +159,8 @@ def equation_results(model: Model, traces: Sequence[Trace], problems: Sequence[P
 
     Left out are results that are wrong, repeat an earlier equation, or end in a digit that occurs in an operand. A
     result is compared only with others that do not end in such a digit either, because a model that copies an operand
-    would seem to know what the result is not.
+    would seem to know what the result is not. All results have as many tokens, the number that is most common, so that
+    the tokens before the last one are alike.
 
     Args:
         model: the model that reads, with its own prompt before each trace.
@@ -169,25 +171,35 @@ def equation_results(model: Model, traces: Sequence[Trace], problems: Sequence[P
         NotApplicable: if no trace contains such an equation.
     """
     found: list[tuple[tuple[int, ...], dict[int, str]]] = []
-    for trace, problem in zip(traces, problems, strict=True):
+    sizes: dict[tuple[int, int], int] = {}
+    """The number of tokens of each result, by its text and place."""
+    for number, (trace, problem) in enumerate(zip(traces, problems, strict=True)):
         prompt = model.prompt_ids(problem.question)
         starts = token_starts(model.tokenizer, trace.tokens, trace.text, model.decode)
         seen, places = set[str](), dict[int, str]()
         for match in _EQUATION.finditer(trace.text):
             left, digits = read_sum(f"{match[1]} {match[2]} {match[3]}"), match[1] + match[3]
             if match[0] not in seen and match[4][-1] not in digits and left is not None and left.value == int(match[4]):
-                places[len(prompt) + max(i for i, start in enumerate(starts) if start < match.end())] = digits
+                last = max(i for i, start in enumerate(starts) if start < match.end())
+                first = max(i for i, start in enumerate(starts) if start <= match.start(4))
+                places[len(prompt) + last] = digits
+                sizes[number, len(prompt) + last] = last - first
             seen.add(match[0])
         found.append(((*prompt, *trace.tokens), places))
-    tokens = {ids[at] for ids, places in found for at in places}
-    if not tokens:
+    if not sizes:
         raise NotApplicable("no trace has a true equation whose result ends in a digit of its own; give more traces")
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    kept = [
+        (ids, {at: digits for at, digits in places.items() if sizes[number, at] == usual})
+        for number, (ids, places) in enumerate(found)
+    ]
+    tokens = {ids[at] for ids, places in kept for at in places}
     ends = {token: model.decode([token])[-1:] for token in tokens}
 
     def with_digits(digits: str) -> frozenset[int]:
         return frozenset(token for token, end in ends.items() if end in digits)
 
-    return [Written(ids, tuple(places), tuple(map(with_digits, places.values()))) for ids, places in found]
+    return [Written(ids, tuple(places), tuple(map(with_digits, places.values()))) for ids, places in kept]
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class LensReading:
 
     def _repr_html_(self) -> str:
         rows = [(f"block {self.layers[i]}", *self.said[i]) for i in reversed(range(len(self.said)))]
-        return html_table(("", *self.tokens), rows, self.lens.capitalize())
+        return html_table(("", *self.tokens), rows, self.lens[0].upper() + self.lens[1:])
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from probe.traces import ImportedTraces, Traces, generate_traces, open_servers, 
 
 _USUAL = Sampling(temperature=0.6, top_p=0.95)
 """The sampling of Thought Anchors."""
-_LOOKED = 5000
+_LOOKED = 1000
 """The largest number of problems of a split among which an id is looked for."""
 _TOKENS = 16384
 """The largest number of tokens of a trace of a model without a pair, as in the paper."""

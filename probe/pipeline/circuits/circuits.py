@@ -75,6 +75,7 @@ def _find(config: CircuitConfig, inputs: CircuitInputs, folder: RunFolder, *, pr
         "ablation": config.ablation,
         "where": config.where if inputs.behaviour is not None else "everywhere",
         "heads": stages.ablation(circuit, traces, found, second),
+        "latents": stages.latents(traces, pairs),
     }
     write_json(out / "results.json", results)
     write_circuit_report(results, circuit, out / "report.html")

@@ -76,6 +76,8 @@ class CircuitConfig:
     Results do not depend on it."""
     dtype: str = "float32"
     """The data type of the weights."""
+    sae: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """SAEs and transcoders of the model whose latents are scored: folders, or RELEASE/SAE_ID of SAELens' registry."""
     shares: tuple[float, ...] = field(default=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0))
     """The sizes of circuits at which faithfulness is measured, as shares of all edges."""
 

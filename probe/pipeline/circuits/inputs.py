@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from probe.adapters import Dictionary, is_release
 from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import file_hash
@@ -39,6 +40,7 @@ class CircuitInputs:
         reader: the thinking model, if a taxonomy reads it; it may be the same.
         limit: the largest number of tokens of an answer.
         sampling: how the model's own traces are sampled.
+        dictionaries: the SAEs and transcoders whose latents are scored.
         taken, imported, behaviour: None if pairs of texts are given; ``imported`` also if no traces are.
     """
 
@@ -46,6 +48,7 @@ class CircuitInputs:
     reader: Model | None
     limit: int
     sampling: Sampling
+    dictionaries: tuple[Dictionary, ...] = ()
     taken: Taken | None = None
     imported: ImportedSplits | None = None
     behaviour: Behaviour | None = None
@@ -77,8 +80,9 @@ def circuit_inputs(config: CircuitConfig) -> CircuitInputs:
         model.check_gradient(f"attribution by {config.method}")
     limit = config.max_new_tokens or pair.max_new_tokens
     sampling = model.own_sampling if config.model == "thinking" else GREEDY
+    dictionaries = tuple(_dictionary(sae, model) for sae in dict.fromkeys(config.sae))
     if config.pairs is not None:
-        return CircuitInputs(model, None, limit, sampling)
+        return CircuitInputs(model, None, limit, sampling, dictionaries)
     wanted = {"train": config.train} | ({"test": config.test} if config.test else {})
     taken, imported = problems_of(
         pair, model, wanted, problems=config.problems, grader=config.grader, traces=config.traces
@@ -86,7 +90,7 @@ def circuit_inputs(config: CircuitConfig) -> CircuitInputs:
     behaviour = named_behaviour(
         config.behaviour, taken.problem_set, run=config.run, sentence=config.sentence, thinking=reader
     )
-    made = CircuitInputs(model, reader, limit, sampling, taken, imported, behaviour)
+    made = CircuitInputs(model, reader, limit, sampling, dictionaries, taken, imported, behaviour)
     check_positions(model, (*made.train, *made.test), limit)
     return made
 
@@ -119,6 +123,16 @@ def _pair(config: CircuitConfig) -> PairConfig:
     assert config.thinking is not None
     name = short_name(config.thinking.path)
     return PairConfig(name, base=config.base or config.thinking, thinking=config.thinking)
+
+
+def _dictionary(sae: str, model: Model) -> Dictionary:
+    return Dictionary.of(sae if is_release(sae) else str(Path(sae).expanduser()), model)
+
+
+def sae_hashes(config: CircuitConfig) -> dict[str, Any]:
+    """The weights of each SAE; a release is known by its name."""
+    files = {sae: sorted(Path(sae).expanduser().glob("*.safetensors")) for sae in config.sae if not is_release(sae)}
+    return {sae: [file_hash(file) for file in files.get(sae, ())] for sae in config.sae}
 
 
 def _models(config: CircuitConfig, pair: PairConfig) -> tuple[Model, Model | None]:

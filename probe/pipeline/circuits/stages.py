@@ -14,12 +14,14 @@ from probe.circuits import (
     Graph,
     Look,
     Pairs,
+    Reference,
     Window,
     attribute,
     behaviour_look,
     behaviour_pairs,
     effect_of_heads,
     kept_by,
+    latents_of,
     pairs_look,
     read_pairs,
     reference,
@@ -31,7 +33,7 @@ from probe.errors import NotApplicable
 from probe.files import read_json, read_tensors, write_json, write_tensors
 from probe.pipeline.behaviour import traces_of
 from probe.pipeline.circuits.config import CircuitConfig
-from probe.pipeline.circuits.inputs import CircuitInputs
+from probe.pipeline.circuits.inputs import CircuitInputs, sae_hashes
 from probe.pipeline.circuits.kept import Measurements
 from probe.pipeline.folder import RunFolder
 from probe.traces import Traces
@@ -190,7 +192,7 @@ class CircuitStages:
                 return read_json(file)
             starts = traces is not None and config.where == "starts"
             tokens = start_tokens(traces) if starts and traces is not None else None
-            known = None
+            known = Reference({})
             if config.ablation != "zero" and heads:
                 texts: Any = traces[:_TEXTS] if traces is not None else [ids.tolist() for ids in _clean(found)]
                 layers = [layer for layer, _ in heads]
@@ -213,6 +215,25 @@ class CircuitStages:
             return read_json(file)
 
         return self.stage("ablation", make, *names)
+
+    def latents(self, traces: Traces | None, pairs: Pairs) -> dict[str, Any] | None:
+        """The latents of the SAEs that are named, scored on all pairs; None if none is."""
+        config, inputs = self.config, self.inputs
+        if not inputs.dictionaries:
+            return None
+
+        def make(folder: Path, finished: bool) -> dict[str, Any]:
+            file = folder / "latents.json"
+            if not finished:
+                told = latents_of(
+                    inputs.model, inputs.dictionaries, pairs, traces=traces, behaviour=inputs.behaviour,
+                    metric=config.metric, steps=config.steps, window=self.window, seed=config.seed,
+                    progress=self.progress,
+                )  # fmt: skip
+                write_json(file, told)
+            return read_json(file)
+
+        return self.stage("latents", make, "metric", "steps", "window", saes=sae_hashes(config))
 
     @property
     def window(self) -> Window:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from probe.config import as_pattern, byte_size, check_least, check_seeds
-from probe.diff import PARTS, check_parts
+from probe.diff import OF_SAE, check_parts, usual_parts
 from probe.errors import ProbeError
 from probe.models import DeviceNames, ModelConfig, PairConfig, find_pair
 from probe.pipeline.checks import check_inputs
@@ -35,8 +35,10 @@ class DiffConfig:
     """The folder of a run or a discovery; ``behaviour`` may name a category of its taxonomy."""
     traces: str | None = field(default=None, metadata={"later": True})
     """The folder of imported traces (``probe traces import``), which replace the model's own traces."""
-    parts: tuple[str, ...] = tuple(PARTS)
-    """The parts that are computed."""
+    parts: tuple[str, ...] = ()
+    """The parts that are computed; empty for all, of which ``dictionary`` needs an SAE."""
+    sae: str | None = None
+    """An SAE or transcoder whose latents are compared in both models: a folder, or RELEASE/SAE_ID."""
     train: int = 80
     """The largest number of train problems from which the texts come: the thinking model solves them."""
     max_new_tokens: int | None = field(default=None, metadata={"later": True})
@@ -75,7 +77,9 @@ class DiffConfig:
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
         check_least("", self, train=4, max_new_tokens=1, n_pairs=8, heads=0, test=1, draws=1, layer=0)
         check_seeds("seed", [self.seed])
-        check_parts(self.parts)
+        object.__setattr__(self, "parts", check_parts(self.parts or usual_parts(self.sae)))
+        if OF_SAE in self.parts and self.sae is None:
+            raise ProbeError(f"the part {OF_SAE} compares the latents of an SAE: name one (--sae)")
         if self.sentence is not None:
             as_pattern(self.sentence)
             if self.behaviour is not None:

@@ -18,6 +18,7 @@ from probe.circuits import (
 from probe.diff import (
     AT_LAYER,
     NEEDS_BEHAVIOUR,
+    OF_SAE,
     ON_PAIRS,
     PARTS,
     USES_BEHAVIOUR,
@@ -31,7 +32,7 @@ from probe.models import Pair, load_pair
 from probe.pipeline.behaviour import named_behaviour, problems_of, traces_of
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
-from probe.pipeline.diff.folder import Kept, diff_folder
+from probe.pipeline.diff.folder import Kept, diff_folder, sae_hash
 from probe.pipeline.diff.series import series_results
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
@@ -162,7 +163,8 @@ class _Stages:
         config, behaviour = self.config, self.behaviour
         known = self.chosen if behaviour is not None or "chosen" in vars(self) else None
         about = {"behaviour": behaviour and behaviour.name, "pairs": config.n_pairs, "layer": config.layer}
-        users = {"behaviour": USES_BEHAVIOUR, "pairs": ON_PAIRS, "layer": AT_LAYER}
+        about["sae"] = config.sae and sae_hash(config.sae)
+        users = {"behaviour": USES_BEHAVIOUR, "pairs": ON_PAIRS, "layer": AT_LAYER, "sae": {OF_SAE}}
         whole: dict[str, Any] = {
             "pair": self.pair.name,
             "behaviour": about["behaviour"],
@@ -193,6 +195,7 @@ class _Stages:
             max_new_tokens=self.limit,
             n_pairs=config.n_pairs,
             layer=config.layer,
+            sae=config.sae if part == OF_SAE else None,
             seed=config.seed,
             progress=self.progress,
         ).to_dict()

@@ -84,10 +84,20 @@ class Kept:
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """A hash of the weights of a checkpoint, read from its files.
+    """A hash of the weights in a folder, read from its files.
 
     Args:
-        folder: the folder of the checkpoint.
+        folder: the folder of a checkpoint.
     """
     files = sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)})
     return object_hash([[file.name, file_hash(file)] for file in files])
+
+
+def sae_hash(sae: str) -> str:
+    """What an SAE is known by: the content of its folder, or its published name.
+
+    Args:
+        sae: a folder, or RELEASE/SAE_ID.
+    """
+    folder = Path(sae).expanduser()
+    return checkpoint_hash(folder) if folder.is_dir() else sae

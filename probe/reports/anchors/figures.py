@@ -93,7 +93,7 @@ def sentences_figure(row: Mapping[str, Any]) -> "Figure":
                 text=texts,
                 textposition="none",
                 name=f"{what} ({unit})",
-                marker={"color": [BLUE if value > 0 else ORANGE for value in values]},
+                marker={"color": [BLUE if value >= 0 else ORANGE for value in values]},
                 error_y={
                     "array": [high - value for (_, high), value in zip(ends, values, strict=True)],
                     "arrayminus": [value - low for (low, _), value in zip(ends, values, strict=True)],
@@ -129,4 +129,4 @@ def sentences_figure(row: Mapping[str, Any]) -> "Figure":
             )
         )
     figure.update_xaxes(title="sentence")
-    return styled(figure, "The sentences in order", 330, legend=60)
+    return styled(figure, "The sentences in order", 350, legend=85)

@@ -49,6 +49,7 @@ def write_anchors_report(results: Mapping[str, Any], path: str | Path) -> Path:
         sentence=anchors_headline(results),
         traces=traces,
         behaviours=behaviour_rows(results),
+        behaviour_columns=BEHAVIOUR_COLUMNS,
         found=_FOUND,
     )
     return write_text(Path(path), page)
@@ -91,7 +92,7 @@ def behaviour_rows(results: Mapping[str, Any]) -> list[list[str]]:
 
 
 BEHAVIOUR_COLUMNS = (
-    "behaviour", "sentences", "problems", "importance", "shift, nats", "shift where it never comes back", "resilience",
+    "behaviour", "sentences", "problems", "importance", "shift, nats", "shift if it stays away", "resilience",
     "change the answers",
 )  # fmt: skip
 
@@ -131,7 +132,7 @@ def _spans(trace: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if each.get("importance"):
             told += [f"importance {estimate(each['importance'], number)}", f"shift {estimate(each['shift'], number)}"]
         yield {
-            "text": each["text"],
+            "text": each["text"] if i else each["text"].lstrip(),
             "shade": shade,
             "up": value is None or value >= 0,
             "found": each.get("q") is not None and each["q"] < _FOUND,
@@ -148,7 +149,7 @@ def _columns(trace: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
         ("q", "q", lambda each: p_value(each.get("q"))),
         ("other sentences", "others", lambda each: number(each.get("others"), 0)),
         ("comes back", "back", lambda each: percent(each.get("back"))),
-        ("shift where it never comes back", "gone", lambda each: estimate(each.get("gone"), number)),
+        ("shift if it stays away", "gone", lambda each: estimate(each.get("gone"), number)),
         ("accuracy after it", "accuracy", lambda each: percent(each.get("accuracy"))),
         ("resamplings until it stays away", "resilience", lambda each: estimate(each.get("resilience"), number)),
     ]

@@ -1,4 +1,4 @@
-"""Figures of the logit lens, direct attribution, activation patching and token traces."""
+"""Figures of lenses, direct attribution, activation patching and token traces."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from torch import Tensor
 
-    from probe.circuits import LensReading, PatchMap
+    from probe.circuits import ConceptEntry, Foresight, LensReading, PatchMap
     from probe.diff import TokenTrace
 
 _WORDS = 40
@@ -46,6 +46,74 @@ def lens_figure(lens: "LensReading", last: int = 24) -> "Figure":
         f"{lens.lens.capitalize()}: the next token predicted after each block",
         130 + max(22, 44 - layers) * layers,
     )
+
+
+def foresight_figure(found: "Foresight") -> "Figure":
+    """Plot how well both lenses read tokens that will be written; cells above the null have a star.
+
+    Args:
+        found: the result of :func:`~probe.circuits.foresight`.
+    """
+    titles = [f"{lens}, {n}" for lens in ("logit lens", "Jacobian lens") for n in _before(found.advantage.shape[2])]
+    values = found.advantage.movedim(1, 0).flatten(1)
+    above = (found.advantage > found.threshold).movedim(1, 0).flatten(1)
+    title = "Advantage of the token that will be written, in nats (★ above tokens of other texts)"
+    return _by_block(values.tolist(), above.tolist(), titles, found.layers, title)
+
+
+def entry_figure(found: "ConceptEntry") -> "Figure":
+    """Plot how readable a behaviour's first words are before its sentences; significant cells have a star.
+
+    Args:
+        found: the result of :func:`~probe.circuits.concept_entry`. All models must have as many blocks.
+    """
+    titles = [f"{name}, {n}" for name in found.models for n in _before(found.p[0].shape[1])]
+    layers = max(found.layers, key=len)
+    values: list[list[float | None]] = [[] for _ in layers]
+    above: list[list[bool]] = [[] for _ in layers]
+    for own, difference, p in zip(found.layers, found.difference, found.p, strict=True):
+        for at, layer in enumerate(layers):
+            here = own.index(layer) if layer in own else None
+            values[at] += [None] * p.shape[1] if here is None else difference[here].tolist()
+            above[at] += [False] * p.shape[1] if here is None else (p[here] <= 0.05).tolist()
+    title = f"First words of {found.behaviour!r} before its sentences against others, in nats (★ p ≤ 0.05)"
+    return _by_block(values, above, titles, layers, title)
+
+
+def _before(back: int) -> list[str]:
+    return [f"{n} before" for n in range(1, back + 1)]
+
+
+def _by_block(
+    values: Sequence[Sequence[float | None]],
+    stars: Sequence[Sequence[bool]],
+    columns: Sequence[str],
+    layers: Sequence[int],
+    title: str,
+) -> "Figure":
+    """Values by block and column, blue above zero and orange below, with stars."""
+    large = max((abs(each) for row in values for each in row if each is not None), default=1.0) or 1.0
+    several = len(columns) <= _WORDS // 2
+    written = [
+        ["" if each is None else f"{each:.1f}{' ★' if star else ''}" for each, star in zip(row, marks, strict=True)]
+        for row, marks in zip(values, stars, strict=True)
+    ]
+    figure = heatmap(
+        values,
+        x=list(range(len(columns))),
+        y=[f"block {layer}" for layer in layers],
+        customdata=[list(columns)] * len(layers),
+        colorscale=DIVERGING,
+        zmin=-large,
+        zmax=large,
+        text=written,
+        written=several,
+        hovertemplate="%{y}, %{customdata}: %{text} nats<extra></extra>",
+    )
+    figure.update_xaxes(
+        tickvals=list(range(len(columns))), ticktext=[short(each, 26) for each in columns], tickangle=-40
+    )
+    return styled(figure, title, 250 + max(22, 44 - len(layers)) * len(layers))
 
 
 def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16) -> "Figure":

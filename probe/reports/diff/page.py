@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FIGURES = ("heads", "series", "direction", "truth", "latents", "difference")
 _KEYS = (
-    *("heads", "direction", "truth", "knowledge", "latents", "difference", "steering"),
+    *("heads", "direction", "truth", "knowledge", "latents", "difference", "steering", "dictionary"),
     *("effects", "series", "agreement", "chance"),
 )
 
@@ -50,6 +50,7 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
         sentence=diff_headline(told),
         effects=effect_rows(told["effects"]),
         agreements=agreement_rows(told["agreement"], told["chance"]),
+        features=feature_rows(told["dictionary"]),
         readings=reading_rows(told["difference"]),
         steered=steering_rows(told["steering"]),
         figures=whole(_FIGURES, {name: markup(figure, name) for name, figure in figures.items()}),
@@ -89,6 +90,24 @@ def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
         )
         for way, measures in effects["ways"].items()
         for measure, sides in measures.items()
+    ]
+
+
+def feature_rows(found: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    """Rows for the latents of an SAE that differ most: latent, how often and how much it is active in each model.
+
+    Args:
+        found: ``dictionary`` of the ``results.json`` of ``probe diff``; None for no rows.
+    """
+    return [
+        (
+            str(each["latent"]),
+            *(percent(share, 2) for share in each["frequency"]),
+            *(number(mean, 3) for mean in each["mean"]),
+            number(each["ratio"]),
+            each["only in"] or MISSING,
+        )
+        for each in (found or {}).get("latents", ())
     ]
 
 
