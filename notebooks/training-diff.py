@@ -44,10 +44,11 @@ rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
 # %% [markdown]
 # ## All parts in one call
 #
-# Steering with the mean difference takes the longest and is left out here.
+# Two are left out here: steering with the mean difference, which takes the longest, and the latents of a given SAE.
 
 # %%
-found = diff_models(rl, n_problems=12, n_pairs=8, parts=[part for part in PARTS if part != "steering"])
+parts = [part for part in PARTS if part not in ("steering", "dictionary")]
+found = diff_models(rl, n_problems=12, n_pairs=8, parts=parts)
 found
 
 # %% [markdown]
