@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wai
 
 import probe
 from probe.circuits import behaviour_pairs
-from probe.diff import agreement, diff_models, importance_series, load_series, massive_activations
+from probe.diff import PARTS, agreement, diff_models, importance_series, load_series, massive_activations
 from probe.models import Pair, bundled_folder
 from probe.reports import (
     colored_tokens,
@@ -43,9 +43,12 @@ rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
 
 # %% [markdown]
 # ## All parts in one call
+#
+# Two are left out here: steering with the mean difference, which takes the longest, and the latents of a given SAE.
 
 # %%
-found = diff_models(rl, n_problems=16, n_pairs=10)
+parts = [part for part in PARTS if part not in ("steering", "dictionary")]
+found = diff_models(rl, n_problems=12, n_pairs=8, parts=parts)
 found
 
 # %% [markdown]
@@ -78,7 +81,7 @@ told = found.to_dict()
 shift_figure(told["heads"])
 
 # %%
-taught = diff_models(sft, n_problems=16, n_pairs=10, parts=["heads"]).to_dict()
+taught = diff_models(sft, n_problems=12, n_pairs=8, parts=["heads"]).to_dict()
 shift_figure(taught["heads"])
 
 # %%
@@ -114,7 +117,7 @@ latents_figure(told["latents"])
 problems = probe.load_problems("story")
 train = problems.take("train", 12)
 traces = probe.generate_traces(rl.thinking, problems, train, max_new_tokens=200)
-pairs = behaviour_pairs(rl.thinking, traces, train, "check", problem_set=problems, n_pairs=6)
+pairs = behaviour_pairs(rl.thinking, traces, train, "check", problem_set=problems, n_pairs=4)
 runs, changes = [], {}
 for way in ("rl", "sft"):
     series = load_series(bundled_folder("tiny-series") / way, rl.config.thinking.prompt)
