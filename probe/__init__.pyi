@@ -33,6 +33,7 @@ from .adapters import (
     examples_of as examples_of,
     gguf_lora as gguf_lora,
     inserted as inserted,
+    load_dictionary as load_dictionary,
     load_sae as load_sae,
     merged as merged,
     train_sae as train_sae,
@@ -42,22 +43,37 @@ from .adapters import (
 from .anchors import (
     critical_tokens as critical_tokens,
     forced_answers as forced_answers,
+    pivotal_tokens as pivotal_tokens,
+    read_rollouts as read_rollouts,
+    resilience as resilience,
     thought_anchors as thought_anchors,
 )
 from .circuits import (
     Circuit as Circuit,
     EdgeLens as EdgeLens,
+    JacobianLens as JacobianLens,
     Pairs as Pairs,
     attention as attention,
     attribute as attribute,
+    behaviour_heads as behaviour_heads,
     behaviour_pairs as behaviour_pairs,
+    concept_entry as concept_entry,
     direct_attribution as direct_attribution,
     effect_of_heads as effect_of_heads,
     faithfulness as faithfulness,
+    feature_check as feature_check,
+    feature_scores as feature_scores,
+    find_heads as find_heads,
+    fit_jacobian_lens as fit_jacobian_lens,
+    foresight as foresight,
     heads_changed as heads_changed,
+    latent_detector as latent_detector,
+    latent_examples as latent_examples,
+    load_jacobian_lens as load_jacobian_lens,
     logit_lens as logit_lens,
     patch as patch,
     path_effect as path_effect,
+    qk_attribution as qk_attribution,
     read_pairs as read_pairs,
     receiver_heads as receiver_heads,
 )
@@ -67,9 +83,12 @@ from .counters import (
     count_behaviours as count_behaviours,
 )
 from .diff import (
+    activation_difference as activation_difference,
     diff_models as diff_models,
     head_shift as head_shift,
+    latent_difference as latent_difference,
     shared_latents as shared_latents,
+    steer_with_difference as steer_with_difference,
     token_trace as token_trace,
 )
 from .errors import ProbeError as ProbeError

@@ -337,6 +337,21 @@ def byte_size(said: int | str | None) -> int | None:
     return max(1, int(float(number) * (_BINARY if binary else _UNITS)[unit or ""]))
 
 
+def as_pattern(said: str) -> re.Pattern[str]:
+    """Compile a regular expression that a user wrote.
+
+    Raises:
+        ProbeError: if it is empty or is no regular expression.
+    """
+    try:
+        made = re.compile(said)
+    except re.error as error:
+        raise ProbeError(f"{said!r} is no regular expression: {error}") from None
+    if not said:
+        raise ProbeError("the pattern is empty; write a regular expression, such as Wait|Hold on")
+    return made
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of ``key: value`` lines; an empty file is an empty dictionary.
 

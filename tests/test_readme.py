@@ -7,6 +7,7 @@ import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 FENCES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = ["anchors", "circuits", "diff", "heads", "lenses", "sampling", "traces"]
 
 
 @pytest.mark.slow
@@ -24,12 +25,12 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sampling.md", "traces.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_python_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / name).read_text()
+    page = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text()
     (fence,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(compile(fence, f"docs/{name}", "exec"), {})
+    exec(compile(fence, f"docs/{name}.md", "exec"), {})
 
 
 def test_commands_of_the_readme_exist():

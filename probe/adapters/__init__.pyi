@@ -9,6 +9,7 @@ from .exports.gguf import (
 from .exports.lora import lora_tensors as lora_tensors
 from .exports.reloaded import compare_export as compare_export
 from .exports.swap import Shell as Shell, shell as shell
+from .sae.dictionaries import Dictionary as Dictionary, load_dictionary as load_dictionary
 from .sae.folders import (
     random_sae as random_sae,
     save_saelens as save_saelens,
@@ -23,6 +24,7 @@ from .sae.insertion import (
     Replace as Replace,
     inserted as inserted,
     ordinary_tokens as ordinary_tokens,
+    outliers as outliers,
 )
 from .sae.names import is_release as is_release
 from .sae.plain import check_sae as check_sae, site_of as site_of

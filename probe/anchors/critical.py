@@ -117,7 +117,8 @@ def both_log_probs(
         the first model's device.
     """
     passes = [forced_pass(model, _forced(model, problem, trace)) for model in (first, second)]
-    size = min(ran.chunk for ran in passes)
+    # What is computed of them takes several times the memory of the logits themselves.
+    size = max(1, min(ran.chunk for ran in passes) // 4)
     for (ours, tokens), (theirs, _) in zip(*(ran.in_chunks(size) for ran in passes), strict=True):
         both = min(ours.shape[-1], theirs.shape[-1])
         one, other = (logits.float().log_softmax(-1)[:, :both].to(ours.device) for logits in (ours, theirs))

@@ -1,13 +1,23 @@
-"""Rollouts from many places of a trace, each graded as a whole text; the other files of this room build on them."""
+"""Rollouts from many places of a trace, each graded as a whole text; the other files of this room build on them.
+
+The trace is run once for all places (see :func:`~probe.traces.sample_branches`), or a server continues it.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
-from probe.models import Model, Sampling
+from tqdm.auto import tqdm
+
+from probe.hooks import TokenForwards
+from probe.models import Model, Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
-from probe.traces import PLAIN, Trace, encode_after, sample_each, text_after
+from probe.servers import Servers
+from probe.traces import PLAIN, Trace, encode_after, sample_branches, served_samples, split_sentences, text_after
+
+_SAMPLES, _TOKENS = 50, 256
+"""The usual number of samples of a place, and their largest number of tokens."""
 
 
 class RolloutSettings(TypedDict, total=False):
@@ -23,6 +33,11 @@ class RolloutSettings(TypedDict, total=False):
     """Seeds the sampling; 0 by default."""
     progress: bool
     """Show a progress bar; False by default."""
+    servers: Servers | None
+    """Servers of the model that write the rollouts, from :func:`~probe.traces.open_servers`; by default the model does
+    it here."""
+    spent: TokenForwards | None
+    """Counts the tokens that the model runs here."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +49,14 @@ class Continuations:
         texts: the text of each continuation.
         answers: the answer of each whole text; None if it has none.
         correct: whether each answer is right; None if it could not be graded.
+        firsts: the first sentence of each, where it is known from elsewhere; else the texts are split.
     """
 
     kept: int
     texts: tuple[str, ...]
     answers: tuple[str | None, ...]
     correct: tuple[bool | None, ...]
+    firsts: tuple[str, ...] = ()
 
     def __getitem__(self, some: Sequence[int]) -> "Continuations":
         """The continuations at some indices."""
@@ -48,7 +65,15 @@ class Continuations:
             tuple(self.texts[i] for i in some),
             tuple(self.answers[i] for i in some),
             tuple(self.correct[i] for i in some),
+            tuple(self.firsts[i] for i in some) if self.firsts else (),
         )
+
+    def first(self, i: int, think_tags: ThinkTags) -> str:
+        """The first sentence of a continuation; empty if it has none."""
+        if self.firsts:
+            return self.firsts[i]
+        spans = split_sentences(self.texts[i], think_tags)
+        return self.texts[i][slice(*spans[0])] if spans else ""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -82,12 +107,8 @@ def roll_out(
     trace: Trace,
     *,
     places: Sequence[int],
-    n_samples: int,
-    max_new_tokens: int,
     forced: str = "",
-    sampling: Sampling = PLAIN,
-    seed: int = 0,
-    progress: bool = False,
+    **how: Unpack[RolloutSettings],
 ) -> list[Continuations]:
     """Continue a trace from some of its places, and grade each whole text.
 
@@ -96,20 +117,100 @@ def roll_out(
         problem_set: grades the answers.
         trace: the trace, written by any model; rollouts are graded by its think tags.
         places: for each place, the number of tokens of the trace that are kept.
-        n_samples, max_new_tokens, sampling, seed, progress: as in :class:`RolloutSettings`.
         forced: text that is put after the kept tokens, for example to close the thinking.
+        **how: see :class:`RolloutSettings`; by default 50 samples of at most 256 tokens.
+
+    Returns:
+        The rollouts of each place.
     """
-    prompt, asked = model.prompt_ids(problem.question), model.prompt_text(problem.question)
+    found = dict(stream_rollouts(model, problem_set, problem, trace, places=places, forced=forced, **how))
+    return [found[at] for at in range(len(places))]
+
+
+def stream_rollouts(
+    model: Model,
+    problem_set: ProblemSet,
+    problem: Problem,
+    trace: Trace,
+    *,
+    places: Sequence[int],
+    forced: str = "",
+    skip: Set[int] = frozenset(),
+    **how: Unpack[RolloutSettings],
+) -> Iterator[tuple[int, Continuations]]:
+    """As :func:`roll_out`, one place at a time, so that no more is held than the places in work.
+
+    Args:
+        model, problem_set, problem, trace, places, forced: see there.
+        skip: indices of places whose rollouts are not wanted; those of the others do not change.
+        **how: see there.
+
+    Yields:
+        The index of a place, and its rollouts, as soon as the last of them has ended.
+    """
     cut = [trace.tokens[:place] for place in places]
     kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
+    for at, (_, found) in continue_texts(model, problem_set, problem, trace, kept, skip=skip, **how):
+        yield at, Continuations(places[at], found.texts, found.answers, found.correct)
+
+
+def continue_texts(
+    model: Model,
+    problem_set: ProblemSet,
+    problem: Problem,
+    trace: Trace,
+    kept: Sequence[Sequence[int]],
+    *,
+    skip: Set[int] = frozenset(),
+    **how: Unpack[RolloutSettings],
+) -> Iterator[tuple[int, tuple[list[list[int]], Continuations]]]:
+    """Continue texts that begin like a trace, and grade each whole text.
+
+    Args:
+        model, problem_set, problem, trace: see :func:`roll_out`.
+        kept: the tokens that are continued, after the prompt of the model. What they share with the beginning of the
+            trace is not run again.
+        skip: indices of texts that are not continued.
+        **how: see there.
+
+    Yields:
+        The index of a text, and the tokens of its rollouts with their grades, as soon as the last of them has ended.
+    """
+    prompt, asked = model.prompt_ids(problem.question), model.prompt_text(problem.question)
     prompts = [[*prompt, *tokens] for tokens in kept]
-    written = sample_each(model, prompts, n_samples, max_new_tokens, sampling=sampling, seed=seed, progress=progress)
-    found = []
-    for place, before, tails in zip(places, kept, written, strict=True):
-        texts = tuple(text_after(before, tail, model.decode) for tail in tails)
-        wholes = [model.decode([*before, *tail]) for tail in tails]
-        grades = [problem_set.grade(whole, problem, think_close=trace.think_tags, prompt=asked) for whole in wholes]
-        answers = tuple(grade.answer for grade in grades)
-        correct = tuple(None if grade.failed else grade.correct for grade in grades)
-        found.append(Continuations(place, texts, answers, correct))
-    return found
+    n, limit = how.get("n_samples", _SAMPLES), how.get("max_new_tokens", _TOKENS)
+    spent = how.get("spent") or TokenForwards()
+    chosen = {"sampling": how.get("sampling", PLAIN), "seed": how.get("seed", 0)}
+    if (servers := how.get("servers")) is None:
+        some = sample_branches(
+            model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, reuse=True, skip=skip, **chosen
+        )
+    else:
+        some = served_samples(model, servers, prompts, n, limit, skip=skip, **chosen)
+    open_texts: dict[int, dict[int, list[int]]] = {}
+    total, quiet = (len(kept) - len(skip)) * n, not how.get("progress", False)
+    with tqdm(total=total, desc="rollouts", unit="text", disable=quiet) as bar:
+        for at, number, tokens, _ in some:
+            there = open_texts.setdefault(at, {})
+            there[number] = tokens
+            bar.update()
+            if len(there) < n:
+                continue
+            if spent.total:
+                bar.set_postfix_str(f"{spent.prefix:,} tokens of prefixes, {spent.decoded:,} new ones")
+            before, tails = list(kept[at]), [open_texts[at][i] for i in range(n)]
+            del open_texts[at]
+            wholes = [model.decode([*before, *tail]) for tail in tails]
+            grades = [problem_set.grade(whole, problem, think_close=trace.think_tags, prompt=asked) for whole in wholes]
+            yield (
+                at,
+                (
+                    tails,
+                    Continuations(
+                        len(before),
+                        tuple(text_after(before, tail, model.decode) for tail in tails),
+                        tuple(grade.answer for grade in grades),
+                        tuple(None if grade.failed else grade.correct for grade in grades),
+                    ),
+                ),
+            )

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from probe import __version__
 from probe.cli.adapter import adapter
+from probe.cli.anchors import anchors
 from probe.cli.chat import chat
 from probe.cli.check import check
 from probe.cli.circuits import circuits
@@ -63,7 +64,7 @@ class _OneLine(TyperGroup):
             raise typer.Exit(130) from None
 
 
-_RESEARCH = (run, look, plan, hybrid, chat, compare, discover, circuits, diff)
+_RESEARCH = (run, look, plan, hybrid, chat, compare, discover, circuits, diff, anchors)
 _ABOUT = (pairs, sites, check, doctor, organism, report, push)
 
 app = typer.Typer(

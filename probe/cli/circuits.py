@@ -5,7 +5,26 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, FromTraces, MaxNewTokens, Memory, OneDevice, Pair, Seed, folder, settings, show
+from probe.cli.common import (
+    BasePrompt,
+    BaseTemplate,
+    Config,
+    Dtype,
+    FromTraces,
+    Grader,
+    MaxNewTokens,
+    Memory,
+    OneDevice,
+    Pair,
+    Problems,
+    Seed,
+    ThinkingPrompt,
+    ThinkingTemplate,
+    folder,
+    member,
+    settings,
+    show,
+)
 
 
 def circuits(
@@ -16,11 +35,41 @@ def circuits(
             help="Behaviour to explain: a sentence type such as check, a counter SCHEME:NAME, or with --run a category."
         ),
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Folder of a run; --behaviour may name a category of its taxonomy.")
+    sentence: Annotated[
+        str | None,
+        typer.Option(help="Regular expression; sentences in which it is found are the behaviour."),
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Folder of a run or a discovery; --behaviour may name a category of its taxonomy."),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="JSONL file of text pairs in place of a behaviour: clean, corrupt, right and wrong."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
+    ] = None,
+    thinking: Annotated[
+        str | None,
+        typer.Option(help="Folder or hub id of a thinking model, or of an adapter; give it in place of --pair."),
+    ] = None,
+    base_prompt: BasePrompt = None,
+    thinking_prompt: ThinkingPrompt = None,
+    base_template: BaseTemplate = None,
+    thinking_template: ThinkingTemplate = None,
+    problems: Problems = None,
+    grader: Grader = None,
+    traces: FromTraces = None,
     model: Annotated[
         str | None, typer.Option(help="Model whose circuit is found: thinking or base; thinking by default.")
+    ] = None,
+    train: Annotated[
+        int | None, typer.Option(help="Number of train problems whose traces give the text pairs; 150 by default.")
+    ] = None,
+    test: Annotated[
+        int | None,
+        typer.Option(help="Number of test problems on which heads are ablated; 100 by default, 0 for pairs alone."),
     ] = None,
     method: Annotated[
         str | None,
@@ -28,18 +77,29 @@ def circuits(
             help="Attribution method: eap, eap-ig-inputs, eap-ig-activations or exact; eap-ig-inputs by default."
         ),
     ] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of steps of integrated gradients; 8 by default.")] = None,
     window: Annotated[
-        int | None, typer.Option(help="Number of last tokens of each text whose edges are scored; all by default.")
+        int | None,
+        typer.Option(help="Number of last tokens of each text whose edges are scored and cut; all by default."),
     ] = None,
-    pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
+    n_pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Maximum number of tokens of a text, prompt included; 512 by default.")
+    ] = None,
+    sae: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SAE or transcoder whose latents are scored too: a folder, or RELEASE/SAE_ID of SAELens. Repeatable."
+        ),
+    ] = None,
     heads: Annotated[int | None, typer.Option(help="Number of top heads that are ablated; 3 by default.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Ablation: resample, mean or zero; resample by default.")] = None,
-    traces: FromTraces = None,
     max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/circuit-BEHAVIOUR by default.")] = None,
     device: OneDevice = None,
     memory: Memory = None,
+    dtype: Dtype = None,
     seed: Seed = None,
 ) -> None:
     """Find the edges between heads and MLPs that make a model begin a behaviour, and test them.
@@ -47,29 +107,48 @@ def circuits(
     Scores edges by integrated gradients or exactly, measures faithfulness on
     pairs that were not used to choose the circuit, and compares rollouts without
     the circuit's heads with rollouts without other heads of the same layers.
+    An interrupted command resumes when it is run again.
 
     Example: probe circuits --pair tiny-rl --behaviour check --out runs/circuit-check
+
+    Example: probe circuits --thinking org/name --problems gsm8k --sentence 'Wait|Hold on'
+
+    Example: probe circuits --thinking org/name --problems gsm8k --run runs/name-behaviours --behaviour 3
+
+    Example: probe circuits --pair tiny-rl --behaviour check --sae runs/sae
     """
     from probe.pipeline import CircuitConfig
 
     given = {
         "pair": pair,
         "behaviour": behaviour,
+        "sentence": sentence,
         "run": run,
-        "model": model,
-        "method": method,
-        "window": window,
         "pairs": pairs,
+        "base": member("base", base, base_prompt, base_template),
+        "thinking": member("thinking", thinking, thinking_prompt, thinking_template),
+        "problems": problems,
+        "grader": grader,
+        "model": model,
+        "train": train,
+        "test": test,
+        "method": method,
+        "steps": steps,
+        "window": window,
+        "n_pairs": n_pairs,
+        "context": context,
+        "sae": sae or None,
         "heads": heads,
         "ablation": ablation,
         "device": device,
         "memory": memory,
+        "dtype": dtype,
         "traces": traces,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
     chosen = settings(CircuitConfig, config, given)
-    out = folder(out, Path("runs") / f"circuit-{chosen.behaviour.replace(':', '-')}")
+    out = folder(out, Path("runs") / f"circuit-{chosen.name}")
     from probe.pipeline import find_circuit  # slow to import: settings are checked first
     from probe.reports import circuit_table
 

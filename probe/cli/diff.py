@@ -5,27 +5,61 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Config, Device, FromTraces, MaxNewTokens, Memory, Pair, Seed, folder, settings, show
+from probe.cli.common import (
+    Base,
+    BasePrompt,
+    Config,
+    Device,
+    Dtype,
+    FromTraces,
+    Grader,
+    MaxNewTokens,
+    Memory,
+    Pair,
+    Problems,
+    Seed,
+    Thinking,
+    ThinkingPrompt,
+    folder,
+    member,
+    settings,
+    show,
+)
 
 
 def diff(
     pair: Pair = None,
+    base: Base = None,
+    thinking: Thinking = None,
+    base_prompt: BasePrompt = None,
+    thinking_prompt: ThinkingPrompt = None,
+    problems: Problems = None,
+    grader: Grader = None,
     behaviour: Annotated[
         str | None,
         typer.Option(
             help="Behaviour to follow: a sentence type such as check, a counter SCHEME:NAME, or with --run a category; "
-            "the sentence type that rose most in training by default."
+            "by default the sentence type, or the habit where sentences have no types, that rose most in training."
         ),
     ] = None,
+    sentence: Annotated[
+        str | None,
+        typer.Option(help="Pattern in place of --behaviour: a regular expression that its sentences contain."),
+    ] = None,
     run: Annotated[
-        str | None, typer.Option(help="Folder of a run; --behaviour may name a category of its taxonomy.")
+        str | None,
+        typer.Option(help="Folder of a run or a discovery; --behaviour may name a category of its taxonomy."),
     ] = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Part to compute, once for each: tokens, heads, direction, truth, knowledge, neurons, latents or "
-            "massive; all by default."
+            help="Part to compute, once for each: tokens, heads, direction, truth, knowledge, neurons, latents, "
+            "difference, steering, dictionary (needs --sae) or massive; all by default."
         ),
+    ] = None,
+    sae: Annotated[
+        str | None,
+        typer.Option(help="SAE or transcoder whose latents are compared in both models: a folder, or RELEASE/SAE_ID."),
     ] = None,
     series: Annotated[
         list[str] | None,
@@ -34,10 +68,14 @@ def diff(
         ),
     ] = None,
     traces: FromTraces = None,
+    train: Annotated[
+        int | None, typer.Option(help="Number of train problems that the thinking model solves; 80 by default.")
+    ] = None,
     max_new_tokens: MaxNewTokens = None,
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/diff-PAIR by default.")] = None,
     device: Device = None,
+    dtype: Dtype = None,
     memory: Memory = None,
     seed: Seed = None,
 ) -> None:
@@ -45,28 +83,39 @@ def diff(
 
     Covers the heads that carry a behaviour and what changing them does,
     directions that transfer, where numbers are represented, entropy neurons, an
-    SAE over both models, massive activations, and divergence by token.
+    SAE over both models, what the mean difference of their states says, massive
+    activations, and divergence by token. The same command resumes.
 
     Example: probe diff --pair tiny-rl --out runs/diff-rl
 
     Example: probe diff --pair tiny-rl --part heads --series rl=runs/series-0/rl --series sft=runs/series-0/sft
+
+    Example: probe diff --base org/base --thinking org/name --problems gsm8k --sentence "Wait|Hold on"
     """
     from probe.pipeline import DiffConfig
 
     given = {
         "pair": pair,
+        "base": member("base", base, base_prompt, None),
+        "thinking": member("thinking", thinking, thinking_prompt, None),
+        "problems": problems,
+        "grader": grader,
         "behaviour": behaviour,
+        "sentence": sentence,
         "run": run,
         "parts": part or None,
+        "sae": sae,
         "series": series or None,
+        "train": train,
         "device": device,
+        "dtype": dtype,
         "memory": memory,
         "traces": traces,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
     chosen = settings(DiffConfig, config, given)
-    out = folder(out, Path("runs") / f"diff-{Path(chosen.pair).stem}")
+    out = folder(out, Path("runs") / f"diff-{chosen.name}")
     from probe.pipeline import diff as run_diff  # slow to import: settings are checked first
     from probe.reports import diff_table
 

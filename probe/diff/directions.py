@@ -15,7 +15,7 @@ from torch import Tensor
 
 from probe.circuits import Pairs, logit_difference, rows_that_fit
 from probe.errors import NotApplicable
-from probe.hooks import Apply, capture, edit
+from probe.hooks import Apply, Tokens, capture, edit
 from probe.html import html_table
 from probe.models import Model, Pair
 from probe.statistics import write_p
@@ -114,11 +114,11 @@ def last_states(model: Model, pairs: Pairs, layers: Sequence[int]) -> Float[Tens
     """
     sites = [f"resid_post.{layer}" for layer in layers]
     sides: list[list[Tensor]] = [[], []]
-    for clean, corrupt, *_ in pairs.on(model.device).parts(rows_that_fit(model, len(sites))):
+    for clean, corrupt, *_ in pairs.on(model.device).parts(rows_that_fit(model)):
         for side, ids in zip(sides, (clean, corrupt), strict=True):
-            with capture(model, sites) as acts:
+            with capture(model, sites, tokens=Tokens(positions=[ids.shape[1] - 1])) as acts:
                 model.hf(ids)
-            side.append(torch.stack([acts[site][:, -1].float().cpu() for site in sites]))
+            side.append(torch.stack([acts[site].float().cpu() for site in sites]))
     return torch.stack([torch.cat(side, 1) for side in sides], 1)
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from probe.diff.difference import ActivationDifference
 from probe.diff.directions import DirectionTransfer
 from probe.diff.heads import HeadShift, head_names
 from probe.diff.knowledge import KnowledgeMaps
+from probe.diff.latents import LatentDifference
 from probe.diff.massive import MassiveActivations
 from probe.diff.names import PARTS
 from probe.diff.neurons import NeuronOverlap
 from probe.diff.shared import SELDOM, SharedLatents
+from probe.diff.steered import SteeredTexts
 from probe.diff.tokens import TokenTrace
 from probe.html import html_table
 from probe.statistics import LEVEL, write_p
@@ -47,6 +50,7 @@ class PairDiff:
     Attributes:
         pair: name of the pair.
         behaviour: name of the behaviour that heads and a direction were compared for.
+        chosen: how that behaviour was chosen; None if it was named.
         tokens: divergence and entropy of each trace.
         heads: importance of heads before and after.
         direction: transfer of the behaviour's direction.
@@ -54,12 +58,16 @@ class PairDiff:
         knowledge: causal tracing maps.
         neurons: overlap of entropy neurons.
         latents: an SAE over both models.
+        difference: the mean difference of states, and what it says.
+        steering: what the base writes with the mean difference added.
+        dictionary: the latents of a given SAE in both models.
         massive: massive activations of the base and of the thinking model.
         missing: parts that do not apply to these models or texts, each with the reason.
     """
 
     pair: str
     behaviour: str | None = None
+    chosen: str | None = None
     tokens: list[TokenTrace] | None = None
     heads: HeadShift | None = None
     direction: DirectionTransfer | None = None
@@ -67,6 +75,9 @@ class PairDiff:
     knowledge: KnowledgeMaps | None = None
     neurons: NeuronOverlap | None = None
     latents: SharedLatents | None = None
+    difference: ActivationDifference | None = None
+    steering: SteeredTexts | None = None
+    dictionary: LatentDifference | None = None
     massive: tuple[MassiveActivations, MassiveActivations] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -86,6 +97,7 @@ class PairDiff:
         results: dict[str, Any] = {
             "pair": self.pair,
             "behaviour": self.behaviour,
+            "chosen": self.chosen,
             "findings": [asdict(each) for each in self.findings],
             "missing": self.missing,
         }
@@ -109,6 +121,9 @@ class PairDiff:
             results["latents"] = {name: getattr(latents, name).tolist() for name in ("ratio", "back", "active")} | {
                 name: getattr(latents, name) for name in ("thinking_only", "base_only", "variance_explained")
             }
+        for name in ("difference", "steering", "dictionary"):
+            if (made := getattr(self, name)) is not None:
+                results[name] = made.to_dict()
         return _finite(results)
 
     def __repr__(self) -> str:
@@ -207,6 +222,44 @@ def _latents(found: SharedLatents) -> _Found:
     return said, bool(found.thinking_only or found.base_only)
 
 
+def _difference(found: ActivationDifference) -> _Found:
+    at = f"at resid_post.{found.layer}"
+    place = found.clearest
+    if place is None:
+        return f"{at} both models have the same mean states", False
+    best = next(each for each in found.readings if each.place == place)
+    said = (
+        f"{at} over {place}, {best.size:.0%} of a state's norm: it raises {' '.join(map(repr, best.top[:5]))} "
+        f"(correlation {best.agrees:.2f} with what training raised along other traces, {write_p(best.least)} against "
+        f"the harder of two nulls; readable at {len(found.readable)} of {len(found.readings)} places)"
+    )
+    return said, bool(found.readable)
+
+
+def _steering(found: SteeredTexts) -> _Found:
+    measure = found.effects[-1].measure
+    best = next(each for each in reversed(found.effects) if each.measure == measure)
+    what = "sentences that show it" if measure == "behaviour" else "tokens that the thinking model favours"
+    low, high = best.more_than_random.low, best.more_than_random.high
+    said = (
+        f"the base with {best.strength:g} × the difference of {found.place}: {what} "
+        f"{best.plain.write('{:.1%}'.format)} → {best.steered.write('{:.1%}'.format)}, "
+        f"with random vectors {best.random.write('{:.1%}'.format)}"
+    )
+    return said, None if low is None or high is None else low > 0 or high < 0
+
+
+def _dictionary(found: LatentDifference) -> _Found:
+    base, thinking = (each.write("{:.0%}".format) for each in found.explained)
+    said = (
+        f"of {found.dictionary.size} latents of {found.dictionary.name}, {len(found.changed)} differ at a false "
+        f"discovery rate of 5 %, {len(found.doubled)} of them twofold, {len(found.thinking_only)} only in the thinking "
+        f"model and {len(found.base_only)} only in the base (variance explained: {base} in the base, {thinking} in the "
+        "thinking model)"
+    )
+    return said, bool(found.changed)
+
+
 def _massive(found: tuple[MassiveActivations, MassiveActivations]) -> _Found:
     base, thinking = found
     if not all(bool(each.ratio.isfinite().all()) and bool(each.ratio.max() > 0) for each in found):
@@ -235,5 +288,8 @@ _FINDINGS: Mapping[str, Callable[..., _Found]] = {
     "knowledge": _knowledge,
     "neurons": _neurons,
     "latents": _latents,
+    "difference": _difference,
+    "steering": _steering,
+    "dictionary": _dictionary,
     "massive": _massive,
 }

@@ -66,22 +66,26 @@ def massive_activations(
     """Find massive activations in every block's output.
 
     Args:
-        texts: token ids of each text; every text is read in its own pass.
+        texts: token ids of each text; every text is read in passes of its own.
         threshold: ratio to the text's median absolute value above which an activation is massive.
     """
-    sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
-    ratios, counts, n = torch.zeros(len(sites)), torch.zeros(len(sites)), 0
-    dims: list[set[int]] = [set() for _ in sites]
+    layers = range(model.n_layers)
+    ratios, counts, n = torch.zeros(len(layers)), torch.zeros(len(layers)), 0
+    dims: list[set[int]] = [set() for _ in layers]
     for text in texts:
-        states, _ = read(model, [text], sites)
         n += len(text)
-        for i, site in enumerate(sites):
-            size = states[site][0].float().abs().cpu()
-            over = size / size.median()
-            ratios[i] += over.max() / len(texts)
-            massive = over > threshold
-            counts[i] += massive.any(1).sum()
-            dims[i] |= set(massive.any(0).nonzero()[:, 0].tolist())
+        # The states of a long text at every layer need not fit, so it is read again for the next few layers.
+        several = max(1, model.budget // 4 // max(1, len(text) * model.d_model * model.dtype.itemsize))
+        for first in layers[::several]:
+            some = layers[first : first + several]
+            states, _ = read(model, [text], [f"resid_post.{layer}" for layer in some])
+            for i in some:
+                size = states[f"resid_post.{i}"][0].float().abs().cpu()
+                over = size / size.median()
+                ratios[i] += over.max() / len(texts)
+                massive = over > threshold
+                counts[i] += massive.any(1).sum()
+                dims[i] |= set(massive.any(0).nonzero()[:, 0].tolist())
     return MassiveActivations(ratios, tuple(tuple(sorted(each)) for each in dims), counts / max(n, 1))
 
 

@@ -14,8 +14,27 @@ PARTS = {
     "knowledge": "where an operand is represented",
     "neurons": "entropy neurons",
     "latents": "an SAE over both models",
+    "difference": "what the mean difference of states says",
+    "steering": "what the base writes with the mean difference added",
+    "dictionary": "the latents of a given SAE or transcoder in both models",
     "massive": "massive activations",
 }
+#: The part that needs an SAE; it is computed by default if one is given.
+OF_SAE = "dictionary"
+
+#: The parts that compare one behaviour.
+NEEDS_BEHAVIOUR = {"heads", "direction"}
+#: The parts whose results depend on the behaviour if there is one.
+USES_BEHAVIOUR = {*NEEDS_BEHAVIOUR, "difference", "steering"}
+#: The parts that compare states at one layer.
+AT_LAYER = {"latents", "difference", "steering"}
+#: The parts that are computed on pairs of texts.
+ON_PAIRS = {"heads", "direction", "truth", "knowledge"}
+
+
+def usual_parts(sae: object) -> tuple[str, ...]:
+    """The parts that are computed unless others are named: all, without the one of an SAE if there is no SAE."""
+    return tuple(part for part in PARTS if part != OF_SAE or sae is not None)
 
 
 def check_parts(parts: Iterable[str]) -> tuple[str, ...]:

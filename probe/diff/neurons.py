@@ -14,8 +14,8 @@ from transformers.pytorch_utils import Conv1D
 from probe.models import Model, Pair, place, weight_of
 from probe.statistics import LEVEL, write_p
 
-_ROWS = 1024
-"""The largest number of neurons whose cosines with the whole vocabulary are held at once."""
+_ROWS = 8192
+"""The largest number of rows of a weight that are held in float64 at once."""
 _HEAVY = 0.25
 """Share of neurons that are candidates: those that write the longest vectors."""
 
@@ -79,10 +79,13 @@ def entropy_neurons(model: Model, n: int | None = None) -> EntropyNeurons:
     """
     writes = _written(model.hf.get_submodule(place(model.hf, f"mlp_post.{model.n_layers - 1}").module)).to(model.device)
     readout = weight_of(model.hf.get_submodule(place(model.hf, "logits").module)).to(model.device)
-    unembed = nn.functional.normalize(readout.float(), dim=1).T
     norm = writes.norm(dim=1)
-    rows = max(1, min(_ROWS, model.budget // 4 // (4 * unembed.shape[1])))
-    spread = torch.cat([(nn.functional.normalize(some, dim=1) @ unembed).var(1).log() for some in writes.split(rows)])
+    # The variance of w·u over the rows u is wᵀCw with their covariance C, so that no table of neurons by vocabulary is
+    # needed.
+    covariance = _covariance(readout, max(1, min(_ROWS, model.budget // 4 // (3 * 8 * readout.shape[1]))))
+    unit = nn.functional.normalize(writes, dim=1)
+    spread = torch.cat([((some.to(covariance) @ covariance) * some).sum(1) for some in unit.split(_ROWS)])
+    spread = spread.clamp(min=torch.finfo(torch.float32).tiny).log().float()
     heavy = norm.topk(max(1, round(_HEAVY * len(norm)))).indices
     n = min(n or max(5, len(norm) // 100), len(heavy))
     chosen = heavy[spread[heavy].argsort()[:n]]
@@ -105,6 +108,23 @@ def overlap_p(shared: int, base: EntropyNeurons, thinking: EntropyNeurons) -> fl
     """Compute the probability that random candidates, as many in each model, share at least so many neurons."""
     heavy = max(1, round(_HEAVY * len(base.norm)))
     return float(hypergeom.sf(shared - 1, heavy, len(base.neurons), len(thinking.neurons)))
+
+
+def _covariance(weight: Float[Tensor, "vocab d_model"], rows: int) -> Float[Tensor, "d_model d_model"]:
+    """The covariance of the rows of a weight, each scaled to length 1, in float64; some rows are read at a time."""
+    total = torch.zeros(weight.shape[1], dtype=_exact(weight), device=weight.device)
+    for some in weight.split(rows):
+        total += nn.functional.normalize(some.float(), dim=1).sum(0, dtype=total.dtype)
+    mean, square = total / len(weight), torch.zeros(len(total), len(total), dtype=total.dtype, device=total.device)
+    for some in weight.split(rows):
+        apart = nn.functional.normalize(some.float(), dim=1).to(total.dtype) - mean
+        square.addmm_(apart.T, apart)
+    return square / max(1, len(weight) - 1)
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    """Float64, or float32 on a device that has no float64."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def _written(module: nn.Module) -> Float[Tensor, "d_mlp d_model"]:

@@ -163,10 +163,7 @@ def scaled_latents(
         base: states of the base.
         thinking: states of the thinking model at the same tokens.
     """
-    directions, n = sae.W_dec, len(sae.W_dec)
-    where, length = directions.device, directions.square().sum(1)
-    square, along, own = (torch.zeros(*shape, n, device=where) for shape in ((2,), (2, 2), (2, 2)))
-    active = torch.zeros(2, n, device=where)
+    where, scaling = sae.W_dec.device, Scaling(sae.W_dec)
     mean = torch.cat([base.mean(0, keepdim=True), thinking.mean(0, keepdim=True)]).mean(0).to(where)
     error, variance = 0.0, 0.0
     for parts in zip(base.split(_CHUNK), thinking.split(_CHUNK), strict=True):
@@ -175,22 +172,53 @@ def scaled_latents(
         left = [side - sae.decode(code) for side, code in zip(sides, codes, strict=True)]
         error += sum(float(each.square().sum()) for each in left)
         variance += sum(float((side - mean).square().sum()) for side in sides)
+        scaling.add(codes, left)
+    return scaling.latents(sae.to("cpu"), 1 - error / variance if variance else math.nan)
+
+
+class Scaling:
+    """Sums over tokens from which each latent's scale in both models follows; the tokens come a few at a time.
+
+    Args:
+        directions: what each latent writes at activation 1.
+    """
+
+    def __init__(self, directions: Float[Tensor, "latents d_model"]) -> None:
+        n, more = len(directions), {"device": directions.device, "dtype": torch.float64}
+        self._directions = directions
+        self._square, self._active = torch.zeros(2, n, **more), torch.zeros(2, n, **more)
+        self._along, self._own = torch.zeros(2, 2, n, **more), torch.zeros(2, 2, n, **more)
+
+    def add(
+        self, codes: Sequence[Float[Tensor, "tokens latents"]], left: Sequence[Float[Tensor, "tokens d_model"]]
+    ) -> None:
+        """Add some tokens.
+
+        Args:
+            codes: activations of the latents in the base and in the thinking model.
+            left: what the reconstruction leaves of each model's state.
+        """
+        beside = [each @ self._directions.T for each in left]
         for active_in, f in enumerate(codes):
-            square[active_in] += f.square().sum(0)
-            active[active_in] += (f > 0).sum(0)
+            self._square[active_in] += f.square().sum(0)
+            self._active[active_in] += (f != 0).sum(0)
             for to in range(2):
-                along[active_in, to] += ((f.T @ left[to]) * directions).sum(1)
-                own[active_in, to] += (f * codes[to]).sum(0)
-    # State minus other latents = what is left + this latent's own part in that model.
-    betas = (along + own * length) / (square * length + 1e-9)[:, None]  # [active in, scaled to, latent]
-    betas, active = betas.cpu(), active.cpu()
-    return SharedLatents(
-        sae.to("cpu"),
-        betas[1, 0] / betas[1, 1].clamp(min=1e-6),
-        betas[0, 1] / betas[0, 0].clamp(min=1e-6),
-        active,
-        1 - error / variance if variance else math.nan,
-    )
+                self._along[active_in, to] += (f * beside[to]).sum(0)
+                self._own[active_in, to] += (f * codes[to]).sum(0)
+
+    def latents(self, sae: "SAE[Any]", variance_explained: float) -> SharedLatents:
+        """The scales of all latents, on the CPU."""
+        length = self._directions.square().sum(1)
+        # State minus other latents = what is left + this latent's own part in that model.
+        betas = (self._along + self._own * length) / (self._square * length + 1e-9)[:, None]
+        betas, active = betas.float().cpu(), self._active.float().cpu()  # betas [active in, scaled to, latent]
+        return SharedLatents(
+            sae,
+            betas[1, 0] / betas[1, 1].clamp(min=1e-6),
+            betas[0, 1] / betas[0, 0].clamp(min=1e-6),
+            active,
+            variance_explained,
+        )
 
 
 def _random_batches(states: Float[Tensor, "tokens d_model"], batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -3,6 +3,11 @@
 from probe.hooks.captured import Captured as Captured
 from probe.hooks.checks import check_finite as check_finite, likeliest as likeliest, not_finite as not_finite
 from probe.hooks.cost import TrainingCost as TrainingCost
+from probe.hooks.decoding.branches import (
+    Branches as Branches,
+    TokenForwards as TokenForwards,
+    can_branch as can_branch,
+)
 from probe.hooks.decoding.runner import Runner as Runner, Step as Step, check_prompts as check_prompts
 from probe.hooks.decoding.streaming import Lane as Lane, Now as Now, stream as stream
 from probe.hooks.forced import (
@@ -31,6 +36,7 @@ from probe.hooks.operations import (
     Swap as Swap,
 )
 from probe.hooks.passes import Pass as Pass
+from probe.hooks.patterns import watch_patterns as watch_patterns
 from probe.hooks.reading import as_sites as as_sites, capture as capture
 from probe.hooks.selection import Selection as Selection, Tokens as Tokens
 from probe.hooks.upper import (

@@ -174,24 +174,38 @@ def _attend(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Compute attention so that its pattern can be read; query, key and value are ``[batch, heads, pos, d_head]``.
-
-    ``s_aux`` is a score of each head for attending to nothing (gpt-oss), so that its weights add up to less than 1.
-    """
+    """Compute attention so that its pattern can be read; query, key and value are ``[batch, heads, pos, d_head]``."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
-    if s_aux is not None:
-        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)], -1)
-    pattern = scores.softmax(-1, dtype=torch.float32)[..., : key.shape[-2]].to(value.dtype)
+    pattern = attention_weights(query, key, attention_mask, scaling, softcap, s_aux).to(value.dtype)
     for act in getattr(module, _PATTERN_ACTS, ()):
         new = act(pattern)
         pattern = pattern if new is None else new
     pattern = nn.functional.dropout(pattern, dropout, module.training)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+) -> Tensor:
+    """Compute in float32 how much each query attends to each key; both are ``[batch, heads, pos, d_head]``.
+
+    Args:
+        mask: False where a key is hidden, or what is added to the scores.
+        s_aux: a score of each head for attending to nothing (gpt-oss), so that its weights add up to less than 1.
+    """
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)], -1)
+    return scores.softmax(-1, dtype=torch.float32)[..., : key.shape[-2]]

@@ -1,5 +1,6 @@
-"""HTML for all rooms: the colours of behaviours, tables, and the reader of traces."""
+"""HTML for all rooms: colours of behaviours, tables, the reader of traces, the trace map, drawings of circuits."""
 
+from probe.html.circuit_map import DrawnEdge as DrawnEdge, circuit_html as circuit_html
 from probe.html.marks import (
     COLOURS as COLOURS,
     behaviour_colour as behaviour_colour,
@@ -14,3 +15,4 @@ from probe.html.reader import (
     reader_script as reader_script,
     reader_style as reader_style,
 )
+from probe.html.trace_map import MapSource as MapSource, trace_map_html as trace_map_html

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,20 @@ from probe.models.sites.views import to_nnsight, to_transformer_lens
 if TYPE_CHECKING:
     from nnsight.modeling.transformers import TransformersModel
     from transformer_lens.model_bridge import TransformerBridge
+
+
+@runtime_checkable
+class Carrier(Protocol):
+    """What carries the output of a block to the output of the last block, for `Model.unembed`."""
+
+    def carry(self, states: Float[Tensor, "*axes d_model"], layer: int) -> Float[Tensor, "*axes d_model"]:
+        """Return what the last block's output would be.
+
+        Args:
+            states: outputs of a block on the last axis.
+            layer: the block, counted from 0.
+        """
+        ...
 
 
 class Model:
@@ -247,23 +261,34 @@ class Model:
         return str(text)
 
     @torch.no_grad()
-    def unembed(self, resid: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes vocab"]:
-        """Apply the model's final norm and unembedding to a residual stream: the logit lens.
+    def unembed(
+        self, resid: Float[Tensor, "*axes d_model"], *, lens: "Carrier | None" = None, layer: int | None = None
+    ) -> Float[Tensor, "*axes vocab"]:
+        """Apply the model's final norm and unembedding to a residual stream: the logit lens, or another lens.
 
         At ``resid_post`` of the last block this gives the model's logits; at other layers, the logits of a model that
         ended there (nostalgebraist, *interpreting GPT: the logit lens*, 2020).
 
         Args:
             resid: Residual-stream vectors on the last axis.
+            lens: Carries the vectors to the output of the last block first, such as a `JacobianLens`; None reads them
+                as they are.
+            layer: The block whose output the vectors are, counted from 0; needed with a lens.
 
         Returns:
             Logits over the vocabulary on the last axis.
 
         Raises:
-            ProbeError: if the model has no site ``final_norm``, or the vectors have another width.
+            ProbeError: if the model has no site ``final_norm``, the vectors have another width, or a lens is given
+                without the layer or does not have that layer.
         """
         if not resid.ndim or resid.shape[-1] != self.d_model:
             raise ProbeError(f"{self.name} is {self.d_model} wide; these vectors have shape {list(resid.shape)}")
+        if lens is not None:
+            if layer is None:
+                raise ProbeError("a lens needs to know whose output the vectors are; give the layer as well")
+            if layer != self.n_layers - 1:  # the last block's output is what a lens carries to
+                resid = lens.carry(resid, layer).to(resid)
         norm = self.hf.get_submodule(place(self.hf, "final_norm").module)
         logits = self.hf.get_submodule(place(self.hf, "logits").module)(norm(resid))
         return scaled_logits(self.hf.config.get_text_config(decoder=True), logits).to(resid.device)

@@ -15,6 +15,8 @@ from .adapter.tune import (
     tune_adapter as tune_adapter,
     verify_adapter as verify_adapter,
 )
+from .anchors.anchors import find_anchors as find_anchors
+from .anchors.config import AnchorsConfig as AnchorsConfig
 from .check.checks import Check as Check, Checks as Checks
 from .check.config import CheckConfig as CheckConfig
 from .check.run import run_checks as run_checks

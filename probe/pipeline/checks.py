@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.adapters import is_release
+from probe.config import as_pattern
 from probe.errors import ProbeError
 from probe.files import is_there
 from probe.models import DeviceNames, ModelConfig, bundled_folder, find_pair
@@ -41,16 +42,17 @@ def check_inputs(config: Any) -> None:
     if isinstance(problems, str):
         check_problems(problems)
     if (run := getattr(config, "run", None)) is not None:
-        check_run(run)
+        check_taxonomy(run) if hasattr(config, "behaviour") else check_run(run)
     if (traces := getattr(config, "traces", None)) is not None:
         check_traces(traces)
     for name in ("texts", "general"):
         if (file := getattr(config, name, None)) is not None and not Path(file).expanduser().is_file():
             raise ProbeError(f"there is no file {file} (--{name})")
-    sae = getattr(config, "sae", None)
-    # RELEASE/SAE_ID is looked up in SAELens' registry when it is loaded, which takes seconds.
-    if isinstance(sae, str) and not Path(sae).expanduser().is_dir() and not is_release(sae):
-        raise ProbeError(f"there is no SAE folder {sae} (--sae); a published one is named RELEASE/SAE_ID")
+    saes = getattr(config, "sae", None) or ()
+    for sae in [saes] if isinstance(saes, str) else saes:
+        # RELEASE/SAE_ID is looked up in SAELens' registry when it is loaded, which takes seconds.
+        if not Path(sae).expanduser().is_dir() and not is_release(sae):
+            raise ProbeError(f"there is no SAE folder {sae} (--sae); a published one is named RELEASE/SAE_ID")
     for each in getattr(config, "series", ()):
         if not Path(folder := each.partition("=")[2]).expanduser().is_dir():
             raise ProbeError(f"there is no folder {folder} of a checkpoint series (--series)")
@@ -84,6 +86,24 @@ def check_model(path: str) -> None:
         raise ProbeError(f"the folder {path} holds no model: it has no config.json")
 
 
+def check_behaviour(behaviour: str | None, sentence: str | None) -> None:
+    """Check the two settings that name a behaviour; this needs no model.
+
+    Args:
+        behaviour: the name of a type, counter or category.
+        sentence: a regular expression.
+
+    Raises:
+        ProbeError: if both or none of them are given, or the expression is invalid.
+    """
+    if (behaviour is None) == (sentence is None):
+        raise ProbeError(
+            "name one behaviour: a type, counter or category (--behaviour), or a pattern of its sentences (--sentence)"
+        )
+    if sentence is not None:
+        as_pattern(sentence)
+
+
 def check_run(run: str | Path) -> None:
     """Refuse a folder that holds no run.
 
@@ -92,6 +112,18 @@ def check_run(run: str | Path) -> None:
     """
     if not (Path(run).expanduser() / "config.json").is_file():
         raise ProbeError(f"{run} holds no run; make one with: probe run --pair tiny-rl --out {run}")
+
+
+def check_taxonomy(run: str | Path) -> None:
+    """Refuse a folder without a finished taxonomy.
+
+    Raises:
+        ProbeError: if it is neither that of a run nor that of a discovery.
+    """
+    if not (Path(run).expanduser() / "taxonomy" / "taxonomy.json").is_file():
+        raise ProbeError(
+            f"{run} holds no taxonomy; make one with: probe discover --pair tiny-rl --out {run} (or probe run)"
+        )
 
 
 def check_traces(folder: str | Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import html
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from probe.config import nearest
@@ -11,7 +11,7 @@ from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.models import ThinkTags
 from probe.problems.answers import readings
-from probe.problems.grading import Grade, find_grader, refuse_unreadable
+from probe.problems.grading import ByProblem, Grade, find_grader, refuse_unreadable
 
 SPLITS = {"train": 0.5, "validation": 0.2, "test": 0.3}
 """The splits, and the share of problems in each where the source has no splits."""
@@ -162,6 +162,17 @@ class ProblemSet:
         if self.verifier is not None:
             return self.verifier(answer, problem)
         return find_grader(self.grader)(answer, problem.answer)
+
+    def same_answer(self, one: str, other: str, problem: Problem) -> bool:
+        """Whether two answers to a problem say the same, by its grader; neither needs to be right.
+
+        A verifier that is no grader cannot compare two answers; then white space alone makes no difference.
+        """
+        if one.split() == other.split():
+            return True
+        if self.verifier is not None and not isinstance(self.verifier, ByProblem):
+            return False
+        return bool(self.verdict(one, replace(problem, answer=other)))
 
     @cached_property
     def hash(self) -> str:

@@ -15,28 +15,43 @@ from probe.reports.adapter.page import (
     write_study as write_study,
 )
 from probe.reports.adapter.tables import study_table as study_table, verification_table as verification_table
+from probe.reports.anchors.figures import (
+    anchors_figure as anchors_figure,
+    forced_figure as forced_figure,
+    sentences_figure as sentences_figure,
+)
+from probe.reports.anchors.page import anchors_table as anchors_table, write_anchors_report as write_anchors_report
 from probe.reports.circuits.attention_view import (
     attention_patterns as attention_patterns,
     colored_tokens as colored_tokens,
     receivers_figure as receivers_figure,
     sentence_figure as sentence_figure,
+    trace_map as trace_map,
     write_attention as write_attention,
+    write_trace_map as write_trace_map,
+)
+from probe.reports.circuits.features_figures import (
+    features_figure as features_figure,
+    latent_difference_figure as latent_difference_figure,
+    shares_figure as shares_figure,
 )
 from probe.reports.circuits.figures import (
-    circuit_figure as circuit_figure,
+    circuit_view as circuit_view,
     faithfulness_figure as faithfulness_figure,
     heads_figure as heads_figure,
 )
+from probe.reports.circuits.head_gallery import head_gallery as head_gallery
 from probe.reports.circuits.inside_figures import (
-    anchors_figure as anchors_figure,
     direct_figure as direct_figure,
-    forced_figure as forced_figure,
+    entry_figure as entry_figure,
+    foresight_figure as foresight_figure,
     lens_figure as lens_figure,
     patch_figure as patch_figure,
     token_trace_figure as token_trace_figure,
 )
 from probe.reports.circuits.page import circuit_table as circuit_table, write_circuit_report as write_circuit_report
 from probe.reports.diff.figures import (
+    difference_figure as difference_figure,
     latents_figure as latents_figure,
     series_figure as series_figure,
     shift_figure as shift_figure,

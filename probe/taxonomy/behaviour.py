@@ -1,11 +1,12 @@
-"""One behaviour as a predicate on sentences, whatever defines it: a taxonomy, a counter or a grammar."""
+"""One behaviour as a predicate on sentences, whatever defines it: a taxonomy, a counter, a grammar or a pattern."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from probe.activations import harvest
-from probe.config import nearest
+from probe.config import as_pattern, nearest
 from probe.counters import SCHEMES, usual_sentences
 from probe.errors import ProbeError
 from probe.models import Model
@@ -22,9 +23,9 @@ Marks = list[list[bool]]
 
 @dataclass(frozen=True, repr=False)
 class Behaviour:
-    """What a sentence does: a category of a taxonomy, a counter, or a true type of a bundled problem set.
+    """What a sentence does: a category of a taxonomy, a counter, a true type of a bundled problem set, or a pattern.
 
-    Every function that takes a behaviour takes any of the three. :func:`find_behaviour` makes one from its name.
+    Every function that takes a behaviour takes any of the four. :func:`find_behaviour` makes one from its name.
 
     Example:
         >>> check = Behaviour.of_counter("habits:verification")
@@ -36,7 +37,7 @@ class Behaviour:
 
     name: str
     """What tables and pages call it."""
-    source: Literal["category", "counter", "type"]
+    source: Literal["category", "counter", "type", "pattern"]
     """What defines it."""
     mark: Callable[[Sequence[Trace]], Marks]
     """Says for each sentence of some traces of one model whether it shows the behaviour."""
@@ -94,6 +95,30 @@ class Behaviour:
         return cls(name, "counter", marks, None if rules.in_order else lambda text: counted in mark([text])[0])
 
     @classmethod
+    def of_pattern(cls, pattern: "str | re.Pattern[str]") -> "Behaviour":
+        """The sentences in which a regular expression is found.
+
+        Args:
+            pattern: searched for anywhere in a sentence; the trace's think tags are written ``<think>`` and
+                ``</think>``.
+
+        Raises:
+            ProbeError: if it is empty or is no regular expression.
+
+        Example:
+            >>> Behaviour.of_pattern(r"\\bWait\\b").shows("Wait, that is wrong.")
+            True
+        """
+        said = as_pattern(pattern) if isinstance(pattern, str) else pattern
+
+        def test(text: str) -> bool:
+            return said.search(text) is not None
+
+        return cls(
+            said.pattern, "pattern", lambda traces: [[test(text) for text in usual_sentences(t)] for t in traces], test
+        )
+
+    @classmethod
     def of_category(cls, taxonomy: Taxonomy, which: int | str, model: Model) -> "Behaviour":
         """A category of a taxonomy.
 
@@ -141,14 +166,19 @@ class Behaviour:
 
         Args:
             traces: traces of one model.
-            required: refuse traces in which no sentence shows it.
+            required: refuse traces in which no sentence shows it, or every sentence does.
 
         Raises:
-            ProbeError: if ``required`` and no sentence shows it.
+            ProbeError: if ``required`` and no sentence or every sentence shows it.
         """
         found = self.mark(traces)
         if required and not any(map(any, found)):
             raise ProbeError(f"no sentence of these {len(traces)} traces shows {self.name!r}; name another behaviour")
+        if required and all(map(all, found)):
+            raise ProbeError(
+                f"every sentence of these {len(traces)} traces shows {self.name!r}, so there is nothing to compare "
+                "with; name another behaviour"
+            )
         return found
 
     def __repr__(self) -> str:
@@ -156,7 +186,7 @@ class Behaviour:
 
 
 def find_behaviour(
-    name: int | str,
+    name: "int | str | re.Pattern[str]",
     *,
     problem_set: ProblemSet | None = None,
     taxonomy: Taxonomy | None = None,
@@ -166,7 +196,8 @@ def find_behaviour(
 
     Args:
         name: the number or name of a taxonomy's category, ``SCHEME:NAME`` for a counter, or a type of sentence. Where
-            several have that name, the category comes first.
+            several have that name, the category comes first. A compiled regular expression stands for the sentences in
+            which it is found.
         problem_set: its types of sentence may be named.
         taxonomy: its categories may be named; give the ``model`` that it reads as well.
         model: the model that the taxonomy reads.
@@ -174,6 +205,8 @@ def find_behaviour(
     Raises:
         ProbeError: if nothing has that name; the message names the nearest that exists.
     """
+    if isinstance(name, re.Pattern):
+        return Behaviour.of_pattern(name)
     text = str(name)
     typed = problem_set is not None and problem_set.sentence_type is not None
     if taxonomy is not None and (text.isdecimal() or text in taxonomy.names or not (typed or ":" in text)):
@@ -191,7 +224,7 @@ def find_behaviour(
 
 def show_behaviours(
     traces: Traces,
-    behaviours: Sequence[int | str | Behaviour],
+    behaviours: "Sequence[int | str | re.Pattern[str] | Behaviour]",
     *,
     problem_set: ProblemSet | None = None,
     taxonomy: Taxonomy | None = None,

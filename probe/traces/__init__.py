@@ -1,5 +1,6 @@
 """Traces: rollouts of a model, their sentences, and how they are decoded and sampled."""
 
+from probe.traces.branching import sample_branches as sample_branches
 from probe.traces.degeneracy import (
     Degeneracy as Degeneracy,
     degeneracy as degeneracy,
@@ -51,12 +52,14 @@ from probe.traces.served import (
     served_shards as served_shards,
     served_traces as served_traces,
 )
+from probe.traces.served_samples import served_samples as served_samples
 from probe.traces.trace import (
     Sentence as Sentence,
     Trace as Trace,
     Traces as Traces,
     first_sentence as first_sentence,
     make_trace as make_trace,
+    sentences_of as sentences_of,
     write_traces as write_traces,
 )
 from probe.traces.viewer import loop_of as loop_of, traces_html as traces_html

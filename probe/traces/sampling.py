@@ -88,14 +88,21 @@ def token_at(
     Returns:
         Token ids; −1 where the logits are not finite.
     """
+    return tokens_at(logits, numbers[:, None], sampling)[:, 0]
+
+
+def tokens_at(
+    logits: Float[Tensor, "rows vocab"], numbers: Float[Tensor, "rows some"], sampling: Sampling
+) -> Int[Tensor, "rows some"]:
+    """Several tokens for each row, as :func:`token_at` finds one; the distribution is computed once."""
     chances = probabilities(logits, sampling)
     sums = chances.cumsum(-1)
     if sums.is_cuda:  # there the parallel sums may fall where nothing is added, and a token of probability 0 be found
         sums = torch.where(chances > 0, sums, 0).cummax(-1).values
     total = sums[:, -1:]
     # Below the total, so that rounding never gives a token after the last that has a probability.
-    at = torch.minimum(numbers[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.where(total[:, 0].isfinite(), torch.searchsorted(sums, at, right=True)[:, 0], -1)
+    at = torch.minimum(numbers * total, total.nextafter(torch.zeros_like(total)))
+    return torch.where(total.isfinite(), torch.searchsorted(sums, at, right=True), -1)
 
 
 def probabilities(logits: Float[Tensor, "rows vocab"], sampling: Sampling) -> Float[Tensor, "rows vocab"]:
@@ -193,15 +200,7 @@ def stream_samples(
         ProbeError: as in :func:`stream_draws`, and for fewer than one sample.
     """
     check_prompts(model, prompts, max_new_tokens)
-    if samples < 1:
-        raise ProbeError(f"{samples} samples of each prompt requested; give at least 1")
-    occurred: Counter[tuple[int, ...]] = Counter()
-    keys: list[list[int]] = []
-    for prompt in prompts:
-        ids = tuple(prompt)
-        name = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
-        keys.append([random_key("sample", seed, name, occurred[ids], number) for number in range(samples)])
-        occurred[ids] += 1
+    keys = sample_keys(prompts, samples, seed)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     found = stream_draws(
         model,
@@ -215,6 +214,24 @@ def stream_samples(
     )
     for item, tokens, truncated in found:
         yield order[item // samples], item % samples, tokens, truncated
+
+
+def sample_keys(prompts: Sequence[Sequence[int]], samples: int, seed: int) -> list[list[int]]:
+    """The keys of the random numbers of the samples of each prompt.
+
+    Raises:
+        ProbeError: for fewer than one sample.
+    """
+    if samples < 1:
+        raise ProbeError(f"{samples} samples of each prompt requested; give at least 1")
+    occurred: Counter[tuple[int, ...]] = Counter()
+    keys: list[list[int]] = []
+    for prompt in prompts:
+        ids = tuple(prompt)
+        name = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
+        keys.append([random_key("sample", seed, name, occurred[ids], number) for number in range(samples)])
+        occurred[ids] += 1
+    return keys
 
 
 def sample_each(

@@ -9,7 +9,7 @@ import torch
 from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor, get_pretrained_saes_directory
 from safetensors.torch import save_file
 
-from probe.adapters import check_release, check_sae, is_release, load_sae, site_of
+from probe.adapters import Dictionary, check_release, check_sae, is_release, load_sae, site_of
 from probe.errors import ProbeError
 from probe.models import ModelConfig, Site, load_model
 from tests.adapters.conftest import random_topk
@@ -152,17 +152,27 @@ def test_without_the_hub_one_line_says_how_to_get_it(monkeypatch, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_transcoder_of_the_registry_is_refused(cached):
+def test_a_transcoder_of_the_registry_is_a_dictionary_and_no_sae(cached, tiny_folder):
     name = "mwhanna-qwen3-4b-transcoders/layer_0"
     file = cached(name)
     file.rmdir()
+    numbers = torch.Generator().manual_seed(0)
     shapes = {"W_enc": (LATENTS, WIDTH), "b_enc": (LATENTS,), "W_dec": (LATENTS, WIDTH), "b_dec": (WIDTH,)}
-    save_file({each: torch.zeros(shape) for each, shape in shapes.items()}, file)
+    tensors = {each: torch.randn(shape, generator=numbers) for each, shape in shapes.items()}
+    save_file(tensors, file)
     (file.parent / "config.yaml").write_text("model_name: Qwen/Qwen3-4B\n")
     sizes = f"d_model: {{value: {WIDTH}}}\nd_feature: {{value: {LATENTS}}}\nbatch_size: {{value: 8}}\n"
     (file.parent / "wandb-config.yaml").write_text(sizes)
     with pytest.raises(ProbeError, match="is a transcoder"):
         load_sae(name)
+    model = load_model(ModelConfig(str(tiny_folder("qwen3"))), device="cpu")
+    with pytest.warns(UserWarning, match="trained on qwen3-4b"):
+        found = Dictionary.of(name, model)
+    assert [str(site) for site in found.sites] == ["model.layers.0.mlp:input", "mlp_out.0"] and found.name == name
+    x = torch.randn(5, WIDTH, generator=numbers)
+    acts = (x @ tensors["W_enc"].T + tensors["b_enc"]).relu()
+    torch.testing.assert_close(found.encode(x), acts)
+    torch.testing.assert_close(found.reconstruct(x), acts @ tensors["W_dec"] + tensors["b_dec"])
 
 
 def test_a_folder_wins_over_a_release_of_the_same_name(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Rollouts continue from the right place, are graded as whole texts, and depend on the seed only."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -54,7 +55,7 @@ def test_rollouts_are_graded_by_the_tags_of_their_trace(scene, tiny_folder):
     forced = forced_answers(model, problems, problem, trace, n_samples=2, max_new_tokens=1)
     (same,) = roll_out(model, problems, problem, trace, places=[0], forced=" [/THINK] The answer is", **settings)
     assert forced.sentences == ("[THINK]Is it 7?", "\nNo.")
-    assert forced.answers[0] == max(set(same.answers), key=same.answers.count)
+    assert forced.answers[0] == Counter(same.answers).most_common(1)[0][0]
 
 
 def test_without_a_known_answer_anchors_are_what_changes_the_answers(scene):
@@ -116,10 +117,14 @@ def test_every_measure_covers_the_trace(scene):
     n = len(trace.sentences)
     assert len(anchors.importance) == len(anchors.shift) == n - 1 and len(anchors.accuracy) == n
     assert "".join(anchors.sentences) == trace.text and anchors.others == (2,) * (n - 1)
-    assert all(-1 <= value <= 1 for value in anchors.importance) and min(anchors.shift) >= 0
+    assert all(-1 <= value <= 1 for value in anchors.importance) and all(map(math.isfinite, anchors.shift))
     forced = forced_answers(pair.thinking, problems, problem, trace, n_samples=2)
     assert len(forced.accuracy) == len(forced.sentences) + 1 and forced.accuracy[-1] == 1.0
-    assert forced.first() is not None
+    assert forced.first() is not None and forced.settled() == forced.first()
+    every = forced_answers(pair.thinking, problems, problem, trace, every=6, n_samples=2)
+    assert every.after == (0, 6, 12, len(every.sentences)) and every.answers == tuple(
+        forced.answers[n] for n in every.after
+    )
     assert len(contrast(pair.thinking, pair.base, problem, trace)) == len(trace.tokens)
     assert entropy(pair.thinking, problem, trace).min() >= -1e-5
     for shown in (anchors, forced):

@@ -5,9 +5,11 @@ import torch
 
 from probe.circuits import Attention, attention, receiver_heads, sentence_attention
 from probe.errors import ProbeError
-from probe.models import ModelConfig, load_model
+from probe.models import Model, ModelConfig, load_model
 from probe.reports import attention_patterns, receivers_figure, sentence_figure, write_attention
 from tests.circuits.conftest import drawn_pairs
+from tests.supported_models import tokenizer
+from tests.tiny_models import VOCAB, tiny_config, tiny_model
 
 SPANS = [(0, 3), (3, 4), (4, 9)]
 
@@ -29,9 +31,32 @@ def test_sentences_are_means_over_pairs_of_tokens(llama):
         for j, (first, last) in enumerate(SPANS):
             expected = tokens.patterns[:, :, start:end, first:last].mean((2, 3))
             torch.testing.assert_close(sentences.patterns[:, :, i, j], expected, atol=1e-6, rtol=1e-4)
+    some = sentence_attention(llama, ids, SPANS, [2])  # the other blocks use fused attention
+    torch.testing.assert_close(some.head(2, 1), sentences.head(2, 1), atol=1e-6, rtol=1e-4)
     assert sentences.names[1] == llama.decode([int(ids[3])]).strip()
     with pytest.raises(ProbeError, match="tokens 4 to 10 are not a sentence"):
         sentence_attention(llama, ids, [(4, 10)])
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+def test_a_few_queries_at_a_time_give_the_same(kind):
+    """With windows, soft caps and sinks, whatever the number of queries in a part."""
+    model = Model(tiny_model(tiny_config(kind)), tokenizer())
+    ids = torch.randint(4, VOCAB, (40,), generator=torch.Generator().manual_seed(0))
+    spans, whole = [(0, 5), (7, 30), (30, 40)], attention(model, ids)
+    logits = model.hf(ids[None]).logits
+    model.memory = 1  # so that 16 queries are read at a time
+    found = sentence_attention(model, ids, spans, [1, 0], n_links=3)
+    assert found.layers == (1, 0) and found.links is not None
+    for at, layer in enumerate(found.layers):
+        pattern = whole.patterns[layer]
+        rows = [torch.stack([pattern[:, a:b, c:d].mean((1, 2)) for c, d in spans], -1) for a, b in spans]
+        torch.testing.assert_close(found.patterns[at], torch.stack(rows, 1), atol=1e-6, rtol=1e-4)
+        strongest = pattern.topk(3, -1)
+        torch.testing.assert_close(found.links.weight[at], strongest.values, atol=1e-6, rtol=1e-4)
+        there = strongest.values > 1e-6
+        assert torch.equal(found.links.to[at][there], strongest.indices[there].int())
+    assert torch.equal(model.hf(ids[None]).logits, logits), "attention is as before"
 
 
 def test_a_head_that_looks_at_one_sentence_receives():

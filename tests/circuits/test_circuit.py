@@ -5,12 +5,8 @@ import json
 import pytest
 import torch
 
-from probe.circuits import Circuit, Graph, Reader, behaviour_pairs, read_pairs
+from probe.circuits import Circuit, Graph, Reader, read_pairs
 from probe.errors import ProbeError
-from probe.models import ModelConfig, load_model
-from probe.problems import load_problems
-from probe.taxonomy import Behaviour
-from probe.traces import generate_traces
 
 GRAPH = Graph(2, 4, 2)
 
@@ -89,38 +85,17 @@ def test_a_circuit_is_saved_loaded_and_shown(tmp_path):
         Circuit.load(tmp_path / "no.json")
 
 
-def test_pairs_are_prefixes_of_one_length_that_differ_in_what_comes_next():
-    model = load_model(ModelConfig("bundled:tiny-base", prompt="Problem: {question}\nSolution:"), device="cpu")
-    problems = load_problems("story")
-    train = problems.take("train", 60)
-    traces = generate_traces(model, problems, train, max_new_tokens=60)
-
-    pairs = behaviour_pairs(model, traces, train, "check", problem_set=problems, n_pairs=20, min_group=2)
-    assert 0 < len(pairs) <= 20
-    for clean, corrupt, right, wrong in pairs:
-        assert clean.shape == corrupt.shape and (right != wrong).all()
-        assert {model.decode([token]).strip() for token in right.tolist()} <= {"Check", "Is"}
-        assert not {"Check", "Is"} & {model.decode([token]).strip() for token in wrong.tolist()}
-        assert all(model.decode(row.tolist()).startswith("Problem:") for row in clean)
-    found, rest = pairs.split()
-    assert len(found) + len(rest) == len(pairs) and len(rest) > 0
-    again = behaviour_pairs(model, traces, train, "check", problem_set=problems, n_pairs=20, min_group=2)
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(pairs, again, strict=True))
-    with pytest.raises(ProbeError, match="no two prefixes"):
-        behaviour_pairs(
-            model,
-            traces,
-            train,
-            Behaviour("never", "type", lambda some: [[False] * len(each.sentences) for each in some]),
-        )
-
-
 def test_pairs_of_ones_own(llama, tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"clean": "Mia has 2", "corrupt": "Tom has 3", "right": "4", "wrong": "5"}\n')
     (group,) = read_pairs(llama, path)
     assert group[0].shape == group[1].shape and len(group[0]) == 1
     assert llama.decode(group[2].tolist()).strip() == "4"
+    path.write_text('{"clean": "Mia has 2", "corrupt": "So Mia Tom and Tom has 3", "right": "4", "wrong": "5"}\n')
+    (cut,) = read_pairs(llama, path, context=100)
+    clean, corrupt = (llama.encode(text) for text in ("Mia has 2", "So Mia Tom and Tom has 3"))
+    assert cut[0][0].tolist() == clean
+    assert cut[1][0].tolist() == [*corrupt[: len(clean) // 2], *corrupt[-(len(clean) - len(clean) // 2) :]]
     for text, said in (
         ('{"clean": "Mia has 2 3", "corrupt": "Tom has", "right": "4", "wrong": "5"}', "1: clean has"),
         ('{"clean": "Mia", "corrupt": "Tom", "right": "4", "wrong": "4"}', "begin with the same token"),

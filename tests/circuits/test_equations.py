@@ -5,6 +5,9 @@ import pytest
 import probe
 from probe.circuits import operand_pairs, statement_pairs
 from probe.errors import ProbeError
+from probe.models import ModelConfig, load_model
+from probe.problems import Problem, ProblemSet
+from probe.traces import make_trace
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +47,14 @@ def test_traces_without_equations_give_none(written):
     empty = probe.generate_traces(model, probe.load_problems("story"), problems[:2], max_new_tokens=3)
     with pytest.raises(ProbeError, match="no equation of the traces"):
         operand_pairs(model, empty, problems[:2])
+
+
+def test_equations_as_people_write_them_are_found(tiny_folder):
+    model = load_model(ModelConfig(str(tiny_folder("llama", "letters"))), device="cpu")
+    text = "- 12 + 7 = 19.\n- So 3×4=12.\nWe pay $1,200 - $50 = $1,150.\nBut 1 + 2 + 3 = 6.\nAnd 2 + 2 = 5.\n"
+    problem = Problem("own", "How many?", "19")
+    trace = make_trace(model, ProblemSet("own", "numeric", {"train": (problem,)}), problem, model.encode(text), False)
+    found = rows(statement_pairs(model, [trace], [problem], n_pairs=10))
+    prompt = len(model.prompt_ids(problem.question))
+    ends = sorted(model.decode(corrupt[prompt:].tolist()).strip().split("= ")[-1][-7:] for _, corrupt, *_ in found)
+    assert ends == ["$1,152.", "11.", "3×4=14."]

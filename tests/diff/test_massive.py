@@ -66,3 +66,14 @@ def test_a_planted_activation_is_found(tiny_folder):
         found = massive_activations(model, texts)
     assert found.dims[0] == () and found.dims[1] == (5,) and found.ratio[1] > 1000
     assert found.tokens[1] == pytest.approx(2 / 8) and "resid_post.1" in found._repr_html_()
+
+
+def test_layers_of_a_long_text_are_read_in_turn(tiny_folder):
+    """A budget that holds the states of one layer gives what a large one gives."""
+    model = load_model(ModelConfig(str(tiny_folder("llama"))), device="cpu")
+    texts = [list(range(7, 60)), [12, 13, 14]]
+    whole = massive_activations(model, texts, threshold=3)
+    model.memory = 1
+    part = massive_activations(model, texts, threshold=3)
+    assert part.dims == whole.dims and any(whole.dims)
+    assert (part.ratio == whole.ratio).all() and (part.tokens == whole.tokens).all()

@@ -5,7 +5,6 @@ import torch
 
 import probe
 from probe.diff import (
-    PARTS,
     diff_models,
     direction_transfer,
     entropy_neurons,
@@ -17,6 +16,7 @@ from probe.diff import (
     scaled_latents,
     shared_latents,
     token_trace,
+    usual_parts,
 )
 from probe.diff.shared import states_of
 from probe.errors import ProbeError
@@ -77,7 +77,13 @@ def test_a_neuron_that_moves_all_logits_alike_is_found(tiny_folder, name):
             mlp.weight[5] = 50 * even
         else:
             mlp.weight[:, 5] = 50 * even
-    assert entropy_neurons(model).neurons[0] == 5
+    found = entropy_neurons(model)
+    assert found.neurons[0] == 5
+    written = mlp.weight if name == "gpt2" else mlp.weight.T
+    cosines = torch.nn.functional.normalize(written.detach().double(), dim=1) @ unit.detach().double().T
+    torch.testing.assert_close(found.spread, cosines.var(1).log().float(), atol=1e-3, rtol=1e-3)
+    model.memory = 1  # some rows of the vocabulary at a time
+    torch.testing.assert_close(entropy_neurons(model).spread, found.spread)
 
 
 def test_a_model_shares_all_its_entropy_neurons_with_itself(itself):
@@ -156,7 +162,7 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
 def test_nothing_differs_between_a_model_and_itself(bundled):
     itself = Pair(bundled.config, bundled.thinking, bundled.thinking)
     found = diff_models(itself, n_problems=16, n_pairs=12, max_new_tokens=160)
-    assert set(found.missing) <= {"heads"} and len(found.findings) >= len(PARTS) - 1
+    assert set(found.missing) <= {"heads"} and len(found.findings) >= len(usual_parts(None)) - 1
     assert not [each for each in found.findings if each.differs]
     assert "same" in found._repr_html_() and "differs" not in found._repr_html_()
 
@@ -166,6 +172,8 @@ def test_what_cannot_be_compared_is_refused(bundled):
         diff_models(bundled, parts=["head"])
     with pytest.raises(ProbeError, match="no type of sentence is called 'chekc'; did you mean 'check'"):
         diff_models(bundled, behaviour="chekc", n_problems=2, parts=["neurons"])
+    with pytest.raises(ProbeError, match="give one as sae="):
+        diff_models(bundled, parts=["dictionary"])
     with pytest.raises(ProbeError, match="layer is 99; the models of"):  # before any text is generated
         diff_models(bundled, layer=99, n_problems=2, parts=["latents"])
 
@@ -173,7 +181,7 @@ def test_what_cannot_be_compared_is_refused(bundled):
 def test_a_part_that_does_not_apply_is_named_and_an_error_is_raised(bundled, monkeypatch):
     found = diff_models(bundled, n_problems=2, n_pairs=8, max_new_tokens=8, parts=["truth", "neurons"])
     assert found.neurons is not None and "no equation" in found.missing["truth"]
-    monkeypatch.setattr("probe.diff.models.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
+    monkeypatch.setattr("probe.diff.parts.entropy_overlap", lambda _: (_ for _ in ()).throw(ProbeError("broken")))
     with pytest.raises(ProbeError, match="broken"):
         diff_models(bundled, n_problems=2, max_new_tokens=8, parts=["neurons"])
 

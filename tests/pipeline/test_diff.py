@@ -1,6 +1,8 @@
 """``probe diff`` on the bundled pair, from traces to the page, with a series, and its refusals."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -8,14 +10,16 @@ from typer.testing import CliRunner
 from probe.cli import app
 from probe.config import from_dict
 from probe.errors import ProbeError
-from probe.models import bundled_folder
+from probe.models import bundled_folder, find_pair
 from probe.pipeline import DiffConfig, diff
-from probe.reports import diff_table, latents_figure, series_figure, shift_figure, transfer_figure
+from probe.pipeline.diff.folder import Kept
+from probe.problems import load_problems
+from probe.reports import diff_table, difference_figure, latents_figure, series_figure, shift_figure, transfer_figure
 
 SMALL = {
-    "parts": ["tokens", "heads", "truth", "latents"],
-    "problems": 10,
-    "pairs": 8,
+    "parts": ["tokens", "heads", "truth", "latents", "difference", "steering"],
+    "train": 10,
+    "n_pairs": 8,
     "test": 2,
     "draws": 1,
     "heads": 1,
@@ -35,6 +39,7 @@ def test_from_texts_to_the_page(tmp_path):
         ["diff", "--pair", "tiny-rl", "--behaviour", "check", "--config", str(config), "--out", str(out), *told],
     )
     assert done.exit_code == 0, done.output
+    first = (out / "results.json").read_bytes()
     results = json.loads((out / "results.json").read_text())
     assert {each["part"] for each in results["findings"]} == set(SMALL["parts"]) and not results["missing"]
     assert [run["name"] for run in results["series"]] == ["rl", "rl"]
@@ -47,6 +52,45 @@ def test_from_texts_to_the_page(tmp_path):
     assert shift_figure(results["heads"]).data and len(series_figure(results["series"]).data) >= 3
     assert latents_figure(results["latents"]).data and transfer_figure(results["truth"], "truth").data
     assert diff_table(results).row_count >= len(results["findings"])
+    assert "What the mean difference says" in page and difference_figure(results["difference"]).data
+    # What a killed comparison had not finished is made again, and nothing else.
+    kept = out / "parts" / "heads" / "result.json"
+    before = kept.stat().st_mtime_ns
+    for name in ("parts/truth", "effects/0.5", "series/1-rl/30"):
+        shutil.rmtree(out / name)
+    (out / "results.json").unlink()
+    diff(from_dict(DiffConfig, SMALL | {"pair": "tiny-rl", "behaviour": "check", "series": series}), out)
+    assert (out / "results.json").read_bytes() == first and kept.stat().st_mtime_ns == before
+
+
+def test_any_two_models_and_problems_are_compared_and_an_interrupted_comparison_resumes(tmp_path, monkeypatch):
+    """No pair is named, the problems have no sentence types, and the second part is interrupted."""
+    own = [find_pair("tiny-rl").base, find_pair("tiny-rl").thinking]
+    base, thinking = ({"path": each.path, "prompt": each.prompt} for each in own)
+    file = tmp_path / "mine.jsonl"
+    records = [{"question": each.question, "answer": each.answer} for each in load_problems("story").take("train", 6)]
+    file.write_text("".join(f"{json.dumps(each | {'split': 'train'})}\n" for each in records))
+    settings = {"base": base, "thinking": thinking, "problems": str(file), "sentence": "Check|Is", "device": "cpu"}
+    parts = ["massive", "neurons", "tokens"]
+    config = from_dict(DiffConfig, settings | {"parts": parts, "max_new_tokens": 150, "train": 4})
+    whole = diff(config, tmp_path / "whole")
+    assert whole["behaviour"] == "Check|Is" and {each["part"] for each in whole["findings"]} == set(parts)
+    made = Kept.result
+
+    def interrupted(kept, name, *more):
+        if name == "parts/neurons":
+            raise KeyboardInterrupt
+        return made(kept, name, *more)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Kept, "result", interrupted)
+        diff(config, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "results.json").exists()
+    diff(config, tmp_path / "killed")
+    first, second = ((tmp_path / name / "results.json").read_bytes() for name in ("whole", "killed"))
+    assert first == second
+    with pytest.raises(ProbeError, match="other settings"):
+        diff(replace(config, sentence="Is"), tmp_path / "killed")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +100,12 @@ def test_from_texts_to_the_page(tmp_path):
         ({"parts": ["head"]}, "did you mean 'heads'"),
         ({"series": ["runs/rl"]}, "write NAME=FOLDER"),
         ({"series": ["rl=nowhere"]}, "nowhere holds no checkpoint-STEP"),
-        ({"pairs": 2}, "pairs is 2"),
+        ({"n_pairs": 2}, "n_pairs is 2"),
+        ({"pair": None}, "no models given"),
+        ({"parts": ["dictionary"]}, "name one"),
+        ({"sentence": "("}, "no regular expression"),
+        ({"sentence": "Is", "behaviour": "check"}, "both a behaviour and a pattern"),
+        ({"layer": 9, "device": "cpu"}, "layers 0 to 3"),
         ({"behaviuor": "check"}, "behaviour"),
     ],
 )

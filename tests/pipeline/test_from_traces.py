@@ -101,9 +101,9 @@ def test_circuits_and_diff_from_imported_traces_are_those_from_own_ones(tmp_path
     written = generate_traces(pair.thinking, story, story.take("train", 60), max_new_tokens=170)
     written.export(tmp_path / "export", story, license="mit")
     kept = str(import_traces(tmp_path / "export", tmp_path / "in", pair.thinking, "story").folder)
-    alike = {"pair": "tiny-rl", "behaviour": "check", "problems": 60, "test": 3, "max_new_tokens": 170, "device": "cpu"}
-    circuit = {**alike, "pairs": 6, "heads": 1, "draws": 1, "method": "eap", "shares": [0.1, 1.0]}
-    change = {**alike, "pairs": 8, "parts": ["tokens", "heads"], "heads": 1, "factors": [0.5], "draws": 1}
+    alike = {"pair": "tiny-rl", "behaviour": "check", "train": 60, "test": 3, "max_new_tokens": 170, "device": "cpu"}
+    circuit = {**alike, "n_pairs": 6, "heads": 1, "draws": 1, "method": "eap", "shares": [0.1, 1.0]}
+    change = {**alike, "n_pairs": 8, "parts": ["tokens", "heads"], "heads": 1, "factors": [0.5], "draws": 1}
     for settings, kind, make in ((circuit, CircuitConfig, find_circuit), (change, DiffConfig, diff)):
         found = [
             make(from_dict(kind, {**settings, **more}, "test"), tmp_path / f"{kind.__name__}{len(more)}")

@@ -144,7 +144,7 @@ def test_identical_prompts_on_shared_weights_have_no_gap_and_no_diff(tmp_path):
     assert arms["hybrid"] == arms["force-token"] == arms["thinking"] == arms["base"]
     file = tmp_path / "pair.yaml"
     file.write_text(yaml.safe_dump(to_dict(PairConfig("same", member, member, problems="story", max_new_tokens=100))))
-    small = {"parts": ["tokens", "massive"], "problems": 6, "pairs": 8, "test": 2, "device": "cpu"}
+    small = {"parts": ["tokens", "massive"], "train": 6, "n_pairs": 8, "test": 2, "device": "cpu"}
     results = diff(from_dict(DiffConfig, small | {"pair": str(file), "behaviour": "check"}), tmp_path / "diff")
     assert differing(results) == {"tokens": False, "massive": False}
 
@@ -178,7 +178,7 @@ def test_a_circuit_of_an_adapter_is_that_of_the_merged_model(merged, switched, t
 
 @pytest.mark.slow
 def test_a_diff_of_a_base_and_its_adapter(pair_file, tmp_path):
-    small = {"parts": ["tokens", "heads", "neurons", "massive"], "problems": 24, "pairs": 8, "test": 2, "draws": 1}
+    small = {"parts": ["tokens", "heads", "neurons", "massive"], "train": 24, "n_pairs": 8, "test": 2, "draws": 1}
     more = {"heads": 1, "factors": [0.5], "device": "cpu", "pair": str(pair_file), "behaviour": "check"}
     results = diff(from_dict(DiffConfig, small | more), tmp_path / "out")
     assert differing(results)["tokens"] and not results["missing"]

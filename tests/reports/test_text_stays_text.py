@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from probe.anchors import CriticalTokens, ForcedAnswers
-from probe.circuits import Attention, LogitLens
+from probe.circuits import Attention, LensReading
 from probe.diff import TokenTrace
 from probe.hybrid import HybridTrace
 from probe.models import Model
@@ -99,9 +99,9 @@ def trace_of(text: str) -> Trace:
     return Trace(text, text, (), text, sentences, None, text, True, False)
 
 
-def lens_of(*tokens: str) -> LogitLens:
+def lens_of(*tokens: str) -> LensReading:
     zero = torch.zeros(1, len(tokens))
-    return LogitLens(tokens, zero.long(), (tokens,), zero, zero[:, 1:], zero)
+    return LensReading(tokens, zero.long(), (tokens,), zero, zero[:, 1:], zero, (0,))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -118,7 +118,7 @@ def test_notebook_views(text, tiny_folder, words):
         model._repr_html_(),
         ProblemSet(text, "exact", {"train": (Problem(text, text, text),)})._repr_html_(),
         CriticalTokens(tokens, (0.1, 0.2, 0.3), 1)._repr_html_(),
-        ForcedAnswers((text,), (0.5, 0.5), (text, None))._repr_html_(),
+        ForcedAnswers((text,), (0.5, 0.5), (text, None), (0.5, 0.5), (0, 1))._repr_html_(),
         lens_of(*tokens)._repr_html_(),
         trace_view(trace, lambda ids: "".join(said[i] for i in ids), [text]).data,
         colored_tokens(tokens, [0.1, -0.2, 0.3]).data,
@@ -153,7 +153,7 @@ def test_figures(text):
         lens_figure(lens_of(text, "b")),
         token_trace_figure(TokenTrace((text, "b"), zero, zero, zero, zero)),
         sentence_figure(Attention((text, "b"), (0,), torch.zeros(1, 1, 2, 2)), 0, 0),
-        forced_figure(ForcedAnswers((text,), (0.5, 0.5), (text, None))),
+        forced_figure(ForcedAnswers((text,), (0.5, 0.5), (text, None), (0.5, 0.5), (0, 1))),
         comparison_figure({"runs": [run, run]}),
         series_figure(series),
         transfer_figure({"accuracy": sides, "steered": sides}, text),

@@ -1,6 +1,7 @@
 """A behaviour marks the same sentences as what defines it: a type, a counter or a category."""
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -173,6 +174,23 @@ def test_empty_traces(model, story, taxonomy, traces):
         assert behaviour.marks([empty, *traces[:1]]) == [[], *whole]
         with pytest.raises(ProbeError, match=f"no sentence of these 1 traces shows '{behaviour.name}'"):
             behaviour.marks([empty], required=True)
+
+
+def test_a_pattern_is_searched_for_in_each_sentence(traces):
+    pattern = re.compile(r"\d+ [-+] \d+ =")
+    behaviour = Behaviour.of_pattern(pattern.pattern)
+    marks = behaviour.marks(traces, required=True)
+    assert marks == [[bool(pattern.search(s)) for s in t.sentence_texts] for t in traces]
+    assert find_behaviour(pattern).marks(traces) == marks
+    shown = show_behaviours(traces, [pattern])
+    assert [[k == 0 for k in row] for row in shown.behaviours] == marks and shown.names == (pattern.pattern,)
+    assert behaviour.shows("so 3 + 4 = 7") and not behaviour.shows("so 3 * 4 = 12")
+    for wrong, said in (("(", "is no regular expression"), ("", "the pattern is empty")):
+        with pytest.raises(ProbeError, match=said):
+            Behaviour.of_pattern(wrong)
+    for wrong, said in ((r"\dx\d", "no sentence of these 6 traces shows"), ("", "every sentence of these 6 traces")):
+        with pytest.raises(ProbeError, match=said):
+            Behaviour.of_pattern(re.compile(wrong)).marks(traces, required=True)
 
 
 def test_sentences_have_the_first_behaviour_that_they_show(story, traces):

@@ -78,12 +78,12 @@ def check_plain(said: Mapping[str, Any], what: str) -> None:
     """
     kind = said.get("architecture", "standard")
     if "transcoder" in str(kind) or said.get("transcode") or said.get("d_out", said.get("d_in")) != said.get("d_in"):
-        raise ProbeError(f"{what} is a transcoder: it predicts one state from another, and only SAEs can be inserted")
+        raise ProbeError(f"{what} is a transcoder: it predicts one state from another, and only SAEs can be used here")
     if kind not in _ARCHITECTURES:
         raise ProbeError(f"{what} is a {kind} SAE; only {', '.join(_ARCHITECTURES)} SAEs can be used")
     read, written = said.get("hook_name"), said.get("hook_name_out")
     if written not in (None, "", read):
-        raise ProbeError(f"{what} is a transcoder: it reads {read} and writes {written}; only SAEs can be inserted")
+        raise ProbeError(f"{what} is a transcoder: it reads {read} and writes {written}; only SAEs can be used here")
     if said.get("hook_head_index") is not None or said.get("hook_head_index_out") is not None:
         raise ProbeError(f"{what} reads one attention head (hook_head_index), which is no site: take an SAE of all")
     if said.get("reshape_activations") not in (None, "none") or str(read).endswith("hook_z"):
@@ -126,7 +126,7 @@ def check_sae(sae: "SAE[Any]", model: Model, site: Site | None = None) -> Site:
         )
     if site.kind in _D_MODEL and sae.cfg.d_in != model.d_model:
         raise ProbeError(f"the SAE has width {sae.cfg.d_in}, and {model.name} has {model.d_model}: give another SAE")
-    _warn_of_another_model(sae, model)
+    warn_of_another_model(sae, model)
     return site
 
 
@@ -134,7 +134,8 @@ def _said(sae: "SAE[Any]") -> dict[str, Any]:
     return {**sae.cfg.metadata.to_dict(), **sae.cfg.to_dict()}
 
 
-def _warn_of_another_model(sae: "SAE[Any]", model: Model) -> None:
+def warn_of_another_model(sae: "SAE[Any]", model: Model) -> None:
+    """Warn if an SAE says that it was trained on another model."""
     named, written = getattr(sae.cfg.metadata, "model_name", None), getattr(sae.cfg.metadata, "probe_site", None)
     if not isinstance(named, str) or not named or written:  # a taxonomy is used in both models of its pair
         return

@@ -66,7 +66,22 @@ def load_sae(folder: str | Path, site: str | Site | None = None) -> "SAE[Any]":
     if is_release(folder):
         return load_release(str(folder), None if site is None else Site.parse(site))
     folder = Path(folder)
-    name = None if site is None else name_of(Site.parse(site))
+    cfg, tensors = read_folder(folder)
+    if site is not None:
+        cfg["metadata"]["hook_name"] = name_of(Site.parse(site))
+    check_plain({**cfg["metadata"], **cfg}, f"the SAE in {folder}")
+    check_tensors(cfg, tensors, folder)
+    sae = made_of(cfg, tensors)
+    site_of(sae)
+    return sae.requires_grad_(False).eval()
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read the settings, as SAELens 6 writes them, and the tensors of a folder; neither is checked.
+
+    Raises:
+        ProbeError: if the folder holds no SAE or one of another library, or its files are damaged.
+    """
     if not (folder / "cfg.json").is_file():
         raise ProbeError(_no_sae(folder))
     cfg = read_json(folder / "cfg.json")
@@ -79,14 +94,7 @@ def load_sae(folder: str | Path, site: str | Site | None = None) -> "SAE[Any]":
         tensors = load_file(folder / file)
     except (SafetensorError, OSError) as error:
         raise ProbeError(f"the SAE in {folder} is broken ({error}): copy the folder again") from error
-    cfg, tensors = (_of_saelens if file == _SAELENS else _of_sparsify)(cfg, tensors, folder)
-    if name is not None:
-        cfg["metadata"]["hook_name"] = name
-    check_plain({**cfg["metadata"], **cfg}, f"the SAE in {folder}")
-    _check_tensors(cfg, tensors, folder)
-    sae = _made(cfg, tensors)
-    site_of(sae)
-    return sae.requires_grad_(False).eval()
+    return (_of_saelens if file == _SAELENS else _of_sparsify)(cfg, tensors, folder)
 
 
 def _no_sae(folder: Path) -> str:
@@ -99,7 +107,8 @@ def _no_sae(folder: Path) -> str:
     return f"{folder} holds no SAE: a folder of SAELens or sparsify has a cfg.json"
 
 
-def _made(cfg: dict[str, Any], tensors: dict[str, torch.Tensor]) -> "SAE[Any]":
+def made_of(cfg: dict[str, Any], tensors: dict[str, torch.Tensor]) -> "SAE[Any]":
+    """Make SAELens' object in float32 on the CPU."""
     from sae_lens import SAE
 
     with torch.random.fork_rng(devices=[]):  # it initialises weights, which are replaced
@@ -126,7 +135,8 @@ def _of_saelens(
     known = ("d_in", "d_sae", "k", *_BOOLEANS, "normalize_activations", "reshape_activations", "d_out")
     cfg = {name: flat[name] for name in known if name in flat}
     for name in _BOOLEANS:
-        if not isinstance(cfg.setdefault(name, name == "apply_b_dec_to_input"), bool):
+        default = name == "apply_b_dec_to_input" and "transcoder" not in kind
+        if not isinstance(cfg.setdefault(name, default), bool):
             raise ProbeError(f"{folder / 'cfg.json'} has {name} {cfg[name]!r}; it is true or false")
     if kind not in ("topk", "abstopk"):
         del cfg["rescale_acts_by_decoder_norm"]
@@ -210,7 +220,7 @@ def _of_sparsify(
     }, made
 
 
-def _check_tensors(cfg: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> None:
+def check_tensors(cfg: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path) -> None:
     """Check the numbers in the settings, and the tensors by name, shape and value."""
     for name in ("d_in", "d_sae", *(["k"] if "k" in cfg else [])):
         if not _is_count(cfg.get(name)):
@@ -220,8 +230,11 @@ def _check_tensors(cfg: dict[str, Any], tensors: dict[str, torch.Tensor], folder
     width, size = cfg["d_in"], cfg["d_sae"]
     if cfg.get("k", 1) > size:
         raise ProbeError(f"the SAE in {folder} is broken (k is {cfg['k']} of {size} latents): copy it again")
-    wanted = {"W_enc": (width, size), "W_dec": (size, width), "b_dec": (width,)}
-    wanted |= dict.fromkeys(_TENSORS.get(cfg["architecture"], ("b_enc",)), (size,))
+    out = cfg.get("d_out", width)
+    wanted = {"W_enc": (width, size), "W_dec": (size, out), "b_dec": (out,)}
+    if "skip" in cfg["architecture"]:
+        wanted["W_skip"] = (out, width)
+    wanted |= dict.fromkeys(_TENSORS.get(cfg["architecture"].partition("_")[0], ("b_enc",)), (size,))
     for name in sorted({*wanted, *tensors}):
         if name not in tensors or name not in wanted:
             what = f"has no {name}" if name in wanted else f"has {name}, which a {cfg['architecture']} SAE has not"

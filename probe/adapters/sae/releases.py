@@ -50,6 +50,16 @@ def load_release(name: str, site: Site | None = None) -> "SAE[Any]":
         ProbeError: if there is no such SAE, it cannot be downloaded or read, it is not a plain SAE, or its site is
             unknown.
     """
+    sae = read_release(name)
+    if site is not None:
+        sae.cfg.metadata.hook_name = name_of(site)
+    check_plain({**sae.cfg.metadata.to_dict(), **sae.cfg.to_dict()}, f"the SAE {name}")
+    site_of(sae)
+    return sae.requires_grad_(False).eval()
+
+
+def read_release(name: str) -> "SAE[Any]":
+    """Load what SAELens' registry holds under a name, whether it is a plain SAE or not; see :func:`load_release`."""
     from sae_lens import SAE
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
@@ -67,8 +77,4 @@ def load_release(name: str, site: Site | None = None) -> "SAE[Any]":
             f"cache: run SAE.from_pretrained({release!r}, {sae_id!r}) of sae_lens once where there is one"
         ) from error
     sae.cfg.metadata.model_name, sae.cfg.metadata.release = entry.model, release
-    if site is not None:
-        sae.cfg.metadata.hook_name = name_of(site)
-    check_plain({**sae.cfg.metadata.to_dict(), **sae.cfg.to_dict()}, f"the SAE {name}")
-    site_of(sae)
-    return sae.requires_grad_(False).eval()
+    return sae

@@ -55,8 +55,11 @@ def attribute(
     Raises:
         ProbeError: for an unknown method or metric.
     """
-    scores = edge_scores(lens, pairs, method, metric=metric, steps=steps, window=window, progress=progress)
-    return Circuit(lens.graph, scores.mean(0), {"method": method, "metric": metric, "pairs": len(pairs)})
+    total = torch.zeros(lens.graph.edges.shape, dtype=torch.float64)
+    for some in _scored(lens, pairs, method, metric=metric, steps=steps, window=window, progress=progress):
+        total += some.double().sum(0)
+    about = {"method": method, "metric": metric, "pairs": len(pairs)}
+    return Circuit(lens.graph, (total / len(pairs)).float(), about if window == ALL else {**about, "window": window})
 
 
 def edge_scores(
@@ -80,17 +83,22 @@ def edge_scores(
     Raises:
         ProbeError: for an unknown method or metric.
     """
+    return torch.cat(list(_scored(lens, pairs, method, metric=metric, steps=steps, window=window, progress=progress)))
+
+
+def _scored(
+    lens: EdgeLens, pairs: Pairs, method: str, *, metric: str, steps: int, window: Window, progress: bool
+) -> Iterator[Float[Tensor, "some writers readers"]]:
+    """The scores of a few pairs at a time."""
     for what, said, known in (("method", method, METHODS), ("metric", metric, METRICS)):
         if said not in known:
             raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (choose from {', '.join(known)})")
     if method != "exact":
         lens.model.check_gradient(f"attribution by {method}")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
-    found = []
-    for clean, corrupt, right, wrong in tqdm(pairs.parts(lens.rows_that_fit), desc=method, disable=not progress):
+    for clean, corrupt, right, wrong in tqdm(pairs.parts(lens.few_rows), desc=method, disable=not progress):
         measure = measure_of(lens, metric, clean, right, wrong)
-        found.append(score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).float().cpu())
-    return torch.cat(found)
+        yield score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).float().cpu()
 
 
 def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Tensor) -> Metric:

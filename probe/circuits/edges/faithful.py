@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from probe.circuits.edges.attribution import measure_of
 from probe.circuits.edges.circuit import Circuit
-from probe.circuits.edges.lens import EdgeLens
+from probe.circuits.edges.lens import ALL, EdgeLens, Window
 from probe.circuits.pairs.pairs import Pairs
 from probe.errors import NotApplicable
 
@@ -57,6 +57,7 @@ def faithfulness(
     shares: Sequence[float] = SHARES,
     *,
     metric: str = "logit-difference",
+    window: Window = ALL,
     progress: bool = False,
 ) -> Faithfulness:
     """Measure the faithfulness of circuits made of the strongest edges, for several sizes.
@@ -66,34 +67,44 @@ def faithfulness(
         pairs: texts other than those that the scores were computed on.
         shares: sizes of the circuits as shares of all edges, ascending.
         metric: ``logit-difference`` or ``divergence``.
+        window: the tokens at which edges are cut, as in :func:`attribute`.
         progress: show a progress bar.
     """
-    sizes = [max(1, round(share * len(circuit.graph))) for share in shares]
+    sizes = sizes_of(circuit, shares)
     found = [
-        kept_by(lens, circuit.top(size), pairs, metric=metric)
+        kept_by(lens, circuit.top(size), pairs, metric=metric, window=window)
         for size in tqdm(sizes, desc="faithfulness", unit="size", disable=not progress)
     ]
     return Faithfulness(tuple(size / len(circuit.graph) for size in sizes), tuple(found))
 
 
+def sizes_of(circuit: Circuit, shares: Sequence[float]) -> list[int]:
+    """The numbers of edges that are some shares of all edges, at least 1."""
+    return [max(1, round(share * len(circuit.graph))) for share in shares]
+
+
 @torch.no_grad()
-def kept_by(lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "logit-difference") -> float:
+def kept_by(
+    lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "logit-difference", window: Window = ALL
+) -> float:
     """Measure the faithfulness of one circuit: the share of the metric's fall from clean to corrupt that it prevents.
 
     Args:
         circuit: the circuit whose edges are kept.
         pairs: texts other than those that the circuit was chosen on.
         metric: ``logit-difference`` or ``divergence``.
+        window: the tokens at which edges are cut; the corrupt run is then the run in which all edges are cut there.
 
     Raises:
         NotApplicable: if the texts do not differ in the metric.
     """
     sums = torch.zeros(3, dtype=torch.float64)
-    for clean, corrupt, right, wrong in pairs.parts(lens.rows_that_fit):
-        measure = measure_of(lens, metric, clean, right, wrong)
-        kept = lens.cut(clean, corrupt, circuit.edges.to(clean.device), last=1)
-        runs = (kept, lens.logits(corrupt, 1), lens.logits(clean, 1))
-        sums += torch.stack([measure(run).double().sum().cpu() for run in runs])
+    for clean, corrupt, right, wrong in pairs.parts(lens.few_rows):
+        measure, edges = measure_of(lens, metric, clean, right, wrong), circuit.edges.to(clean.device)
+        kept = lens.cut(clean, corrupt, edges, window, 1)
+        whole = window == ALL
+        lost = lens.logits(corrupt, 1) if whole else lens.cut(clean, corrupt, torch.zeros_like(edges), window, 1)
+        sums += torch.stack([measure(run).double().sum().cpu() for run in (kept, lost, lens.logits(clean, 1))])
     kept, lost, whole = sums.tolist()
     if lost == whole:
         raise NotApplicable("the clean and the corrupt texts do not differ in the metric: give other pairs")

@@ -39,6 +39,8 @@ machine epsilon. It is relative to the sum of the writers' absolute values, whic
 _START = "blocks.0.hook_resid_pre"
 _MOST_ROOM = 2**26
 """The most bytes that projected writers, or gradients that wait for them, take; more would not be faster."""
+_FEW = 8
+"""The most rows of a pass; more would not be much faster."""
 _COPIES = 8
 """Tensors of the size of the inputs of a block's readers that a backward pass through the block takes."""
 
@@ -104,6 +106,14 @@ class EdgeLens:
         attention = 4 * graph.n_heads * width * 4
         kept = 6 * graph.n_layers * config.d_model * size
         return max(1, self.model.budget // 2 // (width * (block + attention + kept)))
+
+    def few_rows(self, width: int) -> int:
+        """As :meth:`rows_that_fit`, but at most 8, so that rounding rarely depends on the memory that is free.
+
+        Args:
+            width: the number of tokens of a text.
+        """
+        return min(_FEW, self.rows_that_fit(width))
 
     @torch.no_grad()
     def streams(self, ids: Ids, window: Window = ALL) -> Streams:

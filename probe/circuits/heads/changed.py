@@ -78,6 +78,8 @@ def reference(
     layers: Sequence[int] | None = None,
     *,
     tokens: Tokens | Selection | None = None,
+    n_tokens: int = 4096,
+    seed: int = 0,
 ) -> Reference:
     """Record what heads write over some texts, one text in a pass.
 
@@ -85,15 +87,21 @@ def reference(
         texts: traces (read with their prompts), texts, token ids or documents.
         layers: blocks to read, counted from 0; None for all.
         tokens: the tokens to read, normally those at which heads will be ablated; None for all.
+        n_tokens: about the largest number of tokens that are kept, random ones of each text, at least one of each.
+        seed: seeds their choice.
     """
     asked = list(range(model.n_layers)) if layers is None else sorted(set(layers))
     parts: dict[int, list[Tensor]] = {layer: [] for layer in asked}
-    for document in documents_of(model, texts):
+    documents, generator = documents_of(model, texts), torch.Generator().manual_seed(seed)
+    most = max(1, n_tokens // max(1, len(documents)))
+    for document in documents:
         with capture(model, [f"z.{layer}" for layer in asked], tokens=tokens) as acts:
-            model.hf(torch.tensor([document.ids], device=model.device))
-        for layer in asked:
-            found = acts[f"z.{layer}"]
-            parts[layer].append((found[0] if tokens is None else found).clone())
+            model.hf(torch.tensor([document.ids], device=model.device), logits_to_keep=1)
+        found = {layer: acts[f"z.{layer}"] if tokens is not None else acts[f"z.{layer}"][0] for layer in asked}
+        n = len(found[asked[0]]) if asked else 0
+        some = torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most].sort().values
+        for layer, each in found.items():
+            parts[layer].append(each[some.to(each.device)])
     return Reference({layer: torch.cat(some) for layer, some in parts.items()})
 
 

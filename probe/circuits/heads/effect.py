@@ -1,6 +1,7 @@
 """The effect on a model's rollouts of changing some heads, compared with changing random heads of the same layers."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.heads.changed import Head, Reference, heads_changed, matched_heads
+from probe.circuits.pairs.pairs import Pairs, logit_difference, rows_that_fit
 from probe.hooks import Selection, Tokens
-from probe.models import Model
+from probe.models import Model, check_frequencies
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Interval, mean_interval
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import generate_traces
 
-Look = Callable[[], Mapping[str, Float[Tensor, " problems"]]]
-"""Measures something on each problem; returns one tensor for each thing that is measured, NaN where it is not known."""
+Measured = Mapping[str, Float[Tensor, " items"]]
+"""One tensor for each thing that is measured, with an entry for each problem or pair, NaN where it is not known."""
+Look = Callable[[], Measured]
+"""Measures something on each problem or pair."""
+Keep = Callable[[str, Look], Measured]
+"""Called with the name of a measurement and the function that makes it; returns what was kept of it, or makes it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class HeadEffect:
     """One measure, with and without changed heads.
 
     Attributes:
-        whole: the mean over problems for the unchanged model.
+        whole: the mean over problems or pairs for the unchanged model.
         changed: the same with the heads changed.
         others: the same with random heads of the same layers changed, over problems and sets of heads.
         more_than_others: others minus changed.
@@ -47,7 +53,7 @@ def behaviour_look(
     model: Model,
     problem_set: ProblemSet,
     problems: Sequence[Problem],
-    behaviour: Behaviour | str,
+    behaviour: "Behaviour | str | re.Pattern[str]",
     *,
     max_new_tokens: int,
 ) -> Look:
@@ -69,7 +75,7 @@ def behaviour_look(
     Raises:
         ProbeError: if nothing has that name.
     """
-    wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
+    wanted = behaviour if isinstance(behaviour, Behaviour) else find_behaviour(behaviour, problem_set=problem_set)
 
     def look() -> dict[str, Tensor]:
         rollouts = generate_traces(model, problem_set, problems, max_new_tokens=max_new_tokens)
@@ -84,6 +90,28 @@ def behaviour_look(
     return look
 
 
+def pairs_look(model: Model, pairs: Pairs) -> Look:
+    """Make a function that measures the logit of the right next token minus that of the wrong one on each clean text.
+
+    Args:
+        model: the model that reads the texts.
+        pairs: pairs that the heads were not chosen on.
+
+    Returns:
+        A function without arguments, for :func:`effect_of_heads`; it measures ``logit difference``.
+    """
+
+    @torch.no_grad()
+    def look() -> dict[str, Tensor]:
+        found = []
+        for clean, _, right, wrong in pairs.on(model.device).parts(lambda width: min(8, rows_that_fit(model)(width))):
+            check_frequencies(model.hf, clean.shape[1])
+            found.append(logit_difference(right, wrong)(model.hf(clean, logits_to_keep=1).logits).double().cpu())
+        return {"logit difference": torch.cat(found)}
+
+    return look
+
+
 def effect_of_heads(
     model: Model,
     heads: Sequence[Head],
@@ -94,6 +122,7 @@ def effect_of_heads(
     tokens: Tokens | Selection | None = None,
     n_controls: int = 5,
     seed: int = 0,
+    keep: Keep | None = None,
     progress: bool = False,
 ) -> dict[str, HeadEffect]:
     """Ablate or scale heads in the model itself and measure, then do the same with random heads of the same layers.
@@ -101,29 +130,38 @@ def effect_of_heads(
     Args:
         model: the model whose heads are changed.
         heads: the heads, as ``(layer, head)``.
-        look: what is measured, for example by :func:`behaviour_look`.
+        look: what is measured, for example by :func:`behaviour_look` or :func:`pairs_look`.
         by: one of :data:`ABLATIONS`, or a factor that the heads' output is multiplied by.
         reference: head outputs that the ablations ``mean`` and ``resample`` use.
         tokens: the tokens at which heads are changed; None for all.
         n_controls: number of random sets of other heads.
         seed: seeds the choice of these sets and the resampling.
+        keep: keeps each measurement, so that an interrupted call resumes; it is called with ``whole``, ``changed`` and
+            ``others-0`` and so on. None keeps nothing.
         progress: show a progress bar.
 
     Returns:
-        One entry for each thing that ``look`` measures, over the problems on which it is known each time.
+        One entry for each thing that ``look`` measures, over the problems or pairs on which it is known each time.
 
     Raises:
         ProbeError: if a layer does not have as many other heads.
     """
     n_heads = model.hf.config.get_text_config().num_attention_heads
     controls = [matched_heads(heads, n_heads, seed + i) for i in range(n_controls)]
-    whole = look()
-    with heads_changed(model, heads, by, reference=reference, tokens=tokens, seed=seed):
-        changed = look()
-    others = []
-    for some in tqdm(controls, desc="other heads", unit="set", disable=not progress):
-        with heads_changed(model, some, by, reference=reference, tokens=tokens, seed=seed):
-            others.append(look())
+    keep = keep or (lambda _, make: make())
+
+    def without(some: Sequence[Head]) -> Look:
+        def make() -> Measured:
+            with heads_changed(model, some, by, reference=reference, tokens=tokens, seed=seed):
+                return look()
+
+        return make
+
+    whole, changed = keep("whole", look), keep("changed", without(heads))
+    others = [
+        keep(f"others-{i}", without(some))
+        for i, some in enumerate(tqdm(controls, desc="other heads", unit="set", disable=not progress))
+    ]
     found = {}
     for name in whole:
         all_of_them = torch.stack([whole[name], changed[name], *(each[name] for each in others)])

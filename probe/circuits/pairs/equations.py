@@ -1,8 +1,14 @@
-"""Pairs of texts that differ in one digit of an equation: what a model computes, and what it takes to be true."""
+"""Pairs of texts that differ in one digit of an equation: what a model computes, and what it takes to be true.
+
+An equation is two numbers joined by an operation, an equals sign and a number, as in ``12 + 7 = 19``, ``3×4=12``,
+``$1,200 - $50 = $1,150`` or ``6 \\times 7 = 42``.
+"""
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 
@@ -13,13 +19,42 @@ from probe.models import Model, check_frequencies
 from probe.problems import Problem
 from probe.traces import Trace
 
-_EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+_NUMBER = r"\$?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+_OPERATIONS = {
+    **{sign: sign for sign in "+-*/"},
+    **dict.fromkeys(("−", "–"), "-"),
+    **dict.fromkeys(("×", "·", "x", r"\times", r"\cdot"), "*"),
+    **dict.fromkeys(("÷", r"\div"), "/"),
+}
+_OPERATION = "|".join(map(re.escape, sorted(_OPERATIONS, key=len, reverse=True)))
+_GAP = r"[^\S\n]*"
+_EQUATION = re.compile(
+    rf"(?<![\d.,)\]]){_NUMBER}{_GAP}({_OPERATION}){_GAP}{_NUMBER}{_GAP}={_GAP}{_NUMBER}"
+    rf"(?!\.?\d|{_GAP}(?:{_OPERATION}|=){_GAP}\d)"
+)
+_CONTINUED = re.compile(rf"[\d)\]]{_GAP}(?:{_OPERATION}|=){_GAP}$")
+"""What may not stand before an equation: of ``1 + 2 + 3 = 6`` no part is one. A dash that begins a line may."""
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """A text that ends within a trace, and the same text with other digits.
+
+    Attributes:
+        ends: where the text may end, as characters of the trace; the first end that the tokenizer allows is taken.
+        whole: where the text that decides this ends.
+        places: the characters that are changed.
+    """
+
+    ends: tuple[int, ...]
+    whole: int
+    places: tuple[int, ...]
 
 
 def operand_pairs(
     model: Model, traces: Sequence[Trace], problems: Sequence[Problem], *, n_pairs: int = 48, seed: int = 0
 ) -> Pairs:
-    """Make pairs of texts that end in an equals sign and differ in the last digit of the right operand.
+    """Make pairs of texts that end before the result of an equation and differ in the last digit of the right operand.
 
     The digit also differs where the operand was mentioned last before the equation, if it was. The right and the wrong
     next token are the model's own predictions; pairs for which these are equal are left out.
@@ -35,11 +70,13 @@ def operand_pairs(
         NotApplicable: if no equation of the traces gives a pair.
     """
 
-    def edits(trace: Trace) -> Iterator[tuple[str, str]]:
-        for found in _EQUATION.finditer(trace.text):
-            end = found.end(3)
-            before = [each.end() for each in re.finditer(rf"\b{found[3]}\b", trace.text[: found.start()])][-1:]
-            yield trace.text[: end + 2], _edited(trace.text[: end + 2], [each - 1 for each in (*before, end)])
+    def edits(trace: Trace) -> Iterator[_Edit]:
+        for found in _equations(trace.text):
+            mention = rf"(?<![\d.,]){re.escape(found[3])}(?![\d]|[.,]\d)"
+            before = [each.end() for each in re.finditer(mention, trace.text[: found.start()])][-1:]
+            result = found.start(4)
+            bare = len(trace.text[:result].rstrip(" "))
+            yield _Edit((result, bare), found.end(4), tuple(each - 1 for each in (*before, found.end(3))))
 
     return _paired(model, traces, problems, edits, n_pairs=n_pairs, seed=seed, differ=True)
 
@@ -62,19 +99,25 @@ def statement_pairs(
         NotApplicable: if the traces contain no true equation.
     """
 
-    def edits(trace: Trace) -> Iterator[tuple[str, str]]:
+    def edits(trace: Trace) -> Iterator[_Edit]:
         for sentence in trace.sentences:
-            found = _EQUATION.search(trace.text, sentence.start, sentence.end)
+            found = next(_equations(trace.text, sentence.start, sentence.end), None)
             if found is not None and _true(found):
-                text = trace.text[: sentence.end]
-                yield text, _edited(text, [found.end() - 1])
+                yield _Edit((sentence.end,), sentence.end, (found.end(4) - 1,))
 
     return _paired(model, traces, problems, edits, n_pairs=n_pairs, seed=seed, differ=False)
 
 
+def _equations(text: str, start: int = 0, end: int | None = None) -> Iterator[re.Match[str]]:
+    for found in _EQUATION.finditer(text, start, len(text) if end is None else end):
+        if not _CONTINUED.search(text, max(0, found.start() - 16), found.start()):
+            yield found
+
+
 def _true(found: re.Match[str]) -> bool:
-    left = read_sum(f"{found[1]} {found[2]} {found[3]}")
-    return left is not None and left.value == int(found[4])
+    first, sign, second, result = (found[i].replace(",", "") for i in range(1, 5))
+    left = read_sum(f"{first} {_OPERATIONS[sign]} {second}")
+    return left is not None and left.value == Fraction(result)
 
 
 def _edited(text: str, places: Sequence[int]) -> str:
@@ -84,11 +127,18 @@ def _edited(text: str, places: Sequence[int]) -> str:
     return text
 
 
-def _encoded(model: Model, problem: Problem, *texts: str) -> list[list[int]] | None:
-    """Prompt and text as token ids; None unless all texts have equally many tokens."""
-    prompt = model.prompt_ids(problem.question)
-    ids = [[*prompt, *model.encode(text, start=False)] for text in texts]
-    return ids if len({len(each) for each in ids}) == 1 else None
+def _encoded(model: Model, problem: Problem, trace: Trace, edit: _Edit) -> tuple[list[int], list[int]] | None:
+    """Prompt and text as token ids, clean and corrupt; None unless both have equally many tokens."""
+    whole = model.encode(trace.text[: edit.whole], start=False)
+    for end in edit.ends:
+        clean = model.encode(trace.text[:end], start=False)
+        # A result may share its token with the space before it; then the text ends before that space.
+        if whole[: len(clean)] == clean:
+            corrupt = model.encode(_edited(trace.text[:end], edit.places), start=False)
+            prompt = model.prompt_ids(problem.question)
+            usable = len(clean) == len(corrupt) and clean != corrupt
+            return ([*prompt, *clean], [*prompt, *corrupt]) if usable else None
+    return None
 
 
 @torch.no_grad()
@@ -96,32 +146,33 @@ def _paired(
     model: Model,
     traces: Sequence[Trace],
     problems: Sequence[Problem],
-    edits: Callable[[Trace], Iterator[tuple[str, str]]],
+    edits: Callable[[Trace], Iterator[_Edit]],
     *,
     n_pairs: int,
     seed: int,
     differ: bool,
 ) -> Pairs:
-    found = []
-    for trace, problem in zip(traces, problems, strict=True):
-        for texts in edits(trace):
-            ids = _encoded(model, problem, *texts)
-            if ids is not None:
-                found.append(ids)
-    model.check_ids(ids for pair in found for ids in pair)
+    found = [(i, edit) for i, trace in enumerate(traces) for edit in edits(trace)]
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
     by_length: dict[int, list[Row]] = defaultdict(list)
     size = 0
     for at in order:
         if size == n_pairs:
             break
-        clean, corrupt = found[at]
-        check_frequencies(model.hf, len(clean))
-        ids = torch.tensor(found[at], device=model.device)
+        i, edit = found[at]
+        sides = _encoded(model, problems[i], traces[i], edit)
+        if sides is None:
+            continue
+        model.check_ids(sides)
+        check_frequencies(model.hf, len(sides[0]))
+        ids = torch.tensor(sides, device=model.device)
         right, wrong = model.hf(ids, logits_to_keep=1).logits[:, -1].argmax(-1).tolist()
         if right != wrong or not differ:
-            by_length[len(clean)].append((clean, corrupt, right, wrong))
+            by_length[len(sides[0])].append((sides[0], sides[1], right, wrong))
             size += 1
     if not size:
-        raise NotApplicable("no equation of the traces gives a usable pair of texts: give more or other traces")
+        raise NotApplicable(
+            f"no equation of the traces gives a usable pair of texts ({len(found)} of the form 3 + 4 = 7 were found in "
+            f"{len(traces)} traces): give more or other traces"
+        )
     return grouped(model, by_length)

@@ -2,29 +2,32 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from probe.circuits.edges.lens import Metric
-from probe.errors import NotApplicable, ProbeError
-from probe.files import read_jsonl
+from probe.config import read_as
+from probe.errors import ProbeError
+from probe.files import read_jsonl, read_tensors, write_json, write_tensors
 from probe.hooks import row_bytes
+from probe.html import html_table
 from probe.models import Model
-from probe.problems import Problem, ProblemSet
-from probe.taxonomy import Behaviour, find_behaviour
-from probe.traces import Trace, encode_after
+from probe.traces import encode_after
 
 Side = tuple[list[int], int]
 """The token ids of a text, and its next token."""
+FIRST = 4
+"""The tokens at the beginning of a text that stay when it is cut."""
 Row = tuple[list[int], list[int], int, int]
 """Token ids of a clean and of a corrupt text of equal length, and the next token of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pairs:
     """Pairs of a clean and a corrupt text of equal length, grouped by length, without padding.
 
@@ -33,12 +36,17 @@ class Pairs:
         corrupt: token ids of the corrupt texts, in the same shape.
         right: the next token of each clean text, one tensor ``[rows]`` for each length.
         wrong: the next token of each corrupt text.
+        second: True for the pairs of the second half, which shares no problem with the first; empty if the pairs are
+            not of known problems.
+        about: how the pairs were chosen, and how many prefixes were left out and why.
     """
 
     clean: tuple[Tensor, ...]
     corrupt: tuple[Tensor, ...]
     right: tuple[Tensor, ...]
     wrong: tuple[Tensor, ...]
+    second: tuple[Tensor, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.clean)
@@ -47,7 +55,13 @@ class Pairs:
         return iter(zip(self.clean, self.corrupt, self.right, self.wrong, strict=True))
 
     def __repr__(self) -> str:
-        return f"Pairs({len(self)} pairs in {len(self.clean)} lengths)"
+        sizes = [rows.shape[1] for rows in self.clean]
+        long = f"{min(sizes)} to {max(sizes)} tokens" if sizes else "no tokens"
+        halves = f", {sum(int(each.sum()) for each in self.second)} in the second half" if self.second else ""
+        return f"Pairs({len(self)} pairs of {long}{halves})"
+
+    def _repr_html_(self) -> str:
+        return html_table(("", ""), [(name, str(value)) for name, value in self.about.items()], repr(self))
 
     def parts(self, rows: Callable[[int], int]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """The groups, in parts of a limited number of rows, in the order of the pairs.
@@ -62,26 +76,62 @@ class Pairs:
             found += zip(*cut, strict=True)
         return found
 
-    def on(self, device: torch.device) -> "Pairs":
-        """The same pairs on another device, such as that of the model that reads them."""
-        groups = (self.clean, self.corrupt, self.right, self.wrong)
-        return Pairs(*(tuple(tensor.to(device) for tensor in group) for group in groups))
-
-    def split(self, every: int = 2) -> tuple["Pairs", "Pairs"]:
-        """Divide the pairs into those to find a circuit on and those to measure it on.
+    def batches(self, rows: int) -> list["Pairs"]:
+        """The pairs as several sets of at most some rows and one length, in the order of the pairs.
 
         Args:
-            every: every ``every``-th pair goes to the second part.
+            rows: the largest number of pairs of a set.
+        """
+        return [_pairs([some], about=self.about) for some in self.parts(lambda _: rows)]
+
+    def on(self, device: torch.device) -> "Pairs":
+        """The same pairs on another device, such as that of the model that reads them."""
+        groups = [tuple(tensor.to(device) for tensor in group) for group in self]
+        return _pairs(groups, self.second, self.about)
+
+    def split(self) -> tuple["Pairs", "Pairs"]:
+        """Divide the pairs into those to find a circuit on and those to measure it on.
+
+        Where the problems are known, the two share no problem; otherwise every second pair goes to the second part.
         """
         parts: list[list[tuple[Tensor, ...]]] = [[], []]
         before = 0
-        for group in self:
-            second = (before + torch.arange(len(group[0]))) % every == every - 1
+        for at, group in enumerate(self):
+            second = self.second[at] if self.second else (before + torch.arange(len(group[0]))) % 2 == 1
             before += len(group[0])
             for part, mask in zip(parts, (~second, second), strict=True):
                 if mask.any():
                     part.append(tuple(tensor[mask.to(tensor.device)] for tensor in group))
-        return _pairs(parts[0]), _pairs(parts[1])
+        return _pairs(parts[0], about=self.about), _pairs(parts[1], about=self.about)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the pairs as a safetensors file, with ``about`` as JSON beside it, and return its path."""
+        tensors = {}
+        for at, group in enumerate(self):
+            tensors |= {f"{at}.{name}": each.cpu() for name, each in zip(_NAMES, group, strict=True)}
+        tensors |= {f"{at}.second": each for at, each in enumerate(self.second)}
+        write_json(Path(path).with_suffix(".json"), self.about)
+        return write_tensors(path, tensors)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Pairs":
+        """Read the pairs that :meth:`save` wrote.
+
+        Raises:
+            ProbeError: if a file is missing or damaged.
+        """
+        found = read_tensors(path)
+        about = read_as(dict[str, Any], Path(path).with_suffix(".json"))
+        try:
+            n = 1 + max(int(name.partition(".")[0]) for name in found)
+            groups = [tuple(found[f"{at}.{name}"] for name in _NAMES) for at in range(n)]
+        except (KeyError, ValueError):
+            raise ProbeError(f"{path} does not hold pairs; remove it, and make them again") from None
+        second = tuple(found[f"{at}.second"] for at in range(n) if f"{at}.second" in found)
+        return _pairs(groups, second, about)
+
+
+_NAMES = ("clean", "corrupt", "right", "wrong")
 
 
 def rows_that_fit(model: Model, sites: int = 1) -> Callable[[int], int]:
@@ -123,119 +173,83 @@ def divergence(clean: Float[Tensor, "rows pos vocab"]) -> Metric:
     return metric
 
 
-def behaviour_pairs(
-    model: Model,
-    traces: Sequence[Trace],
-    problems: Sequence[Problem],
-    behaviour: Behaviour | str,
-    *,
-    problem_set: ProblemSet | None = None,
-    n_pairs: int = 64,
-    min_group: int = 4,
-    seed: int = 0,
-) -> Pairs:
-    """Make pairs of prefixes of traces: the clean one is followed by a sentence of a behaviour, the corrupt one is not.
-
-    Both prefixes of a pair have the same number of tokens, but come from any two traces. Their texts differ in other
-    ways too, so what is common to all pairs is what makes the model begin the behaviour.
-
-    Args:
-        model: reads the prefixes, with its own prompt before them.
-        traces: the model's own traces.
-        problems: the problem of each trace.
-        behaviour: the behaviour, or its name as :func:`~probe.find_behaviour` reads it.
-        problem_set: the problem set whose sentence types a name may mean.
-        n_pairs: the largest number of pairs.
-        min_group: lengths with fewer prefixes than this of either kind are left out.
-        seed: seeds the choice of pairs.
-
-    Raises:
-        ProbeError: if nothing has that name.
-        NotApplicable: if no two prefixes of equal length differ in the behaviour and in the next token.
-    """
-    wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
-    prompts = [model.prompt_ids(problem.question) for problem in problems]
-    # Where each prefix ends, as the index of its trace and a token: the ids of all prefixes would fill the memory.
-    ends: dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = defaultdict(lambda: ([], []))
-    for i, (trace, prompt, shown) in enumerate(zip(traces, prompts, wanted.marks(traces), strict=True)):
-        for sentence, shows in zip(trace.sentences, shown, strict=True):
-            start = sentence.token_start
-            if 0 < start < len(trace.tokens):
-                ends[len(prompt) + start][0 if shows else 1].append((i, start))
-
-    def prefix(end: tuple[int, int]) -> Side:
-        i, start = end
-        return [*prompts[i], *traces[i].tokens[:start]], traces[i].tokens[start]
-
-    generator = torch.Generator().manual_seed(seed)
-    groups: list[list[tuple[tuple[int, int], tuple[int, int]]]] = []
-    for sides in (ends[length] for length in sorted(ends)):
-        size = min(map(len, sides))
-        if size >= min_group:
-            mine, theirs = ([side[i] for i in torch.randperm(len(side), generator=generator)[:size]] for side in sides)
-            differ = [(a, b) for a, b in zip(mine, theirs, strict=True) if prefix(a)[1] != prefix(b)[1]]
-            if differ:
-                groups.append(differ)
-    order = torch.randperm(len(groups), generator=generator).tolist()
-    made, size = [], 0
-    for at in order:
-        some = groups[at][: n_pairs - size]
-        if some:
-            made.append(_group(model, [prefix(a) for a, _ in some], [prefix(b) for _, b in some]))
-            size += len(some)
-    if not made:
-        raise NotApplicable(
-            f"no two prefixes of equal length differ in {wanted.name!r} and in the next token: "
-            "give more traces, or another behaviour"
-        )
-    return _pairs(made)
-
-
-def read_pairs(model: Model, path: str | Path) -> Pairs:
+def read_pairs(model: Model, path: str | Path, *, context: int | None = None) -> Pairs:
     """Read pairs from a JSONL file of objects with the texts ``clean``, ``corrupt``, ``right`` and ``wrong``.
 
     Args:
         model: its tokenizer reads the texts.
         path: the file. The first tokens of ``right`` and ``wrong`` are the next tokens.
+        context: the largest number of tokens of a text. Longer texts, and the longer text of a pair, are then cut
+            after their first tokens, so that both have equally many; None refuses texts of unequal length.
 
     Raises:
         ProbeError: if a line lacks a text, its clean and corrupt texts are equal or differ in their number of tokens,
             or its next tokens are equal.
     """
     by_length: dict[int, list[Row]] = defaultdict(list)
+    cut = 0
     for where, row in read_jsonl(path):
         missing = [key for key in ("clean", "corrupt", "right", "wrong") if not isinstance(row.get(key), str)]
         if missing:
             raise ProbeError(f"{where} has no text {missing[0]!r}")
         clean, corrupt = (model.encode(row[key]) for key in ("clean", "corrupt"))
         nexts = [encode_after(clean, row[key], model.decode, model.tokenizer)[:1] for key in ("right", "wrong")]
-        if len(clean) != len(corrupt):
+        if len(clean) != len(corrupt) and context is None:
             raise ProbeError(
                 f"{where}: clean has {len(clean)} tokens and corrupt {len(corrupt)}; make them equally long"
             )
         if not all(nexts) or nexts[0] == nexts[1]:
             raise ProbeError(f"{where}: right and wrong begin with the same token, or are empty; make them differ")
+        length = min(len(clean), len(corrupt), context or len(clean))
+        cut += length < max(len(clean), len(corrupt))
+        clean, corrupt = (shortened(ids, length) for ids in (clean, corrupt))
         if clean == corrupt:
             raise ProbeError(f"{where}: clean and corrupt are the same text; make them differ")
-        by_length[len(clean)].append((clean, corrupt, nexts[0][0], nexts[1][0]))
+        by_length[length].append((clean, corrupt, nexts[0][0], nexts[1][0]))
     if not by_length:
         raise ProbeError(f"{path} has no pairs: write one JSON object on each line")
-    return grouped(model, by_length)
+    return grouped(model, by_length, about={"file": Path(path).name, "cut": cut})
 
 
-def grouped(model: Model, by_length: Mapping[int, Sequence[Row]]) -> Pairs:
+def shortened(ids: Sequence[int], length: int) -> list[int]:
+    """Cut a text to a number of tokens, after its first tokens.
+
+    The first tokens stay because every later token attends to them, whatever they are (attention sinks, Xiao et al.,
+    2309.17453); without them a model does not work as it does on the whole text.
+
+    Args:
+        ids: token ids.
+        length: the number of tokens that remain; a shorter text stays as it is.
+
+    >>> shortened(range(10), 7)
+    [0, 1, 2, 3, 7, 8, 9]
+    """
+    if len(ids) <= length:
+        return list(ids)
+    first = min(FIRST, length // 2)
+    return [*ids[:first], *ids[len(ids) - length + first :]]
+
+
+def grouped(
+    model: Model,
+    by_length: Mapping[int, Sequence[Row]],
+    second: Mapping[int, Sequence[bool]] | None = None,
+    about: dict[str, Any] | None = None,
+) -> Pairs:
     """Make pairs from rows of token ids.
 
     Args:
         model: gives the device.
         by_length: for each number of tokens, the clean ids, corrupt ids, right and wrong next token of each pair.
+        second: whether each pair is of the second half; None if the halves are not known.
+        about: how the pairs were chosen.
     """
-    return _pairs(
-        [
-            _group(model, [(a, right) for a, _, right, _ in rows], [(b, wrong) for _, b, _, wrong in rows])
-            for rows in by_length.values()
-        ]
-    )
+    groups = [
+        _group(model, [(a, right) for a, _, right, _ in rows], [(b, wrong) for _, b, _, wrong in rows])
+        for rows in by_length.values()
+    ]
+    halves = () if second is None else tuple(torch.tensor(list(second[length])) for length in by_length)
+    return _pairs(groups, halves, about or {})
 
 
 def _group(model: Model, clean: list[Side], corrupt: list[Side]) -> tuple[Tensor, ...]:
@@ -246,6 +260,8 @@ def _group(model: Model, clean: list[Side], corrupt: list[Side]) -> tuple[Tensor
     return sides[0], sides[1], nexts[0], nexts[1]
 
 
-def _pairs(groups: Sequence[tuple[Tensor, ...]]) -> Pairs:
-    columns = list(zip(*groups, strict=True)) or [(), (), (), ()]
-    return Pairs(*(tuple(column) for column in columns))
+def _pairs(
+    groups: Sequence[tuple[Tensor, ...]], second: tuple[Tensor, ...] = (), about: dict[str, Any] | None = None
+) -> Pairs:
+    clean, corrupt, right, wrong = zip(*groups, strict=True) if groups else ((), (), (), ())
+    return Pairs(clean, corrupt, right, wrong, second, about or {})

@@ -10,6 +10,8 @@ from probe.models import Model, Sizes
 
 _PROMPT_TOKENS = 16384
 """The most tokens of prompts in one pass; more are no faster."""
+_LOGIT_ROWS = 1024
+"""The most tokens at which logits are computed in one pass."""
 _LOGITS = 6
 """Copies of a row's logits in float32 that are alive while a token is chosen: scores, sorted, probabilities, sums."""
 _HELD = 1.25
@@ -72,6 +74,12 @@ def prompt_tokens(model: Model) -> int:
     """The number of tokens of prompts that run in one pass, padding included."""
     each = _states_bytes(model)
     return max(1, min(_PROMPT_TOKENS, model.budget // 4 // each))
+
+
+def logit_rows(model: Model) -> int:
+    """The number of tokens at which logits are computed in one pass."""
+    vocab = int(model.hf.config.get_text_config().vocab_size)
+    return max(1, min(_LOGIT_ROWS, model.budget // 8 // (_LOGITS * vocab * torch.float32.itemsize)))
 
 
 def rows_of_pass(model: Model, columns: int) -> int:

@@ -1,17 +1,14 @@
-"""``probe diff``: what training changed between the models of a pair, and along checkpoint series if there are any."""
+"""``probe diff``: what training changed between two models, and along checkpoint series if there are any."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from itertools import combinations_with_replacement
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from probe.activations import documents_of
 from probe.circuits import (
-    Head,
     Pairs,
+    Reference,
     behaviour_look,
     behaviour_pairs,
     effect_of_heads,
@@ -19,39 +16,38 @@ from probe.circuits import (
     start_tokens,
 )
 from probe.diff import (
-    LEAST,
-    Series,
-    agreement,
+    AT_LAYER,
+    NEEDS_BEHAVIOUR,
+    OF_SAE,
+    ON_PAIRS,
+    PARTS,
+    USES_BEHAVIOUR,
     diff_models,
-    fit_rise,
-    importance_series,
     load_series,
-    massive_activations,
-    shared_heads,
+    risen_behaviour,
 )
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.files import write_json
-from probe.models import Model, Pair, find_pair, load_pair
-from probe.pipeline.behaviour import behaviour_folder, limit_of, named_behaviour, problems_of, traces_of
+from probe.models import Pair, load_pair
+from probe.pipeline.behaviour import named_behaviour, problems_of, traces_of
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
-from probe.pipeline.imported import ImportedSplits
+from probe.pipeline.diff.folder import Kept, diff_folder, sae_hash
+from probe.pipeline.diff.series import series_results
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
-from probe.problems import Taken
+from probe.problems import Problem, Taken
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces
-
-_TEXTS = 10
-"""Number of texts in which massive activations of checkpoints are looked for."""
 
 
 def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
     """Compare the models of a pair, and write ``results.json`` and ``report.html``.
 
     Args:
-        out: folder of the results.
+        out: folder of the results. An interrupted comparison resumes in it: traces, parts, changes of heads and
+            checkpoints that are finished are read.
         progress: show progress bars.
 
     Returns:
@@ -61,157 +57,198 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         ProbeError: for invalid settings, before the expensive part.
     """
     out = Path(out).expanduser()
-    pair_config = find_pair(config.pair)
+    pair_config = config.models
     runs = [(name, load_series(folder, pair_config.thinking)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
     changes = bool(config.heads) and "heads" in config.parts
-    wanted = {"train": config.problems} | ({"test": config.test} if changes else {})
-    taken, imported = problems_of(pair, wanted, config.traces)
+    wanted = {"train": config.train} | ({"test": config.test} if changes else {})
+    taken, imported = problems_of(
+        pair_config, pair.thinking, wanted, problems=config.problems, grader=config.grader, traces=config.traces
+    )
     problem_set, train = taken.problem_set, taken.splits["train"]
-    config = replace(config, problems=len(train), test=len(taken.splits["test"]) if changes else config.test)
+    config = replace(config, train=len(train), test=len(taken.splits["test"]) if changes else config.test)
+    lowest = min(pair.base.n_layers, pair.thinking.n_layers)
+    if config.layer is not None and config.layer >= lowest:
+        raise ProbeError(f"layer is {config.layer}: both models have the layers 0 to {lowest - 1}")
     behaviour = None
-    if config.behaviour is not None:
-        behaviour = named_behaviour(config.behaviour, problem_set, run=config.run, thinking=pair.thinking)
-    elif runs and problem_set.sentence_type is None:
-        raise ProbeError(
-            f"sentences of {problem_set.name} have no types: name the behaviour that series are compared for"
+    if config.behaviour is not None or config.sentence is not None:
+        behaviour = named_behaviour(
+            config.behaviour, problem_set, run=config.run, sentence=config.sentence, thinking=pair.thinking
         )
-    elif runs and "heads" not in config.parts:
-        raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
-    limit = limit_of(config, pair)
+    limit = config.max_new_tokens or pair_config.max_new_tokens
     for model in (pair.base, pair.thinking):
         check_positions(model, (*train, *taken.splits.get("test", ())), limit)
-    with behaviour_folder("diff", config, pair, problem_set, imported, out):
-        return _diff(config, pair, taken, imported, behaviour, runs, out, progress=progress)
-
-
-def _diff(
-    config: DiffConfig,
-    pair: Pair,
-    taken: Taken,
-    imported: ImportedSplits | None,
-    behaviour: Behaviour | None,
-    runs: list[tuple[str, Series]],
-    out: Path,
-    *,
-    progress: bool,
-) -> dict[str, Any]:
-    """Compare the models in a folder that is locked."""
-    problem_set, train = taken.problem_set, taken.splits["train"]
-    models = {"base": pair.base, "thinking": pair.thinking}
-    prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
-    limit = limit_of(config, pair)
-    traces = traces_of(config, pair, pair.thinking, taken, imported, out, progress=progress)
-    found = diff_models(
-        pair,
-        problem_set=problem_set,
-        traces=traces,
-        behaviour=behaviour,
-        parts=config.parts,
-        n_problems=config.problems,
-        max_new_tokens=limit,
-        n_pairs=config.pairs,
-        layer=config.layer,
-        seed=config.seed,
-        progress=progress,
-    )
-    cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
-    counts = {split: len(some) for split, some in taken.splits.items()}
-    results = found.to_dict() | {"problems": {"name": problem_set.name, **counts}, "prompts": prompts, "cut": cut}
-    if behaviour is None and found.behaviour is not None:
-        behaviour = find_behaviour(found.behaviour, problem_set=problem_set)
-    if found.heads is not None and behaviour is not None and config.heads:
-        grown = found.heads.grown[: config.heads]
-        if grown:
-            results["effects"] = _effects(config, pair, taken, traces, (behaviour, grown), progress=progress)
-    if runs:
-        if behaviour is None:
-            raise ProbeError("series are compared for one behaviour: name it, or add heads to the parts")
-        pairs = behaviour_pairs(
-            pair.thinking, traces, train, behaviour, n_pairs=config.pairs, min_group=1, seed=config.seed
+    with diff_folder(config, pair, problem_set, imported, out) as folder:
+        models = {"base": pair.base, "thinking": pair.thinking}
+        prompts = begin(out, models, train[0].question, remarks=taken.remarks, progress=progress)
+        traces = traces_of(
+            pair.thinking,
+            taken,
+            imported,
+            out,
+            max_new_tokens=limit,
+            sampling=pair.thinking.own_sampling,
+            seed=config.seed,
+            progress=progress,
         )
-        results |= _series(config, pair, traces, pairs, runs, progress=progress)
-    write_json(out / "results.json", results)
-    write_diff_report(results, out / "report.html")
+        stages = _Stages(config, pair, taken, traces, behaviour, Kept(folder, config.seed), limit, progress)
+        results = stages.compared()
+        cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
+        counts = {split: len(some) for split, some in taken.splits.items()}
+        results |= {"problems": {"name": problem_set.name, **counts}, "prompts": prompts, "cut": cut}
+        if effects := stages.effects(results):
+            results["effects"] = effects
+        if runs:
+            results |= series_results(config, pair, traces, stages.series_pairs(), runs, stages.kept)
+        write_json(out / "results.json", results)
+        write_diff_report(results, out / "report.html")
     return results
-
-
-def _effects(
-    config: DiffConfig,
-    pair: Pair,
-    taken: Taken,
-    traces: Traces,
-    grown: tuple[Behaviour, list[Head]],
-    *,
-    progress: bool,
-) -> dict[str, Any]:
-    """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
-    model, limit = pair.thinking, limit_of(config, pair)
-    behaviour, heads = grown
-    tokens = start_tokens(traces)
-    written = reference(model, traces, tokens=tokens)
-    look = behaviour_look(model, taken.problem_set, taken.splits["test"], behaviour, max_new_tokens=limit)
-    ways: dict[str, Any] = {}
-    for way in ("resample", *config.factors):
-        effects = effect_of_heads(
-            model, heads, look, way,
-            reference=written, tokens=tokens, n_controls=config.draws, seed=config.seed, progress=progress,
-        )  # fmt: skip
-        ways[str(way)] = {name: effect.to_dict() for name, effect in effects.items()}
-    return {"heads": [f"a{layer}.h{head}" for layer, head in heads], "ways": ways}
 
 
 def _parted(series: str) -> tuple[str, str, str]:
     return series.partition("=")
 
 
-def _series(
-    config: DiffConfig, pair: Pair, traces: Traces, pairs: Pairs, runs: list[tuple[str, Series]], *, progress: bool
-) -> dict[str, Any]:
-    """Importance of heads by step, whether runs agree on its changes, and massive activations by step."""
-    texts = [document.ids for document in documents_of(pair.thinking, traces[:_TEXTS])]
-    told: list[dict[str, Any]] = []
-    changes: dict[str, list[torch.Tensor]] = {}
-    for name, series in runs:
-        importance = importance_series(_models(config, pair, series), pairs, progress=progress)
-        share, inside = importance.share, importance.in_circuit
-        ratios = [float(massive_activations(model, texts).ratio.max()) for model in _models(config, pair, series)]
-        steps = [0, *series.steps]
-        changes.setdefault(name, []).append(share[-1] - share[0])
-        told.append(
-            {
-                "name": name,
-                "steps": steps,
-                "importance": share.tolist(),
-                "inside": inside.tolist(),
-                "emergent": _heads(inside[-1] & ~inside[0]),
-                "lost": _heads(inside[0] & ~inside[-1]),
-                "massive": ratios,
-                "curve": asdict(fit_rise(steps, ratios)) if len(steps) >= LEAST else None,
-            }
-        )
-    agreements = []
-    for first, second in combinations_with_replacement(changes, 2):
-        if first == second and len(changes[first]) < 2:
-            continue
-        found = agreement(changes[first], None if first == second else changes[second], seed=config.seed)
-        agreements.append({"runs": [first, second], **asdict(found)})
-    n_heads = pair.thinking.hf.config.get_text_config().num_attention_heads
-    chance = []
-    for name in changes:
-        new = [run["emergent"] for run in told if run["name"] == name]
-        if len(new) > 1:
-            found = shared_heads(new, n_heads, seed=config.seed)
-            chance.append({"name": name, "runs": len(new), **asdict(found)})
-    return {"series": told, "agreement": agreements, "chance": chance}
+@dataclass
+class _Stages:
+    """The stages of a comparison. The result of each is kept in the folder when it is finished."""
 
+    config: DiffConfig
+    pair: Pair
+    taken: Taken
+    traces: Traces
+    asked: Behaviour | None
+    kept: Kept
+    limit: int
+    progress: bool
 
-def _models(config: DiffConfig, pair: Pair, series: Series) -> Iterator[Model]:
-    """The base and its checkpoints; only one checkpoint is in memory at a time."""
-    yield pair.base
-    for at in range(len(series)):
-        yield series.load(at, config.device, config.dtype)
+    @property
+    def train(self) -> Sequence[Problem]:
+        return self.taken.splits["train"]
 
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        """The name of the behaviour and how it was chosen, or why there is none."""
+        if self.asked is not None:
+            self.asked.marks(self.traces, required=True)
+            return {"name": self.asked.name, "chosen": None, "missing": None}
 
-def _heads(inside: torch.Tensor) -> list[Head]:
-    return [(layer, head) for layer, head in inside.nonzero().tolist()]
+        def choose(folder: Path) -> dict[str, Any]:
+            try:
+                found = risen_behaviour(
+                    self.pair,
+                    self.taken.problem_set,
+                    self.train,
+                    self.traces,
+                    max_new_tokens=self.limit,
+                    folder=folder / "base-traces",
+                    progress=self.progress,
+                )
+            except NotApplicable as error:
+                return {"name": None, "chosen": None, "missing": str(error)}
+            return {"name": found.behaviour.name, "chosen": found.said, "missing": None}
+
+        return self.kept.result("behaviour", {}, choose)
+
+    @cached_property
+    def behaviour(self) -> Behaviour | None:
+        """The behaviour that was named, or that rose most if something needs one."""
+        needed = bool(self.config.series) or NEEDS_BEHAVIOUR & set(self.config.parts)
+        if self.asked is None and (not needed or self.chosen["name"] is None):
+            return None
+        return self.asked or find_behaviour(self.chosen["name"], problem_set=self.taken.problem_set)
+
+    def compared(self) -> dict[str, Any]:
+        """Every part, one after the other."""
+        config, behaviour = self.config, self.behaviour
+        known = self.chosen if behaviour is not None or "chosen" in vars(self) else None
+        about = {"behaviour": behaviour and behaviour.name, "pairs": config.n_pairs, "layer": config.layer}
+        about["sae"] = config.sae and sae_hash(config.sae)
+        users = {"behaviour": USES_BEHAVIOUR, "pairs": ON_PAIRS, "layer": AT_LAYER, "sae": {OF_SAE}}
+        whole: dict[str, Any] = {
+            "pair": self.pair.name,
+            "behaviour": about["behaviour"],
+            "chosen": known and known["chosen"],
+            "findings": [],
+            "missing": {},
+        }
+        for part in (part for part in PARTS if part in config.parts):
+            if part in NEEDS_BEHAVIOUR and behaviour is None and known is not None:
+                whole["missing"][part] = known["missing"]
+                continue
+            own = {name: value for name, value in about.items() if part in users[name]}
+            found = self.kept.result(f"parts/{part}", own, self._part(part))
+            whole["findings"] += found["findings"]
+            whole["missing"] |= found["missing"]
+            whole |= {name: value for name, value in found.items() if name not in whole}
+        return whole
+
+    def _part(self, part: str) -> Callable[[Path], dict[str, Any]]:
+        config = self.config
+        return lambda _: diff_models(
+            self.pair,
+            problem_set=self.taken.problem_set,
+            traces=self.traces,
+            behaviour=self.behaviour if part in USES_BEHAVIOUR else None,
+            parts=[part],
+            n_problems=config.train,
+            max_new_tokens=self.limit,
+            n_pairs=config.n_pairs,
+            layer=config.layer,
+            sae=config.sae if part == OF_SAE else None,
+            seed=config.seed,
+            progress=self.progress,
+        ).to_dict()
+
+    def effects(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
+        config, behaviour = self.config, self.behaviour
+        heads = [(layer, head) for layer, head in results.get("heads", {}).get("grown", ())][: config.heads]
+        if behaviour is None or not heads:
+            return None
+        names = [f"a{layer}.h{head}" for layer, head in heads]
+        about = {"heads": names, "test": config.test, "draws": config.draws, "pairs": config.n_pairs}
+        ways = {
+            str(way): self.kept.result(f"effects/{way}", about, self._effect(heads, way, behaviour))
+            for way in ("resample", *config.factors)
+        }
+        return {"heads": names, "ways": ways}
+
+    def _effect(
+        self, heads: list[tuple[int, int]], way: str | float, behaviour: Behaviour
+    ) -> Callable[[Path], dict[str, Any]]:
+        config, model = self.config, self.pair.thinking
+
+        def change(_: Path) -> dict[str, Any]:
+            test = self.taken.splits["test"]
+            effects = effect_of_heads(
+                model,
+                heads,
+                behaviour_look(model, self.taken.problem_set, test, behaviour, max_new_tokens=self.limit),
+                way,
+                reference=self._written if way == "resample" else None,
+                tokens=start_tokens(self.traces),
+                n_controls=config.draws,
+                seed=config.seed,
+                progress=self.progress,
+            )
+            return {name: effect.to_dict() for name, effect in effects.items()}
+
+        return change
+
+    @cached_property
+    def _written(self) -> Reference:
+        return reference(self.pair.thinking, self.traces, tokens=start_tokens(self.traces))
+
+    def series_pairs(self) -> Pairs:
+        """The pairs of texts that checkpoints read.
+
+        Raises:
+            ProbeError: if no behaviour was named, and none could be chosen.
+        """
+        if self.behaviour is None:
+            raise ProbeError(f"series are compared for one behaviour: {self.chosen['missing']}")
+        return behaviour_pairs(
+            self.pair.thinking, self.traces, self.train, self.behaviour,
+            n_pairs=self.config.n_pairs, seed=self.config.seed,
+        )  # fmt: skip

@@ -9,6 +9,8 @@ from uuid import uuid4
 
 from probe.errors import ProbeError
 from probe.files import write_text
+from probe.html import trace_map_html
+from probe.reports.html.filling import plain_page
 from probe.reports.html.look import RISING, heatmap, short, styled
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from torch import Tensor
 
-    from probe.circuits import Attention, Receivers
+    from probe.circuits import Attention, Head, Receivers, SentenceAttribution
 
 _HERE = Path(__file__).parent
 _MOST = 4_000_000
@@ -53,8 +55,7 @@ def write_attention(attention: "Attention", path: str | Path) -> Path:
     n_heads = attention.patterns.shape[1]
     names = [f"a{layer}.h{head}" for layer in attention.layers for head in range(n_heads)]
     body = _view(attention.names, heads, names)
-    head = '<meta charset="utf-8"><title>attention · probe</title>'
-    return write_text(Path(path), f'<!doctype html><html lang="en">{head}<body>{body}</body></html>')
+    return write_text(Path(path), plain_page("attention · probe", body))
 
 
 def _view(tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", names: Sequence[str] | None) -> str:
@@ -71,6 +72,62 @@ def _view(tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", 
     script = (_HERE / "attention_view.js").read_text(encoding="utf-8")
     name = f"attention-{uuid4().hex[:8]}"
     return f'<div id="{name}"></div><script>{script}\nprobeAttention("{name}", {encoded});</script>'
+
+
+def trace_map(
+    attention: "Attention | None" = None,
+    attribution: "SentenceAttribution | None" = None,
+    *,
+    heads: "Sequence[Head] | None" = None,
+) -> "HTML":
+    """Show which earlier sentences each sentence of a long trace attends to or depends on, beside the text.
+
+    A matrix of sentences and the text are linked: pointing at a sentence shades those that it points to, and pointing
+    at a token marks its strongest tokens. It stays quick at thousands of tokens. Without scripts it is a table.
+
+    Args:
+        attention: attention by sentence, from :func:`~probe.circuits.sentence_attention`.
+        attribution: attribution of the same text, from :func:`~probe.circuits.sentence_attribution`; shown first.
+        heads: the heads that can be chosen, as ``(layer, head)``; None for as many as fit, those first that concentrate
+            attention on few sentences.
+
+    Raises:
+        ProbeError: if nothing is given, attention is by token, or the two are of different texts.
+    """
+    from IPython.display import HTML
+
+    return HTML(_map(attention, attribution, heads))
+
+
+def write_trace_map(
+    path: str | Path,
+    attention: "Attention | None" = None,
+    attribution: "SentenceAttribution | None" = None,
+    *,
+    heads: "Sequence[Head] | None" = None,
+) -> Path:
+    """Write the view of :func:`trace_map` as a page that needs no other file.
+
+    Raises:
+        ProbeError: as :func:`trace_map`.
+    """
+    return write_text(Path(path), plain_page("trace map · probe", _map(attention, attribution, heads)))
+
+
+def _map(
+    attention: "Attention | None", attribution: "SentenceAttribution | None", heads: "Sequence[Head] | None"
+) -> str:
+    given = [each for each in (attribution, attention) if each is not None]
+    if not given:
+        raise ProbeError("a trace map needs attention by sentence, an attribution, or both")
+    tokens, spans = given[0].tokens, given[0].spans
+    if tokens is None or spans is None:
+        raise ProbeError("a trace map needs attention by sentence: use sentence_attention")
+    if any((each.tokens, each.spans) != (tokens, spans) for each in given):
+        raise ProbeError("the attention and the attribution are of different texts or sentences")
+    sources = [] if attribution is None else [attribution.source()]
+    sources += [] if attention is None else attention.sources(heads)
+    return trace_map_html(tokens, spans, sources)
 
 
 def sentence_figure(attention: "Attention", layer: int, head: int) -> "Figure":

@@ -1,24 +1,23 @@
-"""Figures of the logit lens, direct attribution, activation patching, thought anchors and token traces."""
+"""Figures of lenses, direct attribution, activation patching and token traces."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from probe.reports.html.look import BLUE, DIVERGING, GREY, ORANGE, RISING, heatmap, short, styled
+from probe.reports.html.look import BLUE, DIVERGING, ORANGE, RISING, heatmap, short, styled
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from plotly.graph_objects import Figure
     from torch import Tensor
 
-    from probe.anchors import Anchors, ForcedAnswers
-    from probe.circuits import LogitLens, PatchMap
+    from probe.circuits import ConceptEntry, Foresight, LensReading, PatchMap
     from probe.diff import TokenTrace
 
 _WORDS = 40
 """The largest number of columns that are all labelled."""
 
 
-def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
+def lens_figure(lens: "LensReading", last: int = 24) -> "Figure":
     """Plot the next token that each block predicts, at the last tokens of a text; darker is more probable.
 
     Args:
@@ -31,7 +30,7 @@ def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     figure = heatmap(
         sure.tolist(),
         x=list(range(first, len(lens.tokens))),
-        y=[f"block {i}" for i in range(layers)],
+        y=[f"block {i}" for i in lens.layers],
         text=[[short(word, 8) for word in row[first:]] for row in lens.said],
         colorscale=RISING,
         zmin=0,
@@ -42,7 +41,79 @@ def lens_figure(lens: "LogitLens", last: int = 24) -> "Figure":
     figure.update_xaxes(
         tickvals=ticks, ticktext=[short(lens.tokens[i], 8) for i in ticks], title="token read", tickangle=0
     )
-    return styled(figure, "Logit lens: the next token predicted after each block", 130 + max(22, 44 - layers) * layers)
+    return styled(
+        figure,
+        f"{lens.lens.capitalize()}: the next token predicted after each block",
+        130 + max(22, 44 - layers) * layers,
+    )
+
+
+def foresight_figure(found: "Foresight") -> "Figure":
+    """Plot how well both lenses read tokens that will be written; cells above the null have a star.
+
+    Args:
+        found: the result of :func:`~probe.circuits.foresight`.
+    """
+    titles = [f"{lens}, {n}" for lens in ("logit lens", "Jacobian lens") for n in _before(found.advantage.shape[2])]
+    values = found.advantage.movedim(1, 0).flatten(1)
+    above = (found.advantage > found.threshold).movedim(1, 0).flatten(1)
+    title = "Advantage of the token that will be written, in nats (★ above tokens of other texts)"
+    return _by_block(values.tolist(), above.tolist(), titles, found.layers, title)
+
+
+def entry_figure(found: "ConceptEntry") -> "Figure":
+    """Plot how readable a behaviour's first words are before its sentences; significant cells have a star.
+
+    Args:
+        found: the result of :func:`~probe.circuits.concept_entry`. All models must have as many blocks.
+    """
+    titles = [f"{name}, {n}" for name in found.models for n in _before(found.p[0].shape[1])]
+    layers = max(found.layers, key=len)
+    values: list[list[float | None]] = [[] for _ in layers]
+    above: list[list[bool]] = [[] for _ in layers]
+    for own, difference, p in zip(found.layers, found.difference, found.p, strict=True):
+        for at, layer in enumerate(layers):
+            here = own.index(layer) if layer in own else None
+            values[at] += [None] * p.shape[1] if here is None else difference[here].tolist()
+            above[at] += [False] * p.shape[1] if here is None else (p[here] <= 0.05).tolist()
+    title = f"First words of {found.behaviour!r} before its sentences against others, in nats (★ p ≤ 0.05)"
+    return _by_block(values, above, titles, layers, title)
+
+
+def _before(back: int) -> list[str]:
+    return [f"{n} before" for n in range(1, back + 1)]
+
+
+def _by_block(
+    values: Sequence[Sequence[float | None]],
+    stars: Sequence[Sequence[bool]],
+    columns: Sequence[str],
+    layers: Sequence[int],
+    title: str,
+) -> "Figure":
+    """Values by block and column, blue above zero and orange below, with stars."""
+    large = max((abs(each) for row in values for each in row if each is not None), default=1.0) or 1.0
+    several = len(columns) <= _WORDS // 2
+    written = [
+        ["" if each is None else f"{each:.1f}{' ★' if star else ''}" for each, star in zip(row, marks, strict=True)]
+        for row, marks in zip(values, stars, strict=True)
+    ]
+    figure = heatmap(
+        values,
+        x=list(range(len(columns))),
+        y=[f"block {layer}" for layer in layers],
+        customdata=[list(columns)] * len(layers),
+        colorscale=DIVERGING,
+        zmin=-large,
+        zmax=large,
+        text=written,
+        written=several,
+        hovertemplate="%{y}, %{customdata}: %{text} nats<extra></extra>",
+    )
+    figure.update_xaxes(
+        tickvals=list(range(len(columns))), ticktext=[short(each, 26) for each in columns], tickangle=-40
+    )
+    return styled(figure, title, 250 + max(22, 44 - len(layers)) * len(layers))
 
 
 def direct_figure(parts: "Mapping[str, Float[Tensor, ' batch']]", most: int = 16) -> "Figure":
@@ -103,64 +174,6 @@ def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Fig
     )
     said = "left" if found.about.get("noising") else "restored"
     return styled(figure, f"{found.site}: share of the metric that is {said}", 170 + 40 * layers)
-
-
-def anchors_figure(anchors: "Anchors") -> "Figure":
-    """Plot the importance of each sentence, and the accuracy of rollouts after it.
-
-    Args:
-        anchors: the result of :func:`~probe.anchors.thought_anchors`.
-    """
-    from plotly.graph_objects import Bar, Figure, Scatter
-
-    n = len(anchors.importance)
-    labels = [f"{i} {short(text, 44)}" for i, text in enumerate(anchors.sentences[:n])]
-    figure = Figure(
-        Bar(
-            x=list(anchors.importance),
-            y=labels,
-            orientation="h",
-            name="importance",
-            marker={"color": [BLUE if value > 0 else ORANGE for value in anchors.importance]},
-            hovertemplate="%{y}<br>%{x:+.2f}<extra></extra>",
-        )
-    )
-    figure.add_trace(
-        Scatter(
-            x=list(anchors.accuracy[1:]),
-            y=labels,
-            mode="lines+markers",
-            name="accuracy of rollouts after it",
-            line={"color": GREY, "width": 1.5, "dash": "dot"},
-        )
-    )
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(range=[-1.08, 1.08], zeroline=True)
-    return styled(figure, "Thought anchors: change of accuracy by each sentence", 150 + 26 * n, legend=40)
-
-
-def forced_figure(forced: "ForcedAnswers") -> "Figure":
-    """Plot the accuracy if thinking is cut off after each sentence.
-
-    Args:
-        forced: the result of :func:`~probe.anchors.forced_answers`.
-    """
-    from plotly.graph_objects import Figure, Scatter
-
-    labels = ["nothing", *(f"{i} {short(text, 44)}" for i, text in enumerate(forced.sentences))]
-    figure = Figure(
-        Scatter(
-            x=list(forced.accuracy),
-            y=labels[: len(forced.accuracy)],
-            mode="lines+markers",
-            line={"color": BLUE, "width": 2},
-            text=[short(answer, 20) for answer in forced.answers],
-            hovertemplate="%{y}<br>accuracy %{x:.0%}, most common answer %{text}<extra></extra>",
-        )
-    )
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title="accuracy if it answers now")
-    return styled(figure, "Forced answers", 150 + 26 * len(forced.accuracy))
 
 
 def token_trace_figure(trace: "TokenTrace", decay: float = 0.9) -> "Figure":

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.files import write_text
-from probe.reports.circuits.figures import circuit_figure, faithfulness_figure, heads_figure
-from probe.reports.html.filling import fill, markup
-from probe.reports.html.numbers import estimate, number, percent
+from probe.reports.circuits.features_figures import features_figure, shares_figure
+from probe.reports.circuits.figures import faithfulness_figure, heads_figure
+from probe.reports.html.filling import fill, markup, numbers_behind
+from probe.reports.html.numbers import estimate, number, p_value, percent
 from probe.reports.html.terminal import listing
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from probe.circuits import Circuit
-
-_LISTED = 20
-"""Number of edges in the table of the page."""
 
 
 def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: str | Path) -> Path:
@@ -25,11 +23,22 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
     Args:
         results: ``results.json`` of ``probe circuits``.
     """
-    figures = {
-        "circuit": circuit_figure(circuit),
-        "heads": heads_figure(circuit),
-        "faithfulness": faithfulness_figure(results),
+    from markupsafe import Markup
+
+    figures = {"heads": heads_figure(circuit), "faithfulness": faithfulness_figure(results)}
+    share, curve = circuit.heads(), results["faithfulness"]
+    tables = {
+        "heads": numbers_behind(
+            ["", *(f"h{head}" for head in range(share.shape[1]))],
+            [(f"block {layer}", *(percent(float(each)) for each in row)) for layer, row in enumerate(share)],
+        ),
+        "faithfulness": numbers_behind(
+            ["share of edges", "faithfulness"],
+            [(percent(a), percent(b)) for a, b in zip(curve["shares"], curve["values"], strict=True)],
+        ),
     }
+    if latents := results.get("latents"):
+        figures |= {"latents": features_figure(latents), "shares": shares_figure(latents)}
     page = fill(
         "circuits/page.html.j2",
         None,
@@ -38,7 +47,9 @@ def write_circuit_report(results: Mapping[str, Any], circuit: "Circuit", path: s
         prompts=results.get("prompts"),
         sentence=circuit_headline(results),
         rows=circuit_rows(results),
-        edges=[(name, number(score, 4)) for name, score in circuit.listed(_LISTED)],
+        latents=latent_rows(latents) if latents else None,
+        drawing=Markup(circuit._repr_html_()),
+        tables=tables,
         figures={name: markup(figure, name) for name, figure in figures.items()},
     )
     return write_text(Path(path), page)
@@ -76,10 +87,13 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
         "CPR, CMD": f"{number(results['faithfulness']['cpr'])}, {number(results['faithfulness']['cmd'])}",
     }
     for name, what in (
+        ("logit difference", "logit difference"),
         ("count", f"{results['behaviour']} per rollout"),
         ("share", f"{results['behaviour']}, share of sentences"),
         ("solved", "solved"),
     ):
+        if name not in heads:  # pairs of texts alone were measured, or the results are of an earlier version
+            continue
         for side, said in (
             ("whole", "whole model"),
             ("changed", f"without {names}"),
@@ -87,6 +101,32 @@ def circuit_rows(results: Mapping[str, Any]) -> dict[str, str]:
             ("more than others", "random heads minus these"),
         ):
             rows[f"{what}, {said}"] = estimate(heads[name][side], number)
+    return rows
+
+
+def latent_rows(latents: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row for each of the top latents, with the sentence in which it is strongest.
+
+    Args:
+        latents: ``latents`` of ``results.json``.
+    """
+    examples = {(each["dictionary"], each["latent"]): each for each in latents["examples"] or ()}
+    rows = []
+    for each in latents["top"]:
+        shown = examples.get((each["dictionary"], each["latent"]))
+        first = shown["examples"][0] if shown and shown["examples"] else None
+        told = {side: shown[side] if shown else None for side in ("inside", "ahead")}
+        rows.append(
+            {
+                "name": f"{each['latent']} of {each['dictionary']}",
+                "score": estimate(each["score"], number),
+                "p": p_value(each["p"]),
+                **{side: estimate(one["auroc"], number) if one else "" for side, one in told.items()},
+                "before": first["before"] if first else "",
+                "token": first["token"] if first else "",
+                "after": first["after"] if first else "",
+            }
+        )
     return rows
 
 

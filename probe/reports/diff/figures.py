@@ -162,3 +162,43 @@ def latents_figure(found: Mapping[str, Any]) -> "Figure":
     figure.update_xaxes(title="scale in the base over scale in the thinking model", range=[-0.6, 2.1])
     figure.update_yaxes(title="active tokens in the thinking model", type="log")
     return styled(figure, "Latents of an SAE over both models (orange: only in the thinking model)", 400)
+
+
+def difference_figure(found: Mapping[str, Any]) -> "Figure":
+    """Plot how well what the mean difference says agrees with what training raised, beside the nulls.
+
+    Args:
+        found: ``difference`` of the ``results.json`` of ``probe diff``.
+    """
+    from plotly.graph_objects import Figure, Scatter
+
+    told = [each for each in found["readings"] if each["agrees"] is not None]
+    names = {"random": "random directions (95 %)", "halves": "halves of the texts (95 %)"}
+    figure = Figure()
+    for (null, label), symbol in zip(names.items(), ("line-ns-open", "x-thin-open"), strict=True):
+        known = [each for each in told if null in each["by_chance"]]
+        figure.add_trace(
+            Scatter(
+                x=[each["by_chance"][null] for each in known],
+                y=[each["place"] for each in known],
+                mode="markers",
+                name=label,
+                marker={"symbol": symbol, "size": 14, "color": GREY, "line": {"width": 2}},
+                hovertemplate=f"{label}: %{{x:.2f}}<extra></extra>",
+            )
+        )
+    figure.add_trace(
+        Scatter(
+            x=[each["agrees"] for each in told],
+            y=[each["place"] for each in told],
+            mode="markers",
+            name="mean difference",
+            customdata=[[plain(" ".join(map(repr, each["top"][:5])))] for each in told],
+            marker={"size": 11, "color": BLUE},
+            hovertemplate="%{y}: %{x:.2f}<br>raises %{customdata[0]}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="correlation with what training raised along other traces", range=[-0.3, 1.02])
+    title = f"What the mean difference says at resid_post.{found['layer']}"
+    return styled(figure, title, 190 + 44 * len(told), legend=66)

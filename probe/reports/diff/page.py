@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.files import write_text
-from probe.reports.diff.figures import latents_figure, series_figure, shift_figure, transfer_figure
+from probe.reports.diff.figures import difference_figure, latents_figure, series_figure, shift_figure, transfer_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import MISSING, estimate, interval, number, percent
 from probe.reports.html.terminal import listing
@@ -14,8 +14,11 @@ from probe.statistics import write_p
 if TYPE_CHECKING:
     from rich.table import Table
 
-_FIGURES = ("heads", "series", "direction", "truth", "latents")
-_KEYS = ("heads", "direction", "truth", "knowledge", "latents", "effects", "series", "agreement", "chance")
+_FIGURES = ("heads", "series", "direction", "truth", "latents", "difference")
+_KEYS = (
+    *("heads", "direction", "truth", "knowledge", "latents", "difference", "steering", "dictionary"),
+    *("effects", "series", "agreement", "chance"),
+)
 
 
 def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
@@ -24,7 +27,7 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
     Args:
         results: ``results.json`` of ``probe diff``.
     """
-    told = whole((*_KEYS, "pair", "behaviour", "findings", "missing"), results)
+    told = whole((*_KEYS, "pair", "behaviour", "chosen", "findings", "missing"), results)
     figures = {}
     if told["heads"]:
         figures["heads"] = shift_figure(told["heads"])
@@ -36,6 +39,8 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
         figures["truth"] = transfer_figure(told["truth"], "The direction of true equations")
     if told["latents"]:
         figures["latents"] = latents_figure(told["latents"])
+    if told["difference"] and any(each["agrees"] is not None for each in told["difference"]["readings"]):
+        figures["difference"] = difference_figure(told["difference"])
     page = fill(
         "diff/page.html.j2",
         None,
@@ -45,6 +50,9 @@ def write_diff_report(results: Mapping[str, Any], path: str | Path) -> Path:
         sentence=diff_headline(told),
         effects=effect_rows(told["effects"]),
         agreements=agreement_rows(told["agreement"], told["chance"]),
+        features=feature_rows(told["dictionary"]),
+        readings=reading_rows(told["difference"]),
+        steered=steering_rows(told["steering"]),
         figures=whole(_FIGURES, {name: markup(figure, name) for name, figure in figures.items()}),
     )
     return write_text(Path(path), page)
@@ -82,6 +90,59 @@ def effect_rows(effects: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
         )
         for way, measures in effects["ways"].items()
         for measure, sides in measures.items()
+    ]
+
+
+def feature_rows(found: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    """Rows for the latents of an SAE that differ most: latent, how often and how much it is active in each model.
+
+    Args:
+        found: ``dictionary`` of the ``results.json`` of ``probe diff``; None for no rows.
+    """
+    return [
+        (
+            str(each["latent"]),
+            *(percent(share, 2) for share in each["frequency"]),
+            *(number(mean, 3) for mean in each["mean"]),
+            number(each["ratio"]),
+            each["only in"] or MISSING,
+        )
+        for each in (found or {}).get("latents", ())
+    ]
+
+
+def reading_rows(found: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    """Rows for what the mean difference says: place, size, tokens, correlation, both nulls, rank of the word.
+
+    Args:
+        found: ``difference`` of the ``results.json`` of ``probe diff``; None for no rows.
+    """
+    return [
+        (
+            each["place"],
+            percent(each["size"], 1),
+            " · ".join(map(repr, each["top"][:12])) or MISSING,
+            number(each["agrees"]),
+            *(
+                f"{number(each['by_chance'][null])}, {write_p(each['p'][null])}" if null in each["p"] else MISSING
+                for null in ("random", "halves")
+            ),
+            MISSING if each["rank"] is None else str(each["rank"]),
+        )
+        for each in (found or {}).get("readings", ())
+    ]
+
+
+def steering_rows(found: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    """Rows for what a model writes with the mean difference added: strength, measure, plain, steered, random, more.
+
+    Args:
+        found: ``steering`` of the ``results.json`` of ``probe diff``; None for no rows.
+    """
+    sides = ("plain", "steered", "random", "more_than_random")
+    return [
+        (f"× {each['strength']:g}", each["measure"], *(estimate(each[side], lambda x: percent(x, 1)) for side in sides))
+        for each in (found or {}).get("effects", ())
     ]
 
 

@@ -1,10 +1,11 @@
 """Fills the templates of pages and turns figures into markup."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.html import reader_script, reader_style
+from probe.html import html_table, reader_script, reader_style
 from probe.reports.html.numbers import interval, number, p_value, percent, plural
 
 if TYPE_CHECKING:
@@ -37,6 +38,38 @@ def fill(template: str, script: str | None, **given: Any) -> str:
     style, scripts = style + reader_style(), [reader_script(), *scripts]
     return environment.get_template(template).render(
         **given, number=number, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
+    )
+
+
+def numbers_behind(head: Sequence[object], rows: Iterable[Sequence[object]]) -> "Markup":
+    """Write the numbers of a picture as a folded table, to stand below it.
+
+    Args:
+        head: the column headings.
+        rows: the cells of each row.
+    """
+    from markupsafe import Markup
+
+    table = html_table(head, rows)
+    return Markup(
+        '<details><summary>The numbers as a table</summary><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="Numbers">{table}</div></details>'
+    )
+
+
+def plain_page(title: str, body: str) -> str:
+    """Write a page around a view that brings its own style and script.
+
+    Args:
+        title: the title, as plain text.
+        body: the view, as HTML.
+    """
+    style = (_REPORTS / "html/page.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><style>{style}</style></head>'
+        f"<body><main>{body}</main></body></html>"
     )
 
 

@@ -1,0 +1,1 @@
+"""``probe anchors``: which sentences of a trace its answer depends on."""

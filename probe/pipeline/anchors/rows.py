@@ -1,0 +1,58 @@
+"""What ``results.json`` of ``probe anchors`` says about each sentence and token."""
+
+from collections.abc import Iterator
+from math import isnan
+from typing import Any
+
+from probe.anchors import Anchors, ForcedAnswers, PivotalTokens, Resilience
+
+
+def _number(value: float) -> float | None:
+    return None if isnan(value) else value
+
+
+def sentence_rows(found: Anchors) -> Iterator[dict[str, Any]]:
+    """The importance of each sentence but the last."""
+    for i, (effect, shift) in enumerate(zip(found.effects, found.shifts, strict=True)):
+        yield {
+            "accuracy": _number(found.accuracy[i + 1]),
+            "importance": effect.to_dict(),
+            "shift": shift.divergence.to_dict(),
+            "p": shift.p,
+            "q": _number(found.q[i]),
+            "others": found.others[i],
+            "back": _number(found.back[i]),
+            "gone": found.gone[i].divergence.to_dict(),
+        }
+
+
+def resilience_rows(found: Resilience) -> list[dict[str, Any]]:
+    """The resilience of each sentence."""
+    return [
+        {"rounds": list(rounds), **mean.to_dict(), "remains": remains, "limit": found.limit}
+        for rounds, mean, remains in zip(found.rounds, found.mean, found.remains, strict=True)
+    ]
+
+
+def forced_row(found: ForcedAnswers) -> dict[str, Any]:
+    """The curve of forced answers."""
+    return {
+        "after": list(found.after),
+        "accuracy": list(map(_number, found.accuracy)),
+        "agreement": list(map(_number, found.agreement)),
+        "answers": list(found.answers),
+        "settled": found.settled(),
+    }
+
+
+def pivotal_rows(found: PivotalTokens) -> dict[str, Any]:
+    """The pivotal tokens, and the places that were tried."""
+    return {
+        "against": found.against,
+        "places": [place for place, _ in found.curve],
+        "chance": [_number(share) for _, share in found.curve],
+        "tokens": [
+            {"place": each.place, "token": each.token, "before": each.before, "after": each.after}
+            for each in found.tokens
+        ],
+    }
