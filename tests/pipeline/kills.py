@@ -72,7 +72,7 @@ def kill_and_compare(n: int, home: Path, seed: int = 0, *more: str) -> list[str]
     while killed < n:
         process = Forked(command, *arguments(file, out, *more))
         try:
-            code = process.wait(longest * draw.uniform(0.1, 0.8))
+            code = process.wait(longest * draw.uniform(0.2, 0.9))
         except TimeoutError:
             process.kill()
             killed += 1
