@@ -43,7 +43,7 @@ class Forked:
         weakref.finalize(self, shutil.rmtree, said, ignore_errors=True)
         places = (Path(said, "out"), Path(said, "error"))
         self._out, self._error = places
-        told = (function, arguments, environment, os.getcwd(), *map(str, places))
+        told = (function, arguments, {**os.environ, **environment}, os.getcwd(), *map(str, places))
         self._process: BaseProcess = context().Process(target=_begin, args=told)
         self._process.start()
         assert self._process.pid is not None
@@ -126,6 +126,7 @@ def _begin(
         os.dup2(file, stream)
         os.close(file)
     os.chdir(here)
+    os.environ.clear()  # the server has that of the first test that needed it
     os.environ.update(environment)
     torch.set_num_threads(1)
     try:
