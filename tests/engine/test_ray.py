@@ -43,7 +43,7 @@ def cluster():
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:
-    """The command of a run in a new Python, as Ray expects of a driver: a forked one waits for ever."""
+    """The command of a run, in a new Python: a driver of Ray that was forked did not get to its first shard."""
     script = "from probe.cli import main; main()"
     return [sys.executable, "-c", script, *kills.arguments(file, out, *more)]
 
