@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from probe.engine import Engine, Task
 from probe.errors import ProbeError
 from tests.engine import jobs
-from tests.forked import Forked, command, done
 from tests.pipeline import kills
 
 pytestmark = pytest.mark.slow
@@ -39,27 +42,45 @@ def cluster():
         made.shutdown()
 
 
+def command(file: Path, out: Path, *more: str) -> list[str]:
+    """The command of a run, in a new Python: a driver of Ray that was forked did not get to its first shard."""
+    script = "from probe.cli import main; main()"
+    return [sys.executable, "-c", script, *kills.arguments(file, out, *more)]
+
+
+def wait_for(out, pattern, driver) -> None:
+    """Wait until a process has made a file."""
+    until = time.monotonic() + 300
+    while not list(out.glob(pattern)):
+        if driver.poll() is not None or time.monotonic() > until:
+            driver.kill()
+            raise AssertionError(driver.stderr.read()[-2000:] or f"no {pattern} after five minutes")
+        time.sleep(0.05)
+
+
 def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(cluster, tmp_path):
     """A machine is killed without notice in each of three stages, another joins; then the driver is killed."""
     file, here, out = tmp_path / "run.yaml", tmp_path / "here", tmp_path / "ray"
     file.write_text(json.dumps(SMALL))
-    done(command, *kills.arguments(file, here))
-    ray = kills.arguments(file, out, "--engine", f"ray:{cluster.address}")
-    driver = Forked(command, *ray)
-    for stage in ("traces/train/*.done.json", "arms/hybrid/*.done.json", "arms/single-vector/*.done.json"):
-        driver.wait_for(lambda stage=stage: list(out.glob(stage)))
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        cluster.add_node(num_cpus=1, wait=False)
-    assert driver.wait(300) == 0, driver.stderr[-2000:]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    subprocess.run(command(file, here), check=True, **quiet)
+    engine = ("--engine", f"ray:{cluster.address}")
+    with subprocess.Popen(command(file, out, *engine), **quiet) as driver:
+        for stage in ("traces/train/*.done.json", "arms/hybrid/*.done.json", "arms/single-vector/*.done.json"):
+            wait_for(out, stage, driver)
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            cluster.add_node(num_cpus=1, wait=False)
+        _, said = driver.communicate(timeout=300)
+    assert driver.returncode == 0, said[-2000:]
     assert kills.files(out) == kills.files(here)
     engines = {json.loads(path.read_text())["engine"] for path in out.rglob("*.done.json")}
     assert engines == {"ray"}, "the driver made no shard itself"
 
     shutil.rmtree(out / "arms")
-    driver = Forked(command, *ray)
-    driver.wait_for(lambda: list(out.glob("arms/hybrid/*.done.json")))
-    driver.kill()
-    done(command, *kills.arguments(file, out, "--engine", "here"))
+    with subprocess.Popen(command(file, out, *engine), **quiet) as driver:
+        wait_for(out, "arms/hybrid/*.done.json", driver)
+        driver.kill()
+    subprocess.run(command(file, out, "--engine", "here"), check=True, **quiet)
     assert kills.files(out) == kills.files(here)
 
 
