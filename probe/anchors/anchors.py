@@ -174,7 +174,15 @@ def anchors_of(
         back.append(1 - len(absent) / len(other) if other and alike else math.nan)
         gone.append(answer_shift(answers[i + 1], [answers[i][k] for k in absent], seed=seed) if alike else shifts[-1])
     accuracy = tuple(each.accuracy for each in rollouts)
-    return Anchors(tuple(sentences), accuracy, *map(tuple, (effects, shifts, others, back, gone)))  # pyright: ignore[reportArgumentType]
+    return Anchors(
+        sentences=tuple(sentences),
+        accuracy=accuracy,
+        effects=tuple(effects),
+        shifts=tuple(shifts),
+        others=tuple(others),
+        back=tuple(back),
+        gone=tuple(gone),
+    )
 
 
 def _apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> tuple[list[int], list[int]]:

@@ -6,6 +6,7 @@ distinguishes the texts is, and where it is moved.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.edges.lens import Ids, Metric
-from probe.circuits.pairs.pairs import Pairs, divergence, logit_difference, rows_that_fit
+from probe.circuits.pairs.pairs import Pairs, end_logits, metric_of, rows_that_fit
 from probe.config import nearest
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, capture, edit
 from probe.html import html_table
-from probe.models import Model, check_frequencies
+from probe.models import Model
 
 #: Sites that can be patched.
 PATCHED = {
@@ -116,8 +117,8 @@ def patch(
     ends = torch.zeros(2, dtype=torch.float64)
     measured: list[tuple[Ids, Ids, Metric]] = []
     for clean, corrupt, right, wrong in pairs.on(model.device).parts(_rows_in(model, source)):
-        measure = divergence(_logits(model, clean)) if metric == "divergence" else logit_difference(right, wrong)
-        ends += torch.stack([measure(_logits(model, ids)).double().sum().cpu() for ids in (corrupt, clean)])
+        measure = metric_of(metric, partial(end_logits, model), clean, right, wrong)
+        ends += torch.stack([measure(end_logits(model, ids)).double().sum().cpu() for ids in (corrupt, clean)])
         measured.append((clean, corrupt, measure))
     lost, whole = ends.tolist()
     if lost == whole:
@@ -127,7 +128,7 @@ def patch(
         width = clean.shape[1]
         same = int((clean != corrupt).any(0).nonzero()[0]) - (width - places) if by == "position" else 0
         choices = [_choice(by, place - places) for place in range(max(0, same), places)]
-        alone = measure(_logits(model, into)).double().sum().cpu()
+        alone = measure(end_logits(model, into)).double().sum().cpu()
         for layer in range(model.n_layers):
             found = _patched(model, source, f"{site}.{layer}", into, of, choices, measure)
             sums[layer] += torch.cat([alone.expand(places - len(found)), found])
@@ -165,7 +166,7 @@ def _patched(
             return state
 
         with edit(model, {site: Apply(exchange)}):
-            logits = _logits(model, into.repeat(len(some), 1))
+            logits = end_logits(model, into.repeat(len(some), 1))
         found += [measure(logits[i * n : (i + 1) * n]).double().sum().cpu() for i in range(len(some))]
     return torch.stack(found)
 
@@ -173,9 +174,3 @@ def _patched(
 def _rows_in(*models: Model) -> Callable[[int], int]:
     """Gives the number of rows of one pass for a number of tokens; each row's states at one site are held twice."""
     return lambda width: min(_ROWS, *(rows_that_fit(model, 2)(width) for model in models))
-
-
-def _logits(model: Model, ids: Ids) -> Float[Tensor, "batch last vocab"]:
-    """The logits of the last token, the only ones that metrics use."""
-    check_frequencies(model.hf, ids.shape[1])
-    return model.hf(ids, logits_to_keep=1).logits

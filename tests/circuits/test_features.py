@@ -163,7 +163,7 @@ def test_windows_and_places_add_up(llama):
     sae, pairs = SITES["mlp"](), drawn_pairs()
     whole, early, late = (
         feature_scores(llama, sae, pairs, window=window).sites[0].latents
-        for window in ((None, None), (None, -4), (-4, None))
+        for window in ((0, None), (0, -4), (-4, None))
     )
     torch.testing.assert_close(early + late, whole, atol=1e-5, rtol=1e-4)
     assert early.abs().max() > 1e-3 and late.abs().max() > 1e-3

@@ -8,6 +8,7 @@ own activations, so that saturation does not mislead them. Patching each edge in
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from tqdm.auto import tqdm
 from probe.circuits.edges.circuit import Circuit
 from probe.circuits.edges.lens import ALL, At, EdgeLens, Ids, Metric, Window
 from probe.circuits.edges.streams import Streams
-from probe.circuits.names import METHODS, METRICS
-from probe.circuits.pairs.pairs import Pairs, divergence, logit_difference
+from probe.circuits.names import METHODS
+from probe.circuits.pairs.pairs import Pairs, metric_of
 from probe.config import nearest
 from probe.errors import ProbeError
 
@@ -90,30 +91,16 @@ def _scored(
     lens: EdgeLens, pairs: Pairs, method: str, *, metric: str, steps: int, window: Window, progress: bool
 ) -> Iterator[Float[Tensor, "some writers readers"]]:
     """The scores of a few pairs at a time."""
-    for what, said, known in (("method", method, METHODS), ("metric", metric, METRICS)):
-        if said not in known:
-            raise ProbeError(f"there is no {what} {said!r}; {nearest(said, known)} (choose from {', '.join(known)})")
+    if method not in METHODS:
+        raise ProbeError(
+            f"there is no method {method!r}; {nearest(method, METHODS)} (choose from {', '.join(METHODS)})"
+        )
     if method != "exact":
         lens.model.check_gradient(f"attribution by {method}")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
     for clean, corrupt, right, wrong in tqdm(pairs.parts(lens.few_rows), desc=method, disable=not progress):
-        measure = measure_of(lens, metric, clean, right, wrong)
+        measure = metric_of(metric, partial(lens.logits, last=1), clean, right, wrong)
         yield score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).float().cpu()
-
-
-def measure_of(lens: EdgeLens, metric: str, clean: Ids, right: Tensor, wrong: Tensor) -> Metric:
-    """The metric of one group of pairs.
-
-    Args:
-        lens: the model, which gives the clean run that ``divergence`` is measured from.
-        metric: ``logit-difference`` or ``divergence``.
-        clean: token ids of the clean texts.
-        right, wrong: next token of each clean and each corrupt text, ``[batch]``.
-    """
-    if metric == "divergence":
-        with torch.no_grad():
-            return divergence(lens.logits(clean, 1))
-    return logit_difference(right, wrong)
 
 
 class _Products:

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from probe.circuits.edges.attribution import measure_of
 from probe.circuits.edges.circuit import Circuit
 from probe.circuits.edges.lens import ALL, EdgeLens, Window
-from probe.circuits.pairs.pairs import Pairs
+from probe.circuits.pairs.pairs import Pairs, metric_of
 from probe.errors import NotApplicable
 
 #: Shares of all edges at which circuits are measured; those of MIB (Mueller et al., 2504.13151).
@@ -100,7 +100,10 @@ def kept_by(
     """
     sums = torch.zeros(3, dtype=torch.float64)
     for clean, corrupt, right, wrong in pairs.parts(lens.few_rows):
-        measure, edges = measure_of(lens, metric, clean, right, wrong), circuit.edges.to(clean.device)
+        measure, edges = (
+            metric_of(metric, partial(lens.logits, last=1), clean, right, wrong),
+            circuit.edges.to(clean.device),
+        )
         kept = lens.cut(clean, corrupt, edges, window, 1)
         whole = window == ALL
         lost = lens.logits(corrupt, 1) if whole else lens.cut(clean, corrupt, torch.zeros_like(edges), window, 1)

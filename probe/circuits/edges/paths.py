@@ -1,14 +1,14 @@
 """Path patching: the effect that reaches the logits along one path of edges only."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.circuits.edges.attribution import measure_of
 from probe.circuits.edges.lens import EdgeLens
-from probe.circuits.pairs.pairs import Pairs
+from probe.circuits.pairs.pairs import Pairs, metric_of
 from probe.errors import ProbeError
 
 
@@ -39,7 +39,7 @@ def path_effect(
             raise ProbeError(f"{after} does not begin where {name} ends; begin it at {' or '.join(ends)}")
     found = []
     for clean, corrupt, right, wrong in pairs.parts(lens.rows_that_fit):
-        measure = measure_of(lens, metric, clean, right, wrong)
+        measure = metric_of(metric, partial(lens.logits, last=1), clean, right, wrong)
         with torch.no_grad():
             found.append(measure(lens.along(clean, corrupt, places, 1)) - measure(lens.logits(clean, 1)))
     return torch.cat(found)

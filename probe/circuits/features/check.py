@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.adapters import Dictionary
+from probe.circuits.edges.lens import ALL, Window
 from probe.circuits.features.scores import FeatureScores, checked, dictionaries_of
-from probe.circuits.features.slopes import ALL, Window, check_metric, logits_of, measure_of, states_at
-from probe.circuits.pairs.pairs import Pairs, rows_that_fit
+from probe.circuits.features.slopes import states_at
+from probe.circuits.pairs.pairs import Pairs, end_logits, metric_of, rows_that_fit
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, edit
 from probe.html import html_table
@@ -85,14 +87,13 @@ def feature_effects(
     Raises:
         ProbeError: for a latent that does not exist, or as :func:`feature_scores`.
     """
-    check_metric(metric)
     (dictionary,) = dictionaries_of(model, sae)
     chosen = checked(dictionary, latents)
     directions, site = dictionary.directions[chosen], dictionary.writes
     rows, found = rows_that_fit(model, 4), []
     for clean, corrupt, right, wrong in pairs.on(model.device).parts(lambda width: min(_ROWS, rows(width))):
-        measure = measure_of(model, metric, clean, right, wrong)
-        whole = measure(logits_of(model, clean))
+        measure = metric_of(metric, partial(end_logits, model), clean, right, wrong)
+        whole = measure(end_logits(model, clean))
         width = clean.shape[1]
         apart = torch.zeros(*clean.shape, len(chosen), device=model.device)
         clean_states, corrupt_states = (states_at(model, ids, (dictionary.reads,)) for ids in (clean, corrupt))
@@ -115,7 +116,7 @@ def feature_effects(
 
             count = len(range(len(chosen))[these])
             with edit(model, {site: Apply(without)}):
-                logits = logits_of(model, clean.repeat(count, 1))
+                logits = end_logits(model, clean.repeat(count, 1))
             effects += [whole - measure(part) for part in logits.split(len(clean))]
         found.append(torch.stack(effects, 1).float().cpu())
     return torch.cat(found)

@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.adapters import Dictionary
-from probe.circuits.features.slopes import ALL, Slopes, Window, slopes
+from probe.circuits.edges.lens import ALL, Window
+from probe.circuits.features.slopes import Slopes, slopes
 from probe.circuits.pairs.pairs import Pairs
 from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table

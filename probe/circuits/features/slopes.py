@@ -6,23 +6,18 @@ taken at midpoints. All of this runs on the plain model: what a dictionary makes
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.adapters import Dictionary
-from probe.circuits.names import METRICS
-from probe.circuits.pairs.pairs import Pairs, divergence, logit_difference, rows_that_fit
-from probe.config import nearest
+from probe.circuits.edges.lens import ALL, Metric, Window
+from probe.circuits.pairs.pairs import Pairs, end_logits, metric_of, rows_that_fit
 from probe.errors import ProbeError
 from probe.hooks import Apply, TrainingCost, capture, edit
 from probe.models import Model, Site, check_frequencies
-
-Window = tuple[int | None, int | None]
-"""The first and the last token, as the ends of a slice."""
-ALL: Window = (None, None)
-Metric = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,52 +54,25 @@ def slopes(
         steps: the number of midpoints.
         window: the tokens that count.
     """
-    check_metric(metric)
     if steps < 1:
         raise ProbeError(f"steps is {steps}; it must be at least 1")
     model.check_gradient("attribution to latents")
     site = dictionary.writes
     for clean, corrupt, right, wrong in pairs.on(model.device).parts(_rows(model)):
-        measure = measure_of(model, metric, clean, right, wrong)
+        measure = metric_of(metric, partial(end_logits, model), clean, right, wrong)
         states = [states_at(model, ids, dictionary.sites) for ids in (clean, corrupt)]
         last, first = (each[site] for each in states)
         slope = torch.zeros_like(last, dtype=torch.float32)
         for step in range(steps):
             slope += _gradient(model, clean, site, torch.lerp(first, last, (step + 0.5) / steps), measure) / steps
         with torch.no_grad():
-            whole = measure(logits_of(model, clean))
+            whole = measure(end_logits(model, clean))
             with edit(model, {site: Apply(lambda _, first=first: first)}):
-                total = whole - measure(logits_of(model, clean))
+                total = whole - measure(end_logits(model, clean))
         inside = torch.zeros(clean.shape, dtype=torch.bool, device=clean.device)
         inside[:, slice(*window)] = True
         differ = torch.stack([(states[0][each] != states[1][each]).any(-1) for each in dictionary.sites]).any(0)
         yield Slopes(states[0], states[1], slope, total.float(), differ & inside)
-
-
-def check_metric(metric: str) -> None:
-    """Refuse a metric that does not exist.
-
-    Raises:
-        ProbeError: naming the nearest.
-    """
-    if metric not in METRICS:
-        raise ProbeError(
-            f"there is no metric {metric!r}; {nearest(metric, METRICS)} (choose from {', '.join(METRICS)})"
-        )
-
-
-def measure_of(model: Model, metric: str, clean: Int[Tensor, "batch pos"], right: Tensor, wrong: Tensor) -> Metric:
-    """The metric of a few pairs; see :func:`~probe.circuits.attribute`."""
-    if metric == "divergence":
-        with torch.no_grad():
-            return divergence(logits_of(model, clean))
-    return logit_difference(right, wrong)
-
-
-def logits_of(model: Model, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch last vocab"]:
-    """The logits at the last token, the only ones that metrics use."""
-    check_frequencies(model.hf, ids.shape[1])
-    return model.hf(ids, logits_to_keep=1, use_cache=False).logits
 
 
 @torch.no_grad()
@@ -122,7 +90,7 @@ def _gradient(
     """The metric's gradient at a site that has a given state."""
     state = state.detach().requires_grad_()
     with torch.enable_grad(), edit(model, {site: Apply(lambda _: state)}):
-        return torch.autograd.grad(measure(logits_of(model, ids)).sum(), state)[0].float()
+        return torch.autograd.grad(measure(end_logits(model, ids)).sum(), state)[0].float()
 
 
 def _rows(model: Model) -> Callable[[int], int]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.adapters import Dictionary
+from probe.circuits.edges.lens import ALL, Window
 from probe.circuits.features.check import feature_check
 from probe.circuits.features.examples import latent_examples
 from probe.circuits.features.scores import dictionaries_of, feature_scores
-from probe.circuits.features.slopes import ALL, Window
 from probe.circuits.pairs.pairs import Pairs
 from probe.errors import NotApplicable
 from probe.models import Model

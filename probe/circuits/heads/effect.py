@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.heads.changed import Head, Reference, heads_changed, matched_heads
-from probe.circuits.pairs.pairs import Pairs, logit_difference, rows_that_fit
+from probe.circuits.pairs.pairs import Pairs, end_logits, logit_difference, rows_that_fit
 from probe.hooks import Selection, Tokens
-from probe.models import Model, check_frequencies
+from probe.models import Model
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Interval, mean_interval
 from probe.taxonomy import Behaviour, find_behaviour
@@ -105,8 +105,7 @@ def pairs_look(model: Model, pairs: Pairs) -> Look:
     def look() -> dict[str, Tensor]:
         found = []
         for clean, _, right, wrong in pairs.on(model.device).parts(lambda width: min(8, rows_that_fit(model)(width))):
-            check_frequencies(model.hf, clean.shape[1])
-            found.append(logit_difference(right, wrong)(model.hf(clean, logits_to_keep=1).logits).double().cpu())
+            found.append(logit_difference(right, wrong)(end_logits(model, clean)).double().cpu())
         return {"logit difference": torch.cat(found)}
 
     return look

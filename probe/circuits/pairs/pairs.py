@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.circuits.edges.lens import Metric
-from probe.config import read_as
+from probe.circuits.edges.lens import Ids, Metric
+from probe.circuits.names import METRICS
+from probe.config import nearest, read_as
 from probe.errors import ProbeError
 from probe.files import read_jsonl, read_tensors, write_json, write_tensors
 from probe.hooks import row_bytes
 from probe.html import html_table
-from probe.models import Model
+from probe.models import Model, check_frequencies
 from probe.traces import encode_after
 
 Side = tuple[list[int], int]
@@ -171,6 +172,36 @@ def divergence(clean: Float[Tensor, "rows pos vocab"]) -> Metric:
         return -(log_p.exp() * (log_p - logits[:, -1].float().log_softmax(-1))).sum(-1)
 
     return metric
+
+
+def end_logits(model: Model, ids: Ids) -> Float[Tensor, "batch last vocab"]:
+    """The logits at the last token of each text, the only ones that metrics use.
+
+    Args:
+        model: the plain model, with the hooks that are on it.
+    """
+    check_frequencies(model.hf, ids.shape[1])
+    return model.hf(ids, logits_to_keep=1, use_cache=False).logits
+
+
+def metric_of(name: str, logits: Callable[[Ids], Tensor], clean: Ids, right: Tensor, wrong: Tensor) -> Metric:
+    """The metric of some pairs of equal length.
+
+    Args:
+        name: one of :data:`~probe.circuits.METRICS`.
+        logits: computes the logits of texts; ``divergence`` is measured from those of the clean texts.
+        clean: token ids of the clean texts.
+        right, wrong: the next token of each clean and of each corrupt text.
+
+    Raises:
+        ProbeError: for an unknown metric.
+    """
+    if name not in METRICS:
+        raise ProbeError(f"there is no metric {name!r}; {nearest(name, METRICS)} (choose from {', '.join(METRICS)})")
+    if name == "divergence":
+        with torch.no_grad():
+            return divergence(logits(clean))
+    return logit_difference(right, wrong)
 
 
 def read_pairs(model: Model, path: str | Path, *, context: int | None = None) -> Pairs:
