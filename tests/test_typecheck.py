@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -20,6 +21,11 @@ def checked(fn):
 @checked
 def plain(a: int, b: "list[str]", c: float = 0.0) -> str:
     return str(a) if c < 9 else b  # type: ignore[return-value]
+
+
+@checked
+def elsewhere(a: dict[str, "Unknown"], b: int, way: Literal["fast", "slow"] = "fast") -> int:  # noqa: F821
+    return len(a) + b + (way == "slow")
 
 
 @checked
@@ -53,6 +59,7 @@ def test_what_is_right_is_let_through():
     assert arrays(torch.zeros(2, 3), {"x": TWO}).shape == (3, 2)
     assert len(list(each(torch.zeros(2, 3), THREE))) == 2
     assert Both(TWO, TWO) and Plain(1)
+    assert elsewhere({"a": 1}, 2) == 3
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,8 @@ def test_what_is_right_is_let_through():
         lambda: list(each(torch.zeros(2, 3), TWO)),
         lambda: Both(TWO, THREE),
         lambda: Plain("1"),
+        lambda: elsewhere({}, 1.5),
+        lambda: elsewhere({}, 1, "middle"),
     ],
 )
 def test_what_is_wrong_is_found_unless_nothing_is_checked(call):

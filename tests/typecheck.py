@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, get_args
+from typing import Any, ForwardRef, Literal, get_args, get_origin
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -29,6 +29,15 @@ def _has_arrays(hint: Any) -> bool:
     return any(map(_has_arrays, get_args(hint)))
 
 
+def _has_names(hint: Any) -> bool:
+    """Whether a part of an annotation is a string, whose name may be imported for type checkers alone."""
+    if isinstance(hint, list):
+        return any(map(_has_names, hint))
+    if isinstance(hint, str | ForwardRef):
+        return True
+    return get_origin(hint) is not Literal and any(map(_has_names, get_args(hint)))
+
+
 def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any] | None = None) -> Any:
     """``jaxtyping.jaxtyped`` where annotations have arrays, and beartype alone elsewhere."""
     if fn is None:
@@ -40,7 +49,7 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any] | None = None) -
     if not isinstance(fn, FunctionType) or typechecker is None:
         return _jaxtyped(fn, typechecker=typechecker)
     own = fn.__annotations__
-    known = {name: hint for name, hint in own.items() if not isinstance(hint, str)}  # jaxtyping ignores strings too
+    known = {name: hint for name, hint in own.items() if not _has_names(hint)}  # jaxtyping ignores strings too
     fn.__annotations__ = known
     checked = check(fn)
     fn.__annotations__ = checked.__annotations__ = own

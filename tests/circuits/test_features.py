@@ -162,8 +162,7 @@ def test_the_top_is_chosen_on_half_of_the_pairs_and_measured_on_the_others(wired
 def test_windows_and_places_add_up(llama):
     sae, pairs = SITES["mlp"](), drawn_pairs()
     whole, early, late = (
-        feature_scores(llama, sae, pairs, window=window).sites[0].latents
-        for window in ((0, None), (0, -4), (-4, None))
+        feature_scores(llama, sae, pairs, window=window).sites[0].latents for window in ((0, None), (0, -4), (-4, None))
     )
     torch.testing.assert_close(early + late, whole, atol=1e-5, rtol=1e-4)
     assert early.abs().max() > 1e-3 and late.abs().max() > 1e-3

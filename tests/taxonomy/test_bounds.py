@@ -45,9 +45,10 @@ def never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("never_whole")
 def test_chunks_change_nothing_that_is_found(planted, request: pytest.FixtureRequest) -> None:
     train, validation = planted(700, 0, outliers=3), planted(300, 1)
-    whole = fit_taxonomy(train, validation, QUICK)
+    one_seed = replace(QUICK, seeds=(0,))  # two seeds find the same here, and rounding decides which one is taken
+    whole = fit_taxonomy(train, validation, one_seed)
     request.getfixturevalue("small_chunks")
-    parted = fit_taxonomy(on_disk(train), on_disk(validation), QUICK)
+    parted = fit_taxonomy(on_disk(train), on_disk(validation), one_seed)
     torch.testing.assert_close(parted.directions, whole.directions, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parted.normaliser.mean, whole.normaliser.mean)
     assert parted.normaliser.limit == pytest.approx(whole.normaliser.limit) and parted.scores["outliers"] == 3

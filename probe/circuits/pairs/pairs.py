@@ -252,8 +252,8 @@ def shortened(ids: Sequence[int], length: int) -> list[int]:
         ids: token ids.
         length: the number of tokens that remain; a shorter text stays as it is.
 
-    >>> shortened(range(10), 7)
-    [0, 1, 2, 3, 7, 8, 9]
+    >>> shortened(range(10), 8)
+    [0, 1, 2, 3, 6, 7, 8, 9]
     """
     if len(ids) <= length:
         return list(ids)
