@@ -16,6 +16,8 @@ import os
 
 # Before torch is imported: threads must not spin while another process needs the core, and nothing may use the network.
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disabled")
+# One thread adds numbers in the same order in every process, forked or not.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import torch
 from probe.activations import harvest
 from probe.anchors import contrast, entropy, forced_answers, roll_out
 from probe.circuits import heads_changed, logit_lens, operand_pairs, patch, reference, sentence_attention
-from probe.diff import PARTS, diff_models
+from probe.diff import OF_SAE, PARTS, diff_models
 from probe.hybrid import flip_rates, naming_agreement
 from probe.models import Pair
 from probe.problems import load_problems
@@ -52,7 +52,7 @@ def measures(pair: Pair, taxonomy: Taxonomy | None = None) -> tuple[dict[str, An
     mean = reference(pair.thinking, Traces(list(traces)[:2]) if not isinstance(traces, Traces) else traces)
     with torch.no_grad(), heads_changed(pair.thinking, [(1, 0), (2, 1)], "mean", reference=mean):
         found["heads"] = _plain(pair.thinking.hf(ids.to(pair.thinking.device)[None]).logits[0, -1])
-    parts = [part for part in PARTS if part not in _ELSEWHERE]
+    parts = [part for part in PARTS if part not in (*_ELSEWHERE, OF_SAE)]
     diff = diff_models(pair, parts=parts, traces=traces, n_problems=6, n_pairs=6, max_new_tokens=80)
     found |= {f"diff {part}": _plain(getattr(diff, part)) for part in parts}
     found["diff missing"] = sorted(diff.missing)

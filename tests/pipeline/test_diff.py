@@ -56,7 +56,7 @@ def test_from_texts_to_the_page(tmp_path):
     # What a killed comparison had not finished is made again, and nothing else.
     kept = out / "parts" / "heads" / "result.json"
     before = kept.stat().st_mtime_ns
-    for name in ("parts/truth", "effects/0.5", "series/1-rl/30"):
+    for name in ("parts/truth", "series/1-rl/30"):
         shutil.rmtree(out / name)
     (out / "results.json").unlink()
     diff(from_dict(DiffConfig, SMALL | {"pair": "tiny-rl", "behaviour": "check", "series": series}), out)

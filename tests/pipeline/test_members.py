@@ -167,7 +167,7 @@ def test_a_circuit_of_an_adapter_is_that_of_the_merged_model(merged, switched, t
     for name, pair in (("merged", merged), ("switched", switched)):
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(to_dict(pair)))
-        small = {"problems": 30, "test": 4, "pairs": 10, "steps": 2, "draws": 1, "shares": [0.1, 1.0], "device": "cpu"}
+        small = {"train": 30, "test": 4, "n_pairs": 10, "steps": 2, "draws": 1, "shares": [0.1, 1.0], "device": "cpu"}
         config = from_dict(CircuitConfig, small | {"pair": str(file), "behaviour": "check"})
         found[name] = find_circuit(config, tmp_path / name)
     assert found["merged"]["edges"] == found["switched"]["edges"]
