@@ -113,7 +113,7 @@ class _Products:
     """
 
     def __init__(self, lens: EdgeLens, apart: Streams) -> None:
-        self._lens, self._apart = lens, apart
+        self._lens, self._apart = lens, apart.remembering(lens.kept)
         self._waiting: list[tuple[slice, Tensor]] = []
         edges = lens.graph.edges
         self.scores = torch.zeros(len(apart.embed), *edges.shape, device=apart.embed.device)

@@ -94,6 +94,11 @@ class EdgeLens:
         """The bytes that projected writers, or gradients that wait for them, may take."""
         return min(self.model.budget // 8, _MOST_ROOM)
 
+    @property
+    def kept(self) -> int:
+        """The bytes that all projected writers may take if they are kept instead of projected again."""
+        return self.model.budget // 8
+
     def rows_that_fit(self, width: int) -> int:
         """The number of texts that fit into the model's budget in one pass, at least 1.
 
@@ -285,7 +290,7 @@ class EdgeLens:
             The logits, and what each writer writes in this run in the window.
         """
         keep = (keep if keep.dim() == 3 else keep.expand(len(ids), -1, -1)).to(ids.device, self.model.dtype)
-        apart = Streams(torch.zeros_like(theirs.embed), [], [], theirs.weights, theirs.room)
+        apart = Streams(torch.zeros_like(theirs.embed), [], [], theirs.weights, theirs.room).remembering(self.kept)
         made: dict[At, Tensor] = {}
 
         def wrote(value: Tensor, name: str) -> None:

@@ -26,6 +26,8 @@ class Streams:
         mlp: for each block, what its MLP adds, ``[batch, some, d_model]``.
         weights: for each block, the output projection of its heads.
         room: the bytes that projected heads may take.
+        memo: what heads add after the output projection, by the row of a block's first head; None where it is projected
+            again each time.
     """
 
     embed: Tensor
@@ -33,6 +35,12 @@ class Streams:
     mlp: list[Tensor]
     weights: Sequence[OutputWeights]
     room: int
+    memo: "dict[int, Tensor] | None" = None
+
+    def remembering(self, limit: int) -> "Streams":
+        """The same streams, which keep projected heads if those of all blocks take at most so many bytes."""
+        size = len(self.weights) * len(self.weights[0]) * self.embed.nbytes
+        return replace(self, memo={} if size <= limit else None)
 
     @property
     def some(self) -> int:
@@ -45,6 +53,7 @@ class Streams:
             embed=self.embed - other.embed,
             heads=[a - b for a, b in zip(self.heads, other.heads, strict=True)],
             mlp=[a - b for a, b in zip(self.mlp, other.mlp, strict=True)],
+            memo=None,
         )
 
     def __add__(self, other: "Streams") -> "Streams":
@@ -53,6 +62,7 @@ class Streams:
             embed=self.embed + other.embed,
             heads=[a + b for a, b in zip(self.heads, other.heads, strict=True)],
             mlp=[a + b for a, b in zip(self.mlp, other.mlp, strict=True)],
+            memo=None,
         )
 
     def pieces(self, rows: slice) -> Iterator[tuple[slice, slice, Float[Tensor, "rows batch piece d_model"]]]:
@@ -85,13 +95,13 @@ class Streams:
     def with_row(self, row: int, other: "Streams") -> "Streams":
         """These writers, except that one of them adds what it adds in other streams."""
         if row == 0:
-            return replace(self, embed=other.embed)
+            return replace(self, embed=other.embed, memo=None)
         layer, head = divmod(row - 1, len(self.weights[0]) + 1)
         if head == len(self.weights[layer]):
-            return replace(self, mlp=[*self.mlp[:layer], other.mlp[layer], *self.mlp[layer + 1 :]])
+            return replace(self, mlp=[*self.mlp[:layer], other.mlp[layer], *self.mlp[layer + 1 :]], memo=None)
         changed = self.heads[layer].clone()
         changed[:, :, head] = other.heads[layer][:, :, head]
-        return replace(self, heads=[*self.heads[:layer], changed, *self.heads[layer + 1 :]])
+        return replace(self, heads=[*self.heads[:layer], changed, *self.heads[layer + 1 :]], memo=None)
 
     def all_rows(self) -> Float[Tensor, "writers batch some d_model"]:
         """What every writer adds, in one tensor; only for few tokens."""
@@ -112,4 +122,8 @@ class Streams:
         layer, head = divmod(low - 1, len(self.weights[0]) + 1)
         if head == len(self.weights[0]):
             return self.mlp[layer][None, :, piece]
-        return torch.einsum("bphe,hed->hbpd", self.heads[layer][:, piece], self.weights[layer])
+        if self.memo is None:
+            return torch.einsum("bphe,hed->hbpd", self.heads[layer][:, piece], self.weights[layer])
+        if low not in self.memo:
+            self.memo[low] = torch.einsum("bphe,hed->hbpd", self.heads[layer], self.weights[layer])
+        return self.memo[low][:, :, piece]
