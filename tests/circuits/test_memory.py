@@ -101,7 +101,7 @@ import resource, sys, torch
 from probe.circuits import EdgeLens, Pairs, attribute
 from probe.models import load_model
 
-model = load_model("smollm2-135m", device="cpu")
+model = load_model("smollm2-135m", device="cpu", memory="1GB")
 clean = torch.randint(100, 40_000, (1, 600), generator=torch.Generator().manual_seed(0))
 corrupt = clean.clone()
 corrupt[:, 300:340] += 1

@@ -143,9 +143,11 @@ class _Products:
         columns = torch.cat([torch.arange(each.start, each.stop) for each, _ in self._waiting])
         edges = self._lens.graph.edges[:, columns]
         before = slice(self._rows.start, min(self._rows.stop, int(edges.any(1).sum())))
+        # Readers before tokens, once for all writers: a product of matrices for each text.
+        slopes = torch.cat([slope.transpose(1, 2) for _, slope in self._waiting], 1).float()
         for rows, piece, values in self._apart.pieces(before):
-            slopes = torch.cat([slope[:, piece] for _, slope in self._waiting], 2)
-            found = torch.einsum("sbpd,bprd->bsr", values.float(), slopes.float())
+            changes = values.float().transpose(0, 1).flatten(2)
+            found = changes @ slopes[:, :, piece].flatten(2).transpose(1, 2)
             found *= edges[rows].to(found) * self._weight
             self.scores[:, rows.start : rows.stop, columns] += found
         self._waiting.clear()

@@ -307,11 +307,12 @@ class EdgeLens:
             """Compute what several slots read that come after the same writers."""
             before, columns = self._before(slots[0]), [self.graph.columns(*at) for at in slots]
             readers = slice(columns[0].start, columns[-1].stop)
-            total = seen(slots[0]).unsqueeze(2).repeat(1, 1, readers.stop - readers.start, 1)
+            total = seen(slots[0]).unsqueeze(1).repeat(1, readers.stop - readers.start, 1, 1)
             for rows, piece, values in apart.pieces(slice(0, before)):
-                total[:, piece] += torch.einsum("bsr,sbpd->bprd", keep[:, rows, readers], values)
+                added = keep[:, rows, readers].transpose(1, 2) @ values.transpose(0, 1).flatten(2)
+                total[:, :, piece] += added.unflatten(2, values.shape[2:])
             for at, column in zip(slots, columns, strict=True):
-                made[at] = total[:, :, column.start - readers.start : column.stop - readers.start]
+                made[at] = total[:, column.start - readers.start : column.stop - readers.start].transpose(1, 2)
 
         def reads(at: At) -> Callable[..., Tensor]:
             def hook(value: Tensor, **__: Any) -> Tensor:
