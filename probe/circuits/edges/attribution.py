@@ -113,7 +113,7 @@ class _Products:
     """
 
     def __init__(self, lens: EdgeLens, apart: Streams) -> None:
-        self._lens, self._apart = lens, apart.remembering(lens.kept)
+        self._lens, self._apart, self._room = lens, apart.remembering(lens.kept), lens.room
         self._waiting: list[tuple[slice, Tensor]] = []
         edges = lens.graph.edges
         self.scores = torch.zeros(len(apart.embed), *edges.shape, device=apart.embed.device)
@@ -134,7 +134,7 @@ class _Products:
 
     def _receive(self, at: At, slope: Float[Tensor, "batch some readers d_model"]) -> None:
         self._waiting.append((self._lens.graph.columns(*at), slope))
-        if sum(each.nbytes for _, each in self._waiting) > self._lens.room:
+        if sum(each.nbytes for _, each in self._waiting) > self._room:
             self._flush()
 
     def _flush(self) -> None:
