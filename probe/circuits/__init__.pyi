@@ -3,6 +3,7 @@ from .edges.attribution import attribute as attribute, edge_scores as edge_score
 from .edges.circuit import Circuit as Circuit
 from .edges.faithful import (
     Faithfulness as Faithfulness,
+    Keeping as Keeping,
     faithfulness as faithfulness,
     kept_by as kept_by,
     sizes_of as sizes_of,

@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from probe.circuits.edges.circuit import Circuit
-from probe.circuits.edges.lens import ALL, EdgeLens, Window
+from probe.circuits.edges.lens import ALL, EdgeLens, Ids, Metric, Window
 from probe.circuits.pairs.pairs import Pairs, metric_of
 from probe.errors import NotApplicable
 
@@ -70,11 +71,8 @@ def faithfulness(
         window: the tokens at which edges are cut, as in :func:`attribute`.
         progress: show a progress bar.
     """
-    sizes = sizes_of(circuit, shares)
-    found = [
-        kept_by(lens, circuit.top(size), pairs, metric=metric, window=window)
-        for size in tqdm(sizes, desc="faithfulness", unit="size", disable=not progress)
-    ]
+    sizes, keeps = sizes_of(circuit, shares), Keeping(lens, pairs, metric=metric, window=window)
+    found = [keeps(circuit.top(size)) for size in tqdm(sizes, desc="faithfulness", unit="size", disable=not progress)]
     return Faithfulness(tuple(size / len(circuit.graph) for size in sizes), tuple(found))
 
 
@@ -83,7 +81,6 @@ def sizes_of(circuit: Circuit, shares: Sequence[float]) -> list[int]:
     return [max(1, round(share * len(circuit.graph))) for share in shares]
 
 
-@torch.no_grad()
 def kept_by(
     lens: EdgeLens, circuit: Circuit, pairs: Pairs, *, metric: str = "logit-difference", window: Window = ALL
 ) -> float:
@@ -98,17 +95,45 @@ def kept_by(
     Raises:
         NotApplicable: if the texts do not differ in the metric.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
-    for clean, corrupt, right, wrong in pairs.parts(lens.few_rows):
-        measure, edges = (
-            metric_of(metric, partial(lens.logits, last=1), clean, right, wrong),
-            circuit.edges.to(clean.device),
-        )
-        kept = lens.cut(clean, corrupt, edges, window, 1)
-        whole = window == ALL
-        lost = lens.logits(corrupt, 1) if whole else lens.cut(clean, corrupt, torch.zeros_like(edges), window, 1)
-        sums += torch.stack([measure(run).double().sum().cpu() for run in (kept, lost, lens.logits(clean, 1))])
-    kept, lost, whole = sums.tolist()
-    if lost == whole:
-        raise NotApplicable("the clean and the corrupt texts do not differ in the metric: give other pairs")
-    return (kept - lost) / (whole - lost)
+    return Keeping(lens, pairs, metric=metric, window=window)(circuit)
+
+
+class Keeping:
+    """Measures circuits of any size on the same pairs as :func:`kept_by` does; clean and corrupt texts are run once.
+
+    Args:
+        lens: the model.
+        pairs, metric, window: as in :func:`kept_by`.
+
+    Raises:
+        NotApplicable: if the texts do not differ in the metric.
+    """
+
+    @torch.no_grad()
+    def __init__(self, lens: EdgeLens, pairs: Pairs, *, metric: str = "logit-difference", window: Window = ALL) -> None:
+        self._lens, self._window = lens, window
+        self._parts: list[tuple[Ids, Ids, Metric]] = []
+        ends = torch.zeros(2, dtype=torch.float64)
+        logits = partial(lens.logits, last=1)
+        for clean, corrupt, right, wrong in pairs.parts(lens.few_rows):
+            measure = metric_of(metric, logits, clean, right, wrong)
+            nothing = torch.zeros_like(lens.graph.edges, device=clean.device)
+            lost = logits(corrupt) if window == ALL else lens.cut(clean, corrupt, nothing, window, 1)
+            ends += torch.stack([_sum(measure(run)) for run in (lost, logits(clean))])
+            self._parts.append((clean, corrupt, measure))
+        self._lost, self._whole = ends.tolist()
+        if self._lost == self._whole:
+            raise NotApplicable("the clean and the corrupt texts do not differ in the metric: give other pairs")
+
+    @torch.no_grad()
+    def __call__(self, circuit: Circuit) -> float:
+        """The share of the metric that a circuit keeps."""
+        kept = torch.zeros((), dtype=torch.float64)
+        for clean, corrupt, measure in self._parts:
+            edges = circuit.edges.to(clean.device)
+            kept += _sum(measure(self._lens.cut(clean, corrupt, edges, self._window, 1)))
+        return (float(kept) - self._lost) / (self._whole - self._lost)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.double().sum().cpu()

@@ -1,6 +1,8 @@
 """The stages of ``probe circuits``. Each is kept in a folder of its own, and resumes where it was interrupted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from probe.circuits import (
     EdgeLens,
     Faithfulness,
     Graph,
+    Keeping,
     Look,
     Pairs,
     Reference,
@@ -20,7 +23,6 @@ from probe.circuits import (
     behaviour_look,
     behaviour_pairs,
     effect_of_heads,
-    kept_by,
     latents_of,
     pairs_look,
     read_pairs,
@@ -157,14 +159,17 @@ class CircuitStages:
                 return read_json(file)
             kept = Measurements(folder / "sizes", {"work": "faithfulness", "after": self.folder.key, **settings})
 
-            def keeps(half: str, size: int) -> float:
+            @cache
+            def measured(half: str) -> Keeping:
                 pairs = found if half == "first" else second
-                how = {"metric": config.metric, "window": self.window}
-                return kept.number(f"{half}-{size}", lambda: kept_by(lens, scored.top(size), pairs, **how))
+                return Keeping(lens, pairs, metric=config.metric, window=self.window)
+
+            def keeps(half: str, size: int) -> float:
+                return kept.number(f"{half}-{size}", lambda: measured(half)(scored.top(size)))
 
             sizes = sizes_of(scored, config.shares)
             values = [keeps("second", size) for size in tqdm(sizes, desc="faithfulness", disable=not self.progress)]
-            size = _smallest(lens.graph, lambda size: keeps("first", size) >= config.keeps)
+            size = _smallest(lens.graph, lambda size: keeps("first", size) >= config.keeps, progress=self.progress)
             curve = Faithfulness(tuple(each / len(lens.graph) for each in sizes), tuple(values))
             told = {
                 "size": size,
@@ -245,10 +250,10 @@ def _clean(pairs: Pairs) -> list[torch.Tensor]:
     return [ids for group in pairs.clean for ids in group]
 
 
-def _smallest(graph: Graph, enough: Any) -> int:
+def _smallest(graph: Graph, enough: Callable[[int], bool], *, progress: bool) -> int:
     """Bisect for the smallest size. Faithfulness may fall as edges are added, so a smaller one may have been missed."""
     low, high = 0, len(graph)
-    for _ in range(_SIZES):
+    for _ in tqdm(range(_SIZES), desc="smallest circuit", unit="size", disable=not progress):
         middle = (low + high) // 2
         if middle in (low, high):
             break
