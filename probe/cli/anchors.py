@@ -16,10 +16,13 @@ from probe.cli.common import (
     Problems,
     Seed,
     Temperature,
+    ThinkingAlone,
+    ThinkingPrompt,
+    ThinkingTemplate,
     TopK,
     TopP,
     folder,
-    line_ends,
+    member,
     names,
     sampled,
     settings,
@@ -29,12 +32,9 @@ from probe.cli.common import (
 
 def anchors(
     pair: Pair = None,
-    thinking: Annotated[
-        str | None, typer.Option(help="Folder or hub id of a model, or of an adapter, without --pair.")
-    ] = None,
-    thinking_prompt: Annotated[
-        str | None, typer.Option(help=r"Prompt of --thinking: 'chat', or a template with {question}; \n is a line end.")
-    ] = None,
+    thinking: ThinkingAlone = None,
+    thinking_prompt: ThinkingPrompt = None,
+    thinking_template: ThinkingTemplate = None,
     model: Annotated[
         str | None, typer.Option(help="Model of the pair that continues: thinking or base; thinking by default.")
     ] = None,
@@ -106,9 +106,10 @@ def anchors(
 ) -> None:
     """Find the sentences of a trace that its answer depends on.
 
-    In place of each sentence the model writes others, and goes on to an answer.
-    Where the answers differ from those with the sentence, it matters. No known
-    answer is needed. Finished places are kept: the same command resumes.
+    In place of each sentence, the model writes other sentences and continues to
+    an answer. A sentence matters if these answers differ from the answers that
+    follow it. No known answer is needed. Finished places are kept: the same
+    command resumes.
 
     Example: probe anchors --pair tiny-rl --samples 20 --out runs/anchors
 
@@ -120,7 +121,7 @@ def anchors(
 
     given = {
         "pair": pair,
-        "thinking": {"path": thinking, "prompt": line_ends(thinking_prompt)},
+        "thinking": member("thinking", thinking, thinking_prompt, thinking_template),
         "model": model,
         "problems": problems,
         "grader": grader,

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from probe.cli.common import (
+    Base,
     BasePrompt,
     BaseTemplate,
+    CategoriesOf,
     Config,
     Dtype,
     FromTraces,
@@ -18,6 +20,8 @@ from probe.cli.common import (
     Pair,
     Problems,
     Seed,
+    Sentence,
+    ThinkingAlone,
     ThinkingPrompt,
     ThinkingTemplate,
     folder,
@@ -35,25 +39,14 @@ def circuits(
             help="Behaviour to explain: a sentence type such as check, a counter SCHEME:NAME, or with --run a category."
         ),
     ] = None,
-    sentence: Annotated[
-        str | None,
-        typer.Option(help="Regular expression; sentences in which it is found are the behaviour."),
-    ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(help="Folder of a run or a discovery; --behaviour may name a category of its taxonomy."),
-    ] = None,
+    sentence: Sentence = None,
+    run: CategoriesOf = None,
     pairs: Annotated[
         str | None,
         typer.Option(help="JSONL file of text pairs in place of a behaviour: clean, corrupt, right and wrong."),
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the base model; give it with --thinking, without --pair.")
-    ] = None,
-    thinking: Annotated[
-        str | None,
-        typer.Option(help="Folder or hub id of a thinking model, or of an adapter; give it in place of --pair."),
-    ] = None,
+    base: Base = None,
+    thinking: ThinkingAlone = None,
     base_prompt: BasePrompt = None,
     thinking_prompt: ThinkingPrompt = None,
     base_template: BaseTemplate = None,

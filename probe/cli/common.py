@@ -15,6 +15,10 @@ Thinking = Annotated[
     str | None,
     typer.Option(help="Folder or hub id of the thinking model, or of an adapter; give it with --base, without --pair."),
 ]
+ThinkingAlone = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub id of a thinking model, or of an adapter; give it in place of --pair."),
+]
 _PROMPT = r"'chat', or a template with {question}; \n is a line end, \t a tab and \\ a backslash."
 BasePrompt = Annotated[str | None, typer.Option(help=f"Prompt of the base model: {_PROMPT}")]
 ThinkingPrompt = Annotated[str | None, typer.Option(help=f"Prompt of the thinking model: {_PROMPT}")]
@@ -48,6 +52,13 @@ Recipe = Annotated[
     ),
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings; options on the command line override it.")]
+CategoriesOf = Annotated[
+    str | None,
+    typer.Option(help="Folder of a run or a discovery; --behaviour may name a category of its taxonomy."),
+]
+Sentence = Annotated[
+    str | None, typer.Option(help="Regular expression; sentences in which it is found are the behaviour.")
+]
 Device = Annotated[
     str | None,
     typer.Option(

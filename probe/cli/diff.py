@@ -8,6 +8,8 @@ import typer
 from probe.cli.common import (
     Base,
     BasePrompt,
+    BaseTemplate,
+    CategoriesOf,
     Config,
     Device,
     Dtype,
@@ -18,8 +20,10 @@ from probe.cli.common import (
     Pair,
     Problems,
     Seed,
+    Sentence,
     Thinking,
     ThinkingPrompt,
+    ThinkingTemplate,
     folder,
     member,
     settings,
@@ -33,6 +37,8 @@ def diff(
     thinking: Thinking = None,
     base_prompt: BasePrompt = None,
     thinking_prompt: ThinkingPrompt = None,
+    base_template: BaseTemplate = None,
+    thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
     grader: Grader = None,
     behaviour: Annotated[
@@ -42,14 +48,8 @@ def diff(
             "by default the sentence type, or the habit where sentences have no types, that rose most in training."
         ),
     ] = None,
-    sentence: Annotated[
-        str | None,
-        typer.Option(help="Pattern in place of --behaviour: a regular expression that its sentences contain."),
-    ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(help="Folder of a run or a discovery; --behaviour may name a category of its taxonomy."),
-    ] = None,
+    sentence: Sentence = None,
+    run: CategoriesOf = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,8 +96,8 @@ def diff(
 
     given = {
         "pair": pair,
-        "base": member("base", base, base_prompt, None),
-        "thinking": member("thinking", thinking, thinking_prompt, None),
+        "base": member("base", base, base_prompt, base_template),
+        "thinking": member("thinking", thinking, thinking_prompt, thinking_template),
         "problems": problems,
         "grader": grader,
         "behaviour": behaviour,

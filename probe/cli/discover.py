@@ -19,6 +19,7 @@ from probe.cli.common import (
     Problems,
     Seed,
     Temperature,
+    ThinkingAlone,
     ThinkingPrompt,
     ThinkingTemplate,
     ThinkingUrl,
@@ -38,10 +39,7 @@ from probe.cli.common import (
 
 def discover(
     pair: Pair = None,
-    thinking: Annotated[
-        str | None,
-        typer.Option(help="Folder or hub id of a thinking model, or of an adapter; give it in place of --pair."),
-    ] = None,
+    thinking: ThinkingAlone = None,
     thinking_prompt: ThinkingPrompt = None,
     thinking_template: ThinkingTemplate = None,
     problems: Problems = None,
