@@ -61,7 +61,7 @@ class Reading:
         agrees: correlation over the vocabulary of the change of the lens' probabilities with the mean change of the
             models' own probabilities along other traces (at the sentences' first tokens for ``sentence ends``); None
             if there is no difference.
-        by_chance: the 95 % quantile of the same correlation for each null of :data:`NULLS`.
+        of_null: the 95 % quantile of the same correlation for each null of :data:`NULLS`.
         p: p-value of the correlation for each null, (k + 1) / (n + 1), where k of n null vectors reach it.
         rank: rank of the token that most often begins the behaviour, 1 for the highest; None without a behaviour.
         rank_p: p-value of the rank for each null.
@@ -72,7 +72,7 @@ class Reading:
     size: float
     top: tuple[str, ...] = ()
     agrees: float | None = None
-    by_chance: Mapping[str, float] = field(default_factory=dict)
+    of_null: Mapping[str, float] = field(default_factory=dict)
     p: Mapping[str, float] = field(default_factory=dict)
     rank: int | None = None
     rank_p: Mapping[str, float] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class ActivationDifference:
                 f"{each.size:.1%}",
                 "".join(each.top) and " · ".join(map(repr, each.top[:10])),
                 "–" if each.agrees is None else f"{each.agrees:.2f}",
-                *(f"{each.by_chance[name]:.2f}, {write_p(each.p[name])}" if name in each.p else "–" for name in NULLS),
+                *(f"{each.of_null[name]:.2f}, {write_p(each.p[name])}" if name in each.p else "–" for name in NULLS),
             )
             for each in self.readings
         ]
@@ -146,7 +146,7 @@ class ActivationDifference:
             "readings": [
                 {name: getattr(each, name) for name in ("place", "texts", "size", "agrees", "rank")}
                 | {"top": list(each.top)}
-                | {name: dict(getattr(each, name)) for name in ("by_chance", "p", "rank_p")}
+                | {name: dict(getattr(each, name)) for name in ("of_null", "p", "rank_p")}
                 for each in self.readings
             ],
         }
@@ -344,12 +344,12 @@ def _reading(
     signs = torch.stack([_halves(len(base), generator) for _ in range(n_random)])
     # Every second one in each model; the states of one model at different texts differ along its usual directions.
     nulls["halves"] = torch.cat([signs[::2] @ base, signs[1::2] @ thinking])
-    by_chance, p, rank_p = {}, {}, {}
+    of_null, p, rank_p = {}, {}, {}
     for name, made in nulls.items():
         made = made[made.norm(dim=1) > _NOTHING]
         if len(made):
             _, others, ranks = read_off(made / made.norm(dim=1, keepdim=True) * vector.norm(), state, rise)
-            by_chance[name] = float(others.quantile(LEVEL))
+            of_null[name] = float(others.quantile(LEVEL))
             p[name] = float((1 + (others >= agrees).sum()) / (1 + len(others)))
             rank_p[name] = float((1 + (ranks <= rank).sum()) / (1 + len(ranks)))
     known = read_off.word is not None
@@ -359,7 +359,7 @@ def _reading(
         size,
         _said(read_off.model, top[0].tolist()),
         float(agrees),
-        by_chance,
+        of_null,
         p,
         int(rank) if known else None,
         rank_p if known else {},

@@ -16,7 +16,7 @@ from probe.traces import Traces
 
 
 class Documents(Sequence[tuple[int, ...]]):
-    """The token ids of traces with their prompts; each is made when it is asked for, and not kept.
+    """The token ids of traces with their prompts; they are computed on request and not kept.
 
     Args:
         model: encodes the prompts.

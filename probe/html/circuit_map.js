@@ -1,5 +1,5 @@
 "use strict";
-// The drawing of a circuit: folds the heads of a block into one node, chooses how many edges are drawn, and names them.
+// The drawing of a circuit: folds the heads of a block into one node, chooses how many edges are shown, and names them.
 globalThis.probeCircuit ||= (() => {
   const make = (tag, given = {}, ...inside) => {
     const node = Object.assign(document.createElement(tag), given);

@@ -1,7 +1,7 @@
 """The drawing of a circuit: heads and MLPs from the embedding at the bottom to the logits at the top, as HTML.
 
 The drawing is an SVG that needs no script. With its script, the heads of a block fold into one node, a slider chooses
-how many edges are drawn, and pointing at a node or an edge names its edges.
+how many edges are shown, and pointing at a node or an edge names its edges.
 """
 
 import json
@@ -14,14 +14,14 @@ from pathlib import Path
 
 EMBED, LOGITS = "embed", "logits"
 _FIRST, _MOST = 60, 400
-"""The edges that are drawn at first, and those that the slider reaches."""
+"""The edges that are shown at first, and those that the slider reaches."""
 _FOLDED = 8
 """Models with more blocks are folded at first."""
 _LEFT, _TOP, _WIDEST = 78, 22, 6.0
 
 
 @dataclass(frozen=True)
-class DrawnEdge:
+class CircuitEdge:
     """An edge of a drawing.
 
     Attributes:
@@ -38,14 +38,14 @@ class DrawnEdge:
 
 
 def circuit_html(
-    n_layers: int, n_heads: int, edges: Sequence[DrawnEdge], heading: str = "", *, total: int | None = None
+    n_layers: int, n_heads: int, edges: Sequence[CircuitEdge], heading: str = "", *, total: int | None = None
 ) -> str:
     """Draw a circuit, with the table of its edges.
 
     Args:
         n_layers: number of blocks of the model.
         n_heads: number of heads of a block.
-        edges: the edges, the strongest first; at most 400 are drawn.
+        edges: the edges, the strongest first; at most 400 are shown.
         heading: a line above the drawing.
         total: the number of edges of the circuit, if not all are given.
     """
@@ -78,7 +78,7 @@ def circuit_html(
 class _Layout:
     """Where the nodes of a drawing are, folded and not."""
 
-    def __init__(self, n_layers: int, n_heads: int, edges: Sequence[DrawnEdge]) -> None:
+    def __init__(self, n_layers: int, n_heads: int, edges: Sequence[CircuitEdge]) -> None:
         self.edges = edges
         nodes = {EMBED, LOGITS} | {edge.writer for edge in edges} | {name for edge in edges for name in edge.targets}
         self.used = {
@@ -131,7 +131,7 @@ class _Layout:
             f'<g class="edges">{lines}</g><g class="nodes">{nodes}</g></svg>'
         )
 
-    def _line(self, i: int, edge: DrawnEdge, target: str, share: float) -> str:
+    def _line(self, i: int, edge: CircuitEdge, target: str, share: float) -> str:
         less = edge.score < 0
         curve = _curve(self.at(edge.writer), self.at(target), -1 if less else 1)
         return (

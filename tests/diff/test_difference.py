@@ -60,7 +60,7 @@ def test_what_training_added_is_read_where_sentences_end(found):
     assert found.word in (" Is", " Check") and {" Is", " Check"} <= set(found.favoured)
     ends = next(each for each in found.readings if each.place == "sentence ends")
     assert found.clearest == "sentence ends" and ends in found.readable
-    assert max(ends.p.values()) < 0.02 and ends.agrees > max(ends.by_chance.values())
+    assert max(ends.p.values()) < 0.02 and ends.agrees > max(ends.of_null.values())
     assert {" Is", " Check"} <= set(ends.top[:6]) and ends.rank <= 6
     assert "sentence ends" in found._repr_html_() and "tensor" not in repr(found)
 

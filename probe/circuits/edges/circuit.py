@@ -12,7 +12,7 @@ from probe.circuits.edges.graph import EMBED, LOGITS, Graph
 from probe.config import read_as
 from probe.errors import ProbeError
 from probe.files import write_json
-from probe.html import DrawnEdge, circuit_html
+from probe.html import CircuitEdge, circuit_html
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Circuit:
         found = [(name, float(self.scores[i, j])) for name, i, j in self.graph.named() if self.edges[i, j]]
         return sorted(found, key=lambda each: -abs(each[1]))[:n]
 
-    def drawn(self, n: int = 400) -> list[DrawnEdge]:
+    def strongest(self, n: int = 400) -> list[CircuitEdge]:
         """The circuit's ``n`` strongest edges as :func:`~probe.html.circuit_html` draws them, the strongest first."""
         graph, found = self.graph, []
         for name, score in self.listed(n):
             row, column = graph.edge(name)
-            found.append(DrawnEdge(name, graph.writers[row], tuple(graph.written_by(graph.readers[column])), score))
+            found.append(CircuitEdge(name, graph.writers[row], tuple(graph.written_by(graph.readers[column])), score))
         return found
 
     def save(self, path: str | Path) -> Path:
@@ -127,7 +127,7 @@ class Circuit:
         return f"Circuit({len(self):,} of {len(self.graph):,} edges{about and f', {about}'})"
 
     def _repr_html_(self) -> str:
-        return circuit_html(self.graph.n_layers, self.graph.n_heads, self.drawn(), repr(self), total=len(self))
+        return circuit_html(self.graph.n_layers, self.graph.n_heads, self.strongest(), repr(self), total=len(self))
 
 
 def _on_paths(graph: Graph, kept: Bool[Tensor, "writers readers"]) -> Bool[Tensor, "writers readers"]:

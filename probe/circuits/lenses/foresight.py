@@ -53,7 +53,7 @@ class Foresight:
             ``[2, layers, back]``; the last axis is 0 for the token that predicts, 1 for the one before it, and so on.
         low, high: the ends of the intervals over texts.
         right: how often the token is the likeliest of the candidates.
-        by_chance: how often the token of another text is.
+        of_others: how often the token of another text is.
         threshold: the advantage above which a block counts as holding the token; in 95 % of random choices of other
             texts' tokens, a lens exceeds it at no block and place.
         earlier: for each place, how many blocks earlier the Jacobian lens exceeds its threshold; a lens that never does
@@ -67,7 +67,7 @@ class Foresight:
     low: Float[Tensor, "lenses layers back"]
     high: Float[Tensor, "lenses layers back"]
     right: Float[Tensor, "lenses layers back"]
-    by_chance: Float[Tensor, "lenses layers back"]
+    of_others: Float[Tensor, "lenses layers back"]
     threshold: Float[Tensor, "lenses layers back"]
     earlier: tuple[Interval, ...]
     layers: tuple[int, ...]
@@ -90,7 +90,7 @@ class Foresight:
                 "low": float(self.low[lens, at, back]),
                 "high": float(self.high[lens, at, back]),
                 "right": float(self.right[lens, at, back]),
-                "by chance": float(self.by_chance[lens, at, back]),
+                "of others": float(self.of_others[lens, at, back]),
                 "null": float(self.threshold[lens, at, back]),
             }
             for lens in range(2)
@@ -140,8 +140,8 @@ def foresight(model: Model, texts: Sequence[Written], lens: JacobianLens, *, bac
     advantage = _of(log_p, truth) - (log_p * others[:, None]).sum(-1)
     best = log_p.argmax(-1)
     right = (best == truth[:, None]).float()
-    by_chance = others[torch.arange(len(truth))[:, None], best]
-    sums = [_by_group(each, groups, n_texts) for each in (advantage, right, by_chance)]
+    of_others = others[torch.arange(len(truth))[:, None], best]
+    sums = [_by_group(each, groups, n_texts) for each in (advantage, right, of_others)]
     flat = sums[0].flatten(1).double().numpy()
     ends = column_intervals(flat, seed=seed)
     shape = (2, len(layers), back)

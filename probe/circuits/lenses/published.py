@@ -81,7 +81,7 @@ def _converted(file: Path, model: str, names: tuple[str, ...], texts: str) -> Ja
 
     try:
         lens = Theirs.load(str(file))
-    except Exception as error:  # a damaged file raises errors of many kinds
+    except Exception as error:  # torch raises errors of many kinds for a damaged file
         raise ProbeError(f"{file} cannot be read as a Jacobian lens ({_short(error)}); download it again") from error
     about = lens.metadata
     fitted = {"n_texts": lens.n_prompts, "texts": str(about.get("corpus", texts))}

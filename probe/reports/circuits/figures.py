@@ -17,7 +17,7 @@ def circuit_view(circuit: "Circuit") -> "HTML":
     """Draw the circuit's strongest edges, from the embedding at the bottom to the logits at the top.
 
     Without a blue edge the metric falls, without an orange, dashed one it rises. Wider edges have larger scores. The
-    heads of a block fold into one node, a slider chooses how many edges are drawn, and the table below lists them.
+    heads of a block fold into one node, a slider chooses how many edges are shown, and the table below lists them.
     """
     from IPython.display import HTML
 

@@ -176,10 +176,10 @@ def difference_figure(found: Mapping[str, Any]) -> "Figure":
     names = {"random": "random directions (95 %)", "halves": "halves of the texts (95 %)"}
     figure = Figure()
     for (null, label), symbol in zip(names.items(), ("line-ns-open", "x-thin-open"), strict=True):
-        known = [each for each in told if null in each["by_chance"]]
+        known = [each for each in told if null in each["of_null"]]
         figure.add_trace(
             Scatter(
-                x=[each["by_chance"][null] for each in known],
+                x=[each["of_null"][null] for each in known],
                 y=[each["place"] for each in known],
                 mode="markers",
                 name=label,
