@@ -73,16 +73,21 @@ class Circuit:
 
     def listed(self, n: int | None = None) -> list[tuple[str, float]]:
         """The names and scores of the circuit's edges, the strongest first; at most ``n`` unless it is None."""
-        found = [(name, float(self.scores[i, j])) for name, i, j in self.graph.named() if self.edges[i, j]]
-        return sorted(found, key=lambda each: -abs(each[1]))[:n]
+        return [(name, float(self.scores[i, j])) for name, i, j in self._ranked(n)]
 
     def strongest(self, n: int = 400) -> list[CircuitEdge]:
         """The circuit's ``n`` strongest edges as :func:`~probe.html.circuit_html` draws them, the strongest first."""
-        graph, found = self.graph, []
-        for name, score in self.listed(n):
-            row, column = graph.edge(name)
-            found.append(CircuitEdge(name, graph.writers[row], tuple(graph.written_by(graph.readers[column])), score))
-        return found
+        graph = self.graph
+        return [
+            CircuitEdge(name, graph.writers[i], tuple(graph.written_by(graph.readers[j])), float(self.scores[i, j]))
+            for name, i, j in self._ranked(n)
+        ]
+
+    def _ranked(self, n: int | None) -> list[tuple[str, int, int]]:
+        """The name, row and column of the circuit's edges, the strongest first."""
+        scores, kept = self.scores.abs().tolist(), self.edges.tolist()
+        found = [(name, i, j) for name, i, j in self.graph.named() if kept[i][j]]
+        return sorted(found, key=lambda each: -scores[each[1]][each[2]])[:n]
 
     def save(self, path: str | Path) -> Path:
         """Write the circuit as JSON with ``metadata``, ``nodes`` and ``links``, as in circuit-tracer's graph files."""

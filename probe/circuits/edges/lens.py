@@ -1,15 +1,15 @@
 """A model whose edges can be read, differentiated and cut, on top of TransformerLens' bridge."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from probe.circuits.edges.bridge import hooked, one_block_at_a_time
 from probe.circuits.edges.graph import LOGITS, Graph
 from probe.circuits.edges.streams import OutputWeights, Streams
 from probe.errors import NotApplicable
@@ -74,6 +74,7 @@ class EdgeLens:
         except (ValueError, NotImplementedError, AttributeError) as error:
             raise NotApplicable(f"TransformerLens cannot separate the heads of {model.name}: {error}") from error
         self.bridge: TransformerBridge = bridge.eval().requires_grad_(False)
+        self._hooked = partial(hooked, bridge, dict(bridge.hook_dict))
         cfg: Any = bridge.cfg
         groups = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
         self.graph = Graph(cfg.n_layers, cfg.n_heads, groups)
@@ -150,7 +151,7 @@ class EdgeLens:
         def keep(name: str) -> Callable[..., None]:
             return lambda value, **_: found.__setitem__(name, value)
 
-        with self.bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]):
+        with self._hooked([(name, keep(name)) for name in names]):
             self.logits(ids, 1)
         return found
 
@@ -193,7 +194,7 @@ class EdgeLens:
             return hook
 
         hooks = [*(change or {}).items(), (_START, begin), *((name, watch(at)) for at, name in self._readers())]
-        with torch.enable_grad(), self._one_block_at_a_time(), self.bridge.hooks(fwd_hooks=hooks):
+        with torch.enable_grad(), one_block_at_a_time(self.bridge.blocks), self._hooked(hooks):
             values = metric(self.logits(ids, 1))
             values.sum().backward()
         return values.detach()
@@ -330,7 +331,7 @@ class EdgeLens:
 
         hooks = [*((name, writes(name)) for name in self._writers())]
         hooks += [(name, reads(at)) for at, name in self._readers()]
-        with self.bridge.hooks(fwd_hooks=hooks):
+        with self._hooked(hooks):
             logits = self.logits(ids, last)
         return logits, apart + theirs
 
@@ -354,7 +355,7 @@ class EdgeLens:
 
         readers = [(at, name) for at, name in self._readers() if at[1] not in "kv"]
         hooks = [*((name, wrote(name)) for name in self._writers()), *((name, reads(at)) for at, name in readers)]
-        with self.bridge.hooks(fwd_hooks=hooks):
+        with self._hooked(hooks):
             self.logits(ids, 1)
         _, *rest = self._writers()
         streams = Streams(
@@ -371,29 +372,6 @@ class EdgeLens:
         module: Any = self.bridge.blocks[layer].attn.o.original_component
         weight = module.weight.detach() if type(module).__name__ == "Conv1D" else module.weight.detach().T
         return weight.view(self.graph.n_heads, -1, weight.shape[-1])
-
-    @contextmanager
-    def _one_block_at_a_time(self) -> Iterator[None]:
-        """Inside the block, blocks of the model keep their inputs and are run again in a backward pass."""
-
-        def again(forward: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-            return run
-
-        blocks: list[Any] = [block.original_component for block in self.bridge.blocks]
-        own = [vars(block).get("forward") for block in blocks]
-        try:
-            for block in blocks:
-                block.forward = again(block.forward)
-            yield
-        finally:
-            for block, before in zip(blocks, own, strict=True):
-                if before is None:
-                    del block.forward
-                else:
-                    block.forward = before
 
     def _before(self, at: At) -> int:
         """The number of writers that come before a slot of a block."""
