@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := demo
 
 # torch is installed first, so that the other packages resolve against whichever build of that version is available.
-# pip compiles the 27,000 modules on one core; here all cores do. Some packages hold files that are no modules for us.
+# pip compiles the 27,000 modules on one core; here all cores do. Some packages hold files that do not compile, which is no failure.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch

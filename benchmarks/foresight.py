@@ -47,7 +47,7 @@ def main() -> None:
                 )
                 if lens == 1 and back == 1 and layer != found.layers[-1]:  # both lenses read the last block alike
                     what = f"the right digit is likeliest {place}, Jacobian lens, block {layer}"
-                    rows.append(Row(what, "the digit of another text", right / others, 1.0, "higher"))
+                    rows.append(Row(what, "the digit of another text", right / max(others, 1 / found.n), 1.0, "higher"))
         print(f"{place}: the Jacobian lens reads it {found.earlier[back]} blocks earlier")
     report("foresight", rows)
 

@@ -45,6 +45,7 @@ from probe.circuits import (
     patch,
     path_effect,
     receiver_heads,
+    receiver_scores,
     reference,
     sentence_attention,
     sentence_attribution,
@@ -130,8 +131,7 @@ trace_map(by_sentence[0], sentence_attribution(model, whole(0), spans(0)), heads
 # The heads as cards, those with the highest kurtosis first.
 
 # %%
-kurtosis = {(layer, head): float(receivers.kurtosis[layer, head]) for layer in range(4) for head in range(4)}
-head_gallery(by_sentence[0], {"kurtosis": kurtosis}, n=8)
+head_gallery(by_sentence[0], receiver_scores(model, by_sentence), n=8)
 
 # %% [markdown]
 # ## Where the choice is represented
@@ -256,7 +256,7 @@ ids = torch.tensor([*start, *rollouts[0].tokens])
 places = [(len(start) + each.token_start, len(start) + each.token_end) for each in rollouts[0].sentences]
 strongest = strongest_heads(circuit, 6)
 seen = sentence_attention(own.thinking, ids, places, sorted({layer for layer, _ in strongest}), n_links=6)
-head_gallery(seen, find_heads(own.thinking, n_texts=12), heads=strongest)
+head_gallery(seen, find_heads(own.thinking), heads=strongest)
 
 # %%
 trace_map(seen, heads=strongest)

@@ -192,6 +192,19 @@ def column_intervals(rows: Float[np.ndarray, "items columns"], *, seed: int = 0)
     return [Interval.of(n, means[i], low[i], high[i]) for i in range(columns)]
 
 
+def interval_ends(intervals: Sequence[Interval]) -> tuple[list[float], list[float]]:
+    """The lower and the upper ends of intervals; NaN where there is none.
+
+    >>> interval_ends([Interval(2, 0.5, 0.0, 1.0), Interval(0, None, None, None)])
+    ([0.0, nan], [1.0, nan])
+    """
+    low, high = (
+        [math.nan if end is None else end for end in ends]
+        for ends in zip(*((i.low, i.high) for i in intervals), strict=True)
+    )
+    return low, high
+
+
 def share_interval(hits: Sequence[bool]) -> Interval:
     """Estimate the share of true items, with Wilson's interval.
 

@@ -175,11 +175,20 @@ def _light(model: Model) -> Iterator[None]:
         yield
         return
     blocks = list(model.layers)
+
+    def training(mode: bool) -> Callable[..., None]:
+        return lambda block, *_: setattr(block, "training", mode)
+
+    # transformers checkpoints a block that is in training mode; inside, some blocks drop out states in that mode.
+    hooks = [block.register_forward_pre_hook(training(False)) for block in blocks]
+    hooks += [block.register_forward_hook(training(True)) for block in blocks]
     with checkpointed(model):
         try:
             for block in blocks:
-                block.training = True  # the block alone: transformers checkpoints blocks in training mode
+                block.training = True
             yield
         finally:
+            for hook in hooks:
+                hook.remove()
             for block in blocks:
                 block.training = False

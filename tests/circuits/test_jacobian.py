@@ -162,5 +162,5 @@ def test_tokens_are_looked_for_at_places(llama, lens):
     assert read.rank[1].tolist() == [
         int((log_p[at] > log_p[at, token]).sum()) for at, token in ((4, 7), (2, 9), (4, 9))
     ]
-    with pytest.raises(ProbeError, match="places in a text"):
+    with pytest.raises(ProbeError, match="must be ascending"):
         readable(llama, ids, [(99, 7)])

@@ -90,7 +90,7 @@ def test_sites_of_layers_that_differ_are_refused_by_layer():
     linear = hf.config.layer_types.index("linear_attention")
     for kind in ("q", "k", "v", "pattern", "z"):
         assert linear not in [site.layer for site in all_sites(hf, kind)]
-        with pytest.raises(NotApplicable, match=f"layer {linear} has linear attention, which compares no queries"):
+        with pytest.raises(NotApplicable, match=f"layer {linear} has linear attention, which has no query"):
             place(hf, Site(kind, linear))
     assert place(hf, Site("attn_out", linear)).module.endswith("linear_attn")
 

@@ -80,7 +80,7 @@ def states_at(model: Model, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]
     """The states of a run at some sites, each a tensor of its own."""
     check_frequencies(model.hf, ids.shape[1])
     with capture(model, sites) as acts:
-        model.hf(ids, use_cache=False)
+        model.hf(ids, use_cache=False, logits_to_keep=1)
     return {site: acts[site].clone() for site in sites}
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from probe.circuits.heads.changed import Head
 from probe.errors import ProbeError
-from probe.hooks import capture, states_of, watch_patterns
+from probe.hooks import capture, watch_patterns
 from probe.html import MapSource, trace_map_html
 from probe.models import Model
 from probe.traces import token_texts
 
-_NEAR = 4
+NEAR = 4
 """Sentences nearer than this do not count towards a vertical score, because every head attends to its neighbours."""
 
 
@@ -101,7 +101,7 @@ def attention(model: Model, ids: Int[Tensor, " pos"], layers: Sequence[int] | No
     """
     asked = tuple(range(model.n_layers) if layers is None else layers)
     with capture(model, [f"pattern.{layer}" for layer in asked]) as acts:
-        model.hf(ids.to(model.device)[None])
+        model.hf(ids.to(model.device)[None], use_cache=False, logits_to_keep=1)
     found = torch.stack([acts[f"pattern.{layer}"][0].float().cpu() for layer in asked])
     return Attention(tuple(token_texts(ids.tolist(), model.decode, model.tokenizer)), asked, found)
 
@@ -134,7 +134,7 @@ def sentence_attention(
     asked = tuple(range(model.n_layers) if layers is None else layers)
     pooled = _Pooled(spans, len(ids), n_links)
     with watch_patterns(model, asked, pooled.add):
-        states_of(model, input_ids=ids.to(model.device)[None], use_cache=False)
+        model.hf(ids.to(model.device)[None], use_cache=False, logits_to_keep=1)
     said = tuple(token_texts(ids.tolist(), model.decode, model.tokenizer))
     names = tuple("".join(said[start:end]).strip() for start, end in spans)
     patterns = torch.stack([pooled.means[layer] for layer in asked])
@@ -203,7 +203,7 @@ class Receivers:
         return f"Receivers({len(self.vertical)} texts, strongest heads: {best})"
 
 
-def receiver_heads(attentions: Sequence[Attention], near: int = _NEAR) -> Receivers:
+def receiver_heads(attentions: Sequence[Attention], near: int = NEAR) -> Receivers:
     """Find receiver heads from the attention between sentences (Bogdan et al., *Thought Anchors*, 2506.19143).
 
     Args:
@@ -235,7 +235,7 @@ def peaked_heads(attention: Attention) -> list[Head]:
     In a text that is too short to tell, the heads stay in their order.
     """
     n_heads = attention.patterns.shape[1]
-    if len(attention.names) < _NEAR + 3:
+    if len(attention.names) < NEAR + 3:
         return [(layer, head) for layer in attention.layers for head in range(n_heads)]
     return receiver_heads([attention]).strongest(len(attention.layers) * n_heads)
 

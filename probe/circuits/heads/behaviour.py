@@ -29,9 +29,9 @@ def behaviour_heads(
 ) -> HeadTable:
     """Score every head by how much more it writes towards a behaviour before its sentences than before others.
 
-    Which tokens begin the behaviour is counted on every second trace, and the heads are scored on the rest. The score
-    is the direct contribution to the logits of these tokens, with the scale of the last norm fixed; what a head does by
-    way of later blocks is not in it. It ablates nothing and needs one pass for each trace.
+    Which tokens begin the behaviour is counted on the traces of every second problem, and the heads are scored on the
+    rest. The score is the direct contribution to the logits of these tokens, with the scale of the last norm fixed;
+    what a head does by way of later blocks is not in it. It ablates nothing and needs one pass for each trace.
 
     Args:
         traces: traces with sentences, of this model or of its pair.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.circuits.heads.attention import Attention, receiver_heads
+from probe.circuits.heads.attention import NEAR, Attention, receiver_heads
 from probe.circuits.heads.table import HeadScores, HeadTable
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, edit
@@ -136,7 +136,7 @@ def receiver_scores(model: Model, attentions: Sequence[Attention], *, seed: int 
     return HeadTable(model.name, (scores,))
 
 
-def _shuffled(attention: Attention, generator: torch.Generator, near: int = 4) -> Attention:
+def _shuffled(attention: Attention, generator: torch.Generator, near: int = NEAR) -> Attention:
     """The same attention with that of each sentence to those far before it in another order, for all heads alike."""
     patterns = attention.patterns.clone()
     for row in range(near + 1, patterns.shape[-1]):

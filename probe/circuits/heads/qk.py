@@ -119,7 +119,7 @@ def qk_attribution(
     Raises:
         ProbeError: if there is no such head or token, or a key comes after the query.
         NotApplicable: if the contributions do not add up: a norm, a factor or a gate follows attention, or the block's
-            attention reads the stream by a norm of an unknown kind, or compares no queries with keys.
+            attention reads the stream by a norm of an unknown kind, or has no query and key scores.
     """
     layer, which = head
     sizes, n = Sizes.of(model.hf.config), len(ids)
@@ -127,7 +127,9 @@ def qk_attribution(
     if not (0 <= layer < model.n_layers and 0 <= which < sizes.heads):
         raise ProbeError(f"{model.name} has no head a{layer}.h{which}; it has {model.n_layers} blocks of {sizes.heads}")
     if not keys or not all(0 <= key <= query for key in keys) or query >= n:
-        raise ProbeError(f"query {query} and keys {list(keys)[:8]} are no tokens in this order; the text has {n}")
+        raise ProbeError(
+            f"query {query} must come at or after every key of {list(keys)[:8]}, and all must be below {n}"
+        )
     model.check_ids([ids.tolist()])
     check_frequencies(model.hf, n)
     graph = Graph(model.n_layers, sizes.heads, sizes.kv_heads)

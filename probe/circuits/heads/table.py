@@ -157,7 +157,8 @@ class HeadTable:
 def sign_flips(differences: Float[Tensor, "items columns"], *, seed: int = 0) -> Float[Tensor, " columns"]:
     """The one-sided p value that the mean of each column is above 0, by flipping the signs of items (Fisher, 1935).
 
-    Signs are flipped for all columns of an item together. With n items no p value is below 2 to the power of -n.
+    It is NaN for a column with a value that is not finite. Signs are flipped for all columns of an item together. With
+    n items no p value is below 2 to the power of -n.
 
     Args:
         differences: one row for each item.
@@ -178,7 +179,7 @@ def sign_flips(differences: Float[Tensor, "items columns"], *, seed: int = 0) ->
         (signs @ values[:, first : first + several] >= limit[first : first + several]).double().mean(0)
         for first in range(0, columns, several)
     ]
-    return torch.cat(parts).float()
+    return torch.cat(parts).float().masked_fill(~values.isfinite().all(0), torch.nan)
 
 
 def stacked(rows: Sequence[Float[Tensor, "layers heads"]]) -> Float[Tensor, "items layers heads"]:

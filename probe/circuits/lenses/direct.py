@@ -41,7 +41,7 @@ def direct_attribution(
     unembed: Any = hf.get_submodule(place(hf, "logits").module)
     sites = ["final_norm", f"resid_post.{lens.graph.n_layers - 1}"]
     with capture(lens.model, sites) as acts:
-        hf(ids)
+        lens.model.hf(ids, use_cache=False, logits_to_keep=1)
     after, stream = (acts[site][:, -1].float() for site in sites)
     weight = unembed.weight.float()
     towards = weight[right] - weight[wrong]
@@ -49,15 +49,15 @@ def direct_attribution(
     parts = through(lens.written(ids, (-1, None))[:, :, 0].float())
     found = torch.einsum("sbd,bd->sb", parts, towards)
     total = (after * towards).sum(-1)
-    if (through(stream) + through.constant - after).abs().max() > _CLOSE * after.abs().max():
-        raise NotApplicable(
-            f"the last norm of {lens.model.name} is not linear for a fixed scale, so contributions do not add up"
-        )
     return dict(zip(lens.graph.writers, found, strict=True)) | {"constant": total - found.sum(0)}
 
 
 class FrozenNorm:
-    """A norm as a linear map, with its scale fixed to that of one state."""
+    """A norm as a linear map, with its scale fixed to that of one state.
+
+    Raises:
+        NotApplicable: if the norm is not linear for a fixed scale.
+    """
 
     def __init__(
         self, norm: Any, stream: Float[Tensor, "batch d_model"], after: Float[Tensor, "batch d_model"]
@@ -70,6 +70,10 @@ class FrozenNorm:
         self._weight, self.constant = weight.float(), bias.float()
         plain = self._weight * self._middle(stream)
         self._scale = (plain * (after - self.constant)).sum(-1) / plain.square().sum(-1)
+        if (self(stream) + self.constant - after).abs().max() > _CLOSE * after.abs().max():
+            raise NotApplicable(
+                f"a norm ({type(norm).__name__}) is not linear for a fixed scale, so contributions do not add up"
+            )
 
     def __call__(self, states: Float[Tensor, "*axes batch d_model"]) -> Float[Tensor, "*axes batch d_model"]:
         return self._weight * self._middle(states) * self._scale[:, None]

@@ -10,11 +10,11 @@ from torch import Tensor
 from probe.circuits.lenses.jacobian import JacobianLens
 from probe.circuits.lenses.reading import JACOBIAN, LOGIT, decoded, lens_layers, states_at
 from probe.circuits.lenses.starts import Starts, sentence_starts
-from probe.errors import ProbeError
+from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
 from probe.problems import Problem
-from probe.statistics import column_intervals
+from probe.statistics import column_intervals, interval_ends
 from probe.taxonomy import Behaviour
 from probe.traces import Trace, token_name
 
@@ -106,9 +106,10 @@ def concept_entry(
 ) -> ConceptEntry:
     """Find in which block, and how many tokens before its sentences, a behaviour becomes readable.
 
-    The words are the tokens that begin the behaviour's sentences more often than others, counted on every second trace;
-    how readable they are is measured on the rest. Low blocks mostly know the tokens just read, so a difference there
-    says that the texts before both sorts of sentence differ, and not that the model has chosen the behaviour.
+    The words are the tokens that begin the behaviour's sentences more often than others, counted on the traces of every
+    second problem; how readable they are is measured on the rest. Low blocks mostly know the tokens just read, so a
+    difference there says that the texts before both sorts of sentence differ, and not that the model has chosen the
+    behaviour.
 
     Args:
         models: the models that read the traces, each with its own prompt: a base and a thinking model, or one.
@@ -137,7 +138,7 @@ def concept_entry(
         words.append(tuple(token_name(token, model.decode, model.tokenizer) for token in tokens))
         scores, shows, group = _scores(model, starts, lens, read, back, tokens)
         found.append(_compared(scores, shows, group, seed))
-        number = len(starts.measured)
+        number = int(group.max()) + 1
     difference, low, high, p = zip(*found, strict=True)
     name = LOGIT if lenses is None else JACOBIAN
     return ConceptEntry(
@@ -160,8 +161,10 @@ def _scores(
 ) -> tuple[Float[Tensor, "cases layers back"], Bool[Tensor, " cases"], Int[Tensor, " cases"]]:
     """The log-probability of the words before each sentence, whether it shows the behaviour, and its trace."""
     parts, shows, group = [], [], []
-    for number, text in enumerate(starts.measured):
+    for text in starts.measured:
         kept = [i for i, at in enumerate(text.places) if at >= back]
+        if len({text.shows[i] for i in kept}) < 2:  # nothing to compare in this trace
+            continue
         wanted = [[text.places[i] - 1 - k for k in range(back)] for i in kept]
         places = sorted({at for row in wanted for at in row})
         values = torch.zeros(len(layers), len(places))
@@ -170,7 +173,9 @@ def _scores(
         rows = torch.tensor([[places.index(at) for at in row] for row in wanted])
         parts.append(values[:, rows].movedim(1, 0))
         shows += [text.shows[i] for i in kept]
-        group += [number] * len(kept)
+        group += [group[-1] + 1 if group else 0] * len(kept)
+    if not parts:
+        raise NotApplicable(f"no trace has both sorts of sentences after its first {back} tokens; give more traces")
     return torch.cat(parts), torch.tensor(shows), torch.tensor(group)
 
 
@@ -184,7 +189,7 @@ def _compared(
     each = _differences(scores, shows, group)
     ends = column_intervals(each.flatten(1).double().numpy(), seed=seed)
     shape = each.shape[1:]
-    low, high = (torch.tensor([getattr(one, end) or 0.0 for one in ends]).view(shape) for end in ("low", "high"))
+    low, high = (torch.tensor(each).view(shape) for each in interval_ends(ends))
     generator, null = torch.Generator().manual_seed(seed), []
     for _ in range(_SHUFFLES):
         # Sorting by trace and then at random shuffles within each trace.

@@ -77,14 +77,13 @@ def fit_jacobian_lens(
     sums = _Sums(model, asked, None if folder is None else Path(folder), key)
     if (done := sums.finished()) is not None:
         return done
-    width = max_tokens
     for ids in tqdm(
         sums.left(long), desc="Jacobian lens", unit="text", initial=sums.n, total=len(long), disable=not progress
     ):
         text = torch.tensor(ids, device=model.device)
         found = halving(
             lambda several, text=text: text_jacobian(model, text, asked, skip, several),
-            _rows_that_fit(model, min(width, len(ids))),
+            _rows_that_fit(model, len(ids)),
             device=model.device,
             what=f"fitting a Jacobian lens of {model.name}",
         )
@@ -127,7 +126,7 @@ def text_jacobian(
     found = {layer: torch.zeros(model.d_model, model.d_model) for layer in layers}
     # Each row of the batch is the same text, and computes another row of the Jacobian.
     with torch.enable_grad(), capture(model, [*sites, target], grad=True) as acts:
-        model.hf(ids.expand(several, -1), use_cache=False)
+        model.hf(ids.expand(several, -1), use_cache=False, logits_to_keep=1)
     end, begins = acts[target], [acts[site] for site in sites]
     towards = torch.zeros_like(end)
     for first in range(0, model.d_model, several):

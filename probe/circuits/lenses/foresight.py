@@ -16,12 +16,12 @@ from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
 from probe.problems import Problem
-from probe.statistics import Interval, bootstrap, column_intervals
+from probe.statistics import Interval, bootstrap, column_intervals, interval_ends
 from probe.traces import Trace, token_starts
 
-_DRAWS = 500
+_CHOICES = 500
 _LEVEL = 0.95
-"""The share of draws of other texts' tokens in which no block and place exceeds the threshold."""
+"""The share of random choices of other texts' tokens in which no block and place exceeds the threshold."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def foresight(model: Model, texts: Sequence[Written], lens: JacobianLens, *, bac
     flat = sums[0].flatten(1).double().numpy()
     ends = column_intervals(flat, seed=seed)
     shape = (2, len(layers), back)
-    low, high = (torch.tensor([getattr(each, end) or 0.0 for each in ends]).view(shape) for end in ("low", "high"))
+    low, high = (torch.tensor(each).view(shape) for each in interval_ends(ends))
     means = [each.mean(0) for each in sums]
     threshold = _threshold(log_p, others, groups, n_texts, seed)
     earlier = _earlier(sums[0].double().numpy(), threshold.numpy(), seed)
@@ -250,13 +250,13 @@ def _by_group(
 def _threshold(
     log_p: Tensor, others: Float[Tensor, "cases candidates"], groups: Int[Tensor, " cases"], n: int, seed: int
 ) -> Float[Tensor, "lenses layers back"]:
-    """What the advantages of tokens of other texts stay below in 95 % of draws, at all blocks and places of a lens.
+    """The advantage that tokens of other texts stay below in 95 % of random choices, over all blocks and places.
 
-    Each block and place is in units of its own spread over draws, because lenses are surer in the last blocks.
+    Each block and place is in units of its own spread over random choices, because lenses are surer in the last blocks.
     """
     generator, means = torch.Generator().manual_seed(seed), []
     middle = (log_p * others[:, None]).sum(-1)
-    for _ in range(_DRAWS):
+    for _ in range(_CHOICES):
         token = torch.multinomial(others, 1, generator=generator)[:, 0]
         means.append(_by_group(_of(log_p, token) - middle, groups, n).mean(0))
     found = torch.stack(means)

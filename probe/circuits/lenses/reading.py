@@ -11,7 +11,7 @@ from probe.circuits.lenses.jacobian import JacobianLens
 from probe.errors import ProbeError
 from probe.hooks import Tokens, capture
 from probe.html import html_table
-from probe.models import Model, check_frequencies
+from probe.models import Model, check_frequencies, fitting
 from probe.traces import token_name, token_texts
 
 LOGIT, JACOBIAN = "logit lens", "Jacobian lens"
@@ -66,11 +66,13 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"], lens: JacobianLens | None
     layers = lens_layers(model, lens)
     following = torch.tensor([*ids.tolist()[1:], 0])  # nothing follows the last token; its entry is dropped
     rows: dict[int, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
-    for layer, places, log_p in decoded(model, states_at(model, ids, range(len(ids)), layers), lens):
-        best = log_p.max(-1)
-        target = log_p.gather(1, following[places].to(log_p.device)[:, None])[:, 0]
-        spread = torch.distributions.Categorical(logits=log_p).entropy()
-        rows[layer].append((best.indices, best.values, target, spread))
+    at_once = model.budget // 4 // (len(ids) * model.d_model * model.dtype.itemsize)
+    for some in fitting(layers, lambda _: 1, at_once):  # a pass for as many blocks as fit
+        for layer, places, log_p in decoded(model, states_at(model, ids, range(len(ids)), some), lens):
+            best = log_p.max(-1)
+            target = log_p.gather(1, following[places].to(log_p.device)[:, None])[:, 0]
+            spread = torch.distributions.Categorical(logits=log_p).entropy()
+            rows[layer].append((best.indices, best.values, target, spread))
     parts = [[torch.cat(part) for part in zip(*rows[layer], strict=True)] for layer in layers]
     top, log_prob, target, entropy = (torch.stack(part).cpu() for part in zip(*parts, strict=True))
     said = tuple(tuple(token_name(token, model.decode, model.tokenizer) for token in row) for row in top.tolist())
@@ -109,9 +111,9 @@ def states_at(
     check_frequencies(model.hf, len(ids))
     some = list(positions)
     if not some or some != sorted(set(some)) or not 0 <= some[0] <= some[-1] < len(ids):
-        raise ProbeError(f"tokens {some[:8]} are no ascending places in a text of {len(ids)} tokens")
+        raise ProbeError(f"positions are {some[:8]}; they must be ascending and below {len(ids)}")
     with capture(model, [f"resid_post.{layer}" for layer in layers], tokens=Tokens(positions=some)) as acts:
-        model.hf(ids.to(model.device)[None], use_cache=False)
+        model.hf(ids.to(model.device)[None], use_cache=False, logits_to_keep=1)
     return {layer: acts[f"resid_post.{layer}"] for layer in layers}
 
 
@@ -119,7 +121,7 @@ def states_at(
 def decoded(
     model: Model, states: Mapping[int, Float[Tensor, "places d_model"]], lens: JacobianLens | None = None
 ) -> Iterator[tuple[int, slice, Float[Tensor, "some vocab"]]]:
-    """Read states through a lens, as many at a time as the logits of fit into memory.
+    """Read states through a lens, in chunks whose logits fit into memory.
 
     Args:
         states: the outputs of some blocks, as :func:`states_at` returns them.

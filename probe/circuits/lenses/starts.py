@@ -1,5 +1,6 @@
 """Where sentences of a behaviour begin, and with which tokens, against other sentences of the same traces."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Starts:
     Attributes:
         name: the name of the behaviour.
         more: for each token that begins sentences, its share of the behaviour's sentences minus its share of the
-            others, counted on every second trace.
+            others, counted on the traces of every second problem.
         measured: the other traces, those that have sentences of both sorts.
     """
 
@@ -60,7 +61,7 @@ class Starts:
 
 
 def sentence_starts(model: Model, traces: Sequence[Trace], problems: Sequence[Problem], behaviour: Behaviour) -> Starts:
-    """Find where sentences begin, and count their first tokens on every second trace.
+    """Find where sentences begin, and count their first tokens on the traces of every second problem.
 
     The first sentence of a trace is left out, because nothing of the trace comes before it.
 
@@ -73,7 +74,8 @@ def sentence_starts(model: Model, traces: Sequence[Trace], problems: Sequence[Pr
     Raises:
         NotApplicable: if no trace of either half has sentences of both sorts, or they begin alike.
     """
-    texts = []
+    texts, halves = [], []
+    numbers: dict[str, int] = {}
     for trace, problem, shown in zip(traces, problems, behaviour.marks(traces), strict=True):
         prompt = model.prompt_ids(problem.question)
         there = [
@@ -83,13 +85,15 @@ def sentence_starts(model: Model, traces: Sequence[Trace], problems: Sequence[Pr
         ]
         ids = (*prompt, *trace.tokens)
         texts.append(StartText(ids, tuple(at for at, _ in there), tuple(shows for _, shows in there)))
+        halves.append(numbers.setdefault(problem.id, len(numbers)) % 2)
     model.check_ids([list(text.ids) for text in texts])
     counted: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
-    for text in texts[::2]:
+    for text in itertools.compress(texts, [half == 0 for half in halves]):
         for at, shows in zip(text.places, text.shows, strict=True):
             counted[shows][text.ids[at]] += 1
     other, own = counted
-    measured = tuple(text for text in texts[1::2] if any(text.shows) and not all(text.shows))
+    rest = itertools.compress(texts, halves)
+    measured = tuple(text for text in rest if any(text.shows) and not all(text.shows))
     if not own or not other or not measured:
         raise NotApplicable(
             f"too few traces have both sentences that show {behaviour.name!r} and others; give more traces"

@@ -87,7 +87,7 @@ class Resolved:
         if kind not in self.places or any(self._has(each, layer) for each in _all(self.places[kind])):
             return None
         if kind in ATTENTION and not self._has_any("q", layer):
-            return f"layer {layer} has {self._kind_of(layer)}, which compares no queries with keys"
+            return f"layer {layer} has {self._kind_of(layer)}, which has no query and key scores"
         if kind in MIXTURE and kind != "shared_out":
             return f"the MLP of layer {layer} is not a mixture of experts"
         if kind in NEURONS and self._has_any("router_logits", layer):

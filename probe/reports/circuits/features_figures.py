@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from probe.reports.html.look import BLUE, GREY, ORANGE, dot, key, nothing, plain, rows_of, short, styled
+from probe.reports.html.numbers import number
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -34,7 +35,7 @@ def features_figure(scores: "FeatureScores | Mapping[str, Any]", n: int = 15) ->
         carries = value is not None and value > 0
         colour, symbol = (BLUE, "circle") if carries else (ORANGE, "diamond")
         name = short(each["dictionary"], _NAME)
-        note = f"latent {each['latent']} of {name}<br>{value:.3g}, p = {each['p']:.3g} (Holm)"
+        note = f"latent {each['latent']} of {name}<br>{number(value)}, p = {number(each['p'])} (Holm)"
         dot(figure, row, value, ci, colour, symbol, note)
     rows_of(figure, [f"{each['latent']} · {short(each['dictionary'], _NAME)}" for each in top])
     figure.update_xaxes(title=f"score ({plain(told['about'].get('metric', 'metric'))})", zeroline=True)

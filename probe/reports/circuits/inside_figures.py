@@ -65,7 +65,7 @@ def entry_figure(found: "ConceptEntry") -> "Figure":
     """Plot how readable a behaviour's first words are before its sentences; significant cells have a star.
 
     Args:
-        found: the result of :func:`~probe.circuits.concept_entry`. All models must have as many blocks.
+        found: the result of :func:`~probe.circuits.concept_entry`.
     """
     titles = [f"{name}, {n}" for name in found.models for n in _before(found.p[0].shape[1])]
     layers = max(found.layers, key=len)
