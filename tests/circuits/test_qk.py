@@ -71,7 +71,7 @@ def test_bad_heads_and_models_are_refused(llama, tiny_folder):
     ids = drawn_pairs().clean[0][0]
     cases: list[tuple[dict[str, Any], str]] = [
         ({"head": (2, 4)}, "no head a2.h4"),
-        ({"keys": [8]}, "must come at or after"),
+        ({"keys": [8]}, "each key must be"),
         ({"query": 9}, "the text has 9"),
     ]
     for settings, said in cases:

@@ -128,7 +128,7 @@ def qk_attribution(
         raise ProbeError(f"{model.name} has no head a{layer}.h{which}; it has {model.n_layers} blocks of {sizes.heads}")
     if not keys or not all(0 <= key <= query for key in keys) or query >= n:
         raise ProbeError(
-            f"query {query} must come at or after every key of {list(keys)[:8]}, and all must be below {n}"
+            f"query is {query} and keys are {list(keys)[:8]}; each key must be at or before the query, in {n} tokens"
         )
     model.check_ids([ids.tolist()])
     check_frequencies(model.hf, n)
