@@ -72,7 +72,7 @@ def test_bad_heads_and_models_are_refused(llama, tiny_folder):
     cases: list[tuple[dict[str, Any], str]] = [
         ({"head": (2, 4)}, "no head a2.h4"),
         ({"keys": [8]}, "each key must be"),
-        ({"query": 9}, "the text has 9"),
+        ({"query": 9}, "in 9 tokens"),
     ]
     for settings, said in cases:
         with pytest.raises(ProbeError, match=said):
