@@ -304,17 +304,21 @@ class Model:
         """
         return to_nnsight(self.hf, self.tokenizer)
 
-    def lens(self) -> "TransformerBridge":
-        """Return a TransformerLens ``TransformerBridge`` on a copy of the weights, which the bridge changes in place.
+    def lens(self, *, shared: bool = False) -> "TransformerBridge":
+        """Return a TransformerLens ``TransformerBridge``, by default on a copy of the weights.
 
         ``Site("resid_post", 2).lens`` is the name of a site's hook. The bridge decodes at about half the speed of the
         model itself. It computes attention in the eager way, so activations differ from the original's by rounding, and
         a padded batch needs its ``attention_mask``. It adds no start token to a text, because prompts contain theirs.
 
+        Args:
+            shared: use the model's own weights, which takes no memory. Then do not call methods of the bridge that
+                rewrite weights, such as ``enable_compatibility_mode``: they would change the model.
+
         Raises:
             ProbeError: if TransformerLens does not know the architecture, or the model is on several devices.
         """
-        return to_transformer_lens(self.hf, self.tokenizer, self.name)
+        return to_transformer_lens(self.hf, self.tokenizer, self.name, shared)
 
     def _facts(self) -> dict[str, str]:
         """Facts that both reprs show."""

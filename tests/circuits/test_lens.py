@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from probe.circuits import EdgeLens, logit_difference
-from probe.errors import NotApplicable
+from probe.circuits import EdgeLens, edge_scores, logit_difference
+from probe.errors import NotApplicable, ProbeError
+from probe.hooks import edit
 from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
 
@@ -26,6 +27,26 @@ def test_all_edges_are_the_model_and_none_are_the_other_text(arch, tiny_folder):
     no_logits = graph.edges.clone()
     no_logits[:, -1] = False
     torch.testing.assert_close(lens.cut(clean, corrupt, no_logits), other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ADDITIVE)
+def test_a_lens_shares_the_weights_and_leaves_them_as_they_are(arch, tiny_folder):
+    model = load_model(tiny_folder(arch, "letters"))
+    before = {name: tensor.clone() for name, tensor in model.hf.state_dict().items()}
+    own = {tensor.untyped_storage().data_ptr() for tensor in model.hf.state_dict().values()}
+    lens, pairs = EdgeLens(model), drawn_pairs(2)
+    edge_scores(lens, pairs, "eap-ig-inputs", steps=2)
+    others = {
+        name
+        for name, tensor in lens.bridge.named_parameters()
+        if tensor.untyped_storage().data_ptr() not in own and tensor.any()  # TransformerLens adds biases of zeros
+    }
+    # It divides a fused projection of query, key and value into three weights of its own.
+    assert len(others) == (3 * model.n_layers if arch == "gpt_neox-serial" else 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.hf.state_dict().items())
+    # The modules are its own, so an edit of the model reaches none of its passes.
+    with pytest.raises(ProbeError, match="no forward pass reached"), edit(model, {"embed": torch.ones(model.d_model)}):
+        lens.logits(pairs.clean[0])
 
 
 @pytest.mark.parametrize("arch", ["gemma2", "gemma3", "olmo2", "gpt_neox"])

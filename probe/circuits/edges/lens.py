@@ -46,11 +46,11 @@ _COPIES = 8
 
 
 class EdgeLens:
-    """A model whose edges can each be read, differentiated and cut. It holds a copy of the weights.
+    """A model whose edges can each be read, differentiated and cut. It shares the model's weights.
 
     Attributes:
         model: the model that it was made from.
-        bridge: TransformerLens' ``TransformerBridge`` on the copied weights.
+        bridge: TransformerLens' ``TransformerBridge`` on the model's weights.
         graph: the model's writers, readers and edges.
 
     Args:
@@ -67,7 +67,7 @@ class EdgeLens:
         for layer in range(model.n_layers):
             for kind in ("z", "resid_mid", "mlp_out"):
                 place(model.hf, Site(kind, layer))
-        bridge = model.lens()
+        bridge = model.lens(shared=True)
         try:
             bridge.set_use_split_qkv_input(True)
             bridge.set_use_hook_mlp_in(True)

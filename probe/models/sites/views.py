@@ -1,8 +1,8 @@
 """The same model in nnsight and in TransformerLens.
 
-nnsight shares the weights and runs at about the speed of a plain hook. TransformerLens copies the weights and takes
-about twice the time for each decoded token, because every site has a hook whether it is read or not, so it suits
-circuits and not generation. At every site both agree with the original model up to rounding.
+nnsight shares the weights and runs at about the speed of a plain hook. TransformerLens copies the weights unless asked
+to share them, and takes about twice the time for each decoded token, because every site has a hook whether it is read
+or not, so it suits circuits and not generation. At every site both agree with the original model up to rounding.
 """
 
 import copy
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.errors import NotApplicable, ProbeError
 from probe.models.placed import devices_of, input_device, is_offloaded
-from probe.models.sharing import merge_layers
+from probe.models.sharing import merge_layers, twin
 from probe.models.sites.sites import Site, place
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def nnsight_value(lm: "TransformersModel", site: str | Site) -> Tensor:
     return where.read(value[where.item] if isinstance(value, tuple) else value, rows)
 
 
-def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> "TransformerBridge":
+def to_transformer_lens(
+    hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str, shared: bool = False
+) -> "TransformerBridge":
     """Make the TransformerLens view that `Model.lens` returns."""
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -68,7 +70,7 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
         raise ProbeError("a copy made inside a capture or edit block would keep its hooks; leave the block first")
     if len(devices_of(hf)) > 1 or is_offloaded(hf):
         raise NotApplicable(
-            f"TransformerLens takes a copy of {name} on one device, but it is on several or partly offloaded; "
+            f"TransformerLens takes {name} on one device, but it is on several or partly offloaded; "
             "load it on one device"
         )
     if hf.config.get_text_config(decoder=True) is not hf.config:
@@ -77,15 +79,15 @@ def to_transformer_lens(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast,
             f"{name} is also made for images, and its view in TransformerLens installs packages; "
             "use capture and edit, or nnsight"
         )
-    twin = copy.deepcopy(hf)
-    merge_layers(twin)  # the bridge reads weights, and knows no adapter
-    twin.set_attn_implementation("eager")
+    own = twin(hf) if shared else copy.deepcopy(hf)
+    merge_layers(own)  # the bridge reads weights, and knows no adapter
+    own.set_attn_implementation("eager")
     # The bridge reads the architecture from here; it is unset in a model that was never saved.
-    twin.config.architectures = [type(hf).__name__]
+    own.config.architectures = [type(hf).__name__]
     try:
         bridge = TransformerBridge.boot_transformers(
             name,
-            hf_model=twin,
+            hf_model=own,
             tokenizer=copy.deepcopy(tokenizer),
             device=str(input_device(hf)),
             dtype=hf.dtype,
