@@ -29,9 +29,9 @@ def main() -> None:
             f"{each.place}, {each.texts} texts: {each.size:.1%} of a state's norm, correlation {each.agrees:.2f}, "
             f"p {each.least:.3g} ({each.floor:.3g} or more); raises {' '.join(map(repr, each.top[:6]))}"
         )
-        limit = max(each.of_null.values())
-        goal = 1.0 if each.place == "sentence ends" else None
-        rows.append(Row(f"agreement of {each.place}", "harder null, 95 %", each.agrees / limit, goal, "higher"))
+        if each.place == "sentence ends":
+            limit = max(each.of_null.values())
+            rows.append(Row(f"correlation at {each.place}", "harder null, 95 %", each.agrees / limit, 1.0, "higher"))
     steered = probe.steer_with_difference(
         pair.base, found, story, problems[n:], place="sentence ends", ends=traces,
         strengths=(STRENGTH,), behaviour=check, max_new_tokens=NEW_TOKENS,

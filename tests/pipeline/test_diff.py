@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from probe.cli import app
 from probe.config import from_dict
+from probe.diff import texts
 from probe.errors import ProbeError
 from probe.models import bundled_folder, find_pair
 from probe.pipeline import DiffConfig, diff
@@ -107,23 +108,26 @@ def test_any_two_models_and_problems_are_compared_and_an_interrupted_comparison_
     assert (tmp_path / "killed" / "results.json").read_bytes() == first
 
 
-TWO = {"pair": "tiny-rl", "train": 4, "n_pairs": 8, "max_new_tokens": 150, "heads": 0, "device": "cpu"}
+TWO = {"pair": "tiny-rl", "train": 4, "n_pairs": 8, "max_new_tokens": 120, "heads": 0, "device": "cpu"}
 
 
-def test_parts_are_added_to_a_finished_folder(tmp_path):
+def test_parts_are_added_to_a_finished_folder(tmp_path, monkeypatch):
     """In whatever order, and whether a behaviour is named or chosen: the results are those of one command."""
+    read, make = [], texts.activation_difference
+    monkeypatch.setattr(texts, "activation_difference", lambda *some, **more: read.append(1) or make(*some, **more))
     steps = (
         {"parts": ["neurons"]},
         {"parts": ["difference"]},
         {"parts": ["massive"], "behaviour": "check"},
-        {"parts": ["massive", "difference"]},
+        {"parts": ["massive", "steering"]},
     )
     for more in steps:
         added = diff(from_dict(DiffConfig, TWO | more), tmp_path / "steps")
-    assert [each["part"] for each in added["findings"]] == ["neurons", "difference", "massive"]
+    assert [each["part"] for each in added["findings"]] == ["neurons", "difference", "steering", "massive"]
     assert added["behaviour"] == "check" and "rose most" in added["chosen"] and added["difference"]["word"]
-    once = from_dict(DiffConfig, TWO | {"parts": ["massive", "neurons", "difference"]})
-    assert diff(once, tmp_path / "once") == added
+    once = from_dict(DiffConfig, TWO | {"parts": ["massive", "neurons", "steering", "difference"]})
+    assert len(read) == 2
+    assert diff(once, tmp_path / "once") == added and len(read) == 3, "one command computes the difference once"
     assert diff(from_dict(DiffConfig, TWO | {"parts": ["neurons"]}), tmp_path / "steps") == added
 
 
