@@ -1,10 +1,10 @@
 """Documents: the token ids that a harvest reads, and the spans of them that become rows."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
 import torch
 from jaxtyping import Int
@@ -74,6 +74,37 @@ def runs(starts: Int[Tensor, " run"], lengths: Int[Tensor, " run"]) -> Int[Tenso
     return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)
 
 
+class Documents(Sequence[Document]):
+    """The documents of traces, texts or token ids; each is made on request and not kept.
+
+    Args:
+        model, what: as in :func:`documents_of`.
+    """
+
+    def __init__(self, model: Model, what: Traces | Sequence[Document | str | Sequence[int]]) -> None:
+        if isinstance(what, str):
+            raise ProbeError("a single text was given; put it in a list")
+        self._model, self._what = model, what
+
+    def __len__(self) -> int:
+        return len(self._what)
+
+    @overload
+    def __getitem__(self, at: int) -> Document: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Documents": ...
+    def __getitem__(self, at: int | slice) -> "Document | Documents":
+        if isinstance(at, slice):
+            return Documents(self._model, self._what[at])
+        return self._made(self._what[at])
+
+    def __iter__(self) -> Iterator[Document]:
+        return map(self._made, self._what)
+
+    def _made(self, each: Trace | Document | str | Sequence[int]) -> Document:
+        return _of_trace(self._model, each) if isinstance(each, Trace) else _of_any(self._model, each)
+
+
 def documents_of(model: Model, what: Traces | Sequence[Document | str | Sequence[int]]) -> list[Document]:
     """Turn traces, texts or token ids into documents that a model can read.
 
@@ -85,11 +116,7 @@ def documents_of(model: Model, what: Traces | Sequence[Document | str | Sequence
     Raises:
         ProbeError: if ``what`` is a single text, or holds something else.
     """
-    if isinstance(what, str):
-        raise ProbeError("a single text was given; put it in a list")
-    if isinstance(what, Traces):
-        return [_of_trace(model, trace) for trace in what]
-    return [_of_any(model, each) for each in what]
+    return list(Documents(model, what))
 
 
 def _of_any(model: Model, each: Document | str | Sequence[int]) -> Document:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probe.errors import ProbeError
-from probe.hooks import capture
+from probe.hooks import capture, row_bytes
 from probe.models import Model, Sizes, check_frequencies
 
 
@@ -50,6 +50,17 @@ def tokens_at_once(model: Model, widths: Sequence[int]) -> int:
 
 
 @torch.no_grad()
+def fitting_tokens(model: Model, lengths: Sequence[int], sites: int = 1) -> int:
+    """The number of tokens of a batch, padding included, for which half of the memory budget suffices.
+
+    Args:
+        lengths: the length of each sequence.
+        sites: the number of sites that are read.
+    """
+    longest = max(1, max(lengths, default=1))
+    return longest * max(1, model.budget // 2 // row_bytes(model, longest, sites))
+
+
 def read(
     model: Model, sequences: Sequence[Sequence[int]], sites: Sequence[str]
 ) -> tuple[dict[str, Float[Tensor, "batch pos ..."]], Bool[Tensor, "batch pos"]]:

@@ -79,12 +79,13 @@ def diff(
     memory: Memory = None,
     seed: Seed = None,
 ) -> None:
-    """Show what training changed between the base and the thinking model, each figure beside its null.
+    """Show what training changed between the base and the thinking model.
 
     Covers the heads that carry a behaviour and what changing them does,
     directions that transfer, where numbers are represented, entropy neurons, an
     SAE over both models, what the mean difference of their states says, massive
-    activations, and divergence by token. The same command resumes.
+    activations, and divergence by token. The same command resumes; other parts,
+    heads and series are added to a finished folder.
 
     Example: probe diff --pair tiny-rl --out runs/diff-rl
 

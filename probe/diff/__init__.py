@@ -1,4 +1,4 @@
-"""What training changed between two models or along a checkpoint series, with a null for each figure."""
+"""What training changed between two models or along a checkpoint series."""
 
 import lazy_loader
 

@@ -34,10 +34,11 @@ from .massive import (
     fit_rise as fit_rise,
     massive_activations as massive_activations,
 )
-from .models import diff_models as diff_models
+from .models import compare_parts as compare_parts, diff_models as diff_models
 from .names import (
     AT_LAYER as AT_LAYER,
     NEEDS_BEHAVIOUR as NEEDS_BEHAVIOUR,
+    OF_PROMPTS as OF_PROMPTS,
     OF_SAE as OF_SAE,
     ON_PAIRS as ON_PAIRS,
     PARTS as PARTS,
@@ -63,5 +64,10 @@ from .steered import (
     SteeredTexts as SteeredTexts,
     steer_with_difference as steer_with_difference,
 )
-from .texts import Documents as Documents
-from .tokens import TokenTrace as TokenTrace, running_mean as running_mean, token_trace as token_trace
+from .texts import Texts as Texts
+from .tokens import (
+    TokenShift as TokenShift,
+    TokenTrace as TokenTrace,
+    running_mean as running_mean,
+    token_trace as token_trace,
+)

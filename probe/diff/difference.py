@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probe.activations import batches, read
+from probe.activations import batches, fitting_tokens, read
 from probe.anchors import both_log_probs
 from probe.circuits import JacobianLens
 from probe.diff.unrelated import unrelated_texts
@@ -39,7 +39,6 @@ NULLS = {
     "random": "random directions",
     "halves": "differences between random halves of the texts, in one model",
 }
-_BATCH_TOKENS = 4096
 _MOST = 128
 """The most traces that the difference is averaged over, and the most that it is compared with."""
 _NOTHING = 1e-6
@@ -61,8 +60,10 @@ class Reading:
         agrees: correlation over the vocabulary of the change of the lens' probabilities with the mean change of the
             models' own probabilities along other traces (at the sentences' first tokens for ``sentence ends``); None
             if there is no difference.
-        of_null: the 95 % quantile of the same correlation for each null of :data:`NULLS`.
-        p: p-value of the correlation for each null, (k + 1) / (n + 1), where k of n null vectors reach it.
+        of_null: the 95 % quantile of the same correlation for each null of :data:`NULLS` that has vectors.
+        vectors: number of different vectors of each null. A few texts have few halves.
+        p: p-value of the correlation for each null, (k + 1) / (n + 1), where k of its n vectors reach it. So it is
+            never below 1 / (n + 1).
         rank: rank of the token that most often begins the behaviour, 1 for the highest; None without a behaviour.
         rank_p: p-value of the rank for each null.
     """
@@ -73,6 +74,7 @@ class Reading:
     top: tuple[str, ...] = ()
     agrees: float | None = None
     of_null: Mapping[str, float] = field(default_factory=dict)
+    vectors: Mapping[str, int] = field(default_factory=dict)
     p: Mapping[str, float] = field(default_factory=dict)
     rank: int | None = None
     rank_p: Mapping[str, float] = field(default_factory=dict)
@@ -81,6 +83,11 @@ class Reading:
     def least(self) -> float | None:
         """The p-value against the null that is harder to beat; None if there is no difference."""
         return max(self.p.values(), default=None)
+
+    @property
+    def floor(self) -> float | None:
+        """The smallest value that :attr:`least` can have; None if there is no difference."""
+        return max((1 / (1 + n) for n in self.vectors.values()), default=None)
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,12 @@ class ActivationDifference:
     @property
     def readable(self) -> tuple[Reading, ...]:
         """The readings whose words the nulls do not explain, corrected for the number of places."""
-        level = (1 - LEVEL) / max(1, len(self.readings))
-        return tuple(each for each in self.readings if each.least is not None and each.least < level)
+        return tuple(each for each in self.readings if each.least is not None and each.least < self.level)
+
+    @property
+    def level(self) -> float:
+        """The p-value below which a place is readable."""
+        return (1 - LEVEL) / max(1, len(self.readings))
 
     @property
     def clearest(self) -> str | None:
@@ -129,7 +140,10 @@ class ActivationDifference:
                 f"{each.size:.1%}",
                 "".join(each.top) and " · ".join(map(repr, each.top[:10])),
                 "–" if each.agrees is None else f"{each.agrees:.2f}",
-                *(f"{each.of_null[name]:.2f}, {write_p(each.p[name])}" if name in each.p else "–" for name in NULLS),
+                *(
+                    f"{each.of_null[name]:.2f}, {write_p(each.p[name])}" if name in each.of_null else "–"
+                    for name in NULLS
+                ),
             )
             for each in self.readings
         ]
@@ -146,7 +160,7 @@ class ActivationDifference:
             "readings": [
                 {name: getattr(each, name) for name in ("place", "texts", "size", "agrees", "rank")}
                 | {"top": list(each.top)}
-                | {name: dict(getattr(each, name)) for name in ("of_null", "p", "rank_p")}
+                | {name: dict(getattr(each, name)) for name in ("of_null", "vectors", "p", "rank_p")}
                 for each in self.readings
             ],
         }
@@ -182,7 +196,7 @@ def activation_difference(
             thinking model's own last norm and unembedding.
         first: number of tokens of an unrelated text, after its first one, which is often an attention sink.
         k: number of tokens that are read, at most a tenth of the vocabulary.
-        n_random: number of vectors of each null.
+        n_random: the largest number of vectors of each null.
         seed: seeds the nulls.
 
     Raises:
@@ -193,7 +207,7 @@ def activation_difference(
         raise NotApplicable(f"{base.name} and {thinking.name} differ in width, so their states have no difference")
     if len(traces) < 4:
         raise NotApplicable(f"{len(traces)} traces: a mean difference needs at least 4, and half of them test it")
-    layer = (min(base.n_layers, thinking.n_layers) - 1) // 2 if layer is None else layer
+    layer = middle_layer(pair) if layer is None else layer
     if lens is not None:
         lens.check(thinking)
     half = len(traces) // 2
@@ -228,6 +242,11 @@ def activation_difference(
         tuple(readings),
         vectors,
     )
+
+
+def middle_layer(pair: Pair) -> int:
+    """The middle of the layers that both models have, counted from 0."""
+    return (min(pair.base.n_layers, pair.thinking.n_layers) - 1) // 2
 
 
 @torch.no_grad()
@@ -279,7 +298,8 @@ def _means(
 ) -> Means:
     """The mean state of each text at each of its places; only the states of some texts are held at a time."""
     found: dict[str, dict[int, Tensor]] = {}
-    for batch in batches([len(text) for text in texts], _BATCH_TOKENS):
+    lengths = [len(text) for text in texts]
+    for batch in batches(lengths, fitting_tokens(model, lengths)):
         states, _ = read(model, [texts[i] for i in batch], [site])
         for row, i in enumerate(batch):
             for place, positions in where[i].items():
@@ -343,15 +363,17 @@ def _reading(
     nulls = {"random": torch.randn(n_random, base.shape[1], generator=generator)}
     signs = torch.stack([_halves(len(base), generator) for _ in range(n_random)])
     # Every second one in each model; the states of one model at different texts differ along its usual directions.
-    nulls["halves"] = torch.cat([signs[::2] @ base, signs[1::2] @ thinking])
-    of_null, p, rank_p = {}, {}, {}
+    some = (part.unique(dim=0) @ states for part, states in ((signs[::2], base), (signs[1::2], thinking)))
+    nulls["halves"] = torch.cat([*some])
+    of_null, vectors, p, rank_p = {}, {}, {}, {}
     for name, made in nulls.items():
         made = made[made.norm(dim=1) > _NOTHING]
+        vectors[name], reach, rank_reach = len(made), 0, 0
         if len(made):
             _, others, ranks = read_off(made / made.norm(dim=1, keepdim=True) * vector.norm(), state, rise)
             of_null[name] = float(others.quantile(LEVEL))
-            p[name] = float((1 + (others >= agrees).sum()) / (1 + len(others)))
-            rank_p[name] = float((1 + (ranks <= rank).sum()) / (1 + len(ranks)))
+            reach, rank_reach = int((others >= agrees).sum()), int((ranks <= rank).sum())
+        p[name], rank_p[name] = ((1 + k) / (1 + len(made)) for k in (reach, rank_reach))
     known = read_off.word is not None
     return Reading(
         place,
@@ -360,6 +382,7 @@ def _reading(
         _said(read_off.model, top[0].tolist()),
         float(agrees),
         of_null,
+        vectors,
         p,
         int(rank) if known else None,
         rank_p if known else {},

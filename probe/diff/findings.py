@@ -1,4 +1,4 @@
-"""The results of comparing two models: one sentence for each part, with its null."""
+"""The results of comparing two models: one sentence for each part."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ from probe.diff.names import PARTS
 from probe.diff.neurons import NeuronOverlap
 from probe.diff.shared import SELDOM, SharedLatents
 from probe.diff.steered import SteeredTexts
-from probe.diff.tokens import TokenTrace
+from probe.diff.tokens import TokenShift
 from probe.html import html_table
 from probe.statistics import LEVEL, write_p
 
@@ -51,7 +51,7 @@ class PairDiff:
         pair: name of the pair.
         behaviour: name of the behaviour that heads and a direction were compared for.
         chosen: how that behaviour was chosen; None if it was named.
-        tokens: divergence and entropy of each trace.
+        tokens: divergence and entropy over all traces, and of the first traces token by token.
         heads: importance of heads before and after.
         direction: transfer of the behaviour's direction.
         truth: transfer of the direction of true equations.
@@ -68,7 +68,7 @@ class PairDiff:
     pair: str
     behaviour: str | None = None
     chosen: str | None = None
-    tokens: list[TokenTrace] | None = None
+    tokens: TokenShift | None = None
     heads: HeadShift | None = None
     direction: DirectionTransfer | None = None
     truth: DirectionTransfer | None = None
@@ -137,21 +137,16 @@ class PairDiff:
         return html_table((), rows, f"what training changed in {self.pair}")
 
 
-def _tokens(tokens: list[TokenTrace]) -> _Found:
-    n = sum(len(each.kl) for each in tokens)
-    if not n:
-        return f"no token in {len(tokens)} traces to compare", None
-    kl, agree, before, after = (
-        np.concatenate([getattr(each, name).numpy() for each in tokens])
-        for name in ("kl", "agree", "base_entropy", "thinking_entropy")
-    )
-    if not all(np.isfinite(each).all() for each in (kl, before, after)):
+def _tokens(found: TokenShift) -> _Found:
+    if not found.tokens:
+        return f"no token in {found.n_traces} traces to compare", None
+    if not np.isfinite([found.kl, found.base_entropy, found.thinking_entropy]).all():
         return _NOTHING
     said = (
-        f"KL {kl.mean():.3f} nats per token, the same likeliest token at {agree.mean():.0%} of {n:,}; "
-        f"entropy {before.mean():.2f} in the base, {after.mean():.2f} in the thinking model"
+        f"KL {found.kl:.3f} nats per token, the same likeliest token at {found.agree:.0%} of {found.tokens:,}; "
+        f"entropy {found.base_entropy:.2f} in the base, {found.thinking_entropy:.2f} in the thinking model"
     )
-    return said, bool(kl.max() > 1e-5)
+    return said, found.largest_kl > 1e-5
 
 
 def _heads(heads: HeadShift) -> _Found:
@@ -233,6 +228,9 @@ def _difference(found: ActivationDifference) -> _Found:
         f"(correlation {best.agrees:.2f} with what training raised along other traces, {write_p(best.least)} against "
         f"the harder of two nulls; readable at {len(found.readable)} of {len(found.readings)} places)"
     )
+    lowest = min(each.floor for each in found.readings if each.floor is not None)
+    if lowest >= found.level:
+        return f"{said}; {best.texts} texts have too few halves: p is {lowest:.2g} or more", None
     return said, bool(found.readable)
 
 

@@ -6,9 +6,9 @@ text; and scaled to both models, which tells a latent of one model from one that
 al., 2504.02922).
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from probe.activations import Document, batches, documents_of, read
-from probe.adapters import Dictionary, load_dictionary, outliers
+from probe.activations import Document, Documents, batches, fitting_tokens, read
+from probe.adapters import Dictionary, outliers
 from probe.diff.shared import SELDOM, Scaling, SharedLatents
 from probe.errors import NotApplicable
 from probe.html import html_table
@@ -30,7 +30,6 @@ from probe.traces import Traces
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_BATCH_TOKENS = 4096
 _GROUPS = 64
 """The most groups of texts; the models are exchanged group by group."""
 _FLIPS = 500
@@ -77,12 +76,12 @@ class LatentDifference:
         size = self.dictionary.size
         return f"{self.dictionary.name}: {len(self.changed)} of {size} latents differ, {len(self.doubled)} twofold"
 
-    @property
+    @cached_property
     def frequency(self) -> Float[Tensor, "2 latents"]:
         """Share of the tokens at which each latent is active."""
         return self.shared.active / self.tokens
 
-    @property
+    @cached_property
     def changed(self) -> list[int]:
         """Latents whose frequency or mean activation differs at a false discovery rate of 5 %, the clearest first.
 
@@ -102,7 +101,7 @@ class LatentDifference:
         """
         return [each for each in self.changed if self._apart[each] >= 1 - 1 / _FACTOR]
 
-    @property
+    @cached_property
     def _apart(self) -> Float[Tensor, " latents"]:
         """The difference of the mean activations, as a share of the larger one."""
         return (self.mean[1] - self.mean[0]).abs() / self.mean.abs().amax(0).clamp(min=1e-12)
@@ -122,12 +121,13 @@ class LatentDifference:
     def rows(self, n: int = _SHOWN) -> list[dict[str, Any]]:
         """The latents that differ most, for tables and JSON."""
         only = dict.fromkeys(self.thinking_only, "thinking") | dict.fromkeys(self.base_only, "base")
+        q = self.q_frequency.minimum(self.q_mean)
         return [
             {
                 "latent": each,
                 "frequency": self.frequency[:, each].tolist(),
                 "mean": self.mean[:, each].tolist(),
-                "q": float(self.q_frequency.minimum(self.q_mean)[each]),
+                "q": float(q[each]),
                 "ratio": float(self.shared.ratio[each]),
                 "back": float(self.shared.back[each]),
                 "only in": only.get(each),
@@ -210,11 +210,11 @@ def latent_difference(
     """
     if pair.base.d_model != pair.thinking.d_model:
         raise NotApplicable(f"{pair.base.name} and {pair.thinking.name} differ in width, so no SAE fits both")
-    dictionary = _of_both(pair, sae)
-    documents = [each.ids for each in documents_of(pair.thinking, texts)]
+    dictionary = Dictionary.of(sae, pair.thinking, pair.base)
+    documents = Documents(pair.thinking, texts)
     if len(documents) < 2:
         raise NotApplicable("the models are exchanged text by text: give two texts or more")
-    pair.base.check_ids(documents)
+    pair.base.check_ids(each.ids for each in documents)
     sums = _Sums(dictionary, min(_GROUPS, len(documents)))
     for text, states, kept in tqdm(
         _tokens(pair, dictionary, documents), total=len(documents), desc="latents in both models", unit="text",
@@ -225,36 +225,22 @@ def latent_difference(
     return sums.difference(len(documents), seed)
 
 
-def _of_both(pair: Pair, sae: "SAE[Any] | str | Path") -> Dictionary:
-    """The dictionary at its place in the thinking model; it warns of another model only if it is of neither."""
-    made = load_dictionary(sae) if isinstance(sae, str | Path) else sae
-    told: list[list[Any]] = []
-    found = []
-    for model in (pair.base, pair.thinking):
-        with warnings.catch_warnings(record=True) as raised:
-            warnings.simplefilter("always")
-            found.append(Dictionary.of(made, model))
-        told.append(raised)
-    if all(told):
-        warnings.warn(str(told[1][0].message), stacklevel=3)
-    name = str(sae) if isinstance(sae, str | Path) else found[1].name
-    return Dictionary(name, found[1].sae, found[1].reads, found[1].writes)
-
-
 def _tokens(
-    pair: Pair, dictionary: Dictionary, documents: Sequence[Sequence[int]]
+    pair: Pair, dictionary: Dictionary, documents: Sequence[Document]
 ) -> Iterator[tuple[int, list[dict[str, Tensor]], Bool[Tensor, " pos"]]]:
     """Go through the texts: the number of each, both models' states at each site, and the tokens that count."""
     sites = [str(site) for site in dictionary.sites]
     device = dictionary.sae.device
     special = torch.tensor(sorted({*pair.thinking.tokenizer.all_special_ids}))
-    for batch in batches([len(each) for each in documents], _BATCH_TOKENS):
-        ids = [documents[i] for i in batch]
+    lengths = [len(each.ids) for each in documents]
+    tokens = min(fitting_tokens(model, lengths, len(sites)) for model in (pair.base, pair.thinking)) // 2
+    for batch in batches(lengths, tokens):  # the states of both models are held
+        ids = [documents[i].ids for i in batch]
         both = [read(model, ids, sites) for model in (pair.base, pair.thinking)]
         odd = [_outliers(states[sites[0]], real) for states, real in both]
         for row, i in enumerate(batch):
-            n = len(documents[i])
-            kept = ~torch.isin(torch.tensor(documents[i]), special)
+            n = lengths[i]
+            kept = ~torch.isin(torch.tensor(ids[row]), special)
             kept[0] = False
             for each in odd:
                 kept &= ~each[row, :n].cpu()

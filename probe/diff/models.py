@@ -1,15 +1,15 @@
-"""Comparing the two models of a pair: every part of the comparison, each beside its null."""
+"""Comparing the two models of a pair: every part of the comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.diff.findings import PairDiff
-from probe.diff.names import AT_LAYER, OF_SAE, check_parts, usual_parts
+from probe.diff.names import AT_LAYER, OF_SAE, USES_BEHAVIOUR, check_parts, usual_parts
 from probe.diff.parts import MADE_BY
 from probe.diff.texts import Texts
 from probe.errors import NotApplicable, ProbeError
-from probe.models import Pair
+from probe.models import GREEDY, Pair, Sampling
 from probe.problems import ProblemSet, load_problems
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces, generate_traces
@@ -30,6 +30,7 @@ def diff_models(
     layer: int | None = None,
     sae: "SAE[Any] | str | Path | None" = None,
     max_new_tokens: int | None = None,
+    sampling: Sampling = GREEDY,
     seed: int = 0,
     progress: bool = False,
 ) -> PairDiff:
@@ -48,6 +49,8 @@ def diff_models(
         sae: an SAE or transcoder whose latents are compared in both models: an object of SAELens, a folder, or
             ``RELEASE/SAE_ID``; None for none.
         max_new_tokens: the largest number of tokens of a trace; None for the pair's own limit.
+        sampling: how traces are sampled. Give that of ``traces`` too: if no behaviour is named, the base solves the
+            same problems in the same way.
         seed: seeds everything that is random.
         progress: show progress bars.
 
@@ -72,16 +75,34 @@ def diff_models(
     problems = problem_set.take("train", n_problems, fewer=True)
     limit = max_new_tokens or pair.config.max_new_tokens
     if traces is None:
-        traces = generate_traces(pair.thinking, problem_set, problems, max_new_tokens=limit, progress=progress)
+        traces = generate_traces(
+            pair.thinking, problem_set, problems,
+            max_new_tokens=limit, sampling=sampling, seed=seed, progress=progress,
+        )  # fmt: skip
     if behaviour is not None:
         behaviour.marks(traces, required=True)
-    texts = Texts(pair, problem_set, problems, traces, behaviour, n_pairs, layer, sae, limit, seed, progress)
+    texts = Texts(
+        pair, problem_set, problems, traces, behaviour, n_pairs, layer, sae, limit, sampling, seed, progress
+    )  # fmt: skip
+    return compare_parts(texts, asked)
+
+
+def compare_parts(texts: Texts, parts: Sequence[str]) -> PairDiff:
+    """Compute some parts of a comparison.
+
+    Args:
+        texts: what the parts share; it can be used again for other parts.
+        parts: keys of :data:`PARTS`.
+
+    Returns:
+        The result of each part. A part that does not apply to these models or texts is named with the reason.
+    """
     found, missing = {}, {}
-    for part in asked:
+    for part in parts:
         try:
             found[part] = MADE_BY[part](texts)
         except NotApplicable as error:
             missing[part] = str(error)
-    used = texts.known
-    chosen = None if used is None or used is behaviour else texts.risen.said
-    return PairDiff(pair.name, used and used.name, chosen, **found, missing=missing)
+    used = texts.found if USES_BEHAVIOUR & set(parts) else texts.asked
+    chosen = None if used is None or used is texts.asked else texts.risen.said
+    return PairDiff(texts.pair.name, used and used.name, chosen, **found, missing=missing)

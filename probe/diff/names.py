@@ -22,9 +22,12 @@ PARTS = {
 #: The part that needs an SAE; it is computed by default if one is given.
 OF_SAE = "dictionary"
 
+#: The part in which two prompts of one model can differ.
+OF_PROMPTS = "tokens"
+
 #: The parts that compare one behaviour.
 NEEDS_BEHAVIOUR = {"heads", "direction"}
-#: The parts whose results depend on the behaviour if there is one.
+#: The parts whose results depend on the behaviour; those of them that are not above can do without.
 USES_BEHAVIOUR = {*NEEDS_BEHAVIOUR, "difference", "steering"}
 #: The parts that compare states at one layer.
 AT_LAYER = {"latents", "difference", "steering"}

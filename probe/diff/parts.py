@@ -13,7 +13,7 @@ from probe.diff.neurons import entropy_overlap
 from probe.diff.shared import shared_latents
 from probe.diff.steered import SteeredTexts, steer_with_difference
 from probe.diff.texts import Texts
-from probe.diff.tokens import token_trace
+from probe.diff.tokens import TokenShift, token_trace
 
 _MASSIVE_TEXTS = 10
 """Number of texts that are searched for massive activations."""
@@ -35,7 +35,7 @@ def _knowledge(texts: Texts) -> Any:
 
 
 def _latents(texts: Texts) -> Any:
-    documents = texts.documents[:_LATENT_TEXTS]
+    documents = texts.ids(_LATENT_TEXTS)
     return shared_latents(texts.pair, documents, layer=texts.middle, seed=texts.seed, progress=texts.progress)
 
 
@@ -50,14 +50,16 @@ def _steering(texts: Texts) -> SteeredTexts:
         texts.problems[texts.halves[1]][:_STEERED],
         place=place,
         ends=texts.traces[texts.halves[0]] if place == "sentence ends" else None,
-        behaviour=texts.known,
+        behaviour=texts.found,
         max_new_tokens=min(_STEERED_TOKENS, texts.max_new_tokens),
         seed=texts.seed,
     )
 
 
 MADE_BY: Mapping[str, Callable[[Texts], Any]] = {
-    "tokens": lambda texts: [token_trace(texts.pair, *each) for each in zip(texts.problems, texts.traces, strict=True)],
+    "tokens": lambda texts: TokenShift.of(
+        token_trace(texts.pair, *each) for each in zip(texts.problems, texts.traces, strict=True)
+    ),
     "heads": lambda texts: head_shift(texts.pair.base, texts.pair.thinking, texts.behaviours(slice(None))),
     "direction": lambda texts: _transfer(texts, *(texts.behaviours(half) for half in texts.halves)),
     "truth": lambda texts: _transfer(
@@ -72,7 +74,7 @@ MADE_BY: Mapping[str, Callable[[Texts], Any]] = {
         texts.pair, texts.sae, texts.traces[:_LATENT_TEXTS], seed=texts.seed, progress=texts.progress
     ),
     "massive": lambda texts: tuple(
-        massive_activations(model, texts.documents[:_MASSIVE_TEXTS]) for model in (texts.pair.base, texts.pair.thinking)
+        massive_activations(model, texts.ids(_MASSIVE_TEXTS)) for model in (texts.pair.base, texts.pair.thinking)
     ),
 }
 """The function that computes each key of :data:`~probe.diff.PARTS`."""

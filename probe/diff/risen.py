@@ -6,7 +6,7 @@ from pathlib import Path
 
 from probe.counters import SCHEMES
 from probe.errors import NotApplicable
-from probe.models import Pair
+from probe.models import GREEDY, Pair, Sampling
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour
 from probe.traces import Traces, generate_traces
@@ -46,6 +46,8 @@ def risen_behaviour(
     traces: Traces,
     *,
     max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Risen:
@@ -55,7 +57,10 @@ def risen_behaviour(
 
     Args:
         traces: traces of the thinking model on these problems.
-        max_new_tokens: the largest number of tokens of a trace of the base, which is decoded greedily.
+        max_new_tokens: the largest number of tokens of a trace of the base.
+        sampling: how the base is sampled; it must be how the traces of the thinking model were, or the shares differ
+            for another reason than training.
+        seed: seeds the sampling.
         folder: keeps the base's traces, so that an interrupted call resumes; None keeps nothing.
         progress: show a progress bar.
 
@@ -80,8 +85,9 @@ def risen_behaviour(
             "category or a pattern), or give more traces"
         )
     base = generate_traces(
-        pair.base, problem_set, problems, max_new_tokens=max_new_tokens, folder=folder, progress=progress
-    )
+        pair.base, problem_set, problems,
+        max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, folder=folder, progress=progress,
+    )  # fmt: skip
     shares = {each.name: (_share(each.marks(base)), _share(marks[each.name])) for each in shown}
     best = max(shown, key=lambda each: shares[each.name][1] - shares[each.name][0])
     return Risen(best, shares)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probe.activations import batches, read
+from probe.activations import batches, fitting_tokens, read
 from probe.adapters import train_sae
 from probe.errors import NotApplicable
 from probe.models import Model, Pair
@@ -22,7 +22,6 @@ from probe.models import Model, Pair
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_BATCH_TOKENS = 4096
 _MOST_TOKENS = 65_536
 """The most tokens whose states are kept, in each model, for training and for scaling."""
 _CHUNK = 8192
@@ -87,16 +86,17 @@ def states_of(
     Returns:
         The states in float32 on the CPU, in the order of the tokens.
     """
-    ends = torch.tensor([max(0, len(text) - 1) for text in texts]).cumsum(0)
+    lengths = [len(text) for text in texts]
+    ends = torch.tensor([max(0, each - 1) for each in lengths]).cumsum(0)
     total = int(ends[-1])
     kept = torch.arange(total)
     if most is not None and total > most:
         kept = kept[torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most]].sort().values
     found = torch.empty(len(kept), model.d_model)
-    for batch in batches([len(text) for text in texts], _BATCH_TOKENS):
+    for batch in batches(lengths, fitting_tokens(model, lengths)):
         states, real = read(model, [texts[i] for i in batch], [site])
         for row, i in enumerate(batch):
-            first = int(ends[i]) - (len(texts[i]) - 1)
+            first = int(ends[i]) - (lengths[i] - 1)
             here = slice(*torch.searchsorted(kept, torch.tensor([first, int(ends[i])])).tolist())
             own = (kept[here] - first + 1).to(real.device)
             found[here] = states[site][row][real[row]][own].float().cpu()

@@ -127,8 +127,12 @@ def steer_with_difference(
         seed: seeds them.
 
     Raises:
-        ProbeError: for an unknown place, one without a difference, or without the traces that it needs.
+        ProbeError: for an unknown place, one without a difference, or without the traces that it needs; without
+            problems, strengths or random vectors.
     """
+    for name, given in (("problems", len(problems)), ("strengths", len(strengths)), ("n_random", n_random)):
+        if not given:
+            raise ProbeError(f"{name} is empty: texts are written for one problem, strength and random vector or more")
     if place not in found.vectors:
         raise ProbeError(f"there is no difference at {place!r}; {nearest(place, tuple(found.vectors) or PLACES)}")
     if place == "sentence ends" and ends is None:

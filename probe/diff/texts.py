@@ -1,45 +1,19 @@
 """The models, the traces and the pairs of texts that the parts of a comparison share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 from probe.activations import documents_of
 from probe.circuits import Pairs, behaviour_pairs
-from probe.diff.difference import ActivationDifference, activation_difference
+from probe.diff.difference import ActivationDifference, activation_difference, middle_layer
 from probe.diff.risen import Risen, risen_behaviour
-from probe.models import Model, Pair
+from probe.errors import NotApplicable
+from probe.models import GREEDY, Pair, Sampling
 from probe.problems import Problem, ProblemSet
 from probe.taxonomy import Behaviour
 from probe.traces import Traces
-
-
-class Documents(Sequence[tuple[int, ...]]):
-    """The token ids of traces with their prompts; they are computed on request and not kept.
-
-    Args:
-        model: encodes the prompts.
-        traces: the traces.
-    """
-
-    def __init__(self, model: Model, traces: Traces) -> None:
-        self._model, self._traces = model, traces
-
-    def __len__(self) -> int:
-        return len(self._traces)
-
-    @overload
-    def __getitem__(self, at: int) -> tuple[int, ...]: ...
-    @overload
-    def __getitem__(self, at: slice) -> "Documents": ...
-    def __getitem__(self, at: "int | slice") -> "tuple[int, ...] | Documents":
-        if isinstance(at, slice):
-            return Documents(self._model, self._traces[at])
-        return documents_of(self._model, self._traces[at : at + 1] if at >= 0 else self._traces[at:][:1])[0].ids
-
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        return (self[at] for at in range(len(self)))
 
 
 @dataclass
@@ -50,6 +24,7 @@ class Texts:
         asked: the behaviour that was named; None for the one that rose most.
         layer: the layer at which states are compared; None for the middle layer.
         sae: the SAE whose latents are compared in both models; None for none.
+        sampling: how the traces were sampled.
     """
 
     pair: Pair
@@ -61,8 +36,9 @@ class Texts:
     layer: int | None
     sae: Any
     max_new_tokens: int
-    seed: int
-    progress: bool
+    sampling: Sampling = GREEDY
+    seed: int = 0
+    progress: bool = False
 
     @property
     def behaviour(self) -> Behaviour:
@@ -71,30 +47,31 @@ class Texts:
     @cached_property
     def risen(self) -> Risen:
         return risen_behaviour(
-            self.pair, self.problem_set, self.problems, self.traces, max_new_tokens=self.max_new_tokens
-        )
+            self.pair, self.problem_set, self.problems, self.traces,
+            max_new_tokens=self.max_new_tokens, sampling=self.sampling, seed=self.seed, progress=self.progress,
+        )  # fmt: skip
 
-    @property
-    def known(self) -> Behaviour | None:
-        """The behaviour, if one was named or a part has needed it."""
-        risen: Risen | None = self.__dict__.get("risen")
-        return self.asked or (risen and risen.behaviour)
+    @cached_property
+    def found(self) -> Behaviour | None:
+        """The behaviour, for parts that can do without; None if none was named and none rose."""
+        try:
+            return self.behaviour
+        except NotApplicable:
+            return None
 
     @property
     def middle(self) -> int:
         """The layer at which states are compared."""
-        return (
-            (min(self.pair.base.n_layers, self.pair.thinking.n_layers) - 1) // 2 if self.layer is None else self.layer
-        )
+        return middle_layer(self.pair) if self.layer is None else self.layer
 
-    @property
-    def documents(self) -> Documents:
-        return Documents(self.pair.thinking, self.traces)
+    def ids(self, n: int) -> list[tuple[int, ...]]:
+        """The token ids of the first traces, with their prompts."""
+        return [each.ids for each in documents_of(self.pair.thinking, self.traces[:n])]
 
     @cached_property
     def difference(self) -> ActivationDifference:
         return activation_difference(
-            self.pair, self.traces, self.problems, layer=self.middle, behaviour=self.known, seed=self.seed
+            self.pair, self.traces, self.problems, layer=self.middle, behaviour=self.found, seed=self.seed
         )
 
     @property

@@ -1,5 +1,6 @@
 """Two models on the same text, token by token: divergence, entropy and its running mean."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,58 @@ class TokenTrace:
     def __repr__(self) -> str:
         mean = f", mean KL {float(self.kl.mean()):.3g}" if len(self.kl) else ""
         return f"TokenTrace({len(self.tokens)} tokens{mean})"
+
+
+_KEPT = 32
+"""The most traces that are kept token by token."""
+
+
+@dataclass(frozen=True)
+class TokenShift:
+    """Both models' predictions of all emitted tokens of some traces, and the first traces token by token.
+
+    Attributes:
+        traces: the first traces; ``shift[0]`` is the first of them.
+        n_traces: number of traces.
+        tokens: number of tokens.
+        kl, base_entropy, thinking_entropy, agree: means over all tokens of the values of :class:`TokenTrace`; NaN
+            without tokens.
+        largest_kl: the largest divergence at a token.
+    """
+
+    traces: tuple[TokenTrace, ...]
+    n_traces: int
+    tokens: int
+    kl: float
+    base_entropy: float
+    thinking_entropy: float
+    agree: float
+    largest_kl: float
+
+    @classmethod
+    def of(cls, traces: Iterable[TokenTrace]) -> "TokenShift":
+        """Sum up traces, of which only the first are kept."""
+        names = ("kl", "base_entropy", "thinking_entropy", "agree")
+        kept: list[TokenTrace] = []
+        n = tokens = 0
+        largest, sums = 0.0, torch.zeros(len(names), dtype=torch.float64)
+        for each in traces:
+            n, tokens = n + 1, tokens + len(each.kl)
+            if len(kept) < _KEPT:
+                kept.append(each)
+            if len(each.kl):
+                sums += torch.stack([getattr(each, name).double().sum() for name in names])
+                largest = max(largest, float(each.kl.max()))
+        return cls(tuple(kept), n, tokens, *(sums / tokens).tolist(), largest)
+
+    def __len__(self) -> int:
+        return len(self.traces)
+
+    def __getitem__(self, at: int) -> TokenTrace:
+        return self.traces[at]
+
+    def __repr__(self) -> str:
+        return f"TokenShift({self.tokens} tokens of {self.n_traces} traces, mean KL {self.kl:.3g})"
 
 
 def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[Tensor, " tokens"]:

@@ -7,7 +7,7 @@ import sae_lens
 import torch
 from sae_lens.saes.sae import SAEMetadata
 
-from probe.adapters import Dictionary, load_dictionary
+from probe.adapters import Dictionary, load_dictionary, load_sae
 from probe.errors import ProbeError
 from probe.hooks import capture, edit
 from probe.models import Site
@@ -148,3 +148,22 @@ def test_a_transcoder_that_would_compute_something_else_is_refused(change, why, 
     with pytest.raises(ProbeError, match=why) as raised:
         load_dictionary(tmp_path / "it")
     assert "\n" not in str(raised.value)
+
+
+def test_an_object_is_checked_and_read_as_a_named_one_is(llama, state):
+    """In float32 and unchanged itself, and refused where a folder would be."""
+    sae = made("SkipTranscoder").to(dtype=torch.bfloat16)
+    found = Dictionary.of(sae, llama)
+    assert found.sae.dtype == torch.float32 and sae.dtype == torch.bfloat16 == sae.W_enc.dtype
+    assert found.encode(state).dtype == found.directions.dtype == torch.float32
+    scaled = made("Transcoder")
+    scaled.cfg.normalize_activations = "expected_average_only_in"
+    with pytest.raises(ProbeError, match="reads scaled activations"):
+        Dictionary.of(scaled, llama)
+
+
+@pytest.mark.parametrize("read", [load_sae, load_dictionary])
+def test_a_tilde_is_the_home(read, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made("standard").save_model(tmp_path / "it")
+    assert read("~/it").cfg.d_sae == SIZE

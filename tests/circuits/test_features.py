@@ -159,19 +159,40 @@ def test_the_top_is_chosen_on_half_of_the_pairs_and_measured_on_the_others(wired
     assert "SAE at resid_post.0" in found._repr_html_() and "tensor" not in repr(found) + repr(found.sites)
 
 
-def test_windows_and_places_add_up(llama):
+@pytest.mark.parametrize("window", [(0, -4), (-4, None), (-20, None)])
+def test_in_a_window_too_latents_error_and_skip_add_up(window, llama):
+    """The effect is that of the window alone: the site has its clean state at the other tokens."""
+    pairs = drawn_pairs()
+    (found,) = feature_scores(llama, SITES["mlp"](), pairs, steps=32, window=window).sites
+    sums = found.latents.sum(1) + found.error + found.skip
+    torch.testing.assert_close(sums, found.total, atol=0.01 * float(found.total.abs().max()), rtol=0)
+    clean, corrupt, right, wrong = next(iter(pairs))
+    module, kept = llama.hf.model.layers[1].mlp, []
+    measure = logit_difference(right, wrong)
+    with torch.no_grad():
+        whole = measure(llama.hf(clean).logits)
+        handle = module.register_forward_hook(lambda _, __, out: kept.append(out))
+        llama.hf(corrupt)
+        handle.remove()
+
+        def patched(_, __, out):
+            out = out.clone()
+            out[:, slice(*window)] = kept[0][:, slice(*window)]
+            return out
+
+        handle = module.register_forward_hook(patched)
+        torch.testing.assert_close(found.total, whole - measure(llama.hf(clean).logits), atol=1e-5, rtol=1e-4)
+        handle.remove()
+    assert found.latents.abs().max() > 1e-3
+
+
+def test_places_add_up(llama):
     sae, pairs = SITES["mlp"](), drawn_pairs()
-    whole, early, late = (
-        feature_scores(llama, sae, pairs, window=window).sites[0].latents for window in ((0, None), (0, -4), (-4, None))
-    )
-    torch.testing.assert_close(early + late, whole, atol=1e-5, rtol=1e-4)
-    assert early.abs().max() > 1e-3 and late.abs().max() > 1e-3
+    whole = feature_scores(llama, sae, pairs).sites[0].latents
     latents = whole.mean(0).abs().topk(3).indices.tolist()
-    for last in (4, 20):  # the texts have nine tokens
-        places = feature_places(llama, sae, pairs, latents, last=last)
-        assert places.shape == (3, last)
-        wanted = (late if last == 4 else whole).mean(0)[latents]
-        torch.testing.assert_close(places.sum(1), wanted, atol=1e-5, rtol=1e-4)
+    late, places = (feature_places(llama, sae, pairs, latents, last=last) for last in (4, 20))
+    assert places.shape == (3, 20) and torch.equal(places[:, -4:], late)
+    torch.testing.assert_close(places.sum(1), whole.mean(0)[latents], atol=1e-5, rtol=1e-4)
     assert not places[:, :13].any() and places[:, 13:].any(), "the texts differ from their third token on"
 
 

@@ -1,12 +1,15 @@
 """The mean difference is that of plain passes, and says on tiny-rl what training added; one model has none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import probe
-from probe.diff import activation_difference, risen_behaviour, steer_with_difference
+from probe.diff import PairDiff, activation_difference, risen_behaviour, steer_with_difference
 from probe.errors import NotApplicable, ProbeError
-from probe.models import ModelConfig, Pair, load_model
+from probe.models import ModelConfig, Pair, Sampling, load_model
+from probe.reports.diff.page import reading_rows
 
 N, LIMIT, LAYER = 24, 170, 1
 
@@ -65,6 +68,22 @@ def test_what_training_added_is_read_where_sentences_end(found):
     assert "sentence ends" in found._repr_html_() and "tensor" not in repr(found)
 
 
+def test_few_texts_have_few_halves_and_a_p_that_says_so(bundled, problems, traces):
+    """Two texts have one half each way in either model, so no p is below 1 / 5, however many vectors are asked for."""
+    few = activation_difference(bundled, traces[:5], problems[:5], layer=LAYER, n_random=200)
+    ends = next(each for each in few.readings if each.place == "sentence ends")
+    assert ends.texts == 2 and ends.vectors == {"random": 200, "halves": 4}
+    assert ends.floor == 0.2 <= ends.least and not few.readable
+    finding = PairDiff("p", difference=replace(few, readings=(ends,))).findings[0]
+    assert finding.differs is None and "p is 0.2 or more" in finding.said
+    one = activation_difference(
+        bundled, traces[:4], problems[:4], layer=LAYER, n_random=50, unrelated=["Tom has a card."]
+    )
+    alone = next(each for each in one.readings if each.place == "unrelated")
+    assert alone.texts == 1 and alone.p["halves"] == 1 and "halves" not in alone.of_null and alone.least == 1
+    assert reading_rows(one.to_dict()) and "nan" not in one._repr_html_()
+
+
 def test_half_precision_reads_the_same(problems, traces, found):
     half = probe.load_pair("tiny-rl", device="cpu", dtype="bfloat16")
     other = activation_difference(half, traces, problems, layer=LAYER, n_random=50)
@@ -92,6 +111,11 @@ def test_the_difference_steers_and_at_strength_0_changes_nothing(bundled, story,
     assert strong.steered.value > strong.plain.value and strong.more_than_random.value > 0
     plain = probe.generate_traces(bundled.base, story, some[:1], max_new_tokens=70)[0]
     assert made.texts[0]["plain"] == plain.text != made.texts[0]["steered"]
+    for empty in ({"strengths": ()}, {"n_random": 0}):
+        with pytest.raises(ProbeError, match=f"{next(iter(empty))} is empty"):
+            steer_with_difference(bundled.base, found, story, some, **empty)
+    with pytest.raises(ProbeError, match="problems is empty"):
+        steer_with_difference(bundled.base, found, story, [])
     with pytest.raises(ProbeError, match="give traces as ends="):
         steer_with_difference(bundled.base, found, story, some, place="sentence ends")
 
@@ -104,8 +128,6 @@ def test_models_of_other_widths_are_not_compared(bundled, problems, traces, tiny
 
 
 def test_a_habit_is_chosen_where_sentences_have_no_types(bundled, story, problems, traces):
-    from dataclasses import replace
-
     plain = replace(story, sentence_type=None)
     some = slice(0, 10)
     found = risen_behaviour(bundled, plain, problems[some], traces[some], max_new_tokens=LIMIT)
@@ -114,3 +136,18 @@ def test_a_habit_is_chosen_where_sentences_have_no_types(bundled, story, problem
     assert after > before and "rose most" in found.said
     with pytest.raises(NotApplicable, match="name a behaviour"):
         risen_behaviour(bundled, plain, problems[:1], traces[:1].__class__("m", "s", []), max_new_tokens=4)
+
+
+def test_the_base_is_sampled_as_it_is_said(bundled, story, problems, tmp_path):
+    sampling = Sampling(temperature=0.7)
+    written = probe.generate_traces(
+        bundled.thinking, story, problems[:3], max_new_tokens=90, sampling=sampling, seed=5
+    )  # fmt: skip
+    folder = tmp_path / "base"
+    risen_behaviour(
+        bundled, story, problems[:3], written, max_new_tokens=90, sampling=sampling, seed=5, folder=folder
+    )  # fmt: skip
+    again = {"max_new_tokens": 90, "folder": folder}
+    probe.generate_traces(bundled.base, story, problems[:3], sampling=sampling, seed=5, **again)
+    with pytest.raises(ProbeError, match=r"sampling|greedy"):
+        probe.generate_traces(bundled.base, story, problems[:3], **again)

@@ -2,19 +2,21 @@
 
 import copy
 import warnings
+import weakref
 
 import pytest
 import torch
 from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
+from probe.activations import documents
 from probe.adapters import Dictionary
 from probe.diff import latent_difference, scaled_latents
 from probe.diff.latents import _q_values
 from probe.diff.shared import SharedLatents, states_of
 from probe.errors import NotApplicable, ProbeError
 from probe.hooks import capture
-from probe.models import Model, ModelConfig, Pair, PairConfig, load_model
+from probe.models import Model, ModelConfig, Pair, PairConfig, Site, load_model
 from probe.reports import latent_difference_figure
 from tests.adapters.conftest import random_topk
 from tests.adapters.test_dictionaries import made
@@ -132,6 +134,32 @@ def test_scales_are_those_of_the_states_in_one_piece(base):
     for name in ("ratio", "back", "active"):
         torch.testing.assert_close(getattr(found.shared, name), getattr(wanted, name), atol=1e-3, rtol=1e-3)
     assert found.changed and (found.shared.active[0] != found.shared.active[1]).any()
+
+
+def test_few_texts_are_held_at_a_time(base, monkeypatch):
+    known, most, make = [], [], documents._of_any
+
+    def noted(model, each):
+        found = make(model, each)
+        known.append(weakref.ref(found))
+        most.append(sum(other() is not None for other in known))
+        return found
+
+    monkeypatch.setattr(documents, "_of_any", noted)
+    pair = paired(base)
+    pair.thinking.memory = 1  # a text at a time
+    latent_difference(pair, random_topk(), texts())
+    assert len(known) >= 2 * len(texts()) and max(most) <= 3
+
+
+def test_other_warnings_are_not_swallowed(base, monkeypatch):
+    def odd(*_, **__):
+        warnings.warn("odd", stacklevel=1)
+        return Site("resid_post", 1)
+
+    monkeypatch.setattr("probe.adapters.sae.dictionaries.check_sae", odd)
+    with pytest.warns(UserWarning, match="odd"):
+        latent_difference(paired(base), random_topk(), texts(4))
 
 
 def test_false_discoveries_are_as_rare_as_said():

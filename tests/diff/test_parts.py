@@ -5,6 +5,7 @@ import torch
 
 import probe
 from probe.diff import (
+    TokenShift,
     diff_models,
     direction_transfer,
     entropy_neurons,
@@ -156,6 +157,9 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
     expected = torch.nn.functional.kl_div(log_p[0], log_p[1], log_target=True, reduction="none").sum(-1)
     torch.testing.assert_close(found.kl, expected, atol=1e-4, rtol=1e-3)
     assert 0 <= found.peak() < len(trace.tokens) and "".join(found.tokens) == trace.text
+    shift = TokenShift.of(found for _ in range(40))
+    assert shift.n_traces == 40 and len(shift) == 32 and shift.tokens == 40 * len(found.tokens) and shift[0] is found
+    assert shift.kl == pytest.approx(float(found.kl.mean())) and shift.largest_kl == float(found.kl.max())
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 from probe.errors import ProbeError
 from probe.models import ModelConfig
 from probe.pipeline import CircuitConfig, find_circuit
+from probe.pipeline.saes import sae_hash
 from tests.adapters.conftest import random_topk
 
 SMALL = {"test": 0, "steps": 2, "draws": 1, "heads": 1, "shares": (0.5, 1.0), "device": "cpu", "method": "eap"}
@@ -45,6 +46,19 @@ def test_latents_are_added_to_a_finished_circuit(given, tmp_path):
     before = (out / "results.json").read_bytes()
     find_circuit(CircuitConfig(**given, sae=(str(sae),)), out)
     assert (out / "results.json").read_bytes() == before
+    random_topk(seed=1).save_model(str(tmp_path / "other"))
+    both = find_circuit(CircuitConfig(**given, sae=(str(sae), str(tmp_path / "other"))), out)
+    assert [each["dictionary"] for each in both["latents"]["sites"]] == [str(sae), str(tmp_path / "other")]
+
+
+def test_an_sae_is_known_by_its_weights_and_its_settings(tmp_path):
+    random_topk().save_model(str(tmp_path / "sae"))
+    known = {sae_hash(str(tmp_path / "sae"))}
+    file = tmp_path / "sae" / "cfg.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"k": 3}))
+    known.add(sae_hash(str(tmp_path / "sae")))
+    random_topk(seed=1).save_model(str(tmp_path / "sae"))
+    assert len({*known, sae_hash(str(tmp_path / "sae")), sae_hash("release/id")}) == 4
 
 
 @pytest.mark.parametrize(

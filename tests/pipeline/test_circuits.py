@@ -49,7 +49,10 @@ def test_from_traces_to_the_page(whole):
 def test_killed_and_resumed_is_never_killed(whole, tmp_path, kill):
     settings = {"thinking": {"path": "bundled:tiny-rl"}, "problems": "story", "behaviour": "check"}
     config, out = from_dict(CircuitConfig, settings | SMALL | SHORT), tmp_path / "out"
-    for stage in ("scores/parts/00000.value.safetensors", "circuit/sizes/second-24.value.json"):
+    for stage in (
+        "scores/parts/00000.value.safetensors", "circuit/sizes/second-24.value.json",
+        "ablation/pairs/whole.value.json", "ablation/rollouts/whole.value.json",
+    ):  # fmt: skip
         kill(find_circuit, config, out, stage)
         assert not (out / "results.json").exists()
     find_circuit(config, out)
@@ -92,6 +95,11 @@ def test_pairs_of_texts_need_no_behaviour(tmp_path):
         ({"model": "both"}, "use thinking or base"),
         ({"n_pairs": 1}, "n_pairs is 1"),
         ({"seed": -1}, "not a seed"),
+        ({"keeps": 0}, "keeps is 0"),
+        ({"keeps": 80}, "keeps is 80"),
+        ({"shares": []}, "shares is"),
+        ({"shares": [0.5, 0.1]}, "ascending"),
+        ({"shares": [5, 20]}, "at most 1"),
         ({"behavior": "check"}, "behaviour"),
     ],
 )

@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 from probe.cli import app
 from probe.config import from_dict
+from probe.diff import texts
 from probe.errors import ProbeError
 from probe.models import bundled_folder, find_pair
 from probe.pipeline import DiffConfig, diff
-from probe.pipeline.diff.folder import Kept
+from probe.pipeline.diff.folder import Kept, joined
 from probe.problems import load_problems
 from probe.reports import diff_table, difference_figure, latents_figure, series_figure, shift_figure, transfer_figure
 
@@ -29,7 +30,7 @@ SMALL = {
 
 
 @pytest.mark.slow
-def test_from_texts_to_the_page(tmp_path):
+def test_from_texts_to_the_page(tmp_path, kill):
     config, out = tmp_path / "diff.yaml", tmp_path / "out"
     config.write_text(json.dumps(SMALL))
     series = [f"{way}={bundled_folder('tiny-series') / way}" for way in ("rl", "rl")]
@@ -56,11 +57,24 @@ def test_from_texts_to_the_page(tmp_path):
     # What a killed comparison had not finished is made again, and nothing else.
     kept = out / "parts" / "heads" / "result.json"
     before = kept.stat().st_mtime_ns
-    for name in ("parts/truth", "series/1-rl/30"):
-        shutil.rmtree(out / name)
+    for each in (out / "parts" / "truth", *out.glob("series/rl/30-*")):
+        shutil.rmtree(each)
     (out / "results.json").unlink()
-    diff(from_dict(DiffConfig, SMALL | {"pair": "tiny-rl", "behaviour": "check", "series": series}), out)
+    config = from_dict(DiffConfig, SMALL | {"pair": "tiny-rl", "behaviour": "check", "series": series})
+    diff(config, out)
     assert (out / "results.json").read_bytes() == first and kept.stat().st_mtime_ns == before
+    # Killed between two changes of heads.
+    shutil.rmtree(out / "effects")
+    (out / "results.json").unlink()
+    kill(diff, config, out, "effects/1/resample/result.json")
+    assert not (out / "results.json").exists() and not (out / "effects" / "1" / "0.5").exists()
+    diff(config, out)
+    assert results["effects"]["ways"].keys() == {"resample", "0.5"} and (out / "results.json").read_bytes() == first
+    # A part and another head are added; the series stays.
+    more = {"pair": "tiny-rl", "behaviour": "check", "parts": ["heads", "massive"], "heads": 2}
+    found = diff(from_dict(DiffConfig, SMALL | more), out)
+    assert found["series"] == results["series"] and len(found["findings"]) == len(results["findings"]) + 1
+    assert found["effects"]["heads"][:1] == results["effects"]["heads"] and kept.stat().st_mtime_ns == before
 
 
 def test_any_two_models_and_problems_are_compared_and_an_interrupted_comparison_resumes(tmp_path, monkeypatch):
@@ -89,8 +103,49 @@ def test_any_two_models_and_problems_are_compared_and_an_interrupted_comparison_
     diff(config, tmp_path / "killed")
     first, second = ((tmp_path / name / "results.json").read_bytes() for name in ("whole", "killed"))
     assert first == second
-    with pytest.raises(ProbeError, match="other settings"):
+    with pytest.raises(ProbeError, match=r"for 'Check\|Is', and this command for 'Is'"):
         diff(replace(config, sentence="Is"), tmp_path / "killed")
+    assert (tmp_path / "killed" / "results.json").read_bytes() == first
+
+
+TWO = {"pair": "tiny-rl", "train": 4, "n_pairs": 8, "max_new_tokens": 120, "heads": 0, "device": "cpu"}
+
+
+def test_parts_are_added_to_a_finished_folder(tmp_path, monkeypatch):
+    """In whatever order, and whether a behaviour is named or chosen: the results are those of one command."""
+    read, make = [], texts.activation_difference
+    monkeypatch.setattr(texts, "activation_difference", lambda *some, **more: read.append(1) or make(*some, **more))
+    steps = (
+        {"parts": ["neurons"]},
+        {"parts": ["difference"]},
+        {"parts": ["massive"], "behaviour": "check"},
+        {"parts": ["massive", "steering"]},
+    )
+    for more in steps:
+        added = diff(from_dict(DiffConfig, TWO | more), tmp_path / "steps")
+    assert [each["part"] for each in added["findings"]] == ["neurons", "difference", "steering", "massive"]
+    assert added["behaviour"] == "check" and "rose most" in added["chosen"] and added["difference"]["word"]
+    once = from_dict(DiffConfig, TWO | {"parts": ["massive", "neurons", "steering", "difference"]})
+    assert len(read) == 2
+    assert diff(once, tmp_path / "once") == added and len(read) == 3, "one command computes the difference once"
+    assert diff(from_dict(DiffConfig, TWO | {"parts": ["neurons"]}), tmp_path / "steps") == added
+
+
+def test_a_part_that_is_missing_and_one_that_was_replace_each_other():
+    old = {"findings": [{"part": "heads", "said": "old"}], "missing": {"truth": "none"}, "heads": 1, "series": 2}
+    new = {"findings": [{"part": "truth", "said": "new"}], "missing": {"heads": "few"}, "truth": 3, "problems": {}}
+    found = joined(old, new)
+    assert found["findings"] == [{"part": "truth", "said": "new"}] and found["missing"] == {"heads": "few"}
+    assert (found["truth"], found["series"]) == (3, 2) and "heads" not in found
+
+
+def test_two_models_of_the_same_weights_are_refused(tmp_path):
+    one = find_pair("tiny-rl").thinking
+    member = {"path": one.path, "prompt": one.prompt}
+    settings = TWO | {"pair": None, "base": member, "thinking": member, "problems": "story"}
+    with pytest.raises(ProbeError, match="have the same weights"):
+        diff(from_dict(DiffConfig, settings), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

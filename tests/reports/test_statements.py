@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from probe.diff import PairDiff, TokenTrace, agreement, shared_heads
+from probe.diff import PairDiff, TokenShift, TokenTrace, agreement, shared_heads
 from probe.diff.heads import HeadShift, flipped_p
 from probe.hybrid import gap_recovered
 from probe.reports.adapter.rows import verification_rows
@@ -163,7 +163,7 @@ def test_findings_about_nothing():
 
     none = TokenTrace((), *(torch.zeros(0) for _ in range(4)))
     few = HeadShift(*torch.rand(2, 3, 2, 2), *torch.zeros(2, 2, 2, dtype=torch.bool), torch.ones(2, 2))
-    found = PairDiff("p", behaviour="check", tokens=[none], heads=few)
+    found = PairDiff("p", behaviour="check", tokens=TokenShift.of([none]), heads=few)
     assert [each.differs for each in found.findings] == [None, None]
     assert "0 of 0" in repr(found) and "same" not in found._repr_html_() and "nan" not in found._repr_html_()
     lost = HeadShift(*torch.full((2, 8, 2, 2), math.nan), few.in_before, few.in_after, torch.full((2, 2), math.nan))

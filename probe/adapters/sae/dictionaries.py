@@ -4,6 +4,7 @@ A transcoder reads what goes into a block's MLP and predicts what comes out of i
 latents can be scored and compared like those of an SAE, but it cannot stand in for the state that it reads.
 """
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probe.adapters.sae.names import is_release
-from probe.adapters.sae.plain import check_sae, name_of, site_at, warn_of_another_model
+from probe.adapters.sae.plain import check_sae, name_of, said_of, site_at, warn_of_another_model
 from probe.adapters.sae.reading import check_tensors, load_sae, made_of, read_folder
 from probe.adapters.sae.releases import read_release
 from probe.errors import ProbeError
@@ -48,22 +49,25 @@ class Dictionary:
     writes: Site
 
     @classmethod
-    def of(cls, sae: "SAE[Any] | str | Path", model: Model) -> "Dictionary":
-        """Find the place of an SAE or a transcoder in a model, and move it to the model's device.
+    def of(cls, sae: "SAE[Any] | str | Path", model: Model, *others: Model) -> "Dictionary":
+        """Find the place of an SAE or a transcoder in a model, and bring it to the model's device and float32.
 
         Args:
-            sae: SAELens' object, a folder, or ``RELEASE/SAE_ID``.
+            sae: SAELens' object, which is not changed; a folder, or ``RELEASE/SAE_ID``.
             model: the model that it reads.
+            others: other models that it reads at the same place.
 
         Raises:
-            ProbeError: if it cannot be read, or the model has no such site or another width there.
+            ProbeError: if it cannot be read or used, or a model has no such site or another width there.
         """
         made = load_dictionary(sae) if isinstance(sae, str | Path) else sae
-        reads, writes = dictionary_sites(made, model)
+        reads, writes = dictionary_sites(made, model, *others)
         name = (
             str(sae) if isinstance(sae, str | Path) else f"SAE at {reads}" if reads == writes else f"{reads} → {writes}"
         )
-        return cls(name, made.to(model.device), reads, writes)
+        if made is sae and (made.dtype, made.device) != (torch.float32, model.device):
+            made = copy.deepcopy(made)
+        return cls(name, made.to(device=model.device, dtype=torch.float32), reads, writes)
 
     def __repr__(self) -> str:
         where = str(self.reads) if self.reads == self.writes else f"{self.reads} → {self.writes}"
@@ -147,9 +151,9 @@ def load_dictionary(
         made = read_release(str(name))
         if not is_transcoder(made):
             return load_sae(name, reads)
-        _check_transcoder({**made.cfg.metadata.to_dict(), **made.cfg.to_dict()}, str(name))
+        _check_transcoder(said_of(made), str(name))
     else:
-        folder = Path(name)
+        folder = Path(name).expanduser()
         cfg, tensors = read_folder(folder)
         if "transcoder" not in cfg["architecture"]:
             return load_sae(folder, reads)
@@ -163,21 +167,27 @@ def load_dictionary(
     return made.requires_grad_(False).eval()
 
 
-def dictionary_sites(sae: "SAE[Any]", model: Model) -> tuple[Site, Site]:
-    """Find the sites that an SAE or a transcoder reads and writes in a model.
+def dictionary_sites(sae: "SAE[Any]", model: Model, *others: Model) -> tuple[Site, Site]:
+    """Find the sites that an SAE or a transcoder reads and writes in a model; one of none of the models is warned of.
 
     Raises:
-        ProbeError: if its files name no site, the model has no such site, or its width there differs.
+        ProbeError: if it cannot be used, its files name no site, or a model has no such site or another width there.
     """
+    found = [_sites(sae, each) for each in (model, *others)]
+    warn_of_another_model(sae, model, *others)
+    return found[0]
+
+
+def _sites(sae: "SAE[Any]", model: Model) -> tuple[Site, Site]:
     if not is_transcoder(sae):
-        site = check_sae(sae, model)
+        site = check_sae(sae, model, warn=False)
         return site, site
+    _check_transcoder(said_of(sae), str(sae.cfg.architecture()))
     said = sae.cfg.metadata
     found = [_site_in(model, said, name) for name in ("hook_name", "hook_name_out")]
     for site, width in zip(found, (sae.cfg.d_in, getattr(sae.cfg, "d_out", sae.cfg.d_in)), strict=True):
         if width != model.d_model:
             raise ProbeError(f"the transcoder has width {width} at {site}, and {model.name} has {model.d_model}")
-    warn_of_another_model(sae, model)
     return found[0], found[1]
 
 

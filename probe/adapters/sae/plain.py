@@ -36,7 +36,7 @@ def site_of(sae: "SAE[Any]") -> Site:
     Raises:
         ProbeError: if its configuration names none, or one that is no site, or it is no plain SAE.
     """
-    check_plain(_said(sae), "this SAE")
+    check_plain(said_of(sae), "this SAE")
     name = getattr(sae.cfg.metadata, "hook_name", None)
     if not name:
         raise ProbeError("this SAE does not say where it reads: name the site, as load_sae(folder, 'resid_post.12')")
@@ -96,11 +96,12 @@ def check_plain(said: Mapping[str, Any], what: str) -> None:
         )
 
 
-def check_sae(sae: "SAE[Any]", model: Model, site: Site | None = None) -> Site:
+def check_sae(sae: "SAE[Any]", model: Model, site: Site | None = None, *, warn: bool = True) -> Site:
     """Check that an SAE can be used in a model; one of another model of the same shape only causes a warning.
 
     Args:
         site: where it is used; None takes its own site.
+        warn: warn of another model.
 
     Returns:
         The site.
@@ -112,7 +113,7 @@ def check_sae(sae: "SAE[Any]", model: Model, site: Site | None = None) -> Site:
     if site is None:
         site = site_of(sae)
     else:
-        check_plain(_said(sae), "this SAE")
+        check_plain(said_of(sae), "this SAE")
     if site.layer is not None and site.layer >= model.n_layers:
         raise ProbeError(
             f"the SAE reads {site}, and {model.name} has blocks 0 to {model.n_layers - 1}: it is of another model"
@@ -126,26 +127,31 @@ def check_sae(sae: "SAE[Any]", model: Model, site: Site | None = None) -> Site:
         )
     if site.kind in _D_MODEL and sae.cfg.d_in != model.d_model:
         raise ProbeError(f"the SAE has width {sae.cfg.d_in}, and {model.name} has {model.d_model}: give another SAE")
-    warn_of_another_model(sae, model)
+    if warn:
+        warn_of_another_model(sae, model)
     return site
 
 
-def _said(sae: "SAE[Any]") -> dict[str, Any]:
+def said_of(sae: "SAE[Any]") -> dict[str, Any]:
+    """The settings and the metadata of an SAE in one table."""
     return {**sae.cfg.metadata.to_dict(), **sae.cfg.to_dict()}
 
 
-def warn_of_another_model(sae: "SAE[Any]", model: Model) -> None:
-    """Warn if an SAE says that it was trained on another model."""
+def warn_of_another_model(sae: "SAE[Any]", *models: Model) -> None:
+    """Warn if an SAE says that it was trained on a model that is none of these."""
     named, written = getattr(sae.cfg.metadata, "model_name", None), getattr(sae.cfg.metadata, "probe_site", None)
     if not isinstance(named, str) or not named or written:  # a taxonomy is used in both models of its pair
         return
-    known = {_plain(each) for each in (model.name, str(model.config.path), str(model.hf.config.name_or_path))} - {""}
+    names = [(each.name, str(each.config.path), str(each.hf.config.name_or_path)) for each in models]
+    known = {_plain(name) for some in names for name in some} - {""}
     if getattr(sae.cfg.metadata, "release", None):  # the registry's name is exact: X is not X-Instruct
         same = bool({_plain(each) for each in (named, _hub_name(named))} & known)
     else:
         same = any(each in _plain(named) or _plain(named) in each for each in known)
     if not same:
-        warnings.warn(f"the SAE says it was trained on {named}, and this model is {model.name}", stacklevel=3)
+        own = " and ".join(each.name for each in models)
+        said = f"this model is {own}" if len(models) == 1 else f"these models are {own}"
+        warnings.warn(f"the SAE says it was trained on {named}, and {said}", stacklevel=3)
 
 
 def _hub_name(name: str) -> str:

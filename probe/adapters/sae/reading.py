@@ -65,7 +65,7 @@ def load_sae(folder: str | Path, site: str | Site | None = None) -> "SAE[Any]":
     """
     if is_release(folder):
         return load_release(str(folder), None if site is None else Site.parse(site))
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     cfg, tensors = read_folder(folder)
     if site is not None:
         cfg["metadata"]["hook_name"] = name_of(Site.parse(site))

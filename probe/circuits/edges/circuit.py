@@ -120,8 +120,9 @@ class Circuit:
             about = metadata.pop("about")
             graph = Graph(**metadata)
             scores, kept = torch.zeros(graph.edges.shape), torch.zeros_like(graph.edges)
+            places = {name: (i, j) for name, i, j in graph.named()}
             for link in data["links"]:
-                at = graph.edge(f"{link['source']}->{link['target']}")
+                at = places[f"{link['source']}->{link['target']}"]
                 scores[at], kept[at] = link["weight"], link["kept"]
         except (KeyError, TypeError) as error:
             raise ProbeError(f"{path} is not a circuit file: {error} is missing") from error

@@ -1,5 +1,6 @@
 """What a latent is: the sentences and tokens where it is strongest, and how well it tells a behaviour's sentences."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,10 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from tqdm.auto import tqdm
 
-from probe.activations import batches, documents_of, read
+from probe.activations import Documents, batches, fitting_tokens, read
 from probe.adapters import Dictionary
 from probe.circuits.features.scores import checked, dictionaries_of
 from probe.errors import NotApplicable
-from probe.hooks import row_bytes
 from probe.html import html_table
 from probe.models import Model
 from probe.problems import ProblemSet
@@ -144,24 +144,22 @@ def latent_examples(
     chosen = checked(dictionary, latents)
     wanted = find_behaviour(behaviour, problem_set=problem_set) if isinstance(behaviour, str) else behaviour
     marks = None if wanted is None else wanted.marks(traces, required=True)
-    documents = documents_of(model, traces)
-    spans = [
-        (i, j, *span) for i, each in enumerate(documents) for j, span in enumerate(each.spans) if span[0] < span[1]
-    ]
-    if not spans:
+    documents = Documents(model, traces)
+    spans, lengths = _spans(documents)
+    if not len(spans):
         raise NotApplicable("the traces have no sentences: give others")
-    starts = np.searchsorted([i for i, *_ in spans], np.arange(len(documents) + 1))
+    of_trace = spans[:, 0]
+    starts = np.searchsorted(of_trace, np.arange(len(documents) + 1))
     largest, ahead = torch.zeros(2, len(spans), len(chosen))
     where = torch.zeros(len(spans), len(chosen), dtype=torch.long)
     active, tokens = torch.zeros(len(chosen)), 0
     site = str(dictionary.reads)
-    lengths = [len(each.ids) for each in documents]
-    at_once = max(1, model.budget // 2 // max(1, row_bytes(model, max(lengths), 1)) * max(lengths))
-    for batch in tqdm(list(batches(lengths, at_once)), desc="latents in traces", disable=not progress):
+    parts = list(batches(lengths, fitting_tokens(model, lengths)))
+    for batch in tqdm(parts, desc="latents in traces", disable=not progress):
         states, _ = read(model, [documents[i].ids for i in batch], [site])
         for row, i in enumerate(batch):
-            parts = dictionary.chunks(lengths[i], model.budget)
-            acts = torch.cat([dictionary.encode(states[site][row, some])[:, chosen].cpu() for some in parts])
+            chunks = dictionary.chunks(lengths[i], model.budget)
+            acts = torch.cat([dictionary.encode(states[site][row, some])[:, chosen].cpu() for some in chunks])
             for at in range(starts[i], starts[i + 1]):
                 _, _, first, last = spans[at]
                 value, place = acts[first:last].max(0)
@@ -170,26 +168,36 @@ def latent_examples(
                 active += (acts[first:last] != 0).sum(0)
                 tokens += last - first
     shown = None if marks is None else np.array([marks[i][j] for i, j, *_ in spans])
-    of_trace = np.array([i for i, *_ in spans])
     made = []
     for k, latent in enumerate(chosen):
         order = [at for at in largest[:, k].argsort(descending=True)[:n].tolist() if largest[at, k] > 0]
         examples = []
         for at in order:
             i, j, first, last = spans[at]
-            ids, place = documents[i].ids, int(where[at, k])
+            document, place = documents[int(i)], int(where[at, k])
             before, token, after = (
-                model.decode(list(ids[slice(*ends)]))
+                model.decode(list(document.ids[slice(*ends)]))
                 for ends in ((first, place), (place, place + 1), (place + 1, last))
             )
             shows = None if marks is None else bool(marks[i][j])
-            examples.append(Example(before, token, after, float(largest[at, k]), documents[i].name, shows))
+            examples.append(Example(before, token, after, float(largest[at, k]), document.name, shows))
         told = [
             None if shown is None else _telling(values[:, k].numpy(), shown, of_trace, seed)
             for values in (largest, ahead)
         ]
         made.append(LatentExamples(dictionary.name, latent, float(active[k]) / tokens, tuple(examples), *told))
     return made
+
+
+def _spans(documents: Documents) -> tuple[Int[np.ndarray, "sentence 4"], list[int]]:
+    """The trace, number, first and last token of each sentence, and the length of each document."""
+    numbers, lengths = array("q"), []
+    for i, each in enumerate(documents):
+        lengths.append(len(each.ids))
+        for j, (first, last) in enumerate(each.spans):
+            if first < last:
+                numbers.extend((i, j, first, last))
+    return np.array(numbers, dtype=np.int64).reshape(-1, 4), lengths
 
 
 def _telling(

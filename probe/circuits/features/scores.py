@@ -70,7 +70,8 @@ class SiteScores:
         latents: score of each latent.
         error: score of the part of the state that the dictionary does not explain.
         skip: score of a transcoder's skip connection; zeros where there is none.
-        total: how far the metric falls when the whole site takes its state from the corrupt run.
+        total: how far the metric falls when the whole site takes its state from the corrupt run, at the tokens that
+            count.
     """
 
     dictionary: Dictionary
@@ -210,8 +211,8 @@ def feature_scores(
         saes: one or several SAEs or transcoders: objects of SAELens, folders, or ``RELEASE/SAE_ID``.
         metric: one of :data:`~probe.circuits.METRICS`, as in :func:`~probe.circuits.attribute`.
         steps: number of points at which the gradients of each site are taken.
-        window: tokens at which latents count, as the ends of a slice: ``(-64, None)`` is the last 64. The scores of
-            adjacent windows add up to those of their union; :attr:`SiteScores.total` is always that of all tokens.
+        window: tokens at which latents count, as the ends of a slice: ``(-64, None)`` is the last 64. The site keeps
+            its clean state at the other tokens, so that the scores add up to the effect of the window.
         progress: show a progress bar.
 
     Returns:
@@ -243,7 +244,7 @@ def feature_places(
     metric: str = "logit-difference",
     steps: int = 8,
 ) -> Float[Tensor, "latents last"]:
-    """Score some latents at each of the last tokens, averaged over pairs.
+    """Score some latents at each of the last tokens, averaged over pairs; the scores of all tokens add up.
 
     Args:
         latents: the numbers of the latents.
@@ -259,11 +260,11 @@ def feature_places(
     (dictionary,) = dictionaries_of(model, sae)
     chosen = checked(dictionary, latents)
     found = torch.zeros(len(chosen), last)
-    for part in slopes(model, pairs, dictionary, metric=metric, steps=steps, window=(-last, None)):
+    for part in slopes(model, pairs, dictionary, metric=metric, steps=steps):
         for _, places, apart, slope in _changes(model, dictionary, part):
             at = last - part.differ.shape[1] + places.cpu()
-            scores = apart[:, chosen] * (slope @ dictionary.directions[chosen].T)
-            found.index_add_(1, at, scores.T.cpu())
+            scores = (apart[:, chosen] * (slope @ dictionary.directions[chosen].T)).cpu()
+            found.index_add_(1, at[at >= 0], scores[at >= 0].T)
     return found / len(pairs)
 
 

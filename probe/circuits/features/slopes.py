@@ -1,6 +1,6 @@
 """How the metric depends on one site: its slope, averaged along the way from the corrupt to the clean state.
 
-The state of the whole site moves in a straight line from the corrupt to the clean run, and the metric's gradient is
+The state of the site moves in a straight line from the corrupt to the clean run, and the metric's gradient is
 taken at midpoints. All of this runs on the plain model: what a dictionary makes of the state is worked out afterwards.
 """
 
@@ -27,7 +27,7 @@ class Slopes:
     Attributes:
         clean, corrupt: states at each site, ``[batch, pos, width]``.
         slope: the metric's mean gradient at the site that the dictionary writes.
-        total: how far the metric falls when that site alone takes its state from the corrupt run.
+        total: how far the metric falls when that site takes its state from the corrupt run, in the window alone.
         differ: the tokens at which the states differ, inside the window.
     """
 
@@ -52,7 +52,7 @@ def slopes(
     Args:
         metric: one of :data:`~probe.circuits.METRICS`.
         steps: the number of midpoints.
-        window: the tokens that count.
+        window: the tokens that count; the states of the others stay those of the clean run.
     """
     if steps < 1:
         raise ProbeError(f"steps is {steps}; it must be at least 1")
@@ -61,7 +61,10 @@ def slopes(
     for clean, corrupt, right, wrong in pairs.on(model.device).parts(_rows(model)):
         measure = metric_of(metric, partial(end_logits, model), clean, right, wrong)
         states = [states_at(model, ids, dictionary.sites) for ids in (clean, corrupt)]
-        last, first = (each[site] for each in states)
+        inside = torch.zeros(clean.shape, dtype=torch.bool, device=clean.device)
+        inside[:, slice(*window)] = True
+        last = states[0][site]
+        first = torch.where(inside[..., None], states[1][site], last)
         slope = torch.zeros_like(last, dtype=torch.float32)
         for step in range(steps):
             slope += _gradient(model, clean, site, torch.lerp(first, last, (step + 0.5) / steps), measure) / steps
@@ -69,8 +72,6 @@ def slopes(
             whole = measure(end_logits(model, clean))
             with edit(model, {site: Apply(lambda _, first=first: first)}):
                 total = whole - measure(end_logits(model, clean))
-        inside = torch.zeros(clean.shape, dtype=torch.bool, device=clean.device)
-        inside[:, slice(*window)] = True
         differ = torch.stack([(states[0][each] != states[1][each]).any(-1) for each in dictionary.sites]).any(0)
         yield Slopes(states[0], states[1], slope, total.float(), differ & inside)
 

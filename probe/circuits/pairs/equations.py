@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
+import numpy as np
 import torch
 
 from probe.circuits.pairs.pairs import Pairs, Row, grouped
@@ -159,14 +161,16 @@ def _paired(
     seed: int,
     differ: bool,
 ) -> Pairs:
-    found = [(i, edit) for i, trace in enumerate(traces) for edit in edits(trace)]
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
+    ends = np.cumsum([sum(1 for _ in edits(trace)) for trace in traces])  # the edits themselves are made again
+    total = int(ends[-1]) if len(ends) else 0
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     by_length: dict[int, list[Row]] = defaultdict(list)
     size = 0
     for at in order:
         if size == n_pairs:
             break
-        i, edit = found[at]
+        i = int(np.searchsorted(ends, at, side="right"))
+        edit = next(islice(edits(traces[i]), at - int(ends[i - 1] if i else 0), None))
         sides = _encoded(model, problems[i], traces[i], edit)
         if sides is None:
             continue
@@ -179,7 +183,7 @@ def _paired(
             size += 1
     if not size:
         raise NotApplicable(
-            f"no equation of the traces gives a usable pair of texts ({len(found)} of the form 3 + 4 = 7 were found in "
+            f"no equation of the traces gives a usable pair of texts ({total} of the form 3 + 4 = 7 were found in "
             f"{len(traces)} traces): give more or other traces"
         )
     return grouped(model, by_length)

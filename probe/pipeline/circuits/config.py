@@ -99,6 +99,11 @@ class CircuitConfig:
         if self.window is not None:
             check_least("", self, window=1)
         check_seeds("seed", [self.seed])
+        if not 0 < self.keeps <= 1:
+            raise ProbeError(f"keeps is {self.keeps}; it is a share of the metric, above 0 and at most 1")
+        shares = list(self.shares)
+        if not shares or shares != sorted({*shares}) or not 0 < shares[0] <= shares[-1] <= 1:
+            raise ProbeError(f"shares is {shares}; give ascending shares of all edges, above 0 and at most 1")
         for name, known in (("ablation", ABLATIONS), ("method", METHODS), ("metric", METRICS)):
             if (said := getattr(self, name)) not in known:
                 raise ProbeError(f"{name} is {said!r}; {nearest(said, known)}")

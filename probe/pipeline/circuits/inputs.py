@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from probe.adapters import Dictionary, is_release
+from probe.adapters import Dictionary
 from probe.config import to_dict
 from probe.errors import ProbeError
 from probe.files import file_hash
@@ -126,13 +126,7 @@ def _pair(config: CircuitConfig) -> PairConfig:
 
 
 def _dictionary(sae: str, model: Model) -> Dictionary:
-    return Dictionary.of(sae if is_release(sae) else str(Path(sae).expanduser()), model)
-
-
-def sae_hashes(config: CircuitConfig) -> dict[str, Any]:
-    """The weights of each SAE; a release is known by its name."""
-    files = {sae: sorted(Path(sae).expanduser().glob("*.safetensors")) for sae in config.sae if not is_release(sae)}
-    return {sae: [file_hash(file) for file in files.get(sae, ())] for sae in config.sae}
+    return Dictionary.of(sae, model)
 
 
 def _models(config: CircuitConfig, pair: PairConfig) -> tuple[Model, Model | None]:

@@ -32,12 +32,13 @@ from probe.circuits import (
     strongest_heads,
 )
 from probe.errors import NotApplicable
-from probe.files import read_json, read_tensors, write_json, write_tensors
+from probe.files import object_hash, read_json, read_tensors, write_json, write_tensors
 from probe.pipeline.behaviour import traces_of
 from probe.pipeline.circuits.config import CircuitConfig
-from probe.pipeline.circuits.inputs import CircuitInputs, sae_hashes
+from probe.pipeline.circuits.inputs import CircuitInputs
 from probe.pipeline.circuits.kept import Measurements
 from probe.pipeline.folder import RunFolder
+from probe.pipeline.saes import sae_hash
 from probe.traces import Traces
 
 _SIZES = 12
@@ -238,7 +239,8 @@ class CircuitStages:
                 write_json(file, told)
             return read_json(file)
 
-        return self.stage("latents", make, "metric", "steps", "window", saes=sae_hashes(config))
+        saes = {sae: sae_hash(sae) for sae in dict.fromkeys(config.sae)}
+        return self.stage(f"latents/{object_hash(saes)[:12]}", make, "metric", "steps", "window", saes=saes)
 
     @property
     def window(self) -> Window:

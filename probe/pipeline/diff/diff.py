@@ -1,6 +1,6 @@
 """``probe diff``: what training changed between two models, and along checkpoint series if there are any."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,20 +22,22 @@ from probe.diff import (
     ON_PAIRS,
     PARTS,
     USES_BEHAVIOUR,
-    diff_models,
+    Texts,
+    compare_parts,
     load_series,
     risen_behaviour,
 )
 from probe.errors import NotApplicable, ProbeError
-from probe.files import write_json
-from probe.models import Pair, load_pair
-from probe.pipeline.behaviour import named_behaviour, problems_of, traces_of
+from probe.files import read_json, write_json
+from probe.models import Pair, content_hash, load_pair
+from probe.pipeline.behaviour import named_behaviour, problems_of, taxonomy_in, traces_of
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
-from probe.pipeline.diff.folder import Kept, diff_folder, sae_hash
+from probe.pipeline.diff.folder import RESULTS, Kept, diff_folder, joined
 from probe.pipeline.diff.series import series_results
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
+from probe.pipeline.saes import sae_hash
 from probe.problems import Problem, Taken
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
@@ -47,11 +49,12 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
 
     Args:
         out: folder of the results. An interrupted comparison resumes in it: traces, parts, changes of heads and
-            checkpoints that are finished are read.
+            checkpoints that are finished are read. Other parts, more heads and series can be added to a finished one:
+            the results are then those of all commands.
         progress: show progress bars.
 
     Returns:
-        The content of ``results.json``: every finding with its null, and the numbers behind it.
+        The content of ``results.json``: the findings, and the numbers behind them.
 
     Raises:
         ProbeError: for invalid settings, before the expensive part.
@@ -91,7 +94,9 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
             seed=config.seed,
             progress=progress,
         )
+        before = read_json(out / RESULTS) if (out / RESULTS).exists() else {}
         stages = _Stages(config, pair, taken, traces, behaviour, Kept(folder, config.seed), limit, progress)
+        stages.check(before)
         results = stages.compared()
         cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
         counts = {split: len(some) for split, some in taken.splits.items()}
@@ -99,8 +104,10 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
         if effects := stages.effects(results):
             results["effects"] = effects
         if runs:
-            results |= series_results(config, pair, traces, stages.series_pairs(), runs, stages.kept)
-        write_json(out / "results.json", results)
+            pairs, about = stages.series_pairs(), stages.about_pairs
+            results |= series_results(config, pair, traces, pairs, runs, stages.kept, about)
+        write_json(out / RESULTS, joined(before, results))
+        results = read_json(out / RESULTS)
         write_diff_report(results, out / "report.html")
     return results
 
@@ -141,6 +148,8 @@ class _Stages:
                     self.train,
                     self.traces,
                     max_new_tokens=self.limit,
+                    sampling=self.pair.thinking.own_sampling,
+                    seed=self.config.seed,
                     folder=folder / "base-traces",
                     progress=self.progress,
                 )
@@ -152,53 +161,69 @@ class _Stages:
 
     @cached_property
     def behaviour(self) -> Behaviour | None:
-        """The behaviour that was named, or that rose most if something needs one."""
-        needed = bool(self.config.series) or NEEDS_BEHAVIOUR & set(self.config.parts)
-        if self.asked is None and (not needed or self.chosen["name"] is None):
+        """The behaviour that was named, or that rose most; None if no part uses one, or none rose."""
+        used = self.asked is not None or self.config.series or USES_BEHAVIOUR & set(self.config.parts)
+        if not used or self.chosen["name"] is None:
             return None
         return self.asked or find_behaviour(self.chosen["name"], problem_set=self.taken.problem_set)
+
+    @cached_property
+    def about_behaviour(self) -> dict[str, Any]:
+        """What the behaviour is known by in the keys of the results that depend on it."""
+        run = self.config.run
+        return {
+            "behaviour": self.behaviour and self.behaviour.name,
+            "taxonomy": None if run is None else content_hash(taxonomy_in(run)),
+        }
+
+    @property
+    def about_pairs(self) -> dict[str, Any]:
+        """The same for what depends on its pairs of texts."""
+        return {"pairs": self.config.n_pairs, **self.about_behaviour}
+
+    @cached_property
+    def texts(self) -> Texts:
+        config = self.config
+        return Texts(
+            self.pair, self.taken.problem_set, tuple(self.train), self.traces, self.behaviour,
+            config.n_pairs, config.layer, config.sae, self.limit,
+            self.pair.thinking.own_sampling, config.seed, self.progress,
+        )  # fmt: skip
+
+    def check(self, before: Mapping[str, Any]) -> None:
+        """Refuse a behaviour that is not that of the results in the folder, before anything is compared."""
+        other, name = before.get("behaviour"), self.behaviour and self.behaviour.name
+        if name is not None and other not in (None, name):
+            raise ProbeError(
+                f"{self.kept.folder.path} compares the models for {other!r}, and this command for {name!r}: "
+                "give another --out"
+            )
 
     def compared(self) -> dict[str, Any]:
         """Every part, one after the other."""
         config, behaviour = self.config, self.behaviour
-        known = self.chosen if behaviour is not None or "chosen" in vars(self) else None
-        about = {"behaviour": behaviour and behaviour.name, "pairs": config.n_pairs, "layer": config.layer}
-        about["sae"] = config.sae and sae_hash(config.sae)
-        users = {"behaviour": USES_BEHAVIOUR, "pairs": ON_PAIRS, "layer": AT_LAYER, "sae": {OF_SAE}}
+        about = {"pairs": config.n_pairs, "layer": config.layer, "sae": config.sae and sae_hash(config.sae)}
+        users = {"pairs": ON_PAIRS, "layer": AT_LAYER, "sae": {OF_SAE}}
         whole: dict[str, Any] = {
             "pair": self.pair.name,
-            "behaviour": about["behaviour"],
-            "chosen": known and known["chosen"],
+            "behaviour": behaviour and behaviour.name,
+            "chosen": behaviour and self.chosen["chosen"],
             "findings": [],
             "missing": {},
         }
         for part in (part for part in PARTS if part in config.parts):
-            if part in NEEDS_BEHAVIOUR and behaviour is None and known is not None:
-                whole["missing"][part] = known["missing"]
+            if part in NEEDS_BEHAVIOUR and behaviour is None:
+                whole["missing"][part] = self.chosen["missing"]
                 continue
             own = {name: value for name, value in about.items() if part in users[name]}
-            found = self.kept.result(f"parts/{part}", own, self._part(part))
+            own |= self.about_behaviour if part in USES_BEHAVIOUR else {}
+            found = self.kept.result(
+                f"parts/{part}", own, lambda _, part=part: compare_parts(self.texts, [part]).to_dict()
+            )
             whole["findings"] += found["findings"]
             whole["missing"] |= found["missing"]
             whole |= {name: value for name, value in found.items() if name not in whole}
         return whole
-
-    def _part(self, part: str) -> Callable[[Path], dict[str, Any]]:
-        config = self.config
-        return lambda _: diff_models(
-            self.pair,
-            problem_set=self.taken.problem_set,
-            traces=self.traces,
-            behaviour=self.behaviour if part in USES_BEHAVIOUR else None,
-            parts=[part],
-            n_problems=config.train,
-            max_new_tokens=self.limit,
-            n_pairs=config.n_pairs,
-            layer=config.layer,
-            sae=config.sae if part == OF_SAE else None,
-            seed=config.seed,
-            progress=self.progress,
-        ).to_dict()
 
     def effects(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
@@ -207,9 +232,9 @@ class _Stages:
         if behaviour is None or not heads:
             return None
         names = [f"a{layer}.h{head}" for layer, head in heads]
-        about = {"heads": names, "test": config.test, "draws": config.draws, "pairs": config.n_pairs}
+        about = {"heads": names, "test": config.test, "draws": config.draws, **self.about_pairs}
         ways = {
-            str(way): self.kept.result(f"effects/{way}", about, self._effect(heads, way, behaviour))
+            str(way): self.kept.result(f"effects/{len(heads)}/{way}", about, self._effect(heads, way, behaviour))
             for way in ("resample", *config.factors)
         }
         return {"heads": names, "ways": ways}

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from probe.config import to_dict
+from probe.diff import OF_PROMPTS, PARTS
+from probe.errors import ProbeError
 from probe.files import file_hash, object_hash, read_json, write_json
-from probe.models import Pair, content_hash
-from probe.pipeline.behaviour import taxonomy_in
+from probe.models import Pair
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.imported import ImportedSplits
 from probe.pipeline.run.inputs import prompts_hash, weights_hash
 from probe.problems import ProblemSet
 
-_SHARED = ("train", "max_new_tokens", "seed", "dtype", "sentence", "behaviour", "grader")
+RESULTS = "results.json"
+_SHARED = ("train", "max_new_tokens", "seed", "dtype", "grader")
 """Settings that every part depends on; those of a single part are in its own key."""
 _RESULT = "result.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
@@ -26,7 +28,7 @@ def diff_folder(
 ) -> RunFolder:
     """The folder of a comparison, which is checked and not yet written.
 
-    The same command in it resumes. Parts, series and numbers of heads may be added later: what is finished is kept.
+    The same command in it resumes. Parts, series and more heads may be added later: what is finished is kept.
 
     Args:
         config: the settings, with the numbers of problems that were taken.
@@ -34,18 +36,44 @@ def diff_folder(
         imported: the imported traces, if there are any.
 
     Raises:
-        ProbeError: if it holds results of other settings or inputs, or something else.
+        ProbeError: if it holds results of other settings or inputs, or something else; if the models have the same
+            weights, and a part is asked for in which only weights can differ.
     """
+    base, thinking = weights_hash(pair.base), weights_hash(pair.thinking)
+    if base == thinking and {*config.parts} != {OF_PROMPTS}:
+        raise ProbeError(
+            f"{pair.base.name} and {pair.thinking.name} have the same weights, so training changed nothing: give two "
+            f"models (two prompts are compared by --part {OF_PROMPTS})"
+        )
     settings = {name: value for name, value in to_dict(config).items() if name in _SHARED}
     hashes = {
         "prompts": prompts_hash(pair),
         "problems": problem_set.hash,
-        "base": weights_hash(pair.base),
-        "thinking": weights_hash(pair.thinking),
+        "base": base,
+        "thinking": thinking,
         **({} if imported is None else {"traces": imported.hash}),
-        "taxonomy": None if config.run is None else content_hash(taxonomy_in(config.run)),
     }
     return RunFolder(out, {"diff": settings, **hashes})
+
+
+def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of earlier commands in a folder and those of this one, which replace them part by part.
+
+    Args:
+        before: the content of ``results.json``; empty if there is none.
+        now: the same of this command alone.
+    """
+    found = {each["part"]: each for each in (*before.get("findings", ()), *now["findings"])}
+    told = {part for part in found if part not in now["missing"]}
+    missing = {**before.get("missing", {}), **now["missing"]}
+    kept = {name: value for name, value in before.items() if name not in now["missing"]}
+    return {
+        **kept,
+        **{name: value for name, value in now.items() if value is not None or name not in kept},
+        "problems": {**before.get("problems", {}), **now["problems"]},
+        "findings": [found[part] for part in PARTS if part in told],
+        "missing": {part: missing[part] for part in PARTS if part in missing and part not in told},
+    }
 
 
 @dataclass(frozen=True)
@@ -91,13 +119,3 @@ def checkpoint_hash(folder: Path) -> str:
     """
     files = sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)})
     return object_hash([[file.name, file_hash(file)] for file in files])
-
-
-def sae_hash(sae: str) -> str:
-    """What an SAE is known by: the content of its folder, or its published name.
-
-    Args:
-        sae: a folder, or RELEASE/SAE_ID.
-    """
-    folder = Path(sae).expanduser()
-    return checkpoint_hash(folder) if folder.is_dir() else sae

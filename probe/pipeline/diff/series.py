@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from probe.activations import documents_of
 from probe.circuits import Head, Pairs
 from probe.diff import (
     LEAST,
-    Documents,
     Series,
     agreement,
     fit_rise,
@@ -30,7 +30,13 @@ _TEXTS = 10
 
 
 def series_results(
-    config: DiffConfig, pair: Pair, traces: Traces, pairs: Pairs, runs: Sequence[tuple[str, Series]], kept: Kept
+    config: DiffConfig,
+    pair: Pair,
+    traces: Traces,
+    pairs: Pairs,
+    runs: Sequence[tuple[str, Series]],
+    kept: Kept,
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Compare the checkpoints of each run; the result of each checkpoint is kept when it is finished.
 
@@ -39,29 +45,31 @@ def series_results(
         pairs: pairs of texts of the behaviour, which all checkpoints read.
         runs: the series, each with the name of its kind of run.
         kept: keeps the results.
+        about: what the pairs of texts depend on.
 
     Returns:
         ``series``, ``agreement`` and ``chance`` of ``results.json``.
     """
-    texts = Documents(pair.thinking, traces)[:_TEXTS]
+    texts = [each.ids for each in documents_of(pair.thinking, traces[:_TEXTS])]
 
     def read(model: Model) -> dict[str, Any]:
         found = head_importance(model, pairs, n_parts=1)
         ratio = float(massive_activations(model, texts).ratio.max())
         return {"share": found.share[0].tolist(), "inside": found.in_circuit.tolist(), "massive": ratio}
 
-    start = kept.result("series/base", {"pairs": config.n_pairs}, lambda _: read(pair.base))
+    start = kept.result("series/base", about, lambda _: read(pair.base))
     told: list[dict[str, Any]] = []
     changes: dict[str, list[torch.Tensor]] = {}
-    for number, (name, series) in enumerate(runs):
+    for name, series in runs:
 
         def checkpoint(_: Path, at: int, series: Series = series) -> dict[str, Any]:
             return read(series.load(at, config.device, config.dtype))
 
         each = [start]
         for at, step in enumerate(series.steps):
-            about = {"pairs": config.n_pairs, "checkpoint": checkpoint_hash(series.folders[at])}
-            each.append(kept.result(f"series/{number}-{name}/{step}", about, partial(checkpoint, at=at)))
+            own = {**about, "checkpoint": checkpoint_hash(series.folders[at])}
+            place = f"series/{name}/{step}-{own['checkpoint'][:12]}"
+            each.append(kept.result(place, own, partial(checkpoint, at=at)))
         share, inside = (torch.tensor([one[key] for one in each]) for key in ("share", "inside"))
         ratios, steps = [one["massive"] for one in each], [0, *series.steps]
         changes.setdefault(name, []).append(share[-1] - share[0])

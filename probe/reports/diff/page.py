@@ -124,7 +124,7 @@ def reading_rows(found: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
             " · ".join(map(repr, each["top"][:12])) or MISSING,
             number(each["agrees"]),
             *(
-                f"{number(each['of_null'][null])}, {write_p(each['p'][null])}" if null in each["p"] else MISSING
+                f"{number(each['of_null'].get(null))}, {write_p(each['p'][null])}" if null in each["p"] else MISSING
                 for null in ("random", "halves")
             ),
             MISSING if each["rank"] is None else str(each["rank"]),
