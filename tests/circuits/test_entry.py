@@ -58,6 +58,9 @@ def test_shuffled_labels_show_nothing():
     difference, low, high, p = _compared(scores, shows, group, 0)
     assert (p <= 0.05).tolist() == [[False, False], [True, False], [False, False]]
     assert low[1, 0] < difference[1, 0] < high[1, 0] and low[1, 0] > 0.5
+    scores[7, 2, 1], scores[8, 0, 0] = torch.nan, -torch.inf
+    p = _compared(scores, shows, group, 0)[3]
+    assert p.isnan().tolist() == [[True, False], [False, False], [False, True]] and p[1, 0] <= 0.05 < p[0, 1]
 
 
 def test_what_cannot_be_compared_is_refused(solved):
