@@ -8,13 +8,11 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 import probe
 from benchmarks.table import Row, report
 from probe.circuits import Foresight, JacobianLens, Written, equation_results
-from probe.errors import NotApplicable
 from probe.statistics import Interval, mean_interval
 
 PLACES = {0: "at the first digit", 1: "at the equals sign"}
@@ -31,7 +29,7 @@ def same_operand(model: probe.Model, texts: list[Written], lens: JacobianLens) -
     for text in texts:
         mine: dict[str, list[int]] = defaultdict(list)
         for at, place in enumerate(text.places):
-            said = re.findall(r"[-+] \d+ =", model.decode(list(text.ids[:place])))
+            said = re.findall(r"\S+ \d+ =", model.decode(list(text.ids[:place])))
             mine[said[-1]].append(at)
         for said, some in mine.items():
             pick = {name: tuple(getattr(text, name)[at] for at in some) for name in ("places", "unfair")}
@@ -40,7 +38,7 @@ def same_operand(model: probe.Model, texts: list[Written], lens: JacobianLens) -
     for some in parts.values():
         try:
             found.append(probe.foresight(model, some, lens, back=2).advantage[JACOBIAN, :, EQUALS])
-        except (NotApplicable, probe.ProbeError):  # too few texts have this sign and operand
+        except probe.ProbeError:  # too few texts have this sign and operand
             continue
     return [mean_interval(values) for values in torch.stack(found, 1).double().numpy()]
 
@@ -72,7 +70,8 @@ def main() -> None:
     base = probe.foresight(pair.base, equation_results(pair.base, traces, some), lens.lent_to(pair.base), back=2)
     _show(base, JACOBIAN, EQUALS, "tiny-base, at the equals sign, the same Jacobian lens")
     for layer, each in zip(found.layers, same_operand(model, texts, lens), strict=True):
-        print(f"against results with the same sign and right operand, block {layer}: {each.write('{:.2f}'.format)}")
+        said = f"against results with the same sign and right operand ({each.n} of them), block {layer}"
+        print(f"{said}: {each.write('{:.2f}'.format)}")
     report("foresight", rows)
 
 
