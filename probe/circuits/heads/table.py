@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -114,11 +115,15 @@ class HeadTable:
         order = (found.score - found.null).flatten().argsort(descending=True).tolist()
         return [divmod(at, n_heads) for at in order if found.p.flatten()[at] <= level][:n]
 
-    def scores(self) -> dict[str, dict[Head, float]]:
-        """The score of each head by kind, as ``probe.reports.head_gallery`` takes them."""
+    def scores(self, what: Literal["score", "null", "p"] = "score") -> dict[str, dict[Head, float]]:
+        """The score, the null or the p value of each head by kind.
+
+        Args:
+            what: which of the three.
+        """
         layers, heads = self.kinds[0].score.shape
         names = [(layer, head) for layer in range(layers) for head in range(heads)]
-        return {each.kind: dict(zip(names, each.score.flatten().tolist(), strict=True)) for each in self.kinds}
+        return {each.kind: dict(zip(names, getattr(each, what).flatten().tolist(), strict=True)) for each in self.kinds}
 
     def rows(self) -> list[dict[str, object]]:
         """One row for each head, for ``pandas.DataFrame``: ``layer``, ``head``, and each kind's score, null and p."""
