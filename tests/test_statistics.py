@@ -1,20 +1,25 @@
 """Intervals where there is little or nothing to estimate."""
 
 import itertools
+import math
 import warnings
 
 import numpy as np
+import pytest
+from scipy.stats import permutation_test, ttest_1samp
 
 from probe.statistics import (
     Interval,
     bootstrap,
     column_intervals,
+    holm,
     mean_interval,
     paired_permutation,
     pass_at,
     score_interval,
     share_difference,
     share_interval,
+    sign_flips,
 )
 
 
@@ -96,3 +101,57 @@ def test_shares_of_samples_are_exchanged_by_problem():
     assert paired_permutation(plain, [False] * 7) == paired_permutation([[x] for x in plain], [[False]] * 7) == 2 / 64
     many = [[True, False]] * 30 + [[False, False]] * 10
     assert paired_permutation(many, [[False, False]] * 40, seed=1) < 0.001
+
+
+def test_flips_of_signs_are_exact():
+    """Against every assignment by hand, and the test of means for values that are normal."""
+    rows = np.array([[0.3, 1.0], [0.1, -1.0], [-0.2, 1.0], [0.5, -1.0]])
+    assert sign_flips(rows).tolist() == [3 / 16, 11 / 16]  # sums of at least 0.7, and of at least 0
+    assert sign_flips(rows, two_sided=True).tolist() == [6 / 16, 1.0]
+    many = np.random.default_rng(1).normal([0.0, 0.3, 0.8], size=(40, 3))
+    for two_sided, alternative in ((False, "greater"), (True, "two-sided")):
+        expected = ttest_1samp(many, 0, alternative=alternative)
+        assert sign_flips(many, two_sided=two_sided) == pytest.approx(expected.pvalue, abs=0.01)
+
+
+def test_one_column_by_its_spread_is_tested_as_scipy_does():
+    values = np.random.default_rng(0).normal(0.4, 1, (8, 1))
+
+    def statistic(x, axis):
+        return np.abs(x.mean(axis)) / np.sqrt((x**2).mean(axis) - x.mean(axis) ** 2)
+
+    peer = permutation_test(
+        (values[:, 0],), statistic, permutation_type="samples", alternative="greater", n_resamples=np.inf
+    )
+    assert sign_flips(values, two_sided=True, together=True) == pytest.approx(peer.pvalue, abs=1e-6)
+
+
+def test_noise_in_many_columns_is_seldom_taken_for_an_effect():
+    """All columns together: at most about one draw in twenty has a column below 0.05."""
+    rng = np.random.default_rng(1)
+    many = {"two_sided": True, "together": True}
+    hits = sum(bool((sign_flips(rng.normal(0, 1, (8, 16)), **many) < 0.05).any()) for _ in range(100))
+    assert hits <= 12
+    big = rng.normal(0, 0.1, (8, 16))
+    big[:, 9] += 1.0
+    assert sign_flips(big, **many)[9] < 0.05
+
+
+@pytest.mark.parametrize("items", [5, 40])
+@pytest.mark.parametrize("together", [False, True])
+def test_columns_without_a_value_have_no_p_and_leave_the_others_alone(items, together):
+    values = np.random.default_rng(2).normal(0.5, 1, (items, 4))
+    broken = values.copy()
+    broken[1, 0], broken[2, 3] = math.nan, math.inf
+    found = sign_flips(broken, together=together)
+    assert np.isnan(found[[0, 3]]).all() and (found[1:3] > 0).all()
+    assert found[1:3].tolist() == sign_flips(values[:, 1:3], together=together).tolist()
+    assert np.isnan(sign_flips(np.full((items, 2), math.nan), together=together)).all()
+    assert sign_flips(np.zeros((items, 2)), together=together).tolist() == [1.0, 1.0]
+    assert sign_flips(np.zeros((0, 2)), together=together).tolist() == [1.0, 1.0]
+
+
+def test_a_test_without_a_p_value_is_not_corrected_for():
+    found = holm({"a": 0.02, "none": math.nan, "b": 0.9})
+    assert list(found) == ["a", "none", "b"] and found["a"] == 0.04 and found["b"] == 0.9
+    assert math.isnan(found["none"]) and math.isnan(holm({"none": math.nan})["none"])

@@ -21,6 +21,7 @@ from probe.circuits import Circuit, EdgeLens, Head, Pairs, edge_scores
 from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
+from probe.statistics import sign_flips
 
 Importance = Float[Tensor, "layers heads"]
 _ALPHA = 0.05
@@ -161,35 +162,10 @@ def head_shift(
     )
     if first.share.shape != second.share.shape:
         raise NotApplicable(f"{before.name} and {after.name} differ in their numbers of blocks or heads")
-    p = flipped_p(second.share - first.share)
-    return HeadShift(first.share, second.share, first.in_circuit, second.in_circuit, p)
-
-
-def flipped_p(differences: Float[Tensor, "parts layers heads"], seed: int = 0) -> Importance:
-    """Two-sided p-values for a mean of zero, by flipping the signs of whole parts, corrected for all heads together.
-
-    Args:
-        differences: one table for each part.
-        seed: seeds the choice of flips if there are too many to try all.
-
-    Returns:
-        The p-values, NaN if a difference is not finite. None is 0: no flip counts as a flip.
-    """
-    values = differences.flatten(1).double().numpy()
-    n = len(values)
-    if 2**n <= _FLIPS:
-        signs = np.array(list(product((1.0, -1.0), repeat=n)))
-    else:
-        signs = np.random.default_rng(seed).choice((1.0, -1.0), (_FLIPS, n))
-        signs[0] = 1.0
-    means = signs @ values / n
-    spread = np.sqrt(np.maximum((values**2).mean(0) - means**2, 0)) + 1e-9
-    statistics = np.abs(means) / spread
-    largest = statistics.max(1)
-    p = (largest[:, None] >= np.abs(values.mean(0)) / spread[0] - 1e-12).mean(0)
-    if not np.isfinite(values).all():  # no comparison with NaN is true, so every p would be 0
-        p = np.full_like(p, np.nan)
-    return torch.from_numpy(p).float().view(differences.shape[1:])
+    apart = (second.share - first.share).flatten(1).double().numpy()
+    p = torch.from_numpy(sign_flips(apart, two_sided=True, together=True, flips=_FLIPS)).float()
+    shape = first.share.shape[1:]
+    return HeadShift(first.share, second.share, first.in_circuit, second.in_circuit, p.view(shape))
 
 
 def importance_series(

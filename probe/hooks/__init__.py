@@ -1,5 +1,6 @@
 """Read and write activations at named sites and selected tokens through torch hooks; decode in cached batches."""
 
+from probe.hooks.attention import exchange_attention as exchange_attention
 from probe.hooks.captured import Captured as Captured
 from probe.hooks.checks import check_finite as check_finite, likeliest as likeliest, not_finite as not_finite
 from probe.hooks.cost import TrainingCost as TrainingCost

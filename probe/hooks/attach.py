@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers import PreTrainedModel
+from transformers.masking_utils import eager_mask
 from transformers.utils.generic import ModelOutput
 
 from probe.errors import ProbeError
+from probe.hooks.attention import attention_weights, exchange_attention
 from probe.models import Model, Place, Site, input_device, place
 
 
@@ -132,32 +133,29 @@ _NAME = "probe"
 _PATTERN_ACTS = "_probe_pattern_acts"
 """Attribute of an attention module while its pattern is attached to: what to call with the pattern."""
 _OWN_ATTENTION = "_probe_own_attention"
-"""Attribute of a model while patterns are attached to: the attention it had before, and the number of attachments."""
+"""Attribute of a model while patterns are attached to: what gives it its own attention back, and the number of
+attachments."""
 
 
 def _attach_pattern(hf: PreTrainedModel, module: nn.Module, act: Act) -> Callable[[], None]:
     """Compute attention step by step while a pattern is attached to, because fused attention never forms one."""
-    own, count = getattr(hf, _OWN_ATTENTION, (hf.config._attn_implementation, 0))
-    if not count:
-        AttentionInterface.register(_NAME, _attend)
-        AttentionMaskInterface.register(_NAME, eager_mask)
-        hf.set_attn_implementation(_NAME)
-    setattr(hf, _OWN_ATTENTION, (own, count + 1))
+    restore, count = getattr(hf, _OWN_ATTENTION, (None, 0))
+    setattr(hf, _OWN_ATTENTION, (restore or exchange_attention(hf, _NAME, _attend, eager_mask), count + 1))
     setattr(module, _PATTERN_ACTS, [*getattr(module, _PATTERN_ACTS, ()), act])
 
     def remove() -> None:
         left = list(getattr(module, _PATTERN_ACTS))
         left.remove(act)  # once: the same act may be attached twice
-        own, count = getattr(hf, _OWN_ATTENTION)
+        restore, count = getattr(hf, _OWN_ATTENTION)
         if left:
             setattr(module, _PATTERN_ACTS, left)
         else:
             delattr(module, _PATTERN_ACTS)
         if count > 1:
-            setattr(hf, _OWN_ATTENTION, (own, count - 1))
+            setattr(hf, _OWN_ATTENTION, (restore, count - 1))
         else:
             delattr(hf, _OWN_ATTENTION)
-            hf.set_attn_implementation(own)
+            restore()
 
     return remove
 
@@ -183,29 +181,3 @@ def _attend(
         pattern = pattern if new is None else new
     pattern = nn.functional.dropout(pattern, dropout, module.training)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
-
-
-def attention_weights(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-) -> Tensor:
-    """Compute in float32 how much each query attends to each key; both are ``[batch, heads, pos, d_head]``.
-
-    Args:
-        mask: False where a key is hidden, or what is added to the scores.
-        s_aux: a score of each head for attending to nothing (gpt-oss), so that its weights add up to less than 1.
-    """
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    if s_aux is not None:
-        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)], -1)
-    return scores.softmax(-1, dtype=torch.float32)[..., : key.shape[-2]]

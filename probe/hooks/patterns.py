@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from probe.errors import ProbeError
-from probe.hooks.attach import as_hf, attention_weights
+from probe.hooks.attach import as_hf
+from probe.hooks.attention import attention_weights, exchange_attention
 from probe.models import Model, Site, place
 
 See = Callable[[int, int, Tensor], None]
@@ -44,14 +44,11 @@ def watch_patterns(model: Model, layers: Sequence[int], see: See) -> Iterator[No
         ProbeError: if a pattern is captured or edited at the same time.
     """
     hf = as_hf(model)
-    own: Any = hf.config._attn_implementation
-    if own in ("probe", _NAME):
+    if hf.config._attn_implementation in ("probe", _NAME):
         raise ProbeError("attention patterns are already captured or edited; watch them in a block of its own")
     modules = [(layer, hf.get_submodule(place(hf, Site("pattern", layer)).module)) for layer in layers]
     room = min(model.budget // 2, _MOST_ROOM)
-    AttentionInterface.register(_NAME, _attend)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
-    hf.set_attn_implementation(_NAME)
+    restore = exchange_attention(hf, _NAME, _attend, sdpa_mask)
     try:
         for _, module in modules:
             setattr(module, _SEE, (room, []))
@@ -61,7 +58,7 @@ def watch_patterns(model: Model, layers: Sequence[int], see: See) -> Iterator[No
     finally:
         for module in {module for _, module in modules}:
             delattr(module, _SEE)
-        hf.set_attn_implementation(own)
+        restore()
 
 
 def _attend(

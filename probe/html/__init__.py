@@ -1,5 +1,6 @@
 """HTML for all rooms: colours of behaviours, tables, the reader of traces, the trace map, drawings of circuits."""
 
+from probe.html.assets import asset as asset
 from probe.html.circuit_map import CircuitEdge as CircuitEdge, circuit_html as circuit_html
 from probe.html.marks import (
     COLOURS as COLOURS,

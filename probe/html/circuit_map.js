@@ -29,6 +29,7 @@ globalThis.probeCircuit ||= (() => {
     named.setAttribute("aria-live", "polite");
     const bar = make("div", { className: "bar" }, make("label", {}, slider, count));
     if (folds.length) bar.append(whole);
+    svg.setAttribute("role", "group");  // what is inside an image cannot be reached by a screen reader
     const canvas = root.querySelector(".canvas");
     canvas.before(bar);
     canvas.after(named);

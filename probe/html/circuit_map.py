@@ -7,10 +7,10 @@ how many edges are shown, and pointing at a node or an edge names its edges.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from html import escape
-from pathlib import Path
+
+from probe.html.assets import asset
 
 EMBED, LOGITS = "embed", "logits"
 _FIRST, _MOST = 60, 400
@@ -61,18 +61,19 @@ def circuit_html(
         for i, edge in enumerate(layout.edges)
     )
     body = (
-        f'<div class="probe-circuit" id="{identity}"><style>{_file("circuit_map.css")}</style>'
+        f'<div class="probe-circuit" id="{identity}"><style>{asset(__file__, "circuit_map.css")}</style>'
         f"{f'<p><b>{escape(heading)}</b></p>' if heading else ''}"
         f'<div class="canvas" tabindex="0" role="region" aria-label="The circuit">{drawing}</div>'
         '<p class="soft">Each node is a head or an MLP, and each line is what one adds to the input of another. '
         "Without a blue line the metric falls; without an orange, dashed one it rises. Wider lines have larger scores."
         "</p>"
-        f'<details><summary>The edges as a table</summary><div class="scroll" tabindex="0"><table>'
+        f'<details><summary>The edges as a table</summary><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="Edges"><table>'
         f"<tr><th>edge</th><th>score</th></tr>{rows}</table></div></details>{rest}</div>"
     )
     # A notebook may show the same output twice.
     start = f"for (const root of document.querySelectorAll('[id=\"{identity}\"]')) probeCircuit.attach(root);"
-    return f"{body}<script>{_file('circuit_map.js')}\n{start}</script>"
+    return f"{body}<script>{asset(__file__, 'circuit_map.js')}\n{start}</script>"
 
 
 class _Layout:
@@ -176,8 +177,3 @@ def _curve(start: tuple[float, float], end: tuple[float, float], side: int) -> s
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−")
-
-
-@cache
-def _file(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -7,13 +7,13 @@ opened trace is divided into sentences, and all traces can be searched. The page
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from hashlib import sha256
 from html import escape
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
+from probe.html.assets import asset
 from probe.html.marks import COLOURS, behaviour_colour
 
 SHOWN = 20
@@ -120,16 +120,14 @@ def reader_html(
     )
 
 
-@cache
 def reader_style() -> str:
     """The style of readers, for a page with several readers."""
-    return (Path(__file__).parent / "reader.css").read_text(encoding="utf-8")
+    return asset(__file__, "reader.css")
 
 
-@cache
 def reader_script() -> str:
     """The script of readers, for a page with several readers: ``probeReader.attach(node)`` starts one."""
-    return (Path(__file__).parent / "reader.js").read_text(encoding="utf-8")
+    return asset(__file__, "reader.js")
 
 
 def _attach(identity: str) -> str:

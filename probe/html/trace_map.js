@@ -38,8 +38,9 @@ globalThis.probeMap ||= (() => {
     const csv = make("button", { type: "button", textContent: "Download the matrix (CSV)" });
     const told = make("span", { className: "soft" });
     told.setAttribute("aria-live", "polite");
-    const canvas = make("canvas", { width: n, height: n, tabIndex: 0 });
-    canvas.setAttribute("role", "img");
+    // Cells of several pixels show by stripes, too, that a value is less than zero.
+    const side = Math.max(1, Math.floor(760 / n)), canvas = make("canvas", { width: n * side, height: n * side, tabIndex: 0 });
+    canvas.setAttribute("role", "group");
     canvas.setAttribute("aria-label", "Matrix of sentences: the row points to the column. The arrow keys move through the sentences.");
     const row = make("div", { className: "row" }), cell = make("div", { className: "cell" });
     const square = make("div", { className: "square" }, canvas, row, cell);
@@ -48,7 +49,7 @@ globalThis.probeMap ||= (() => {
     text.setAttribute("aria-label", "The text. Up and down move by sentence, left and right by token, Enter keeps a sentence, Escape lets it go.");
     over.setAttribute("aria-hidden", "true");
     const found = make("div", { className: "found" });
-    const hint = make("p", { className: "soft", textContent: "Point at a sentence or token, or use the arrow keys. Click to keep a sentence, Escape to let it go. Orange and dashed: less than zero. The strongest colour is that of the largest value that does not point to the first sentence." });
+    const hint = make("p", { className: "soft", textContent: "Point at a sentence or token, or use the arrow keys. Click to keep a sentence, Escape to let it go. Orange with stripes or dashes: less than zero. The strongest colour is that of the largest value that does not point to the first sentence." });
     const table = root.querySelector("details");
     table.open = false;
     table.before(make("div", { className: "bar" }, choose, turn, csv, told), make("div", { className: "columns" }, square, make("div", { className: "beside" }, text, over)), found, hint);
@@ -81,11 +82,19 @@ globalThis.probeMap ||= (() => {
     const spanOf = (i) => { const each = pieces[owner[i]]; return divide(each)[i - each.start]; };
 
     const paint = () => {
-      const context = canvas.getContext("2d"), image = context.createImageData(n, n);
+      const context = canvas.getContext("2d"), wide = n * side, image = context.createImageData(wide, wide), stripe = Math.max(1, Math.round(side / 5));
       for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) {
-        const one = level(i, j), o = 4 * (i * n + j);
-        [image.data[o], image.data[o + 1], image.data[o + 2]] = one < 0 ? ORANGE : BLUE;
-        image.data[o + 3] = Math.min(255, (255 * Math.abs(one)) / source.largest);
+        const one = level(i, j), [red, green, blue] = one < 0 ? ORANGE : BLUE, alpha = Math.min(255, (255 * Math.abs(one)) / source.largest);
+        for (let y = 0; y < side; y++) {
+          if (one < 0 && side > 2 && Math.floor(y / stripe) % 2) continue;
+          for (let x = 0; x < side; x++) {
+            const o = 4 * ((i * side + y) * wide + j * side + x);
+            image.data[o] = red;
+            image.data[o + 1] = green;
+            image.data[o + 2] = blue;
+            image.data[o + 3] = alpha;
+          }
+        }
       }
       context.putImageData(image, 0, 0);
     };
@@ -99,7 +108,7 @@ globalThis.probeMap ||= (() => {
         if (!each && j !== at) return;
         context.globalAlpha = j === at ? 1 : Math.min(1, Math.abs(each) / most);
         context.fillStyle = j === at ? getComputedStyle(root).color : `rgb(${each < 0 ? ORANGE : BLUE})`;
-        context.fillRect(j === at ? 0 : 2, places[j][0] * height, j === at ? 14 : 10, Math.max(2, places[j][1] * height));
+        context.fillRect(j === at ? 0 : 2, places[j][0] * height, j === at ? 14 : each < 0 ? 5 : 10, Math.max(2, places[j][1] * height));
       });
       context.globalAlpha = 1;
     };

@@ -9,14 +9,13 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from html import escape
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError
+from probe.html.assets import asset
 from probe.html.marks import html_table
 
 if TYPE_CHECKING:
@@ -92,12 +91,12 @@ def trace_map_html(
     return "".join(
         (
             f'<div class="probe-map" id="{identity}" data-map="{data}">',
-            f"<style>{_file('trace_map.css')}</style>",
+            f"<style>{asset(__file__, 'trace_map.css')}</style>",
             f"<p><b>{escape(heading)}</b></p>" if heading else "",
             f"<details open><summary>The numbers as a table</summary>{table}</details>",
             f'<p class="soft">{escape(rest)}</p>' if rest else "",
             "</div>",
-            f"<script>{_file('trace_map.js')}\n",
+            f"<script>{asset(__file__, 'trace_map.js')}\n",
             # A notebook may show the same output twice.
             f"for (const root of document.querySelectorAll('[id=\"{identity}\"]')) probeMap.attach(root);</script>",
         )
@@ -146,9 +145,4 @@ def _table(tokens: Sequence[str], spans: Sequence[tuple[int, int]], sources: Seq
             row.append(f"{j + 1} ({float(earlier[j]):.3g})" if i else "")
         rows.append(row)
     head = ["", "sentence", *(f"{source.name}: most to" for source in sources[:_COLUMNS])]
-    return f'<div class="scroll" tabindex="0">{html_table(head, rows)}</div>'
-
-
-@cache
-def _file(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="Numbers">{html_table(head, rows)}</div>'

@@ -47,6 +47,9 @@ def test_a_behaviour_is_readable_where_the_model_chooses_it(solved):
     assert "check" in found._repr_html_() and len(found.rows()) == 2 * 4 * 2
     drawn: Any = entry_figure(found).data[0]
     assert len(drawn.z) == 4
+    wide = concept_entry([model], traces, some, check, back=21)
+    drawn = entry_figure(wide).data[0]
+    assert drawn.text[3][0] == "★" and "★" in drawn.customdata[3][0], "stars are there without room for numbers"
 
 
 def test_shuffled_labels_show_nothing():
@@ -58,6 +61,9 @@ def test_shuffled_labels_show_nothing():
     difference, low, high, p = _compared(scores, shows, group, 0)
     assert (p <= 0.05).tolist() == [[False, False], [True, False], [False, False]]
     assert low[1, 0] < difference[1, 0] < high[1, 0] and low[1, 0] > 0.5
+    scores[7, 2, 1], scores[8, 0, 0] = torch.nan, -torch.inf
+    p = _compared(scores, shows, group, 0)[3]
+    assert p.isnan().tolist() == [[True, False], [False, False], [False, True]] and p[1, 0] <= 0.05 < p[0, 1]
 
 
 def test_what_cannot_be_compared_is_refused(solved):

@@ -5,7 +5,9 @@ import torch
 
 from probe.circuits import logit_difference, sentence_attribution, token_attribution
 from probe.errors import ProbeError
+from probe.models import ModelConfig, load_model
 from tests.circuits.conftest import drawn_pairs
+from tests.tiny_models import tiny_config, tiny_model
 
 SPANS = [(1, 3), (3, 4), (4, 9)]
 
@@ -52,3 +54,18 @@ def test_a_sentence_is_explained_by_what_comes_before(llama):
     )
     with pytest.raises(ProbeError, match="put the prompt before the sentences"):
         sentence_attribution(llama, ids, [(0, 3)])
+
+
+def test_states_are_not_dropped_out(words, tmp_path):
+    """Blocks that are checkpointed are in training mode, in which OPT drops out states."""
+    config = tiny_config("opt", vocab_size=len(words), dropout=0.3, attention_dropout=0.3)
+    tiny_model(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    model, ids = load_model(ModelConfig(str(tmp_path)), device="cpu"), drawn_pairs().clean[0][0]
+    once, again = (sentence_attribution(model, ids, SPANS) for _ in range(2))
+    assert once.scores.abs().max() > 0 and torch.equal(once.scores, again.scores)
+
+    def value(logits):
+        return logits.log_softmax(-1)[3:8].gather(1, ids[4:9, None]).mean()
+
+    torch.testing.assert_close(once.scores[2], by_hand(model.hf, ids, value), atol=1e-5, rtol=1e-3)

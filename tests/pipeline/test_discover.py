@@ -4,7 +4,7 @@ import importlib
 import json
 import re
 import shutil
-from itertools import count, cycle
+from itertools import count
 
 import pytest
 
@@ -284,9 +284,11 @@ def test_a_judge_names_and_scores(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("pageless")
-def test_a_judge_that_answers_nonsense_harms_nothing(whole, monkeypatch, tmp_path):
-    nonsense = cycle(["The wind, perhaps?", "", None])
-    script(monkeypatch, lambda _: next(nonsense))
+@pytest.mark.parametrize(
+    "answer", ["The wind, perhaps?", *(pytest.param(each, marks=pytest.mark.slow) for each in ("", None))]
+)
+def test_a_judge_that_answers_nonsense_harms_nothing(whole, monkeypatch, tmp_path, answer):
+    script(monkeypatch, lambda _: answer)
     found = discover(config(**JUDGE), tmp_path / "nonsense")
     for each, plain in zip(found["behaviours"], whole[1]["behaviours"], strict=True):
         assert {**each, "card": None} == {**plain, "card": None}, "words of its own stand for the name"

@@ -17,7 +17,7 @@ from tests.pipeline import kills
 
 SMALL = kills.SMALL | {
     "sizes": {"train": 12, "validation": 6, "test": 6},
-    "hybrid": {"arms": ["hybrid", "oracle-free", "lora", "bias", "rank-1"]},
+    "hybrid": {"arms": ["hybrid", "rerank-only", "oracle-free", "lora", "bias", "rank-1"]},
 }
 
 

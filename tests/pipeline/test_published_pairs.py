@@ -17,8 +17,10 @@ from tests.published_models import tiny_pair
 pytestmark = pytest.mark.slow
 
 NAMES = [pair.name for pair in list_pairs() if pair.published is not None]
-#: Two checkpoints, one with two prompts, experts, and an adapter; the other pairs differ in prompts and architecture.
-KINDS = ["orz-0.5b", "qwen3-1.7b-on-off", "gpt-oss-20b-low-high", "tina-1.5b"]
+#: Two checkpoints, one with two prompts, experts, an adapter, blocks without rotary positions, and sliding windows.
+KINDS = [
+    "orz-0.5b", "qwen3-1.7b-on-off", "gpt-oss-20b-low-high", "tina-1.5b", "smollm3-3b-on-off", "olmo3-7b-rl-zero",
+]  # fmt: skip
 QUESTION = "Ann has 3 apples. She buys 4 more. How many apples does she have?"
 
 

@@ -120,7 +120,13 @@ def test_the_same_run_again_does_nothing_and_says_the_same(whole, tiny_folder, m
     assert run(from_dict(RunConfig, settings(tiny_folder)), out) == found
 
 
-@pytest.mark.parametrize("lost", ["traces/train/00000.json", "activations", "taxonomy", "steering/seed-1"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        *("traces/train/00000.json", "activations", "taxonomy", "steering/seed-1"),
+        pytest.param("arms", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_missing_is_made_again_the_same(whole, tiny_folder, tmp_path, lost):
     out, found = whole
     again = tmp_path / "again"

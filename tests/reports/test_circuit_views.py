@@ -2,14 +2,16 @@
 
 import base64
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
-import zlib
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from probe.circuits import Attention, Circuit, HeadScores, HeadTable, Links, SentenceAttribution
 from probe.circuits.edges.graph import Graph
@@ -118,6 +120,10 @@ def test_a_browser_follows_the_links_of_a_map(tmp_path):
       const lists = () => [...root.querySelectorAll(".found ol")].map((list) => texts(list.querySelectorAll("button")));
       told.text = text.textContent;
       told.closed = !root.querySelector("details").open;
+      const canvas = root.querySelector(".square canvas"), side = canvas.width / 3;
+      const column = () => [...canvas.getContext("2d").getImageData(1.5 * side, 2 * side, 1, side).data];
+      const pixels = () => column().filter((_, i) => i % 4 === 3);
+      told.solid = pixels();
       told.sentence = lists();
       key("ArrowLeft");
       told.token = lists();
@@ -125,6 +131,7 @@ def test_a_browser_follows_the_links_of_a_map(tmp_path):
       root.querySelector("select").value = 1;
       root.querySelector("select").dispatchEvent(new Event("change"));
       told.attribution = lists()[0];
+      told.striped = pixels();
       told.less = texts(text.querySelectorAll(".s.less"));
       root.querySelector("button").click();
       key("ArrowUp");
@@ -136,6 +143,7 @@ def test_a_browser_follows_the_links_of_a_map(tmp_path):
     assert told["sentence"] == [["0.2002 two&.", "0.05001 one."]]
     assert len(told["token"]) == 2 and [each.split('"')[1] for each in told["token"][1]] == ["&", " one"]
     assert told["marked"] == [" one", "&"]
+    assert min(told["solid"]) > 0 == min(told["striped"]) < max(told["striped"]), "stripes are less than zero"
     assert told["attribution"][0].startswith("−0.700") and told["less"] == [" two&."]
     assert len(told["back"]) == 1 and "3 three." in told["back"][0]
 
@@ -160,6 +168,7 @@ def test_a_browser_folds_blocks(tmp_path):
       const paths = () => [...root.querySelectorAll("path:not(.hidden)")];
       const starts = () => new Set(paths().map((each) => each.getAttribute("d").split("C")[0])).size;
       told.folded = shown();
+      told.role = root.querySelector("svg").getAttribute("role");
       told.before = starts();
       root.querySelector('[data-n="a0"]').dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
       told.open = shown();
@@ -178,18 +187,30 @@ def test_a_browser_folds_blocks(tmp_path):
         "embed",
         "logits",
     ]
-    assert (told["before"], told["after"]) == (3, 4)
+    assert (told["before"], told["after"]) == (3, 4) and told["role"] == "group"
     assert told["one"] == ["a0.h1", "embed", "logits"] and "embed->a0.h1<q> −2.0000" in told["named"]
+
+
+def opacity(view: str) -> list[list[int]]:
+    """How opaque each pixel of the first picture of a gallery is."""
+    picture = Image.open(io.BytesIO(base64.b64decode(re.findall(r'base64,([^"]+)', view)[0])))
+    return np.asarray(picture.convert("RGBA"))[..., 3].tolist()
+
+
+def test_a_gallery_of_a_long_text_keeps_its_last_sentences():
+    n = 401
+    patterns = torch.zeros(1, 1, n, n)
+    patterns[0, 0, n - 1, n - 2] = patterns[0, 0, 7, 5] = 0.5
+    long = Attention(("x",) * n, (0,), patterns, ("x",) * n, tuple((i, i + 1) for i in range(n)))
+    found = opacity(head_gallery(long).data)
+    assert len(found) == len(found[0]) == 134 and found[133][133] == found[2][1] == 255
 
 
 def test_a_gallery_shows_heads_with_their_scores():
     view = head_gallery(by_sentence(), {"kurtosis": {(5, 1): 3.5, (5, 0): -1.25}}).data
     assert re.findall(r"<h4>(.*?)</h4>", view) == ["a5.h1", "a5.h0"] and "3.50" in view and "−1.25" in view
     assert "<code>&amp;</code> <small>8%" in view, "0.64 of one of eight tokens"
-    picture = base64.b64decode(re.findall(r'base64,([^"]+)', view)[0])
-    data = picture[picture.index(b"IDAT") + 4 :]
-    lines = zlib.decompressobj().decompress(data)
-    assert list(lines) == [0, 0, 0, 0, 0, 0, 0, 0, 0, 128, 255, 0], "the row of the third sentence, by roots"
+    assert opacity(view) == [[0, 0, 0], [0, 0, 0], [128, 255, 0]], "the row of the third sentence, by roots"
     zeros = torch.zeros(6, 2)
     found = HeadTable("m", (HeadScores("induction", "x", zeros + torch.tensor([0.5, 0.25]), zeros, zeros + 0.03, 9),))
     view = head_gallery(by_sentence(), found).data

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -26,13 +25,11 @@ from probe.circuits.pairs.pairs import Pairs
 from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
-from probe.statistics import Interval, column_intervals, holm, mean_interval, write_p
+from probe.statistics import Interval, column_intervals, holm, mean_interval, sign_flips, write_p
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-_FLIPS = 9999
-"""Random sign flips of a test; with fewer pairs, all of them."""
 _SHOWN = 20
 
 
@@ -146,7 +143,7 @@ class FeatureScores:
             return []
         columns = [self.sites[i].latents[self.second, k] for i, k in zip(places, numbers, strict=True)]
         rows = torch.stack(columns, 1).double().numpy()
-        adjusted = holm({str(i): p for i, p in enumerate(_flipped(rows))})
+        adjusted = holm({str(i): p for i, p in enumerate(sign_flips(rows, two_sided=True).tolist())})
         return [
             Feature(
                 self.sites[place].dictionary.name,
@@ -346,20 +343,3 @@ def _scores(model: Model, dictionary: Dictionary, part: Slopes) -> tuple[Tensor,
         skip[row] += by_skip
         error[row] += whole - by_latent.sum() - by_skip
     return latents.cpu(), error.cpu(), skip.cpu(), part.total.cpu()
-
-
-def _flipped(rows: Float[np.ndarray, "pairs columns"]) -> list[float]:
-    """Two-sided p values of each column's mean under random flips of the sign of each pair's score."""
-    if len(rows) < 2:
-        return [1.0] * rows.shape[1]
-    found = stats.permutation_test(
-        (rows,),
-        lambda values, axis: values.mean(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_FLIPS,
-        batch=256,
-        axis=0,
-        rng=np.random.default_rng(0),
-    )
-    return [float(p) for p in np.atleast_1d(found.pvalue)]

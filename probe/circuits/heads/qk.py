@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.masking_utils import eager_mask
 
 from probe.circuits.edges.graph import Graph
 from probe.circuits.heads.changed import Head
 from probe.circuits.heads.written import output_weights
 from probe.circuits.lenses.direct import FrozenNorm
 from probe.errors import NotApplicable, ProbeError
-from probe.hooks import Tokens, capture
+from probe.hooks import Tokens, capture, exchange_attention
 from probe.html import html_table
 from probe.models import Model, Site, Sizes, check_frequencies, place
 
@@ -258,16 +257,13 @@ def _queries_and_keys(model: Model, layer: int, written: Float[Tensor, "writers 
 @contextmanager
 def _recorded(model: Model, attention: nn.Module, kept: list[tuple[Tensor, Tensor, float]]) -> Iterator[None]:
     """Inside the block, a module's attention keeps its queries and keys, after norms and rotation, and its scale."""
-    hf, own = model.hf, str(model.hf.config._attn_implementation)
-    AttentionInterface.register(_NAME, _keep)
-    AttentionMaskInterface.register(_NAME, eager_mask)
-    hf.set_attn_implementation(_NAME)
+    restore = exchange_attention(model.hf, _NAME, _keep, eager_mask)
     setattr(attention, _KEPT, kept)
     try:
         yield
     finally:
         delattr(attention, _KEPT)
-        hf.set_attn_implementation(own)
+        restore()
 
 
 def _keep(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,10 +12,8 @@ from probe.circuits.heads.changed import Head
 from probe.config import nearest
 from probe.errors import ProbeError
 from probe.html import html_table
-from probe.statistics import holm
+from probe.statistics import holm, sign_flips
 
-_EXACT = 16
-"""The largest number of items for which all signs are tried; with more, 2 to this power are random."""
 _LEVEL = 0.05
 
 
@@ -57,7 +56,7 @@ class HeadScores:
             nulls: the null of the same items.
             seed: seeds the random signs, where there are too many items to try all.
         """
-        p = sign_flips((values - nulls).flatten(1), seed=seed)
+        p = sign_flips((values - nulls).flatten(1).double().numpy(), seed=seed)
         adjusted = list(holm({str(i): each for i, each in enumerate(p.tolist())}).values())
         shape = values.shape[1:]
         return cls(kind, meaning, values.mean(0), nulls.mean(0), torch.tensor(adjusted).view(shape), values.shape[0])
@@ -116,11 +115,15 @@ class HeadTable:
         order = (found.score - found.null).flatten().argsort(descending=True).tolist()
         return [divmod(at, n_heads) for at in order if found.p.flatten()[at] <= level][:n]
 
-    def scores(self) -> dict[str, dict[Head, float]]:
-        """The score of each head by kind, as ``probe.reports.head_gallery`` takes them."""
+    def scores(self, what: Literal["score", "null", "p"] = "score") -> dict[str, dict[Head, float]]:
+        """The score, the null or the p value of each head by kind.
+
+        Args:
+            what: which of the three.
+        """
         layers, heads = self.kinds[0].score.shape
         names = [(layer, head) for layer in range(layers) for head in range(heads)]
-        return {each.kind: dict(zip(names, each.score.flatten().tolist(), strict=True)) for each in self.kinds}
+        return {each.kind: dict(zip(names, getattr(each, what).flatten().tolist(), strict=True)) for each in self.kinds}
 
     def rows(self) -> list[dict[str, object]]:
         """One row for each head, for ``pandas.DataFrame``: ``layer``, ``head``, and each kind's score, null and p."""
@@ -152,34 +155,6 @@ class HeadTable:
             ]
             rows.append((each.kind, each.meaning, each.n, "\n".join(strongest) or "none"))
         return html_table(head, rows, f"Heads of {self.model}")
-
-
-def sign_flips(differences: Float[Tensor, "items columns"], *, seed: int = 0) -> Float[Tensor, " columns"]:
-    """The one-sided p value that the mean of each column is above 0, by flipping the signs of items (Fisher, 1935).
-
-    It is NaN for a column with a value that is not finite. Signs are flipped for all columns of an item together. With
-    n items no p value is below 2 to the power of -n.
-
-    Args:
-        differences: one row for each item.
-        seed: seeds the random signs of more than 16 items.
-    """
-    n, columns = differences.shape
-    values = differences.double()
-    if n <= _EXACT:
-        bits = torch.arange(2**n)[:, None] >> torch.arange(n) & 1
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        bits = torch.randint(0, 2, (2**_EXACT, n), generator=generator)
-        bits[0] = 0  # the signs as they are
-    signs = 1.0 - 2.0 * bits.double()
-    limit = values.sum(0) - 1e-12 * values.abs().sum(0)  # sums of the same values in another order are no smaller
-    several = max(1, 2**22 // len(signs))
-    parts = [
-        (signs @ values[:, first : first + several] >= limit[first : first + several]).double().mean(0)
-        for first in range(0, columns, several)
-    ]
-    return torch.cat(parts).float().masked_fill(~values.isfinite().all(0), torch.nan)
 
 
 def stacked(rows: Sequence[Float[Tensor, "layers heads"]]) -> Float[Tensor, "items layers heads"]:

@@ -37,7 +37,7 @@ class ConceptEntry:
             last token before the sentence, 1 for the one before that, and so on.
         low, high: the ends of the intervals over traces, in the same shapes.
         p: one-sided p values by shuffling within each trace which sentences show the behaviour, adjusted for the number
-            of blocks and tokens by the largest value of each shuffle.
+            of blocks and tokens by the largest value of each shuffle; NaN where a difference is not finite.
         traces: the number of traces.
     """
 
@@ -197,9 +197,10 @@ def _compared(
         null.append(_differences(scores, shows[order], group).mean(0))
     shuffled, observed = torch.stack(null), each.mean(0)
     spread = shuffled.std(0).clamp_min(1e-12)
-    largest = (shuffled / spread).flatten(1).max(1).values
+    finite = each.isfinite().all(0)
+    largest = (shuffled / spread).where(finite, -torch.inf).flatten(1).max(1).values
     above = (largest[:, None, None] >= observed / spread).sum(0)
-    return observed, low, high, (above + 1) / (_SHUFFLES + 1)
+    return observed, low, high, ((above + 1) / (_SHUFFLES + 1)).where(finite, torch.nan)
 
 
 def _differences(

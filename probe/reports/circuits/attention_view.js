@@ -9,8 +9,12 @@ function probeAttention(id, data) {
   const heads = document.createElement("div"), text = document.createElement("div"), note = document.createElement("div");
   heads.style.cssText = "display:flex;flex-wrap:wrap;gap:6px;margin-bottom:10px";
   text.style.cssText = "line-height:1.9;white-space:pre-wrap;font-size:15px";
-  note.style.cssText = "color:#7d8590;margin-top:8px";
+  note.style.cssText = "opacity:.75;margin-top:8px";
   note.textContent = "Hover over a token to see what it attends to, in blue. Hold Shift to see what attends to it, in orange. Click a head to choose it.";
+  heads.setAttribute("role", "group");
+  heads.setAttribute("aria-label", "Heads");
+  text.setAttribute("role", "group");
+  text.setAttribute("aria-label", "The text, token by token");
   root.append(heads, text, note);
   let chosen = 0;
   const side = Math.max(56, Math.min(110, n));
@@ -49,13 +53,13 @@ function probeAttention(id, data) {
     const values = spans.map((_, j) => received ? at(chosen, j, i) : at(chosen, i, j));
     const largest = Math.max(...values, 1e-6), colour = received ? "200,100,30" : "47,127,193";
     spans.forEach((span, j) => {
-      span.style.background = "rgba(" + colour + "," + (values[j] / largest).toFixed(3) + ")";
+      span.style.background = "rgba(" + colour + "," + (0.7 * values[j] / largest).toFixed(3) + ")";
       span.title = values[j].toFixed(3);
-      span.style.outline = j === i ? "2px solid #7d8590" : "";
+      span.style.outline = j === i ? "2px solid currentColor" : "";
     });
   }
   function mark() {
-    frames.forEach((frame, head) => { frame.style.borderColor = head === chosen ? "#2f7fc1" : "transparent"; });
+    frames.forEach((frame, head) => { frame.style.borderColor = head === chosen ? "currentColor" : "transparent"; frame.setAttribute("aria-pressed", head === chosen); });
     show(n - 1, false);
   }
   mark();

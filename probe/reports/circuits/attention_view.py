@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from probe.errors import ProbeError
 from probe.files import write_text
-from probe.html import trace_map_html
+from probe.html import asset, trace_map_html
 from probe.reports.html.filling import plain_page
 from probe.reports.html.look import RISING, heatmap, short, styled
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from probe.circuits import Attention, Head, Receivers, SentenceAttribution
 
-_HERE = Path(__file__).parent
+_DASHED = ";text-decoration:underline dashed;text-underline-offset:4px"
+_STRONGEST = 0.7
+"""The opacity of the largest value behind a text, which stays easy to read."""
 _MOST = 4_000_000
 """The largest number of values in a view; a larger page opens slowly."""
 
@@ -69,7 +71,7 @@ def _view(tokens: Sequence[str], attention: "Float[Tensor, 'heads query key']", 
     said = list(names) if names is not None else [f"head {i}" for i in range(len(attention))]
     data = {"tokens": list(tokens), "names": said, "levels": base64.b64encode(levels).decode()}
     encoded = htmlsafe_json_dumps(data)
-    script = (_HERE / "attention_view.js").read_text(encoding="utf-8")
+    script = asset(__file__, "attention_view.js")
     name = f"attention-{uuid4().hex[:8]}"
     return f'<div id="{name}"></div><script>{script}\nprobeAttention("{name}", {encoded});</script>'
 
@@ -180,7 +182,7 @@ def receivers_figure(receivers: "Receivers") -> "Figure":
 
 
 def colored_tokens(tokens: Sequence[str], values: "Float[Tensor, ' tokens'] | Sequence[float]") -> "HTML":
-    """Show a text whose tokens are shaded by a value, blue above zero and orange below.
+    """Show a text whose tokens are shaded by a value, blue above zero, and orange and underlined below.
 
     The arguments have the names of CircuitsVis.
     """
@@ -190,7 +192,8 @@ def colored_tokens(tokens: Sequence[str], values: "Float[Tensor, ' tokens'] | Se
     largest = max((abs(each) for each in numbers), default=1.0) or 1.0
     pieces = "".join(
         f'<span title="{number:.4f}" style="background:rgba({"47,127,193" if number > 0 else "200,100,30"},'
-        f'{abs(number) / largest:.2f}){"" if token else ";padding:0 2px"}">{escape(token)}</span>'
+        f"{_STRONGEST * abs(number) / largest:.2f}){_DASHED if number < 0 else ''}"
+        f'{"" if token else ";padding:0 2px"}">{escape(token)}</span>'
         for token, number in zip(tokens, numbers, strict=True)
     )
     return HTML(f'<div style="line-height:1.9;white-space:pre-wrap">{pieces}</div>')

@@ -1,11 +1,10 @@
 """The head gallery: a card for each head with its scores, its attention between sentences, and what it attends to."""
 
 import base64
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from probe.errors import ProbeError
@@ -30,9 +29,10 @@ _STYLE = """
 .probe-heads img { display: block; width: 100%; max-width: 210px; aspect-ratio: 1; image-rendering: pixelated;
   border: 1px solid rgba(128, 128, 128, 0.3); }
 .probe-heads dl { display: grid; grid-template-columns: 1fr auto; gap: 0 10px; margin: 8px 0 4px; }
-.probe-heads dt { color: #7d8590; font-size: 13px; } .probe-heads dd { margin: 0; font-variant-numeric: tabular-nums; }
-.probe-heads p { margin: 4px 0; overflow-wrap: anywhere; } .probe-heads small { color: #7d8590; }
-.probe-heads code { background: rgba(128, 128, 128, 0.16); border-radius: 3px; padding: 0 3px; white-space: pre-wrap; }
+.probe-heads dt { color: inherit; opacity: 0.75; font-size: 13px; }
+.probe-heads dd { margin: 0; font-variant-numeric: tabular-nums; }
+.probe-heads p { margin: 4px 0; overflow-wrap: anywhere; } .probe-heads small { color: inherit; opacity: 0.75; }
+.probe-heads code { background: rgba(128, 128, 128, 0.16); border-radius: 3px; padding: 0 3px; white-space: pre; }
 """
 
 
@@ -103,12 +103,7 @@ def _columns(
     """Each score by head, and its p value by head where it is known."""
     if scores is None or isinstance(scores, Mapping):
         return scores or {}, {}
-
-    def by_head(values: "Tensor") -> "dict[Head, float]":
-        return {(layer, head): float(each) for layer, row in enumerate(values) for head, each in enumerate(row)}
-
-    kinds = scores.kinds
-    return {each.kind: by_head(each.score) for each in kinds}, {each.kind: by_head(each.p) for each in kinds}
+    return scores.scores(), scores.scores("p")
 
 
 def _value(values: "Mapping[Head, float]", at: "Head", p: "Mapping[Head, float] | None") -> str:
@@ -137,24 +132,16 @@ def _tokens(attention: "Attention", at: "Head") -> list[tuple[str, float]]:
 
 def _picture(pattern: "Tensor") -> str:
     """A matrix of sentences as a PNG, transparent where there is no attention; long texts lose detail."""
-    n = len(pattern)
-    step = -(-n // _LARGEST)
-    earlier = pattern.tril(-1)
-    if step > 1:
-        earlier = earlier.unfold(0, step, step).unfold(1, step, step).amax((-1, -2))
+    from PIL import Image
+    from torch.nn.functional import max_pool2d
+
+    step = -(-len(pattern) // _LARGEST)
+    earlier = max_pool2d(pattern.float().tril(-1)[None], step, ceil_mode=True)[0]
     # The first sentence gets most of the attention of most heads, and would leave the others without colour.
     largest = float(earlier[:, 1:].max()) if len(earlier) > 2 else float(earlier.max())
     levels = (earlier / (largest or 1.0)).clamp(0, 1).sqrt().mul(255).round().byte().cpu().numpy()
-    side = len(levels)
-    lines = b"".join(b"\0" + line.tobytes() for line in levels)
-    parts = (
-        (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)),
-        (b"PLTE", _BLUE * 256),
-        (b"tRNS", bytes(range(256))),
-        (b"IDAT", zlib.compress(lines, 9)),
-        (b"IEND", b""),
-    )
-    data = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
-    )
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + data).decode()
+    picture = Image.fromarray(levels)  # each level is an entry of a palette that has one colour
+    picture.putpalette(_BLUE * 256)
+    stream = BytesIO()
+    picture.save(stream, "PNG", optimize=True, transparency=bytes(range(256)))
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

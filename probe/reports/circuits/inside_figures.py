@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from probe.reports.html.look import BLUE, DIVERGING, ORANGE, RISING, heatmap, short, styled
+from probe.reports.html.look import BLUE, DIVERGING, ORANGE, RISING, heatmap, plain, short, styled
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -91,9 +91,8 @@ def _by_block(
     layers: Sequence[int],
     title: str,
 ) -> "Figure":
-    """Values by block and column, blue above zero and orange below, with stars."""
+    """Values by block and column, blue above zero and orange below, with stars; of many columns, the stars alone."""
     large = max((abs(each) for row in values for each in row if each is not None), default=1.0) or 1.0
-    several = len(columns) <= _WORDS // 2
     written = [
         ["" if each is None else f"{each:.1f}{' ★' if star else ''}" for each, star in zip(row, marks, strict=True)]
         for row, marks in zip(values, stars, strict=True)
@@ -102,13 +101,12 @@ def _by_block(
         values,
         x=list(range(len(columns))),
         y=[f"block {layer}" for layer in layers],
-        customdata=[list(columns)] * len(layers),
+        customdata=[[f"{plain(name)}: {said}" for name, said in zip(columns, row, strict=True)] for row in written],
         colorscale=DIVERGING,
         zmin=-large,
         zmax=large,
-        text=written,
-        written=several,
-        hovertemplate="%{y}, %{customdata}: %{text} nats<extra></extra>",
+        text=written if len(columns) <= _WORDS // 2 else [["★" if star else "" for star in row] for row in stars],
+        hovertemplate="%{y}, %{customdata} nats<extra></extra>",
     )
     figure.update_xaxes(
         tickvals=list(range(len(columns))), ticktext=[short(each, 26) for each in columns], tickangle=-40
@@ -155,16 +153,16 @@ def patch_figure(found: "PatchMap", tokens: Sequence[str] | None = None) -> "Fig
             names = [f"{i - places} {short(tokens[len(tokens) - places + i], 10)}" for i in range(places)]
     else:
         names = [f"h{i}" for i in range(places)] if found.by == "head" else ["all tokens"]
-    large = max(1.0, float(found.values.abs().max()))
+    large, values = max(1.0, float(found.values.abs().max())), found.values.tolist()
     figure = heatmap(
-        found.values.tolist(),
+        values,
         x=list(range(places)),
         y=[f"block {i}" for i in range(layers)],
         customdata=[names] * layers,
         colorscale=DIVERGING,
         zmin=-large,
         zmax=large,
-        text=[[f"{float(each):.2f}" for each in row] for row in found.values] if places <= 16 else None,
+        text=[[f"{each:.2f}" if places <= 16 else "−" if each < -0.1 else "" for each in row] for row in values],
         hovertemplate="%{y}, %{customdata}: %{z:.2f}<extra></extra>",
     )
     every = 1 if places <= _WORDS else max(1, places // _WORDS + 1)

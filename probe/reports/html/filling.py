@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.html import html_table, reader_script, reader_style
+from probe.html import asset, html_table, reader_script, reader_style
 from probe.reports.html.numbers import interval, number, p_value, percent, plural
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def fill(template: str, script: str | None, **given: Any) -> str:
     environment.filters |= {
         "percent": percent, "interval": interval, "number": number, "p_value": p_value, "plural": plural,
     }  # fmt: skip
-    style, *scripts = ((_REPORTS / name).read_text(encoding="utf-8") for name in (*_SHARED, script) if name is not None)
+    style, *scripts = (asset(__file__, f"../{name}") for name in (*_SHARED, script) if name is not None)
     style, scripts = style + reader_style(), [reader_script(), *scripts]
     return environment.get_template(template).render(
         **given, number=number, plotly=Markup(get_plotlyjs()), style=Markup(style), script=Markup("\n".join(scripts))
@@ -64,7 +64,7 @@ def plain_page(title: str, body: str) -> str:
         title: the title, as plain text.
         body: the view, as HTML.
     """
-    style = (_REPORTS / "html/page.css").read_text(encoding="utf-8")
+    style = asset(__file__, "page.css")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
