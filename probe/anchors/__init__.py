@@ -49,6 +49,7 @@ from probe.anchors.rollouts import (
 from probe.anchors.sets import (
     RolloutSet as RolloutSet,
     export_rollouts as export_rollouts,
+    exported_folder as exported_folder,
     read_rollouts as read_rollouts,
     rollout_sets as rollout_sets,
 )
