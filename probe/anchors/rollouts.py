@@ -4,7 +4,7 @@ The trace is run once for all places (see :func:`~probe.traces.sample_branches`)
 """
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack
 
 from tqdm.auto import tqdm
@@ -52,6 +52,7 @@ class Continuations:
         answers: the answer of each whole text; None if it has none.
         correct: whether each answer is right; None if it could not be graded.
         firsts: the first sentence of each, where it is known from elsewhere; else the texts are split.
+        cut: whether the limit on tokens stopped each, so that it may have no answer yet; empty where that is not known.
     """
 
     kept: int | None
@@ -59,6 +60,7 @@ class Continuations:
     answers: tuple[str | None, ...]
     correct: tuple[bool | None, ...]
     firsts: tuple[str, ...] = ()
+    cut: tuple[bool, ...] = ()
 
     def __getitem__(self, some: Sequence[int]) -> "Continuations":
         """The continuations at some indices."""
@@ -68,6 +70,7 @@ class Continuations:
             tuple(self.answers[i] for i in some),
             tuple(self.correct[i] for i in some),
             tuple(self.firsts[i] for i in some) if self.firsts else (),
+            tuple(self.cut[i] for i in some) if self.cut else (),
         )
 
     def first(self, i: int, think_tags: ThinkTags) -> str:
@@ -143,7 +146,7 @@ def stream_rollouts(
     cut = [trace.tokens[:place] for place in places]
     kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
     for at, (_, found) in continue_texts(model, problem_set, problem, trace, kept, skip=skip, **how):
-        yield at, Continuations(places[at], found.texts, found.answers, found.correct)
+        yield at, replace(found, kept=places[at])
 
 
 def continue_texts(
@@ -180,19 +183,19 @@ def continue_texts(
         )
     else:
         some = served_samples(model, servers, prompts, n, limit, skip=skip, **chosen)
-    open_texts: dict[int, dict[int, list[int]]] = {}
+    open_texts: dict[int, dict[int, tuple[list[int], bool]]] = {}
     total, quiet = (len(kept) - len(skip)) * n, not how.get("progress", False)
     with tqdm(total=total, desc="rollouts", unit="text", disable=quiet) as bar:
-        for at, number, tokens, _ in some:
+        for at, number, tokens, cut in some:
             there = open_texts.setdefault(at, {})
-            there[number] = tokens
+            there[number] = tokens, cut
             bar.update()
             if len(there) < n:
                 continue
             if spent.total:
                 bar.set_postfix_str(f"{spent.prefix:,} tokens of prefixes, {spent.decoded:,} new ones")
             done = open_texts.pop(at)
-            tails = [done[i] for i in range(n)]
+            tails, cuts = zip(*(done[i] for i in range(n)), strict=True)
             texts = list(texts_after(kept[at], tails, model.decode))
             grade_of = {
                 whole: problem_set.grade(whole, problem, think_close=trace.think_tags, prompt=asked)
@@ -204,5 +207,6 @@ def continue_texts(
                 tuple(added for _, added in texts),
                 tuple(grade.answer for grade in grades),
                 tuple(None if grade.failed else grade.correct for grade in grades),
+                cut=cuts,
             )
-            yield at, (tails, found)
+            yield at, (list(tails), found)

@@ -19,7 +19,7 @@ from probe.anchors.alike import Alike, say_the_same
 from probe.anchors.anchors import Anchors, anchors_of
 from probe.anchors.rollouts import Continuations
 from probe.errors import ProbeError
-from probe.files import read_json, write_json, writing
+from probe.files import file_hash, object_hash, read_json, write_json, writing
 from probe.models import Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
 
@@ -189,10 +189,7 @@ def read_rollouts(folder: str | Path) -> RolloutSet:
         ProbeError: if a file is missing or says something else, or a sentence has no rollouts before the last one.
     """
     path = Path(folder).expanduser()
-    problem = _mapping(path / "problem.json")
-    question, gold = problem.get("problem"), problem.get("gt_answer")
-    if not isinstance(question, str):
-        raise ProbeError(f"{path / 'problem.json'} has no 'problem'")
+    problem = problem_of(path)
     base = _mapping(path / "base_solution.json") if (path / "base_solution.json").is_file() else {}
     chunks = _mapping(path / "chunks.json").get("chunks")
     if not isinstance(chunks, list) or not all(isinstance(each, str) for each in chunks):
@@ -213,16 +210,48 @@ def read_rollouts(folder: str | Path) -> RolloutSet:
         raise ProbeError(f"{path} has no rollouts of sentence {len(rollouts)}; anchors need those of every sentence")
     correct = base.get("is_correct")
     return RolloutSet(
-        Problem(str(problem.get("problem_id") or path.name), question, _answer(gold)),
+        problem,
         tuple(chunks[: len(rollouts)]),
         tuple(rollouts),
         str(base.get("prompt") or ""),
         _answer(base.get("answer")),
         correct if isinstance(correct, bool) else None,
-        path.parents[2].name if len(path.parents) > 2 else "",
+        model_of(path),
         failed,
         _tags(base),
     )
+
+
+def problem_of(folder: str | Path) -> Problem:
+    """The problem of a folder of :func:`rollout_sets`.
+
+    Raises:
+        ProbeError: if ``problem.json`` is missing or says something else.
+    """
+    path = Path(folder).expanduser()
+    problem = _mapping(path / "problem.json")
+    question = problem.get("problem")
+    if not isinstance(question, str):
+        raise ProbeError(f"{path / 'problem.json'} has no 'problem'")
+    return Problem(str(problem.get("problem_id") or path.name), question, _answer(problem.get("gt_answer")))
+
+
+def model_of(folder: Path) -> str:
+    """The name of the model that wrote the rollouts of a folder of :func:`rollout_sets`; empty if it is not known."""
+    return folder.parents[2].name if len(folder.parents) > 2 else ""
+
+
+def rollouts_hash(folder: Path) -> str:
+    """Return a hash of 64 hex digits of the files of a folder of :func:`rollout_sets`, which are not held.
+
+    Raises:
+        ProbeError: if one cannot be read.
+    """
+    files = [*folder.glob("*.json"), *folder.glob("chunk_*/solutions.json")]
+    try:
+        return object_hash({file.relative_to(folder).as_posix(): file_hash(file) for file in files})
+    except OSError as error:
+        raise ProbeError(f"{error.filename} cannot be read ({error.strerror})") from None
 
 
 def _answer(given: Any) -> str | None:
@@ -231,8 +260,8 @@ def _answer(given: Any) -> str | None:
 
 def _tags(base: Mapping[str, Any]) -> ThinkTags:
     """The tags of a set that was exported here; the usual ones of others."""
-    tags = (base.get("think_open"), base.get("think_close"))
-    return ThinkTags(*tags) if all(isinstance(tag, str) for tag in tags) else ThinkTags()
+    opening, closing = base.get("think_open"), base.get("think_close")
+    return ThinkTags(opening, closing) if isinstance(opening, str) and isinstance(closing, str) else ThinkTags()
 
 
 def _continuations(rows: Sequence[Mapping[str, Any]]) -> Continuations:

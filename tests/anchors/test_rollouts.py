@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_rollouts(scene):
 
 
 def test_forced_answers_that_the_grader_calls_equal_are_one(scene):
-    *_, problem, trace = scene
+    *_, trace = scene
     numbers, places = ProblemSet("numbers", "numeric", {"test": ()}), [0]
     found = [Continuations(0, ("",) * 5, ("3", "3", "1/2", "0.5", "2/4"), (False,) * 5)]
     assert forced_of(numbers, Problem("p", "?", None), replace(trace, answer=None), places, found).answers == ("0.5",)
