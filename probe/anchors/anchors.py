@@ -170,7 +170,7 @@ def anchors_of(
     answers = [[clusters[answer] for answer in each.answers] for each in rollouts]
     effects, shifts, others, back, gone = [], [], [], [], []
     for i in range(len(rollouts) - 1):
-        other, absent = _apart(rollouts[i], sentences[i], alike, tags)
+        other, absent = apart(rollouts[i], sentences[i], alike, tags)
         effects.append(accuracy_difference(rollouts[i + 1].correct, [rollouts[i].correct[k] for k in other]))
         shifts.append(answer_shift(answers[i + 1], [answers[i][k] for k in other], seed=seed))
         others.append(len(other))
@@ -188,8 +188,15 @@ def anchors_of(
     )
 
 
-def _apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> tuple[list[int], list[int]]:
-    """The rollouts whose first sentence is not alike, and those of them in which no later one is."""
+def apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> tuple[list[int], list[int]]:
+    """The rollouts whose first sentence is not alike, and those of them in which no later one is.
+
+    Args:
+        rollouts: the rollouts in place of a sentence.
+        text: the sentence.
+        alike: whether two sentences say the same; None if all rollouts are compared.
+        tags: the tags around the thinking.
+    """
     if alike is None:
         return list(range(len(rollouts))), list(range(len(rollouts)))
     other, absent = [], []

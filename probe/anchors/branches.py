@@ -11,7 +11,7 @@ from typing import Unpack
 import numpy as np
 
 from probe.anchors.alike import Alike, say_the_same
-from probe.anchors.anchors import sentence_places
+from probe.anchors.anchors import apart, sentence_places
 from probe.anchors.answers import Shift, accuracy_difference, answer_clusters, answer_shift
 from probe.anchors.rollouts import Continuations, RolloutSettings, continue_texts, roll_out
 from probe.errors import ProbeError
@@ -229,9 +229,8 @@ def edited(
     own, kept = roll_out(
         model, problem_set, problem, trace, places=[places[sentence], places[sentence + 1]], **settings
     )
-    firsts = [own.first(i, trace.think_tags) for i in range(len(own))]
-    other = [i for i, first in enumerate(firsts) if not alike(first, text)]
-    sources = {"own": (tuple(firsts[i] for i in other), own[other])}
+    other, _ = apart(own, text, alike, trace.think_tags)
+    sources = {"own": (tuple(own.first(i, trace.think_tags) for i in other), own[other])}
     before = list(trace.tokens[: places[sentence]])
     for name, texts in edits.items():
         prompts = [[*before, *encode_after(before, each, model.decode, model.tokenizer)] for each in texts]

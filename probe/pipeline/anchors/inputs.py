@@ -28,7 +28,6 @@ class Inputs:
 
     Attributes:
         model: the model.
-        pair: the settings of its pair, or such of the model alone.
         problem_set: grades the answers.
         problems: the problem of each trace.
         imported: the imported traces, and which of them are used; None where the model writes them.
@@ -38,7 +37,6 @@ class Inputs:
     """
 
     model: Model
-    pair: PairConfig
     problem_set: ProblemSet
     problems: tuple[Problem, ...]
     imported: tuple[ImportedTraces, tuple[int, ...]] | None
@@ -64,13 +62,13 @@ def prepare_anchors(config: AnchorsConfig) -> Inputs:
     if config.traces is not None:
         problem_set, problems, imported = _of_traces(config, model)
         limit = _limit(config, pair, model, problems)
-        return Inputs(model, pair, problem_set, problems, imported, sampling, limit, ())
+        return Inputs(model, problem_set, problems, imported, sampling, limit, ())
     taken = chosen_problems(config.problems, config.grader, pair, {"test": config.limit})
     problems, problem_set = taken.splits["test"], taken.problem_set
     if config.problem is not None:
         problems = (_named(problem_set, config.problem),)
     limit = _limit(config, pair, model, problems)
-    return Inputs(model, pair, problem_set, tuple(problems), None, sampling, limit, tuple(taken.remarks))
+    return Inputs(model, problem_set, tuple(problems), None, sampling, limit, tuple(taken.remarks))
 
 
 def _limit(config: AnchorsConfig, pair: PairConfig, model: Model, problems: Sequence[Problem]) -> int:
