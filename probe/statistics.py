@@ -292,6 +292,25 @@ def share_difference(pairs: Sequence[tuple[bool, bool]]) -> Interval:
     return Interval(n, difference, difference - below, difference + above)
 
 
+def independent_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval:
+    """Estimate the difference of two shares of different items.
+
+    The interval is Newcombe's method 10 for independent proportions (Statistics in Medicine 17, 873, 1998), which
+    combines Wilson's limits of the two shares.
+
+    Args:
+        first, second: whether each item is true.
+
+    Returns:
+        The first share minus the second; its ``n`` is the number of all items.
+    """
+    if not len(first) or not len(second):
+        return _NOTHING
+    (p, p_low, p_high), (q, q_low, q_high) = _wilson(first), _wilson(second)
+    below, above = _combined(p - p_low, q_high - q, 0), _combined(p_high - p, q - q_low, 0)
+    return Interval(len(first) + len(second), p - q, p - q - below, p - q + above)
+
+
 def _phi(both: int, first: int, second: int, neither: int) -> float:
     """Phi of a 2 x 2 table, with Newcombe's continuity correction if it is positive; 0 if it is undefined."""
     n = both + first + second + neither

@@ -49,6 +49,10 @@ from probe.anchors.rollouts import (
 from probe.anchors.sets import (
     RolloutSet as RolloutSet,
     export_rollouts as export_rollouts,
+    exported_folder as exported_folder,
+    model_of as model_of,
+    problem_of as problem_of,
     read_rollouts as read_rollouts,
     rollout_sets as rollout_sets,
+    rollouts_hash as rollouts_hash,
 )

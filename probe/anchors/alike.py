@@ -35,6 +35,6 @@ def say_the_same(one: str, other: str) -> bool:
     return dot >= _LEAST * size - 1e-9 if size else one.split() == other.split()
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=8192)  # those of one place
 def _parts(text: str) -> tuple[Counter[str], tuple[str, ...]]:
     return Counter(_WORD.findall(text.lower())), tuple(_SIGN.findall(text.replace(",", "")))

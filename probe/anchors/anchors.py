@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Unpack
 
-from probe.anchors.alike import Alike
+from probe.anchors.alike import Alike, say_the_same
 from probe.anchors.answers import Shift, accuracy_difference, answer_clusters, answer_shift, q_values
 from probe.anchors.rollouts import Continuations, RolloutSettings, roll_out
 from probe.errors import ProbeError
@@ -93,20 +93,21 @@ def thought_anchors(
     problem: Problem,
     trace: Trace,
     *,
-    alike: Alike | None = None,
+    alike: Alike | None = say_the_same,
     **how: Unpack[RolloutSettings],
 ) -> Anchors:
     """Measure the importance of each sentence by rollouts that keep it and rollouts that write another one.
 
     Bogdan et al., *Thought Anchors* (2506.19143). They consider two sentences the same if the cosine of their
     embeddings is at least 0.8. Here ``alike`` decides, because embeddings hardly distinguish "22 + 9 = 31" from
-    "22 + 9 = 32"; :func:`~probe.anchors.say_the_same` needs no model.
+    "22 + 9 = 32"; :func:`~probe.anchors.say_the_same`, the default, needs no model.
 
     Args:
         model: the model that continues the trace, which any model may have written.
         problem_set: grades the answers.
         alike: rollouts whose sentence is alike are left out of the comparison (counterfactual importance); None
-            compares with all rollouts (resampling importance).
+            compares with all rollouts (resampling importance). Then no rollout counts at two places, because both sides
+            of a comparison must be independent.
         **how: how rollouts are sampled, see :class:`RolloutSettings`; by default 50 samples of at most 256 tokens. The
             paper uses 100 samples and ``Sampling(temperature=0.6, top_p=0.95)``.
 
@@ -118,6 +119,8 @@ def thought_anchors(
     """
     places = sentence_places(trace)
     settings = RolloutSettings(n_samples=50, max_new_tokens=256) | how
+    if alike is None:
+        settings = settings | RolloutSettings(reuse=False)
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     return anchors_of(
         problem_set,
@@ -147,7 +150,7 @@ def anchors_of(
     sentences: Sequence[str],
     rollouts: Sequence[Continuations],
     *,
-    alike: Alike | None = None,
+    alike: Alike | None = say_the_same,
     think_tags: ThinkTags | None = None,
     seed: int = 0,
 ) -> Anchors:
@@ -158,7 +161,7 @@ def anchors_of(
         problem: the problem of the trace.
         sentences: the text of each sentence.
         rollouts: the rollouts that begin in place of each sentence.
-        alike: see there.
+        alike: see there. None is for rollouts that were sampled without ``reuse``.
         think_tags: the tags around the thinking, by which rollouts are split into sentences.
         seed: seeds permutations and bootstraps.
     """
@@ -167,7 +170,7 @@ def anchors_of(
     answers = [[clusters[answer] for answer in each.answers] for each in rollouts]
     effects, shifts, others, back, gone = [], [], [], [], []
     for i in range(len(rollouts) - 1):
-        other, absent = _apart(rollouts[i], sentences[i], alike, tags)
+        other, absent = apart(rollouts[i], sentences[i], alike, tags)
         effects.append(accuracy_difference(rollouts[i + 1].correct, [rollouts[i].correct[k] for k in other]))
         shifts.append(answer_shift(answers[i + 1], [answers[i][k] for k in other], seed=seed))
         others.append(len(other))
@@ -185,17 +188,27 @@ def anchors_of(
     )
 
 
-def _apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> tuple[list[int], list[int]]:
-    """The rollouts whose first sentence is not alike, and those of them in which no later one is."""
+def apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTags) -> tuple[list[int], list[int]]:
+    """The rollouts whose first sentence is not alike, and those of them in which no later one is.
+
+    Args:
+        rollouts: the rollouts in place of a sentence.
+        text: the sentence.
+        alike: whether two sentences say the same; None if all rollouts are compared.
+        tags: the tags around the thinking.
+    """
     if alike is None:
         return list(range(len(rollouts))), list(range(len(rollouts)))
     other, absent = [], []
     for i, written in enumerate(rollouts.texts):
-        first = rollouts.first(i, tags)
+        if text.strip() and written.startswith(text):  # it may count at the next place too
+            continue
+        said = [written[slice(*span)] for span in split_sentences(written, tags)]
+        first = rollouts.firsts[i] if rollouts.firsts else "".join(said[:1])
         if first and alike(first, text):
             continue
         other.append(i)
-        if not any(alike(written[slice(*span)], text) for span in split_sentences(written, tags)):
+        if not any(alike(each, text) for each in said):
             absent.append(i)
     return other, absent
 

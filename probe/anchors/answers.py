@@ -1,6 +1,5 @@
 """Compare the answers of two sets of rollouts, with or without a known right answer."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from probe.problems import Problem, ProblemSet
-from probe.statistics import LEVEL, Interval
+from probe.statistics import LEVEL, Interval, independent_difference
 
 _PRIOR = 0.5
 """Pseudo-count of each answer, so that the divergence is finite."""
@@ -105,19 +104,7 @@ def accuracy_difference(kept: Sequence[bool | None], other: Sequence[bool | None
     Args:
         kept, other: whether each answer is right; None where it could not be graded.
     """
-    (p, p_low, p_high, n), (q, q_low, q_high, m) = _wilson(kept), _wilson(other)
-    if not n or not m:
-        return Interval(0, None, None, None)
-    below, above = math.hypot(p - p_low, q_high - q), math.hypot(p_high - p, q - q_low)
-    return Interval.of(n + m, p - q, p - q - below, p - q + above)
-
-
-def _wilson(correct: Sequence[bool | None]) -> tuple[float, float, float, int]:
-    known = [each for each in correct if each is not None]
-    if not known:
-        return (math.nan, math.nan, math.nan, 0)
-    interval = stats.binomtest(sum(known), len(known)).proportion_ci(LEVEL, method="wilson")
-    return sum(known) / len(known), float(interval.low), float(interval.high), len(known)
+    return independent_difference(*([each for each in some if each is not None] for some in (kept, other)))
 
 
 def q_values(p: Mapping[int, float | None]) -> dict[int, float]:

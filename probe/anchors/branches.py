@@ -11,12 +11,12 @@ from typing import Unpack
 import numpy as np
 
 from probe.anchors.alike import Alike, say_the_same
-from probe.anchors.anchors import sentence_places
+from probe.anchors.anchors import apart, sentence_places
 from probe.anchors.answers import Shift, accuracy_difference, answer_clusters, answer_shift
 from probe.anchors.rollouts import Continuations, RolloutSettings, continue_texts, roll_out
 from probe.errors import ProbeError
 from probe.html import html_table
-from probe.models import Model
+from probe.models import Model, n_positions
 from probe.problems import Problem, ProblemSet
 from probe.statistics import Interval, mean_interval
 from probe.traces import Trace, encode_after, random_key, sentences_of
@@ -33,6 +33,8 @@ class Resilience:
             limit plus one where it was written after every resampling.
         limit: the largest number of resamplings.
         final: for each sentence, the rollouts in which its content stayed away.
+        given_up: for each sentence, how many of its chains were given up before the limit, because each resampling
+            made them longer until they were as long as the trace and a rollout. They count as if it never stays away.
     """
 
     sentences: tuple[str, ...]
@@ -40,6 +42,7 @@ class Resilience:
     rounds: tuple[tuple[int, ...], ...]
     limit: int
     final: tuple[Continuations, ...] = field(repr=False)
+    given_up: tuple[int, ...]
 
     @property
     def mean(self) -> tuple[Interval, ...]:
@@ -55,11 +58,13 @@ class Resilience:
         return f"Resilience({len(self.sentences)} sentences, at most {self.limit} resamplings)"
 
     def _repr_html_(self) -> str:
+        columns = zip(self.numbers, self.sentences, self.mean, self.remains, self.given_up, strict=True)
         rows = [
-            (number, text, mean.write("{:.2f}".format), f"{remains:.0%}")
-            for number, text, mean, remains in zip(self.numbers, self.sentences, self.mean, self.remains, strict=True)
+            (number, text, mean.write("{:.2f}".format), f"{remains:.0%}", given_up)
+            for number, text, mean, remains, given_up in columns
         ]
-        return html_table(("", "sentence", "resamplings until it stays away", "never stays away"), rows)
+        heads = ("", "sentence", "resamplings until it stays away", "never stays away", "given up as too long")
+        return html_table(heads, rows)
 
 
 def resilience(
@@ -96,13 +101,12 @@ def resilience(
         _check(trace, number)
     settings = RolloutSettings(n_samples=10, max_new_tokens=256) | how
     n, seed = settings.get("n_samples", 10), settings.get("seed", 0)
+    longest = _longest(model, problem, trace, settings)
     texts = [trace.sentence_text(trace.sentences[number]) for number in some]
     kept = {(at, chain): list(trace.tokens[: places[number]]) for at, number in enumerate(some) for chain in range(n)}
-    rounds = dict.fromkeys(kept, limit + 1)
+    rounds, tried = dict.fromkeys(kept, limit + 1), dict.fromkeys(kept, 0)
     final: dict[tuple[int, int], Continuations] = {}
     for number in range(1, limit + 1):
-        # A chain that says it again and again grows; one longer than the trace and its continuation is given up.
-        longest = len(trace.tokens) + settings.get("max_new_tokens", 256)
         open_chains = [chain for chain in kept if chain not in final and len(kept[chain]) <= longest]
         once = settings | RolloutSettings(n_samples=1, seed=random_key("resilience", seed, number))
         if not open_chains:
@@ -110,6 +114,7 @@ def resilience(
         texts_now = [kept[chain] for chain in open_chains]
         for at, ((tail,), found) in continue_texts(model, problem_set, problem, trace, texts_now, **once):
             chain = open_chains[at]
+            tried[chain] = number
             cut = _comes(model, trace, kept[chain], tail, texts[chain[0]], alike)
             if cut is None:
                 rounds[chain], final[chain] = number, found
@@ -124,7 +129,19 @@ def resilience(
             _joined(places[number], [final[at, chain] for chain in range(n) if (at, chain) in final])
             for at, number in enumerate(some)
         ),
+        tuple(
+            sum((at, chain) not in final and tried[at, chain] < limit for chain in range(n)) for at in range(len(some))
+        ),
     )
+
+
+def _longest(model: Model, problem: Problem, trace: Trace, settings: RolloutSettings) -> int:
+    """The largest number of tokens of a chain that is continued: those of the trace and of a rollout, if they fit."""
+    new = settings.get("max_new_tokens", 256)
+    servers = settings.get("servers")
+    contexts = [n_positions(model.hf), None if servers is None else servers.context]
+    room = [each - len(model.prompt_ids(problem.question)) - new for each in contexts if each is not None]
+    return min([len(trace.tokens) + new, *room])
 
 
 def _comes(model: Model, trace: Trace, kept: Sequence[int], tail: Sequence[int], text: str, alike: Alike) -> int | None:
@@ -143,6 +160,7 @@ def _joined(kept: int, some: Sequence[Continuations]) -> Continuations:
         tuple(text for each in some for text in each.texts),
         tuple(answer for each in some for answer in each.answers),
         tuple(correct for each in some for correct in each.correct),
+        cut=tuple(cut for each in some for cut in each.cut),
     )
 
 
@@ -211,9 +229,8 @@ def edited(
     own, kept = roll_out(
         model, problem_set, problem, trace, places=[places[sentence], places[sentence + 1]], **settings
     )
-    firsts = [own.first(i, trace.think_tags) for i in range(len(own))]
-    other = [i for i, first in enumerate(firsts) if not alike(first, text)]
-    sources = {"own": (tuple(firsts[i] for i in other), own[other])}
+    other, _ = apart(own, text, alike, trace.think_tags)
+    sources = {"own": (tuple(own.first(i, trace.think_tags) for i in other), own[other])}
     before = list(trace.tokens[: places[sentence]])
     for name, texts in edits.items():
         prompts = [[*before, *encode_after(before, each, model.decode, model.tokenizer)] for each in texts]

@@ -23,7 +23,7 @@ class ForcedAnswers:
         sentences: the text of each sentence of the thinking.
         accuracy: accuracy of answers forced after the first 0, 1, 2 … sentences, up to all of them; NaN where none
             could be graded.
-        answers: the most common answer at each place.
+        answers: the most common answer at each place; answers that the grader calls equal count as one.
         agreement: the share of answers that say the same as that of the trace, which needs no known answer; NaN if the
             trace has none.
         after: how many sentences were kept at each place.
@@ -125,7 +125,7 @@ def forced_of(
     return ForcedAnswers(
         tuple(trace.sentence_text(sentence) for sentence in thinking),
         tuple(each.accuracy for each in found),
-        tuple(_common(each.answers) for each in found),
+        tuple(_common([names[answer] for answer in each.answers]) for each in found),
         tuple(map(agree, found)),
         tuple(places),
     )

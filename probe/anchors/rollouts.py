@@ -3,9 +3,8 @@
 The trace is run once for all places (see :func:`~probe.traces.sample_branches`), or a server continues it.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack
 
 from tqdm.auto import tqdm
@@ -14,7 +13,7 @@ from probe.hooks import TokenForwards
 from probe.models import Model, Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
 from probe.servers import Servers
-from probe.traces import PLAIN, Trace, encode_after, sample_branches, served_samples, split_sentences, text_after
+from probe.traces import PLAIN, Trace, encode_after, sample_branches, served_samples, split_sentences, texts_after
 
 _SAMPLES, _TOKENS = 50, 256
 """The usual number of samples of a place, and their largest number of tokens."""
@@ -36,6 +35,9 @@ class RolloutSettings(TypedDict, total=False):
     servers: Servers | None
     """Servers of the model that write the rollouts, from :func:`~probe.traces.open_servers`; by default the model does
     it here."""
+    reuse: bool
+    """Let a rollout that writes the trace as far as the next place count there too, which needs fewer of them; True by
+    default. Rollouts of one place are independent in any case."""
     spent: TokenForwards | None
     """Counts the tokens that the model runs here."""
 
@@ -45,18 +47,20 @@ class Continuations:
     """Sampled continuations of the first tokens of a trace.
 
     Attributes:
-        kept: number of tokens of the trace that are kept.
+        kept: number of tokens of the trace that are kept; None where only its text is known.
         texts: the text of each continuation.
         answers: the answer of each whole text; None if it has none.
         correct: whether each answer is right; None if it could not be graded.
         firsts: the first sentence of each, where it is known from elsewhere; else the texts are split.
+        cut: whether the limit on tokens stopped each, so that it may have no answer yet; empty where that is not known.
     """
 
-    kept: int
+    kept: int | None
     texts: tuple[str, ...]
     answers: tuple[str | None, ...]
     correct: tuple[bool | None, ...]
     firsts: tuple[str, ...] = ()
+    cut: tuple[bool, ...] = ()
 
     def __getitem__(self, some: Sequence[int]) -> "Continuations":
         """The continuations at some indices."""
@@ -66,6 +70,7 @@ class Continuations:
             tuple(self.answers[i] for i in some),
             tuple(self.correct[i] for i in some),
             tuple(self.firsts[i] for i in some) if self.firsts else (),
+            tuple(self.cut[i] for i in some) if self.cut else (),
         )
 
     def first(self, i: int, think_tags: ThinkTags) -> str:
@@ -80,24 +85,14 @@ class Continuations:
 
     def __repr__(self) -> str:
         accuracy = f", accuracy {self.accuracy:.2f}" if len(self) else ""
-        return f"Continuations({len(self)} after {self.kept} tokens{accuracy})"
+        after = "" if self.kept is None else f" after {self.kept} tokens"
+        return f"Continuations({len(self)}{after}{accuracy})"
 
     @property
     def accuracy(self) -> float:
         """The share of right answers among those that could be graded; NaN if there are none."""
         graded = [each for each in self.correct if each is not None]
         return sum(graded) / len(graded) if graded else float("nan")
-
-    def shares(self, answers: Sequence[str | None], prior: float = 0.5) -> list[float]:
-        """The smoothed share of each of some answers.
-
-        Args:
-            answers: the answers whose shares are wanted.
-            prior: pseudo-count that is added to the count of each answer.
-        """
-        counts = Counter(self.answers)
-        total = sum(counts[each] for each in answers) + prior * len(answers)
-        return [(counts[each] + prior) / total for each in answers]
 
 
 def roll_out(
@@ -151,7 +146,7 @@ def stream_rollouts(
     cut = [trace.tokens[:place] for place in places]
     kept = [[*tokens, *encode_after(tokens, forced, model.decode, model.tokenizer)] for tokens in cut]
     for at, (_, found) in continue_texts(model, problem_set, problem, trace, kept, skip=skip, **how):
-        yield at, Continuations(places[at], found.texts, found.answers, found.correct)
+        yield at, replace(found, kept=places[at])
 
 
 def continue_texts(
@@ -182,35 +177,36 @@ def continue_texts(
     spent = how.get("spent") or TokenForwards()
     chosen = {"sampling": how.get("sampling", PLAIN), "seed": how.get("seed", 0)}
     if (servers := how.get("servers")) is None:
+        reuse = how.get("reuse", True)
         some = sample_branches(
-            model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, reuse=True, skip=skip, **chosen
+            model, [*prompt, *trace.tokens], prompts, n, limit, spent=spent, reuse=reuse, skip=skip, **chosen
         )
     else:
         some = served_samples(model, servers, prompts, n, limit, skip=skip, **chosen)
-    open_texts: dict[int, dict[int, list[int]]] = {}
+    open_texts: dict[int, dict[int, tuple[list[int], bool]]] = {}
     total, quiet = (len(kept) - len(skip)) * n, not how.get("progress", False)
     with tqdm(total=total, desc="rollouts", unit="text", disable=quiet) as bar:
-        for at, number, tokens, _ in some:
+        for at, number, tokens, cut in some:
             there = open_texts.setdefault(at, {})
-            there[number] = tokens
+            there[number] = tokens, cut
             bar.update()
             if len(there) < n:
                 continue
             if spent.total:
                 bar.set_postfix_str(f"{spent.prefix:,} tokens of prefixes, {spent.decoded:,} new ones")
-            before, tails = list(kept[at]), [open_texts[at][i] for i in range(n)]
-            del open_texts[at]
-            wholes = [model.decode([*before, *tail]) for tail in tails]
-            grades = [problem_set.grade(whole, problem, think_close=trace.think_tags, prompt=asked) for whole in wholes]
-            yield (
-                at,
-                (
-                    tails,
-                    Continuations(
-                        len(before),
-                        tuple(text_after(before, tail, model.decode) for tail in tails),
-                        tuple(grade.answer for grade in grades),
-                        tuple(None if grade.failed else grade.correct for grade in grades),
-                    ),
-                ),
+            done = open_texts.pop(at)
+            tails, cuts = zip(*(done[i] for i in range(n)), strict=True)
+            texts = list(texts_after(kept[at], tails, model.decode))
+            grade_of = {
+                whole: problem_set.grade(whole, problem, think_close=trace.think_tags, prompt=asked)
+                for whole in dict.fromkeys(whole for whole, _ in texts)
+            }
+            grades = [grade_of[whole] for whole, _ in texts]
+            found = Continuations(
+                len(kept[at]),
+                tuple(added for _, added in texts),
+                tuple(grade.answer for grade in grades),
+                tuple(None if grade.failed else grade.correct for grade in grades),
+                cut=cuts,
             )
+            yield at, (list(tails), found)

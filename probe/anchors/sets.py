@@ -6,6 +6,7 @@ each sentence, ``chunk_K/solutions.json``: rollouts that begin in place of sente
 they are computed from such a folder without a model.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from probe.anchors.alike import Alike
+from probe.anchors.alike import Alike, say_the_same
 from probe.anchors.anchors import Anchors, anchors_of
 from probe.anchors.rollouts import Continuations
 from probe.errors import ProbeError
-from probe.files import read_json, write_json
+from probe.files import file_hash, object_hash, read_json, write_json, writing
 from probe.models import Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
 
 _CHUNK = re.compile(r"chunk_(\d+)\Z")
+_PARTIAL = ".partial"
+"""Ends the name of a folder that is being written."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class RolloutSet:
         correct: whether it is right; None if that is not known.
         model: the name of the model that wrote the rollouts.
         failed: how many rollouts could not be read, because their request had failed.
+        think_tags: the tags around the thinking, by which rollouts are split into sentences.
     """
 
     problem: Problem
@@ -48,6 +52,7 @@ class RolloutSet:
     correct: bool | None = None
     model: str = ""
     failed: int = 0
+    think_tags: ThinkTags = field(default_factory=ThinkTags)
 
     def __repr__(self) -> str:
         n = sum(map(len, self.rollouts))
@@ -60,18 +65,17 @@ class RolloutSet:
         self,
         problem_set: ProblemSet,
         *,
-        alike: Alike | None = None,
-        think_tags: ThinkTags | None = None,
+        alike: Alike | None = say_the_same,
         seed: int = 0,
     ) -> Anchors:
         """The importance of each sentence, see :func:`~probe.anchors.anchors_of`.
 
         Args:
             problem_set: its grader says which answers are the same.
-            alike, think_tags, seed: see there.
+            alike, seed: see there.
         """
         return anchors_of(
-            problem_set, self.problem, self.sentences, self.rollouts, alike=alike, think_tags=think_tags, seed=seed
+            problem_set, self.problem, self.sentences, self.rollouts, alike=alike, think_tags=self.think_tags, seed=seed
         )
 
 
@@ -81,7 +85,6 @@ def export_rollouts(
     *,
     number: int,
     sampling: Sampling,
-    think_tags: ThinkTags | None = None,
 ) -> Path:
     """Write rollouts in the folder structure of math-rollouts.
 
@@ -90,30 +93,30 @@ def export_rollouts(
         folder: the folder above those of the models.
         number: the number of the problem in the name of its folder.
         sampling: how the rollouts were sampled, which the name of a folder says.
-        think_tags: the tags around the thinking; None for the usual ones.
 
     Returns:
         The folder of the problem.
 
     Raises:
-        ProbeError: if it is there already.
+        ProbeError: if it is there already, or cannot be written.
     """
-    kind = {True: "correct_base_solution", False: "incorrect_base_solution", None: "base_solution"}[found.correct]
-    model = found.model.rstrip("/").rpartition("/")[2] or "model"
-    sampled = f"temperature_{sampling.temperature}_top_p_{sampling.top_p}"
-    out = Path(folder).expanduser() / model / sampled / kind / f"problem_{number}"
+    out = exported_folder(found, folder, number=number, sampling=sampling)
     if out.exists():
         raise ProbeError(f"{out} is there already; export to another folder")
     # Written beside its place first, so that what is there is whole.
-    part = out.with_name(f"{out.name}.partial")
+    part = out.with_name(f"{out.name}{_PARTIAL}")
     shutil.rmtree(part, ignore_errors=True)
-    tags = think_tags or ThinkTags()
     solution, prompt = "".join(found.sentences), found.prompt
     write_json(
         part / "problem.json",
         {"problem": found.problem.question, "gt_answer": found.problem.answer, "problem_id": found.problem.id},
     )
-    about = {"answer": found.answer or "", "is_correct": found.correct}
+    about = {
+        "answer": found.answer or "",
+        "is_correct": found.correct,
+        "think_open": found.think_tags.open,
+        "think_close": found.think_tags.close,
+    }
     write_json(
         part / "base_solution.json", {"prompt": prompt, "solution": solution, "full_cot": prompt + solution, **about}
     )
@@ -125,7 +128,7 @@ def export_rollouts(
             {
                 "chunk_removed": chunks[k],
                 "prefix_without_chunk": before,
-                "chunk_resampled": each.first(i, tags),
+                "chunk_resampled": each.first(i, found.think_tags),
                 "rollout": text,
                 "full_cot": prompt + before + text,
                 "answer": each.answers[i] or "",
@@ -134,8 +137,21 @@ def export_rollouts(
             for i, text in enumerate(each.texts)
         ]
         write_json(part / f"chunk_{k}" / "solutions.json", rows)
-    part.rename(out)
+    with writing(out):
+        part.rename(out)
     return out
+
+
+def exported_folder(found: RolloutSet, folder: str | Path, *, number: int, sampling: Sampling) -> Path:
+    """The folder of the problem to which :func:`export_rollouts` writes.
+
+    Args:
+        found, folder, number, sampling: see there.
+    """
+    kind = {True: "correct_base_solution", False: "incorrect_base_solution", None: "base_solution"}[found.correct]
+    model = found.model.rstrip("/").rpartition("/")[2] or "model"
+    sampled = f"temperature_{sampling.temperature}_top_p_{sampling.top_p}"
+    return Path(folder).expanduser() / model / sampled / kind / f"problem_{number}"
 
 
 def rollout_sets(folder: str | Path) -> list[Path]:
@@ -144,8 +160,12 @@ def rollout_sets(folder: str | Path) -> list[Path]:
     Raises:
         ProbeError: if there are none.
     """
-    root = Path(folder).expanduser()
-    found = {file.parents[1] for file in root.rglob("chunk_*/solutions.json")}
+    found: list[Path] = []
+    for path, names, _ in os.walk(Path(folder).expanduser()):
+        if any(_CHUNK.match(name) and Path(path, name, "solutions.json").is_file() for name in names):
+            found.append(Path(path))
+            names.clear()
+        names[:] = [name for name in names if not name.endswith(_PARTIAL)]
     if not found:
         raise ProbeError(
             f"{folder} holds no rollouts; name a folder with problem_N/chunk_K/solutions.json in it, as that of "
@@ -169,17 +189,14 @@ def read_rollouts(folder: str | Path) -> RolloutSet:
         ProbeError: if a file is missing or says something else, or a sentence has no rollouts before the last one.
     """
     path = Path(folder).expanduser()
-    problem = _mapping(path / "problem.json")
-    question, gold = problem.get("problem"), problem.get("gt_answer")
-    if not isinstance(question, str):
-        raise ProbeError(f"{path / 'problem.json'} has no 'problem'")
+    problem = problem_of(path)
     base = _mapping(path / "base_solution.json") if (path / "base_solution.json").is_file() else {}
     chunks = _mapping(path / "chunks.json").get("chunks")
     if not isinstance(chunks, list) or not all(isinstance(each, str) for each in chunks):
         raise ProbeError(f"{path / 'chunks.json'} has no list of 'chunks'")
     there = {int(match[1]): each for each in path.iterdir() if (match := _CHUNK.match(each.name))}
-    rollouts, failed, kept = [], 0, 0
-    for k, chunk in enumerate(chunks):
+    rollouts, failed = [], 0
+    for k in range(len(chunks)):
         file = there.get(k, path / f"chunk_{k}") / "solutions.json"
         if not file.is_file():
             break
@@ -188,30 +205,72 @@ def read_rollouts(folder: str | Path) -> RolloutSet:
         failed += len(found) - len(rows)
         if not rows:
             raise ProbeError(f"{file} has no rollout")
-        rollouts.append(_continuations(rows, kept))
-        kept += len(chunk)
+        rollouts.append(_continuations(rows))
     if len(rollouts) < min(2, len(chunks)) or any(k >= len(rollouts) for k in there if k < len(chunks)):
         raise ProbeError(f"{path} has no rollouts of sentence {len(rollouts)}; anchors need those of every sentence")
     correct = base.get("is_correct")
     return RolloutSet(
-        Problem(str(problem.get("problem_id") or path.name), question, str(gold) if gold not in (None, "") else None),
+        problem,
         tuple(chunks[: len(rollouts)]),
         tuple(rollouts),
         str(base.get("prompt") or ""),
-        base.get("answer") or None,
+        _answer(base.get("answer")),
         correct if isinstance(correct, bool) else None,
-        path.parents[2].name if len(path.parents) > 2 else "",
+        model_of(path),
         failed,
+        _tags(base),
     )
 
 
-def _continuations(rows: Sequence[Mapping[str, Any]], kept: int) -> Continuations:
+def problem_of(folder: str | Path) -> Problem:
+    """The problem of a folder of :func:`rollout_sets`.
+
+    Raises:
+        ProbeError: if ``problem.json`` is missing or says something else.
+    """
+    path = Path(folder).expanduser()
+    problem = _mapping(path / "problem.json")
+    question = problem.get("problem")
+    if not isinstance(question, str):
+        raise ProbeError(f"{path / 'problem.json'} has no 'problem'")
+    return Problem(str(problem.get("problem_id") or path.name), question, _answer(problem.get("gt_answer")))
+
+
+def model_of(folder: Path) -> str:
+    """The name of the model that wrote the rollouts of a folder of :func:`rollout_sets`; empty if it is not known."""
+    return folder.parents[2].name if len(folder.parents) > 2 else ""
+
+
+def rollouts_hash(folder: Path) -> str:
+    """Return a hash of 64 hex digits of the files of a folder of :func:`rollout_sets`, which are not held.
+
+    Raises:
+        ProbeError: if one cannot be read.
+    """
+    files = [*folder.glob("*.json"), *folder.glob("chunk_*/solutions.json")]
+    try:
+        return object_hash({file.relative_to(folder).as_posix(): file_hash(file) for file in files})
+    except OSError as error:
+        raise ProbeError(f"{error.filename} cannot be read ({error.strerror})") from None
+
+
+def _answer(given: Any) -> str | None:
+    return None if given is None or given == "" else str(given)
+
+
+def _tags(base: Mapping[str, Any]) -> ThinkTags:
+    """The tags of a set that was exported here; the usual ones of others."""
+    opening, closing = base.get("think_open"), base.get("think_close")
+    return ThinkTags(opening, closing) if isinstance(opening, str) and isinstance(closing, str) else ThinkTags()
+
+
+def _continuations(rows: Sequence[Mapping[str, Any]]) -> Continuations:
     firsts = tuple(str(row.get("chunk_resampled") or "") for row in rows)
     correct = (row.get("is_correct") for row in rows)
     return Continuations(
-        kept,
+        None,
         tuple(str(row.get("rollout") or "") for row in rows),
-        tuple(str(row["answer"]) if row.get("answer") else None for row in rows),
+        tuple(_answer(row.get("answer")) for row in rows),
         tuple(each if isinstance(each, bool) else None for each in correct),
         firsts if any(firsts) else (),
     )

@@ -41,7 +41,7 @@ def watch_patterns(model: Model, layers: Sequence[int], see: See) -> Iterator[No
 
     Raises:
         NotApplicable: if a block has no attention pattern.
-        ProbeError: if a pattern is captured or edited at the same time.
+        ProbeError: if a pattern is captured or edited at the same time, or a pass reads several texts.
     """
     hf = as_hf(model)
     if hf.config._attn_implementation in ("probe", _NAME):
@@ -75,6 +75,8 @@ def _attend(
     """Compute attention some queries at a time; query, key and value are ``[batch, heads, pos, d_head]``."""
     if not hasattr(module, _SEE) and softcap is None and s_aux is None:  # fused attention can do neither of these
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **given)
+    if hasattr(module, _SEE) and len(query) != 1:
+        raise ProbeError(f"attention patterns are watched in one text at a time, not in a batch of {len(query)}")
     groups, n = query.shape[1] // key.shape[1], query.shape[2]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     room, watching = getattr(module, _SEE, (_MOST_ROOM, ()))
@@ -92,6 +94,6 @@ def _attend(
         some = attention_weights(query[:, :, start:end], key[:, :, :seen], mask, scaling, softcap, s_aux)
         some = some.to(value.dtype)
         for layer, see in watching:
-            see(layer, start, some[0])
+            see(layer, start, some[0])  # of the one text
         parts.append(some @ value[:, :, :seen])
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None

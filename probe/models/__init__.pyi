@@ -14,7 +14,7 @@ from .fingerprint import (
     tensors_hash as tensors_hash,
     weights_hash as weights_hash,
 )
-from .limits import check_id as check_id, check_length as check_length
+from .limits import check_id as check_id, check_length as check_length, n_positions as n_positions
 from .loading.bundled import find_pair as find_pair, list_pairs as list_pairs, pair_file as pair_file
 from .loading.devices import as_device as as_device, as_dtype as as_dtype
 from .loading.finding import config_of as config_of, find_source as find_source

@@ -42,7 +42,7 @@ def check_inputs(config: Any) -> None:
     if isinstance(problems, str):
         check_problems(problems)
     if (run := getattr(config, "run", None)) is not None:
-        check_taxonomy(run) if hasattr(config, "behaviour") else check_run(run)
+        check_taxonomy(run) if hasattr(config, "behaviour") or hasattr(config, "behaviours") else check_run(run)
     if (traces := getattr(config, "traces", None)) is not None:
         check_traces(traces)
     for name in ("texts", "general"):

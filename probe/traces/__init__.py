@@ -29,6 +29,7 @@ from probe.traces.pieces import (
     encode_after as encode_after,
     encode_exactly as encode_exactly,
     text_after as text_after,
+    texts_after as texts_after,
     token_name as token_name,
     token_texts as token_texts,
 )

@@ -49,9 +49,9 @@ class _Entry:
     def __len__(self) -> int:
         return self.cut + len(self.more)
 
-    def some(self, samples: list[int]) -> "_Entry":
-        """The same with some of the samples."""
-        return _Entry(self.cut, self.more, samples)
+    def parts(self, samples: list[int], most: int) -> "list[_Entry]":
+        """The same with other samples, divided into entries of at most so many."""
+        return [_Entry(self.cut, self.more, samples[first : first + most]) for first in range(0, len(samples), most)]
 
 
 @dataclass
@@ -185,8 +185,7 @@ class _Tree:
                 entries.append(_Entry(self.cuts[i], list(prompt[self.cuts[i] :]), self._start(i, 0)))
         slots = self.branches.slots(most)
         for entry in sorted(entries, key=lambda entry: -len(entry)):
-            for first in range(0, len(entry.samples), slots):
-                self.queue.append(entry.some(entry.samples[first : first + slots]))
+            self.queue += entry.parts(entry.samples, slots)
         while self.queue or self.rows:
             halving(self._advance, self.slots or slots, device=self.model.device, what="decoding")
             yield from self.found
@@ -276,16 +275,13 @@ class _Tree:
     def _advance(self, slots: int) -> None:
         """Make one step; with fewer slots than before, the rows in work begin again."""
         if self.slots is not None and slots < self.slots:
-            again: dict[int, _Entry] = {}
+            again: dict[int, tuple[_Entry, list[int]]] = {}
             for row in self.rows:
-                again.setdefault(id(row.entry), row.entry.some([])).samples.extend(row.samples)
+                again.setdefault(id(row.entry), (row.entry, []))[1].extend(row.samples)
+            waiting = [*again.values(), *((entry, entry.samples) for entry in self.queue)]
+            self.queue = deque(part for entry, some in waiting for part in entry.parts(some, slots))
             self.rows = []
-            self.branches.drop()
-            self.queue.extendleft(
-                entry.some(entry.samples[first : first + slots])
-                for entry in again.values()
-                for first in range(0, len(entry.samples), slots)
-            )
+            self.branches.drop(slots)
         self.slots = slots
         self._admit(slots)
         logits = self.branches.step([row.place for row in self.rows], [row.text[-1] for row in self.rows])
@@ -316,10 +312,14 @@ class _Tree:
         if self.rows and (slots - taken) * _ADMIT_SHARE < slots:
             return
         new: list[_Entry] = []
-        while self.queue and (taken + len(self.queue[0].samples) <= slots or not (self.rows or new)):
-            new.append(self.queue.popleft())
-            taken += len(new[-1].samples)
+        for entry in self.queue:
+            taken += len(entry.samples)
+            if taken > slots:
+                break
+            new.append(entry)
         if new:
             texts = [[*self.trunk[: entry.cut], *entry.more] for entry in new]
             places = self.branches.admit(texts, [entry.cut for entry in new])
+            for _ in new:  # they stay in the queue until they are in, since memory may run out
+                self.queue.popleft()
             self.rows += map(_Row, places, new, texts, [entry.samples for entry in new])

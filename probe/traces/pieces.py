@@ -5,7 +5,7 @@ that spans several are no text by themselves.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
@@ -23,6 +23,8 @@ from probe.traces.offsets import (
     token_starts,
 )
 
+_NEAR = 64
+"""The number of tokens before a text that are decoded together with it."""
 Decode: TypeAlias = Callable[[list[int]], str]
 """Turns ids into text without skipping or cleaning up anything, as ``Model.decode``."""
 
@@ -71,18 +73,36 @@ def token_name(token: int, decode: Decode, tokenizer: PreTrainedTokenizerBase | 
 
 
 def text_after(before: Sequence[int], tokens: Sequence[int], decode: Decode) -> str:
-    """The text that tokens add to the text of those before them.
+    """The text that tokens add to the text of those before them, see :func:`texts_after`."""
+    ((_, added),) = texts_after(before, [tokens], decode)
+    return added
+
+
+def texts_after(before: Sequence[int], many: Iterable[Sequence[int]], decode: Decode) -> Iterator[tuple[str, str]]:
+    """The texts that different tokens add to the text of those before them, which is decoded once.
 
     Args:
         before: ids of the text so far.
-        tokens: the ids that follow.
+        many: the ids that follow, several times.
         decode: turns ids into text.
 
-    Returns:
-        What follows ``decode(before)`` in the text of both. If that ends within a character, the whole character.
+    Yields:
+        The whole text, and what follows ``decode(before)`` in it; if that ends within a character, the whole character.
     """
-    whole = decode([*before, *tokens])
-    return whole[agree(decode(list(before)), whole) :]
+    before = list(before)
+    text = decode(before)
+    near = before[-_NEAR:]
+    end = decode(near)
+    if not text.endswith(end):  # a character begins before them
+        near, end = before, text
+    for tokens in many:
+        both = decode([*near, *tokens])
+        shared = agree(end, both)
+        if end and not shared:  # the new tokens change what all those near them say
+            whole = decode([*before, *tokens])
+            yield whole, whole[agree(text, whole) :]
+        else:
+            yield text[: len(text) - len(end) + shared] + both[shared:], both[shared:]
 
 
 def encode_exactly(

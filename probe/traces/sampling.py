@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, MinPLogitsWarper, TopKLogitsWarper, To
 from probe.errors import ProbeError
 from probe.hooks import Lane, Now, check_prompts, likeliest, stream
 from probe.models import Model, Sampling
-from probe.traces.pieces import text_after
+from probe.traces.pieces import texts_after
 
 _MOST = 512
 """The largest number of rows that are decoded at once; more are no faster."""
@@ -282,5 +282,6 @@ def sample_texts(
     """
     found = sample_each(model, prompts, samples, max_new_tokens, **how)
     return [
-        [text_after(prompt, tail, model.decode) for tail in tails] for prompt, tails in zip(prompts, found, strict=True)
+        [added for _, added in texts_after(prompt, tails, model.decode)]
+        for prompt, tails in zip(prompts, found, strict=True)
     ]

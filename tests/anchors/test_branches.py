@@ -1,9 +1,12 @@
 """What comes back after it was taken out, and edits that the model would not have written."""
 
+from itertools import count
+
 import pytest
 
 import probe
-from probe.anchors import edited, own_sentences, resilience
+from probe.anchors import branches, edited, own_sentences, resilience
+from probe.anchors.rollouts import continue_texts
 from probe.errors import ProbeError
 from tests.anchors.planted import planted_traces, says_the_same
 
@@ -26,9 +29,28 @@ def test_what_a_story_needs_comes_back_and_a_slip_does_not(scene):
     assert once == (1, 1, 1, 1) and gone == 0.0, "it does not make the same slip again"
     assert len(found.final[0]) == 0 and len(found.final[1]) == 4
     assert all(" = " in text for text in found.final[1].texts)
+    assert found.given_up == (0, 0)
     assert "never stays away" in found._repr_html_() and found.mean[1].value == 1.0
     with pytest.raises(ProbeError, match="there is no sentence 99 that another follows"):
         resilience(pair.thinking, problems, problem, trace, sentences=[99])
+
+
+def test_chains_that_grow_too_long_are_given_up_and_counted(scene, monkeypatch):
+    pair, problems, problem, trace, _, _ = scene
+    prompt, calls, texts = len(pair.thinking.prompt_ids(problem.question)), count(), []
+    monkeypatch.setattr(branches, "n_positions", lambda _: prompt + 40 + 20)
+
+    def told(*given, **how):
+        texts.extend(given[-1])
+        return continue_texts(*given, **how)
+
+    monkeypatch.setattr(branches, "continue_texts", told)
+    settings = {"sentences": [0], "n_samples": 3, "max_new_tokens": 40, "limit": 8}
+    found = resilience(
+        pair.thinking, problems, problem, trace, alike=lambda *_: next(calls) % 2 == 1, **settings
+    )  # every second sentence says the same, so that each chain grows by a sentence in each round
+    assert found.given_up == (3,) and found.remains == (1.0,) and len(texts) < 3 * 8
+    assert max(map(len, texts)) <= 20, "a text and its rollout fit into the positions of the model"
 
 
 def test_edits_are_compared_with_the_models_own_sentences(scene):

@@ -47,7 +47,8 @@ def test_wrong_steps_matter_and_small_talk_does_not():
     assert np.mean(wrong) < -0.8 and abs(np.mean(chat)) < 0.25
     labels = [1] * len(wrong) + [0] * len(chat)
     assert roc_auc_score(labels, np.abs(wrong + chat)) >= 0.95
-    assert spent.total <= 0.3 * alone and spent.total <= 0.55 * once, (spent, alone, once)
+    # `alone`: every rollout runs its whole text. `once`: those of a place share the text before them.
+    assert spent.total <= 0.25 * alone and spent.total <= 0.52 * once, (spent, alone, once)
 
 
 def test_in_bfloat16_the_slip_is_still_the_strongest():

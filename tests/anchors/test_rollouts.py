@@ -7,10 +7,23 @@ from dataclasses import replace
 import pytest
 
 import probe
-from probe.anchors import Continuations, contrast, critical_tokens, entropy, forced_answers, roll_out, thought_anchors
+from probe.anchors import (
+    Continuations,
+    anchors_of,
+    contrast,
+    critical_tokens,
+    entropy,
+    forced_answers,
+    forced_of,
+    roll_out,
+    rollouts,
+    say_the_same,
+    thought_anchors,
+)
 from probe.errors import ProbeError
 from probe.models import Sampling
-from probe.traces import make_trace
+from probe.problems import Problem, ProblemSet
+from probe.traces import make_trace, sample_branches, texts_after
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +108,13 @@ def test_the_same_seed_gives_the_same_rollouts(scene):
     assert texts(0) == texts(0) != texts(1)
 
 
+def test_forced_answers_that_the_grader_calls_equal_are_one(scene):
+    *_, trace = scene
+    numbers, places = ProblemSet("numbers", "numeric", {"test": ()}), [0]
+    found = [Continuations(0, ("",) * 5, ("3", "3", "1/2", "0.5", "2/4"), (False,) * 5)]
+    assert forced_of(numbers, Problem("p", "?", None), replace(trace, answer=None), places, found).answers == ("0.5",)
+
+
 def test_a_cold_sample_is_the_likeliest_and_a_narrow_one_too(scene):
     pair, problems, problem, trace = scene
     rest = pair.thinking.decode(list(trace.tokens[20:28]))
@@ -105,19 +125,58 @@ def test_a_cold_sample_is_the_likeliest_and_a_narrow_one_too(scene):
         assert found.texts == (rest, rest)
 
 
-def test_shares_and_failed_judgements():
+def test_without_a_comparison_of_sentences_no_rollout_counts_at_two_places(scene, monkeypatch):
+    """Both sides of a comparison must be independent of each other."""
+    pair, problems, problem, trace = scene
+    seen = []
+
+    def told(*given, reuse, **how):
+        seen.append(reuse)
+        return sample_branches(*given, reuse=reuse, **how)
+
+    monkeypatch.setattr(rollouts, "sample_branches", told)
+    settings = {"n_samples": 2, "max_new_tokens": 8}
+    for alike in (None, say_the_same):
+        thought_anchors(pair.thinking, problems, problem, trace, alike=alike, **settings)
+    thought_anchors(pair.thinking, problems, problem, trace, **settings)
+    assert seen == [False, True, True]
+
+
+def test_a_rollout_that_begins_as_the_sentence_does_is_not_compared_with_it():
+    """It may count after the sentence too, wherever its own sentence ends."""
+    numbers, problem = ProblemSet("numbers", "numeric", {"test": ()}), Problem("p", "?", "4")
+    here = Continuations(0, (" So 4.25 it is.", " Hm. 3."), ("4.25", "3"), (False, False))
+    after = Continuations(3, ("25 it is.", " Done."), ("4.25", "4"), (False, True))
+    found = anchors_of(numbers, problem, [" So 4.", " Done."], [here, after])
+    assert found.others == (1,) and found.importance == (0.5,)
+
+
+def test_the_text_before_rollouts_is_decoded_once(scene):
+    pair, _, _, trace = scene
+    before, read = list(trace.tokens), []
+
+    def decode(ids):
+        read.append(len(ids))
+        return pair.thinking.decode(ids)
+
+    tails = [before[:5], before[5:9], []]
+    found = list(texts_after(before, tails, decode))
+    assert found == [(pair.thinking.decode([*before, *tail]), pair.thinking.decode(tail)) for tail in tails]
+    assert len(before) > 100 and sum(read) < len(before) + 64 * 5
+
+
+def test_answers_that_were_not_graded_do_not_count():
     found = Continuations(0, ("a", "b", "c"), ("1", "1", None), (True, None, False))
     assert found.accuracy == 0.5 and math.isnan(found[[1]].accuracy)
-    assert found.shares(["1", None], prior=0.0) == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_every_measure_covers_the_trace(scene):
     pair, problems, problem, trace = scene
-    anchors = thought_anchors(pair.thinking, problems, problem, trace, n_samples=2, max_new_tokens=120)
+    anchors = thought_anchors(pair.thinking, problems, problem, trace, alike=None, n_samples=2, max_new_tokens=120)
     n = len(trace.sentences)
     assert len(anchors.importance) == len(anchors.shift) == n - 1 and len(anchors.accuracy) == n
     assert "".join(anchors.sentences) == trace.text and anchors.others == (2,) * (n - 1)
-    assert all(-1 <= value <= 1 for value in anchors.importance) and all(map(math.isfinite, anchors.shift))
+    assert all(map(math.isfinite, anchors.shift))
     forced = forced_answers(pair.thinking, problems, problem, trace, n_samples=2)
     assert len(forced.accuracy) == len(forced.sentences) + 1 and forced.accuracy[-1] == 1.0
     assert forced.first() is not None and forced.settled() == forced.first()

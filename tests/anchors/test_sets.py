@@ -7,7 +7,7 @@ import pytest
 
 from probe.anchors import Continuations, RolloutSet, export_rollouts, read_rollouts, rollout_sets, say_the_same
 from probe.errors import ProbeError
-from probe.models import Sampling
+from probe.models import Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
 
 NUMBERS = ProblemSet("numbers", "numeric", {"test": ()})
@@ -28,6 +28,7 @@ def found() -> RolloutSet:
         "4",
         True,
         "org/model",
+        think_tags=ThinkTags("[THINK]", "[/THINK]"),
     )
 
 
@@ -39,6 +40,7 @@ def test_what_is_exported_is_read_back(found, tmp_path):
     assert (again.problem, again.sentences, again.prompt, again.answer, again.correct) == (
         found.problem, found.sentences, found.prompt, "4", True,
     )  # fmt: skip
+    assert again.think_tags == found.think_tags
     for one, other in zip(found.rollouts, again.rollouts, strict=True):
         assert (one.texts, one.answers, one.correct) == (other.texts, other.answers, other.correct)
     assert again.anchors(NUMBERS, alike=say_the_same) == found.anchors(NUMBERS, alike=say_the_same)
@@ -47,6 +49,22 @@ def test_what_is_exported_is_read_back(found, tmp_path):
     assert row["prefix_without_chunk"] == " 2 + 2 = 4." and row["full_cot"] == "Q: <think>\n 2 + 2 = 4. So 4."
     with pytest.raises(ProbeError, match="is there already"):
         export_rollouts(found, tmp_path, number=3, sampling=Sampling(0.6, 0.95))
+
+
+def test_what_is_half_written_is_no_set_and_an_answer_of_zero_is_one(found, tmp_path):
+    out = export_rollouts(found, tmp_path, number=0, sampling=Sampling(1.0))
+    shutil.copytree(out, out.with_name("problem_1.partial"))
+    (out / "chunk_0/chunk_0").mkdir()
+    shutil.copy(out / "chunk_0/solutions.json", out / "chunk_0/chunk_0/solutions.json")
+    assert rollout_sets(tmp_path) == [out]
+    file = out / "chunk_0/solutions.json"
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([{**rows[0], "answer": 0}, {**rows[1], "answer": ""}]))
+    again = read_rollouts(out)
+    assert again.rollouts[0].answers == ("0", None)
+    assert {each.kept for each in again.rollouts} == {None}, "the tokens are not known"
+    with pytest.raises(ProbeError, match="cannot be read"):
+        read_rollouts(file)
 
 
 def test_failed_requests_are_counted_and_missing_sentences_named(found, tmp_path):

@@ -14,9 +14,12 @@ import probe
 from probe.anchors import roll_out
 from probe.cli import app
 from probe.errors import ProbeError
-from probe.models import Sampling
+from probe.models import ModelConfig, Sampling
 from probe.pipeline import AnchorsConfig, find_anchors
+from probe.pipeline.anchors import anchors
+from probe.pipeline.anchors.inputs import check_room, prepare_anchors
 from probe.problems.story.story import draw_story
+from probe.reports.anchors import page
 from probe.servers import ServersConfig
 from probe.traces import open_servers
 
@@ -54,6 +57,9 @@ def test_every_sentence_has_its_figures_and_the_page_shows_them(done):
     (trace,) = results["traces"]
     *measured, last = trace["sentences"]
     assert set(last) == {"text"} and all({"importance", "shift", "q", "resilience"} <= set(each) for each in measured)
+    assert trace["rollouts"]["n"] == 3 * len(trace["sentences"]) and trace["rollouts"]["failed"] == 0
+    assert 0 <= trace["rollouts"]["truncated"] <= trace["rollouts"]["unanswered"]
+    assert all(each["resilience"]["given_up"] == 0 for each in measured)
     assert trace["forced"]["after"][-1] == len(trace["forced"]["answers"]) - 1 and trace["forced"]["accuracy"][-1] == 1
     assert trace["critical"]["places"][0] == 0 and trace["critical"]["places"][-1] == trace["tokens"]
     everything, equations = results["behaviours"]
@@ -95,6 +101,18 @@ def test_exported_rollouts_give_the_same_anchors_without_a_model(done, tmp_path)
         ({"pair": "tiny-rl", "measure": ("resiliense",)}, "did you mean 'resilience'"),
         ({"pair": "tiny-rl", "sampling": Sampling()}, "greedy rollouts are all equal"),
         ({"pair": "tiny-rl", "samples": 1}, "samples is 1"),
+        ({"pair": "tiny-rl", "patterns": ("(",)}, "regular expression"),
+        ({"rollouts": "x", "run": "y"}, "--rollouts and --run exclude each other"),
+        ({"rollouts": "x", "thinking_url": ("http://a/v1",)}, "--thinking-url has no effect with --rollouts"),
+        ({"rollouts": "x", "sampling": Sampling(0.6)}, "--temperature, --top-p, --top-k, --min-p.* no effect"),
+        ({"thinking": ModelConfig("bundled:tiny-rl"), "model": "base"}, "--model has no effect with --thinking"),
+        ({"pair": "tiny-rl", "traces": "x", "problems": "story"}, "--problems has no effect with --traces"),
+        ({"pair": "tiny-rl", "problem": "p", "limit": 3}, "--limit has no effect with --problem"),
+        ({"pair": "tiny-rl", "every": 2}, "--every has no effect without --measure forced"),
+        ({"pair": "tiny-rl", "chains": 2}, "--chains has no effect without --measure resilience"),
+        ({"pair": "tiny-rl", "measure": ("forced",), "export": True}, "--export has no effect"),
+        ({"pair": "tiny-rl", "measure": ("resilience",), "samples": 9}, "--samples has no effect"),
+        ({"pair": "tiny-rl", "servers": ServersConfig(timeout=9)}, "the section servers has no effect"),
         ({"pair": "tiny-rl", "behaviours": ("chekc",), "device": "cpu"}, "did you mean 'check'"),
         ({"pair": "tiny-rl", "problem": "none", "device": "cpu"}, "story has no problem with the id 'none'"),
     ],
@@ -103,6 +121,60 @@ def test_what_cannot_work_is_refused(tmp_path, given, said):
     with pytest.raises(ProbeError, match=said):
         find_anchors(AnchorsConfig(**given), tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_run_without_a_taxonomy_is_refused_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ProbeError, match="holds no taxonomy"):
+        AnchorsConfig(pair="tiny-rl", run=str(tmp_path)).check()
+
+
+def test_the_usual_limit_leaves_room_for_the_prompt(tiny_folder):
+    """A prompt, a trace and a rollout from its end fit."""
+    config = ModelConfig(str(tiny_folder("gpt2")), prompt="{question}")
+    inputs = prepare_anchors(AnchorsConfig(thinking=config, problems="story", device="cpu"))
+    positions = inputs.model.hf.config.max_position_embeddings
+    prompt = len(inputs.model.prompt_ids(inputs.problems[0].question))
+    assert prompt > 2 and inputs.limit == (positions - prompt) // 2
+
+
+def test_a_trace_that_does_not_fit_the_context_of_the_servers_is_refused():
+    inputs = prepare_anchors(AnchorsConfig(pair="tiny-rl", max_new_tokens=30, device="cpu"))
+    traces = probe.generate_traces(inputs.model, inputs.problem_set, inputs.problems, max_new_tokens=20)
+    needed = len(inputs.model.prompt_ids(inputs.problems[0].question)) + len(traces[0].tokens) + 30
+    for enough in (None, needed):
+        check_room(inputs, traces, enough)
+    with pytest.raises(ProbeError, match=f"the servers have a context of {needed - 1}"):
+        check_room(inputs, traces, needed - 1)
+
+
+def test_of_many_sets_few_are_shown_and_all_are_averaged(done, tmp_path, monkeypatch):
+    """One set of rollouts is held at a time."""
+    out, _ = done
+    (one,) = (out / "math-rollouts").rglob("problem_0")
+    for number in range(5):
+        there = shutil.copytree(one, tmp_path / "many" / f"problem_{number}")
+        about = json.loads((there / "problem.json").read_text())
+        (there / "problem.json").write_text(json.dumps(about | {"problem_id": f"p-{number}"}))
+    monkeypatch.setattr(anchors, "_SHOWN", 3)
+    monkeypatch.setattr(anchors, "_READ", 2)
+    monkeypatch.setattr(page, "_TRACES", 2)
+    config = AnchorsConfig(rollouts=str(tmp_path / "many"), grader="numeric", limit=9)
+    found = find_anchors(config, tmp_path / "out")
+    assert (found["n_traces"], len(found["traces"]), found["problems"]["n"]) == (5, 3, 5)
+    rows = [json.loads(file.read_text()) for file in sorted((tmp_path / "out/sentences").iterdir())]
+    assert rows[:3] == found["traces"] and [row["problem"] for row in rows] == [f"p-{i}" for i in range(5)]
+    everything = found["behaviours"][0]
+    assert everything["sentences"] == found["sentences"]["n"] == sum(len(row["sentences"]) for row in rows)
+    values = [[s["shift"]["value"] for s in row["sentences"] if "shift" in s] for row in rows]
+    known = [value for some in values for value in some if value is not None]
+    assert everything["shift"]["value"] == pytest.approx(sum(known) / len(known))
+    text = (tmp_path / "out/report.html").read_text()
+    assert "The first 2 of 5 traces" in text and "trace-1" in text and "trace-2" not in text
+    solutions = tmp_path / "many/problem_1/chunk_0/solutions.json"
+    solutions.write_text(solutions.read_text().replace("chunk_removed", "chunk_taken"))
+    with pytest.raises(ProbeError, match="rollouts"):
+        find_anchors(config, tmp_path / "out")
 
 
 def test_a_server_continues_the_tokens_of_a_trace(monkeypatch):

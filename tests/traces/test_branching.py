@@ -62,18 +62,39 @@ def test_greedy_is_the_text_itself_and_runs_nothing_twice(llama):
     assert spent.total == len(trunk), "all samples say what the text says"
 
 
-def test_running_out_of_memory_begins_the_rows_again(llama, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "at"),
+    [("step", 4), ("admit", 1), ("admit", 2), ("admit", 3), ("copy", 3), ("pack", 3), ("_run", 1), ("_run_last", 1)],
+)
+def test_running_out_of_memory_loses_no_sample(llama, monkeypatch, what, at):
+    """``tree`` asserts that every sample arrives once."""
     trunk, prompts = scene(llama)
-    plain, calls, step = tree(llama, trunk, prompts, 4), [], Branches.step
+    plain, calls, works = tree(llama, trunk, prompts, 4, slots=6), [], getattr(Branches, what)
 
-    def fails(self, *given):
+    def fails(self, *given, **how):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == at:
             raise torch.OutOfMemoryError("out of memory")
-        return step(self, *given)
+        return works(self, *given, **how)
+
+    monkeypatch.setattr(Branches, what, fails)
+    assert tree(llama, trunk, prompts, 4, slots=6) == plain and len(calls) > at
+
+
+def test_after_memory_ran_out_no_more_rows_are_decoded_than_half(llama, monkeypatch):
+    trunk, prompts = scene(llama)
+    widths, step = [], Branches.step
+
+    def fails(self, rows, tokens):
+        widths.append((len(rows), len(self._rows.begin)))
+        if len(widths) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return step(self, rows, tokens)
 
     monkeypatch.setattr(Branches, "step", fails)
-    assert tree(llama, trunk, prompts, 4) == plain and len(calls) > 8
+    assert all(None not in some for some in tree(llama, trunk, prompts, 12, slots=8))
+    assert max(rows for rows, _ in widths[2:]) == 4, "entries in the queue are divided too"
+    assert max(places for _, places in widths[2:]) == 4, "the cache has no more places than there may be rows"
 
 
 def likely(model: Model) -> tuple[list[int], list[list[int]]]:

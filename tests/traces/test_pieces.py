@@ -5,7 +5,8 @@ import random
 import pytest
 from tokenizers_of_all_kinds import KINDS, TEXT
 
-from probe.traces import TextStream, encode_after, encode_exactly, text_after, token_name, token_texts
+from probe.traces import TextStream, encode_after, encode_exactly, text_after, texts_after, token_name, token_texts
+from probe.traces.offsets import agree
 
 PLAIN = TEXT.replace("</think>", "")
 
@@ -89,6 +90,17 @@ def test_a_text_goes_on_after_any_token(tokenizer, decode) -> None:
         found = encode_exactly(ids[:place], text, decode, tokenizer)
         assert found is not None, (head, text)
         assert decode([*ids[:place], *found]) == whole
+
+
+def test_texts_after_a_long_one_are_those_of_the_whole_text(tokenizer, decode) -> None:
+    """Few of the tokens before them are decoded with them, which may begin within a character."""
+    ids = encoded(tokenizer, TEXT)
+    long = ids * (1 + 150 // len(ids))
+    for place in range(len(long) - len(ids), len(long) + 1):
+        before, tails = long[:place], [long[place:], ids[1:], []]
+        for tail, (whole, added) in zip(tails, texts_after(before, tails, decode), strict=True):
+            assert whole == decode([*before, *tail])
+            assert added == whole[agree(decode(before), whole) :]
 
 
 def test_what_a_tokenizer_cannot_write_is_said() -> None:

@@ -7,6 +7,7 @@ the same tokens are one row until they differ, and are copied then.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -17,10 +18,10 @@ from probe.hooks.decoding.room import fitting_rows, logit_rows, prompt_tokens, r
 from probe.hooks.decoding.row_cache import RowCache, with_room
 from probe.hooks.passes import followed
 from probe.hooks.upper import causal_masks
-from probe.models import Model, check_frequencies, fitting
+from probe.models import Model, check_frequencies, fitting, halving
 
 _SPARE = 8
-"""The cache gets at least this many free rows when it grows, and a quarter more than it needs."""
+"""A cache of which no more rows than these are free is not made smaller."""
 
 
 @dataclass
@@ -67,10 +68,13 @@ class Branches:
         self._trunk = RowCache(1, model.device)
         self._rows = RowCache(0, model.device)
         self._free: list[int] = []
+        self._most = 1
+        """The number of rows that memory is taken for; more only if they are asked for."""
 
     def slots(self, most: int) -> int:
         """The number of rows that memory allows beside the trunk, at most ``most``."""
-        return max(1, fitting_rows([(self.model, row_bytes(self.model, self.longest))], most + 1) - 1)
+        self._most = max(1, fitting_rows([(self.model, row_bytes(self.model, self.longest))], most + 1) - 1)
+        return self._most
 
     @torch.no_grad()
     def run_trunk(self, first: int) -> Iterator[tuple[int, Float[Tensor, "some vocab"]]]:
@@ -91,10 +95,21 @@ class Branches:
             start = cache.column
             wanted = start >= first
             end = min(len(self.trunk), start + few) if wanted else min(first, start + room)
-            logits = self._run(cache, ids[:, start:end], keep=end - start if wanted else 1)
-            self.spent.prefix += end - start
+
+            run = partial(self._run_some, cache, ids[:, start:end], wanted)
+            logits = halving(run, end - start, device=self.model.device, what="reading the text that is continued")
+            done = cache.column - start
+            self.spent.prefix += done
+            if done < end - start:  # memory ran out
+                room, few = min(room, done), min(few, done)
             if wanted:
                 yield start, logits[0]
+
+    def _run_some(
+        self, cache: RowCache, ids: Int[Tensor, "one columns"], wanted: bool, columns: int
+    ) -> Float[Tensor, "one keep vocab"]:
+        """Run the first columns of some, and return the logits at all of them, or at the last one."""
+        return self._run(cache, ids[:, :columns], keep=columns if wanted else 1)
 
     def _run(self, cache: RowCache, ids: Int[Tensor, "some columns"], keep: int) -> Float[Tensor, "some keep vocab"]:
         """Run the next columns, and return the logits at the last ``keep`` of them."""
@@ -111,9 +126,9 @@ class Branches:
         cache.column = end
         return out.logits[:, -keep:].float()
 
-    def drop(self) -> None:
-        """End all rows."""
-        self._rows, self._free = RowCache(0, self.model.device), []
+    def drop(self, most: int) -> None:
+        """End all rows, and take memory for at most so many from now on."""
+        self._rows, self._free, self._most = RowCache(0, self.model.device), [], most
 
     @torch.no_grad()
     def admit(self, texts: Sequence[Sequence[int]], cuts: Sequence[int]) -> list[int]:
@@ -229,7 +244,7 @@ class Branches:
         cache = self._rows
         if n > len(self._free):
             there = len(cache.begin)
-            more = max(n - len(self._free), min(_SPARE, n) if not there else there // 4)
+            more = max(n - len(self._free), min(there // 4, self._most - there))
             self._free += range(there, there + more)
             if there:  # what the new rows hold does not matter
                 cache.keep(torch.arange(there + more, device=cache.begin.device).clamp(max=there - 1))

@@ -13,13 +13,16 @@ from probe.anchors import (
     RolloutSettings,
     anchors_of,
     export_rollouts,
+    exported_folder,
     forced_of,
     forced_places,
+    model_of,
     pivotal_tokens,
+    problem_of,
     read_rollouts,
     resilience,
     rollout_sets,
-    say_the_same,
+    rollouts_hash,
     sentence_places,
     stream_rollouts,
     usual_closing,
@@ -28,12 +31,11 @@ from probe.config import read_as, to_dict
 from probe.errors import ProbeError
 from probe.files import object_hash, write_json, write_text
 from probe.hooks import TokenForwards
-from probe.models import Sampling
-from probe.pipeline.anchors.averages import averages, chosen_behaviours
+from probe.pipeline.anchors.averages import Averages, chosen_behaviours
 from probe.pipeline.anchors.config import AnchorsConfig
 from probe.pipeline.anchors.inputs import Inputs, check_room, prepare_anchors, servers_of, traces_to_continue
 from probe.pipeline.anchors.kept import kept_rollouts
-from probe.pipeline.anchors.rows import forced_row, pivotal_rows, resilience_rows, sentence_rows
+from probe.pipeline.anchors.rows import forced_row, pivotal_rows, resilience_rows, rollouts_row, sentence_rows
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import prompt_hash, weights_hash
@@ -41,13 +43,17 @@ from probe.problems import Problem, ProblemSet, load_problems
 from probe.reports import write_anchors_report
 from probe.servers import Servers
 from probe.taxonomy import Behaviour
-from probe.traces import Sentence, Trace, Traces
+from probe.traces import Sentence, Trace
 
 _INPUTS = ("pair", "thinking", "traces", "rollouts", "thinking_url")
 """Settings that name what is known by its content."""
 _NOT_IN_KEY = (*_INPUTS, "device", "memory", "servers", "export", "measure", "every", "behaviours", "patterns", "run")
 _TOGETHER = 16
 """The number of sentences whose chains are decoded together; a finished group is not decoded again."""
+_READ = 16
+"""The number of traces whose behaviours are found together."""
+_SHOWN = 100
+"""The number of traces that ``results.json`` holds; the others are in ``sentences/`` alone."""
 _FORCED_TOKENS = 12
 """The largest number of tokens of a forced answer."""
 
@@ -61,7 +67,8 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
         progress: show progress bars, with the tokens that the model has run.
 
     Returns:
-        The content of ``results.json``: for each trace its sentences with their importance, and averages by behaviour.
+        The content of ``results.json``: for each of the first 100 traces its sentences with their importance, and
+        averages by behaviour over all traces. ``sentences/`` holds every trace.
 
     Raises:
         ProbeError: for invalid settings, before the expensive part.
@@ -92,16 +99,20 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
             progress=progress,
         )
         traces = traces_to_continue(config, inputs, servers, out / "traces", progress=progress)
-        check_room(inputs, traces)
+        check_room(inputs, traces, None if servers is None else servers.context)
         spent = TokenForwards()
         work = _Work(config, inputs, servers, spent, out, progress)
-        found = [work.trace(i, trace) for i, trace in enumerate(traces) if len(trace.sentences) > 1]
-        if not found:
-            raise ProbeError(f"none of the {len(traces)} traces has two sentences, so there is nothing to compare")
+        found = ((work.trace(i, trace), trace) for i, trace in enumerate(traces) if len(trace.sentences) > 1)
+        about = {
+            "model": inputs.model.name,
+            "samples": config.samples,
+            "sampling": str(inputs.sampling),
+            "prompts": prompts,
+        }
+        results = _finish(config, about, problem_set, behaviours, found, out)
         if progress and spent.total:
             tqdm.write(f"{spent.prefix:,} tokens of prefixes and {spent.decoded:,} new tokens were run")
-        used = [trace for trace in traces if len(trace.sentences) > 1]
-        return _finish(config, inputs.model.name, problem_set, behaviours, found, used, inputs.sampling, prompts, out)
+        return results
 
 
 class _Work:
@@ -154,15 +165,22 @@ class _Work:
         return row
 
     def _roll(
-        self, problem: Problem, trace: Trace, folder: Path, names: Sequence[int], places: Sequence[int], **more: Any
+        self,
+        problem: Problem,
+        trace: Trace,
+        folder: Path,
+        names: Sequence[int],
+        places: Sequence[int],
+        *,
+        forced: str = "",
+        max_new_tokens: int | None = None,
     ) -> list[Continuations]:
         model, problem_set = self.inputs.model, self.inputs.problem_set
-        how = self.how | RolloutSettings(**{k: v for k, v in more.items() if k != "forced"})  # pyright: ignore[reportArgumentType]
+        how = self.how | RolloutSettings(max_new_tokens=max_new_tokens or self.inputs.limit)
 
         def make(there: Set[int]) -> Iterator[tuple[int, Continuations]]:
             if len(there) == len(places):
                 return
-            forced = str(more.get("forced", ""))
             yield from stream_rollouts(
                 model, problem_set, problem, trace, places=places, forced=forced, skip=there, **how
             )
@@ -177,17 +195,28 @@ class _Work:
             problem,
             trace.sentence_texts,
             found,
-            alike=say_the_same,
             think_tags=trace.think_tags,
             seed=self.config.seed,
         )
+        row["rollouts"] = rollouts_row(found)
         for each, more in zip(row["sentences"], sentence_rows(anchors), strict=False):
             each.update(more)
         if self.config.export:
             name, prompt = self.inputs.model.name, self.inputs.model.prompt_text(problem.question)
             correct = None if trace.failed else trace.correct
-            told = RolloutSet(problem, tuple(trace.sentence_texts), tuple(found), prompt, trace.answer, correct, name)
-            _export(told, self.out / "math-rollouts", number, self.inputs.sampling)
+            told = RolloutSet(
+                problem,
+                tuple(trace.sentence_texts),
+                tuple(found),
+                prompt,
+                trace.answer,
+                correct,
+                name,
+                think_tags=trace.think_tags,
+            )
+            where = {"folder": self.out / "math-rollouts", "number": number, "sampling": self.inputs.sampling}
+            if not exported_folder(told, **where).exists():
+                export_rollouts(told, **where)
 
     def _resilience(self, row: dict[str, Any], problem: Problem, trace: Trace, folder: Path) -> None:
         some = range(len(trace.sentences) - 1)
@@ -223,16 +252,11 @@ class _Work:
         return pivotal_rows(found)
 
 
-def _export(told: RolloutSet, folder: Path, number: int, sampling: Sampling) -> None:
-    if not list(folder.rglob(f"problem_{number}")):
-        export_rollouts(told, folder, number=number, sampling=sampling)
-
-
 def _of_rollouts(config: AnchorsConfig, out: Path) -> dict[str, Any]:
-    """Anchors from the rollouts of others, without a model."""
-    read = map(read_rollouts, rollout_sets(config.rollouts or ""))
-    sets = list(islice((each for each in read if config.problem in (None, each.problem.id)), config.limit))
-    if not sets:
+    """Anchors from the rollouts of others, without a model; one set is held at a time."""
+    there = rollout_sets(config.rollouts or "")
+    folders = list(islice((each for each in there if config.problem in (None, problem_of(each).id)), config.limit))
+    if not folders:
         raise ProbeError(f"no rollouts of {config.rollouts} are of the problem {config.problem!r} (--problem)")
     if config.problems is not None:
         problem_set = load_problems(config.problems, grader=config.grader)
@@ -240,27 +264,29 @@ def _of_rollouts(config: AnchorsConfig, out: Path) -> dict[str, Any]:
         problem_set = ProblemSet("rollouts", config.grader or "math-verify", {"test": ()})
     behaviours = chosen_behaviours(config, problem_set, None)
     settings = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
-    key = {"anchors": settings, "rollouts": object_hash([list(map(vars, each.rollouts)) for each in sets])}
-    with RunFolder(out, key):
-        found, traces = [], []
-        for each in sets:
-            anchors = each.anchors(problem_set, alike=say_the_same, seed=config.seed)
+    key = {"anchors": settings, "rollouts": object_hash(list(map(rollouts_hash, folders)))}
+
+    def found() -> Iterator[tuple[dict[str, Any], Trace]]:
+        for each in map(read_rollouts, folders):
+            anchors = each.anchors(problem_set, seed=config.seed)
             rows = [{"text": text} for text in each.sentences]
             for row, more in zip(rows, sentence_rows(anchors), strict=False):
                 row.update(more)
-            found.append(
-                {
-                    "problem": each.problem.id,
-                    "question": each.problem.question,
-                    "known": each.problem.answer,
-                    "answer": each.answer,
-                    "correct": each.correct,
-                    "tokens": None,
-                    "sentences": rows,
-                }
-            )
-            traces.append(_as_trace(each))
-        return _finish(config, sets[0].model or "rollouts", problem_set, behaviours, found, traces, None, None, out)
+            row = {
+                "problem": each.problem.id,
+                "question": each.problem.question,
+                "known": each.problem.answer,
+                "answer": each.answer,
+                "correct": each.correct,
+                "tokens": None,
+                "sentences": rows,
+                "rollouts": rollouts_row(each.rollouts, each.failed),
+            }
+            yield row, _as_trace(each)
+
+    with RunFolder(out, key):
+        about = {"model": model_of(folders[0]) or "rollouts", "samples": None, "sampling": None, "prompts": None}
+        return _finish(config, about, problem_set, behaviours, found(), out)
 
 
 def _as_trace(found: RolloutSet) -> Trace:
@@ -270,31 +296,50 @@ def _as_trace(found: RolloutSet) -> Trace:
         spans.append(Sentence(start, start + len(text), 0, 0))
         start += len(text)
     text = "".join(found.sentences)
-    return Trace(found.problem.id, found.prompt, (), text, tuple(spans), None, found.answer, bool(found.correct), False)
+    correct, tags = bool(found.correct), found.think_tags
+    return Trace(
+        found.problem.id, found.prompt, (), text, tuple(spans), None, found.answer, correct, False, think_tags=tags
+    )
 
 
 def _finish(
     config: AnchorsConfig,
-    model: str,
+    about: dict[str, Any],
     problem_set: ProblemSet,
     behaviours: Sequence[Behaviour],
-    found: list[dict[str, Any]],
-    traces: Traces | Sequence[Trace],
-    sampling: Sampling | None,
-    prompts: dict[str, Any] | None,
+    found: Iterator[tuple[dict[str, Any], Trace]],
     out: Path,
 ) -> dict[str, Any]:
+    """Write what is found, a few traces at a time.
+
+    Args:
+        about: what ``results.json`` says about the model and its rollouts.
+        found: the row of each trace, and the trace.
+    """
+    means, shown, problems, n = Averages(behaviours), [], set(), 0
+    while some := list(islice(found, _READ)):
+        for row, _ in some:
+            write_json(out / "sentences" / f"{n:06d}.json", row)
+            problems.add(row["problem"])
+            n += 1
+        rows, traces = [row for row, _ in some], [trace for _, trace in some]
+        means.add(rows, traces)
+        shown += rows[: _SHOWN - len(shown)]
+    if not n:
+        raise ProbeError("no trace has two sentences, so there is nothing to compare")
     results = {
         "schema": 1,
-        "model": model,
-        "problems": {"name": problem_set.name, "n": len({row["problem"] for row in found})},
+        "model": about["model"],
+        "problems": {"name": problem_set.name, "n": len(problems)},
         "seed": config.seed,
-        "samples": config.samples if config.rollouts is None else None,
-        "sampling": None if sampling is None else str(sampling),
+        "samples": about["samples"],
+        "sampling": about["sampling"],
         "measure": list(config.measure),
-        "traces": found,
-        "behaviours": averages(behaviours, found, traces),
-        "prompts": prompts,
+        "n_traces": n,
+        "sentences": means.tested,
+        "traces": shown,
+        "behaviours": means.rows(),
+        "prompts": about["prompts"],
     }
     write_json(out / "results.json", results)
     write_anchors_report(results, out / "report.html")

@@ -1,12 +1,13 @@
 """Averages over the sentences of each behaviour: which behaviours matter."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
+from probe.anchors import FOUND
 from probe.counters import SCHEMES
-from probe.errors import ProbeError
 from probe.models import Model
 from probe.pipeline.anchors.config import AnchorsConfig
 from probe.pipeline.behaviour import named_behaviour, taxonomy_in
@@ -15,8 +16,8 @@ from probe.statistics import mean_interval
 from probe.taxonomy import Behaviour
 from probe.traces import Trace
 
-_FOUND = 0.05
-"""The false discovery rate below which a sentence changes the answers."""
+_AVERAGED = ("importance", "shift", "gone", "resilience")
+"""The measures that are averaged."""
 
 
 def chosen_behaviours(config: AnchorsConfig, problem_set: ProblemSet, model: Model | None) -> list[Behaviour]:
@@ -29,10 +30,8 @@ def chosen_behaviours(config: AnchorsConfig, problem_set: ProblemSet, model: Mod
         model: the model, which a taxonomy must have been fitted on; None where there is none.
 
     Raises:
-        ProbeError: if nothing has one of the names, or categories are named and there is no model.
+        ProbeError: if nothing has one of the names.
     """
-    if config.run is not None and model is None:
-        raise ProbeError("categories need the activations of a model; leave out --run, or give --pair or --thinking")
     names = list(config.behaviours)
     if not names and config.run is not None:
         names = [str(i) for i in range(taxonomy_in(config.run).n_behaviours)]
@@ -46,46 +45,72 @@ def chosen_behaviours(config: AnchorsConfig, problem_set: ProblemSet, model: Mod
     ]
 
 
-def averages(
-    behaviours: Sequence[Behaviour], found: Sequence[dict[str, Any]], traces: Sequence[Trace]
-) -> list[dict[str, Any]]:
+class Averages:
     """The mean importance and shift of the sentences of each behaviour, with intervals over problems.
 
     Args:
         behaviours: the behaviours.
-        found: the rows of the traces.
-        traces: the traces.
-
-    Returns:
-        A row for all sentences, then one for each behaviour that any sentence shows.
     """
-    rows = [_average("all sentences", [[True] * len(row["sentences"]) for row in found], found)]
-    for behaviour in behaviours:
-        marks = behaviour.marks(list(traces))
-        if any(map(any, marks)):
-            rows.append(_average(behaviour.name, marks, found))
-    return [row for row in rows if row["sentences"]]
+
+    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+        self._all = _Average("all sentences")
+        self._each = [(behaviour, _Average(behaviour.name)) for behaviour in behaviours]
+
+    def add(self, found: Sequence[dict[str, Any]], traces: Sequence[Trace]) -> None:
+        """Take in some traces.
+
+        Args:
+            found: their rows.
+            traces: the traces.
+        """
+        for row in found:
+            self._all.add(row, [True] * len(row["sentences"]))
+        for behaviour, average in self._each:
+            for row, marks in zip(found, behaviour.marks(traces), strict=True):
+                average.add(row, marks)
+
+    @property
+    def tested(self) -> dict[str, int]:
+        """The number of sentences, how many of them were tested, and how many of these change the answers."""
+        return {"n": self._all.sentences, "tested": self._all.tested, "found": self._all.found}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for all sentences, then one for each behaviour that any sentence shows."""
+        averages = [self._all, *(average for _, average in self._each)]
+        return [average.row() for average in averages if average.sentences]
 
 
-def _average(name: str, marks: Sequence[Sequence[bool]], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    problems = list(dict.fromkeys(row["problem"] for row in found))
-    row: dict[str, Any] = {"behaviour": name}
-    some = [
-        (problems.index(each["problem"]), sentence)
-        for each, shown in zip(found, marks, strict=True)
-        for sentence, mark in zip(each["sentences"], shown, strict=True)
-        if mark
-    ]
-    row["sentences"] = len(some)
-    row["problems"] = len({problem for problem, _ in some})
-    for what in ("importance", "shift", "gone", "resilience"):
-        known = [(at, each[what]["value"]) for at, each in some if each.get(what) and each[what]["value"] is not None]
-        top, count = np.zeros(len(problems)), np.zeros(len(problems))
-        for at, value in known:
-            top[at] += value
-            count[at] += 1
-        there = count > 0
-        row[what] = mean_interval(top[there], count[there]).to_dict() if known else None
-    tested = [each["q"] for _, each in some if each.get("q") is not None]
-    row["found"] = sum(q < _FOUND for q in tested) / len(tested) if tested else None
-    return row
+class _Average:
+    """Sums over the sentences of one behaviour, problem by problem."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sentences = self.tested = self.found = 0
+        self.problems: set[str] = set()
+        self.sums: dict[str, dict[str, list[float]]] = {what: {} for what in _AVERAGED}
+        """For each measure and problem, the sum of the values and their number."""
+
+    def add(self, row: dict[str, Any], marks: Sequence[bool]) -> None:
+        for sentence in compress(row["sentences"], marks):
+            self.sentences += 1
+            self.problems.add(row["problem"])
+            for what, sums in self.sums.items():
+                if sentence.get(what) and (value := sentence[what]["value"]) is not None:
+                    total = sums.setdefault(row["problem"], [0.0, 0])
+                    total[0] += value
+                    total[1] += 1
+            if (q := sentence.get("q")) is not None:
+                self.tested += 1
+                self.found += q < FOUND
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "behaviour": self.name,
+            "sentences": self.sentences,
+            "problems": len(self.problems),
+            **{
+                what: mean_interval(*np.array(list(sums.values())).T).to_dict() if sums else None
+                for what, sums in self.sums.items()
+            },
+            "found": self.found / self.tested if self.tested else None,
+        }

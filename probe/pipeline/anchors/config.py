@@ -1,9 +1,10 @@
 """The settings of ``probe anchors``."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from probe.config import byte_size, check_least, check_seeds, nearest
+from probe.config import as_pattern, byte_size, check_least, check_seeds, nearest
 from probe.errors import ProbeError
 from probe.models import DeviceNames, ModelConfig, Sampling
 from probe.pipeline.checks import check_inputs
@@ -11,6 +12,8 @@ from probe.servers import ServersConfig, check_urls
 
 MEASURES = ("counterfactual", "resilience", "forced", "critical")
 """What can be measured, in order."""
+_OPTIONS = {"sampling": "sampling (--temperature, --top-p, --top-k, --min-p)", "servers": "the section servers"}
+"""What a setting is called in messages, where it is no option of its name."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,34 @@ class AnchorsConfig:
                 raise ProbeError(f"measure is {each!r}; {nearest(each, MEASURES)}")
         if self.rollouts is not None and set(self.measure) != {"counterfactual"}:
             raise ProbeError("rollouts of others give the measure counterfactual alone; the others need a model")
+        if self.rollouts is not None and self.run is not None:
+            raise ProbeError("categories need the activations of a model, so --rollouts and --run exclude each other")
+        if (unused := next(self._unused(), None)) is not None:
+            raise ProbeError("{} has no effect {}; leave it out".format(*unused))
+        for pattern in self.patterns:
+            as_pattern(pattern)
         if self.sampling is not None and self.sampling.greedy:
             raise ProbeError("greedy rollouts are all equal; give a temperature above 0")
+
+    def _unused(self) -> Iterator[tuple[str, str]]:
+        """The settings that are given and that nothing reads, and why."""
+        rows = (
+            (self.rollouts is not None, "with --rollouts", ("model", "traces", "samples", "max_new_tokens", "export")),
+            (self.rollouts is not None, "with --rollouts", ("sampling", "thinking_url")),
+            (self.thinking is not None, "with --thinking, which names one model", ("model",)),
+            (self.traces is not None, "with --traces, which bring their problems", ("problems", "grader")),
+            (self.traces is None and self.rollouts is None and self.problem is not None, "with --problem", ("limit",)),
+            ("forced" not in self.measure, "without --measure forced", ("every",)),
+            ("resilience" not in self.measure, "without --measure resilience", ("chains",)),
+            ("counterfactual" not in self.measure, "without --measure counterfactual", ("export",)),
+            (set(self.measure) == {"resilience"}, "with --measure resilience, which counts --chains", ("samples",)),
+            (not self.thinking_url, "without --thinking-url", ("servers",)),
+        )
+        usual = {each.name: each.default for each in fields(self)} | {"servers": ServersConfig()}
+        for applies, why, names in rows:
+            for name in names:
+                if applies and getattr(self, name) != usual[name]:
+                    yield _OPTIONS.get(name, f"--{name.replace('_', '-')}"), why
 
     def check(self) -> None:
         """Refuse inputs that are not there; this imports no library that runs models."""

@@ -1,5 +1,6 @@
 """What ``probe anchors`` works on: the model, and the traces with their problems."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ class Inputs:
 
     Attributes:
         model: the model.
-        pair: the settings of its pair, or such of the model alone.
         problem_set: grades the answers.
         problems: the problem of each trace.
         imported: the imported traces, and which of them are used; None where the model writes them.
@@ -37,7 +37,6 @@ class Inputs:
     """
 
     model: Model
-    pair: PairConfig
     problem_set: ProblemSet
     problems: tuple[Problem, ...]
     imported: tuple[ImportedTraces, tuple[int, ...]] | None
@@ -60,19 +59,28 @@ def prepare_anchors(config: AnchorsConfig) -> Inputs:
     pair, member = _members(config)
     model = load_model(member, device=config.device, dtype=config.dtype, memory=config.memory)
     sampling = config.sampling or (_USUAL if model.own_sampling.greedy else model.own_sampling)
-    alone = config.pair is None
-    limit = config.max_new_tokens or (_TOKENS if alone else pair.max_new_tokens)
-    positions = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
-    if alone and config.max_new_tokens is None and positions:
-        limit = min(limit, positions // 2)  # a trace, and a rollout from its end
     if config.traces is not None:
         problem_set, problems, imported = _of_traces(config, model)
-        return Inputs(model, pair, problem_set, problems, imported, sampling, limit, ())
+        limit = _limit(config, pair, model, problems)
+        return Inputs(model, problem_set, problems, imported, sampling, limit, ())
     taken = chosen_problems(config.problems, config.grader, pair, {"test": config.limit})
     problems, problem_set = taken.splits["test"], taken.problem_set
     if config.problem is not None:
         problems = (_named(problem_set, config.problem),)
-    return Inputs(model, pair, problem_set, tuple(problems), None, sampling, limit, tuple(taken.remarks))
+    limit = _limit(config, pair, model, problems)
+    return Inputs(model, problem_set, tuple(problems), None, sampling, limit, tuple(taken.remarks))
+
+
+def _limit(config: AnchorsConfig, pair: PairConfig, model: Model, problems: Sequence[Problem]) -> int:
+    """The largest number of tokens of a trace and of a rollout.
+
+    If nothing says it, a prompt, a trace and a rollout from its end fit into the positions of the model.
+    """
+    if config.max_new_tokens is not None or config.pair is not None:
+        return config.max_new_tokens or pair.max_new_tokens
+    positions = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    prompt = max(len(model.prompt_ids(problem.question)) for problem in problems)
+    return _TOKENS if not positions else max(1, min(_TOKENS, (positions - prompt) // 2))
 
 
 def _members(config: AnchorsConfig) -> tuple[PairConfig, ModelConfig]:
@@ -137,8 +145,18 @@ def traces_to_continue(
     return generate_traces(inputs.model, inputs.problem_set, inputs.problems, progress=progress, **how)
 
 
-def check_room(inputs: Inputs, traces: Traces) -> None:
-    """Refuse traces whose rollouts would not fit the model, before any is sampled."""
+def check_room(inputs: Inputs, traces: Traces, context: int | None = None) -> None:
+    """Refuse traces whose rollouts would not fit the model or its servers, before any is sampled.
+
+    Args:
+        inputs, traces: the problems, and the trace of each.
+        context: the number of tokens that servers take; None if there are none, or they do not say it.
+    """
     for trace, problem in zip(traces, inputs.problems, strict=True):
         ids = [*inputs.model.prompt_ids(problem.question), *trace.tokens]
         inputs.model.check_ids([ids], max_new_tokens=inputs.limit)
+        if context is not None and len(ids) + inputs.limit > context:
+            raise ProbeError(
+                f"the trace of {problem.id} has {len(ids)} tokens with its prompt, and a rollout up to {inputs.limit}, "
+                f"but the servers have a context of {context}; give them a longer one, or set max_new_tokens lower"
+            )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from probe.anchors import Continuations
 from probe.config import read_as
@@ -17,6 +17,7 @@ class _Place(TypedDict):
     texts: list[str]
     answers: list[str | None]
     correct: list[bool | None]
+    cut: NotRequired[list[bool]]
 
 
 def kept_rollouts(folder: Path, names: Sequence[int], make: Make) -> list[Continuations]:
@@ -31,11 +32,18 @@ def kept_rollouts(folder: Path, names: Sequence[int], make: Make) -> list[Contin
     for at, found in make({at for at, file in enumerate(files) if file.is_file()}):
         write_json(
             files[at],
-            {"kept": found.kept, "texts": found.texts, "answers": found.answers, "correct": found.correct},
+            {
+                "kept": found.kept,
+                "texts": found.texts,
+                "answers": found.answers,
+                "correct": found.correct,
+                "cut": found.cut,
+            },
         )
     return [_read(file) for file in files]
 
 
 def _read(file: Path) -> Continuations:
     row = read_as(_Place, file, fix="remove it and run the same command again")
-    return Continuations(row["kept"], tuple(row["texts"]), tuple(row["answers"]), tuple(row["correct"]))
+    texts, answers, correct = (tuple(row[name]) for name in ("texts", "answers", "correct"))
+    return Continuations(row["kept"], texts, answers, correct, cut=tuple(row.get("cut", ())))

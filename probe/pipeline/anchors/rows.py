@@ -1,10 +1,10 @@
 """What ``results.json`` of ``probe anchors`` says about each sentence and token."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import Any
 
-from probe.anchors import Anchors, ForcedAnswers, PivotalTokens, Resilience
+from probe.anchors import Anchors, Continuations, ForcedAnswers, PivotalTokens, Resilience
 
 
 def _number(value: float) -> float | None:
@@ -26,11 +26,36 @@ def sentence_rows(found: Anchors) -> Iterator[dict[str, Any]]:
         }
 
 
+def rollouts_row(found: Sequence[Continuations], failed: int = 0) -> dict[str, Any]:
+    """How many rollouts there are in place of all sentences, how many the limit on tokens stopped, and how many failed.
+
+    Args:
+        found: the rollouts in place of each sentence.
+        failed: how many could not be read.
+    """
+    known = all(each.cut or not len(each) for each in found)
+    return {
+        "n": sum(map(len, found)),
+        "truncated": sum(sum(each.cut) for each in found) if known else None,
+        "unanswered": sum(answer is None for each in found for answer in each.answers),
+        "failed": failed,
+    }
+
+
 def resilience_rows(found: Resilience) -> list[dict[str, Any]]:
     """The resilience of each sentence."""
     return [
-        {"rounds": list(rounds), **mean.to_dict(), "remains": remains, "limit": found.limit}
-        for rounds, mean, remains in zip(found.rounds, found.mean, found.remains, strict=True)
+        {
+            "rounds": list(rounds),
+            **mean.to_dict(),
+            "remains": remains,
+            "limit": found.limit,
+            "given_up": given_up,
+            "truncated": sum(final.cut),
+        }
+        for rounds, mean, remains, given_up, final in zip(
+            found.rounds, found.mean, found.remains, found.given_up, found.final, strict=True
+        )
     ]
 
 

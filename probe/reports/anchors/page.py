@@ -17,8 +17,8 @@ _FOUND = 0.05
 """The false discovery rate below which a sentence is said to change the answers."""
 _SHADE = 75
 """The strongest shade, in percent of the colour."""
-
-
+_TRACES = 20
+"""The number of traces that a page shows."""
 _SHOWN = (0, 1, 3, 4, 6, 7)
 """The columns of averages that a terminal shows."""
 
@@ -39,7 +39,7 @@ def write_anchors_report(results: Mapping[str, Any], path: str | Path) -> Path:
             "figure": markup(sentences_figure(trace), f"sentences-{i}"),
             "pivots": _pivots(trace),
         }
-        for i, trace in enumerate(results["traces"])
+        for i, trace in enumerate(results["traces"][:_TRACES])
     ]
     page = fill(
         "anchors/page.html.j2",
@@ -61,13 +61,11 @@ def anchors_headline(results: Mapping[str, Any]) -> str:
     Args:
         results: ``results.json`` of ``probe anchors``.
     """
-    tested = [each["q"] for row in results["traces"] for each in row["sentences"] if each.get("q") is not None]
-    n = sum(len(row["sentences"]) for row in results["traces"])
-    if not tested:
-        return f"{plural(n, 'sentence')} of {plural(len(results['traces']), 'trace')} of {results['model']}"
-    found = sum(q < _FOUND for q in tested)
-    verb = "changes" if found == 1 else "change"
-    return f"{found:,} of {plural(len(tested), 'sentence')} {verb} the answers of {results['model']}"
+    counts = results["sentences"]
+    if not counts["tested"]:
+        return f"{plural(counts['n'], 'sentence')} of {plural(results['n_traces'], 'trace')} of {results['model']}"
+    verb = "changes" if counts["found"] == 1 else "change"
+    return f"{counts['found']:,} of {plural(counts['tested'], 'sentence')} {verb} the answers of {results['model']}"
 
 
 def behaviour_rows(results: Mapping[str, Any]) -> list[list[str]]:
@@ -118,7 +116,21 @@ def _head(trace: Mapping[str, Any]) -> str:
     answer = "no answer" if trace["answer"] is None else f"answer {trace['answer']}"
     known = "" if trace["known"] is None else f", known answer {trace['known']}"
     tokens = "" if trace["tokens"] is None else f", {plural(trace['tokens'], 'token')}"
-    return f"{plural(len(trace['sentences']), 'sentence')}{tokens}; {answer} ({said}{known})"
+    told = f"{plural(len(trace['sentences']), 'sentence')}{tokens}; {answer} ({said}{known})"
+    return told + "".join(f". {each}" for each in _unfinished(trace))
+
+
+def _unfinished(trace: Mapping[str, Any]) -> Iterator[str]:
+    """What rollouts and chains of a trace did not come to an end."""
+    rollouts = trace.get("rollouts") or {}
+    for name, why in (("truncated", "were stopped by the limit on tokens"), ("failed", "could not be read")):
+        if count := rollouts.get(name):
+            yield f"{count:,} of {rollouts['n'] + rollouts['failed']:,} rollouts {why}"
+    chains = [each["resilience"] for each in trace["sentences"] if each.get("resilience")]
+    n = sum(len(each["rounds"]) for each in chains)
+    for name, why in (("given_up", "were given up as too long"), ("truncated", "were stopped by the limit on tokens")):
+        if count := sum(each.get(name, 0) for each in chains):
+            yield f"{count:,} of {n:,} chains {why}"
 
 
 def _spans(trace: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
