@@ -17,7 +17,7 @@ _FIRST, _MOST = 60, 400
 """The edges that are shown at first, and those that the slider reaches."""
 _FOLDED = 8
 """Models with more blocks are folded at first."""
-_LEFT, _TOP, _WIDEST = 78, 22, 6.0
+_LEFT, _TOP, _TO_MLP, _WIDEST = 78, 22, 74, 6.0
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,17 @@ class _Layout:
         self.folded = self.folds if n_layers > _FOLDED else set()
         step, self.row = max(27, min(48, 620 // n_heads)), 86 if n_layers <= _FOLDED else 46
         self.span = step * (n_heads - 1)
-        self.width = _LEFT + self.span + 130
         # Blocks that no edge touches take no room, so that a deep model fits.
         shown = [layer for layer in range(n_layers) if self.used[layer] or layer in self.mlps]
         self.heights = {layer: _TOP + self.row * (len(shown) - i) for i, layer in enumerate(shown)}
         self.height = 2 * _TOP + self.row * (len(shown) + 1)
+        # Room to the right of the MLPs for the node itself, or for the widest arc from one MLP to another.
+        self.width = _LEFT + self.span + _TO_MLP + max(56, 0.75 * _bow(self.height) + _WIDEST)
         middle = _LEFT + self.span / 2
         self.places = {EMBED: (middle, self.height - _TOP), LOGITS: (middle, float(_TOP))}
         for layer, y in self.heights.items():
             self.places |= {f"a{layer}.h{head}": (_LEFT + step * head, y) for head in self.used[layer]}
-            self.places[f"m{layer}"] = (_LEFT + self.span + 74, y - 0.35 * self.row)
+            self.places[f"m{layer}"] = (_LEFT + self.span + _TO_MLP, y - 0.35 * self.row)
             if layer in self.folds:
                 self.places[f"a{layer}"] = (middle, y)
 
@@ -171,8 +172,13 @@ def _curve(start: tuple[float, float], end: tuple[float, float], side: int) -> s
     """
     (x0, y0), (x1, y1) = start, end
     reach = max(14.0, 0.4 * (y0 - y1))
-    bow = side * min(150.0, 10 + 0.3 * (y0 - y1)) if abs(x0 - x1) < 8 else 0.0
+    bow = side * _bow(y0 - y1) if abs(x0 - x1) < 8 else 0.0
     return f"M{x0:.1f} {y0:.1f}C{x0 + bow:.1f} {y0 - reach:.1f} {x1 + bow:.1f} {y1 + reach:.1f} {x1:.1f} {y1:.1f}"
+
+
+def _bow(height: float) -> float:
+    """How far the middle points of an arc are beside its ends; the arc itself goes three quarters as far."""
+    return min(150.0, 10 + 0.3 * height)
 
 
 def _signed(value: float) -> str:

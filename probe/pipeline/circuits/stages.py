@@ -41,8 +41,8 @@ from probe.pipeline.folder import RunFolder
 from probe.pipeline.saes import sae_hash
 from probe.traces import Traces
 
-_SIZES = 12
-"""The largest number of sizes that are tried in the search for the smallest circuit."""
+_CLOSE = 20
+"""The search for the smallest circuit ends within one part in this many of its size."""
 _PART = 8
 """The most pairs whose scores are kept as one file."""
 _TEXTS = 150
@@ -253,14 +253,15 @@ def _clean(pairs: Pairs) -> list[torch.Tensor]:
 
 
 def _smallest(graph: Graph, enough: Callable[[int], bool], *, progress: bool) -> int:
-    """Bisect for the smallest size. Faithfulness may fall as edges are added, so a smaller one may have been missed."""
+    """Bisect for the smallest size that is enough, up to 5 % of it.
+
+    Faithfulness may fall as edges are added, so a smaller size may have been missed.
+    """
     low, high = 0, len(graph)
-    for _ in tqdm(range(_SIZES), desc="smallest circuit", unit="size", disable=not progress):
-        middle = (low + high) // 2
-        if middle in (low, high):
-            break
-        if enough(middle):
-            high = middle
-        else:
-            low = middle
+    with tqdm(desc="smallest circuit", unit="size", disable=not progress) as bar:
+        while high - low > max(1, high // _CLOSE):
+            middle = (low + high) // 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+            bar.set_postfix_str(f"at most {high:,} of {len(graph):,} edges", refresh=False)
+            bar.update()
     return high
