@@ -11,11 +11,13 @@ from probe.cli.common import (
     BaseTemplate,
     CategoriesOf,
     Config,
+    Context,
     Dtype,
     FromTraces,
     Grader,
     MaxNewTokens,
     Memory,
+    NPairs,
     OneDevice,
     Pair,
     Problems,
@@ -75,10 +77,8 @@ def circuits(
         int | None,
         typer.Option(help="Number of last tokens of each text whose edges are scored and cut; all by default."),
     ] = None,
-    n_pairs: Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")] = None,
-    context: Annotated[
-        int | None, typer.Option(help="Maximum number of tokens of a text, prompt included; 512 by default.")
-    ] = None,
+    n_pairs: NPairs = None,
+    context: Context = None,
     sae: Annotated[
         list[str] | None,
         typer.Option(

@@ -59,6 +59,10 @@ CategoriesOf = Annotated[
 Sentence = Annotated[
     str | None, typer.Option(help="Regular expression; sentences in which it is found are the behaviour.")
 ]
+NPairs = Annotated[int | None, typer.Option(help="Maximum number of text pairs; 48 by default.")]
+Context = Annotated[
+    int | None, typer.Option(help="Maximum number of tokens of a text, prompt included; 512 by default.")
+]
 Device = Annotated[
     str | None,
     typer.Option(

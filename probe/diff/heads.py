@@ -119,7 +119,13 @@ class HeadImportance:
 
 
 def head_importance(
-    model: Model, pairs: Pairs, *, n_parts: int = 8, edges: float = 0.1, steps: int = 5
+    model: Model,
+    pairs: Pairs,
+    *,
+    n_parts: int = 8,
+    edges: float = 0.1,
+    steps: int = 5,
+    progress: bool = False,
 ) -> HeadImportance:
     """Compute each head's share of all edge scores, separately for several parts of the pairs.
 
@@ -129,6 +135,7 @@ def head_importance(
         n_parts: number of parts; pair i belongs to part i modulo this number.
         edges: size of the circuit, as a share of all edges; it is found on all pairs.
         steps: number of points of the integrated gradients.
+        progress: show a progress bar.
 
     Raises:
         NotApplicable: if there are fewer pairs than parts, or the model's edges cannot be separated.
@@ -136,14 +143,21 @@ def head_importance(
     if len(pairs) < n_parts:
         raise NotApplicable(f"{len(pairs)} pairs cannot be divided into {n_parts} parts: give more pairs")
     lens = EdgeLens(model)
-    scores = edge_scores(lens, pairs.on(model.device), steps=steps)
+    scores = edge_scores(lens, pairs.on(model.device), steps=steps, progress=progress)
     found = [Circuit(lens.graph, scores[part::n_parts].mean(0)).heads() for part in range(n_parts)]
     circuit = Circuit(lens.graph, scores.mean(0)).top(max(1, round(edges * len(lens.graph))))
     return HeadImportance(torch.stack(found), circuit.heads() > 0)
 
 
 def head_shift(
-    before: Model, after: Model, pairs: Pairs, *, n_parts: int = 8, edges: float = 0.1, steps: int = 5
+    before: Model,
+    after: Model,
+    pairs: Pairs,
+    *,
+    n_parts: int = 8,
+    edges: float = 0.1,
+    steps: int = 5,
+    progress: bool = False,
 ) -> HeadShift:
     """Compute the importance of each head in two models on the same pairs, and test each head's change.
 
@@ -151,14 +165,15 @@ def head_shift(
         before: the model before training.
         after: the model after training.
         pairs: clean and corrupt texts that both models read.
-        n_parts, edges, steps: as in :func:`head_importance`.
+        n_parts, edges, steps, progress: as in :func:`head_importance`.
 
     Raises:
         NotApplicable: if the models differ in their numbers of blocks or heads, there are fewer pairs than parts, or
             a model's edges cannot be separated.
     """
     first, second = (
-        head_importance(model, pairs, n_parts=n_parts, edges=edges, steps=steps) for model in (before, after)
+        head_importance(model, pairs, n_parts=n_parts, edges=edges, steps=steps, progress=progress)
+        for model in (before, after)
     )
     if first.share.shape != second.share.shape:
         raise NotApplicable(f"{before.name} and {after.name} differ in their numbers of blocks or heads")

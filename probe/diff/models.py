@@ -27,6 +27,7 @@ def diff_models(
     parts: Sequence[str] | None = None,
     n_problems: int = 80,
     n_pairs: int = 48,
+    context: int = 512,
     layer: int | None = None,
     sae: "SAE[Any] | str | Path | None" = None,
     max_new_tokens: int | None = None,
@@ -44,6 +45,8 @@ def diff_models(
             types, whose share rose most in training.
         parts: keys of :data:`PARTS`; None for all, of which ``dictionary`` needs an SAE.
         n_pairs: the largest number of pairs of texts, for heads, directions and tracing.
+        context: the largest number of tokens of a text of these pairs for heads and directions, prompt included; longer
+            ones are cut on the left.
         layer: layer of ``resid_post`` at which states are compared (by the SAE over both models and by the mean
             difference), counted from 0; None for the middle layer.
         sae: an SAE or transcoder whose latents are compared in both models: an object of SAELens, a folder, or
@@ -82,7 +85,8 @@ def diff_models(
     if behaviour is not None:
         behaviour.marks(traces, required=True)
     texts = Texts(
-        pair, problem_set, problems, traces, behaviour, n_pairs, layer, sae, limit, sampling, seed, progress
+        pair, problem_set, problems, traces, behaviour, n_pairs=n_pairs, context=context, layer=layer, sae=sae,
+        max_new_tokens=limit, sampling=sampling, seed=seed, progress=progress,
     )  # fmt: skip
     return compare_parts(texts, asked)
 

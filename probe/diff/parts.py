@@ -60,7 +60,9 @@ MADE_BY: Mapping[str, Callable[[Texts], Any]] = {
     "tokens": lambda texts: TokenShift.of(
         token_trace(texts.pair, *each) for each in zip(texts.problems, texts.traces, strict=True)
     ),
-    "heads": lambda texts: head_shift(texts.pair.base, texts.pair.thinking, texts.behaviours(slice(None))),
+    "heads": lambda texts: head_shift(
+        texts.pair.base, texts.pair.thinking, texts.behaviours(slice(None)), progress=texts.progress
+    ),
     "direction": lambda texts: _transfer(texts, *(texts.behaviours(half) for half in texts.halves)),
     "truth": lambda texts: _transfer(
         texts, *(texts.equations(statement_pairs, half, texts.n_pairs) for half in texts.halves)

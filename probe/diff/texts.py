@@ -22,6 +22,7 @@ class Texts:
 
     Attributes:
         asked: the behaviour that was named; None for the one that rose most.
+        context: the largest number of tokens of a text of the behaviour's pairs, prompt included.
         layer: the layer at which states are compared; None for the middle layer.
         sae: the SAE whose latents are compared in both models; None for none.
         sampling: how the traces were sampled.
@@ -33,6 +34,7 @@ class Texts:
     traces: Traces
     asked: Behaviour | None
     n_pairs: int
+    context: int
     layer: int | None
     sae: Any
     max_new_tokens: int
@@ -86,5 +88,5 @@ class Texts:
     def behaviours(self, some: slice) -> Pairs:
         return behaviour_pairs(
             self.pair.thinking, self.traces[some], self.problems[some], self.behaviour,
-            n_pairs=self.n_pairs, seed=self.seed,
+            n_pairs=self.n_pairs, context=self.context, seed=self.seed,
         )  # fmt: skip

@@ -45,6 +45,8 @@ class DiffConfig:
     """The largest number of tokens of an answer; None takes the limit of the pair."""
     n_pairs: int = 48
     """The largest number of pairs of texts."""
+    context: int = 512
+    """The largest number of tokens of a text of a pair, prompt included; longer ones are cut on the left."""
     layer: int | None = None
     """The layer at which states are compared (by the SAE over both models and by the mean difference), counted from 0;
     None for the middle layer."""
@@ -75,7 +77,7 @@ class DiffConfig:
             raise ProbeError("no models given: name a pair (--pair), or both models (--base and --thinking)")
         if self.pair is not None and (self.base is not None or self.thinking is not None):
             raise ProbeError("both a pair and single models given: name a pair, or base and thinking")
-        check_least("", self, train=4, max_new_tokens=1, n_pairs=8, heads=0, test=1, draws=1, layer=0)
+        check_least("", self, train=4, max_new_tokens=1, n_pairs=8, context=8, heads=0, test=1, draws=1, layer=0)
         check_seeds("seed", [self.seed])
         object.__setattr__(self, "parts", check_parts(self.parts or usual_parts(self.sae)))
         if OF_SAE in self.parts and self.sae is None:

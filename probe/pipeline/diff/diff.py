@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from probe.circuits import (
     Pairs,
     Reference,
@@ -179,15 +181,16 @@ class _Stages:
     @property
     def about_pairs(self) -> dict[str, Any]:
         """The same for what depends on its pairs of texts."""
-        return {"pairs": self.config.n_pairs, **self.about_behaviour}
+        return {"pairs": self.config.n_pairs, "context": self.config.context, **self.about_behaviour}
 
     @cached_property
     def texts(self) -> Texts:
         config = self.config
         return Texts(
             self.pair, self.taken.problem_set, tuple(self.train), self.traces, self.behaviour,
-            config.n_pairs, config.layer, config.sae, self.limit,
-            self.pair.thinking.own_sampling, config.seed, self.progress,
+            n_pairs=config.n_pairs, context=config.context, layer=config.layer, sae=config.sae,
+            max_new_tokens=self.limit, sampling=self.pair.thinking.own_sampling, seed=config.seed,
+            progress=self.progress,
         )  # fmt: skip
 
     def check(self, before: Mapping[str, Any]) -> None:
@@ -202,8 +205,9 @@ class _Stages:
     def compared(self) -> dict[str, Any]:
         """Every part, one after the other."""
         config, behaviour = self.config, self.behaviour
-        about = {"pairs": config.n_pairs, "layer": config.layer, "sae": config.sae and sae_hash(config.sae)}
-        users = {"pairs": ON_PAIRS, "layer": AT_LAYER, "sae": {OF_SAE}}
+        about: dict[str, Any] = {"pairs": config.n_pairs, "context": config.context, "layer": config.layer}
+        about |= {"sae": config.sae and sae_hash(config.sae)}
+        users = {"pairs": ON_PAIRS, "context": NEEDS_BEHAVIOUR, "layer": AT_LAYER, "sae": {OF_SAE}}
         whole: dict[str, Any] = {
             "pair": self.pair.name,
             "behaviour": behaviour and behaviour.name,
@@ -211,7 +215,9 @@ class _Stages:
             "findings": [],
             "missing": {},
         }
-        for part in (part for part in PARTS if part in config.parts):
+        parts = tqdm([part for part in PARTS if part in config.parts], unit="part", disable=not self.progress)
+        for part in parts:
+            parts.set_description(part)
             if part in NEEDS_BEHAVIOUR and behaviour is None:
                 whole["missing"][part] = self.chosen["missing"]
                 continue
@@ -275,5 +281,5 @@ class _Stages:
             raise ProbeError(f"series are compared for one behaviour: {self.chosen['missing']}")
         return behaviour_pairs(
             self.pair.thinking, self.traces, self.train, self.behaviour,
-            n_pairs=self.config.n_pairs, seed=self.config.seed,
+            n_pairs=self.config.n_pairs, context=self.config.context, seed=self.config.seed,
         )  # fmt: skip
