@@ -140,6 +140,8 @@ def test_without_a_comparison_of_sentences_no_rollout_counts_at_two_places(scene
         thought_anchors(pair.thinking, problems, problem, trace, alike=alike, **settings)
     thought_anchors(pair.thinking, problems, problem, trace, **settings)
     assert seen == [False, True, True]
+    with pytest.raises(ProbeError, match="leave out reuse"):
+        thought_anchors(pair.thinking, problems, problem, trace, alike=None, reuse=True, **settings)
 
 
 def test_a_rollout_that_begins_as_the_sentence_does_is_not_compared_with_it():
