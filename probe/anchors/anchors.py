@@ -200,8 +200,9 @@ def apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTa
     if alike is None:
         return list(range(len(rollouts))), list(range(len(rollouts)))
     other, absent = [], []
+    whole = text.strip()  # a token may hold the end of a sentence and the space before the next one
     for i, written in enumerate(rollouts.texts):
-        if text.strip() and written.startswith(text):  # it may count at the next place too
+        if whole and written.lstrip().startswith(whole):  # it may count at the next place too
             continue
         said = [written[slice(*span)] for span in split_sentences(written, tags)]
         first = rollouts.firsts[i] if rollouts.firsts else "".join(said[:1])
