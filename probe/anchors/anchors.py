@@ -115,12 +115,12 @@ def thought_anchors(
         Importance and shift of all sentences but the last, which nothing follows.
 
     Raises:
-        ProbeError: if the trace has fewer than two sentences.
+        ProbeError: if the trace has fewer than two sentences, or rollouts are reused without ``alike``.
     """
     places = sentence_places(trace)
     settings = RolloutSettings(n_samples=50, max_new_tokens=256) | how
-    if alike is None:
-        settings = settings | RolloutSettings(reuse=False)
+    if alike is None and settings.setdefault("reuse", False):
+        raise ProbeError("with alike=None both sides share the rollouts that reuse counts twice; leave out reuse")
     found = roll_out(model, problem_set, problem, trace, places=places, **settings)
     return anchors_of(
         problem_set,
@@ -200,8 +200,9 @@ def apart(rollouts: Continuations, text: str, alike: Alike | None, tags: ThinkTa
     if alike is None:
         return list(range(len(rollouts))), list(range(len(rollouts)))
     other, absent = [], []
+    whole = text.strip()  # a token may hold the end of a sentence and the space before the next one
     for i, written in enumerate(rollouts.texts):
-        if text.strip() and written.startswith(text):  # it may count at the next place too
+        if whole and written.lstrip().startswith(whole):  # it may count at the next place too
             continue
         said = [written[slice(*span)] for span in split_sentences(written, tags)]
         first = rollouts.firsts[i] if rollouts.firsts else "".join(said[:1])

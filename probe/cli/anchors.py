@@ -148,7 +148,7 @@ def anchors(
     chosen = settings(AnchorsConfig, config, given)
     out = folder(out, Path("runs") / "anchors")
     from probe.pipeline import find_anchors  # slow to import: settings are checked first
-    from probe.reports import anchors_table
+    from probe.reports import anchors_table, unfinished_rollouts
 
     found = find_anchors(chosen, out, progress=True)
-    show(anchors_table(found), f"Report: {out / 'report.html'}")
+    show(anchors_table(found), *unfinished_rollouts(found["counts"]), f"Report: {out / 'report.html'}")

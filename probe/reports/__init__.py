@@ -20,7 +20,11 @@ from probe.reports.anchors.figures import (
     forced_figure as forced_figure,
     sentences_figure as sentences_figure,
 )
-from probe.reports.anchors.page import anchors_table as anchors_table, write_anchors_report as write_anchors_report
+from probe.reports.anchors.page import (
+    anchors_table as anchors_table,
+    unfinished_rollouts as unfinished_rollouts,
+    write_anchors_report as write_anchors_report,
+)
 from probe.reports.circuits.attention_view import (
     attention_patterns as attention_patterns,
     colored_tokens as colored_tokens,

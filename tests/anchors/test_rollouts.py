@@ -140,6 +140,8 @@ def test_without_a_comparison_of_sentences_no_rollout_counts_at_two_places(scene
         thought_anchors(pair.thinking, problems, problem, trace, alike=alike, **settings)
     thought_anchors(pair.thinking, problems, problem, trace, **settings)
     assert seen == [False, True, True]
+    with pytest.raises(ProbeError, match="leave out reuse"):
+        thought_anchors(pair.thinking, problems, problem, trace, alike=None, reuse=True, **settings)
 
 
 def test_a_rollout_that_begins_as_the_sentence_does_is_not_compared_with_it():
@@ -147,8 +149,9 @@ def test_a_rollout_that_begins_as_the_sentence_does_is_not_compared_with_it():
     numbers, problem = ProblemSet("numbers", "numeric", {"test": ()}), Problem("p", "?", "4")
     here = Continuations(0, (" So 4.25 it is.", " Hm. 3."), ("4.25", "3"), (False, False))
     after = Continuations(3, ("25 it is.", " Done."), ("4.25", "4"), (False, True))
-    found = anchors_of(numbers, problem, [" So 4.", " Done."], [here, after])
-    assert found.others == (1,) and found.importance == (0.5,)
+    for sentence in (" So 4.", "\n\nSo 4."):
+        found = anchors_of(numbers, problem, [sentence, " Done."], [here, after])
+        assert found.others == (1,) and found.importance == (0.5,)
 
 
 def test_the_text_before_rollouts_is_decoded_once(scene):

@@ -57,9 +57,9 @@ def test_every_sentence_has_its_figures_and_the_page_shows_them(done):
     (trace,) = results["traces"]
     *measured, last = trace["sentences"]
     assert set(last) == {"text"} and all({"importance", "shift", "q", "resilience"} <= set(each) for each in measured)
-    assert trace["rollouts"]["n"] == 3 * len(trace["sentences"]) and trace["rollouts"]["failed"] == 0
-    assert 0 <= trace["rollouts"]["truncated"] <= trace["rollouts"]["unanswered"]
-    assert all(each["resilience"]["given_up"] == 0 for each in measured)
+    counts = trace["counts"]
+    assert counts == results["counts"] and counts["rollouts"] == 3 * len(trace["sentences"])
+    assert counts["chains"] == 2 * len(measured) and counts["chains given up as too long"] == 0
     assert trace["forced"]["after"][-1] == len(trace["forced"]["answers"]) - 1 and trace["forced"]["accuracy"][-1] == 1
     assert trace["critical"]["places"][0] == 0 and trace["critical"]["places"][-1] == trace["tokens"]
     everything, equations = results["behaviours"]

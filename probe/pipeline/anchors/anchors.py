@@ -1,5 +1,6 @@
 """``probe anchors``: rollouts from the places of traces, kept place by place, and what they say about each sentence."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
@@ -35,7 +36,14 @@ from probe.pipeline.anchors.averages import Averages, chosen_behaviours
 from probe.pipeline.anchors.config import AnchorsConfig
 from probe.pipeline.anchors.inputs import Inputs, check_room, prepare_anchors, servers_of, traces_to_continue
 from probe.pipeline.anchors.kept import kept_rollouts
-from probe.pipeline.anchors.rows import forced_row, pivotal_rows, resilience_rows, rollouts_row, sentence_rows
+from probe.pipeline.anchors.rows import (
+    counted,
+    counted_chains,
+    forced_row,
+    pivotal_rows,
+    resilience_rows,
+    sentence_rows,
+)
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import prompt_hash, weights_hash
@@ -151,6 +159,7 @@ class _Work:
             "correct": None if trace.failed else trace.correct,
             "tokens": len(trace.tokens),
             "sentences": [{"text": text} for text in trace.sentence_texts],
+            "counts": {},
         }
         if self.progress:
             tqdm.write(f"{problem.id}: {len(trace.sentences)} sentences, {len(trace.tokens)} tokens")
@@ -198,7 +207,7 @@ class _Work:
             think_tags=trace.think_tags,
             seed=self.config.seed,
         )
-        row["rollouts"] = rollouts_row(found)
+        row["counts"] |= counted(found)
         for each, more in zip(row["sentences"], sentence_rows(anchors), strict=False):
             each.update(more)
         if self.config.export:
@@ -230,6 +239,7 @@ class _Work:
                 write_json(file, resilience_rows(found))
             for number, each in zip(group, read_as(list[dict[str, Any]], file, fix="remove it"), strict=True):
                 row["sentences"][number]["resilience"] = each
+        row["counts"] |= counted_chains([row["sentences"][number]["resilience"] for number in some])
 
     def _forced(self, problem: Problem, trace: Trace, folder: Path) -> dict[str, Any]:
         thinking, places = forced_places(trace, self.config.every)
@@ -280,7 +290,7 @@ def _of_rollouts(config: AnchorsConfig, out: Path) -> dict[str, Any]:
                 "correct": each.correct,
                 "tokens": None,
                 "sentences": rows,
-                "rollouts": rollouts_row(each.rollouts, each.failed),
+                "counts": counted(each.rollouts, each.failed),
             }
             yield row, _as_trace(each)
 
@@ -317,10 +327,12 @@ def _finish(
         found: the row of each trace, and the trace.
     """
     means, shown, problems, n = Averages(behaviours), [], set(), 0
+    counts: Counter[str] = Counter()
     while some := list(islice(found, _READ)):
         for row, _ in some:
             write_json(out / "sentences" / f"{n:06d}.json", row)
             problems.add(row["problem"])
+            counts.update(row["counts"])
             n += 1
         rows, traces = [row for row, _ in some], [trace for _, trace in some]
         means.add(rows, traces)
@@ -337,6 +349,7 @@ def _finish(
         "measure": list(config.measure),
         "n_traces": n,
         "sentences": means.tested,
+        "counts": dict(counts),
         "traces": shown,
         "behaviours": means.rows(),
         "prompts": about["prompts"],

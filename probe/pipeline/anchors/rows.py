@@ -1,6 +1,6 @@
 """What ``results.json`` of ``probe anchors`` says about each sentence and token."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -26,19 +26,30 @@ def sentence_rows(found: Anchors) -> Iterator[dict[str, Any]]:
         }
 
 
-def rollouts_row(found: Sequence[Continuations], failed: int = 0) -> dict[str, Any]:
-    """How many rollouts there are in place of all sentences, how many the limit on tokens stopped, and how many failed.
+def counted(found: Sequence[Continuations], failed: int = 0) -> dict[str, int]:
+    """Count the rollouts in place of all sentences, and those that did not come to an end.
 
     Args:
         found: the rollouts in place of each sentence.
         failed: how many could not be read.
     """
-    known = all(each.cut or not len(each) for each in found)
+    told = {"rollouts": sum(map(len, found)) + failed, "rollouts failed": failed}
+    told["rollouts without an answer"] = sum(answer is None for each in found for answer in each.answers)
+    if all(each.cut or not len(each) for each in found):  # else it is not known
+        told["rollouts stopped by the limit on tokens"] = sum(sum(each.cut) for each in found)
+    return told
+
+
+def counted_chains(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the chains of all sentences, and those that did not come to an end.
+
+    Args:
+        rows: from :func:`resilience_rows`.
+    """
     return {
-        "n": sum(map(len, found)),
-        "truncated": sum(sum(each.cut) for each in found) if known else None,
-        "unanswered": sum(answer is None for each in found for answer in each.answers),
-        "failed": failed,
+        "chains": sum(len(row["rounds"]) for row in rows),
+        "chains given up as too long": sum(row.get("given_up", 0) for row in rows),
+        "chains stopped by the limit on tokens": sum(row.get("truncated", 0) for row in rows),
     }
 
 

@@ -47,6 +47,7 @@ def write_anchors_report(results: Mapping[str, Any], path: str | Path) -> Path:
         results=results,
         prompts=results.get("prompts"),
         sentence=anchors_headline(results),
+        unfinished=unfinished_rollouts(results["counts"]),
         traces=traces,
         behaviours=behaviour_rows(results),
         behaviour_columns=BEHAVIOUR_COLUMNS,
@@ -117,20 +118,21 @@ def _head(trace: Mapping[str, Any]) -> str:
     known = "" if trace["known"] is None else f", known answer {trace['known']}"
     tokens = "" if trace["tokens"] is None else f", {plural(trace['tokens'], 'token')}"
     told = f"{plural(len(trace['sentences']), 'sentence')}{tokens}; {answer} ({said}{known})"
-    return told + "".join(f". {each}" for each in _unfinished(trace))
+    return ". ".join([told, *unfinished_rollouts(trace["counts"])])
 
 
-def _unfinished(trace: Mapping[str, Any]) -> Iterator[str]:
-    """What rollouts and chains of a trace did not come to an end."""
-    rollouts = trace.get("rollouts") or {}
-    for name, why in (("truncated", "were stopped by the limit on tokens"), ("failed", "could not be read")):
-        if count := rollouts.get(name):
-            yield f"{count:,} of {rollouts['n'] + rollouts['failed']:,} rollouts {why}"
-    chains = [each["resilience"] for each in trace["sentences"] if each.get("resilience")]
-    n = sum(len(each["rounds"]) for each in chains)
-    for name, why in (("given_up", "were given up as too long"), ("truncated", "were stopped by the limit on tokens")):
-        if count := sum(each.get(name, 0) for each in chains):
-            yield f"{count:,} of {n:,} chains {why}"
+def unfinished_rollouts(counts: Mapping[str, int]) -> list[str]:
+    """Say how many rollouts and chains did not come to an end, or had no answer.
+
+    Args:
+        counts: of ``results.json`` of ``probe anchors`` or of one of its traces: the number of rollouts and of chains,
+            and how many of them what happened to.
+
+    >>> unfinished_rollouts({"rollouts": 1200, "rollouts failed": 0, "rollouts without an answer": 7})
+    ['7 of 1,200 rollouts without an answer']
+    """
+    told = ((name.partition(" "), count) for name, count in counts.items())
+    return [f"{count:,} of {counts[kind]:,} {kind} {what}" for (kind, _, what), count in told if what and count]
 
 
 def _spans(trace: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
