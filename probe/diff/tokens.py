@@ -84,7 +84,8 @@ class TokenShift:
             if len(each.kl):
                 sums += torch.stack([getattr(each, name).double().sum() for name in names])
                 largest = max(largest, float(each.kl.max()))
-        return cls(tuple(kept), n, tokens, *(sums / tokens).tolist(), largest)
+        kl, before, after, agree = (sums / tokens).tolist()
+        return cls(tuple(kept), n, tokens, kl, before, after, agree, largest)
 
     def __len__(self) -> int:
         return len(self.traces)
