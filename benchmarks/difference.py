@@ -29,7 +29,7 @@ def main() -> None:
             f"{each.place}, {each.texts} texts: {each.size:.1%} of a state's norm, correlation {each.agrees:.2f}, "
             f"p {each.least:.3g} ({each.floor:.3g} or more); raises {' '.join(map(repr, each.top[:6]))}"
         )
-        if each.place == "sentence ends":
+        if each.place == "sentence ends" and each.agrees is not None:
             limit = max(each.of_null.values())
             rows.append(Row(f"correlation at {each.place}", "harder null, 95 %", each.agrees / limit, 1.0, "higher"))
     steered = probe.steer_with_difference(
@@ -39,7 +39,7 @@ def main() -> None:
     (checks,) = (each for each in steered.effects if each.measure == "behaviour")
     for name in ("plain", "steered", "random", "more_than_random"):
         print(f"checks, {name}: {getattr(checks, name).write('{:.1%}'.format)}")
-    ratio = checks.steered.value / max(checks.random.value, 1e-9)
+    ratio = (checks.steered.value or 0.0) / max(checks.random.value or 0.0, 1e-9)
     rows.append(Row(f"checks of the base with {STRENGTH:g} × the difference", "random vectors", ratio, 1.0, "higher"))
     report("difference", rows)
 

@@ -84,7 +84,8 @@ class TokenShift:
             if len(each.kl):
                 sums += torch.stack([getattr(each, name).double().sum() for name in names])
                 largest = max(largest, float(each.kl.max()))
-        return cls(tuple(kept), n, tokens, *(sums / tokens).tolist(), largest)
+        kl, before, after, agree = (sums / tokens).tolist()
+        return cls(tuple(kept), n, tokens, kl, before, after, agree, largest)
 
     def __len__(self) -> int:
         return len(self.traces)
@@ -111,8 +112,8 @@ def running_mean(values: Float[Tensor, " tokens"], decay: float = 0.9) -> Float[
 
 def token_trace(pair: Pair, problem: Problem, trace: Trace) -> TokenTrace:
     """Compare the predictions of both models along a trace, each with its own prompt before it."""
-    parts = []
-    for base, thinking, _ in both_log_probs(pair.base, pair.thinking, problem, trace):
+    parts = [torch.zeros(4, 0)]
+    for base, thinking, _ in both_log_probs(pair.base, pair.thinking, problem, trace) if trace.tokens else ():
         before, after = (torch.distributions.Categorical(logits=log_p).entropy() for log_p in (base, thinking))
         kl = (thinking.exp() * (thinking - base)).sum(-1)
         parts.append(torch.stack([kl, before, after, (base.argmax(-1) == thinking.argmax(-1)).float()]).cpu())

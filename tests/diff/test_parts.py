@@ -23,6 +23,7 @@ from probe.diff.shared import states_of
 from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import ModelConfig, Pair, PairConfig, load_model
+from probe.traces import make_trace
 from tests.circuits.conftest import drawn_pairs
 
 
@@ -157,6 +158,8 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
     expected = torch.nn.functional.kl_div(log_p[0], log_p[1], log_target=True, reduction="none").sum(-1)
     torch.testing.assert_close(found.kl, expected, atol=1e-4, rtol=1e-3)
     assert 0 <= found.peak() < len(trace.tokens) and "".join(found.tokens) == trace.text
+    empty = make_trace(bundled.thinking, problems, problem, [], False)
+    assert len(token_trace(bundled, problem, empty).kl) == 0
     shift = TokenShift.of(found for _ in range(40))
     assert shift.n_traces == 40 and len(shift) == 32 and shift.tokens == 40 * len(found.tokens) and shift[0] is found
     assert shift.kl == pytest.approx(float(found.kl.mean())) and shift.largest_kl == float(found.kl.max())

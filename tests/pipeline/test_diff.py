@@ -63,18 +63,24 @@ def test_from_texts_to_the_page(tmp_path, kill):
     config = from_dict(DiffConfig, SMALL | {"pair": "tiny-rl", "behaviour": "check", "series": series})
     diff(config, out)
     assert (out / "results.json").read_bytes() == first and kept.stat().st_mtime_ns == before
-    # Killed between two changes of heads.
+    # Killed between two changes of heads. So few texts let no head grow, so one is planted.
+    told = json.loads(kept.read_text())
+    told["heads"]["grown"] = [[0, 0], [1, 1]]
+    kept.write_text(json.dumps(told))
+    whole = diff(config, out)
+    assert whole["effects"]["heads"] == ["a0.h0"] and whole["effects"]["ways"].keys() == {"resample", "0.5"}
+    first = (out / "results.json").read_bytes()
     shutil.rmtree(out / "effects")
     (out / "results.json").unlink()
     kill(diff, config, out, "effects/1/resample/result.json")
-    assert not (out / "results.json").exists() and not (out / "effects" / "1" / "0.5").exists()
+    assert not (out / "results.json").exists() and not (out / "effects" / "1" / "0.5" / "manifest.json").exists()
     diff(config, out)
-    assert results["effects"]["ways"].keys() == {"resample", "0.5"} and (out / "results.json").read_bytes() == first
+    assert (out / "results.json").read_bytes() == first
     # A part and another head are added; the series stays.
     more = {"pair": "tiny-rl", "behaviour": "check", "parts": ["heads", "massive"], "heads": 2}
     found = diff(from_dict(DiffConfig, SMALL | more), out)
-    assert found["series"] == results["series"] and len(found["findings"]) == len(results["findings"]) + 1
-    assert found["effects"]["heads"][:1] == results["effects"]["heads"] and kept.stat().st_mtime_ns == before
+    assert found["series"] == whole["series"] and len(found["findings"]) == len(whole["findings"]) + 1
+    assert found["effects"]["heads"] == ["a0.h0", "a1.h1"] and (out / "effects" / "1" / "0.5").is_dir()
 
 
 def test_any_two_models_and_problems_are_compared_and_an_interrupted_comparison_resumes(tmp_path, monkeypatch):
@@ -128,7 +134,29 @@ def test_parts_are_added_to_a_finished_folder(tmp_path, monkeypatch):
     once = from_dict(DiffConfig, TWO | {"parts": ["massive", "neurons", "steering", "difference"]})
     assert len(read) == 2
     assert diff(once, tmp_path / "once") == added and len(read) == 3, "one command computes the difference once"
+    first, second = ((tmp_path / name / "results.json").read_bytes() for name in ("steps", "once"))
+    assert first == second
     assert diff(from_dict(DiffConfig, TWO | {"parts": ["neurons"]}), tmp_path / "steps") == added
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"sentence": "Zebra"}, "no sentence of these 4 traces shows 'Zebra'"),
+        (
+            {"series": [f"rl={bundled_folder('tiny-series') / 'rl'}"]},
+            "series are compared for one behaviour: fewer than",
+        ),
+    ],
+)
+def test_a_behaviour_that_no_sentence_shows_is_refused_before_the_parts(more, said, tmp_path):
+    file = tmp_path / "mine.jsonl"  # no sentence types, and answers too short for habits
+    records = [{"question": each.question, "answer": each.answer} for each in load_problems("story").take("train", 4)]
+    file.write_text("".join(f"{json.dumps(each | {'split': 'train'})}\n" for each in records))
+    settings = TWO | {"problems": str(file), "max_new_tokens": 20, "parts": ["heads", "knowledge"]}
+    with pytest.raises(ProbeError, match=said):
+        diff(from_dict(DiffConfig, settings | more), tmp_path / "out")
+    assert not (tmp_path / "out" / "parts").exists()
 
 
 def test_a_part_that_is_missing_and_one_that_was_replace_each_other():

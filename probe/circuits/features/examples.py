@@ -185,7 +185,7 @@ def latent_examples(
             None if shown is None else _telling(values[:, k].numpy(), shown, of_trace, seed)
             for values in (largest, ahead)
         ]
-        made.append(LatentExamples(dictionary.name, latent, float(active[k]) / tokens, tuple(examples), *told))
+        made.append(LatentExamples(dictionary.name, latent, float(active[k]) / int(tokens), tuple(examples), *told))
     return made
 
 

@@ -194,12 +194,15 @@ class _Stages:
         )  # fmt: skip
 
     def check(self, before: Mapping[str, Any]) -> None:
-        """Refuse a behaviour that is not that of the results in the folder, before anything is compared."""
-        other, name = before.get("behaviour"), self.behaviour and self.behaviour.name
-        if name is not None and other not in (None, name):
+        """Refuse what cannot be compared, before anything is: a second behaviour in a folder, a series without one."""
+        if self.config.series and self.behaviour is None:
+            raise ProbeError(f"series are compared for one behaviour: {self.chosen['missing']}")
+        own, other = self.about_behaviour, before.get("behaviour")
+        if self.behaviour is not None and other is not None and own != {name: before.get(name) for name in own}:
             raise ProbeError(
-                f"{self.kept.folder.path} compares the models for {other!r}, and this command for {name!r}: "
-                "give another --out"
+                f"{self.kept.folder.path} compares the models for {other!r}, and this command for "
+                f"{self.behaviour.name!r}{'' if other != self.behaviour.name else ' of another taxonomy'}: name the "
+                "first, or give another --out"
             )
 
     def compared(self) -> dict[str, Any]:
@@ -210,7 +213,7 @@ class _Stages:
         users = {"pairs": ON_PAIRS, "context": NEEDS_BEHAVIOUR, "layer": AT_LAYER, "sae": {OF_SAE}}
         whole: dict[str, Any] = {
             "pair": self.pair.name,
-            "behaviour": behaviour and behaviour.name,
+            **self.about_behaviour,
             "chosen": behaviour and self.chosen["chosen"],
             "findings": [],
             "missing": {},
@@ -272,13 +275,8 @@ class _Stages:
         return reference(self.pair.thinking, self.traces, tokens=start_tokens(self.traces))
 
     def series_pairs(self) -> Pairs:
-        """The pairs of texts that checkpoints read.
-
-        Raises:
-            ProbeError: if no behaviour was named, and none could be chosen.
-        """
-        if self.behaviour is None:
-            raise ProbeError(f"series are compared for one behaviour: {self.chosen['missing']}")
+        """The pairs of texts that checkpoints read."""
+        assert self.behaviour is not None
         return behaviour_pairs(
             self.pair.thinking, self.traces, self.train, self.behaviour,
             n_pairs=self.config.n_pairs, context=self.config.context, seed=self.config.seed,

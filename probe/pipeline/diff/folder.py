@@ -67,13 +67,14 @@ def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     told = {part for part in found if part not in now["missing"]}
     missing = {**before.get("missing", {}), **now["missing"]}
     kept = {name: value for name, value in before.items() if name not in now["missing"]}
-    return {
+    whole = {
         **kept,
         **{name: value for name, value in now.items() if value is not None or name not in kept},
         "problems": {**before.get("problems", {}), **now["problems"]},
         "findings": [found[part] for part in PARTS if part in told],
         "missing": {part: missing[part] for part in PARTS if part in missing and part not in told},
     }
+    return {name: whole[name] for name in sorted(whole)}  # the order of the commands leaves no trace
 
 
 @dataclass(frozen=True)
