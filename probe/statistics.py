@@ -392,7 +392,7 @@ def sign_flips(
         negative[numbers[:, 0] == 0] = 0  # the signs as they are
         found = statistic(1.0 - 2.0 * negative)
         above += ((found.max(1, keepdims=True, initial=0.0) if together else found) >= least).sum(0)
-    p = np.full(len(finite), np.nan)
+    p = np.full(values.shape[1], np.nan)
     p[finite] = above / count
     return p
 
