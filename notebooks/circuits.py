@@ -17,19 +17,22 @@
 # # What makes a model begin a behaviour
 #
 # `tiny-rl` checks every sum that it has written. What in the model makes it begin a check? This notebook looks at its
-# attention, finds the edges that carry the choice, ablates their heads, and measures which sentences its answer depends
-# on. Everything runs on a bundled pair, on a CPU, in about a minute. The last section does the same on a pair of yours.
+# attention, finds the edges and the latents that carry the choice, ablates heads, and measures which sentences the
+# answer depends on. Everything runs on a bundled pair, on a CPU. The last section does the same on a pair of yours.
 
 # %%
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads wait instead of spinning
 
+from tempfile import TemporaryDirectory
+
 import torch
 
 import probe
 from probe.anchors import forced_answers, thought_anchors
 from probe.circuits import (
+    Circuit,
     EdgeLens,
     attention,
     attribute,
@@ -57,6 +60,7 @@ from probe.reports import (
     attention_patterns,
     circuit_view,
     direct_figure,
+    features_figure,
     forced_figure,
     head_gallery,
     heads_figure,
@@ -187,6 +191,22 @@ path = [edge] if reader == "logits" else [edge, f"{reader.partition('<')[0]}->lo
 path, path_effect(lens, test, path).mean().item()
 
 # %% [markdown]
+# ## Latents
+#
+# A small SAE of the output of block 1 has latents that carry the choice too. They are chosen on one half of the pairs
+# and measured on the other. Look at the share of the error first: it is what the SAE does not explain.
+
+# %%
+with TemporaryDirectory() as folder:
+    store = probe.harvest(model, traces[:20], "resid_post.1", unit="token", folder=folder)
+    sae = probe.train_sae(store, "resid_post.1", latents=64, k=8, steps=100, batch_size=256)
+latents = probe.feature_scores(model, sae, pairs, steps=2)
+features_figure(latents)
+
+# %%
+probe.latent_examples(model, sae, traces[:20], [latents.top(1)[0].latent], behaviour=check)
+
+# %% [markdown]
 # ## Ablation
 #
 # Where a sentence begins, the outputs of the circuit's three strongest heads are replaced by their outputs at the
@@ -231,17 +251,29 @@ rollouts = probe.generate_traces(own.thinking, questions, some, max_new_tokens=2
 {"sentences with it": sum(map(sum, pattern.marks(rollouts))), "of": sum(len(each.sentences) for each in rollouts)}
 
 # %% [markdown]
-# The circuit, chosen on one half of the texts, and what it keeps on the other half. The control is a circuit of as many
-# random edges.
+# The circuit, chosen on one half of the texts, and what it keeps on the other half. The controls are circuits of random
+# edges that are at least as large and on whole paths too.
 
 # %%
 half, rest = behaviour_pairs(own.thinking, rollouts, some, pattern, n_pairs=16).split()
 lens = EdgeLens(own.thinking)
 scored = attribute(lens, half, "eap-ig-inputs", steps=3)
 circuit = scored.top(len(scored.graph) // 8)
-shuffled = torch.rand(scored.scores.shape, generator=torch.Generator().manual_seed(0))
-control = probe.circuits.Circuit(scored.graph, shuffled).top(len(circuit), whole_paths=False)
-{"edges": len(circuit), "kept": kept_by(lens, circuit, rest), "random edges keep": kept_by(lens, control, rest)}
+
+
+def random_circuit(seed):
+    scores = torch.rand(scored.scores.shape, generator=torch.Generator().manual_seed(seed))
+    sizes = (Circuit(scored.graph, scores).top(n) for n in range(len(circuit), len(scored.graph) + 1))
+    return next(each for each in sizes if len(each) >= len(circuit))
+
+
+controls = [random_circuit(seed) for seed in range(3)]
+{
+    "edges": len(circuit),
+    "kept": kept_by(lens, circuit, rest),
+    "random edges": [len(each) for each in controls],
+    "they keep": [kept_by(lens, each, rest) for each in controls],
+}
 
 # %%
 circuit_view(circuit)

@@ -17,8 +17,8 @@
 # # What RL changed, what SFT changed
 #
 # `tiny-rl` and `tiny-sft` were trained from one base model: the first with the answer as the only reward, the second on
-# supervised traces. What did training change inside the model? Every figure is shown with its null.
-# Everything runs on a CPU in about a minute. The last section compares a pair of yours.
+# supervised traces. What did training change inside the model? Every figure is shown with its null. Everything runs on
+# a CPU. The last section compares a pair of yours, and until you name one, `tiny-sft`.
 
 # %%
 import os
@@ -39,16 +39,19 @@ from probe.reports import (
     transfer_figure,
 )
 
-rl, sft = probe.load_pair("tiny-rl"), probe.load_pair("tiny-sft")
+rl, problems = probe.load_pair("tiny-rl"), probe.load_problems("story")
+train = problems.take("train", 12)
+traces = probe.generate_traces(rl.thinking, problems, train, max_new_tokens=200)
 
 # %% [markdown]
 # ## All parts in one call
 #
-# Two are left out here: steering with the mean difference, which takes the longest, and the latents of a given SAE.
+# Three are left out here: the latents of a given SAE, and the two that take longest, which are where an operand is
+# represented and steering with the mean difference.
 
 # %%
-parts = [part for part in PARTS if part not in ("steering", "dictionary")]
-found = diff_models(rl, n_problems=12, n_pairs=8, parts=parts)
+parts = [part for part in PARTS if part not in ("steering", "knowledge", "dictionary")]
+found = diff_models(rl, traces=traces, n_problems=12, n_pairs=8, parts=parts)
 found
 
 # %% [markdown]
@@ -80,13 +83,6 @@ colored_tokens(found.tokens[0].tokens, found.tokens[0].kl)
 told = found.to_dict()
 shift_figure(told["heads"])
 
-# %%
-taught = diff_models(sft, n_problems=12, n_pairs=8, parts=["heads"]).to_dict()
-shift_figure(taught["heads"])
-
-# %%
-taught["findings"]
-
 # %% [markdown]
 # ## The direction of a behaviour
 #
@@ -114,9 +110,6 @@ latents_figure(told["latents"])
 # A few checkpoints of other runs from the same base model, one trained in each way. All read the same pairs of texts.
 
 # %%
-problems = probe.load_problems("story")
-train = problems.take("train", 12)
-traces = probe.generate_traces(rl.thinking, problems, train, max_new_tokens=200)
 pairs = behaviour_pairs(rl.thinking, traces, train, "check", problem_set=problems, n_pairs=4)
 runs, changes = [], {}
 for way in ("rl", "sft"):

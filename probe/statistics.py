@@ -410,8 +410,8 @@ def sign_flips(
         negative = numbers >> np.arange(n) & 1 if every else rng.integers(0, 2, (len(numbers), n))
         negative[numbers[:, 0] == 0] = 0  # the signs as they are
         found = statistic(1.0 - 2.0 * negative)
-        above += ((found.max(1, keepdims=True, initial=0.0) if together else found) >= least).sum(0)
-    p = np.full(len(finite), np.nan)
+        above += ((found.max(1, keepdims=True, initial=-np.inf) if together else found) >= least).sum(0)
+    p = np.full(values.shape[1], np.nan)
     p[finite] = above / count
     return p
 

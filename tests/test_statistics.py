@@ -108,6 +108,8 @@ def test_flips_of_signs_are_exact():
     rows = np.array([[0.3, 1.0], [0.1, -1.0], [-0.2, 1.0], [0.5, -1.0]])
     assert sign_flips(rows).tolist() == [3 / 16, 11 / 16]  # sums of at least 0.7, and of at least 0
     assert sign_flips(rows, two_sided=True).tolist() == [6 / 16, 1.0]
+    below = -np.arange(1.0, 4.0)[:, None]
+    assert sign_flips(below).tolist() == sign_flips(below, together=True).tolist() == [1.0]
     many = np.random.default_rng(1).normal([0.0, 0.3, 0.8], size=(40, 3))
     for two_sided, alternative in ((False, "greater"), (True, "two-sided")):
         expected = ttest_1samp(many, 0, alternative=alternative)
