@@ -73,6 +73,13 @@ def diff(
     train: Annotated[
         int | None, typer.Option(help="Number of train problems that the thinking model solves; 80 by default.")
     ] = None,
+    test: Annotated[
+        int | None, typer.Option(help="Number of test problems on which changed heads are measured; 60 by default.")
+    ] = None,
+    heads: Annotated[
+        int | None,
+        typer.Option(help="Number of heads, those that grew most, that are changed; 3 by default, 0 for none."),
+    ] = None,
     n_pairs: NPairs = None,
     context: Context = None,
     max_new_tokens: MaxNewTokens = None,
@@ -112,6 +119,8 @@ def diff(
         "sae": sae,
         "series": series or None,
         "train": train,
+        "test": test,
+        "heads": heads,
         "n_pairs": n_pairs,
         "context": context,
         "device": device,
