@@ -45,6 +45,8 @@ class ArmResult:
         samples: the number of answers to each problem.
         correct: whether each answer is right, with several samples a list for each problem; None for what was not
             graded.
+        relieves_base: whether the base model is not needed at steered tokens.
+        base_passes: the base model's passes for an answer, on average, where they are not one for each token.
     """
 
     name: str
@@ -55,6 +57,8 @@ class ArmResult:
     fitted_parameters: int = 0
     samples: int = 1
     correct: Grades | None = None
+    relieves_base: bool = False
+    base_passes: float | None = None
 
     @property
     def steered_fraction(self) -> float:
@@ -186,7 +190,16 @@ def evaluate_arm(
     base = models if isinstance(models, Model) else models.base
     traces = _traces(rows, base, folder)
     texts = [base.decode(trace.tokens) for trace in traces]
-    return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters, samples=arm.samples(sampling))
+    return ArmResult(
+        arm.name,
+        traces,
+        texts,
+        seconds,
+        arm.asks,
+        arm.fitted_parameters,
+        samples=arm.samples(sampling),
+        relieves_base=arm.relieves_base,
+    )
 
 
 def rollouts(

@@ -13,7 +13,7 @@ from probe.config import from_dict, to_dict
 from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.hybrid.config import ARMS as KNOWN, BASELINES
+from probe.hybrid.config import ARMS as KNOWN, BASELINES, INFERENCE
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
@@ -280,6 +280,8 @@ def test_the_settings_on_record_are_those_that_an_arm_depends_on(tiny_folder):
         "majority": {"majority_temperature": 0.7},
         "oracle-free": {"policy": without(to_dict(config.policy), "layers", "tokens")},  # later settings, by default
         "lora-rank-1": {"distil": to_dict(config.distil)},
+        "thinking-then-base": {},
+        "thinking-opening": {"opening_tokens": 32},
     }
     for name, more in expected.items():
         assert object_hash(recipe(name).settings(config)) == object_hash({"decoding": to_dict(config.decoding)} | more)
@@ -292,7 +294,7 @@ def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path)
     again = tmp_path / "again"
     shutil.copytree(out, again)
     shutil.rmtree(again / "arms")
-    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *BASELINES]
+    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", "inference", *BASELINES]
     small = {"distil": {"steps": 2}, "hybrid": {"arms": arms}, "engine": "processes:2"}
     more = run(from_dict(RunConfig, settings(tiny_folder, **small)), again)
     assert {"v1-rerank", "v2-random-both", "lora", "bias", "fusion"} <= set(more["arms"])
@@ -430,6 +432,30 @@ def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
             add_arms(again, arms)
         assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
     assert "fusion" in add_arms(again, ["fusion"])["arms"]
+
+
+def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "again")
+    found = add_arms(again, ["inference"])["arms"]
+    assert set(INFERENCE) <= set(found)
+    for name in ("budget", "intervention-on-thinking", "addition"):
+        choice = json.loads((again / "chosen" / name / "chosen.json").read_text())
+        best = max(each["accuracy"] for each in choice["tried"])
+        assert {"setting": choice["chosen"], "accuracy": best}.items() <= max(
+            choice["tried"], key=lambda each: each["setting"] == choice["chosen"]
+        ).items()
+    assert found["thinking"]["thinking_passes"] > 0 == found["thinking"]["base_passes"]
+    assert found["base"]["base_passes"] > 0 == found["base"]["thinking_passes"]
+    assert found["addition"]["thinking_passes"] == 0 < found["addition"]["fitted_parameters"]
+    on_thinking = found["budget-on-thinking"]
+    assert on_thinking["base_passes"] == 0 < on_thinking["thinking_passes"]
+    assert on_thinking["bits_per_token"] == on_thinking["surprisal_per_token"] > 0
+    assert found["hybrid"]["thinking_passes"] == found["hybrid"]["base_passes"]
+    assert found["majority"]["base_passes"] > found["majority"]["tokens_per_answer"]
+    page = write_report(again).read_text()
+    assert "passes of the thinking model per answer" in page and "budget-on-thinking" in page
+    asked = ask(Experiment.open(again), "intervention-on-thinking", "Mia has 22 cards.")
+    assert any(asked.trace.steered)
 
 
 def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):

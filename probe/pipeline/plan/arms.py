@@ -14,10 +14,16 @@ from probe.pipeline.plan.stages import (
 )
 from probe.pipeline.plan.work import Passes, Stage
 
-_ALONE = ("oracle-free", "bias")
+_ALONE = ("oracle-free", "bias", "budget", "intervention", "addition")
 """Arms that are decoded by the base model alone."""
+_ON_THINKING = ("budget-on-thinking", "intervention-on-thinking", "addition-on-thinking")
+"""Arms that are decoded by the thinking model alone."""
+_ADDITIONS = ("addition", "addition-on-thinking")
+"""Arms whose vector is a difference of means over both models' answers."""
 _WRITTEN = ("lora", "lora-rank-1", "majority", "few-shot", "handbook")
 """Arms that are decoded in another way than token by token with the parts of a hybrid."""
+_STEERED = {"oracle-free": STEERED, **dict.fromkeys(("bias", *_ADDITIONS), 1.0)}
+"""The share of tokens at which the layers above the steering layer run again."""
 _GATES = ("rank-1",)
 """Mechanisms that are learned at the gates of the hybrid."""
 _ANSWERS = 2
@@ -35,7 +41,8 @@ def arms(setup: Setup) -> list[Stage]:
     config = setup.config
     names = [*config.hybrid.names, *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
     alone = [name for name in names if name in _ALONE]
-    joint = [name for name in names if name not in (*_ALONE, *_WRITTEN)]
+    on_thinking = [name for name in names if name in _ON_THINKING]
+    joint = [name for name in names if name not in (*_ALONE, *_ON_THINKING, *_WRITTEN)]
     found = [_joint(setup, joint)]
     if "oracle-free" in names:
         found.append(policy(setup))
@@ -47,8 +54,12 @@ def arms(setup: Setup) -> list[Stage]:
     if any(name.startswith("v1") for name in names):
         found.append(_on_sentences(setup, "v1", 2))
     found += [_lora(setup, name) for name in names if name in ("lora", "lora-rank-1")]
+    if added := [name for name in names if name in _ADDITIONS]:
+        found.append(_differences(setup, added))
     if alone:
-        found.append(_alone(setup, alone))
+        found.append(_alone(setup, alone, "base"))
+    if on_thinking:
+        found.append(_alone(setup, on_thinking, "thinking"))
     found += [_written(setup, name) for name in names if name in _WRITTEN]
     return [*found, _effects(setup), _report(setup, len(names))]
 
@@ -104,18 +115,58 @@ def _searches(setup: Setup, name: str) -> float:
     return gates * columns * len(config.hybrid.v1_strengths) * setup.above / setup.base.layers
 
 
-def _alone(setup: Setup, names: list[str]) -> Stage:
-    base, need = _decoded(setup, "base", len(names))
+def _alone(setup: Setup, names: list[str], role: str) -> Stage:
+    times = {name: 1 + _tried(setup, name) for name in names}
+    passes, need = _decoded(setup, role, sum(times.values()))
     share = setup.above / setup.base.layers
-    steered = sum(1.0 if name == "bias" else STEERED for name in names) / len(names)
+    steered = sum(_STEERED.get(name, 0.0) * each for name, each in times.items()) / sum(times.values())
+    tuned = ", and what is tried on validation" if any(each > 1 for each in times.values()) else ""
     return Stage(
-        " and ".join(names),
+        " and ".join(names) if len(names) < 3 else f"{len(names)} arms of the {role} model",
         _folders(names),
-        {"base": replace(base, decoded=base.decoded * (1 + steered * share))},
-        {"base": need},
+        {role: replace(passes, decoded=passes.decoded * (1 + steered * share))},
+        {role: need},
         host=_host(setup, len(names)),
         disk=_disk(setup, len(names)),
-        says="the base model alone",
+        says=f"the {role} model alone{tuned}",
+    )
+
+
+def _tried(setup: Setup, name: str) -> float:
+    """How many times the test problems are as many as the answers that an arm tries its settings on."""
+    hybrid, sizes = setup.config.hybrid, setup.config.sizes
+    kind = name.removesuffix("-on-thinking")
+    settings = {
+        "budget": (len(hybrid.budgets) or 2) * (len(hybrid.waits) + len(hybrid.endings)),
+        "intervention": len(hybrid.instructions),
+        "addition": len(hybrid.additions),
+    }
+    return settings.get(kind, 0) * min(hybrid.tuned_on, sizes.validation) / setup.answers
+
+
+def _differences(setup: Setup, names: list[str]) -> Stage:
+    """Answers of both models to train problems, which one of them then reads, or each."""
+    n, texts = min(setup.config.hybrid.addition_texts, setup.config.sizes.train), setup.texts
+    rows = min(n, setup.config.decoding.batch_size)
+    shapes = {role: setup.shape(role) for role in ("base", "thinking")}
+    read = 2 * n * texts.whole
+    readers = {"thinking" if name in _ON_THINKING else "base" for name in names}
+    return Stage(
+        "differences of means",
+        tuple(f"mechanisms/{name}" for name in names),
+        {
+            role: Passes(
+                n * texts.prompt + read * (role in readers),
+                n * texts.tokens,
+                rows,
+                decoded_row(shape, texts.prompt + texts.tokens),
+            )
+            for role, shape in shapes.items()
+        },
+        {role: decoding(shape, rows, texts.prompt + texts.tokens, texts.prompt) for role, shape in shapes.items()},
+        host=setup.kept_traces,
+        setting="hybrid.addition_texts",
+        says=f"both models answer {n} train problems",
     )
 
 

@@ -43,7 +43,8 @@ from probe.hybrid import (
 )
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
-from probe.pipeline.run.arms import make_arm
+from probe.pipeline.run.arms import make_arm, recipe
+from probe.pipeline.run.chosen import models_of
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import check_positions
 from probe.pipeline.run.learned import mechanism as learned_mechanism
@@ -189,13 +190,13 @@ def ask(
     inputs = experiment.inputs
     made = make_arm(experiment, arm)
     problem = Problem("question", question)
-    models = inputs.pair if made.asks else inputs.pair.base
+    models, sampling = models_of(inputs, made, recipe(arm).on_thinking)
     ((_, trace),) = stream_hybrid(
         models,
         made,
         [(problem, 0)],
         max_new_tokens=max_new_tokens or inputs.max_new_tokens,
-        sampling=inputs.sampling,
+        sampling=sampling,
         batch_size=1,
         watch=watch,
     )
