@@ -17,7 +17,7 @@ from probe.hybrid.config import ARMS as KNOWN, BASELINES, INFERENCE
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
-from probe.pipeline.run.arms import ARM_RECIPES, recipe
+from probe.pipeline.run.arms import ARM_RECIPES, make_arm, recipe
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import weights_hash
 from probe.pipeline.run.own import ask, own_arm, try_arm
@@ -454,8 +454,12 @@ def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
     assert found["majority"]["base_passes"] > found["majority"]["tokens_per_answer"]
     page = write_report(again).read_text()
     assert "passes of the thinking model per answer" in page and "budget-on-thinking" in page
-    asked = ask(Experiment.open(again), "intervention-on-thinking", "Mia has 22 cards.")
+    experiment = Experiment.open(again)
+    asked = ask(experiment, "intervention-on-thinking", "Mia has 22 cards.")
     assert any(asked.trace.steered)
+    for where, arm in (("thinking", "thinking-then-base"), ("answer", "base-then-thinking"), ("opening:32", None)):
+        own = own_arm(experiment, where, "one:0", "1", "token", "mine")
+        assert arm is None or own.parts == make_arm(experiment, arm).parts
 
 
 def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):

@@ -54,8 +54,7 @@ def arms(setup: Setup) -> list[Stage]:
     if any(name.startswith("v1") for name in names):
         found.append(_on_sentences(setup, "v1", 2))
     found += [_lora(setup, name) for name in names if name in ("lora", "lora-rank-1")]
-    if added := [name for name in names if name in _ADDITIONS]:
-        found.append(_differences(setup, added))
+    found += [_differences(setup, name) for name in names if name in _ADDITIONS]
     if alone:
         found.append(_alone(setup, alone, "base"))
     if on_thinking:
@@ -144,29 +143,23 @@ def _tried(setup: Setup, name: str) -> float:
     return settings.get(kind, 0) * min(hybrid.tuned_on, sizes.validation) / setup.answers
 
 
-def _differences(setup: Setup, names: list[str]) -> Stage:
-    """Answers of both models to train problems, which one of them then reads, or each."""
-    n, texts = min(setup.config.hybrid.addition_texts, setup.config.sizes.train), setup.texts
-    rows = min(n, setup.config.decoding.batch_size)
-    shapes = {role: setup.shape(role) for role in ("base", "thinking")}
-    read = 2 * n * texts.whole
-    readers = {"thinking" if name in _ON_THINKING else "base" for name in names}
+def _differences(setup: Setup, name: str) -> Stage:
+    """The base model answers train problems; the model that is steered reads these answers and the traces."""
+    n, texts, shape = min(setup.config.hybrid.addition_texts, setup.config.sizes.train), setup.texts, setup.base
+    rows, reader = min(n, setup.config.decoding.batch_size), "thinking" if name in _ON_THINKING else "base"
+    row = decoded_row(shape, texts.prompt + texts.tokens)
+    passes = {"base": Passes(n * texts.prompt, n * texts.tokens, rows, row)}
+    needs = {"base": decoding(shape, rows, texts.prompt + texts.tokens, texts.prompt)}
+    read, need = Passes(2 * n * texts.whole), reading(setup.shape(reader), setup.rows, texts.whole, states=1)
+    passes[reader] = passes[reader] + read if reader in passes else read
+    needs[reader] = needs[reader] | need if reader in needs else need
     return Stage(
-        "differences of means",
-        tuple(f"mechanisms/{name}" for name in names),
-        {
-            role: Passes(
-                n * texts.prompt + read * (role in readers),
-                n * texts.tokens,
-                rows,
-                decoded_row(shape, texts.prompt + texts.tokens),
-            )
-            for role, shape in shapes.items()
-        },
-        {role: decoding(shape, rows, texts.prompt + texts.tokens, texts.prompt) for role, shape in shapes.items()},
+        f"{name} vector",
+        (f"mechanisms/{name}",),
+        passes,
+        needs,
         host=setup.kept_traces,
         setting="hybrid.addition_texts",
-        says=f"both models answer {n} train problems",
     )
 
 

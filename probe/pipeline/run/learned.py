@@ -59,7 +59,8 @@ def mechanism(experiment: Experiment, name: str) -> Mechanism:
     settings: dict[str, Any] = {"steering": to_dict(steering)}
     if name.startswith("addition"):
         settings["addition_texts"] = config.hybrid.addition_texts
-    return experiment.branch(f"mechanisms/{kept}", make, settings, config.seed).to(base.device)
+    steered = experiment.inputs.pair.thinking if name == "addition-on-thinking" else base
+    return experiment.branch(f"mechanisms/{kept}", make, settings, config.seed).to(steered.device)
 
 
 def adapter(experiment: Experiment, name: str) -> Path:
@@ -169,27 +170,28 @@ def _published(config: SteeringConfig) -> SteeringConfig:
 def _addition(experiment: Experiment, name: str) -> dict[str, Mechanism | Learned]:
     """The difference of means over the answers of both models, read in the model that is steered."""
     inputs, layer = experiment.inputs, experiment.vectors.layer
-    pair = inputs.pair
+    pair, config = inputs.pair, experiment.config
     model = pair.thinking if name == "addition-on-thinking" else pair.base
-    problems = inputs.train[: experiment.config.hybrid.addition_texts]
-    texts = {}
-    for role, each, sampling in (
-        ("base", pair.base, inputs.sampling.base),
-        ("thinking", pair.thinking, inputs.sampling.thinking),
-    ):
-        traces = generate_traces(
-            each,
-            inputs.problem_set,
-            problems,
-            max_new_tokens=inputs.max_new_tokens,
-            sampling=sampling,
-            seed=experiment.config.seed,
-            batch_size=experiment.config.decoding.batch_size,
-            folder=experiment.folder.path / "mechanisms" / f"answers-{role}",
-        )
-        texts[role] = [(model.prompt_ids(p.question), t.tokens) for p, t in zip(problems, traces, strict=True)]
+    problems = inputs.train[: config.hybrid.addition_texts]
+    own = generate_traces(
+        pair.base,
+        inputs.problem_set,
+        problems,
+        max_new_tokens=inputs.max_new_tokens,
+        sampling=inputs.sampling.base,
+        seed=config.seed,
+        batch_size=config.decoding.batch_size,
+        folder=experiment.folder.path / "mechanisms" / f"{name}-answers",
+    )
+    train = experiment.rollouts.train
+    wanted, asked = {problem.id for problem in problems}, problems_of(train, inputs.train)
+    thought = [(problem, train[i]) for i, problem in enumerate(asked) if problem.id in wanted]
+    texts, others = (
+        [(model.prompt_ids(problem.question), trace.tokens) for problem, trace in side]
+        for side in (thought, zip(problems, own, strict=True))
+    )
     at = round(layer * model.n_layers / pair.base.n_layers)
-    return {name: difference_of_texts(model, texts["thinking"], texts["base"], at)}
+    return {name: difference_of_texts(model, texts, others, at)}
 
 
 _LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism | Learned]]] = {

@@ -25,6 +25,7 @@ from probe.hybrid import (
     LeastSimilar,
     Never,
     OneBehaviour,
+    Phase,
     RandomBehaviour,
     RandomPositions,
     Rerank,
@@ -38,6 +39,7 @@ from probe.hybrid import (
     gap_recovered,
     least_similar,
     oracle_bits,
+    passes,
     stream_hybrid,
     summarise,
 )
@@ -47,6 +49,7 @@ from probe.pipeline.run.arms import make_arm, recipe
 from probe.pipeline.run.chosen import models_of
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import check_positions
+from probe.pipeline.run.inserted import closing_ids
 from probe.pipeline.run.learned import mechanism as learned_mechanism
 from probe.pipeline.run.parts import WHAT, WHERE, WHICH, check_parts, finite, part_of
 from probe.problems import Problem, take_problems
@@ -141,6 +144,7 @@ def try_arm(
             **oracle_bits(done),
             "agreement": agreement(done),
             "fitted_parameters": done.fitted_parameters,
+            **passes(done),
         }
     found = told[arm.name] | {
         "name": arm.name,
@@ -210,6 +214,9 @@ def _where(experiment: Experiment, said: str) -> Where:
         "divergence": lambda: Divergence(number),
         "uncertain": lambda: Uncertain(number),
         "sentence-start": lambda: SentenceStart(int(number)),
+        "opening": lambda: SentenceStart(0, int(number)),
+        "thinking": lambda: Phase(closing_ids(experiment, experiment.inputs.pair.base)),
+        "answer": lambda: Phase(closing_ids(experiment, experiment.inputs.pair.base), answer=True),
         "always": Always,
         "never": Never,
         "random": lambda: RandomPositions(number),

@@ -257,7 +257,7 @@ def shown(finished: Finished, n: int) -> list[dict]:
             row["arms"][name] = about | {"text": traces[first].text}
         for name, arm in arms.items():
             first = i * arm.samples
-            trace = arm.traces[first]
+            trace, alone = arm.traces[first], recipe(name).on_thinking
             about = _about(finished, i, name, arm.samples, trace.truncated) | {"correct": grades[name][first]}
             if not trace.steered:  # no hybrid: one model wrote it
                 row["arms"][name] = about | {"text": arm.texts[first]}
@@ -266,10 +266,10 @@ def shown(finished: Finished, n: int) -> list[dict]:
                 {
                     "text": text,
                     "steered": steered,
-                    "behaviour": behaviour if steered else None,
+                    "behaviour": behaviour if steered and behaviour >= 0 else None,
                     "strength": round(strength, 3) if steered else None,
-                    "base": said(first, token, text),
-                    "thinking": said(second, token, text) if second >= 0 else None,
+                    "base": None if alone else said(first, token, text),
+                    "thinking": said(first if alone else second, token, text) if alone or second >= 0 else None,
                 }
                 for token, text, steered, behaviour, strength, first, second in zip(
                     trace.tokens,
