@@ -10,10 +10,14 @@ from .arms import (
     with_mechanism as with_mechanism,
 )
 from .baselines import (
+    ConfidenceReward as ConfidenceReward,
+    GradeReward as GradeReward,
+    VerifierReward as VerifierReward,
     distil_lora as distil_lora,
     few_shot_prompt as few_shot_prompt,
     handbook_prompt as handbook_prompt,
     prompted_ids as prompted_ids,
+    run_latent_seek as run_latent_seek,
     run_lora as run_lora,
     run_majority as run_majority,
     run_prompted as run_prompted,
@@ -21,8 +25,10 @@ from .baselines import (
 from .config import (
     ARMS as ARMS,
     INFERENCE as INFERENCE,
+    LATENT_SEEK as LATENT_SEEK,
     DistilConfig as DistilConfig,
     HybridConfig as HybridConfig,
+    LatentSeekConfig as LatentSeekConfig,
 )
 from .decode import (
     HybridTrace as HybridTrace,

@@ -1,6 +1,7 @@
 """The names of all arms, and their settings."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from probe.config import check_above_zero, check_least, nearest
 from probe.errors import ProbeError
@@ -29,6 +30,7 @@ INFERENCE = (
     "thinking-opening",
 )
 """What is used at inference elsewhere: text that is inserted, one vector at every token, phases of either model."""
+LATENT_SEEK = ("latent-seek", "latent-seek-grade")
 V1 = (
     "v1",
     "v1-bias-only",
@@ -49,7 +51,7 @@ RECIPES = {
     "v2": V2,
 }
 """The arms that each recipe stands for."""
-ARMS = ("hybrid", "oracle-free", *CONTROLS, *MECHANISMS, *BASELINES, *PROMPTED, *INFERENCE, *V1, *V2)
+ARMS = ("hybrid", "oracle-free", *CONTROLS, *MECHANISMS, *BASELINES, *PROMPTED, *INFERENCE, *LATENT_SEEK, *V1, *V2)
 """Every arm that can be named."""
 
 
@@ -151,3 +153,34 @@ class DistilConfig:
     def __post_init__(self) -> None:
         check_least("distil", self, steps=1, check_every=1, patience=1, batch_size=1)
         check_above_zero("distil", self, "lr")
+
+
+@dataclass(frozen=True)
+class LatentSeekConfig:
+    """Settings of the arms latent-seek and latent-seek-grade. The defaults are the published values.
+
+    Raises:
+        ProbeError: if a setting is out of range.
+    """
+
+    share: float = 0.1
+    """Share of the first answer's tokens, from its beginning, whose latent states are updated; one token at least."""
+    most: int = 300
+    """Maximum number of tokens whose latent states are updated."""
+    lr: float = 0.03
+    """Learning rate of Adam."""
+    updates: int = 10
+    """Maximum number of updates; 0 leaves the base model's answer as it is."""
+    stop_above: float = -0.2
+    """An answer with a reward above this value is kept. Rewards lie between -1 and 0."""
+    reward: Literal["verifiers", "confidence"] = "verifiers"
+    """How the base model rewards its answers in the arm latent-seek: by what it says when it is asked to verify them,
+    or by the probabilities of their tokens, for models that cannot follow an instruction."""
+    verdict_tokens: int = 4096
+    """Maximum number of tokens of a verification."""
+
+    def __post_init__(self) -> None:
+        check_above_zero("latent_seek", self, "share", "lr")
+        check_least("latent_seek", self, most=1, updates=0, verdict_tokens=1)
+        if self.share > 1:
+            raise ProbeError(f"latent_seek.share is {self.share}; it must be at most 1")

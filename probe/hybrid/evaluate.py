@@ -1,7 +1,7 @@
 """Running an arm on problems, with finished shards kept on disk, and the figures of the result file."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,7 @@ class ArmResult:
             graded.
         relieves_base: whether the base model is not needed at steered tokens.
         base_passes: the base model's passes for an answer, on average, where they are not one for each token.
+        told: further figures of the arm, which go into its entry in the result file.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ArmResult:
     correct: Grades | None = None
     relieves_base: bool = False
     base_passes: float | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def steered_fraction(self) -> float:

@@ -282,6 +282,7 @@ def test_the_settings_on_record_are_those_that_an_arm_depends_on(tiny_folder):
         "lora-rank-1": {"distil": to_dict(config.distil)},
         "thinking-then-base": {},
         "thinking-opening": {"opening_tokens": 32},
+        "latent-seek": {"latent_seek": to_dict(config.latent_seek)},
     }
     for name, more in expected.items():
         assert object_hash(recipe(name).settings(config)) == object_hash({"decoding": to_dict(config.decoding)} | more)
@@ -418,6 +419,21 @@ def test_how_a_run_is_made_is_no_part_of_it(whole, tiny_folder, tmp_path, monkey
         assert timeless(run(from_dict(RunConfig, other), again)) == timeless(found)
     with pytest.raises(ProbeError, match=r"decoding\.max_new_tokens: 20 there, 21 now"):
         run(from_dict(RunConfig, settings(tiny_folder, decoding={"batch_size": 4, "max_new_tokens": 21})), again)
+
+
+def test_latent_seek_is_added_to_a_run_and_its_cost_is_in_the_results(whole, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "again")
+    with pytest.raises(ProbeError, match=r"lacks words of the verifications; set latent_seek.reward to confidence"):
+        add_arms(again, ["latent-seek"])
+    config = json.loads((again / "config.json").read_text())
+    assert "latent_seek" not in config, "at its default, so that the settings of older runs are the same"
+    config["latent_seek"] = {"reward": "confidence", "share": 0.3, "lr": 0.3, "updates": 2}
+    (again / "config.json").write_text(json.dumps(config))
+    arms = add_arms(again, ["latent-seek", "latent-seek-grade"])["arms"]
+    for name in ("latent-seek", "latent-seek-grade"):
+        assert 0 < arms[name]["updates"] <= 2 and -1 <= arms[name]["first_reward"] <= 0
+        assert arms[name]["accuracy"] >= (arms["base"]["accuracy"] if name.endswith("grade") else 0)
+    assert "latent-seek" in (again / "report.html").read_text()
 
 
 def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):

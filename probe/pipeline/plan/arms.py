@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from probe.hybrid import LATENT_SEEK
 from probe.pipeline.plan.costs import Need, decoded_row, decoding, reading, training
 from probe.pipeline.plan.stages import (
     STEERED,
@@ -30,6 +31,8 @@ _ANSWERS = 2
 """Answers to each problem of which the arm majority takes the most frequent; both models together run as many."""
 _HANDBOOK = 1000
 """Tokens of the description of behaviours in the prompt of the arm handbook."""
+_CHECKS, _INSTRUCTION = 4, 150
+"""Verifications of an answer in the arm latent-seek, and the tokens of what each asks."""
 _STARTS, _WRITTEN_ON, _FLIP_ROWS = 100, 48, 128
 """Sentence starts at which vectors are tried, the tokens written there, and how many are decoded together."""
 _TRACE, _TRACE_FILE = 150, 50
@@ -42,7 +45,7 @@ def arms(setup: Setup) -> list[Stage]:
     names = [*config.hybrid.names, *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
     alone = [name for name in names if name in _ALONE]
     on_thinking = [name for name in names if name in _ON_THINKING]
-    joint = [name for name in names if name not in (*_ALONE, *_ON_THINKING, *_WRITTEN)]
+    joint = [name for name in names if name not in (*_ALONE, *_ON_THINKING, *_WRITTEN, *LATENT_SEEK)]
     found = [_joint(setup, joint)]
     if "oracle-free" in names:
         found.append(policy(setup))
@@ -60,6 +63,7 @@ def arms(setup: Setup) -> list[Stage]:
     if on_thinking:
         found.append(_alone(setup, on_thinking, "thinking"))
     found += [_written(setup, name) for name in names if name in _WRITTEN]
+    found += [_latent_seek(setup, name) for name in names if name in LATENT_SEEK]
     return [*found, _effects(setup), _report(setup, len(names))]
 
 
@@ -177,6 +181,28 @@ def _written(setup: Setup, name: str) -> Stage:
         host=_host(setup, 1),
         disk=_disk(setup, 1) / 4,  # the tokens alone
         setting=setting,
+    )
+
+
+def _latent_seek(setup: Setup, name: str) -> Stage:
+    config, texts, n = setup.config.latent_seek, setup.texts, setup.answers
+    tries = 1 + config.updates
+    passes, need = _decoded(setup, "base", tries)
+    if name == "latent-seek" and config.reward == "verifiers":
+        prompt, replies = texts.whole + _INSTRUCTION, _CHECKS * tries * n
+        rows = min(_CHECKS * n, setup.config.decoding.batch_size)
+        row = decoded_row(setup.base, prompt + config.verdict_tokens)
+        passes += Passes(replies * prompt, replies * config.verdict_tokens, rows, row)
+        need |= decoding(setup.base, rows, prompt + config.verdict_tokens, prompt)
+    return Stage(
+        name,
+        _folders([name]),
+        {"base": passes},
+        {"base": need},
+        host=_host(setup, 1),
+        disk=_disk(setup, 1) / 4,  # the tokens alone
+        setting="latent_seek.updates",
+        says="as many updates as the settings allow, and the longest replies",
     )
 
 

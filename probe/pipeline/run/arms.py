@@ -9,17 +9,21 @@ from probe.config import nearest, to_dict
 from probe.errors import ProbeError
 from probe.hybrid import (
     ARMS,
+    LATENT_SEEK,
     AddVector,
     Always,
     Arm,
     ArmResult,
+    ConfidenceReward,
     FixedStrength,
     ForceToken,
+    GradeReward,
     HybridTrace,
     Never,
     OneBehaviour,
     Phase,
     SentenceStart,
+    VerifierReward,
     addition_arm,
     arm_shards,
     control_arms,
@@ -31,6 +35,7 @@ from probe.hybrid import (
     oracle_free_arm,
     phased_arm,
     prompted_ids,
+    run_latent_seek,
     run_lora,
     run_majority,
     run_prompted,
@@ -312,6 +317,29 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
     )
 
 
+def _latent_seek(experiment: Experiment, name: str, folder: Path) -> ArmResult:
+    inputs, how = experiment.inputs, _as_base(experiment)
+    rewards = _rewards(experiment, name)
+    config = experiment.config.latent_seek
+    return run_latent_seek(inputs.pair.base, inputs.test, rewards, name, config=config, folder=folder, **how)
+
+
+def _rewards(experiment: Experiment, name: str) -> ConfidenceReward | GradeReward | VerifierReward:
+    config, inputs = experiment.config, experiment.inputs
+    if name == "latent-seek-grade":
+        return GradeReward(inputs.pair.base, inputs.problem_set, inputs.pair.think_tags)
+    if config.latent_seek.reward == "confidence":
+        return ConfidenceReward()
+    return VerifierReward(inputs.pair.base, config.latent_seek.verdict_tokens, config.decoding.batch_size)
+
+
+def _check_verifiers(experiment: Experiment, name: str) -> None:
+    rewards, inputs = _rewards(experiment, name), experiment.inputs
+    inputs.pair.base.check_gradient("LatentSeek")
+    if isinstance(rewards, VerifierReward):
+        rewards.check(inputs.test, inputs.max_new_tokens)
+
+
 def _mean_tokens(traces: Traces | Sequence[HybridTrace]) -> float:
     return sum(len(trace.tokens) for trace in traces) / len(traces)
 
@@ -385,6 +413,7 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     **_on_both("addition", ArmRecipe(_addition, options=("tuned_on", "additions", "addition_texts"))),
     **dict.fromkeys(("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True)),
     "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
+    **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=_latent_seek, section="latent_seek", check=_check_verifiers)),
     **{name: _V1 for name in ARMS if name.startswith("v1")},
     "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
     "v1-learned-vectors": replace(_V1, parts=_VECTORS),

@@ -95,6 +95,7 @@ def results(finished: Finished) -> dict:
             "fitted_parameters": arm.fitted_parameters,
             "asks": list(arm.asks),
             **passes(arm),
+            **arm.told,
         }
         if recipe(name).on_thinking:  # the thinking model is the one that is decoded
             entries[name] |= {"thinking_passes": entries[name]["base_passes"], "base_passes": 0.0}

@@ -45,6 +45,8 @@ FAMILIES = {
         "thinking-then-base": "the thinking model writes the thinking, the base model the answer after it",
         "base-then-thinking": "the base model writes the thinking, the thinking model the answer after it",
         "thinking-opening": "the thinking model writes the first tokens, the base model all others",
+        "latent-seek": "the base model, its first latent states updated for each problem by its own reward",
+        "latent-seek-grade": "the same, rewarded by the true grade: an upper bound",
     },
     "recipe v1": {
         "v1": "version 1: several strengths are tried, the thinking model chooses the token",
