@@ -1,13 +1,14 @@
 """LatentSeek: equal to a plain reference, to the base model without updates, and the same in any batch."""
 
 import copy
+from functools import partial
 from types import MappingProxyType
 
 import pytest
 import torch
 
 from probe.errors import ProbeError
-from probe.hooks import Head
+from probe.hooks import Head, stream
 from probe.hybrid import ConfidenceReward, GradeReward, LatentSeekConfig, VerifierReward, run_latent_seek
 from probe.hybrid.baselines.latent_seek_rewards import CHECKS, MARK, Attempt, Reward, Rewards, verdict
 from probe.hybrid.baselines.latent_seek_states import Latents
@@ -149,7 +150,7 @@ def test_states_give_the_tokens_of_the_answer_until_they_are_updated(base, probl
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.9)], ids=["greedy", "sampled"])
-def test_nothing_depends_on_batches_or_on_memory(base, problems, sampling):
+def test_nothing_depends_on_batches_or_on_memory(base, problems, sampling, monkeypatch):
     config = LatentSeekConfig(share=0.3, lr=0.3, updates=3)
     how = {"config": config, "max_new_tokens": LIMIT, "sampling": sampling, "seed": 1}
     problems = problems[:4]
@@ -160,6 +161,8 @@ def test_nothing_depends_on_batches_or_on_memory(base, problems, sampling):
     small = copy.copy(base)
     small.memory = 60_000
     assert run_latent_seek(small, problems, ByTokens(), **how).texts == whole.texts
+    monkeypatch.setattr("probe.hybrid.baselines.latent_seek.stream", partial(stream, late=True))
+    assert run_latent_seek(base, problems, ByTokens(), **how).texts == whole.texts
 
 
 def test_what_is_kept_is_read_again_and_belongs_to_its_settings(base, problems, tmp_path, monkeypatch):
@@ -220,6 +223,7 @@ def test_verdicts_are_read_from_the_reply_alone():
     assert verdict(f"First {MARK} True. No: {MARK} **False**, though much is true") is False
     assert verdict(f"{MARK.lower()}'true'.") is True
     assert verdict("All true.") is None
+    assert verdict("'True', as 6 x 7 = 42.") is True
     assert verdict(f"{MARK} perhaps true") is None
 
 

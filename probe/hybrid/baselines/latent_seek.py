@@ -9,7 +9,7 @@ were not rewarded. Adam divides by the size of the gradient, so the size of the 
 Mistakes of the published code that are corrected here:
 
 - States and moments are float32. Published: the model's bfloat16, in which a step of 0.03 changes no number above 8.
-- The verdict is the word after the last mark of a greedy reply. Published: replies are sampled, the mark is also found
+- A verdict is the word after the last mark of a greedy reply. Published: replies are sampled, the mark is also found
   in the prompt, which contains it, and "true" anywhere after it approves.
 - An end token among the new tokens ends the answer, and the limit on tokens is for the whole answer. Published: the
   model writes on after it, and writes up to 1025 tokens beside those that are changed.

@@ -229,13 +229,14 @@ class _Reply(NamedTuple):
 
 
 def verdict(reply: str) -> bool | None:
-    """Read the verdict of a reply: the word after the last mark.
+    """Read the verdict of a reply: the word after the last mark, or its first word if there is no mark.
 
     Returns:
         Whether the reply approves; None if it has no verdict.
 
-    >>> verdict("... FINAL VERIFICATION ANSWER IS: **False**, which is true of most"), verdict("True")
+    >>> verdict("... FINAL VERIFICATION ANSWER IS: **False**, which is true of most"), verdict("I do not know.")
     (False, None)
     """
-    found = re.findall(rf"{MARK}\W*(true|false)\b", reply, flags=re.IGNORECASE)
+    word = r"\W*(true|false)\b"
+    found = re.findall(MARK + word, reply, flags=re.IGNORECASE) or re.findall("^" + word, reply, flags=re.IGNORECASE)
     return found[-1].lower() == "true" if found else None

@@ -6,6 +6,8 @@ from typing import Any
 from probe.models import Sampling
 from probe.reports.html.numbers import value_and_interval
 
+UPPER_BOUND = "upper bound"
+"""The family of arms that know the right answers. No arm is compared with them as with a baseline."""
 FAMILIES = {
     "main": {
         "base": "the base model alone",
@@ -46,7 +48,9 @@ FAMILIES = {
         "base-then-thinking": "the base model writes the thinking, the thinking model the answer after it",
         "thinking-opening": "the thinking model writes the first tokens, the base model all others",
         "latent-seek": "the base model, its first latent states updated for each problem by its own reward",
-        "latent-seek-grade": "the same, rewarded by the true grade: an upper bound",
+    },
+    UPPER_BOUND: {
+        "latent-seek-grade": "latent-seek, rewarded by the true grade instead",
     },
     "recipe v1": {
         "v1": "version 1: several strengths are tried, the thinking model chooses the token",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.reports.html.look import plain, styled
 from probe.reports.html.numbers import interval, number, percent
-from probe.reports.run.arms import FAMILIES, OTHER, family_of, in_order
+from probe.reports.run.arms import FAMILIES, OTHER, UPPER_BOUND, family_of, in_order
 from probe.reports.run.figures import arm_hover
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _LOOKS = {
     "control": ("#7d8590", "x"),
     "mechanism": ("#9a6bc9", "diamond"),
     "baseline": ("#c8641e", "square"),
+    UPPER_BOUND: ("#c0506a", "cross"),
     "recipe v1": ("#2e8f5b", "triangle-up"),
     "recipe v2": ("#b8860b", "triangle-down"),
     OTHER: ("#7d8590", "star"),
@@ -37,9 +38,9 @@ class _Dot:
 def bits_figure(results: Mapping[str, Any]) -> "Figure":
     """Draw the accuracy of every arm against the bits per token that the thinking model supplies.
 
-    The line joins the arms that no other arm beats with the same bits or fewer. The thinking model itself is at the
-    bits per token that encode its text given the base model. An arm without room for a label is named in its hover
-    label.
+    The line joins the arms that no other arm beats with the same bits or fewer, upper bounds aside. The thinking model
+    itself is at the bits per token that encode its text given the base model. An arm without room for a label is named
+    in its hover label.
 
     Args:
         results: the contents of ``results.json``.
@@ -134,6 +135,8 @@ def _of_passes(results: Mapping[str, Any]) -> Iterable[_Dot]:
 def _frontier(dots: Iterable[_Dot]) -> list[_Dot]:
     best: list[_Dot] = []
     for dot in sorted(dots, key=lambda dot: (dot.price, -dot.accuracy)):
+        if family_of(dot.name) == UPPER_BOUND:
+            continue
         if not best or dot.accuracy > best[-1].accuracy:
             best.append(dot)
     return best
