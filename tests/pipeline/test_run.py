@@ -431,6 +431,7 @@ def test_latent_seek_is_added_to_a_run_and_its_cost_is_in_the_results(whole, tmp
     (again / "config.json").write_text(json.dumps(config))
     arms = add_arms(again, ["latent-seek", "latent-seek-grade"])["arms"]
     for name in ("latent-seek", "latent-seek-grade"):
+        assert arms[name]["base_passes"] > arms["base"]["base_passes"] and arms[name]["thinking_passes"] == 0
         assert 0 < arms[name]["updates"] <= 2 and -1 <= arms[name]["first_reward"] <= 0
         assert arms[name]["accuracy"] >= (arms["base"]["accuracy"] if name.endswith("grade") else 0)
     assert "latent-seek" in (again / "report.html").read_text()

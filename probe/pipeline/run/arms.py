@@ -14,31 +14,22 @@ from probe.hybrid import (
     Always,
     Arm,
     ArmResult,
-    ConfidenceReward,
     FixedStrength,
     ForceToken,
-    GradeReward,
     HybridTrace,
     Never,
     OneBehaviour,
     Phase,
     SentenceStart,
-    VerifierReward,
     addition_arm,
     arm_shards,
     control_arms,
     evaluate_arm,
-    few_shot_prompt,
     fusion_arm,
-    handbook_prompt,
     hybrid_arm,
     oracle_free_arm,
     phased_arm,
-    prompted_ids,
-    run_latent_seek,
-    run_lora,
     run_majority,
-    run_prompted,
     speculative_arm,
     v1_arms,
     v2_arms,
@@ -49,9 +40,9 @@ from probe.pipeline.run.chosen import chosen, models_of
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inserted import budget_arms, closing_ids, intervention_arms
-from probe.pipeline.run.learned import RANKS, adapter, mechanism
+from probe.pipeline.run.learned import RANKS, mechanism
 from probe.pipeline.run.parts import SEED
-from probe.pipeline.stages import problems_of
+from probe.pipeline.run.written import check_latent_seek, check_prompts, latent_seek, limits, lora, prompted
 from probe.problems import Problem
 from probe.traces import Traces
 
@@ -261,47 +252,6 @@ def _named(arms: Sequence[Arm], name: str) -> Arm:
     return next(arm for arm in arms if arm.name == name)
 
 
-def _limits(experiment: Experiment) -> dict[str, Any]:
-    """The settings with which a model that is not a hybrid decodes."""
-    stages = experiment.stages
-    return {
-        "max_new_tokens": stages.inputs.max_new_tokens,
-        "seed": stages.config.seed,
-        "batch_size": stages.config.decoding.batch_size,
-        "progress": stages.progress,
-    }
-
-
-def _as_base(experiment: Experiment) -> dict[str, Any]:
-    """The settings with which a model that replaces the base model decodes."""
-    sampling = experiment.inputs.sampling
-    return {"sampling": sampling.base, "samples": sampling.number(sampling.base), **_limits(experiment)}
-
-
-def _lora(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    inputs, trained = experiment.inputs, adapter(experiment, name)
-    return run_lora(inputs.pair.base, trained, name, inputs.test, folder=folder, **_as_base(experiment))
-
-
-def _prompted(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    inputs, prompts = experiment.inputs, _prompts(experiment, name)
-    return run_prompted(inputs.pair.base, name, inputs.test, prompts, folder=folder, **_as_base(experiment))
-
-
-def _check_prompts(experiment: Experiment, name: str) -> None:
-    inputs = experiment.inputs
-    prompted_ids(inputs.pair.base, name, _prompts(experiment, name), inputs.max_new_tokens)
-
-
-def _prompts(experiment: Experiment, name: str) -> list[str]:
-    inputs, base = experiment.inputs, experiment.inputs.pair.base
-    if name == "handbook":
-        return [handbook_prompt(base, experiment.taxonomy, problem.question) for problem in inputs.test]
-    train, shots = experiment.rollouts.train, experiment.config.hybrid.shots
-    asked = problems_of(train, inputs.train)
-    return [few_shot_prompt(base, train, asked, problem.question, shots=shots) for problem in inputs.test]
-
-
 def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # noqa: ARG001
     config, inputs, base = experiment.config, experiment.inputs, experiment.rollouts.base
     # As many answers as take the tokens that both models run for one answer of the hybrid.
@@ -313,31 +263,8 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
         n=max(1, round(ratio)),
         sampling=Sampling(config.hybrid.majority_temperature) if sampling.greedy else sampling,
         folder=folder,
-        **_limits(experiment),
+        **limits(experiment),
     )
-
-
-def _latent_seek(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    inputs, how = experiment.inputs, _as_base(experiment)
-    rewards = _rewards(experiment, name)
-    config = experiment.config.latent_seek
-    return run_latent_seek(inputs.pair.base, inputs.test, rewards, name, config=config, folder=folder, **how)
-
-
-def _rewards(experiment: Experiment, name: str) -> ConfidenceReward | GradeReward | VerifierReward:
-    config, inputs = experiment.config, experiment.inputs
-    if name == "latent-seek-grade":
-        return GradeReward(inputs.pair.base, inputs.problem_set, inputs.pair.think_tags)
-    if config.latent_seek.reward == "confidence":
-        return ConfidenceReward()
-    return VerifierReward(inputs.pair.base, config.latent_seek.verdict_tokens, config.decoding.batch_size)
-
-
-def _check_verifiers(experiment: Experiment, name: str) -> None:
-    rewards, inputs = _rewards(experiment, name), experiment.inputs
-    inputs.pair.base.check_gradient("LatentSeek")
-    if isinstance(rewards, VerifierReward):
-        rewards.check(inputs.test, inputs.max_new_tokens)
 
 
 def _mean_tokens(traces: Traces | Sequence[HybridTrace]) -> float:
@@ -404,16 +331,16 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "bias": ArmRecipe(_bias, parts=("mechanisms/bias/bias",)),
     "speculative": ArmRecipe(_speculative, options=("speculative_tokens",), draws_thinking=True),
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
-    **{name: ArmRecipe(written=_lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
+    **{name: ArmRecipe(written=lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
-    "few-shot": ArmRecipe(written=_prompted, options=("shots",), check=_check_prompts),
-    "handbook": ArmRecipe(written=_prompted, check=_check_prompts),
+    "few-shot": ArmRecipe(written=prompted, options=("shots",), check=check_prompts),
+    "handbook": ArmRecipe(written=prompted, check=check_prompts),
     **_on_both("budget", ArmRecipe(_budget, options=("tuned_on", "budgets", "waits", "endings"))),
     **_on_both("intervention", ArmRecipe(_intervention, options=("tuned_on", "instructions"))),
     **_on_both("addition", ArmRecipe(_addition, options=("tuned_on", "additions", "addition_texts"))),
     **dict.fromkeys(("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True)),
     "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
-    **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=_latent_seek, section="latent_seek", check=_check_verifiers)),
+    **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)),
     **{name: _V1 for name in ARMS if name.startswith("v1")},
     "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
     "v1-learned-vectors": replace(_V1, parts=_VECTORS),

@@ -54,7 +54,7 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
 def passes_figure(results: Mapping[str, Any]) -> "Figure":
     """Draw the accuracy of every arm against the passes of the thinking model for an answer.
 
-    The line joins the arms that no other arm beats with the same passes or fewer.
+    The line joins the arms that no other arm beats with the same passes or fewer, upper bounds aside.
 
     Args:
         results: the contents of ``results.json``.
