@@ -267,6 +267,13 @@ def test_other_heads_are_run_by_their_own_code(tiny_folder, problems, name):
         assert torch.allclose(Head(model)(states[None].detach())[0], logits, atol=1e-4)
 
 
+def test_states_that_are_not_finite_are_refused(base, problems):
+    latents = Latents(base, [base.prompt_ids(problems[0].question)], [[5, 6]], [0], lr=0.1, sampling=GREEDY)
+    latents.states[0].data[1] = torch.nan
+    with pytest.raises(ProbeError, match=r"a logit of an updated state of .* is not finite"):
+        latents.update([0], [-1.0])
+
+
 def test_settings_out_of_range_are_refused():
     for wrong in ({"share": 0}, {"share": 1.5}, {"lr": 0}, {"updates": -1}, {"most": 0}):
         with pytest.raises(ProbeError, match=f"latent_seek.{next(iter(wrong))}"):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probe.hooks import Forced, Head, TrainingCost, causal_masks, force, in_rows, n_logits, states_of
+from probe.hooks import Forced, Head, TrainingCost, causal_masks, force, in_rows, n_logits, not_finite, states_of
 from probe.models import Model, Sampling, halving
 from probe.traces import draw
 
@@ -112,7 +112,10 @@ class Latents:
         places: Int[Tensor, " some"],
     ) -> Int[Tensor, " some"]:
         """The token that each state gives."""
-        return draw(self._logits(states), keys, places, self._sampling)
+        chosen = draw(self._logits(states), keys, places, self._sampling)
+        if (chosen < 0).any():
+            raise not_finite("a logit of an updated state", self._model)
+        return chosen
 
 
 @torch.no_grad()
