@@ -15,19 +15,21 @@ import torch
 
 from benchmarks.table import Row, report
 from probe.config import from_dict
-from probe.hybrid import seeds_recovered
+from probe.hybrid import LATENT_SEEK, seeds_recovered
 from probe.pipeline import RunConfig, run
 from probe.statistics import Grades, score_interval
 
 OUT = Path("runs/baselines")
 DRAWN = ("oracle-free", "lora", "majority")
 """Arms beside the hybrid that are random or learned; further seeds run them alone."""
-ARMS = ("inference", *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token", "few-shot")
+ARMS = ("inference", *LATENT_SEEK, *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token", "few-shot")
 TINY = {
     "instructions": [" Let us look for the change that comes now.", " Check that"],
     "waits": [" Second,", " Now", " Check that", " Redo it:"],
 }
 """Texts in the words of the bundled models."""
+SELF = {"reward": "confidence"}
+"""The bundled models cannot read the questions by which LatentSeek lets a model verify its answer."""
 WHOLE = {"sizes": {"test": 500}, "decoding": {"batch_size": 125}}
 QUICK = {
     "sizes": {"train": 60, "validation": 20, "test": 20},
@@ -46,7 +48,14 @@ SMOLLM2 = {
     "decoding": {"max_new_tokens": 48},
     "taxonomy": {"sites": ["resid_post.12"], "sizes": [3], "k": 1, "steps": 20, "seeds": [0], "rivals": []},
     "steering": {"steps": 2, "seeds": [0]},
-    "hybrid": {"arms": ["inference"], "tuned_on": 2, "budgets": [24], "additions": [1.0, 2.0], "addition_texts": 4},
+    "hybrid": {
+        "arms": ["inference", *LATENT_SEEK],
+        "tuned_on": 2,
+        "budgets": [24],
+        "additions": [1.0, 2.0],
+        "addition_texts": 4,
+    },
+    "latent_seek": {"updates": 1, "verdict_tokens": 24},
 }
 COLUMNS = (
     *("correct", "gap recovered", "tokens", "passes of base", "passes of thinking"),
@@ -82,7 +91,7 @@ def measured(pair: str, seed: int, quick: bool) -> tuple[dict[str, Any], dict[st
     settings = QUICK if quick else WHOLE
     steering = {"seeds": [seed], **({"steps": 100} if quick else {})}
     arms = {"arms": list(ARMS if seed == 0 else DRAWN), **TINY, **({"tuned_on": 20} if quick else {})}
-    told = {**settings, "pair": pair, "seed": seed, "steering": steering, "hybrid": arms}
+    told = {**settings, "pair": pair, "seed": seed, "steering": steering, "hybrid": arms, "latent_seek": SELF}
     out = OUT / f"{pair}-{'quick-' if quick else ''}{seed}"
     return run(from_dict(RunConfig, told), out, progress=True), graded(out)
 
