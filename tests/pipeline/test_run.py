@@ -421,20 +421,37 @@ def test_how_a_run_is_made_is_no_part_of_it(whole, tiny_folder, tmp_path, monkey
         run(from_dict(RunConfig, settings(tiny_folder, decoding={"batch_size": 4, "max_new_tokens": 21})), again)
 
 
-def test_latent_seek_is_added_to_a_run_and_its_cost_is_in_the_results(whole, tmp_path):
-    again = shutil.copytree(whole[0], tmp_path / "again")
-    with pytest.raises(ProbeError, match=r"lacks words of the verifications; set latent_seek.reward to confidence"):
-        add_arms(again, ["latent-seek"])
-    config = json.loads((again / "config.json").read_text())
+def copied_with_confidence(out, to):
+    """A copy of a run whose base model rewards itself by its confidence, and is updated twice."""
+    shutil.copytree(out, to)
+    config = json.loads((to / "config.json").read_text())
     assert "latent_seek" not in config, "at its default, so that the settings of older runs are the same"
     config["latent_seek"] = {"reward": "confidence", "share": 0.3, "lr": 0.3, "updates": 2}
-    (again / "config.json").write_text(json.dumps(config))
+    (to / "config.json").write_text(json.dumps(config))
+    return to
+
+
+def test_latent_seek_is_added_to_a_run_and_its_cost_is_in_the_results(whole, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "refused")
+    with pytest.raises(ProbeError, match=r"lacks words of the verifications; set latent_seek.reward to confidence"):
+        add_arms(again, ["latent-seek"])
+    again = copied_with_confidence(whole[0], tmp_path / "again")
     arms = add_arms(again, ["latent-seek", "latent-seek-grade"])["arms"]
     for name in ("latent-seek", "latent-seek-grade"):
         assert arms[name]["base_passes"] > arms["base"]["base_passes"] and arms[name]["thinking_passes"] == 0
         assert 0 < arms[name]["updates"] <= 2 and -1 <= arms[name]["first_reward"] <= 0
         assert arms[name]["accuracy"] >= (arms["base"]["accuracy"] if name.endswith("grade") else 0)
     assert "latent-seek" in (again / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_latent_seek_is_the_same_in_any_number_of_processes(whole, tmp_path):
+    arms = ["latent-seek", "latent-seek-grade"]
+    here, there = (
+        add_arms(copied_with_confidence(whole[0], tmp_path / name), arms, engine=engine)
+        for name, engine in (("here", "here"), ("there", "processes:2"))
+    )
+    assert timeless(here)["arms"] == timeless(there)["arms"]
 
 
 def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
