@@ -12,13 +12,13 @@ def hybrid(
     run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
     arms: Annotated[
         str | None,
-        typer.Option(help="Arms or recipes to add to the run and its report, such as v1,v2,few-shot."),
+        typer.Option(help="Arms or recipes to add to the run and its report, such as v1,v2,inference,few-shot."),
     ] = None,
     where: Annotated[
         str,
         typer.Option(
-            help="Tokens to steer: disagreement, divergence:BITS, uncertain:BITS, sentence-start:N, always, "
-            "random:RATE or learned."
+            help="Tokens to steer: disagreement, divergence:BITS, uncertain:BITS, sentence-start:N, opening:N, "
+            "thinking, answer, always, random:RATE or learned."
         ),
     ] = "disagreement",
     which: Annotated[
@@ -49,7 +49,11 @@ def hybrid(
 
     Example: probe hybrid --run runs/rl --where sentence-start:1 --what mean-difference --strength 2
 
+    Example: probe hybrid --run runs/rl --where opening:32 --which one:0 --what token
+
     Example: probe hybrid --run runs/rl --arms v1,v2
+
+    Example: probe hybrid --run runs/rl --arms inference
     """
     from probe.errors import ProbeError
     from probe.pipeline import check_parts, recalled, with_arms

@@ -1,22 +1,35 @@
 # The public names of `probe.hybrid`, read by editors and, at run time, by `__init__.py`.
 from .arms import (
+    addition_arm as addition_arm,
     control_arms as control_arms,
     fusion_arm as fusion_arm,
     hybrid_arm as hybrid_arm,
     oracle_free_arm as oracle_free_arm,
+    phased_arm as phased_arm,
     speculative_arm as speculative_arm,
     with_mechanism as with_mechanism,
 )
 from .baselines import (
+    ConfidenceReward as ConfidenceReward,
+    GradeReward as GradeReward,
+    VerifierReward as VerifierReward,
     distil_lora as distil_lora,
     few_shot_prompt as few_shot_prompt,
     handbook_prompt as handbook_prompt,
     prompted_ids as prompted_ids,
+    run_latent_seek as run_latent_seek,
     run_lora as run_lora,
     run_majority as run_majority,
     run_prompted as run_prompted,
 )
-from .config import ARMS as ARMS, DistilConfig as DistilConfig, HybridConfig as HybridConfig
+from .config import (
+    ARMS as ARMS,
+    INFERENCE as INFERENCE,
+    LATENT_SEEK as LATENT_SEEK,
+    DistilConfig as DistilConfig,
+    HybridConfig as HybridConfig,
+    LatentSeekConfig as LatentSeekConfig,
+)
 from .decode import (
     HybridTrace as HybridTrace,
     decode_hybrid as decode_hybrid,
@@ -50,17 +63,32 @@ from .gap import (
     gap_recovered as gap_recovered,
     seeds_recovered as seeds_recovered,
 )
+from .insertion import (
+    Budget as Budget,
+    Inserted as Inserted,
+    Inserts as Inserts,
+    Instruction as Instruction,
+    Script as Script,
+    script_arm as script_arm,
+)
 from .moment import (
     Arm as Arm,
     Emit as Emit,
     Emitted as Emitted,
+    History as History,
     HowStrongly as HowStrongly,
     Moment as Moment,
     Needs as Needs,
     Where as Where,
     Which as Which,
 )
-from .oracle import agreement as agreement, oracle_bits as oracle_bits, surprisal as surprisal
+from .oracle import (
+    agreement as agreement,
+    oracle_bits as oracle_bits,
+    surprisal as surprisal,
+    text_bits as text_bits,
+)
+from .passes import decoding_passes as decoding_passes, passes as passes
 from .recipes import v1_arms as v1_arms, v2_arms as v2_arms
 from .strength import FixedStrength as FixedStrength, LearnedStrength as LearnedStrength
 from .where import (
@@ -69,6 +97,7 @@ from .where import (
     Divergence as Divergence,
     LearnedGate as LearnedGate,
     Never as Never,
+    Phase as Phase,
     RandomPositions as RandomPositions,
     SentenceStart as SentenceStart,
     Uncertain as Uncertain,

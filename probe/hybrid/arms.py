@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from probe.hybrid.emit import AddVector, ForceToken, FuseLogits, Rerank
-from probe.hybrid.moment import Arm
+from probe.hybrid.moment import Arm, Where
 from probe.hybrid.strength import FixedStrength, LearnedStrength
 from probe.hybrid.where import Always, Disagreement, LearnedGate, RandomPositions, SentenceStart
 from probe.hybrid.which import (
@@ -81,7 +81,26 @@ def speculative_arm(tokens: int = 1, opening: int = 0) -> Arm:
         tokens: the number of tokens of each sentence that the thinking model writes.
         opening: the number of tokens that it writes at the beginning of the answer.
     """
-    return Arm("speculative", SentenceStart(tokens, opening), OneBehaviour(), FixedStrength(), ForceToken())
+    return phased_arm(SentenceStart(tokens, opening), "speculative")
+
+
+def phased_arm(where: Where, name: str) -> Arm:
+    """Make the baseline in which the thinking model writes some phases of the text, and the base model the rest.
+
+    Args:
+        where: the phases: :class:`~probe.hybrid.Phase`, :class:`~probe.hybrid.SentenceStart`, or your own.
+    """
+    return Arm(name, where, OneBehaviour(), FixedStrength(), ForceToken())
+
+
+def addition_arm(vector: Mechanism, strength: float, name: str) -> Arm:
+    """Make the baseline that adds one vector to every token of the text.
+
+    Args:
+        vector: a mechanism with one vector.
+        strength: its factor.
+    """
+    return Arm(name, Always(), OneBehaviour(), FixedStrength(strength), AddVector(vector))
 
 
 def fusion_arm(weight: float = 0.5) -> Arm:

@@ -16,7 +16,7 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.hooks import Lane, Now, n_logits, stream
 from probe.hybrid.fit import check_fit
-from probe.hybrid.moment import Arm, Moment
+from probe.hybrid.moment import Arm, History, Moment
 from probe.hybrid.sentence_state import SentenceState, sentence_enders
 from probe.models import BOTH_GREEDY, Model, Pair, PairSampling
 from probe.problems import Problem
@@ -167,6 +167,7 @@ def stream_hybrid(
         sampling=sampling,
         seed=seed,
         pooled=any(need.pooled for need in needs),
+        history=any(need.history for need in needs),
     )
 
     def watched(now: Now) -> tuple[Tensor, ...]:
@@ -196,6 +197,7 @@ class _Chooser:
         sampling: PairSampling,
         seed: int,
         pooled: bool,
+        history: bool,
     ) -> None:
         self.arm, self.pooled, self.sampling = arm, pooled, sampling
         base = lanes[0].model
@@ -211,6 +213,11 @@ class _Chooser:
         self.table = torch.zeros(0, max_new_tokens, 3, device=self.device)
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(answers))
+        self.history = None
+        if history:
+            shape = len(answers), max_new_tokens
+            tokens, steered = (torch.zeros(shape, dtype=kind, device=self.device) for kind in (torch.int32, torch.bool))
+            self.history = History(tokens, steered)
 
     def __call__(self, now: Now) -> tuple[Tensor, ...]:
         moment = self._moment(now)
@@ -230,6 +237,8 @@ class _Chooser:
             tokens[rows] = emitted.tokens
             if emitted.choice is not None:
                 choice[rows] = emitted.choice
+        if self.history is not None:
+            self.history.steered[now.items, now.counts] = gate
         thinking_token = torch.full_like(tokens, -1) if moment.thinking is None else moment.thinking_token
         logits = moment.base.logits
         surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens.clamp(min=0)[:, None])[:, 0]) / math.log(2)
@@ -251,7 +260,18 @@ class _Chooser:
             sampling=self.sampling,
             runner=now.runners[0],
             rows=torch.arange(len(now.items), device=self.device),
+            history=self._history(now),
         )
+
+    def _history(self, now: Now) -> History | None:
+        """What each row has emitted; its last token is noted first."""
+        if self.history is None:
+            return None
+        # A row without a token writes −1 into its first column, which its first token replaces.
+        self.history.tokens[now.items, (now.counts - 1).clamp(min=0)] = now.last.int()
+        there = torch.arange(self.max_new_tokens, device=self.device) < now.counts[:, None]
+        tokens, steered = self.history.tokens[now.items], self.history.steered[now.items]
+        return History(tokens.masked_fill(~there, -1).long(), steered & there)
 
     def _random(self, now: Now) -> Float[Tensor, "rows 3"]:
         """The random numbers of this step; those of a problem are held while it is decoded."""

@@ -120,6 +120,10 @@ class ForceToken(Emit):
         return Emitted(moment.draw_thinking())
 
     @property
+    def reads_base(self) -> bool:
+        return False
+
+    @property
     def draws_thinking(self) -> bool:
         return True
 

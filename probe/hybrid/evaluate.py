@@ -1,7 +1,7 @@
 """Running an arm on problems, with finished shards kept on disk, and the figures of the result file."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,9 @@ class ArmResult:
         samples: the number of answers to each problem.
         correct: whether each answer is right, with several samples a list for each problem; None for what was not
             graded.
+        relieves_base: whether the base model is not needed at steered tokens.
+        base_passes: the base model's passes for an answer, on average, where they are not one for each token.
+        told: further figures of the arm, which go into its entry in the result file.
     """
 
     name: str
@@ -55,6 +58,9 @@ class ArmResult:
     fitted_parameters: int = 0
     samples: int = 1
     correct: Grades | None = None
+    relieves_base: bool = False
+    base_passes: float | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def steered_fraction(self) -> float:
@@ -186,7 +192,16 @@ def evaluate_arm(
     base = models if isinstance(models, Model) else models.base
     traces = _traces(rows, base, folder)
     texts = [base.decode(trace.tokens) for trace in traces]
-    return ArmResult(arm.name, traces, texts, seconds, arm.asks, arm.fitted_parameters, samples=arm.samples(sampling))
+    return ArmResult(
+        arm.name,
+        traces,
+        texts,
+        seconds,
+        arm.asks,
+        arm.fitted_parameters,
+        samples=arm.samples(sampling),
+        relieves_base=arm.relieves_base,
+    )
 
 
 def rollouts(

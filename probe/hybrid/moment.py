@@ -6,15 +6,46 @@ a model that no part asks is never run.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from probe.hooks import Runner, Step, likeliest
 from probe.models import PairSampling
 from probe.traces import draw
+
+
+@dataclass(frozen=True)
+class History:
+    """What each row has emitted so far, in columns; those after its last token hold −1 and False.
+
+    Attributes:
+        tokens: the token ids.
+        steered: whether the gate was open.
+    """
+
+    tokens: Int[Tensor, "rows columns"]
+    steered: Bool[Tensor, "rows columns"]
+
+    def __getitem__(self, rows: Int[Tensor, " some"]) -> "History":
+        """The history of some rows."""
+        return History(self.tokens[rows], self.steered[rows])
+
+    def contains(self, text: Sequence[int], within: int | None = None) -> Bool[Tensor, " rows"]:
+        """Whether each row holds a text.
+
+        Args:
+            text: its token ids; no row holds a text without any.
+            within: the number of columns that are looked at, the first; None for all.
+        """
+        tokens = self.tokens[:, :within]
+        if not text or tokens.shape[1] < len(text):
+            return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        return (tokens.unfold(1, len(text), 1) == torch.tensor(text, device=tokens.device)).all(-1).any(-1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +65,7 @@ class Moment:
         keys: of the random numbers with which each row samples its tokens; all arms have the same.
         sampling: how tokens of the two models are sampled.
         runner, rows: the base model's batch, and the indices of these rows in it.
+        history: what each row has emitted; None if no part needs it.
     """
 
     base: Step
@@ -46,6 +78,7 @@ class Moment:
     sampling: PairSampling
     runner: Runner
     rows: Int[Tensor, " rows"]
+    history: "History | None" = None
 
     @property
     def asked(self) -> Step:
@@ -102,6 +135,7 @@ class Moment:
             random=self.random[some],
             keys=self.keys[some],
             rows=self.rows[some],
+            history=None if self.history is None else self.history[some],
         )
 
     def steered(self, shift: Float[Tensor, "rows d_model"], *, persistent: bool = False) -> Float[Tensor, "rows vocab"]:
@@ -145,6 +179,7 @@ class Needs:
         base, thinking: the layers of each model whose residual stream the part reads.
         pooled: whether the part reads the mean over the current sentence.
         window: whether the part shifts more than the newest token.
+        history: whether the part reads what was emitted before.
     """
 
     asks: Literal["yes", "choice", "token"] | None = None
@@ -152,6 +187,7 @@ class Needs:
     thinking: frozenset[int] = frozenset()
     pooled: bool = False
     window: bool = False
+    history: bool = False
 
 
 class Part:
@@ -170,6 +206,11 @@ class Part:
 
 class Where(Part):
     """A gate, which decides for each row whether to steer now."""
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the gate reads the base model, which then runs at every token."""
+        return True
 
     @abstractmethod
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]: ...
@@ -209,6 +250,11 @@ class Emit(Part):
     def steers(self) -> int | None:
         """The layer of the base model that the part shifts; None if it shifts nothing."""
         return None
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the token of a steered row depends on the base model."""
+        return True
 
     @property
     def draws_thinking(self) -> bool:
@@ -254,6 +300,11 @@ class Arm:
         """The number of answers to each problem: one if everything that the arm emits is greedy."""
         drawn = [sampling.base, *([sampling.thinking] if self.emit.draws_thinking else [])]
         return sampling.number(*drawn)
+
+    @property
+    def relieves_base(self) -> bool:
+        """Whether the base model is not needed at steered tokens: their position and token come from elsewhere."""
+        return not (self.where.reads_base or self.emit.reads_base)
 
     @property
     def fitted_parameters(self) -> int:

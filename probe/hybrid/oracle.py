@@ -1,10 +1,17 @@
 """Oracle accounting: how many bits the thinking model supplies to an arm."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from probe.hooks import Forced, force, forced_pass, in_rows
 from probe.hybrid.evaluate import ArmResult
+from probe.models import Model
+from probe.problems import Problem
 from probe.statistics import entropy_bits
 
 _DIGITS = 4
@@ -61,6 +68,33 @@ def surprisal(result: ArmResult) -> float | None:
     """
     bits = _column(result, "surprisal")
     return round(float(bits.mean()), _DIGITS) if len(bits) else None
+
+
+def text_bits(
+    base: Model, problems: Sequence[Problem], texts: Sequence[Sequence[int]], *, batch_size: int = 16
+) -> float:
+    """Measure the bits per token that encode texts given the base model, by reading them in one pass each.
+
+    Args:
+        base: the base model.
+        problems: the problem that each text answers.
+        texts: the emitted tokens of each text.
+    """
+
+    def nats(logits: Float[Tensor, "some vocab"], tokens: Int[Tensor, " some"]) -> Float[Tensor, " some"]:
+        logits = logits.float()
+        return logits.logsumexp(-1) - logits.gather(-1, tokens[:, None])[:, 0]
+
+    def read(some: Forced) -> tuple[Tensor, ...]:
+        return (forced_pass(base, some).over_logits(nats).double().sum(1),)
+
+    order = sorted((i for i, text in enumerate(texts) if len(text)), key=lambda i: len(texts[i]))
+    total = 0.0
+    for at in range(0, len(order), batch_size):
+        part = order[at : at + batch_size]
+        forced = force(base, [base.prompt_ids(problems[i].question) for i in part], [texts[i] for i in part])
+        total += float(in_rows(base, forced, read, what="reading answers")[0].sum())
+    return round(total / math.log(2) / max(1, sum(map(len, texts))), _DIGITS)
 
 
 def _column(result: ArmResult, name: str) -> np.ndarray:

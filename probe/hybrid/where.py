@@ -79,6 +79,35 @@ class SentenceStart(Where):
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return (moment.in_sentence < self.tokens) | (moment.counts < self.opening)
 
+    @property
+    def reads_base(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Phase(Where):
+    """Steer while the text is thinking, or once it is not.
+
+    Attributes:
+        close: token ids of the closing tag, which belongs to the thinking.
+        answer: steer after the tag instead of before its end.
+    """
+
+    close: tuple[int, ...]
+    answer: bool = False
+
+    def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
+        assert moment.history is not None  # the gate says that it needs it
+        return moment.history.contains(self.close) == self.answer
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(history=True)
+
+    @property
+    def reads_base(self) -> bool:
+        return False
+
 
 @dataclass(frozen=True)
 class RandomPositions(Where):
@@ -93,6 +122,10 @@ class RandomPositions(Where):
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return moment.random[:, 0] < self.rate
 
+    @property
+    def reads_base(self) -> bool:
+        return False
+
 
 @dataclass(frozen=True)
 class Never(Where):
@@ -101,6 +134,10 @@ class Never(Where):
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return torch.zeros_like(moment.counts, dtype=torch.bool)
 
+    @property
+    def reads_base(self) -> bool:
+        return False
+
 
 @dataclass(frozen=True)
 class Always(Where):
@@ -108,6 +145,10 @@ class Always(Where):
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         return torch.ones_like(moment.counts, dtype=torch.bool)
+
+    @property
+    def reads_base(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)

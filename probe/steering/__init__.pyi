@@ -12,7 +12,11 @@ from .coming import (
     predicting_states as predicting_states,
 )
 from .config import PolicyConfig as PolicyConfig, SteeringConfig as SteeringConfig
-from .directions import decoder_rows as decoder_rows, difference_of_means as difference_of_means
+from .directions import (
+    decoder_rows as decoder_rows,
+    difference_of_means as difference_of_means,
+    difference_of_texts as difference_of_texts,
+)
 from .gates import (
     GateBatch as GateBatch,
     collect_gates as collect_gates,

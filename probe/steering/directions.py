@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probe.errors import ProbeError
+from probe.hooks import Forced, force, forced_pass, in_rows
 from probe.models import Model
 from probe.steering.gates import GateBatch
 from probe.steering.mechanism import FixedVectors
@@ -45,6 +46,51 @@ def difference_of_means(
         tokens += len(rows)
     difference = sums / counts.clamp(min=1)[:, None] - whole / max(tokens, 1)
     return FixedVectors.of(torch.where(counts[:, None] > 0, difference, 0.0), layer, persistent=persistent)
+
+
+def difference_of_texts(
+    model: Model,
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    others: Sequence[tuple[Sequence[int], Sequence[int]]],
+    layer: int,
+    *,
+    batch_size: int = 16,
+) -> FixedVectors:
+    """Make one vector: the mean state over some texts minus the mean over others (Rimsky et al., 2312.06681).
+
+    Every emitted token counts, by the state that predicts it.
+
+    Args:
+        model: reads the texts.
+        texts, others: the token ids of the prompt and of what follows it, for each text.
+        layer: the 0-based steering layer.
+        batch_size: number of texts that are read together.
+
+    Returns:
+        A mechanism with one vector of strength one. It is persistent: later tokens see the shifted states.
+
+    Raises:
+        ProbeError: if there is no emitted token on one of the sides.
+    """
+    site = f"resid_post.{layer}"
+
+    def read(some: Forced) -> tuple[Tensor, ...]:
+        states = forced_pass(model, some, site, logits=False).predicting(site).double()
+        return ((states * some.emitted[..., None]).sum(1),)
+
+    def mean(side: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Float[Tensor, " d_model"]:
+        side = sorted((text for text in side if len(text[1])), key=lambda text: len(text[0]) + len(text[1]))
+        tokens = sum(len(text) for _, text in side)
+        if not tokens:
+            raise ProbeError("no text has a token, so there is no mean state; give more texts")
+        total = torch.zeros(model.d_model, dtype=torch.double, device=model.device)
+        for at in range(0, len(side), batch_size):
+            prompts, emitted = zip(*side[at : at + batch_size], strict=True)
+            total += in_rows(model, force(model, prompts, emitted), read, what=f"reading {site}")[0].sum(0)
+        return total / tokens
+
+    vector = (mean(texts) - mean(others)).float()
+    return FixedVectors.of(vector[None], layer, persistent=True)
 
 
 def decoder_rows(

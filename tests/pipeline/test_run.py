@@ -13,11 +13,11 @@ from probe.config import from_dict, to_dict
 from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.hybrid.config import ARMS as KNOWN, BASELINES
+from probe.hybrid.config import ARMS as KNOWN, BASELINES, INFERENCE
 from probe.models import ModelConfig, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
-from probe.pipeline.run.arms import ARM_RECIPES, recipe
+from probe.pipeline.run.arms import ARM_RECIPES, make_arm, recipe
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import weights_hash
 from probe.pipeline.run.own import ask, own_arm, try_arm
@@ -286,6 +286,9 @@ def test_the_settings_on_record_are_those_that_an_arm_depends_on(tiny_folder):
         "majority": {"majority_temperature": 0.7},
         "oracle-free": {"policy": without(to_dict(config.policy), "layers", "tokens")},  # later settings, by default
         "lora-rank-1": {"distil": to_dict(config.distil)},
+        "thinking-then-base": {},
+        "thinking-opening": {"opening_tokens": 32},
+        "latent-seek": {"latent_seek": to_dict(config.latent_seek)},
     }
     for name, more in expected.items():
         assert object_hash(recipe(name).settings(config)) == object_hash({"decoding": to_dict(config.decoding)} | more)
@@ -298,7 +301,7 @@ def test_every_arm_runs_in_any_number_of_processes(whole, tiny_folder, tmp_path)
     again = tmp_path / "again"
     shutil.copytree(out, again)
     shutil.rmtree(again / "arms")
-    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", *BASELINES]
+    arms = ["probe", "oracle-free", "mean-difference", "decoder-rows", "rank-1", "v1", "v2", "inference", *BASELINES]
     small = {"distil": {"steps": 2}, "hybrid": {"arms": arms}, "engine": "processes:2"}
     more = run(from_dict(RunConfig, settings(tiny_folder, **small)), again)
     assert {"v1-rerank", "v2-random-both", "lora", "bias", "fusion"} <= set(more["arms"])
@@ -424,6 +427,39 @@ def test_how_a_run_is_made_is_no_part_of_it(whole, tiny_folder, tmp_path, monkey
         run(from_dict(RunConfig, settings(tiny_folder, decoding={"batch_size": 4, "max_new_tokens": 21})), again)
 
 
+def copied_with_confidence(out, to):
+    """A copy of a run whose base model rewards itself by its confidence, and is updated twice."""
+    shutil.copytree(out, to)
+    config = json.loads((to / "config.json").read_text())
+    assert "latent_seek" not in config, "at its default, so that the settings of older runs are the same"
+    config["latent_seek"] = {"reward": "confidence", "share": 0.3, "lr": 0.3, "updates": 2}
+    (to / "config.json").write_text(json.dumps(config))
+    return to
+
+
+def test_latent_seek_is_added_to_a_run_and_its_cost_is_in_the_results(whole, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "refused")
+    with pytest.raises(ProbeError, match=r"lacks words of the verifications; set latent_seek.reward to confidence"):
+        add_arms(again, ["latent-seek"])
+    again = copied_with_confidence(whole[0], tmp_path / "again")
+    arms = add_arms(again, ["latent-seek", "latent-seek-grade"])["arms"]
+    for name in ("latent-seek", "latent-seek-grade"):
+        assert arms[name]["base_passes"] > arms["base"]["base_passes"] and arms[name]["thinking_passes"] == 0
+        assert 0 < arms[name]["updates"] <= 2 and -1 <= arms[name]["first_reward"] <= 0
+        assert arms[name]["accuracy"] >= (arms["base"]["accuracy"] if name.endswith("grade") else 0)
+    assert "latent-seek" in (again / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_latent_seek_is_the_same_in_any_number_of_processes(whole, tmp_path):
+    arms = ["latent-seek", "latent-seek-grade"]
+    here, there = (
+        add_arms(copied_with_confidence(whole[0], tmp_path / name), arms, engine=engine)
+        for name, engine in (("here", "here"), ("there", "processes:2"))
+    )
+    assert timeless(here)["arms"] == timeless(there)["arms"]
+
+
 def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
     again = shutil.copytree(whole[0], tmp_path / "again")
     before = {path: path.read_bytes() for path in again.rglob("*") if path.is_file()}
@@ -436,6 +472,34 @@ def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
             add_arms(again, arms)
         assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
     assert "fusion" in add_arms(again, ["fusion"])["arms"]
+
+
+def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "again")
+    found = add_arms(again, ["inference"])["arms"]
+    assert set(INFERENCE) <= set(found)
+    for name in ("budget", "intervention-on-thinking", "addition"):
+        choice = json.loads((again / "chosen" / name / "chosen.json").read_text())
+        best = max(each["accuracy"] for each in choice["tried"])
+        assert {"setting": choice["chosen"], "accuracy": best}.items() <= max(
+            choice["tried"], key=lambda each: each["setting"] == choice["chosen"]
+        ).items()
+    assert found["thinking"]["thinking_passes"] > 0 == found["thinking"]["base_passes"]
+    assert found["base"]["base_passes"] > 0 == found["base"]["thinking_passes"]
+    assert found["addition"]["thinking_passes"] == 0 < found["addition"]["fitted_parameters"]
+    on_thinking = found["budget-on-thinking"]
+    assert on_thinking["base_passes"] == 0 < on_thinking["thinking_passes"]
+    assert on_thinking["bits_per_token"] == on_thinking["surprisal_per_token"] > 0
+    assert found["hybrid"]["thinking_passes"] == found["hybrid"]["base_passes"]
+    assert found["majority"]["base_passes"] > found["majority"]["tokens_per_answer"]
+    page = write_report(again).read_text()
+    assert "passes of the thinking model per answer" in page and "budget-on-thinking" in page
+    experiment = Experiment.open(again)
+    asked = ask(experiment, "intervention-on-thinking", "Mia has 22 cards.")
+    assert any(asked.trace.steered)
+    for where, arm in (("thinking", "thinking-then-base"), ("answer", "base-then-thinking"), ("opening:32", None)):
+        own = own_arm(experiment, where, "one:0", "1", "token", "mine")
+        assert arm is None or own.parts == make_arm(experiment, arm).parts
 
 
 def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from probe.reports import bits_figure, write_report
+from probe.reports import bits_figure, passes_figure, write_report
+from probe.reports.run.headline import headline
 from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
 
 BITS = {
@@ -92,6 +93,30 @@ def test_the_frontier_goes_up_and_nothing_lies_above_it(priced):
     shown = {x for trace in figure.data if "markers" in trace.mode for x in trace.x}
     assert shown == {0.0, *(sum(parts.values()) for parts in BITS.values())}, "an arm without an account is left out"
     assert {text for trace in figure.data if "markers" in trace.mode for text in trace.text} >= {"hybrid", "base"}
+
+
+def test_the_frontier_of_passes_leaves_out_what_was_not_counted(priced):
+    results = priced["results"]
+    arms = results["arms"]
+    assert not any(trace.x for trace in passes_figure(results).data), "a run of an earlier version counted none"
+    arms["base"] |= {"base_passes": 31.0, "thinking_passes": 0.0}
+    arms["hybrid"] |= {"base_passes": 32.0, "thinking_passes": 32.0}
+    shown = [trace for trace in passes_figure(results).data if "markers" in trace.mode]
+    assert {(x, y) for trace in shown for x, y in zip(trace.x, trace.y, strict=True)} == {
+        (arms[name]["thinking_passes"], arms[name]["accuracy"]) for name in ("base", "hybrid")
+    }
+    assert {row["name"]: row["thinking_passes"] for row in price_rows(results)}["hybrid"] == 32.0
+
+
+def test_an_arm_that_knows_the_right_answers_beats_no_other(priced):
+    results = priced["results"]
+    said, before = headline(results), bits_figure(results)
+    more = results | {"arms": results["arms"] | {"latent-seek-grade": {"accuracy": 1.0, "n": 300, "bits_per_token": 0}}}
+    figure = bits_figure(more)
+    lines = [next(trace for trace in each.data if trace.mode == "lines") for each in (before, figure)]
+    assert (lines[0].x, lines[0].y) == (lines[1].x, lines[1].y)
+    assert "upper bound" in {trace.name for trace in figure.data}
+    assert headline(more) == said
 
 
 def test_rows_say_what_the_file_says(priced):

@@ -75,7 +75,8 @@ def run_majority(
         chosen = vote([extract_answer(text, tags, like=problem.answer, prompt=prompt) for text in written])
         traces.append(HybridTrace(problem.id, tokens=some[chosen]["tokens"], truncated=some[chosen]["truncated"]))
         texts.append(written[chosen])
-    return ArmResult("majority", traces, texts, seconds)
+    each = sum(len(row["tokens"]) + (not row["truncated"]) for row in rows) / max(1, len(problems))
+    return ArmResult("majority", traces, texts, seconds, base_passes=each)
 
 
 def vote(answers: Sequence[str | None]) -> int:

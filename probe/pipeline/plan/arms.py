@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from probe.hybrid import LATENT_SEEK
 from probe.pipeline.plan.costs import Need, decoded_row, decoding, reading, training
 from probe.pipeline.plan.stages import (
     STEERED,
@@ -14,16 +15,24 @@ from probe.pipeline.plan.stages import (
 )
 from probe.pipeline.plan.work import Passes, Stage
 
-_ALONE = ("oracle-free", "bias")
+_ALONE = ("oracle-free", "bias", "budget", "intervention", "addition")
 """Arms that are decoded by the base model alone."""
+_ON_THINKING = ("budget-on-thinking", "intervention-on-thinking", "addition-on-thinking")
+"""Arms that are decoded by the thinking model alone."""
+_ADDITIONS = ("addition", "addition-on-thinking")
+"""Arms whose vector is a difference of means over both models' answers."""
 _WRITTEN = ("lora", "lora-rank-1", "majority", "few-shot", "handbook")
 """Arms that are decoded in another way than token by token with the parts of a hybrid."""
+_STEERED = {"oracle-free": STEERED, **dict.fromkeys(("bias", *_ADDITIONS), 1.0)}
+"""The share of tokens at which the layers above the steering layer run again."""
 _GATES = ("rank-1",)
 """Mechanisms that are learned at the gates of the hybrid."""
 _ANSWERS = 2
 """Answers to each problem of which the arm majority takes the most frequent; both models together run as many."""
 _HANDBOOK = 1000
 """Tokens of the description of behaviours in the prompt of the arm handbook."""
+_CHECKS, _INSTRUCTION = 4, 150
+"""Verifications of an answer in the arm latent-seek, and the tokens of what each asks."""
 _STARTS, _WRITTEN_ON, _FLIP_ROWS = 100, 48, 128
 """Sentence starts at which vectors are tried, the tokens written there, and how many are decoded together."""
 _TRACE, _TRACE_FILE = 150, 50
@@ -35,7 +44,8 @@ def arms(setup: Setup) -> list[Stage]:
     config = setup.config
     names = [*config.hybrid.names, *(f"hybrid-seed-{seed}" for seed in config.steering.seeds[1:])]
     alone = [name for name in names if name in _ALONE]
-    joint = [name for name in names if name not in (*_ALONE, *_WRITTEN)]
+    on_thinking = [name for name in names if name in _ON_THINKING]
+    joint = [name for name in names if name not in (*_ALONE, *_ON_THINKING, *_WRITTEN, *LATENT_SEEK)]
     found = [_joint(setup, joint)]
     if "oracle-free" in names:
         found.append(policy(setup))
@@ -47,9 +57,13 @@ def arms(setup: Setup) -> list[Stage]:
     if any(name.startswith("v1") for name in names):
         found.append(_on_sentences(setup, "v1", 2))
     found += [_lora(setup, name) for name in names if name in ("lora", "lora-rank-1")]
+    found += [_differences(setup, name) for name in names if name in _ADDITIONS]
     if alone:
-        found.append(_alone(setup, alone))
+        found.append(_alone(setup, alone, "base"))
+    if on_thinking:
+        found.append(_alone(setup, on_thinking, "thinking"))
     found += [_written(setup, name) for name in names if name in _WRITTEN]
+    found += [_latent_seek(setup, name) for name in names if name in LATENT_SEEK]
     return [*found, _effects(setup), _report(setup, len(names))]
 
 
@@ -104,18 +118,52 @@ def _searches(setup: Setup, name: str) -> float:
     return gates * columns * len(config.hybrid.v1_strengths) * setup.above / setup.base.layers
 
 
-def _alone(setup: Setup, names: list[str]) -> Stage:
-    base, need = _decoded(setup, "base", len(names))
+def _alone(setup: Setup, names: list[str], role: str) -> Stage:
+    times = {name: 1 + _tried(setup, name) for name in names}
+    passes, need = _decoded(setup, role, sum(times.values()))
     share = setup.above / setup.base.layers
-    steered = sum(1.0 if name == "bias" else STEERED for name in names) / len(names)
+    steered = sum(_STEERED.get(name, 0.0) * each for name, each in times.items()) / sum(times.values())
+    tuned = ", and what is tried on validation" if any(each > 1 for each in times.values()) else ""
     return Stage(
-        " and ".join(names),
+        " and ".join(names) if len(names) < 3 else f"{len(names)} arms of the {role} model",
         _folders(names),
-        {"base": replace(base, decoded=base.decoded * (1 + steered * share))},
-        {"base": need},
+        {role: replace(passes, decoded=passes.decoded * (1 + steered * share))},
+        {role: need},
         host=_host(setup, len(names)),
         disk=_disk(setup, len(names)),
-        says="the base model alone",
+        says=f"the {role} model alone{tuned}",
+    )
+
+
+def _tried(setup: Setup, name: str) -> float:
+    """How many times the test problems are as many as the answers that an arm tries its settings on."""
+    hybrid, sizes = setup.config.hybrid, setup.config.sizes
+    kind = name.removesuffix("-on-thinking")
+    settings = {
+        "budget": (len(hybrid.budgets) or 2) * (len(hybrid.waits) + len(hybrid.endings)),
+        "intervention": len(hybrid.instructions),
+        "addition": len(hybrid.additions),
+    }
+    return settings.get(kind, 0) * min(hybrid.tuned_on, sizes.validation) / setup.answers
+
+
+def _differences(setup: Setup, name: str) -> Stage:
+    """The base model answers train problems; the model that is steered reads these answers and the traces."""
+    n, texts, shape = min(setup.config.hybrid.addition_texts, setup.config.sizes.train), setup.texts, setup.base
+    rows, reader = min(n, setup.config.decoding.batch_size), "thinking" if name in _ON_THINKING else "base"
+    row = decoded_row(shape, texts.prompt + texts.tokens)
+    passes = {"base": Passes(n * texts.prompt, n * texts.tokens, rows, row)}
+    needs = {"base": decoding(shape, rows, texts.prompt + texts.tokens, texts.prompt)}
+    read, need = Passes(2 * n * texts.whole), reading(setup.shape(reader), setup.rows, texts.whole, states=1)
+    passes[reader] = passes[reader] + read if reader in passes else read
+    needs[reader] = needs[reader] | need if reader in needs else need
+    return Stage(
+        f"{name} vector",
+        (f"mechanisms/{name}",),
+        passes,
+        needs,
+        host=setup.kept_traces,
+        setting="hybrid.addition_texts",
     )
 
 
@@ -133,6 +181,28 @@ def _written(setup: Setup, name: str) -> Stage:
         host=_host(setup, 1),
         disk=_disk(setup, 1) / 4,  # the tokens alone
         setting=setting,
+    )
+
+
+def _latent_seek(setup: Setup, name: str) -> Stage:
+    config, texts, n = setup.config.latent_seek, setup.texts, setup.answers
+    tries = 1 + config.updates
+    passes, need = _decoded(setup, "base", tries)
+    if name == "latent-seek" and config.reward == "verifiers":
+        prompt, replies = texts.whole + _INSTRUCTION, _CHECKS * tries * n
+        rows = min(_CHECKS * n, setup.config.decoding.batch_size)
+        row = decoded_row(setup.base, prompt + config.verdict_tokens)
+        passes += Passes(replies * prompt, replies * config.verdict_tokens, rows, row)
+        need |= decoding(setup.base, rows, prompt + config.verdict_tokens, prompt)
+    return Stage(
+        name,
+        _folders([name]),
+        {"base": passes},
+        {"base": need},
+        host=_host(setup, 1),
+        disk=_disk(setup, 1) / 4,  # the tokens alone
+        setting="latent_seek.updates",
+        says="as many updates as the settings allow, and the longest replies",
     )
 
 

@@ -9,6 +9,7 @@ from probe.config import nearest, to_dict
 from probe.errors import ProbeError
 from probe.hybrid import (
     ARMS,
+    LATENT_SEEK,
     AddVector,
     Always,
     Arm,
@@ -18,29 +19,30 @@ from probe.hybrid import (
     HybridTrace,
     Never,
     OneBehaviour,
+    Phase,
+    SentenceStart,
+    addition_arm,
     arm_shards,
     control_arms,
     evaluate_arm,
-    few_shot_prompt,
     fusion_arm,
-    handbook_prompt,
     hybrid_arm,
     oracle_free_arm,
-    prompted_ids,
-    run_lora,
+    phased_arm,
     run_majority,
-    run_prompted,
     speculative_arm,
     v1_arms,
     v2_arms,
     with_mechanism,
 )
 from probe.models import Model, Pair, PairSampling, Sampling
+from probe.pipeline.run.chosen import chosen, models_of
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
-from probe.pipeline.run.learned import RANKS, adapter, mechanism
+from probe.pipeline.run.inserted import budget_arms, closing_ids, intervention_arms
+from probe.pipeline.run.learned import RANKS, mechanism
 from probe.pipeline.run.parts import SEED
-from probe.pipeline.stages import problems_of
+from probe.pipeline.run.written import check_latent_seek, check_prompts, latent_seek, limits, lora, prompted
 from probe.problems import Problem
 from probe.traces import Traces
 
@@ -59,6 +61,7 @@ class ArmRecipe:
         parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
         draws_thinking: whether tokens are sampled as those of the thinking model; see `Arm.samples`.
         check: refuses a run on which the arm cannot be made, before any arm is decoded.
+        on_thinking: whether the thinking model alone writes it, in place of the base model.
     """
 
     decoded: Callable[[Experiment, str], Arm] | None = None
@@ -70,9 +73,12 @@ class ArmRecipe:
     parts: tuple[str, ...] = ()
     draws_thinking: bool = False
     check: Callable[[Experiment, str], object] | None = None
+    on_thinking: bool = False
 
     def samples(self, sampling: PairSampling) -> int:
         """The number of answers to each problem, if the arm is decoded token by token."""
+        if self.on_thinking:
+            return sampling.number(sampling.thinking)
         return sampling.number(sampling.base, *([sampling.thinking] if self.draws_thinking else []))
 
     def settings(self, config: RunConfig) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def arm_result(experiment: Experiment, name: str) -> ArmResult:
         def make(folder: Path, finished: bool) -> ArmResult:
             if made.written is not None:
                 return made.written(experiment, name, folder)
-            return _decode(experiment, make_arm(experiment, name), folder, finished)
+            return _decode(experiment, name, folder, finished)
 
         experiment.done[name] = experiment.branch(
             f"arms/{name}", make, made.settings(config), config.seed, how=("decoding.batch_size",)
@@ -144,27 +150,28 @@ def make_shard(experiment: Experiment, name: str, number: int, engine: str) -> N
         engine: who makes it, recorded beside it.
     """
     folder = experiment.folder.path / "arms" / name
-    models, arm, problems, how = _decoding(experiment, make_arm(experiment, name))
+    models, arm, problems, how = _decoding(experiment, name)
     arm_shards(models, arm, problems, folder=folder, **how).make(number, engine)
 
 
-def _decode(experiment: Experiment, arm: Arm, folder: Path, finished: bool) -> ArmResult:
-    models, arm, problems, how = _decoding(experiment, arm)
+def _decode(experiment: Experiment, name: str, folder: Path, finished: bool) -> ArmResult:
+    models, arm, problems, how = _decoding(experiment, name)
     return evaluate_arm(
         models, arm, problems, folder=folder, progress=experiment.stages.progress and not finished, **how
     )
 
 
-def _decoding(experiment: Experiment, arm: Arm) -> tuple[Pair | Model, Arm, Sequence[Problem], dict[str, Any]]:
+def _decoding(experiment: Experiment, name: str) -> tuple[Pair | Model, Arm, Sequence[Problem], dict[str, Any]]:
     """What an arm is decoded with: the models, the problems and the settings."""
-    config, inputs = experiment.config, experiment.inputs
+    arm, inputs = make_arm(experiment, name), experiment.inputs
+    models, sampling = models_of(inputs, arm, recipe(name).on_thinking)
     how = {
         "max_new_tokens": inputs.max_new_tokens,
-        "sampling": inputs.sampling,
-        "batch_size": config.decoding.batch_size,
-        "seed": config.seed,
+        "sampling": sampling,
+        "batch_size": experiment.config.decoding.batch_size,
+        "seed": experiment.config.seed,
     }
-    return inputs.pair if arm.asks else inputs.pair.base, arm, inputs.test, how
+    return models, arm, inputs.test, how
 
 
 def _alone(experiment: Experiment, name: str) -> Arm:  # noqa: ARG001
@@ -245,47 +252,6 @@ def _named(arms: Sequence[Arm], name: str) -> Arm:
     return next(arm for arm in arms if arm.name == name)
 
 
-def _limits(experiment: Experiment) -> dict[str, Any]:
-    """The settings with which a model that is not a hybrid decodes."""
-    stages = experiment.stages
-    return {
-        "max_new_tokens": stages.inputs.max_new_tokens,
-        "seed": stages.config.seed,
-        "batch_size": stages.config.decoding.batch_size,
-        "progress": stages.progress,
-    }
-
-
-def _as_base(experiment: Experiment) -> dict[str, Any]:
-    """The settings with which a model that replaces the base model decodes."""
-    sampling = experiment.inputs.sampling
-    return {"sampling": sampling.base, "samples": sampling.number(sampling.base), **_limits(experiment)}
-
-
-def _lora(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    inputs, trained = experiment.inputs, adapter(experiment, name)
-    return run_lora(inputs.pair.base, trained, name, inputs.test, folder=folder, **_as_base(experiment))
-
-
-def _prompted(experiment: Experiment, name: str, folder: Path) -> ArmResult:
-    inputs, prompts = experiment.inputs, _prompts(experiment, name)
-    return run_prompted(inputs.pair.base, name, inputs.test, prompts, folder=folder, **_as_base(experiment))
-
-
-def _check_prompts(experiment: Experiment, name: str) -> None:
-    inputs = experiment.inputs
-    prompted_ids(inputs.pair.base, name, _prompts(experiment, name), inputs.max_new_tokens)
-
-
-def _prompts(experiment: Experiment, name: str) -> list[str]:
-    inputs, base = experiment.inputs, experiment.inputs.pair.base
-    if name == "handbook":
-        return [handbook_prompt(base, experiment.taxonomy, problem.question) for problem in inputs.test]
-    train, shots = experiment.rollouts.train, experiment.config.hybrid.shots
-    asked = problems_of(train, inputs.train)
-    return [few_shot_prompt(base, train, asked, problem.question, shots=shots) for problem in inputs.test]
-
-
 def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # noqa: ARG001
     config, inputs, base = experiment.config, experiment.inputs, experiment.rollouts.base
     # As many answers as take the tokens that both models run for one answer of the hybrid.
@@ -297,7 +263,7 @@ def _majority(experiment: Experiment, name: str, folder: Path) -> ArmResult:  # 
         n=max(1, round(ratio)),
         sampling=Sampling(config.hybrid.majority_temperature) if sampling.greedy else sampling,
         folder=folder,
-        **_limits(experiment),
+        **limits(experiment),
     )
 
 
@@ -305,8 +271,46 @@ def _mean_tokens(traces: Traces | Sequence[HybridTrace]) -> float:
     return sum(len(trace.tokens) for trace in traces) / len(traces)
 
 
+def _budget(experiment: Experiment, name: str) -> Arm:
+    return _tuned(experiment, name, budget_arms)
+
+
+def _intervention(experiment: Experiment, name: str) -> Arm:
+    return _tuned(experiment, name, intervention_arms)
+
+
+def _addition(experiment: Experiment, name: str) -> Arm:
+    def candidates(experiment: Experiment, name: str, on_thinking: bool) -> dict[str, Arm]:  # noqa: ARG001
+        vector = mechanism(experiment, name)
+        return {f"x {by:g}": addition_arm(vector, by, name) for by in experiment.config.hybrid.additions}
+
+    return _tuned(experiment, name, candidates)
+
+
+def _tuned(experiment: Experiment, name: str, candidates: Callable[[Experiment, str, bool], dict[str, Arm]]) -> Arm:
+    made = recipe(name)
+    return chosen(
+        experiment, candidates(experiment, name, made.on_thinking), made.settings(experiment.config), made.on_thinking
+    )
+
+
+def _phased(experiment: Experiment, name: str) -> Arm:
+    opening = SentenceStart(0, experiment.config.hybrid.opening_tokens)
+    if name == "thinking-opening":
+        return phased_arm(opening, name)
+    close = closing_ids(experiment, experiment.inputs.pair.base)
+    return phased_arm(Phase(close, answer=name == "base-then-thinking"), name)
+
+
 _VECTORS = ("steering/seed",)
 _CONTROL = ArmRecipe(_control, after=("hybrid",), parts=_VECTORS)
+
+
+def _on_both(name: str, made: ArmRecipe) -> dict[str, ArmRecipe]:
+    """An arm of the base model, and the same of the thinking model."""
+    return {name: made, f"{name}-on-thinking": replace(made, on_thinking=True)}
+
+
 _V1 = ArmRecipe(
     _v1, options=("v1_strengths", "v1_windows"), shares="v1", parts=("mechanisms/v1/v1", "mechanisms/v1/v1-bias")
 )
@@ -327,10 +331,16 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "bias": ArmRecipe(_bias, parts=("mechanisms/bias/bias",)),
     "speculative": ArmRecipe(_speculative, options=("speculative_tokens",), draws_thinking=True),
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
-    **{name: ArmRecipe(written=_lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
+    **{name: ArmRecipe(written=lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
-    "few-shot": ArmRecipe(written=_prompted, options=("shots",), check=_check_prompts),
-    "handbook": ArmRecipe(written=_prompted, check=_check_prompts),
+    "few-shot": ArmRecipe(written=prompted, options=("shots",), check=check_prompts),
+    "handbook": ArmRecipe(written=prompted, check=check_prompts),
+    **_on_both("budget", ArmRecipe(_budget, options=("tuned_on", "budgets", "waits", "endings"))),
+    **_on_both("intervention", ArmRecipe(_intervention, options=("tuned_on", "instructions"))),
+    **_on_both("addition", ArmRecipe(_addition, options=("tuned_on", "additions", "addition_texts"))),
+    **dict.fromkeys(("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True)),
+    "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
+    **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)),
     **{name: _V1 for name in ARMS if name.startswith("v1")},
     "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
     "v1-learned-vectors": replace(_V1, parts=_VECTORS),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from probe.config import byte_size, check_least, check_seeds, from_dict
 from probe.engine import engine_of
 from probe.errors import ProbeError
-from probe.hybrid import DistilConfig, HybridConfig
+from probe.hybrid import DistilConfig, HybridConfig, LatentSeekConfig
 from probe.models import GREEDY, DeviceNames, ModelConfig, PairSampling, Sampling
 from probe.pipeline.checks import check_inputs
 from probe.pipeline.run.recipe import with_recipe
@@ -158,6 +158,7 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
+    latent_seek: LatentSeekConfig = field(default_factory=LatentSeekConfig, metadata={"later": True})
 
     def __post_init__(self) -> None:
         byte_size(self.memory)

@@ -20,7 +20,7 @@ from probe.taxonomy import Taxonomy
 
 Made = TypeVar("Made")
 
-NOT_IN_KEY = ("hybrid", "policy", "distil", "shown", "engine", "curve", "look", "anyway")
+NOT_IN_KEY = ("hybrid", "policy", "distil", "latent_seek", "shown", "engine", "curve", "look", "anyway")
 """Settings that may change between calls on one folder; each arm records those that its result depends on."""
 
 

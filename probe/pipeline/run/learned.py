@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from probe.config import to_dict
 from probe.hybrid import distil_lora
@@ -19,12 +21,14 @@ from probe.steering import (
     SteeringConfig,
     decoder_rows,
     difference_of_means,
+    difference_of_texts,
     learn_mechanism,
     learn_on_sentences,
     load_mechanism,
     sentence_batches,
     typical_coordinate,
 )
+from probe.traces import generate_traces
 
 RANKS = {"lora": 8, "lora-rank-1": 1}
 """Ranks of the adapters, by arm."""
@@ -34,7 +38,8 @@ def mechanism(experiment: Experiment, name: str) -> Mechanism:
     """Load a mechanism other than the hybrid's; it is learned if it is missing.
 
     Args:
-        name: one of ``mean-difference``, ``decoder-rows``, ``rank-1``, ``v2``, ``bias``, ``v1`` and ``v1-bias``.
+        name: one of ``mean-difference``, ``decoder-rows``, ``rank-1``, ``v2``, ``bias``, ``v1``, ``v1-bias``,
+            ``addition`` and ``addition-on-thinking``.
     """
     config, base = experiment.config, experiment.inputs.pair.base
     kept = "v1" if name == "v1-bias" else name  # learning the vectors of version 1 gives its bias too
@@ -51,8 +56,11 @@ def mechanism(experiment: Experiment, name: str) -> Mechanism:
         return load_mechanism(folder / name)
 
     steering = _published(config.steering) if name == "v2" else config.steering
-    settings = {"steering": to_dict(steering)}
-    return experiment.branch(f"mechanisms/{kept}", make, settings, config.seed).to(base.device)
+    settings: dict[str, Any] = {"steering": to_dict(steering)}
+    if name.startswith("addition"):
+        settings["addition_texts"] = config.hybrid.addition_texts
+    steered = experiment.inputs.pair.thinking if name == "addition-on-thinking" else base
+    return experiment.branch(f"mechanisms/{kept}", make, settings, config.seed).to(steered.device)
 
 
 def adapter(experiment: Experiment, name: str) -> Path:
@@ -159,6 +167,33 @@ def _published(config: SteeringConfig) -> SteeringConfig:
     return replace(config, hidden=512, lr_vectors=0.01, lr_strength=1e-3, balance=True)
 
 
+def _addition(experiment: Experiment, name: str) -> dict[str, Mechanism | Learned]:
+    """The difference of means over the answers of both models, read in the model that is steered."""
+    inputs, layer = experiment.inputs, experiment.vectors.layer
+    pair, config = inputs.pair, experiment.config
+    model = pair.thinking if name == "addition-on-thinking" else pair.base
+    problems = inputs.train[: config.hybrid.addition_texts]
+    own = generate_traces(
+        pair.base,
+        inputs.problem_set,
+        problems,
+        max_new_tokens=inputs.max_new_tokens,
+        sampling=inputs.sampling.base,
+        seed=config.seed,
+        batch_size=config.decoding.batch_size,
+        folder=experiment.folder.path / "mechanisms" / f"{name}-answers",
+    )
+    train = experiment.rollouts.train
+    wanted, asked = {problem.id for problem in problems}, problems_of(train, inputs.train)
+    thought = [(problem, train[i]) for i, problem in enumerate(asked) if problem.id in wanted]
+    texts, others = (
+        [(model.prompt_ids(problem.question), trace.tokens) for problem, trace in side]
+        for side in (thought, zip(problems, own, strict=True))
+    )
+    at = round(layer * model.n_layers / pair.base.n_layers)
+    return {name: difference_of_texts(model, texts, others, at)}
+
+
 _LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism | Learned]]] = {
     "mean-difference": _mean_difference,
     "decoder-rows": _decoder_rows,
@@ -166,5 +201,7 @@ _LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism | Learned]]] =
     "v2": _v2,
     "bias": _bias,
     "v1": _v1,
+    "addition": partial(_addition, name="addition"),
+    "addition-on-thinking": partial(_addition, name="addition-on-thinking"),
 }
 """How the mechanisms of each folder below ``mechanisms/`` are made."""

@@ -25,6 +25,7 @@ from probe.hybrid import (
     LeastSimilar,
     Never,
     OneBehaviour,
+    Phase,
     RandomBehaviour,
     RandomPositions,
     Rerank,
@@ -38,14 +39,17 @@ from probe.hybrid import (
     gap_recovered,
     least_similar,
     oracle_bits,
+    passes,
     stream_hybrid,
     summarise,
 )
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
-from probe.pipeline.run.arms import make_arm
+from probe.pipeline.run.arms import make_arm, recipe
+from probe.pipeline.run.chosen import models_of
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import check_positions
+from probe.pipeline.run.inserted import closing_ids
 from probe.pipeline.run.learned import mechanism as learned_mechanism
 from probe.pipeline.run.parts import WHAT, WHERE, WHICH, check_parts, finite, part_of
 from probe.problems import Problem, take_problems
@@ -140,6 +144,7 @@ def try_arm(
             **oracle_bits(done),
             "agreement": agreement(done),
             "fitted_parameters": done.fitted_parameters,
+            **passes(done),
         }
     found = told[arm.name] | {
         "name": arm.name,
@@ -189,13 +194,13 @@ def ask(
     inputs = experiment.inputs
     made = make_arm(experiment, arm)
     problem = Problem("question", question)
-    models = inputs.pair if made.asks else inputs.pair.base
+    models, sampling = models_of(inputs, made, recipe(arm).on_thinking)
     ((_, trace),) = stream_hybrid(
         models,
         made,
         [(problem, 0)],
         max_new_tokens=max_new_tokens or inputs.max_new_tokens,
-        sampling=inputs.sampling,
+        sampling=sampling,
         batch_size=1,
         watch=watch,
     )
@@ -209,6 +214,9 @@ def _where(experiment: Experiment, said: str) -> Where:
         "divergence": lambda: Divergence(number),
         "uncertain": lambda: Uncertain(number),
         "sentence-start": lambda: SentenceStart(int(number)),
+        "opening": lambda: SentenceStart(0, int(number)),
+        "thinking": lambda: Phase(closing_ids(experiment, experiment.inputs.pair.base)),
+        "answer": lambda: Phase(closing_ids(experiment, experiment.inputs.pair.base), answer=True),
         "always": Always,
         "never": Never,
         "random": lambda: RandomPositions(number),

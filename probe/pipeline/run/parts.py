@@ -15,6 +15,9 @@ WHERE = (
     "divergence:BITS",
     "uncertain:BITS",
     "sentence-start:TOKENS",
+    "opening:TOKENS",
+    "thinking",
+    "answer",
     "always",
     "never",
     "random:RATE",
@@ -62,7 +65,7 @@ def check_parts(where: str, which: str, strength: str, what: str, name: str, spl
     kind, number = part_of("where", where, WHERE)
     if kind == "random" and not 0 <= number <= 1:
         raise ProbeError(f"--where {where}: a rate is from 0 to 1")
-    if kind == "sentence-start":
+    if kind in ("sentence-start", "opening"):
         whole("where", where, number)
     kind, number = part_of("which", which, WHICH)
     if kind == "one" and (number < 0 or not number.is_integer()):

@@ -14,14 +14,17 @@ from probe.hybrid import (
     classify_errors,
     compare_arms,
     counted,
+    decoding_passes,
     detectable_gap,
     gap_recovered,
     oracle_bits,
+    passes,
     seeds_recovered,
     summarise,
     surprisal,
+    text_bits,
 )
-from probe.pipeline.run.arms import SEED
+from probe.pipeline.run.arms import SEED, recipe
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
@@ -54,8 +57,12 @@ class Finished:
     @cached_property
     def correct(self) -> dict[str, Grades]:
         """The grade of every answer, grouped by problem if there are several; None if it could not be graded."""
-        inputs, thinking = self.experiment.inputs, self.texts["thinking"]
-        return {name: inputs.graded(inputs.test, texts, thinking) for name, texts in self.texts.items()}
+        inputs = self.experiment.inputs
+        return {name: inputs.graded(inputs.test, texts, self.by_thinking(name)) for name, texts in self.texts.items()}
+
+    def by_thinking(self, name: str) -> list[str]:
+        """The answers that count as the thinking model's own when those of an arm are graded."""
+        return self.texts[name if recipe(name).on_thinking else "thinking"]
 
     def grades(self, name: str) -> list[bool | None]:
         """The grade of every answer of an arm, in the order of its texts."""
@@ -87,7 +94,15 @@ def results(finished: Finished) -> dict:
             "agreement": agreement(arm),
             "fitted_parameters": arm.fitted_parameters,
             "asks": list(arm.asks),
+            **passes(arm),
+            **arm.told,
         }
+        if recipe(name).on_thinking:  # the thinking model is the one that is decoded
+            entries[name] |= {"thinking_passes": entries[name]["base_passes"], "base_passes": 0.0}
+            entries[name] |= dict.fromkeys(("bits_per_token", "surprisal_per_token"), _bits_given_base(finished, arm))
+    for name, found in experiment.rollouts.of_test.items():
+        other = "base" if name == "thinking" else "thinking"
+        entries[name] |= {f"{name}_passes": decoding_passes(found), f"{other}_passes": 0.0}
     if "force-token" in arms:  # the arm emits the text of the thinking model, so its surprisal is that of the text
         entries["thinking"]["bits_per_token"] = surprisal(arms["force-token"])
     trained = training(experiment, arms)
@@ -148,6 +163,13 @@ def results(finished: Finished) -> dict:
             "dtype": config.dtype,
         },
     }
+
+
+def _bits_given_base(finished: Finished, arm: ArmResult) -> float:
+    """Measure the bits per token that encode the answers of an arm given the base model."""
+    inputs = finished.experiment.inputs
+    asked = _of_answers(inputs.test, len(arm.traces))
+    return text_bits(inputs.pair.base, asked, [trace.tokens for trace in arm.traces])
 
 
 def graded(finished: Finished) -> dict:
@@ -236,7 +258,7 @@ def shown(finished: Finished, n: int) -> list[dict]:
             row["arms"][name] = about | {"text": traces[first].text}
         for name, arm in arms.items():
             first = i * arm.samples
-            trace = arm.traces[first]
+            trace, alone = arm.traces[first], recipe(name).on_thinking
             about = _about(finished, i, name, arm.samples, trace.truncated) | {"correct": grades[name][first]}
             if not trace.steered:  # no hybrid: one model wrote it
                 row["arms"][name] = about | {"text": arm.texts[first]}
@@ -245,10 +267,10 @@ def shown(finished: Finished, n: int) -> list[dict]:
                 {
                     "text": text,
                     "steered": steered,
-                    "behaviour": behaviour if steered else None,
+                    "behaviour": behaviour if steered and behaviour >= 0 else None,
                     "strength": round(strength, 3) if steered else None,
-                    "base": said(first, token, text),
-                    "thinking": said(second, token, text) if second >= 0 else None,
+                    "base": None if alone else said(first, token, text),
+                    "thinking": said(first if alone else second, token, text) if alone or second >= 0 else None,
                 }
                 for token, text, steered, behaviour, strength, first, second in zip(
                     trace.tokens,
@@ -272,7 +294,7 @@ def shown(finished: Finished, n: int) -> list[dict]:
 def _about(finished: Finished, i: int, name: str, samples: int, truncated: bool) -> dict:
     """The grade of an arm's first answer to a problem, and how the answer ended."""
     inputs, problem = finished.experiment.inputs, finished.experiment.inputs.test[i]
-    text, thinking = finished.texts[name][i * samples], finished.texts["thinking"]
+    text, thinking = finished.texts[name][i * samples], finished.by_thinking(name)
     each = len(thinking) // len(inputs.test)
     own = thinking[i * each : (i + 1) * each]
     (prompt,) = answer_prompts(inputs.pair, [problem], [text], [own])

@@ -1,4 +1,4 @@
-"""The figure of accuracy against the bits that the thinking model supplies."""
+"""Figures of accuracy against what the thinking model supplies: bits, or passes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.reports.html.look import plain, styled
 from probe.reports.html.numbers import interval, number, percent
-from probe.reports.run.arms import FAMILIES, OTHER, family_of, in_order
+from probe.reports.run.arms import FAMILIES, OTHER, UPPER_BOUND, family_of, in_order
 from probe.reports.run.figures import arm_hover
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _LOOKS = {
     "control": ("#7d8590", "x"),
     "mechanism": ("#9a6bc9", "diamond"),
     "baseline": ("#c8641e", "square"),
+    UPPER_BOUND: ("#c0506a", "cross"),
     "recipe v1": ("#2e8f5b", "triangle-up"),
     "recipe v2": ("#b8860b", "triangle-down"),
     OTHER: ("#7d8590", "star"),
@@ -28,35 +29,55 @@ _WIDTH, _HEIGHT = 1000, 470  # assumed size of the plot in pixels, by which labe
 @dataclass(frozen=True)
 class _Dot:
     name: str
-    bits: float
+    price: float
     accuracy: float
     low_high: Sequence[float] | None
-    note: str
+    said: str
 
 
 def bits_figure(results: Mapping[str, Any]) -> "Figure":
     """Draw the accuracy of every arm against the bits per token that the thinking model supplies.
 
-    The line joins the arms that no other arm beats with the same bits or fewer. The thinking model itself is at the
-    bits per token that encode its text given the base model. An arm without room for a label is named in its hover
-    label.
+    The line joins the arms that no other arm beats with the same bits or fewer, upper bounds aside. The thinking model
+    itself is at the bits per token that encode its text given the base model. An arm without room for a label is named
+    in its hover label.
 
     Args:
         results: the contents of ``results.json``.
     """
+    dots = list(_of_bits(results))
+    return _drawn(
+        dots, "bits", "Correct answers by bits from the thinking model", "bits per token from the thinking model"
+    )
+
+
+def passes_figure(results: Mapping[str, Any]) -> "Figure":
+    """Draw the accuracy of every arm against the passes of the thinking model for an answer.
+
+    The line joins the arms that no other arm beats with the same passes or fewer, upper bounds aside.
+
+    Args:
+        results: the contents of ``results.json``.
+    """
+    dots = list(_of_passes(results))
+    return _drawn(
+        dots, "passes", "Correct answers by passes of the thinking model", "passes of the thinking model per answer"
+    )
+
+
+def _drawn(dots: list[_Dot], unit: str, heading: str, axis: str) -> "Figure":
     from plotly.graph_objects import Figure, Scatter
 
-    dots = list(_dots(results))
     figure = Figure()
     best = _frontier(dots)
     if len(best) > 1:
         figure.add_trace(
             Scatter(
-                x=[dot.bits for dot in best],
+                x=[dot.price for dot in best],
                 y=[dot.accuracy for dot in best],
                 mode="lines",
                 line={"color": "rgba(128,128,128,0.6)", "width": 1.5, "shape": "hv"},
-                name="best with these bits or fewer",
+                name=f"best with these {unit} or fewer",
                 hoverinfo="skip",
             )
         )
@@ -68,7 +89,7 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
         colour, symbol = _LOOKS[family]
         figure.add_trace(
             Scatter(
-                x=[dot.bits for dot in members],
+                x=[dot.price for dot in members],
                 y=[dot.accuracy for dot in members],
                 mode="markers+text",
                 name=family,
@@ -80,14 +101,14 @@ def bits_figure(results: Mapping[str, Any]) -> "Figure":
                 hovertemplate=[_hover(dot) + "<extra></extra>" for dot in members],
             )
         )
-    most = max((dot.bits for dot in dots), default=0.0) or 1.0
-    styled(figure, "Correct answers by bits from the thinking model", _HEIGHT + 130, legend=64)
-    title = {"text": "bits per token from the thinking model", "font": {"size": 13}, "standoff": 6}
+    most = max((dot.price for dot in dots), default=0.0) or 1.0
+    styled(figure, heading, _HEIGHT + 130, legend=64)
+    title = {"text": axis, "font": {"size": 13}, "standoff": 6}
     figure.update_xaxes(title=title, range=[-0.04 * most, 1.08 * most], zeroline=False)
     return figure.update_yaxes(tickformat=".0%", range=[-0.04, 1.06], zeroline=False)
 
 
-def _dots(results: Mapping[str, Any]) -> Iterable[_Dot]:
+def _of_bits(results: Mapping[str, Any]) -> Iterable[_Dot]:
     arms = results.get("arms") or {}
     for name in in_order(arms):
         arm = arms[name]
@@ -96,12 +117,26 @@ def _dots(results: Mapping[str, Any]) -> Iterable[_Dot]:
             continue
         parts = {part: value for part, value in (arm.get("parts") or {}).items() if value}
         note = ", ".join(f"{part} {number(value)}" for part, value in parts.items())
-        yield _Dot(name, bits, arm["accuracy"], arm.get("ci"), note)
+        said = f"{number(bits)} bits per token" + (f" ({plain(note)})" if note else "")
+        yield _Dot(name, bits, arm["accuracy"], arm.get("ci"), said)
+
+
+def _of_passes(results: Mapping[str, Any]) -> Iterable[_Dot]:
+    arms = results.get("arms") or {}
+    for name in in_order(arms):
+        arm = arms[name]
+        passes, base = arm.get("thinking_passes"), arm.get("base_passes")
+        if passes is None or arm.get("accuracy") is None:
+            continue
+        said = f"{number(passes, 0)} passes of the thinking model, {number(base, 0)} of the base model"
+        yield _Dot(name, passes, arm["accuracy"], arm.get("ci"), said)
 
 
 def _frontier(dots: Iterable[_Dot]) -> list[_Dot]:
     best: list[_Dot] = []
-    for dot in sorted(dots, key=lambda dot: (dot.bits, -dot.accuracy)):
+    for dot in sorted(dots, key=lambda dot: (dot.price, -dot.accuracy)):
+        if family_of(dot.name) == UPPER_BOUND:
+            continue
         if not best or dot.accuracy > best[-1].accuracy:
             best.append(dot)
     return best
@@ -109,8 +144,8 @@ def _frontier(dots: Iterable[_Dot]) -> list[_Dot]:
 
 def _labelled(dots: list[_Dot], best: list[_Dot]) -> dict[str, str]:
     """Choose the dots with labels, and the side of each label, so that nothing overlaps; main arms come first."""
-    most = max((dot.bits for dot in dots), default=0.0) or 1.0
-    at = {dot.name: (_WIDTH * dot.bits / most, _HEIGHT * (1 - dot.accuracy)) for dot in dots}
+    most = max((dot.price for dot in dots), default=0.0) or 1.0
+    at = {dot.name: (_WIDTH * dot.price / most, _HEIGHT * (1 - dot.accuracy)) for dot in dots}
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at.values()]
     names = {dot.name for dot in best}
     places: dict[str, str] = {}
@@ -137,5 +172,4 @@ def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, fl
 
 
 def _hover(dot: _Dot) -> str:
-    told = f"{number(dot.bits)} bits per token" + (f" ({plain(dot.note)})" if dot.note else "")
-    return arm_hover(dot.name, f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}", told)
+    return arm_hover(dot.name, f"{percent(dot.accuracy, 1)} {interval(dot.low_high)}", dot.said)

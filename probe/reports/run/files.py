@@ -60,6 +60,8 @@ class ArmEntry(TypedDict, total=False):
     surprisal_per_token: Number
     agreement: Number
     fitted_parameters: Number
+    base_passes: Number
+    thinking_passes: Number
     parts: dict[str, Number] | None
     not_converged: list[str] | None
 

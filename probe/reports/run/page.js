@@ -169,7 +169,7 @@
             token.strength == null ? "" : `, strength ${token.strength.toFixed(2)}`))
       : make("p", { textContent: "not steered" });
     tip.replaceChildren(make("p", { className: "head" }, `token ${numbers[i]} of ${numbers[tokens.length - 1] + (tokens[tokens.length - 1].gap || 1) - 1}  `, make("code", { textContent: visible(token.text) })), how,
-      make("dl", {}, ...said("base", token.base), ...(token.thinking == null ? [] : said("thinking", token.thinking))));
+      make("dl", {}, ...(token.base == null ? [] : said("base", token.base)), ...(token.thinking == null ? [] : said("thinking", token.thinking))));
     tip.hidden = false;
     // Below the token and inside the stage; for a token on two lines, below its end.
     const stage = tip.parentElement.getBoundingClientRect(), boxes = spans[i].getClientRects(), box = boxes[boxes.length - 1];

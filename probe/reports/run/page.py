@@ -8,12 +8,12 @@ from typing import Any
 from probe.files import write_text
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.run.arms import MEANING, gap_of, in_order, no_gap, sampling_sentence, seeds_of
-from probe.reports.run.bits_figure import bits_figure
+from probe.reports.run.bits_figure import bits_figure, passes_figure
 from probe.reports.run.figures import arms_figure, gap_figure
 from probe.reports.run.files import read_behaviours, read_results, read_shown
 from probe.reports.run.headline import headline
 from probe.reports.run.look import found_answer, look_lines
-from probe.reports.run.sections import effects_of, headings, price_rows, v1_rows, v1_sentence
+from probe.reports.run.sections import counted_passes, effects_of, headings, price_rows, v1_rows, v1_sentence
 from probe.reports.run.shown import compact, is_cut
 from probe.reports.run.training import (
     convergence_sentences,
@@ -89,6 +89,7 @@ def render(results: Mapping[str, Any], behaviours: list[dict[str, Any]], shown: 
         arms_figure=markup(arms_figure(results), "arms"),
         gap_figure=markup(gap_figure(results), "gap"),
         bits_figure=markup(bits_figure(results), "bits") if prices else "",
+        passes_figure=markup(passes_figure(results), "passes") if counted_passes(prices) else "",
     )
 
 

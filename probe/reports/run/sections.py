@@ -1,11 +1,11 @@
 """Further sections of the page: oracle bits, tests, the parts of version 1, and the effects of the vectors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from probe.reports.html.filling import whole
 from probe.reports.html.numbers import percent
-from probe.reports.run.arms import OTHER, family_of, gap_of, in_order
+from probe.reports.run.arms import OTHER, UPPER_BOUND, family_of, gap_of, in_order
 
 V1_PARTS = {
     "v1": ("its vectors", "the thinking model"),
@@ -23,6 +23,7 @@ HEADINGS = {
     "control": "Controls: the hybrid with one part exchanged",
     "mechanism": "Other mechanisms",
     "baseline": "Baselines",
+    UPPER_BOUND: "Upper bounds, which know the right answers",
     "recipe v1": "Version 1 as published",
     "recipe v2": "Version 2 as published",
     OTHER: "Others",
@@ -38,15 +39,23 @@ _FLIP = ("n", "rate", "ci", "random", "unsteered", "starts")
 
 
 def price_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Collect for every arm its oracle bits, its fitted parameters and its difference from the reference arm."""
+    """Collect what every arm costs: oracle bits, passes, fitted parameters; and its difference from the reference."""
     arms, tests = results.get("arms") or {}, (results.get("tests") or {}).get("arms") or {}
-    keys = ("bits_per_token", "surprisal_per_token", "agreement", "fitted_parameters")
+    keys = (
+        *("bits_per_token", "surprisal_per_token", "agreement", "fitted_parameters"),
+        *("tokens_per_answer", "base_passes", "thinking_passes"),
+    )
     rows = []
     for name in in_order(arms):
         parts = {part: bits for part, bits in (arms[name].get("parts") or {}).items() if bits}
         test = {key: (tests.get(name) or {}).get(key) for key in ("difference", "ci", "p", "p_holm")}
         rows.append({"name": name, "parts": parts, "test": test, **{key: arms[name].get(key) for key in keys}})
     return rows if any(row["bits_per_token"] is not None for row in rows) else []
+
+
+def counted_passes(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the run counted passes; one of an earlier version did not."""
+    return any(row["thinking_passes"] is not None for row in rows)
 
 
 def v1_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
