@@ -22,7 +22,7 @@ from probe.statistics import Grades, score_interval
 OUT = Path("runs/baselines")
 DRAWN = ("oracle-free", "lora", "majority")
 """Arms beside the hybrid that are random or learned; further seeds run them alone."""
-ARMS = ("inference", *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token", "few-shot")
+ARMS = ("inference", *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token")
 TINY = {
     "instructions": [" Let us look for the change that comes now.", " Check that"],
     "waits": [" Second,", " Now", " Check that", " Redo it:"],
