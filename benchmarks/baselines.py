@@ -22,7 +22,11 @@ from probe.statistics import Grades, score_interval
 OUT = Path("runs/baselines")
 DRAWN = ("oracle-free", "lora", "majority")
 """Arms beside the hybrid that are random or learned; further seeds run them alone."""
-ARMS = ("inference", *LATENT_SEEK, *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token", "few-shot")
+<<<<<<< HEAD
+ARMS = ("inference", *LATENT_SEEK, *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token")
+=======
+ARMS = ("inference", *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token")
+>>>>>>> k-b2
 TINY = {
     "instructions": [" Let us look for the change that comes now.", " Check that"],
     "waits": [" Second,", " Now", " Check that", " Redo it:"],
@@ -30,7 +34,12 @@ TINY = {
 """Texts in the words of the bundled models."""
 SELF = {"reward": "confidence"}
 """The bundled models cannot read the questions by which LatentSeek lets a model verify its answer."""
-WHOLE = {"sizes": {"test": 500}, "decoding": {"batch_size": 125}}
+WHOLE = {
+    "sizes": {"train": 100, "validation": 60, "test": 500},
+    "taxonomy": {"sites": ["resid_post.1", "resid_post.2"], "sizes": [6, 8], "rivals": []},
+    "decoding": {"batch_size": 125},
+    "look": 0,
+}
 QUICK = {
     "sizes": {"train": 60, "validation": 20, "test": 20},
     "taxonomy": {"steps": 200, "seeds": [0]},

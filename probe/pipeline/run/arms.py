@@ -21,7 +21,6 @@ from probe.hybrid import (
     OneBehaviour,
     Phase,
     SentenceStart,
-    addition_arm,
     arm_shards,
     control_arms,
     evaluate_arm,
@@ -36,11 +35,16 @@ from probe.hybrid import (
     with_mechanism,
 )
 from probe.models import Model, Pair, PairSampling, Sampling
+from probe.pipeline.run.candidates import addition_arms, budget_arms, closing_ids, intervention_arms
 from probe.pipeline.run.chosen import chosen, models_of
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
+<<<<<<< HEAD
 from probe.pipeline.run.inserted import budget_arms, closing_ids, intervention_arms
 from probe.pipeline.run.learned import RANKS, mechanism
+=======
+from probe.pipeline.run.learned import RANKS, adapter, mechanism
+>>>>>>> k-b2
 from probe.pipeline.run.parts import SEED
 from probe.pipeline.run.written import check_latent_seek, check_prompts, latent_seek, limits, lora, prompted
 from probe.problems import Problem
@@ -271,27 +275,15 @@ def _mean_tokens(traces: Traces | Sequence[HybridTrace]) -> float:
     return sum(len(trace.tokens) for trace in traces) / len(traces)
 
 
-def _budget(experiment: Experiment, name: str) -> Arm:
-    return _tuned(experiment, name, budget_arms)
+def _tuned(candidates: Callable[[Experiment, str, bool], dict[str, Arm]]) -> Callable[[Experiment, str], Arm]:
+    """What makes an arm of which one setting is chosen on validation problems."""
 
+    def decoded(experiment: Experiment, name: str) -> Arm:
+        made = recipe(name)
+        arms = candidates(experiment, name, made.on_thinking)
+        return chosen(experiment, arms, made.settings(experiment.config), made.on_thinking)
 
-def _intervention(experiment: Experiment, name: str) -> Arm:
-    return _tuned(experiment, name, intervention_arms)
-
-
-def _addition(experiment: Experiment, name: str) -> Arm:
-    def candidates(experiment: Experiment, name: str, on_thinking: bool) -> dict[str, Arm]:  # noqa: ARG001
-        vector = mechanism(experiment, name)
-        return {f"x {by:g}": addition_arm(vector, by, name) for by in experiment.config.hybrid.additions}
-
-    return _tuned(experiment, name, candidates)
-
-
-def _tuned(experiment: Experiment, name: str, candidates: Callable[[Experiment, str, bool], dict[str, Arm]]) -> Arm:
-    made = recipe(name)
-    return chosen(
-        experiment, candidates(experiment, name, made.on_thinking), made.settings(experiment.config), made.on_thinking
-    )
+    return decoded
 
 
 def _phased(experiment: Experiment, name: str) -> Arm:
@@ -306,8 +298,11 @@ _VECTORS = ("steering/seed",)
 _CONTROL = ArmRecipe(_control, after=("hybrid",), parts=_VECTORS)
 
 
-def _on_both(name: str, made: ArmRecipe) -> dict[str, ArmRecipe]:
+def _on_both(
+    name: str, candidates: Callable[[Experiment, str, bool], dict[str, Arm]], *options: str
+) -> dict[str, ArmRecipe]:
     """An arm of the base model, and the same of the thinking model."""
+    made = ArmRecipe(_tuned(candidates), options=("tuned_on", *options))
     return {name: made, f"{name}-on-thinking": replace(made, on_thinking=True)}
 
 
@@ -333,11 +328,19 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
     **{name: ArmRecipe(written=lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
+<<<<<<< HEAD
     "few-shot": ArmRecipe(written=prompted, options=("shots",), check=check_prompts),
     "handbook": ArmRecipe(written=prompted, check=check_prompts),
     **_on_both("budget", ArmRecipe(_budget, options=("tuned_on", "budgets", "waits", "endings"))),
     **_on_both("intervention", ArmRecipe(_intervention, options=("tuned_on", "instructions"))),
     **_on_both("addition", ArmRecipe(_addition, options=("tuned_on", "additions", "addition_texts"))),
+=======
+    "few-shot": ArmRecipe(written=_prompted, options=("shots",), check=_check_prompts),
+    "handbook": ArmRecipe(written=_prompted, check=_check_prompts),
+    **_on_both("budget", budget_arms, "budgets", "waits", "endings"),
+    **_on_both("intervention", intervention_arms, "instructions"),
+    **_on_both("addition", addition_arms, "additions", "addition_texts"),
+>>>>>>> k-b2
     **dict.fromkeys(("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True)),
     "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
     **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)),

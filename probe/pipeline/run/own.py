@@ -46,10 +46,10 @@ from probe.hybrid import (
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.arms import make_arm, recipe
+from probe.pipeline.run.candidates import closing_ids
 from probe.pipeline.run.chosen import models_of
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import check_positions
-from probe.pipeline.run.inserted import closing_ids
 from probe.pipeline.run.learned import mechanism as learned_mechanism
 from probe.pipeline.run.parts import WHAT, WHERE, WHICH, check_parts, finite, part_of
 from probe.problems import Problem, take_problems

@@ -1,4 +1,4 @@
-"""The candidates of the arms that insert text: which texts, and at which budgets."""
+"""The candidates of arms of which one setting is chosen on validation: texts and budgets, instructions, strengths."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.hybrid import Arm, Budget, Instruction, script_arm
+from probe.hybrid import Arm, Budget, Instruction, addition_arm, script_arm
 from probe.models import Model
 from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.learned import mechanism
 from probe.traces import Trace
 
 _READ = 200
@@ -56,6 +57,16 @@ def intervention_arms(experiment: Experiment, name: str, on_thinking: bool) -> d
     opened = experiment.inputs.pair.think_tags.opened_by(model.prompt_text(experiment.inputs.test[0].question))
     tag = () if opened else written(model, experiment.inputs.pair.think_tags.open) or ()
     return {repr(text): script_arm(Instruction(ids, tag), name) for text, ids in texts.items()}
+
+
+def addition_arms(experiment: Experiment, name: str, on_thinking: bool) -> dict[str, Arm]:  # noqa: ARG001
+    """The candidates of whole-trace addition: the vector of the arm at each strength.
+
+    Args:
+        on_thinking: whether the thinking model writes the answers.
+    """
+    vector = mechanism(experiment, name)
+    return {f"x {by:g}": addition_arm(vector, by, name) for by in experiment.config.hybrid.additions}
 
 
 def closing_ids(experiment: Experiment, model: Model) -> tuple[int, ...]:
