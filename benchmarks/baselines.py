@@ -22,11 +22,7 @@ from probe.statistics import Grades, score_interval
 OUT = Path("runs/baselines")
 DRAWN = ("oracle-free", "lora", "majority")
 """Arms beside the hybrid that are random or learned; further seeds run them alone."""
-<<<<<<< HEAD
 ARMS = ("inference", *LATENT_SEEK, *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token")
-=======
-ARMS = ("inference", *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token")
->>>>>>> k-b2
 TINY = {
     "instructions": [" Let us look for the change that comes now.", " Check that"],
     "waits": [" Second,", " Now", " Check that", " Redo it:"],

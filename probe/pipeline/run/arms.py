@@ -39,12 +39,7 @@ from probe.pipeline.run.candidates import addition_arms, budget_arms, closing_id
 from probe.pipeline.run.chosen import chosen, models_of
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
-<<<<<<< HEAD
-from probe.pipeline.run.inserted import budget_arms, closing_ids, intervention_arms
 from probe.pipeline.run.learned import RANKS, mechanism
-=======
-from probe.pipeline.run.learned import RANKS, adapter, mechanism
->>>>>>> k-b2
 from probe.pipeline.run.parts import SEED
 from probe.pipeline.run.written import check_latent_seek, check_prompts, latent_seek, limits, lora, prompted
 from probe.problems import Problem
@@ -328,19 +323,11 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "fusion": ArmRecipe(_fusion, options=("fusion_weight",)),
     **{name: ArmRecipe(written=lora, section="distil", parts=(f"adapters/{name}",)) for name in RANKS},
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
-<<<<<<< HEAD
     "few-shot": ArmRecipe(written=prompted, options=("shots",), check=check_prompts),
     "handbook": ArmRecipe(written=prompted, check=check_prompts),
-    **_on_both("budget", ArmRecipe(_budget, options=("tuned_on", "budgets", "waits", "endings"))),
-    **_on_both("intervention", ArmRecipe(_intervention, options=("tuned_on", "instructions"))),
-    **_on_both("addition", ArmRecipe(_addition, options=("tuned_on", "additions", "addition_texts"))),
-=======
-    "few-shot": ArmRecipe(written=_prompted, options=("shots",), check=_check_prompts),
-    "handbook": ArmRecipe(written=_prompted, check=_check_prompts),
     **_on_both("budget", budget_arms, "budgets", "waits", "endings"),
     **_on_both("intervention", intervention_arms, "instructions"),
     **_on_both("addition", addition_arms, "additions", "addition_texts"),
->>>>>>> k-b2
     **dict.fromkeys(("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True)),
     "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
     **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)),
