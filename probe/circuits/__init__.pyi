@@ -49,6 +49,7 @@ from .heads.changed import (
     reference as reference,
     start_tokens as start_tokens,
     strongest_heads as strongest_heads,
+    with_others as with_others,
 )
 from .heads.effect import (
     HeadEffect as HeadEffect,

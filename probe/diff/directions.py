@@ -164,8 +164,12 @@ def direction_transfer(
         seed: seeds the shuffles and the random direction.
 
     Raises:
-        NotApplicable: if there are too few pairs.
+        NotApplicable: if the models differ in width, or there are too few pairs.
     """
+    if pair.base.d_model != pair.thinking.d_model:
+        raise NotApplicable(
+            f"{pair.base.name} and {pair.thinking.name} differ in width, so their directions cannot be exchanged"
+        )
     for what, some in (("fit on", fitted), ("test on", test)):
         if len(some) < _LEAST:
             raise NotApplicable(f"{len(some)} pairs of texts to {what}: a direction needs at least {_LEAST}")

@@ -30,15 +30,15 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def load(self, at: int, device: Where = "auto", dtype: str = "float32") -> Model:
+    def load(self, at: int, device: Where = "auto", dtype: str = "float32", memory: int | str | None = None) -> Model:
         """Load one checkpoint.
 
         Args:
             at: its index in ``steps``.
-            device: as in :func:`~probe.load_model`.
+            device, memory: as in :func:`~probe.load_model`.
             dtype: data type of the weights.
         """
-        return load_model(self.asked.asked_alike(str(self.folders[at])), device=device, dtype=dtype)
+        return load_model(self.asked.asked_alike(str(self.folders[at])), device=device, dtype=dtype, memory=memory)
 
     def __iter__(self) -> Iterator[tuple[int, Model]]:
         """The step and the model of each checkpoint; one model is loaded at a time."""
@@ -57,7 +57,7 @@ def load_series(folder: str | Path, prompt: str | ModelConfig, think_tags: Think
     Raises:
         ProbeError: if there are none.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     found = sorted(
         (int(match[1]), each)
         for each in (folder.iterdir() if folder.is_dir() else ())

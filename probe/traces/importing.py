@@ -146,10 +146,10 @@ def import_traces(
                 counts.update(
                     traces=1,
                     tokens=len(trace.tokens),
-                    correct=trace.correct,
-                    not_graded=trace.failed,
-                    truncated=trace.truncated,
-                    closed=trace.think_end is not None,
+                    correct=int(trace.correct),
+                    not_graded=int(trace.failed),
+                    truncated=int(trace.truncated),
+                    closed=int(trace.think_end is not None),
                 )
                 authors[trace.author or model.name] += 1
                 yield trace

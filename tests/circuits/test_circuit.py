@@ -91,6 +91,9 @@ def test_pairs_of_ones_own(llama, tmp_path):
     (group,) = read_pairs(llama, path)
     assert group[0].shape == group[1].shape and len(group[0]) == 1
     assert llama.decode(group[2].tolist()).strip() == "4"
+    path.write_text(2 * path.read_text())
+    some = read_pairs(llama, path, n_pairs=1)
+    assert len(some) == 1 and some.about["left out"] == 1 and len(read_pairs(llama, path)) == 2
     path.write_text('{"clean": "Mia has 2", "corrupt": "So Mia Tom and Tom has 3", "right": "4", "wrong": "5"}\n')
     (cut,) = read_pairs(llama, path, context=100)
     clean, corrupt = (llama.encode(text) for text in ("Mia has 2", "So Mia Tom and Tom has 3"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from probe.circuits import Circuit, EdgeLens, Graph, heads_changed, matched_heads, strongest_heads
+from probe.circuits import Circuit, EdgeLens, Graph, heads_changed, matched_heads, strongest_heads, with_others
 from probe.errors import ProbeError
 from tests.circuits.conftest import drawn_pairs
 
@@ -38,6 +38,15 @@ def test_controls_are_other_heads_of_the_same_layers(seed):
     assert sorted(layer for layer, _ in drawn) == [1, 3, 3] and drawn == matched_heads(HEADS, 4, seed)
     with pytest.raises(ProbeError, match="3 of the 4 heads of layer 0"):
         matched_heads([(0, 0), (0, 1), (0, 2)], 4, seed)
+
+
+def test_as_many_other_heads_of_a_layer_are_left():
+    heads = [(0, 0), (0, 3), (0, 1), (1, 2), (1, 0), (1, 1)]
+    assert with_others(heads, 4, 3) == [(0, 0), (0, 3), (1, 2)] and with_others(heads, 4, 9) == [
+        *heads[:2],
+        *heads[3:5],
+    ]
+    assert with_others(heads, 1, 3) == [] and matched_heads(with_others(heads, 4, 9), 4, 0)
 
 
 def test_the_strongest_heads_come_first():

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import probe
-from probe.diff import PairDiff, activation_difference, risen_behaviour, steer_with_difference
+from probe.diff import PairDiff, activation_difference, direction_transfer, risen_behaviour, steer_with_difference
 from probe.errors import NotApplicable, ProbeError
 from probe.models import ModelConfig, Pair, Sampling, load_model
 from probe.reports.diff.page import reading_rows
+from tests.circuits.conftest import drawn_pairs
 
 N, LIMIT, LAYER = 24, 170, 1
 
@@ -125,6 +126,9 @@ def test_models_of_other_widths_are_not_compared(bundled, problems, traces, tiny
     assert other.d_model != bundled.thinking.d_model
     with pytest.raises(NotApplicable, match="differ in width"):
         activation_difference(Pair(bundled.config, other, bundled.thinking), traces, problems)
+    pairs = drawn_pairs(rows=12)
+    with pytest.raises(NotApplicable, match="differ in width"):
+        direction_transfer(Pair(bundled.config, other, bundled.thinking), pairs, pairs)
 
 
 def test_a_habit_is_chosen_where_sentences_have_no_types(bundled, story, problems, traces):

@@ -80,6 +80,8 @@ def test_interrupted_and_resumed_is_never_interrupted(done, short, tmp_path):
     config = AnchorsConfig(pair="tiny-rl", problems=short, measure=ALL, **MEASURED)
     assert len(lost) > 8 and find_anchors(config, again) == results
     assert files(again) == files(out)
+    # A measure that is asked for alone joins those that are there.
+    assert anchors.measured(again, ["forced"]) == ALL and anchors.measured(tmp_path, ["forced"]) == ("forced",)
     with pytest.raises(ProbeError, match="samples"):
         find_anchors(replace(config, samples=4), again)
 

@@ -176,6 +176,19 @@ def test_two_models_of_the_same_weights_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_series_or_an_sae_of_another_model_is_refused_before_the_parts(tmp_path, tiny_folder):
+    settings = json.loads((tiny_folder("llama") / "config.json").read_text())
+    (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-5" / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 2}))
+    config = from_dict(DiffConfig, TWO | {"parts": ["neurons"], "series": [f"rl={tmp_path / 'run'}"]})
+    with pytest.raises(ProbeError, match=r"checkpoint-5 has \d+ layers of \d+ heads and tiny-base 4 of 4:"):
+        diff(config, tmp_path / "out")
+    config = from_dict(DiffConfig, TWO | {"parts": ["neurons", "dictionary"], "sae": str(tmp_path / "run")})
+    with pytest.raises(ProbeError, match="holds no SAE"):
+        diff(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

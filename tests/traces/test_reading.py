@@ -116,6 +116,12 @@ def test_another_models_tags_and_name_are_kept(model, tmp_path):
     assert one(plain, tmp_path, record | {"model": f"org/{plain.name.upper()}"}).author is None
 
 
+def test_a_single_trace_is_imported_and_opened_again(model, own, tmp_path):
+    path = write_jsonl(tmp_path / "one.jsonl", Foreign(model, SUMS, own).plain()[:1])
+    first = import_traces(path, tmp_path / "out", model, SUMS)
+    assert len(first.traces) == 1 and list(import_traces(path, tmp_path / "out", model, SUMS).traces) == own[:1]
+
+
 def test_rejects_are_listed_with_their_reasons(model, own, tmp_path):
     records = [
         *Foreign(model, SUMS, own).plain(),

@@ -32,6 +32,21 @@ def strongest_heads(circuit: Circuit, n: int) -> list[Head]:
     return [divmod(at, circuit.graph.n_heads) for at in order if share.flatten()[at] > 0][:n]
 
 
+def with_others(heads: Sequence[Head], n_heads: int, n: int) -> list[Head]:
+    """The first heads of a list, at most half of those of a layer, so that as many others are left to compare with.
+
+    Args:
+        heads: the heads, as ``(layer, head)``.
+        n_heads: number of heads of a layer.
+        n: the largest number of heads.
+    """
+    found: list[Head] = []
+    for at in heads:
+        if len(found) < n and 2 * (1 + sum(layer == at[0] for layer, _ in found)) <= n_heads:
+            found.append(at)
+    return found
+
+
 def matched_heads(heads: Sequence[Head], n_heads: int, seed: int) -> list[Head]:
     """Choose a control: for each head, a random other head of the same layer.
 

@@ -63,6 +63,8 @@ def logit_lens(model: Model, ids: Int[Tensor, " pos"], lens: JacobianLens | None
     Raises:
         ProbeError: if the lens was fitted on another model.
     """
+    if not len(ids):
+        raise ProbeError("the text has no tokens: give at least one")
     layers = lens_layers(model, lens)
     following = torch.tensor([*ids.tolist()[1:], 0])  # nothing follows the last token; its entry is dropped
     rows: dict[int, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}

@@ -204,7 +204,7 @@ def metric_of(name: str, logits: Callable[[Ids], Tensor], clean: Ids, right: Ten
     return logit_difference(right, wrong)
 
 
-def read_pairs(model: Model, path: str | Path, *, context: int | None = None) -> Pairs:
+def read_pairs(model: Model, path: str | Path, *, context: int | None = None, n_pairs: int | None = None) -> Pairs:
     """Read pairs from a JSONL file of objects with the texts ``clean``, ``corrupt``, ``right`` and ``wrong``.
 
     Args:
@@ -212,14 +212,18 @@ def read_pairs(model: Model, path: str | Path, *, context: int | None = None) ->
         path: the file. The first tokens of ``right`` and ``wrong`` are the next tokens.
         context: the largest number of tokens of a text. Longer texts, and the longer text of a pair, are then cut
             after their first tokens, so that both have equally many; None refuses texts of unequal length.
+        n_pairs: the largest number of pairs, the first ones of the file; None for all.
 
     Raises:
         ProbeError: if a line lacks a text, its clean and corrupt texts are equal or differ in their number of tokens,
             or its next tokens are equal.
     """
     by_length: dict[int, list[Row]] = defaultdict(list)
-    cut = 0
-    for where, row in read_jsonl(path):
+    cut, left_out = 0, 0
+    for number, (where, row) in enumerate(read_jsonl(path)):
+        if n_pairs is not None and number >= n_pairs:
+            left_out += 1
+            continue
         missing = [key for key in ("clean", "corrupt", "right", "wrong") if not isinstance(row.get(key), str)]
         if missing:
             raise ProbeError(f"{where} has no text {missing[0]!r}")
@@ -239,7 +243,7 @@ def read_pairs(model: Model, path: str | Path, *, context: int | None = None) ->
         by_length[length].append((clean, corrupt, nexts[0][0], nexts[1][0]))
     if not by_length:
         raise ProbeError(f"{path} has no pairs: write one JSON object on each line")
-    return grouped(model, by_length, about={"file": Path(path).name, "cut": cut})
+    return grouped(model, by_length, about={"file": Path(path).name, "cut": cut, "left out": left_out})
 
 
 def shortened(ids: Sequence[int], length: int) -> list[int]:

@@ -67,6 +67,8 @@ def behaviour_pairs(
     """
     if context is not None and context < 2 * FIRST:
         raise ProbeError(f"context is {context}; give at least {2 * FIRST} tokens")
+    if len(problems) != len(traces):
+        raise ProbeError(f"{len(traces)} traces and {len(problems)} problems: give the problem of each trace")
     wanted = behaviour if isinstance(behaviour, Behaviour) else find_behaviour(behaviour, problem_set=problem_set)
     ends = _ends(model, traces, problems, wanted, context)
     random = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from probe.anchors import (
 )
 from probe.config import read_as, to_dict
 from probe.errors import ProbeError
-from probe.files import object_hash, write_json, write_text
+from probe.files import object_hash, read_json, write_json, write_text
 from probe.hooks import TokenForwards
 from probe.pipeline.anchors.averages import Averages, chosen_behaviours
 from probe.pipeline.anchors.config import AnchorsConfig
@@ -97,6 +98,7 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
         **inputs.hashes,
     }
     with RunFolder(out, key):
+        config = replace(config, measure=measured(out, config.measure))
         servers = servers_of(config, inputs)
         prompts = begin(
             out,
@@ -121,6 +123,13 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
         if progress and spent.total:
             tqdm.write(f"{spent.prefix:,} tokens of prefixes and {spent.decoded:,} new tokens were run")
         return results
+
+
+def measured(out: Path, asked: Sequence[str]) -> tuple[str, ...]:
+    """The measures of the results in a folder, which are kept, and those that are asked for."""
+    file = out / "results.json"
+    there = read_json(file, fix="remove it and run the same command again")["measure"] if file.is_file() else ()
+    return tuple(dict.fromkeys([*there, *asked]))
 
 
 class _Work:
@@ -237,7 +246,10 @@ class _Work:
                     self.inputs.model, self.inputs.problem_set, problem, trace, sentences=group, **settings
                 )
                 write_json(file, resilience_rows(found))
-            for number, each in zip(group, read_as(list[dict[str, Any]], file, fix="remove it"), strict=True):
+            rows = read_as(list[dict[str, Any]], file, fix="remove it and run the same command again")
+            if len(rows) != len(group):
+                raise ProbeError(f"{file} holds {len(rows)} of {len(group)} sentences: remove it, and run it again")
+            for number, each in zip(group, rows, strict=True):
                 row["sentences"][number]["resilience"] = each
         row["counts"] |= counted_chains([row["sentences"][number]["resilience"] for number in some])
 
@@ -338,7 +350,10 @@ def _finish(
         means.add(rows, traces)
         shown += rows[: _SHOWN - len(shown)]
     if not n:
-        raise ProbeError("no trace has two sentences, so there is nothing to compare")
+        raise ProbeError(
+            "no trace has two sentences, so there is nothing to compare: raise --max-new-tokens or give other "
+            "problems, in another --out"
+        )
     results = {
         "schema": 1,
         "model": about["model"],

@@ -91,7 +91,11 @@ class CircuitConfig:
             raise ProbeError("a base model alone was given: name it as --thinking, or give its thinking model too")
         if self.pairs is None:
             check_behaviour(self.behaviour, self.sentence)
-        elif given := [name for name in ("behaviour", "sentence", "run", "traces") if getattr(self, name) is not None]:
+        elif given := [
+            name
+            for name in ("behaviour", "sentence", "run", "traces", "problems", "grader")
+            if getattr(self, name) is not None
+        ]:
             raise ProbeError(f"pairs of texts need no {given[0]}: leave out --{given[0]}, or --pairs")
         if self.run is not None and self.behaviour is None:
             raise ProbeError("a run was given for its categories: name one of them (--behaviour)")

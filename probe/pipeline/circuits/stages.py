@@ -30,6 +30,7 @@ from probe.circuits import (
     sizes_of,
     start_tokens,
     strongest_heads,
+    with_others,
 )
 from probe.errors import NotApplicable
 from probe.files import object_hash, read_json, read_tensors, write_json, write_tensors
@@ -100,7 +101,9 @@ class CircuitStages:
             if finished:
                 return Pairs.load(file)
             if config.pairs is not None:
-                made = read_pairs(inputs.model, Path(config.pairs).expanduser(), context=config.context)
+                made = read_pairs(
+                    inputs.model, Path(config.pairs).expanduser(), context=config.context, n_pairs=config.n_pairs
+                )
             else:
                 assert traces is not None and inputs.behaviour is not None
                 made = behaviour_pairs(
@@ -115,7 +118,8 @@ class CircuitStages:
         if not all(map(len, found.split())):
             raise NotApplicable(
                 f"{len(found)} pairs of texts are too few to find a circuit on some and measure it on others: "
-                "give more traces (--train), or another behaviour"
+                + ("give more traces (--train), or another behaviour" if config.pairs is None else "give more pairs")
+                + ", and another --out"
             )
         return found
 
@@ -189,7 +193,7 @@ class CircuitStages:
     def ablation(self, circuit: Circuit, traces: Traces | None, found: Pairs, second: Pairs) -> dict[str, Any]:
         """The circuit's strongest heads ablated: on the second half of the pairs, and in rollouts on test problems."""
         config, inputs = self.config, self.inputs
-        heads = strongest_heads(circuit, config.heads)
+        heads = with_others(strongest_heads(circuit, len(circuit.graph)), circuit.graph.n_heads, config.heads)
         names = ("heads", "ablation", "where", "draws", "test")
 
         def make(folder: Path, finished: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from probe.adapters import Dictionary
 from probe.circuits import (
     Pairs,
     Reference,
@@ -16,6 +17,7 @@ from probe.circuits import (
     effect_of_heads,
     reference,
     start_tokens,
+    with_others,
 )
 from probe.diff import (
     AT_LAYER,
@@ -36,7 +38,7 @@ from probe.pipeline.behaviour import named_behaviour, problems_of, taxonomy_in, 
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.diff.folder import RESULTS, Kept, diff_folder, joined
-from probe.pipeline.diff.series import series_results
+from probe.pipeline.diff.series import check_series, series_results
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.pipeline.saes import sae_hash
@@ -65,6 +67,9 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
     pair_config = config.models
     runs = [(name, load_series(folder, pair_config.thinking)) for name, _, folder in map(_parted, config.series)]
     pair = load_pair(pair_config, device=config.device, dtype=config.dtype, memory=config.memory)
+    check_series(pair, runs)
+    if OF_SAE in config.parts and config.sae is not None and pair.base.d_model == pair.thinking.d_model:
+        Dictionary.of(config.sae, pair.thinking, pair.base)  # refused here, before the other parts
     changes = bool(config.heads) and "heads" in config.parts
     wanted = {"train": config.train} | ({"test": config.test} if changes else {})
     taken, imported = problems_of(
@@ -96,22 +101,30 @@ def diff(config: DiffConfig, out: str | Path, *, progress: bool = False) -> dict
             seed=config.seed,
             progress=progress,
         )
-        before = read_json(out / RESULTS) if (out / RESULTS).exists() else {}
+        before = (
+            read_json(out / RESULTS, fix="remove it and run the same command again") if (out / RESULTS).exists() else {}
+        )
         stages = _Stages(config, pair, taken, traces, behaviour, Kept(folder, config.seed), limit, progress)
         stages.check(before)
         results = stages.compared()
         cut = warn_cut({pair.thinking.name: traces}, limit, progress=progress)
         counts = {split: len(some) for split, some in taken.splits.items()}
         results |= {"problems": {"name": problem_set.name, **counts}, "prompts": prompts, "cut": cut}
+        _write(out, joined(before, results))
         if effects := stages.effects(results):
             results["effects"] = effects
         if runs:
             pairs, about = stages.series_pairs(), stages.about_pairs
             results |= series_results(config, pair, traces, pairs, runs, stages.kept, about)
-        write_json(out / RESULTS, joined(before, results))
-        results = read_json(out / RESULTS)
-        write_diff_report(results, out / "report.html")
-    return results
+        return _write(out, joined(before, results))
+
+
+def _write(out: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Write the results and their page, and return the results as they are read."""
+    write_json(out / RESULTS, results)
+    read = read_json(out / RESULTS)
+    write_diff_report(read, out / "report.html")
+    return read
 
 
 def _parted(series: str) -> tuple[str, str, str]:
@@ -237,7 +250,9 @@ class _Stages:
     def effects(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """The thinking model with the heads that grew most ablated, weakened and strengthened, beside random heads."""
         config, behaviour = self.config, self.behaviour
-        heads = [(layer, head) for layer, head in results.get("heads", {}).get("grown", ())][: config.heads]
+        grown = [(layer, head) for layer, head in results.get("heads", {}).get("grown", ())]
+        n_heads = self.pair.thinking.hf.config.get_text_config().num_attention_heads
+        heads = with_others(grown, n_heads, config.heads)
         if behaviour is None or not heads:
             return None
         names = [f"a{layer}.h{head}" for layer, head in heads]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from probe.activations import documents_of
-from probe.circuits import Head, Pairs
+from probe.circuits import EdgeLens, Head, Pairs
 from probe.diff import (
     LEAST,
     Series,
@@ -20,6 +21,7 @@ from probe.diff import (
     massive_activations,
     shared_heads,
 )
+from probe.errors import NotApplicable, ProbeError
 from probe.models import Model, Pair
 from probe.pipeline.diff.config import DiffConfig
 from probe.pipeline.diff.folder import Kept, checkpoint_hash
@@ -27,6 +29,39 @@ from probe.traces import Traces
 
 _TEXTS = 10
 """Number of texts in which massive activations of checkpoints are looked for."""
+
+
+def check_series(pair: Pair, runs: Sequence[tuple[str, Series]]) -> None:
+    """Refuse series whose heads cannot be compared with those of the base, by their settings alone.
+
+    Raises:
+        ProbeError: naming the checkpoint.
+    """
+    if not runs:
+        return
+    try:
+        EdgeLens(pair.base)
+    except NotApplicable as error:
+        raise ProbeError(f"series are compared by their heads (leave out --series): {error}") from error
+    base = _shape(pair.base.hf.config)
+    for _, series in runs:
+        for folder in series.folders:
+            try:
+                shape = _shape(AutoConfig.from_pretrained(folder))
+            except (OSError, ValueError) as error:
+                raise ProbeError(
+                    f"{folder} holds no checkpoint that can be read: {str(error).splitlines()[0]}"
+                ) from None
+            if shape != base:
+                raise ProbeError(
+                    f"{folder} has {shape[0]} layers of {shape[1]} heads and {pair.base.name} {base[0]} of {base[1]}: "
+                    "name series of the same model"
+                )
+
+
+def _shape(config: Any) -> tuple[int, int]:
+    text = config.get_text_config()
+    return text.num_hidden_layers, text.num_attention_heads
 
 
 def series_results(
@@ -63,7 +98,7 @@ def series_results(
     for name, series in runs:
 
         def checkpoint(_: Path, at: int, series: Series = series) -> dict[str, Any]:
-            return read(series.load(at, config.device, config.dtype))
+            return read(series.load(at, config.device, config.dtype, config.memory))
 
         each = [start]
         for at, step in enumerate(series.steps):
