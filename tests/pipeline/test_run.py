@@ -476,8 +476,10 @@ def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
 
 def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
     again = shutil.copytree(whole[0], tmp_path / "again")
-    found = add_arms(again, ["inference"])["arms"]
+    results = add_arms(again, ["inference"])
+    found, tested = results["arms"], results["tests"]["arms"]
     assert set(INFERENCE) <= set(found)
+    assert "budget" in tested and not any(name.endswith("on-thinking") for name in tested)
     for name in ("budget", "intervention-on-thinking", "addition"):
         choice = json.loads((again / "chosen" / name / "chosen.json").read_text())
         best = max(each["accuracy"] for each in choice["tried"])

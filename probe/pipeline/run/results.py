@@ -143,7 +143,7 @@ def results(finished: Finished) -> dict:
         },
         "tests": {
             "reference": "hybrid",
-            "arms": compare_arms({name: correct[name] for name in entries if not _is_seed(name)}, "hybrid"),
+            "arms": compare_arms({name: correct[name] for name in entries if _is_tested(name)}, "hybrid"),
             "detectable_gap": detectable_gap(correct["base"], correct["thinking"]),
         },
         "oracle": {
@@ -208,6 +208,11 @@ def _of_answers(problems: Sequence[Problem], answers: int) -> list[Problem]:
 
 def _is_seed(name: str) -> bool:
     return name.startswith(SEED)
+
+
+def _is_tested(name: str) -> bool:
+    """Whether an arm is compared with the hybrid; changes of the thinking model alone are not."""
+    return not (_is_seed(name) or recipe(name).on_thinking)
 
 
 def behaviours(finished: Finished) -> list[dict]:
