@@ -12,6 +12,8 @@ from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.html import html_table
 from probe.hybrid.decode import HybridTrace, stream_hybrid
+from probe.hybrid.inserted_passes import inserted_passes
+from probe.hybrid.insertion import Inserted
 from probe.hybrid.moment import Arm
 from probe.models import (
     BOTH_GREEDY,
@@ -201,6 +203,7 @@ def evaluate_arm(
         arm.fitted_parameters,
         samples=arm.samples(sampling),
         relieves_base=arm.relieves_base,
+        base_passes=inserted_passes(arm.emit.script, traces) if isinstance(arm.emit, Inserted) else None,
     )
 
 

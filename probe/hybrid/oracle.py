@@ -14,8 +14,8 @@ from probe.models import Model
 from probe.problems import Problem
 from probe.statistics import entropy_bits
 
-_DIGITS = 4
-"""Digits of a mean surprisal. Further ones depend on how many rows were decoded together."""
+DIGITS = 4
+"""Digits of a mean of log probabilities. Further ones depend on how many rows were decoded together."""
 
 
 def oracle_bits(result: ArmResult) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def oracle_bits(result: ArmResult) -> dict[str, Any]:
         if "emit:choice" in result.asks:
             parts["choice"] = share * _entropy(_column(result, "choice")[steered])
         if "emit:token" in result.asks:
-            parts["token"] = round(float(_column(result, "surprisal")[steered].sum()) / tokens, _DIGITS)
+            parts["token"] = round(float(_column(result, "surprisal")[steered].sum()) / tokens, DIGITS)
     total = sum(parts.values())
     return {
         "bits_per_token": total,
@@ -67,7 +67,7 @@ def surprisal(result: ArmResult) -> float | None:
     that is not decoded step by step.
     """
     bits = _column(result, "surprisal")
-    return round(float(bits.mean()), _DIGITS) if len(bits) else None
+    return round(float(bits.mean()), DIGITS) if len(bits) else None
 
 
 def text_bits(
@@ -94,7 +94,7 @@ def text_bits(
         part = order[at : at + batch_size]
         forced = force(base, [base.prompt_ids(problems[i].question) for i in part], [texts[i] for i in part])
         total += float(in_rows(base, forced, read, what="reading answers")[0].sum())
-    return round(total / math.log(2) / max(1, sum(map(len, texts))), _DIGITS)
+    return round(total / math.log(2) / max(1, sum(map(len, texts))), DIGITS)
 
 
 def _column(result: ArmResult, name: str) -> np.ndarray:

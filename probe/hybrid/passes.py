@@ -12,8 +12,9 @@ def passes(result: ArmResult) -> dict[str, float | None]:
 
     A pass gives one token; it also reads the prompt, or whatever was written since the model's last pass, and counts
     once. The thinking model runs at every token if the gate asks it, and otherwise only where the arm is steered. The
-    base model does not run at tokens that the thinking model writes unasked. Layers that run again above a shift are
-    not counted.
+    base model does not run at tokens that the thinking model writes unasked. Tokens that a script inserts are read, and
+    cost no pass; a pass whose token they replace counts. Layers that run again above a shift are not counted. A trace
+    does not say which model gave its end token, so the passes of an answer may be off by one for each model.
 
     Args:
         result: from :func:`~probe.hybrid.evaluate_arm`, or of a baseline.

@@ -187,6 +187,41 @@ def test_passes_count_the_tokens_of_each_model(llamas):
         assert passes(found) == pytest.approx({"base_passes": every - of_thinking, "thinking_passes": of_thinking})
 
 
+def test_inserted_tokens_cost_no_pass_but_what_they_replace_does(llamas):
+    model = llamas.base
+    end, wait = usual(model), (11, 12, 13)
+    first = alone(model)[0][0]
+    ends = (end, *model.eos_ids)
+    for script in (
+        Budget((end,), ends, least=12, wait=wait),
+        Budget((end,), ends, least=12, wait=wait, most=14, ending=(end, 9)),
+        Budget((7,), ends, most=6, ending=(7, 8, 9)),
+        Instruction((11, 12), (first, 5)),
+        Instruction((11, 12)),
+    ):
+        asked = 0
+
+        def forced(tokens, own, script=script):
+            """One pass gives ``own``; it is needed unless the text comes whatever the model gives."""
+            nonlocal asked
+            if isinstance(script, Instruction):
+                opens = bool(script.open) and (tokens[0] if tokens else own) == first
+                inserted = list(script.text) if len(tokens) == (2 if opens else 0) else None
+                asked += inserted is None or (bool(script.open) and not tokens)
+                return inserted
+            closed = holds(tokens if script.most is None else tokens[: script.most], script.close)
+            if script.most == len(tokens) and not closed:
+                return list(script.ending)
+            asked += 1
+            return list(wait) if own in ends and len(tokens) < script.least and not closed else None
+
+        texts = [reference(model, problem, forced) for problem in PROBLEMS]
+        found = evaluate_arm(model, script_arm(script, "inserted"), PROBLEMS, max_new_tokens=TOKENS)
+        assert [trace.tokens for trace in found.traces] == texts
+        assert any(any(trace.steered) for trace in found.traces)
+        assert passes(found) == pytest.approx({"base_passes": asked / len(PROBLEMS), "thinking_passes": 0})
+
+
 def test_bits_of_whole_texts_are_the_surprisal_of_their_tokens(llamas):
     forced = evaluate_arm(llamas, phased_arm(SentenceStart(0, TOKENS), "opening"), PROBLEMS, max_new_tokens=TOKENS)
     read = text_bits(llamas.base, PROBLEMS, [trace.tokens for trace in forced.traces], batch_size=3)

@@ -76,8 +76,9 @@ def reference(model, problem, reward, *, share, lr, updates, limit, stop=-0.2):
     for _ in range(updates):
         if values[-1] > stop:
             break
-        chances = model.hf.lm_head(z).softmax(-1)
-        loss = -values[-1] * chances.max(-1).values.log().sum()
+        chances = model.hf.lm_head(z).softmax(-1).max(-1)
+        given = [at for at, token in enumerate(chances.indices.tolist()) if token in model.eos_ids]
+        loss = -values[-1] * chances.values[: given[0] + 1 if given else n].log().sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -135,6 +136,72 @@ def test_without_an_update_the_answers_are_those_of_the_base_model(base, problem
     assert [trace.tokens for trace in found.traces] == [list(trace.tokens) for trace in own]
     assert [trace.truncated for trace in found.traces] == [trace.truncated for trace in own]
     assert found.told["updates"] == 0
+
+
+def test_nothing_is_rewarded_that_cannot_be_updated(base, problems, monkeypatch):
+    monkeypatch.setattr(Never, "__call__", lambda *_: pytest.fail("an answer was rewarded"))
+    found = run_latent_seek(base, problems, Never(), config=LatentSeekConfig(updates=0), max_new_tokens=LIMIT)
+    assert found.told == {"updates": 0}
+    ended = sum(not trace.truncated for trace in found.traces)
+    assert found.base_passes == pytest.approx((found.emitted + ended) / len(problems))
+
+
+def test_an_answer_that_ends_at_once_is_updated_further(base, problems):
+    """The token that the first update gives is the end token."""
+    config = LatentSeekConfig(share=0.01, lr=1.0, updates=3)
+    prompt = base.prompt_ids(problems[0].question)
+    answer = greedy(base, prompt, LIMIT)
+    latents = Latents(base, [prompt], [answer[:1]], [0], lr=config.lr, sampling=GREEDY)
+    latents.update([0], [-1.0])
+    ((end,),) = latents.tokens
+    assert end != answer[0]
+    other, ended = copy.copy(base), []
+    other.eos_ids = [end]
+
+    class Watching(Never):
+        def __call__(self, attempts):
+            ended.extend(not each.tokens for each in attempts)
+            return super().__call__(attempts)
+
+    found = run_latent_seek(other, problems[:1], Watching(), config=config, max_new_tokens=LIMIT)
+    assert ended[:2] == [False, True] and found.told["updates"] == 3
+
+
+def test_states_after_an_end_token_are_left_alone(base, problems):
+    (end, *_) = base.eos_ids
+    prompt = base.prompt_ids(problems[0].question)
+    latents = Latents(base, [prompt], [[5, end, 6, 7]], [0], lr=0.1, sampling=GREEDY)
+    before = latents.states[0].detach().clone()
+    latents.update([0], [-1.0])
+    moved = (latents.states[0].detach() != before).any(-1)
+    assert moved.tolist() == [True, True, False, False]
+
+
+def test_given_tokens_cost_no_pass(base, problems):
+    attempts = []
+
+    class Watching(Never):
+        def __call__(self, some):
+            attempts.extend(some)
+            return super().__call__(some)
+
+    config = LatentSeekConfig(share=0.3, lr=0.3, updates=1)
+    found = run_latent_seek(base, problems, Watching(), config=config, max_new_tokens=LIMIT)
+    every = sum(len(each.tokens) + (not each.truncated) for each in attempts)
+    first = {each.problem.id: max(1, int(0.3 * len(each.tokens))) for each in attempts[:6]}
+    given = [first[each.problem.id] for each in attempts[6:]]
+    assert sum(given) > len(given) > 0
+    assert all(len(each.tokens) >= n for each, n in zip(attempts[6:], given, strict=True)), "no end token is given"
+    assert found.base_passes == pytest.approx((every - sum(given)) / len(problems))
+
+
+def test_rewards_are_rounded_so_that_batches_do_not_change_them(base, problems, tmp_path, monkeypatch):
+    monkeypatch.setattr(Never, "__call__", lambda _, some: [Reward(-1 / 3)] * len(some))
+    how = {"max_new_tokens": LIMIT, "folder": tmp_path / "kept"}
+    found = run_latent_seek(base, problems, Never(), config=LatentSeekConfig(updates=1), **how)
+    assert found.told["first_reward"] == found.told["last_reward"] == -0.3333
+    kept = "".join(file.read_text() for file in (tmp_path / "kept").glob("*.json*"))
+    assert "-0.3333" in kept and "-0.33333" not in kept
 
 
 def test_states_give_the_tokens_of_the_answer_until_they_are_updated(base, problems):
@@ -201,6 +268,12 @@ def test_the_true_grade_keeps_right_answers(base):
     assert [each.value for each in rewards([right, wrong, none])] == [0, -1, 0]
 
 
+def test_grades_after_other_tags_are_other_rewards(base):
+    problems = load_problems("story")
+    own, same, other = (GradeReward(base, problems, tags).key for tags in (None, base.think_tags, "[/THINK]"))
+    assert own == same != other and other["tags"] == {"open": "[THINK]", "close": "[/THINK]"}
+
+
 def test_confidence_is_the_mean_probability_of_the_tokens(base, problems):
     seen = []
 
@@ -209,7 +282,9 @@ def test_confidence_is_the_mean_probability_of_the_tokens(base, problems):
             seen.extend(zip(attempts, found := super().__call__(attempts), strict=True))
             return found
 
-    run_latent_seek(base, problems[:2], Watching(), config=LatentSeekConfig(updates=0), max_new_tokens=LIMIT)
+    config = LatentSeekConfig(updates=1, stop_above=-2)
+    run_latent_seek(base, problems[:2], Watching(), config=config, max_new_tokens=LIMIT)
+    assert len(seen) == 2
     for attempt, reward in seen:
         prompt = base.prompt_ids(attempt.problem.question)
         logits = base.hf(torch.tensor([prompt + attempt.tokens])).logits[0, len(prompt) - 1 : -1]

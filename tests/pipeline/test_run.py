@@ -20,6 +20,7 @@ from probe.pipeline.folder import without
 from probe.pipeline.run.arms import ARM_RECIPES, make_arm, recipe
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import weights_hash
+from probe.pipeline.run.learned import same_depth
 from probe.pipeline.run.own import ask, own_arm, try_arm
 from probe.reports import write_report
 from probe.traces import decode_greedy
@@ -474,10 +475,12 @@ def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
     assert "fusion" in add_arms(again, ["fusion"])["arms"]
 
 
-def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
+def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path, monkeypatch):
     again = shutil.copytree(whole[0], tmp_path / "again")
-    found = add_arms(again, ["inference"])["arms"]
+    results = add_arms(again, ["inference"])
+    found, tested = results["arms"], results["tests"]["arms"]
     assert set(INFERENCE) <= set(found)
+    assert "budget" in tested and not any(name.endswith("on-thinking") for name in tested)
     for name in ("budget", "intervention-on-thinking", "addition"):
         choice = json.loads((again / "chosen" / name / "chosen.json").read_text())
         best = max(each["accuracy"] for each in choice["tried"])
@@ -490,6 +493,10 @@ def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
     on_thinking = found["budget-on-thinking"]
     assert on_thinking["base_passes"] == 0 < on_thinking["thinking_passes"]
     assert on_thinking["bits_per_token"] == on_thinking["surprisal_per_token"] > 0
+    assert on_thinking["bits_per_steered_token"] is None
+    assert all(arm["bits_per_token"] == sum(arm["parts"].values()) for arm in found.values() if "parts" in arm)
+    monkeypatch.setattr("probe.hybrid.oracle.forced_pass", lambda *_: pytest.fail("texts were read again"))
+    assert add_arms(again, ["budget"])["arms"]["budget-on-thinking"]["bits_per_token"] == on_thinking["bits_per_token"]
     assert found["hybrid"]["thinking_passes"] == found["hybrid"]["base_passes"]
     assert found["majority"]["base_passes"] > found["majority"]["tokens_per_answer"]
     page = write_report(again).read_text()
@@ -500,6 +507,12 @@ def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path):
     for where, arm in (("thinking", "thinking-then-base"), ("answer", "base-then-thinking"), ("opening:32", None)):
         own = own_arm(experiment, where, "one:0", "1", "token", "mine")
         assert arm is None or own.parts == make_arm(experiment, arm).parts
+
+
+def test_a_layer_of_another_model_is_one_of_its_layers():
+    assert [same_depth(layer, 4, 8) for layer in range(4)] == [0, 2, 4, 6]
+    assert [same_depth(layer, 8, 4) for layer in range(8)] == [0, 0, 1, 2, 2, 2, 3, 3]
+    assert same_depth(23, 24, 2) == 1
 
 
 def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):

@@ -119,6 +119,16 @@ def test_an_arm_that_knows_the_right_answers_beats_no_other(priced):
     assert headline(more) == said
 
 
+def test_a_changed_thinking_model_is_no_baseline(priced):
+    results = priced["results"]
+    said = headline(results)
+    arm = {"accuracy": 1.0, "n": 300, "bits_per_token": 0.5}
+    more = results | {"arms": results["arms"] | {"budget-on-thinking": arm}}
+    assert headline(more) == said
+    assert "thinking model, changed" in {trace.name for trace in bits_figure(more).data}
+    assert headings(["lora", "budget-on-thinking"])["budget-on-thinking"] == "The thinking model, changed"
+
+
 def test_rows_say_what_the_file_says(priced):
     results = priced["results"]
     rows = {row["name"]: row for row in price_rows(results)}

@@ -11,8 +11,9 @@ Mistakes of the published code that are corrected here:
 - States and moments are float32. Published: the model's bfloat16, in which a step of 0.03 changes no number above 8.
 - A verdict is the word after the last mark of a greedy reply. Published: replies are sampled, the mark is also found
   in the prompt, which contains it, and "true" anywhere after it approves.
-- An end token among the new tokens ends the answer, and the limit on tokens is for the whole answer. Published: the
-  model writes on after it, and writes up to 1025 tokens beside those that are changed.
+- An end token among the new tokens ends the answer, tokens after it are no part of the loss, and the limit on tokens is
+  for the whole answer. Published: the model writes on after it, and writes up to 1025 tokens beside those that are
+  changed.
 - One state is updated at least. Published: answers of fewer than 10 tokens are left as they are.
 - The head is run by the model's own code, with its scale or cap. Published: the bare unembedding, with 1e-8 added to
   each probability.
@@ -22,7 +23,7 @@ Mistakes of the published code that are corrected here:
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from probe.hybrid.baselines.latent_seek_states import NUMBERS, Latents
 from probe.hybrid.config import LatentSeekConfig
 from probe.hybrid.decode import HybridTrace
 from probe.hybrid.evaluate import ArmResult, problems_hash
+from probe.hybrid.oracle import DIGITS
 from probe.models import GREEDY, Model, Sampling, fitting, identity
 from probe.problems import Problem
 from probe.traces import draw, kept_rows, sample_key, sampling_key
@@ -52,8 +54,9 @@ class Sought:
     Attributes:
         tokens: the emitted token ids of the last answer, without the end token.
         truncated: whether the limit on tokens stopped it.
-        rewards: the reward of the first answer, and of the answer after each update.
-        passes: the passes of the model that gave the tokens of all answers and replies, end tokens included.
+        rewards: the reward of the first answer, and of the answer after each update; empty if none may be updated.
+        passes: the passes of the model that gave the tokens of all answers and replies, end tokens included; the first
+            tokens of an answer after an update come from the states, so they cost none.
         unread: the number of verifications that gave no verdict.
     """
 
@@ -128,12 +131,14 @@ def _drawn(sampling: Sampling, samples: int, seed: int, problems: Sequence[Probl
 
 
 def _told(found: Sequence[Sought]) -> Mapping[str, float]:
-    """What the report tells of all answers: means over them."""
+    """What the report tells of all answers: means over them; nothing of rewards if none was rewarded."""
+    if not all(each.rewards for each in found):
+        return {"updates": 0.0}
     n = max(1, len(found))
     return {
         "updates": sum(len(each.rewards) - 1 for each in found) / n,
-        "first_reward": sum(each.rewards[0] for each in found) / n,
-        "last_reward": sum(each.rewards[-1] for each in found) / n,
+        "first_reward": round(sum(each.rewards[0] for each in found) / n, DIGITS),
+        "last_reward": round(sum(each.rewards[-1] for each in found) / n, DIGITS),
         "unread_verdicts": sum(each.unread for each in found) / n,
     }
 
@@ -168,9 +173,13 @@ class _Search:
         return min(tokens, self.config.most, max(1, int(self.config.share * tokens)))
 
     def _sought(self, group: Sequence[int]) -> list[Sought]:
-        last = dict(zip(group, self._try(group, [()] * len(group)), strict=True))
-        found = {item: self._taken(Sought(), *last[item], new=True) for item in group}
-        open_ = [item for item in group if self._is_open(*last[item])] if self.config.updates else []
+        first = self._attempts(group, [()] * len(group))
+        if not self.config.updates:
+            return [Sought(each.tokens, each.truncated, passes=_given(each, ())) for each in first]
+        last = dict(zip(group, self._rewarded(first), strict=True))
+        found = {item: self._taken(Sought(), *last[item], (), new=True) for item in group}
+        # An answer without a token has no states.
+        open_ = [item for item in group if last[item][0].tokens and self._is_open(last[item][1])]
         if not open_:
             return [*found.values()]
         row = {item: at for at, item in enumerate(open_)}
@@ -189,25 +198,26 @@ class _Search:
             latents.update([row[item] for item in open_], [found[item].rewards[-1] for item in open_])
             begins = {item: self._ended(latents.tokens[row[item]]) for item in open_}
             new = [item for item in open_ if begins[item] not in seen[item]]
-            for item, tried in zip(new, self._try(new, [begins[item] for item in new]), strict=True):
-                seen[item][begins[item]] = tried
+            tried = self._rewarded(self._attempts(new, [begins[item] for item in new]))
+            for item, each in zip(new, tried, strict=True):
+                seen[item][begins[item]] = each
             for item in open_:
-                self._taken(found[item], *seen[item][begins[item]], new=item in new)
-            open_ = [item for item in open_ if self._is_open(*seen[item][begins[item]])]
+                self._taken(found[item], *seen[item][begins[item]], begins[item], new=item in new)
+            open_ = [item for item in open_ if self._is_open(seen[item][begins[item]][1])]
             if not open_:
                 break
         return [*found.values()]
 
-    def _is_open(self, attempt: Attempt, reward: Reward) -> bool:
-        """Whether an answer is to be updated; one without a token has no states."""
-        return bool(attempt.tokens) and reward.value <= self.config.stop_above
+    def _is_open(self, reward: Reward) -> bool:
+        """Whether an answer with this reward is to be updated."""
+        return reward.value <= self.config.stop_above
 
     @staticmethod
-    def _taken(sought: Sought, attempt: Attempt, reward: Reward, *, new: bool) -> Sought:
-        """Take an attempt as the last one; what was tried before costs nothing."""
+    def _taken(sought: Sought, attempt: Attempt, reward: Reward, begin: Sequence[int], *, new: bool) -> Sought:
+        """Take an attempt that begins with given tokens as the last one; what was tried before costs nothing."""
         sought.tokens, sought.truncated = attempt.tokens, attempt.truncated
         sought.rewards.append(reward.value)
-        sought.passes += (len(attempt.tokens) + (not attempt.truncated) + reward.passes) * new
+        sought.passes += (_given(attempt, begin) + reward.passes) * new
         sought.unread += reward.unread * new
         return sought
 
@@ -216,10 +226,14 @@ class _Search:
         ends = [at for at, token in enumerate(tokens) if token in self.base.eos_ids]
         return tuple(tokens[: ends[0] + 1] if ends else tokens)
 
-    def _try(self, items: Sequence[int], begins: Sequence[Sequence[int]]) -> list[tuple[Attempt, Reward]]:
-        """Write the answers that begin with given tokens, and reward them."""
-        attempts = [attempt for _, attempt in sorted(self._write(items, begins), key=lambda each: each[0])]
-        return list(zip(attempts, self.rewards(attempts), strict=True))
+    def _attempts(self, items: Sequence[int], begins: Sequence[Sequence[int]]) -> list[Attempt]:
+        """Write the answers that begin with given tokens."""
+        return [attempt for _, attempt in sorted(self._write(items, begins), key=lambda each: each[0])]
+
+    def _rewarded(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, Reward]]:
+        """Attempts with their rewards, which are rounded so that they do not depend on the batch."""
+        rewards = [replace(each, value=round(each.value, DIGITS)) for each in self.rewards(attempts)]
+        return list(zip(attempts, rewards, strict=True))
 
     def _write(self, items: Sequence[int], begins: Sequence[Sequence[int]]) -> Iterator[tuple[int, Attempt]]:
         if not items:
@@ -246,3 +260,8 @@ class _Search:
         ):
             mean = math.fsum(chances) / max(1, len(chances))
             yield at, Attempt(self.answers[items[at]][0], tokens, base.decode(tokens), truncated, mean)
+
+
+def _given(attempt: Attempt, begin: Sequence[int]) -> int:
+    """The number of tokens that the model gave after the given ones, the end token included."""
+    return len(attempt.tokens) + (not attempt.truncated) - len(begin)

@@ -4,7 +4,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from probe.errors import ProbeError
@@ -78,12 +78,16 @@ class GradeReward(Rewards):
 
     @property
     def key(self) -> Mapping[str, Any]:
-        """The problems with their answers, and their grader."""
-        return {"reward": "grade", "graded": self.problems.hash}
+        """The problems with their answers, their grader, and the tags around thinking."""
+        return {"reward": "grade", "graded": self.problems.hash, "tags": asdict(self._tags)}
+
+    @property
+    def _tags(self) -> ThinkTags:
+        return ThinkTags.of(self.model.think_tags if self.think_close is None else self.think_close)
 
     def __call__(self, attempts: Sequence[Attempt]) -> list[Reward]:
         """Grade each attempt."""
-        tags = self.model.think_tags if self.think_close is None else self.think_close
+        tags = self._tags
         return [
             Reward(0.0 if grade.correct or grade.failed else -1.0)
             for each in attempts

@@ -53,7 +53,7 @@ class Latents:
         """Make a step of the policy gradient for some answers, and choose the tokens that their states give then.
 
         The loss of an answer is ``−reward · Σ log p(token)`` over its states, where the token is the one that the state
-        gives now.
+        gives now. States after the first end token are no part of the answer, and of the loss.
 
         Args:
             rows: the answers.
@@ -75,15 +75,21 @@ class Latents:
         lengths = [len(self.tokens[row]) for row in rows]
         states = torch.cat([self.states[row].detach() for row in rows])
         tokens = torch.tensor([token for row in rows for token in self.tokens[row]], device=device)
-        values = torch.tensor(rewards, device=device).repeat_interleave(torch.tensor(lengths, device=device))
+        values = torch.tensor([each for pair in zip(rows, rewards, strict=True) for each in self._at_states(*pair)])
         keys = torch.tensor([self._keys[row] for row, n in zip(rows, lengths, strict=True) for _ in range(n)])
         places = torch.cat([torch.arange(n) for n in lengths])
-        each = (states, tokens, values, keys.to(device), places.to(device))
+        each = (states, tokens, values.to(device), keys.to(device), places.to(device))
 
         def run(size: int) -> Tensor:
             return torch.cat([work(*some) for some in zip(*(part.split(size) for part in each), strict=True)])
 
         return halving(run, self._size, device=device, what="updating latent states").split(lengths)
+
+    def _at_states(self, row: int, reward: float) -> list[float]:
+        """The reward of an answer at each of its states: 0 after its first end token."""
+        ended = [at for at, token in enumerate(self.tokens[row]) if token in self._model.eos_ids]
+        counted = ended[0] + 1 if ended else len(self.tokens[row])
+        return [reward] * counted + [0.0] * (len(self.tokens[row]) - counted)
 
     def _logits(self, states: Float[Tensor, "some d"]) -> Float[Tensor, "some vocab"]:
         return self._head(states[None].to(self._model.dtype))[0, :, : self._vocab].float()

@@ -190,8 +190,17 @@ def _addition(experiment: Experiment, name: str) -> dict[str, Mechanism | Learne
         [(model.prompt_ids(problem.question), trace.tokens) for problem, trace in side]
         for side in (thought, zip(problems, own, strict=True))
     )
-    at = round(layer * model.n_layers / pair.base.n_layers)
-    return {name: difference_of_texts(model, texts, others, at)}
+    return {name: difference_of_texts(model, texts, others, same_depth(layer, pair.base.n_layers, model.n_layers))}
+
+
+def same_depth(layer: int, layers: int, others: int) -> int:
+    """The layer of another model that is at the same share of its depth.
+
+    Args:
+        layer: a layer of a model.
+        layers, others: the number of layers of that model, and of the other.
+    """
+    return min(round(layer * others / layers), others - 1)
 
 
 _LEARNED: Mapping[str, Callable[[Experiment], dict[str, Mechanism | Learned]]] = {

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 
-from probe.config import to_dict
+from probe.config import read_as, to_dict
+from probe.files import write_json
 from probe.hybrid import (
     ArmResult,
     agreement,
@@ -34,6 +36,7 @@ from probe.statistics import Grades
 from probe.traces import token_name, token_texts
 
 SCHEMA = 1
+_BITS = "bits.json"
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def results(finished: Finished) -> dict:
         }
         if recipe(name).on_thinking:  # the thinking model is the one that is decoded
             entries[name] |= {"thinking_passes": entries[name]["base_passes"], "base_passes": 0.0}
-            entries[name] |= dict.fromkeys(("bits_per_token", "surprisal_per_token"), _bits_given_base(finished, arm))
+            bits = _bits_given_base(finished, name)
+            entries[name] |= dict.fromkeys(("bits_per_token", "surprisal_per_token"), bits)
+            entries[name] |= {"bits_per_steered_token": None, "parts": entries[name]["parts"] | {"token": bits}}
     for name, found in experiment.rollouts.of_test.items():
         other = "base" if name == "thinking" else "thinking"
         entries[name] |= {f"{name}_passes": decoding_passes(found), f"{other}_passes": 0.0}
@@ -143,7 +148,7 @@ def results(finished: Finished) -> dict:
         },
         "tests": {
             "reference": "hybrid",
-            "arms": compare_arms({name: correct[name] for name in entries if not _is_seed(name)}, "hybrid"),
+            "arms": compare_arms({name: correct[name] for name in entries if _is_tested(name)}, "hybrid"),
             "detectable_gap": detectable_gap(correct["base"], correct["thinking"]),
         },
         "oracle": {
@@ -165,11 +170,20 @@ def results(finished: Finished) -> dict:
     }
 
 
-def _bits_given_base(finished: Finished, arm: ArmResult) -> float:
-    """Measure the bits per token that encode the answers of an arm given the base model."""
-    inputs = finished.experiment.inputs
-    asked = _of_answers(inputs.test, len(arm.traces))
-    return text_bits(inputs.pair.base, asked, [trace.tokens for trace in arm.traces])
+def _bits_given_base(finished: Finished, name: str) -> float:
+    """Measure the bits per token that encode the answers of an arm given the base model; kept beside the arm."""
+    experiment, arm = finished.experiment, finished.arms[name]
+    inputs, config = experiment.inputs, experiment.config
+
+    def make(folder: Path, finished: bool) -> float:
+        if not finished:
+            asked = _of_answers(inputs.test, len(arm.traces))
+            bits = text_bits(inputs.pair.base, asked, [trace.tokens for trace in arm.traces])
+            write_json(folder / _BITS, {"bits_per_token": bits})
+        return read_as(dict[str, float], folder / _BITS)["bits_per_token"]
+
+    settings = recipe(name).settings(config)
+    return experiment.branch(f"arms/{name}/given-base", make, settings, config.seed, how=("decoding.batch_size",))
 
 
 def graded(finished: Finished) -> dict:
@@ -208,6 +222,11 @@ def _of_answers(problems: Sequence[Problem], answers: int) -> list[Problem]:
 
 def _is_seed(name: str) -> bool:
     return name.startswith(SEED)
+
+
+def _is_tested(name: str) -> bool:
+    """Whether an arm is compared with the hybrid; changes of the thinking model alone are not."""
+    return not (_is_seed(name) or recipe(name).on_thinking)
 
 
 def behaviours(finished: Finished) -> list[dict]:

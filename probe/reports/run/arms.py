@@ -6,6 +6,8 @@ from typing import Any
 from probe.models import Sampling
 from probe.reports.html.numbers import value_and_interval
 
+CHANGED = "thinking model, changed"
+"""The family of arms that the thinking model writes alone. They are no baselines of the hybrid."""
 UPPER_BOUND = "upper bound"
 """The family of arms that know the right answers. No arm is compared with them as with a baseline."""
 FAMILIES = {
@@ -39,15 +41,17 @@ FAMILIES = {
         "few-shot": "the base model with worked examples in its prompt",
         "handbook": "the base model with the behaviours described in its prompt",
         "budget": "the base model's thinking, stopped at a number of tokens or extended to it by a given text",
-        "budget-on-thinking": "the thinking model's thinking, stopped or extended in the same way",
         "intervention": "the base model's thinking begins with a given instruction",
-        "intervention-on-thinking": "the thinking model's thinking begins with a given instruction",
         "addition": "one difference of means added to every token of the base model",
-        "addition-on-thinking": "one difference of means added to every token of the thinking model",
         "thinking-then-base": "the thinking model writes the thinking, the base model the answer after it",
         "base-then-thinking": "the base model writes the thinking, the thinking model the answer after it",
         "thinking-opening": "the thinking model writes the first tokens, the base model all others",
         "latent-seek": "the base model, its first latent states updated for each problem by its own reward",
+    },
+    CHANGED: {
+        "budget-on-thinking": "the thinking model's thinking, stopped or extended in the same way",
+        "intervention-on-thinking": "the thinking model's thinking begins with a given instruction",
+        "addition-on-thinking": "one difference of means added to every token of the thinking model",
     },
     UPPER_BOUND: {
         "latent-seek-grade": "latent-seek, rewarded by the true grade instead",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.reports.html.look import plain, styled
 from probe.reports.html.numbers import interval, number, percent
-from probe.reports.run.arms import FAMILIES, OTHER, UPPER_BOUND, family_of, in_order
+from probe.reports.run.arms import CHANGED, FAMILIES, OTHER, UPPER_BOUND, family_of, in_order
 from probe.reports.run.figures import arm_hover
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _LOOKS = {
     "control": ("#7d8590", "x"),
     "mechanism": ("#9a6bc9", "diamond"),
     "baseline": ("#c8641e", "square"),
+    CHANGED: ("#1f9a94", "pentagon"),
     UPPER_BOUND: ("#c0506a", "cross"),
     "recipe v1": ("#2e8f5b", "triangle-up"),
     "recipe v2": ("#b8860b", "triangle-down"),

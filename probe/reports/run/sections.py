@@ -5,7 +5,7 @@ from typing import Any
 
 from probe.reports.html.filling import whole
 from probe.reports.html.numbers import percent
-from probe.reports.run.arms import OTHER, UPPER_BOUND, family_of, gap_of, in_order
+from probe.reports.run.arms import CHANGED, OTHER, UPPER_BOUND, family_of, gap_of, in_order
 
 V1_PARTS = {
     "v1": ("its vectors", "the thinking model"),
@@ -23,6 +23,7 @@ HEADINGS = {
     "control": "Controls: the hybrid with one part exchanged",
     "mechanism": "Other mechanisms",
     "baseline": "Baselines",
+    CHANGED: "The thinking model, changed",
     UPPER_BOUND: "Upper bounds, which know the right answers",
     "recipe v1": "Version 1 as published",
     "recipe v2": "Version 2 as published",
