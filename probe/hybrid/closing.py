@@ -7,6 +7,7 @@ text ends with, and each token is a step.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Int
@@ -43,10 +44,10 @@ class Closing:
         """
         if not tag:
             raise ProbeError("the closing tag is empty; set think_close in the pair")
-        pieces = vocabulary_bytes(model.tokenizer)
-        table = _steps(tag.encode(), pieces)
-        steps = torch.zeros(len(table), max(model.n_embeddings, len(pieces)) + 1, dtype=torch.int16)
-        steps[:, : len(pieces)] = torch.tensor(table, dtype=torch.int16)
+        table = _steps(tag.encode(), tuple(vocabulary_bytes(model.tokenizer)))
+        known = table.shape[1]
+        steps = table.new_zeros(len(table), max(model.n_embeddings, known) + 1)
+        steps[:, :known] = table
         steps[-1] = len(table) - 1  # for the last column too
         return cls(tag, steps.to(model.device))
 
@@ -86,7 +87,8 @@ class Closing:
         return state == size
 
 
-def _steps(tag: bytes, pieces: Sequence[bytes]) -> list[list[int]]:
+@lru_cache(maxsize=4)
+def _steps(tag: bytes, pieces: tuple[bytes, ...]) -> Int[Tensor, "states tokens"]:
     """The state after each token, from each state."""
     size = len(tag)
     starts, ends = tuple(tag[:n] for n in range(1, size)), tuple(tag[n:] for n in range(size))
@@ -105,4 +107,4 @@ def _steps(tag: bytes, pieces: Sequence[bytes]) -> list[list[int]]:
         for i in differ:
             row[i] = after(tag[:state] + pieces[i])
         table.append(row)
-    return [*table, [size] * len(alone)]
+    return torch.tensor([*table, [size] * len(alone)], dtype=torch.int16)

@@ -57,7 +57,7 @@ def _texts_at_the_end(
     model, config = _model(experiment, on_thinking), experiment.config.hybrid
     check_open(experiment, name, model)
     tag = closing(experiment, name, model)
-    close = _closing_ids(experiment, model)
+    close = _closing_ids(experiment, model, tag)
     endings = {text: (*close, *ids) for text in config.endings if (ids := written(model, text)) is not None}
     waits = _writable(model, config.waits) or _usual_texts(experiment, model)
     if not endings and not waits:
@@ -136,14 +136,13 @@ def check_open(experiment: Experiment, name: str, model: Model) -> None:
         )
 
 
-def _closing_ids(experiment: Experiment, model: Model) -> tuple[int, ...]:
+def _closing_ids(experiment: Experiment, model: Model, tag: Closing) -> tuple[int, ...]:
     """The closing tag as it is inserted: as most train traces hold it, which may include a space before it."""
-    tag = experiment.inputs.pair.think_tags.close
-    ways = [ids for before in ("", " ", "\n") if (ids := written(model, before + tag))]
+    ways = [ids for before in ("", " ", "\n") if (ids := written(model, before + tag.tag)) and tag.span(ids)]
     if not ways:
         raise ProbeError(
-            f"the tokenizer of {model.name} cannot write the tag {tag!r} that closes the thinking; set think_close in "
-            "the pair, or leave out the arm"
+            f"the tokenizer of {model.name} cannot write the tag {tag.tag!r} that closes the thinking; set think_close "
+            "in the pair, or leave out the arm"
         )
     traces = list(_first(experiment))
     return max(ways, key=lambda ids: sum(_find(trace.tokens, ids) is not None for trace in traces))
@@ -155,7 +154,7 @@ def _beginning(
     """The tokens that begin the closing tag, and nothing else in the thinking."""
     texts = [(trace.tokens, tag.span(trace.tokens)) for trace in _first(experiment)]
     span = tag.span(close)
-    assert span is not None  # the tokens are those of the tag
+    assert span is not None  # the tokens hold the tag
     begun = tag.begun([close[span[0]], *(tokens[at[0]] for tokens, at in texts if at is not None)])
     opening = model.encode(experiment.inputs.pair.think_tags.open, start=False)
     thought = {token for tokens, at in texts for token in tokens[: None if at is None else at[0]]}
