@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -315,12 +314,13 @@ def _on_both(
     check: Callable[[Experiment, str, bool], object] | None = None,
 ) -> dict[str, ArmRecipe]:
     """An arm of the base model, and the same of the thinking model."""
-    made = ArmRecipe(_tuned(candidates), options=("tuned_on", *options))
-    checks = (None, None) if check is None else (partial(check, on_thinking=False), partial(check, on_thinking=True))
-    return {
-        name: replace(made, check=checks[0]),
-        f"{name}-on-thinking": replace(made, check=checks[1], on_thinking=True),
-    }
+
+    def checked(experiment: Experiment, arm: str) -> None:
+        if check is not None:
+            check(experiment, arm, recipe(arm).on_thinking)
+
+    made = ArmRecipe(_tuned(candidates), options=("tuned_on", *options), check=checked)
+    return {name: made, f"{name}-on-thinking": replace(made, on_thinking=True)}
 
 
 _V1 = ArmRecipe(
