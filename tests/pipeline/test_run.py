@@ -20,6 +20,7 @@ from probe.hybrid.config import ARMS as KNOWN, BASELINES, INFERENCE
 from probe.models import ModelConfig, ThinkTags, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
+from probe.pipeline.run import candidates
 from probe.pipeline.run.arms import ARM_RECIPES, make_arm, recipe
 from probe.pipeline.run.chosen import chosen
 from probe.pipeline.run.experiment import Experiment
@@ -536,7 +537,7 @@ def test_arms_of_inference_without_thinking_are_refused_and_leave_a_run_as_it_wa
             recipe(name).check(closed, name)
     again = shutil.copytree(whole[0], tmp_path / "again")
     before = {path: path.read_bytes() for path in again.rglob("*") if path.is_file()}
-    monkeypatch.setattr("probe.pipeline.run.candidates._thinks", lambda *_: False)
+    monkeypatch.setattr(candidates, "_thinks", lambda *_: False)
     with pytest.raises(ProbeError, match="which budget needs"):
         add_arms(again, ["fusion", "budget"])
     assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
