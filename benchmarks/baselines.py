@@ -1,6 +1,6 @@
 """Baselines beside the hybrid, each with its price: on both bundled pairs, 500 test problems, three seeds.
 
-``--quick`` takes 20 problems and one seed. ``--smollm2`` runs the arms of the recipe ``inference`` on SmolLM2-135M,
+``--quick`` takes 20 problems and one seed. ``--smollm2`` runs the recipe ``inference`` and LatentSeek on SmolLM2-135M,
 asked in two ways, with 4 problems of gsm_symbolic. An interrupted run resumes; runs are kept in ``runs/baselines``.
 """
 
@@ -20,9 +20,9 @@ from probe.pipeline import RunConfig, run
 from probe.statistics import Grades, score_interval
 
 OUT = Path("runs/baselines")
-DRAWN = ("oracle-free", "lora", "majority")
+DRAWN = ("oracle-free", "lora", "bias", "majority")
 """Arms beside the hybrid that are random or learned; further seeds run them alone."""
-ARMS = ("inference", *LATENT_SEEK, *DRAWN, "bias", "speculative", "fusion", "rerank-only", "force-token")
+ARMS = ("inference", *LATENT_SEEK, *DRAWN, "speculative", "fusion", "rerank-only", "force-token")
 TINY = {
     "instructions": [" Let us look for the change that comes now.", " Check that"],
     "waits": [" Second,", " Now", " Check that", " Redo it:"],

@@ -22,6 +22,7 @@ from .baselines import (
     run_majority as run_majority,
     run_prompted as run_prompted,
 )
+from .closing import Closing as Closing
 from .config import (
     ARMS as ARMS,
     INFERENCE as INFERENCE,

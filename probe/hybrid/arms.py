@@ -94,7 +94,7 @@ def phased_arm(where: Where, name: str) -> Arm:
 
 
 def addition_arm(vector: Mechanism, strength: float, name: str) -> Arm:
-    """Make the baseline that adds one vector to every token of the text.
+    """Make the baseline that adds one vector to every token of the answer, and to the last token of the prompt.
 
     Args:
         vector: a mechanism with one vector.

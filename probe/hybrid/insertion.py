@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from probe.errors import ProbeError
+from probe.hybrid.closing import Closing
 from probe.hybrid.moment import Arm, Emit, Emitted, History, Moment, Needs, Where
 from probe.hybrid.strength import FixedStrength
 from probe.hybrid.which import OneBehaviour
@@ -32,7 +33,7 @@ class Budget(Script):
     Without limits the script inserts nothing.
 
     Attributes:
-        close: token ids of the closing tag; after them there is no thinking.
+        close: the closing tag; after it there is no thinking.
         ends: tokens that end the thinking where the model would emit them.
         least: where the model would end its thinking before this many tokens, ``wait`` is inserted instead; 0: nowhere.
         wait: token ids; it is inserted as often as the model would end its thinking.
@@ -43,7 +44,7 @@ class Budget(Script):
         ProbeError: if the thinking would be extended beyond its end, or by nothing.
     """
 
-    close: tuple[int, ...]
+    close: Closing
     ends: tuple[int, ...]
     least: int = 0
     wait: tuple[int, ...] = ()
@@ -63,7 +64,7 @@ class Budget(Script):
             inserted = self._waiting(moment, history)
         if self.most is not None and self.ending:
             offset = counts - self.most
-            stops = (offset >= 0) & (offset < len(self.ending)) & ~history.contains(self.close, self.most)
+            stops = (offset >= 0) & (offset < len(self.ending)) & ~self.close.within(history.tokens[:, : self.most])
             inserted = torch.where(stops, _at(self.ending, offset), inserted)
         return inserted
 
@@ -75,7 +76,7 @@ class Budget(Script):
         own = torch.where(there & ~history.steered, columns, 0).amax(1)  # the end of what the model wrote last
         begun = (counts - own) % size
         would_end = torch.isin(moment.draw(moment.base.logits), torch.tensor(self.ends, device=counts.device))
-        begins = would_end & (counts < self.least) & ~history.contains(self.close)
+        begins = would_end & (counts < self.least) & ~self.close.within(history.tokens)
         if self.most is not None:
             begins &= counts + size <= self.most
         open_ = (begun > 0) if self.most is None else (begun > 0) & (counts < self.most)

@@ -6,11 +6,9 @@ a model that no part asks is never run.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -34,18 +32,6 @@ class History:
     def __getitem__(self, rows: Int[Tensor, " some"]) -> "History":
         """The history of some rows."""
         return History(self.tokens[rows], self.steered[rows])
-
-    def contains(self, text: Sequence[int], within: int | None = None) -> Bool[Tensor, " rows"]:
-        """Whether each row holds a text.
-
-        Args:
-            text: its token ids; no row holds a text without any.
-            within: the number of columns that are looked at, the first; None for all.
-        """
-        tokens = self.tokens[:, :within]
-        if not text or tokens.shape[1] < len(text):
-            return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-        return (tokens.unfold(1, len(text), 1) == torch.tensor(text, device=tokens.device)).all(-1).any(-1)
 
 
 @dataclass(frozen=True)

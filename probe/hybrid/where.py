@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from probe.hybrid.closing import Closing
 from probe.hybrid.moment import Moment, Needs, Where
 from probe.steering import BasePolicy
 
@@ -89,16 +90,16 @@ class Phase(Where):
     """Steer while the text is thinking, or once it is not.
 
     Attributes:
-        close: token ids of the closing tag, which belongs to the thinking.
+        close: the closing tag, which belongs to the thinking.
         answer: steer after the tag instead of before its end.
     """
 
-    close: tuple[int, ...]
+    close: Closing
     answer: bool = False
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         assert moment.history is not None  # the gate says that it needs it
-        return moment.history.contains(self.close) == self.answer
+        return self.close.within(moment.history.tokens) == self.answer
 
     @property
     def needs(self) -> Needs:

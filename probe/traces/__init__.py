@@ -32,6 +32,7 @@ from probe.traces.pieces import (
     texts_after as texts_after,
     token_name as token_name,
     token_texts as token_texts,
+    vocabulary_bytes as vocabulary_bytes,
 )
 from probe.traces.sampling import (
     PLAIN as PLAIN,

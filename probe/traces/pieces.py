@@ -72,6 +72,22 @@ def token_name(token: int, decode: Decode, tokenizer: PreTrainedTokenizerBase | 
     return token_bytes(piece).decode(errors="backslashreplace") if of_bytes(tokenizer) else piece
 
 
+def vocabulary_bytes(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
+    """The bytes that each token of a vocabulary adds to a text, by its id.
+
+    Args:
+        tokenizer: a fast tokenizer.
+    """
+    ids = range(len(tokenizer))
+    if of_bytes(tokenizer):
+        return [token_bytes(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids))]
+    how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    alone, twice = (tokenizer.batch_decode([[token] * n for token in ids], **how) for n in (1, 2))
+    # The first token of a text may lack its space, and the second has it.
+    pieces = (two[len(one) :] if two.startswith(one) else one for one, two in zip(alone, twice, strict=True))
+    return [piece.encode() for piece in pieces]
+
+
 def text_after(before: Sequence[int], tokens: Sequence[int], decode: Decode) -> str:
     """The text that tokens add to the text of those before them, see :func:`texts_after`."""
     ((_, added),) = texts_after(before, [tokens], decode)

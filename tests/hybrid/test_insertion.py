@@ -7,6 +7,7 @@ from probe.errors import ProbeError
 from probe.hooks import capture, edit
 from probe.hybrid import (
     Budget,
+    Closing,
     Instruction,
     Phase,
     SentenceStart,
@@ -57,6 +58,11 @@ def holds(tokens, text):
     return any(tuple(tokens[at : at + len(text)]) == text for at in range(len(tokens)))
 
 
+def closing(model, *tokens):
+    """A closing tag with the text of these tokens."""
+    return Closing.of(model, model.decode(tokens))
+
+
 def usual(model):
     """A token that the model often writes, which stands for the end of its thinking."""
     written = [token for row in alone(model) for token in row[2:12]]
@@ -65,7 +71,7 @@ def usual(model):
 
 def test_a_budget_without_limits_is_the_model(llamas):
     for model in (llamas.base, llamas.thinking):
-        unlimited = script_arm(Budget((3,), (3, *model.eos_ids)), "budget")
+        unlimited = script_arm(Budget(Closing.of(model, "</think>"), (3, *model.eos_ids)), "budget")
         assert decoded(model, unlimited) == alone(model)
         prompts = [model.prompt_ids(problem.question) for problem in PROBLEMS]
         drawn = rollouts(
@@ -76,17 +82,17 @@ def test_a_budget_without_limits_is_the_model(llamas):
 
 
 def test_thinking_is_stopped_at_a_budget(llamas):
-    close, ending = (7, 8), (7, 8, 9)
+    close, ending = closing(llamas.base, 7, 8), (7, 8, 9)
     arm = script_arm(Budget(close, (7, *llamas.base.eos_ids), most=6, ending=ending), "budget")
 
     def forced(tokens, _):
-        return list(ending) if len(tokens) == 6 and not holds(tokens, close) else None
+        return list(ending) if len(tokens) == 6 and close.tag not in llamas.base.decode(tokens) else None
 
     found = decoded(llamas.base, arm)
     assert found == [reference(llamas.base, problem, forced) for problem in PROBLEMS]
     assert found[0][6:9] == list(ending)
     end = alone(llamas.base)[0][3]
-    closed = script_arm(Budget((end,), (end,), most=6, ending=(end, 9)), "budget")
+    closed = script_arm(Budget(closing(llamas.base, end), (end,), most=6, ending=(end, 9)), "budget")
     assert decoded(llamas.base, closed)[0] == alone(llamas.base)[0], "thinking that is closed is not stopped"
 
 
@@ -95,10 +101,11 @@ def test_thinking_is_extended_to_a_budget(llamas, most):
     end, wait = usual(llamas.base), (11, 12, 13)
     ending = () if most is None else (end, 9)
     ends = (end, *llamas.base.eos_ids)
-    arm = script_arm(Budget((end,), ends, least=12, wait=wait, most=most, ending=ending), "budget")
+    close = closing(llamas.base, end)
+    arm = script_arm(Budget(close, ends, least=12, wait=wait, most=most, ending=ending), "budget")
 
     def forced(tokens, own):
-        closed = holds(tokens if most is None else tokens[:most], (end,))
+        closed = close.tag in llamas.base.decode(tokens[:most])
         if most == len(tokens) and not closed:
             return list(ending)
         return list(wait) if own in ends and len(tokens) < 12 and not closed else None
@@ -123,7 +130,9 @@ def test_an_instruction_begins_the_thinking(llamas):
 
 def test_inserted_text_does_not_depend_on_the_batch(llamas):
     end = usual(llamas.base)
-    arm = script_arm(Budget((end,), (end, *llamas.base.eos_ids), 12, (11, 12, 13), 14, (end, 9)), "budget")
+    arm = script_arm(
+        Budget(closing(llamas.base, end), (end, *llamas.base.eos_ids), 12, (11, 12, 13), 14, (end, 9)), "budget"
+    )
     whole = decoded(llamas.base, arm)
     assert whole == decoded(llamas.base, arm, batch_size=2)
     answers = [(problem, 0) for problem in PROBLEMS]
@@ -131,15 +140,16 @@ def test_inserted_text_does_not_depend_on_the_batch(llamas):
     assert whole == [late[item].tokens for item in range(len(PROBLEMS))]
 
 
-def test_a_budget_that_cannot_be_kept_is_refused():
+def test_a_budget_that_cannot_be_kept_is_refused(llamas):
+    close = closing(llamas.base, 3)
     with pytest.raises(ProbeError, match="does not fit into 5"):
-        Budget((3,), (3,), least=6, wait=(4,), most=5)
+        Budget(close, (3,), least=6, wait=(4,), most=5)
     with pytest.raises(ProbeError, match="give a waiting text"):
-        Budget((3,), (3,), least=6)
+        Budget(close, (3,), least=6)
 
 
 def test_phases_of_one_model_are_that_model(llamas):
-    never = (10**6,)
+    never = Closing.of(llamas.base, "a tag that nobody writes")
     assert decoded(llamas, phased_arm(Phase(never), "thinking")) == alone(llamas.thinking)
     assert decoded(llamas, phased_arm(Phase(never, answer=True), "base")) == alone(llamas.base)
     assert decoded(llamas, phased_arm(SentenceStart(0, TOKENS), "opening")) == alone(llamas.thinking)
@@ -148,7 +158,9 @@ def test_phases_of_one_model_are_that_model(llamas):
 
 def test_the_answer_is_the_other_models(llamas):
     close = alone(llamas.thinking)[0][4:5]
-    (first, *_) = decode_hybrid(llamas, phased_arm(Phase(tuple(close)), "phased"), PROBLEMS[:1], max_new_tokens=TOKENS)
+    (first, *_) = decode_hybrid(
+        llamas, phased_arm(Phase(closing(llamas.base, *close)), "phased"), PROBLEMS[:1], max_new_tokens=TOKENS
+    )
     at = first.tokens.index(close[0]) + 1
     assert first.steered == [True] * at + [False] * (len(first.tokens) - at)
     prompt = llamas.base.prompt_ids(PROBLEMS[0].question) + first.tokens[:at]
@@ -180,7 +192,7 @@ def test_one_vector_everywhere_is_an_edit_of_the_text(llamas):
 
 def test_passes_count_the_tokens_of_each_model(llamas):
     opening = phased_arm(SentenceStart(0, 6), "opening")
-    budget = script_arm(Budget((3,), (3,)), "budget")
+    budget = script_arm(Budget(closing(llamas.base, 3), (3,)), "budget")
     for models, arm, of_thinking in ((llamas, opening, 6), (llamas.base, budget, 0)):
         found = evaluate_arm(models, arm, PROBLEMS, max_new_tokens=TOKENS)
         every = sum(len(trace.tokens) + (not trace.truncated) for trace in found.traces) / len(PROBLEMS)
@@ -193,9 +205,9 @@ def test_inserted_tokens_cost_no_pass_but_what_they_replace_does(llamas):
     first = alone(model)[0][0]
     ends = (end, *model.eos_ids)
     for script in (
-        Budget((end,), ends, least=12, wait=wait),
-        Budget((end,), ends, least=12, wait=wait, most=14, ending=(end, 9)),
-        Budget((7,), ends, most=6, ending=(7, 8, 9)),
+        Budget(closing(model, end), ends, least=12, wait=wait),
+        Budget(closing(model, end), ends, least=12, wait=wait, most=14, ending=(end, 9)),
+        Budget(closing(model, 7), ends, most=6, ending=(7, 8, 9)),
         Instruction((11, 12), (first, 5)),
         Instruction((11, 12)),
     ):
@@ -209,7 +221,7 @@ def test_inserted_tokens_cost_no_pass_but_what_they_replace_does(llamas):
                 inserted = list(script.text) if len(tokens) == (2 if opens else 0) else None
                 asked += inserted is None or (bool(script.open) and not tokens)
                 return inserted
-            closed = holds(tokens if script.most is None else tokens[: script.most], script.close)
+            closed = script.close.tag in model.decode(tokens if script.most is None else tokens[: script.most])
             if script.most == len(tokens) and not closed:
                 return list(script.ending)
             asked += 1

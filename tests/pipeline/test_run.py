@@ -1,8 +1,10 @@
 """A whole small run on random models: its result file, what is reused, what is refused, and resuming after a kill."""
 
 import copy
+import dataclasses
 import json
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,17 +15,20 @@ from probe.config import from_dict, to_dict
 from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash
+from probe.hybrid import Budget, Closing, Instruction, script_arm
 from probe.hybrid.config import ARMS as KNOWN, BASELINES, INFERENCE
-from probe.models import ModelConfig, load_model
+from probe.models import ModelConfig, ThinkTags, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
+from probe.pipeline.run import candidates
 from probe.pipeline.run.arms import ARM_RECIPES, make_arm, recipe
+from probe.pipeline.run.chosen import chosen
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import weights_hash
 from probe.pipeline.run.learned import same_depth
 from probe.pipeline.run.own import ask, own_arm, try_arm
 from probe.reports import write_report
-from probe.traces import decode_greedy
+from probe.traces import Traces, decode_greedy
 from tests.forked import Forked, command
 
 ARMS = {
@@ -483,10 +488,13 @@ def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path, 
     assert "budget" in tested and not any(name.endswith("on-thinking") for name in tested)
     for name in ("budget", "intervention-on-thinking", "addition"):
         choice = json.loads((again / "chosen" / name / "chosen.json").read_text())
-        best = max(each["accuracy"] for each in choice["tried"])
+        changing = [each for each in choice["tried"] if each["changed"]]
+        assert bool(changing) != ("note" in choice)
+        best = max(each["accuracy"] for each in changing or choice["tried"])
         assert {"setting": choice["chosen"], "accuracy": best}.items() <= max(
             choice["tried"], key=lambda each: each["setting"] == choice["chosen"]
         ).items()
+    assert (again / "chosen" / "budget-answers").is_dir(), "budgets of the base model follow from its own answers"
     assert found["thinking"]["thinking_passes"] > 0 == found["thinking"]["base_passes"]
     assert found["base"]["base_passes"] > 0 == found["base"]["thinking_passes"]
     assert found["addition"]["thinking_passes"] == 0 < found["addition"]["fitted_parameters"]
@@ -513,6 +521,67 @@ def test_a_layer_of_another_model_is_one_of_its_layers():
     assert [same_depth(layer, 4, 8) for layer in range(4)] == [0, 2, 4, 6]
     assert [same_depth(layer, 8, 4) for layer in range(8)] == [0, 0, 1, 2, 2, 2, 3, 3]
     assert same_depth(23, 24, 2) == 1
+
+
+def with_train(out, **changes):
+    """The opened run, whose train traces are changed."""
+    experiment = Experiment.open(out)
+    traces = experiment.rollouts.train
+    changed = Traces(traces.model_name, traces.problems_name, [dataclasses.replace(each, **changes) for each in traces])
+    vars(experiment)["rollouts"] = dataclasses.replace(experiment.rollouts, train=changed)
+    return experiment
+
+
+def test_arms_of_inference_without_thinking_are_refused_and_leave_a_run_as_it_was(whole, tmp_path, monkeypatch):
+    unclosed = with_train(whole[0], think_end=None, truncated=False)
+    closed = Experiment.open(whole[0])
+    _ = closed.rollouts  # made with the usual prompt
+    closed.inputs.pair.base.config = dataclasses.replace(
+        closed.inputs.pair.base.config, prompt="{question}<think></think>"
+    )
+    for name in ("budget", "budget-on-thinking", "thinking-then-base", "base-then-thinking"):
+        recipe(name).check(Experiment.open(whole[0]), name)
+        with pytest.raises(ProbeError, match=f"no train trace closes its thinking by '</think>', which {name} needs"):
+            recipe(name).check(unclosed, name)
+        if name in ("budget", "base-then-thinking"):
+            with pytest.raises(ProbeError, match=f"ends in '</think>', so it writes no thinking for the arm {name}"):
+                recipe(name).check(closed, name)
+        else:
+            recipe(name).check(closed, name)
+    again = shutil.copytree(whole[0], tmp_path / "again")
+    before = {path: path.read_bytes() for path in again.rglob("*") if path.is_file()}
+    monkeypatch.setattr(candidates, "_thinks", lambda *_: False)
+    with pytest.raises(ProbeError, match="which budget needs"):
+        add_arms(again, ["fusion", "budget"])
+    assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
+
+
+def test_a_budget_needs_an_end_that_can_be_told_and_a_text(whole):
+    tags, (the, answer, plan, close) = ThinkTags("<think>", " The answer"), (48, 55, 91, 4)
+    for tokens, refused in (((the, plan, the, answer), True), ((plan, the, answer), False)):
+        experiment = with_train(whole[0], tokens=tokens, think_end=9, sentences=())
+        experiment.inputs.pair.think_tags = tags
+        said = pytest.raises(ProbeError, match="begins with ' The', which also occurs") if refused else nullcontext()
+        with said:
+            recipe("budget").check(experiment, "budget")
+    experiment = with_train(whole[0], tokens=(plan, close), think_end=9, sentences=())
+    texts = dataclasses.replace(experiment.config.hybrid, endings=("☃",), waits=("☃",), instructions=("☃",))
+    experiment.stages = dataclasses.replace(
+        experiment.stages, config=dataclasses.replace(experiment.config, hybrid=texts)
+    )
+    for name, said in (("budget", "hybrid.endings and hybrid.waits"), ("intervention", "hybrid.instructions")):
+        with pytest.raises(ProbeError, match=f"can write none of {said}; .* or leave out the arm {name}"):
+            recipe(name).check(experiment, name)
+
+
+def test_a_setting_of_an_arm_of_inference_that_changes_nothing_is_not_chosen(whole, tmp_path):
+    experiment = Experiment.open(shutil.copytree(whole[0], tmp_path / "again"))
+    nothing = Budget(Closing.of(experiment.inputs.pair.base, "</think>"), ())
+    for name, more, best in (("some", {"told": Instruction((48,) * 15)}, "told"), ("none", {}, "nothing")):
+        arms = {setting: script_arm(script, name) for setting, script in ({"nothing": nothing} | more).items()}
+        assert chosen(experiment, arms, {}, on_thinking=False) == arms[best]
+        kept = json.loads((tmp_path / "again" / "chosen" / name / "chosen.json").read_text())
+        assert kept["tried"][0]["changed"] == 0 and ("note" in kept) == (name == "none")
 
 
 def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):

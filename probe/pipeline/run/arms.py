@@ -35,7 +35,14 @@ from probe.hybrid import (
     with_mechanism,
 )
 from probe.models import Model, Pair, PairSampling, Sampling
-from probe.pipeline.run.candidates import addition_arms, budget_arms, closing_ids, intervention_arms
+from probe.pipeline.run.candidates import (
+    addition_arms,
+    budget_arms,
+    check_budget,
+    check_open,
+    closing,
+    intervention_arms,
+)
 from probe.pipeline.run.chosen import chosen, models_of
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.experiment import Experiment
@@ -285,8 +292,15 @@ def _phased(experiment: Experiment, name: str) -> Arm:
     opening = SentenceStart(0, experiment.config.hybrid.opening_tokens)
     if name == "thinking-opening":
         return phased_arm(opening, name)
-    close = closing_ids(experiment, experiment.inputs.pair.base)
+    close = closing(experiment, name, experiment.inputs.pair.base)
     return phased_arm(Phase(close, answer=name == "base-then-thinking"), name)
+
+
+def _check_phases(experiment: Experiment, name: str) -> None:
+    """Refuse phases of which one model would write everything."""
+    if name == "base-then-thinking":
+        check_open(experiment, name, experiment.inputs.pair.base)
+    closing(experiment, name, experiment.inputs.pair.base)
 
 
 _VECTORS = ("steering/seed",)
@@ -294,10 +308,18 @@ _CONTROL = ArmRecipe(_control, after=("hybrid",), parts=_VECTORS)
 
 
 def _on_both(
-    name: str, candidates: Callable[[Experiment, str, bool], dict[str, Arm]], *options: str
+    name: str,
+    candidates: Callable[[Experiment, str, bool], dict[str, Arm]],
+    *options: str,
+    check: Callable[[Experiment, str, bool], object] | None = None,
 ) -> dict[str, ArmRecipe]:
     """An arm of the base model, and the same of the thinking model."""
-    made = ArmRecipe(_tuned(candidates), options=("tuned_on", *options))
+
+    def checked(experiment: Experiment, arm: str) -> None:
+        if check is not None:
+            check(experiment, arm, recipe(arm).on_thinking)
+
+    made = ArmRecipe(_tuned(candidates), options=("tuned_on", *options), check=checked)
     return {name: made, f"{name}-on-thinking": replace(made, on_thinking=True)}
 
 
@@ -325,10 +347,12 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
     "majority": ArmRecipe(written=_majority, options=("majority_temperature",)),
     "few-shot": ArmRecipe(written=prompted, options=("shots",), check=check_prompts),
     "handbook": ArmRecipe(written=prompted, check=check_prompts),
-    **_on_both("budget", budget_arms, "budgets", "waits", "endings"),
-    **_on_both("intervention", intervention_arms, "instructions"),
+    **_on_both("budget", budget_arms, "budgets", "waits", "endings", check=check_budget),
+    **_on_both("intervention", intervention_arms, "instructions", check=intervention_arms),
     **_on_both("addition", addition_arms, "additions", "addition_texts"),
-    **dict.fromkeys(("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True)),
+    **dict.fromkeys(
+        ("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True, check=_check_phases)
+    ),
     "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
     **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)),
     **{name: _V1 for name in ARMS if name.startswith("v1")},

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.hybrid import Arm, Budget, Instruction, addition_arm, script_arm
-from probe.models import Model
+from probe.hybrid import Arm, Budget, Closing, Instruction, addition_arm, script_arm
+from probe.models import Model, ThinkTags
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import mechanism
-from probe.traces import Trace
+from probe.traces import Trace, generate_traces
 
 _READ = 200
 """Train traces whose sentences are counted."""
@@ -25,20 +25,47 @@ def budget_arms(experiment: Experiment, name: str, on_thinking: bool) -> dict[st
         on_thinking: whether the thinking model writes the answers.
 
     Raises:
-        ProbeError: if the tokenizer cannot write the closing tag.
+        ProbeError: see :func:`check_budget`.
     """
+    tag, ends, endings, waits = _texts_at_the_end(experiment, name, on_thinking)
+    found = {}
+    for tokens in experiment.config.hybrid.budgets or _usual_budgets(experiment, name, tag, on_thinking):
+        for text, ids in endings.items():
+            found[f"stop at {tokens} by {text!r}"] = Budget(tag, ends, most=tokens, ending=ids)
+        for text, ids in waits.items():
+            found[f"extend to {tokens} by {text!r}"] = Budget(tag, ends, least=tokens, wait=ids)
+    return {setting: script_arm(script, name) for setting, script in found.items()}
+
+
+def check_budget(experiment: Experiment, name: str, on_thinking: bool) -> None:
+    """Refuse a pair whose thinking cannot be stopped and extended.
+
+    Args:
+        on_thinking: whether the thinking model writes the answers.
+
+    Raises:
+        ProbeError: if there is no thinking or no text to insert, if the tokenizer cannot write the closing tag, or if
+            the first token of the tag also occurs elsewhere in the thinking.
+    """
+    _texts_at_the_end(experiment, name, on_thinking)
+
+
+def _texts_at_the_end(
+    experiment: Experiment, name: str, on_thinking: bool
+) -> tuple[Closing, tuple[int, ...], dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The closing tag, the tokens that end the thinking, and the texts that are inserted to stop or extend it."""
     model, config = _model(experiment, on_thinking), experiment.config.hybrid
-    close = closing_ids(experiment, model)
-    ends = (close[0], *model.eos_ids)
+    check_open(experiment, name, model)
+    tag = closing(experiment, name, model)
+    close = _closing_ids(experiment, model, tag)
     endings = {text: (*close, *ids) for text in config.endings if (ids := written(model, text)) is not None}
     waits = _writable(model, config.waits) or _usual_texts(experiment, model)
-    found = {}
-    for tokens in config.budgets or _usual_budgets(experiment, close):
-        for text, ids in endings.items():
-            found[f"stop at {tokens} by {text!r}"] = Budget(close, ends, most=tokens, ending=ids)
-        for text, ids in waits.items():
-            found[f"extend to {tokens} by {text!r}"] = Budget(close, ends, least=tokens, wait=ids)
-    return {setting: script_arm(script, name) for setting, script in found.items()}
+    if not endings and not waits:
+        raise ProbeError(
+            f"{model.name} can write none of hybrid.endings and hybrid.waits; give one that its tokenizer can write, "
+            f"or leave out the arm {name}"
+        )
+    return tag, (*_beginning(experiment, name, model, tag, close), *model.eos_ids), endings, waits
 
 
 def intervention_arms(experiment: Experiment, name: str, on_thinking: bool) -> dict[str, Arm]:
@@ -53,7 +80,10 @@ def intervention_arms(experiment: Experiment, name: str, on_thinking: bool) -> d
     model, config = _model(experiment, on_thinking), experiment.config.hybrid
     texts = _writable(model, config.instructions) or _usual_texts(experiment, model)
     if not texts:
-        raise ProbeError(f"{model.name} can write none of hybrid.instructions; give one that its tokenizer can write")
+        raise ProbeError(
+            f"{model.name} can write none of hybrid.instructions; give one that its tokenizer can write, or leave out "
+            f"the arm {name}"
+        )
     opened = experiment.inputs.pair.think_tags.opened_by(model.prompt_text(experiment.inputs.test[0].question))
     tag = () if opened else written(model, experiment.inputs.pair.think_tags.open) or ()
     return {repr(text): script_arm(Instruction(ids, tag), name) for text, ids in texts.items()}
@@ -69,21 +99,72 @@ def addition_arms(experiment: Experiment, name: str, on_thinking: bool) -> dict[
     return {f"x {by:g}": addition_arm(vector, by, name) for by in experiment.config.hybrid.additions}
 
 
-def closing_ids(experiment: Experiment, model: Model) -> tuple[int, ...]:
-    """The token ids of the closing tag as the thinking model's traces hold it, which may include a space before it.
+def closing(experiment: Experiment, name: str, model: Model) -> Closing:
+    """The tag that closes the thinking, in the vocabulary of a model.
+
+    Args:
+        name: the arm that needs it.
 
     Raises:
-        ProbeError: if the tokenizer of a model cannot write the tag.
+        ProbeError: if the pair has no tag, or no train trace has thinking.
     """
-    tag = experiment.inputs.pair.think_tags.close
-    ways = [ids for before in ("", " ", "\n") if tag and (ids := written(model, before + tag))]
+    tags = experiment.inputs.pair.think_tags
+    if not any(_thinks(trace, tags) for trace in _first(experiment)):
+        raise ProbeError(
+            f"no train trace closes its thinking by {tags.close!r}, which {name} needs; set think_close in the pair, "
+            f"switch thinking on, or leave out {name}"
+        )
+    return Closing.of(model, tags.close)
+
+
+def _thinks(trace: Trace, tags: ThinkTags) -> bool:
+    """Whether a trace closes its thinking, or was cut before that."""
+    return trace.think_end is not None or (trace.truncated and tags.answer_in(trace.text, trace.prompt) is None)
+
+
+def check_open(experiment: Experiment, name: str, model: Model) -> None:
+    """Refuse a model whose prompt has closed the thinking before the answer.
+
+    Args:
+        name: the arm that needs it open.
+    """
+    prompt = model.prompt_text(experiment.inputs.test[0].question)
+    if experiment.inputs.pair.think_tags.place(prompt) == "closed":
+        raise ProbeError(
+            f"the prompt of {model.name} ends in {experiment.inputs.pair.think_tags.close!r}, so it writes no thinking "
+            f"for the arm {name}; give a prompt that leaves the thinking open, or leave out the arm"
+        )
+
+
+def _closing_ids(experiment: Experiment, model: Model, tag: Closing) -> tuple[int, ...]:
+    """The closing tag as it is inserted: as most train traces hold it, which may include a space before it."""
+    ways = [ids for before in ("", " ", "\n") if (ids := written(model, before + tag.tag)) and tag.span(ids)]
     if not ways:
         raise ProbeError(
-            f"the tokenizer of {model.name} cannot write the tag {tag!r} that closes the thinking; set think_close in "
-            "the pair, or leave out the arm"
+            f"the tokenizer of {model.name} cannot write the tag {tag.tag!r} that closes the thinking; set think_close "
+            "in the pair, or leave out the arm"
         )
     traces = list(_first(experiment))
     return max(ways, key=lambda ids: sum(_find(trace.tokens, ids) is not None for trace in traces))
+
+
+def _beginning(
+    experiment: Experiment, name: str, model: Model, tag: Closing, close: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The tokens that begin the closing tag, and nothing else in the thinking."""
+    texts = [(trace.tokens, tag.span(trace.tokens)) for trace in _first(experiment)]
+    span = tag.span(close)
+    assert span is not None  # the tokens hold the tag
+    begun = tag.begun([close[span[0]], *(tokens[at[0]] for tokens, at in texts if at is not None)])
+    opening = model.encode(experiment.inputs.pair.think_tags.open, start=False)
+    thought = {token for tokens, at in texts for token in tokens[: None if at is None else at[0]]}
+    if begun & {*opening, *thought}:
+        first = model.decode([min(begun & {*opening, *thought})])
+        raise ProbeError(
+            f"the closing tag {tag.tag!r} begins with {first!r}, which also occurs in the opening tag or in the "
+            f"thinking, so that token does not tell that the thinking ends; leave out the arm {name}"
+        )
+    return tuple(sorted(begun))
 
 
 def written(model: Model, text: str) -> tuple[int, ...] | None:
@@ -123,14 +204,25 @@ def _beginnings(experiment: Experiment) -> Iterator[tuple[int, ...]]:
                 yield trace.tokens[sentence.token_start : sentence.token_end][:2]
 
 
-def _usual_budgets(experiment: Experiment, close: tuple[int, ...]) -> list[int]:
-    """The median and the 90th percentile of the tokens of thinking in validation traces."""
-    sizes = []
-    for trace in experiment.rollouts.validation:
-        end = _find(trace.tokens, close)
-        sizes.append(len(trace.tokens) if end is None else end)
-    limit = experiment.inputs.max_new_tokens
-    return sorted({min(max(1, int(size)), limit) for size in np.quantile(sizes, (0.5, 0.9))})
+def _usual_budgets(experiment: Experiment, name: str, tag: Closing, on_thinking: bool) -> list[int]:
+    """The median and the 90th percentile of the tokens of thinking in the writing model's validation answers."""
+    inputs, config = experiment.inputs, experiment.config
+    traces = experiment.rollouts.validation
+    if not on_thinking:
+        traces = generate_traces(
+            inputs.pair.base,
+            inputs.problem_set,
+            inputs.validation[: config.hybrid.tuned_on],
+            max_new_tokens=inputs.max_new_tokens,
+            sampling=inputs.sampling.base,
+            seed=config.seed,
+            think_close=inputs.pair.think_tags,
+            batch_size=config.decoding.batch_size,
+            folder=experiment.folder.path / "chosen" / f"{name}-answers",
+        )
+    spans = [(len(trace.tokens), tag.span(trace.tokens)) for trace in traces]
+    sizes = [size if span is None else span[0] for size, span in spans]
+    return sorted({min(max(1, int(size)), inputs.max_new_tokens) for size in np.quantile(sizes, (0.5, 0.9))})
 
 
 def _find(tokens: Sequence[int], ids: Sequence[int]) -> int | None:

@@ -1,10 +1,12 @@
 """Arms of which one setting is chosen on validation problems."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
+from tqdm import tqdm
 
 from probe.config import read_as
 from probe.files import write_json
@@ -23,6 +25,8 @@ class Tried(TypedDict):
     setting: str
     accuracy: float | None
     tokens_per_answer: float
+    changed: NotRequired[float]
+    """The share of the tokens that were inserted or steered."""
 
 
 class Choice(TypedDict):
@@ -30,6 +34,8 @@ class Choice(TypedDict):
 
     chosen: str
     tried: list[Tried]
+    note: NotRequired[str]
+    """What is wrong with the choice."""
 
 
 def models_of(inputs: Inputs, arm: Arm, on_thinking: bool) -> tuple[Pair | Model, PairSampling]:
@@ -47,7 +53,8 @@ def models_of(inputs: Inputs, arm: Arm, on_thinking: bool) -> tuple[Pair | Model
 def chosen(experiment: Experiment, arms: Mapping[str, Arm], settings: Mapping[str, Any], on_thinking: bool) -> Arm:
     """Choose the arm with the highest accuracy on validation problems, of equal ones the one with fewer tokens.
 
-    Every problem has one answer. The choice and what each setting gave are kept in ``chosen/NAME/chosen.json``.
+    Every problem has one answer. A setting that changed none is chosen only if no setting changed any; a note says so.
+    The choice and what each setting gave are kept in ``chosen/NAME/chosen.json``.
 
     Args:
         experiment: the run.
@@ -75,13 +82,20 @@ def chosen(experiment: Experiment, arms: Mapping[str, Arm], settings: Mapping[st
         grades = inputs.graded(problems, done.texts, done.texts if on_thinking else [""] * len(problems))
         known = [score for score in scores(grades) if score is not None]
         accuracy = float(np.mean(known)) if known else None
-        return {"setting": setting, "accuracy": accuracy, "tokens_per_answer": done.emitted / len(problems)}
+        tokens = done.emitted / len(problems)
+        return {"setting": setting, "accuracy": accuracy, "tokens_per_answer": tokens, "changed": done.steered_fraction}
 
     def make(folder: Path, finished: bool) -> Arm:
         if not finished:
             found = [tried(setting, arm, folder / str(number)) for number, (setting, arm) in enumerate(arms.items())]
-            best = max(found, key=lambda each: (each["accuracy"] or 0.0, -each["tokens_per_answer"]))
-            write_json(folder / CHOSEN, {"chosen": best["setting"], "tried": found})
+            changing = [each for each in found if each.get("changed")]
+            best = max(changing or found, key=lambda each: (each["accuracy"] or 0.0, -each["tokens_per_answer"]))
+            made: Choice = {"chosen": best["setting"], "tried": found}
+            if not changing:
+                made["note"] = f"no setting changed a validation answer, so {name} may be the model that it changes"
+                if experiment.stages.progress:
+                    tqdm.write(f"warning: {made['note']}", file=sys.stderr)
+            write_json(folder / CHOSEN, made)
         return arms[read_as(Choice, folder / CHOSEN)["chosen"]]
 
     return experiment.branch(f"chosen/{name}", make, settings, config.seed, how=("decoding.batch_size",))

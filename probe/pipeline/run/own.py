@@ -46,7 +46,7 @@ from probe.hybrid import (
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.arms import make_arm, recipe
-from probe.pipeline.run.candidates import closing_ids
+from probe.pipeline.run.candidates import closing
 from probe.pipeline.run.chosen import models_of
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import check_positions
@@ -215,8 +215,8 @@ def _where(experiment: Experiment, said: str) -> Where:
         "uncertain": lambda: Uncertain(number),
         "sentence-start": lambda: SentenceStart(int(number)),
         "opening": lambda: SentenceStart(0, int(number)),
-        "thinking": lambda: Phase(closing_ids(experiment, experiment.inputs.pair.base)),
-        "answer": lambda: Phase(closing_ids(experiment, experiment.inputs.pair.base), answer=True),
+        "thinking": lambda: Phase(closing(experiment, "--where thinking", experiment.inputs.pair.base)),
+        "answer": lambda: Phase(closing(experiment, "--where answer", experiment.inputs.pair.base), answer=True),
         "always": Always,
         "never": Never,
         "random": lambda: RandomPositions(number),
