@@ -207,7 +207,7 @@ def test_inserted_tokens_cost_no_pass_but_what_they_replace_does(llamas):
     for script in (
         Budget(closing(model, end), ends, least=12, wait=wait),
         Budget(closing(model, end), ends, least=12, wait=wait, most=14, ending=(end, 9)),
-        Budget(closing(model, 7), ends, most=6, ending=(7, 8, 9)),
+        Budget(closing(model, 7, 8), ends, most=6, ending=(7, 8, 9)),
         Instruction((11, 12), (first, 5)),
         Instruction((11, 12)),
     ):
