@@ -193,10 +193,13 @@ class Effects(TypedDict, total=False):
     counters: Counters | None
 
 
-class Check(TypedDict, total=False):
+class _Step(TypedDict):
+    step: int
+
+
+class Check(_Step, total=False):
     """One evaluation during training."""
 
-    step: Number
     loss: Number
     train: Number
 
