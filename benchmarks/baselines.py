@@ -20,9 +20,9 @@ from probe.pipeline import RunConfig, run
 from probe.statistics import Grades, score_interval
 
 OUT = Path("runs/baselines")
-DRAWN = ("oracle-free", "lora", "bias", "majority")
-"""Arms beside the hybrid that are random or learned; further seeds run them alone."""
-ARMS = ("inference", *LATENT_SEEK, *DRAWN, "speculative", "fusion", "rerank-only", "force-token")
+SEEDED = ("oracle-free", "lora", "bias", "majority")
+"""Arms beside the hybrid that depend on the seed; further seeds run only these."""
+ARMS = ("inference", *LATENT_SEEK, *SEEDED, "speculative", "fusion", "rerank-only", "force-token")
 TINY = {
     "instructions": [" Let us look for the change that comes now.", " Check that"],
     "waits": [" Second,", " Now", " Check that", " Redo it:"],
@@ -95,7 +95,7 @@ def measured(pair: str, seed: int, quick: bool) -> tuple[dict[str, Any], dict[st
     """The results of a run with one seed, and the grades of its arms; a further seed has only what depends on it."""
     settings = QUICK if quick else WHOLE
     steering = {"seeds": [seed], **({"steps": 100} if quick else {})}
-    arms = {"arms": list(ARMS if seed == 0 else DRAWN), **TINY, **({"tuned_on": 20} if quick else {})}
+    arms = {"arms": list(ARMS if seed == 0 else SEEDED), **TINY, **({"tuned_on": 20} if quick else {})}
     told = {**settings, "pair": pair, "seed": seed, "steering": steering, "hybrid": arms, "latent_seek": SELF}
     out = OUT / f"{pair}-{'quick-' if quick else ''}{seed}"
     return run(from_dict(RunConfig, told), out, progress=True), graded(out)
@@ -117,8 +117,8 @@ def table(runs: Mapping[int, tuple[dict[str, Any], dict[str, Grades]]]) -> str:
         gap = ""
         if name not in ("base", "thinking"):
             found = seeds_recovered([grades[name] for grades in seeds], seeds[0]["base"], seeds[0]["thinking"])
-            ends = found["ci"] or ("", "")
-            gap = "no gap" if found["value"] is None else f"{found['value']:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
+            gap = "no gap" if found["value"] is None else f"{found['value']:.2f}"
+            gap += " [{:.2f}, {:.2f}]".format(*found["ci"]) if found["ci"] else ""
         costs = (
             f"{arm['tokens_per_answer']:.0f}",
             f"{arm['base_passes']:.0f}",
