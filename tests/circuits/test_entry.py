@@ -48,8 +48,8 @@ def test_a_behaviour_is_readable_where_the_model_chooses_it(solved):
     drawn: Any = entry_figure(found).data[0]
     assert len(drawn.z) == 4
     wide = concept_entry([model], traces, some, check, back=21)
-    drawn = entry_figure(wide).data[0]
-    assert drawn.text[3][0] == "★" and "★" in drawn.customdata[3][0], "stars are there without room for numbers"
+    cells = entry_figure(wide).data[0]
+    assert cells.text[3][0] == "★" and "★" in cells.customdata[3][0], "stars are there without room for numbers"
 
 
 def test_shuffled_labels_show_nothing():

@@ -54,17 +54,17 @@ def test_a_tag_that_is_merged_with_its_neighbours_is_found(writer):
 
 @pytest.mark.parametrize("tag", ["</think>", "ababac", "◁/think▷", "x"])
 def test_every_division_of_every_text_is_read_as_the_text(writer, tag):
-    drawn = random.Random(0)
+    chance = random.Random(0)
     cuts = [tag[a:b] for a in range(len(tag)) for b in range(a + 1, len(tag) + 1)]
     tokenizer, ids = merging([*{*cuts, *(f".{cut}" for cut in cuts[:9]), *(f"{cut}\n" for cut in cuts[-9:]), "a"}])
     close, names = Closing.of(writer(tokenizer), tag), sorted(ids)
     found = 0
     for _ in range(300):
-        at = sorted(drawn.sample(range(1, len(tag)), drawn.randint(0, len(tag) - 1)))
+        at = sorted(chance.sample(range(1, len(tag)), chance.randint(0, len(tag) - 1)))
         parts = [tag[a:b] for a, b in zip([0, *at], [*at, len(tag)], strict=True)]
-        if drawn.random() < 0.5:
-            parts.pop(drawn.randrange(len(parts)))
-        row = [*drawn.choices(names, k=drawn.randint(0, 4)), *parts, *drawn.choices(names, k=drawn.randint(0, 4))]
+        if chance.random() < 0.5:
+            parts.pop(chance.randrange(len(parts)))
+        row = [*chance.choices(names, k=chance.randint(0, 4)), *parts, *chance.choices(names, k=chance.randint(0, 4))]
         tokens = [ids[part] for part in row]
         text, span = tokenizer.decode(tokens), close.span(tokens)
         assert (span is not None) == (tag in text)
