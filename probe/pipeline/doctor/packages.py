@@ -15,8 +15,6 @@ _SHOWN = ("torch", "transformers", "accelerate", "peft", "transformer-lens", "sa
 """The packages that are shown with their version; of the others, those that are wrong."""
 _IMPORTED = ("torch", "transformers")
 """The packages that are imported, because they are often broken; the others would take too long."""
-_MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "umap-learn": "umap", "math-verify": "math_verify"}
-"""The names under which packages are imported, where they are not the package's own."""
 _NO_EXTRAS = ("all", "dev")
 
 
@@ -65,16 +63,23 @@ def _judged(requirement: Any, group: str, install: str, *, optional: bool) -> Fa
         return Fact(group, name, "not installed", "absent" if optional else "wrong", install)
     if not requirement.specifier.contains(version, prereleases=True):
         return Fact(group, name, f"{version}, outside the supported {wanted}", "wrong", install)
-    module: str = _MODULES.get(name) or name.replace("-", "_")
     try:
         if name in _IMPORTED:
-            importlib.import_module(module)
-        elif find_spec(module) is None:
+            importlib.import_module(name)
+        elif not any(find_spec(module) for module in _modules(name)):
             return Fact(group, name, f"{version}, but its files are missing", "wrong", f"{install} --force-reinstall")
     except Exception as error:  # a broken package may raise anything
         found = f"{version}, which cannot be imported: {said(error)}"
         return Fact(group, name, found, "wrong", f"{install} --force-reinstall")
     return Fact(group, name, version)
+
+
+def _modules(name: str) -> list[str]:
+    """The names under which an installed package is imported: `pillow` is `PIL`."""
+    files = metadata.files(name) or []
+    tops = {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
+    # An editable installation lists no modules.
+    return sorted(top for top in tops if top.isidentifier()) or [name.replace("-", "_")]
 
 
 def _extras() -> Iterator[Fact]:

@@ -1,11 +1,13 @@
 """What `probe doctor` finds, also where packages are broken or absent."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from packaging.requirements import Requirement
 
 from probe.pipeline.doctor.diagnosis import Diagnosis, Fact, guarded
 from probe.pipeline.doctor.doctor import doctor
@@ -85,6 +87,23 @@ def test_absent_and_old_packages_are_wrong_and_absent_extras_are_not(monkeypatch
 
 def test_this_installation_is_in_order():
     assert [fact for fact in packages() if fact.state != "ok"] == []
+
+
+@pytest.mark.parametrize("module", ["quux.py", "quux/__init__.py", "foo_bar/__init__.py"])
+def test_the_files_of_a_package_are_found_under_any_import_name(module, tmp_path, monkeypatch):
+    from probe.pipeline.doctor import packages as doctor
+
+    about = tmp_path / "foo_bar-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: foo-bar\nVersion: 1.0\n")
+    (about / "RECORD").write_text(f"{module},,\nfoo_bar-1.0.dist-info/METADATA,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(doctor, "_requirements", lambda: [Requirement("foo-bar>=1")])
+    assert {fact.name: fact.state for fact in packages()}["foo-bar"] == "wrong"
+    (tmp_path / module).parent.mkdir(exist_ok=True)
+    (tmp_path / module).touch()
+    importlib.invalidate_caches()
+    assert all(fact.state == "ok" for fact in packages())
 
 
 def test_secrets_are_never_shown(monkeypatch):
