@@ -1,6 +1,6 @@
 """Work in shards that folders keep, so that an interrupted run resumes; and who makes them: here, processes or Ray."""
 
-from probe.engine.engines import Engine as Engine, engine_of as engine_of
+from probe.engine.engines import Engine as Engine, OpenEngine as OpenEngine, engine_of as engine_of
 from probe.engine.kept import (
     KeptFolder as KeptFolder,
     Key as Key,

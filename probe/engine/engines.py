@@ -1,12 +1,17 @@
 """The engines by name: ``here``, ``processes:N`` and ``ray[:ADDRESS]``. An engine only says where tasks run."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from probe.engine.processes import Begin, ProcessWorkers
-from probe.engine.tasks import Task, run_tasks
+from probe.engine.tasks import Task, Workers, run_tasks
 from probe.errors import ProbeError
+
+if TYPE_CHECKING:
+    from probe.engine.ray_cluster import RayWorkers
 
 
 @dataclass(frozen=True)
@@ -28,29 +33,58 @@ class Engine:
         """Whether the process that asks does all the work itself."""
         return self.kind == "here"
 
-    def run(self, begin: Begin, tasks: Sequence[Task], *, folder: Path, name: str, progress: bool = False) -> None:
-        """Do tasks elsewhere; nothing is done if the engine is ``here``.
+    def open(self, begin: Begin, folder: Path) -> "OpenEngine":
+        """Make the workers of a run available; they start with its first task.
 
         Args:
             begin: makes what tasks are called with, once in each worker.
-            tasks: what is to be done.
             folder: the folder that the tasks write to.
+        """
+        return OpenEngine(self, begin, folder)
+
+
+class OpenEngine:
+    """The workers of a run. They start with the first task and stay until the block ends.
+
+    Args:
+        engine: where they are.
+        begin, folder: as in :meth:`Engine.open`.
+    """
+
+    def __init__(self, engine: Engine, begin: Begin, folder: Path) -> None:
+        self._engine, self._begin, self._folder = engine, begin, folder
+        self._open = ExitStack()
+        self._workers: Workers | None = None
+
+    def run(self, tasks: Sequence[Task], *, name: str, progress: bool = False) -> None:
+        """Do tasks elsewhere; nothing is done if the engine is ``here``.
+
+        Args:
+            tasks: what is to be done.
             name: the label of the progress bar.
             progress: show a progress bar.
 
         Raises:
             ProbeError: for a mistake of the user in a task, or if tasks are left open.
         """
-        if self.is_here or not tasks:
+        if self._engine.is_here or not tasks:
             return
-        if self.kind == "processes":
-            with ProcessWorkers(min(self.n, len(tasks)), begin) as workers:
-                run_tasks(workers, tasks, name=name, progress=progress)
-            return
+        if self._workers is None:
+            self._workers = self._open.enter_context(self._started())
+        run_tasks(self._workers, tasks, name=name, progress=progress)
+
+    def _started(self) -> "ProcessWorkers | RayWorkers":
+        if self._engine.kind == "processes":
+            return ProcessWorkers(self._engine.n, self._begin)
         from probe.engine.ray_cluster import RayWorkers
 
-        with RayWorkers(self.address, begin, folder) as workers:
-            run_tasks(workers, tasks, name=name, progress=progress)
+        return RayWorkers(self._engine.address, self._begin, self._folder)
+
+    def __enter__(self) -> "OpenEngine":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
 
 
 def engine_of(said: str) -> Engine:

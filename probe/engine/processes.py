@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -69,6 +70,7 @@ def _start(number: int, threads: int) -> None:
     """Prepare a worker process: it ends with its parent, and has a device and its share of the cores."""
     parent = multiprocessing.parent_process()
     assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it
 
     def end_with_parent() -> None:
         connection.wait([parent.sentinel])
@@ -83,7 +85,17 @@ def _start(number: int, threads: int) -> None:
 
 
 def _do(begin: Begin, task: Task) -> None:
-    task.do(common(begin))
+    try:
+        task.do(common(begin))
+    finally:
+        free_cache()
+
+
+def free_cache() -> None:
+    """Give cached GPU memory back: until its next task, a worker must not hold memory that others could use."""
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 @lru_cache(maxsize=1)  # only worker processes call it: a run's models are loaded once for all tasks

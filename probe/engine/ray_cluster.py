@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from probe.engine.processes import Begin, common
+from probe.engine.processes import Begin, common, free_cache
 from probe.engine.tasks import Lost, Task, one_line
 from probe.errors import ProbeError
 
@@ -127,7 +127,10 @@ class _Actor:
                 f"{socket.gethostname()} does not see {self._folder}: give --out a folder that all machines share, "
                 "under the same path"
             )
-        task.do(common(self._begin))
+        try:
+            task.do(common(self._begin))
+        finally:
+            free_cache()
 
 
 def _import_ray() -> Any:

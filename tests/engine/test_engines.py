@@ -16,8 +16,13 @@ from tests.engine import jobs
 TWO = Engine("processes", 2)
 
 
-def task(name: str, do=jobs.mark, after: tuple[str, ...] = (), **how) -> Task:
-    return Task(name, partial(do, name=name, **how), after)
+def do(engine: Engine, tasks: list[Task], folder, name: str = "tasks") -> None:
+    with engine.open(jobs.Bench(folder), folder) as workers:
+        workers.run(tasks, name=name)
+
+
+def task(name: str, job=jobs.mark, after: tuple[str, ...] = (), **how) -> Task:
+    return Task(name, partial(job, name=name, **how), after)
 
 
 def done(folder) -> list[str]:
@@ -34,11 +39,22 @@ def test_unknown_engines_are_refused(said):
 
 def test_tasks_wait_for_those_before_them(tmp_path):
     tasks = [task("c", after=("a", "b")), task("a", seconds=0.2), task("b"), task("d", after=("c",))]
-    TWO.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
+    do(TWO, tasks, tmp_path)
     assert done(tmp_path) == ["a", "b", "c", "d"]
     assert (tmp_path / "done-c").read_text().split() == ["done-a", "done-b"]
     assert (tmp_path / "done-d").read_text().split() == ["done-a", "done-b", "done-c"]
     assert 1 <= len(list(tmp_path.glob("begun-*"))) <= 2, "each process begins once"
+
+
+def test_workers_stay_between_tasks_and_end_with_the_block(tmp_path):
+    with TWO.open(jobs.Bench(tmp_path), tmp_path) as workers:
+        assert not list(tmp_path.glob("begun-*")), "nothing starts before the first task"
+        for names in (("a", "b"), ("c", "d"), ("e",)):
+            workers.run([task(name, seconds=0.2) for name in names], name="tasks")
+    begun = [int(path.name.removeprefix("begun-")) for path in tmp_path.glob("begun-*")]
+    assert len(begun) == 2
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in begun)
+    assert done(tmp_path) == ["a", "b", "c", "d", "e"]
 
 
 def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
@@ -50,7 +66,7 @@ def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
         task("killed", jobs.die_once),
     ]
     with pytest.raises(ProbeError) as raised:
-        TWO.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
+        do(TWO, tasks, tmp_path)
     assert str(raised.value) == (
         "2 of 5 tasks are unfinished, first hopeless (ValueError: in try 2); run the same command again, with any "
         "engine, to resume"
@@ -61,12 +77,12 @@ def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
 
 def test_a_mistake_of_the_user_is_said_once(tmp_path):
     with pytest.raises(ProbeError, match=r"^taste is wrong; write it otherwise$"):
-        TWO.run(jobs.Bench(tmp_path), [task("taste", jobs.refuse)], folder=tmp_path, name="tasks")
+        do(TWO, [task("taste", jobs.refuse)], tmp_path)
     assert len(list(tmp_path.glob("try-taste-*"))) == 1
 
 
 def test_here_leaves_the_work_to_the_caller(tmp_path):
-    Engine().run(jobs.Bench(tmp_path), [task("a")], folder=tmp_path, name="tasks")
+    do(Engine(), [task("a")], tmp_path)
     assert done(tmp_path) == []
 
 
@@ -79,7 +95,8 @@ from tests.engine import jobs
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     tasks = [Task(str(i), partial(jobs.mark, name=str(i), seconds=0.3)) for i in range(40)]
-    Engine("processes", 2).run(jobs.Bench(folder), tasks, folder=folder, name="tasks")
+    with Engine("processes", 2).open(jobs.Bench(folder), folder) as workers:
+        workers.run(tasks, name="tasks")
 """
 
 

@@ -87,9 +87,11 @@ def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(clust
 def test_an_error_of_a_task_is_tried_three_times_and_a_mistake_once(cluster, tmp_path):
     engine = Engine("ray", address=cluster.address)
     tasks = [Task(name, jobs.task_of(do, name)) for name, do in (("hopeless", jobs.fail), ("fine", jobs.mark))]
-    with pytest.raises(ProbeError, match=r"1 of 2 tasks are unfinished, first hopeless \(ValueError: in try 2\)"):
-        engine.run(jobs.Bench(tmp_path), tasks, folder=tmp_path, name="tasks")
+    said = r"1 of 2 tasks are unfinished, first hopeless \(ValueError: in try 2\)"
+    with pytest.raises(ProbeError, match=said), engine.open(jobs.Bench(tmp_path), tmp_path) as workers:
+        workers.run(tasks, name="tasks")
     assert len(list(tmp_path.glob("try-hopeless-*"))) == 3
     assert (tmp_path / "done-fine").exists()
-    with pytest.raises(ProbeError, match=r"^taste is wrong; write it otherwise$"):
-        engine.run(jobs.Bench(tmp_path), [Task("taste", jobs.task_of(jobs.refuse, "taste"))], folder=tmp_path, name="t")
+    tasks, said = [Task("taste", jobs.task_of(jobs.refuse, "taste"))], r"^taste is wrong; write it otherwise$"
+    with pytest.raises(ProbeError, match=said), engine.open(jobs.Bench(tmp_path), tmp_path) as workers:
+        workers.run(tasks, name="tasks")

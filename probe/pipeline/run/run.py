@@ -20,7 +20,7 @@ from probe.pipeline.run.inputs import Inputs, prepare
 from probe.pipeline.run.kept import here, keep_inputs, keep_traces, recalled, with_arms
 from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
 from probe.pipeline.run.stages import BELOW
-from probe.pipeline.run.tasks import check_arms, do_stages, run_arms
+from probe.pipeline.run.tasks import check_arms, do_stages, open_workers, run_arms
 from probe.reports import write_report
 
 
@@ -74,21 +74,22 @@ def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dic
         prompts = begin(out, asked, question, sampling, remarks=inputs.remarks, progress=progress)
         looked = look_first(config, inputs, prompts, folder, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
-        do_stages(experiment)
-        keep_traces(out / "traces", vars(experiment.rollouts))
-        check_arms(experiment)
-        keep_inputs(config, inputs.pair.config, out)
-        return _finish(experiment, {"prompts": prompts, "look": looked}, out)
+        with open_workers(experiment) as workers:
+            do_stages(experiment, workers)
+            keep_traces(out / "traces", vars(experiment.rollouts))
+            check_arms(experiment)
+            keep_inputs(config, inputs.pair.config, out)
+            finished = Finished(experiment, run_arms(experiment, workers))
+        return _written(finished, {"prompts": prompts, "look": looked}, out)
 
 
-def _finish(experiment: Experiment, before: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Run the arms and write the results.
+def _written(finished: Finished, before: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write the results.
 
     Args:
         before: parts of ``results.json`` that were made before the first stage.
     """
-    config = experiment.config
-    finished = Finished(experiment, run_arms(experiment))
+    experiment, config = finished.experiment, finished.experiment.config
     shutil.rmtree(out / BELOW, ignore_errors=True)
     found = results(finished) | before | {"effects": effects(experiment)}
     found["effects"] |= observed(finished)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from probe.engine import SHARD, Task, engine_of
+from probe.engine import SHARD, OpenEngine, Task, engine_of
 from probe.hybrid import ARMS, ArmResult
 from probe.models import PairConfig
 from probe.pipeline.run.arms import SEED, arm_result, make_arm, make_shard, recipe
@@ -31,34 +31,42 @@ class OpenRun:
         return Experiment.of(self.config, inputs, run_folder(self.config, inputs, self.out, joined=True))
 
 
-def do_stages(experiment: Experiment) -> None:
+def open_workers(experiment: Experiment) -> OpenEngine:
+    """The workers of a run, which stay for all its tasks."""
+    begin = OpenRun(experiment.config, experiment.inputs.pair.config, experiment.folder.path)
+    return engine_of(experiment.config.engine).open(begin, experiment.folder.path)
+
+
+def do_stages(experiment: Experiment, workers: OpenEngine) -> None:
     """Do every stage before the arms."""
+    progress = experiment.stages.progress
     if not experiment.folder.has("traces"):
-        _run(experiment, _trace_tasks(experiment), "traces")
+        workers.run(_trace_tasks(experiment), name="traces", progress=progress)
     if not (experiment.folder.has("steering") or engine_of(experiment.config.engine).is_here):
         _ = experiment.gates  # which all vectors need
         if len(experiment.inputs.layers) > 1:
             tries = [Task(f"layer {layer}", partial(_try_layer, layer=layer)) for layer in experiment.inputs.layers]
-            _run(experiment, tries, "steering layers")
+            workers.run(tries, name="steering layers", progress=progress)
         left = experiment.stages.vectors_left(experiment.taxonomy, experiment.folder.path / "steering")
-        _run(experiment, [Task(f"vectors {name}", partial(_vectors, name=name)) for name in left], "vectors")
+        tasks = [Task(f"vectors {name}", partial(_vectors, name=name)) for name in left]
+        workers.run(tasks, name="vectors", progress=progress)
     _ = experiment.vectors
 
 
-def run_arms(experiment: Experiment) -> dict[str, ArmResult]:
+def run_arms(experiment: Experiment, workers: OpenEngine) -> dict[str, ArmResult]:
     """Run every arm that the settings name, and the hybrid with the vectors of every further seed.
 
     Arms that the folder already has are read and returned too.
     """
-    names = _names(experiment)
+    names, progress = _names(experiment), experiment.stages.progress
     missing = [name for name in names if not experiment.folder.has(f"arms/{name}")]
     if "hybrid" in missing:  # controls are matched to it
-        _run(experiment, arm_tasks(experiment, ["hybrid"]), "hybrid")
+        workers.run(arm_tasks(experiment, ["hybrid"]), name="hybrid", progress=progress)
     arm_result(experiment, "hybrid")
     rest = [name for name in missing if name != "hybrid"]
     if rest and not engine_of(experiment.config.engine).is_here:
         _ = experiment.gates  # in a run of an earlier version, which kept none, each worker would find them
-    _run(experiment, arm_tasks(experiment, rest), "arms")
+    workers.run(arm_tasks(experiment, rest), name="arms", progress=progress)
     return {name: arm_result(experiment, name) for name in names}
 
 
@@ -107,12 +115,6 @@ def _names(experiment: Experiment) -> list[str]:
     kept = [name for name in ARMS if experiment.folder.has(f"arms/{name}")]
     seeds = [f"{SEED}{seed}" for seed in experiment.config.steering.seeds[1:]]
     return list(dict.fromkeys([*experiment.config.hybrid.names, *kept, *seeds]))
-
-
-def _run(experiment: Experiment, tasks: Sequence[Task], name: str) -> None:
-    engine, out = engine_of(experiment.config.engine), experiment.folder.path
-    begin = OpenRun(experiment.config, experiment.inputs.pair.config, out)
-    engine.run(begin, tasks, folder=out, name=name, progress=experiment.stages.progress)
 
 
 def _trace_tasks(experiment: Experiment) -> list[Task]:
