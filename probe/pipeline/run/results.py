@@ -1,8 +1,6 @@
 """Turns a finished run into ``results.json``, ``graded.json``, ``behaviours.json`` and ``shown.json``."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ import numpy as np
 from probe.config import read_as, to_dict
 from probe.files import write_json
 from probe.hybrid import (
-    ArmResult,
     agreement,
     answer_prompts,
     classify_errors,
@@ -27,49 +24,15 @@ from probe.hybrid import (
     text_bits,
 )
 from probe.pipeline.run.arms import SEED, recipe
-from probe.pipeline.run.experiment import Experiment
+from probe.pipeline.run.finished import Finished
 from probe.pipeline.run.training import not_converged, training
 from probe.pipeline.stages import describe_behaviours
 from probe.problems import SPLITS, Problem
 from probe.reports import to_columns
-from probe.statistics import Grades
 from probe.traces import token_name, token_texts
 
 SCHEMA = 1
 _BITS = "bits.json"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run whose arms are done.
-
-    Attributes:
-        experiment: the run.
-        arms: the result of each arm, including further seeds of the hybrid.
-    """
-
-    experiment: Experiment
-    arms: dict[str, ArmResult]
-
-    @cached_property
-    def texts(self) -> dict[str, list[str]]:
-        """The answers of both models and of every arm on the test problems."""
-        texts = {name: [trace.text for trace in of] for name, of in self.experiment.rollouts.of_test.items()}
-        return texts | {name: arm.texts for name, arm in self.arms.items()}
-
-    @cached_property
-    def correct(self) -> dict[str, Grades]:
-        """The grade of every answer, grouped by problem if there are several; None if it could not be graded."""
-        inputs = self.experiment.inputs
-        return {name: inputs.graded(inputs.test, texts, self.by_thinking(name)) for name, texts in self.texts.items()}
-
-    def by_thinking(self, name: str) -> list[str]:
-        """The answers that count as the thinking model's own when those of an arm are graded."""
-        return self.texts[name if recipe(name).on_thinking else "thinking"]
-
-    def grades(self, name: str) -> list[bool | None]:
-        """The grade of every answer of an arm, in the order of its texts."""
-        return [one for each in self.correct[name] for one in (each if isinstance(each, Sequence) else [each])]
 
 
 def results(finished: Finished) -> dict:

@@ -8,6 +8,7 @@ from typing import Any
 
 from probe.config import read_as
 from probe.files import write_json
+from probe.pipeline.run import told
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.look.look import look_first
 from probe.pipeline.plan.room import check_room
@@ -16,21 +17,25 @@ from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
 from probe.pipeline.run.experiment import Experiment, run_folder
+from probe.pipeline.run.finished import Finished
 from probe.pipeline.run.inputs import Inputs, prepare
 from probe.pipeline.run.kept import here, keep_inputs, keep_traces, recalled, with_arms
-from probe.pipeline.run.results import Finished, behaviours, graded, observed, results, shown
+from probe.pipeline.run.results import behaviours, graded, observed, results, shown
 from probe.pipeline.run.stages import BELOW
-from probe.pipeline.run.tasks import check_arms, do_stages, open_workers, run_arms
+from probe.pipeline.run.tasks import check_arms, learn_vectors, make_traces, open_workers, run_arms
+from probe.pipeline.run.told import Tell
 from probe.reports import write_report
 
 
-def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, out: str | Path, *, progress: bool = False, tell: Tell | None = None) -> dict[str, Any]:
     """Run the whole experiment.
 
     Args:
         config: see :class:`~probe.RunConfig`.
         out: the folder of the run. A run with the same settings that is in it resumes.
         progress: show bars.
+        tell: receives a sentence for each result as soon as it is known; None writes it on stderr if ``progress`` is
+            set.
 
     Returns:
         What ``results.json`` holds. ``report.html`` is beside it.
@@ -42,7 +47,7 @@ def run(config: RunConfig, out: str | Path, *, progress: bool = False) -> dict[s
     """
     out, config = Path(out).expanduser(), here(config)
     check_room(config, out)
-    return _run(config, prepare(config), out, progress=progress)
+    return _run(config, prepare(config), out, progress=progress, tell=tell)
 
 
 def add_arms(
@@ -65,7 +70,8 @@ def add_arms(
     return _run(config, prepare(config, pair), Path(out).expanduser(), progress=progress)
 
 
-def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dict[str, Any]:
+def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool, tell: Tell | None = None) -> dict[str, Any]:
+    tell = tell or (say if progress else lambda _: None)
     config = inputs.settled(config)
     with run_folder(config, inputs, out) as folder:
         asked = {"base": inputs.pair.base, "thinking": inputs.pair.thinking}
@@ -74,12 +80,19 @@ def _run(config: RunConfig, inputs: Inputs, out: Path, *, progress: bool) -> dic
         prompts = begin(out, asked, question, sampling, remarks=inputs.remarks, progress=progress)
         looked = look_first(config, inputs, prompts, folder, progress=progress)
         experiment = Experiment.of(config, inputs, folder, progress=progress)
+        finished = Finished(experiment, {})
         with open_workers(experiment) as workers:
-            do_stages(experiment, workers)
+            make_traces(experiment, workers)
+            tell(told.both_models(finished))
+            tell(told.behaviours(experiment))
+            learn_vectors(experiment, workers)
+            tell(told.vectors(experiment))
             keep_traces(out / "traces", vars(experiment.rollouts))
             check_arms(experiment)
             keep_inputs(config, inputs.pair.config, out)
-            finished = Finished(experiment, run_arms(experiment, workers))
+            for name, arm in run_arms(experiment, workers):
+                finished.arms[name] = arm
+                tell(told.arm(finished, name))
         return _written(finished, {"prompts": prompts, "look": looked}, out)
 
 

@@ -4,7 +4,7 @@ Whatever an engine has done lies in files. The process that began the run reads 
 writes the results; so a run may be begun with one engine and continued with another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,16 @@ def open_workers(experiment: Experiment) -> OpenEngine:
     return engine_of(experiment.config.engine).open(begin, experiment.folder.path)
 
 
-def do_stages(experiment: Experiment, workers: OpenEngine) -> None:
-    """Do every stage before the arms."""
-    progress = experiment.stages.progress
+def make_traces(experiment: Experiment, workers: OpenEngine) -> None:
+    """Roll out both models on all splits."""
     if not experiment.folder.has("traces"):
-        workers.run(_trace_tasks(experiment), name="traces", progress=progress)
+        workers.run(_trace_tasks(experiment), name="traces", progress=experiment.stages.progress)
+    _ = experiment.rollouts
+
+
+def learn_vectors(experiment: Experiment, workers: OpenEngine) -> None:
+    """Learn everything that the hybrid needs."""
+    progress = experiment.stages.progress
     if not (experiment.folder.has("steering") or engine_of(experiment.config.engine).is_here):
         _ = experiment.gates  # which all vectors need
         if len(experiment.inputs.layers) > 1:
@@ -53,21 +58,24 @@ def do_stages(experiment: Experiment, workers: OpenEngine) -> None:
     _ = experiment.vectors
 
 
-def run_arms(experiment: Experiment, workers: OpenEngine) -> dict[str, ArmResult]:
+def run_arms(experiment: Experiment, workers: OpenEngine) -> Iterator[tuple[str, ArmResult]]:
     """Run every arm that the settings name, and the hybrid with the vectors of every further seed.
 
-    Arms that the folder already has are read and returned too.
+    Yields:
+        The name and the result of each arm, the hybrid first. Arms that the folder already has are read.
     """
     names, progress = _names(experiment), experiment.stages.progress
     missing = [name for name in names if not experiment.folder.has(f"arms/{name}")]
     if "hybrid" in missing:  # controls are matched to it
         workers.run(arm_tasks(experiment, ["hybrid"]), name="hybrid", progress=progress)
-    arm_result(experiment, "hybrid")
+    yield "hybrid", arm_result(experiment, "hybrid")
     rest = [name for name in missing if name != "hybrid"]
     if rest and not engine_of(experiment.config.engine).is_here:
         _ = experiment.gates  # in a run of an earlier version, which kept none, each worker would find them
     workers.run(arm_tasks(experiment, rest), name="arms", progress=progress)
-    return {name: arm_result(experiment, name) for name in names}
+    for name in names:
+        if name != "hybrid":
+            yield name, arm_result(experiment, name)
 
 
 def check_arms(experiment: Experiment) -> None:
