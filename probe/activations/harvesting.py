@@ -11,7 +11,6 @@ from typing import Any, Literal, overload
 
 import pyarrow as pa
 import torch
-from tqdm.auto import tqdm
 
 from probe.activations.documents import Document, Unit, documents_of
 from probe.activations.index import index_table
@@ -26,6 +25,7 @@ from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.hooks import as_sites
 from probe.models import Model, Site, as_dtype, halving, identity, place
+from probe.progress import progress_bar
 from probe.traces import Traces
 
 Readable = Traces | Sequence[Document | str | Sequence[int]]
@@ -220,7 +220,7 @@ class _Harvest:
             return make_shard(self.model, own, part.start, scales, self.unit, self.dtype, tokens)
 
         name = f"activations of {self.model.name}"
-        with tqdm(total=len(self.documents), desc=name, unit="doc", disable=not self.progress) as bar:
+        with progress_bar(total=len(self.documents), desc=name, unit="text", show=self.progress) as bar:
             for number, part in enumerate(self.parts):
                 if files is None or not files.done(number):
                     keep(number, halving(make, at_once, device=self.model.device, what=f"harvesting {name}"))

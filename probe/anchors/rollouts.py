@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack
 
-from tqdm.auto import tqdm
-
 from probe.hooks import TokenForwards
 from probe.models import Model, Sampling, ThinkTags
 from probe.problems import Problem, ProblemSet
+from probe.progress import progress_bar
 from probe.servers import Servers
 from probe.traces import PLAIN, Trace, encode_after, sample_branches, served_samples, split_sentences, texts_after
 
@@ -184,8 +183,8 @@ def continue_texts(
     else:
         some = served_samples(model, servers, prompts, n, limit, skip=skip, **chosen)
     open_texts: dict[int, dict[int, tuple[list[int], bool]]] = {}
-    total, quiet = (len(kept) - len(skip)) * n, not how.get("progress", False)
-    with tqdm(total=total, desc="rollouts", unit="text", disable=quiet) as bar:
+    total = (len(kept) - len(skip)) * n
+    with progress_bar(total=total, desc="rollouts", unit="text", show=how.get("progress", False)) as bar:
         for at, number, tokens, cut in some:
             there = open_texts.setdefault(at, {})
             there[number] = tokens, cut

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.circuits.edges.lens import Ids, Metric
 from probe.circuits.pairs.pairs import Pairs, end_logits, metric_of, rows_that_fit
@@ -21,6 +20,7 @@ from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, capture, edit
 from probe.html import html_table
 from probe.models import Model
+from probe.progress import progress_bar
 
 #: Sites that can be patched.
 PATCHED = {
@@ -123,7 +123,7 @@ def patch(
     lost, whole = ends.tolist()
     if lost == whole:
         raise NotApplicable("the clean and the corrupt texts do not differ in the metric: give other pairs")
-    for clean, corrupt, measure in tqdm(measured, desc=f"patching {site}", unit="length", disable=not progress):
+    for clean, corrupt, measure in progress_bar(measured, desc=f"patching {site}", unit="length", show=progress):
         into, of = (clean, corrupt) if noising else (corrupt, clean)
         width = clean.shape[1]
         same = int((clean != corrupt).any(0).nonzero()[0]) - (width - places) if by == "position" else 0

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.circuits.edges.lens import Metric
 from probe.errors import ProbeError
@@ -25,6 +24,7 @@ from probe.hooks import (
 )
 from probe.html import MapSource, trace_map_html
 from probe.models import Model
+from probe.progress import progress_bar
 from probe.traces import token_texts
 
 
@@ -130,7 +130,7 @@ def sentence_attribution(
     size = TrainingCost.of(model).chunk(model.budget)
     scores = torch.full((len(spans), len(ids)), torch.nan)
     asked = range(len(spans)) if sentences is None else sentences
-    for i in tqdm(asked, desc="sentences", unit="sentence", disable=not progress):
+    for i in progress_bar(asked, desc="sentences", unit="sentence", show=progress):
         start, end = spans[i]
         targets = ids[start:end].to(model.device)
 

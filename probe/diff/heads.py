@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.circuits import Circuit, EdgeLens, Head, Pairs, edge_scores
 from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
+from probe.progress import progress_bar
 from probe.statistics import sign_flips
 
 Importance = Float[Tensor, "layers heads"]
@@ -199,7 +199,7 @@ def importance_series(
     """
     found = [
         head_importance(model, pairs, n_parts=1, edges=edges, steps=steps)
-        for model in tqdm(models, desc="checkpoints", unit="model", disable=not progress)
+        for model in progress_bar(models, desc="checkpoints", unit="model", show=progress)
     ]
     shares, members = (
         torch.stack(part) for part in zip(*((each.share[0], each.in_circuit) for each in found), strict=True)

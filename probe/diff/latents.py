@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.activations import Document, Documents, batches, fitting_tokens, read
 from probe.adapters import Dictionary, outliers
@@ -24,6 +23,7 @@ from probe.diff.shared import SELDOM, Scaling, SharedLatents
 from probe.errors import NotApplicable
 from probe.html import html_table
 from probe.models import Pair
+from probe.progress import progress_bar
 from probe.statistics import Interval, bootstrap, mean_interval
 from probe.traces import Traces
 
@@ -216,9 +216,9 @@ def latent_difference(
         raise NotApplicable("the models are exchanged text by text: give two texts or more")
     pair.base.check_ids(each.ids for each in documents)
     sums = _Sums(dictionary, min(_GROUPS, len(documents)))
-    for text, states, kept in tqdm(
+    for text, states, kept in progress_bar(
         _tokens(pair, dictionary, documents), total=len(documents), desc="latents in both models", unit="text",
-        disable=not progress,
+        show=progress,
     ):  # fmt: skip
         for some in dictionary.chunks(int(kept.sum()), pair.thinking.budget):
             sums.add(text % sums.groups, [{site: each[kept][some] for site, each in side.items()} for side in states])

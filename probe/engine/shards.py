@@ -14,12 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tqdm.auto import tqdm
-
 from probe.config import FIX, as_type, read_as
 from probe.engine.kept import KeptFolder, Key, versions
 from probe.errors import ProbeError
 from probe.files import object_hash, write_json
+from probe.progress import progress_bar
 
 SHARD = 256
 """The number of items in a shard, unless the work says otherwise."""
@@ -112,7 +111,7 @@ class Shards:
         seconds = 0.0
         if self._home is not None and self._home.check() and (old := self._old()):
             return old
-        with tqdm(total=self.n, desc=self.name, unit="answer", disable=not progress) as bar:
+        with progress_bar(total=self.n, desc=self.name, unit="answer", show=progress) as bar:
             for number in range(len(self)):
                 found = None if self._home is None else self._read(number)
                 if found is None:
@@ -123,7 +122,7 @@ class Shards:
                 seconds += found[1]
         return rows, seconds
 
-    def _made(self, number: int, engine: str, bar: "tqdm[Any] | None") -> tuple[list[Row], float]:
+    def _made(self, number: int, engine: str, bar: Any) -> tuple[list[Row], float]:
         if self._home is not None:
             self._home.claim()
         items, found, began = self.items(number), dict[int, Row](), time.perf_counter()

@@ -8,9 +8,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from tqdm.auto import tqdm
-
 from probe.errors import ProbeError
+from probe.progress import progress_bar
 
 _LOG = logging.getLogger("probe")
 ATTEMPTS = 3
@@ -75,7 +74,7 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
     losses: Counter[str] = Counter()
     said: dict[str, str] = {}
     idle = time.monotonic()
-    with tqdm(total=len(tasks), desc=name, unit="task", disable=not progress) as bar:
+    with progress_bar(total=len(tasks), desc=name, unit="task", show=progress) as bar:
         while True:
             undone = {*left, *(task.name for task in running.values())}
             hopeless = {each for each in left if failures[each] >= ATTEMPTS or losses[each] >= _LOSSES}

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 from probe.hooks import check_finite
 from probe.models import Model
@@ -25,6 +24,7 @@ from probe.organisms.corpus import SIZES
 from probe.organisms.precision import autocast
 from probe.organisms.tokenizer import THINKING_PROMPT
 from probe.problems import CLOSE, Story, draw_story
+from probe.progress import progress_bar
 from probe.traces import stream_samples
 
 
@@ -84,7 +84,7 @@ def reinforce(
     hf.requires_grad_(True)
     optimizer = torch.optim.AdamW(hf.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
     at = load_checkpoint(folder / "checkpoint", hf, optimizer) or {"step": 0}
-    bar = tqdm(total=settings.steps, initial=at["step"], desc=folder.name, unit="step", disable=not progress)
+    bar = progress_bar(total=settings.steps, initial=at["step"], desc=folder.name, unit="step", show=progress)
     for step in range(at["step"], settings.steps):
         started = time.perf_counter()
         rng = random.Random(f"reinforce/{seed}/{step}")

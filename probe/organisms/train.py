@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from probe.hooks import check_finite
@@ -17,6 +16,7 @@ from probe.organisms.checkpoint import Keep, load_checkpoint, save_checkpoint
 from probe.organisms.corpus import IGNORE, Document, pool_batches
 from probe.organisms.precision import autocast
 from probe.organisms.tokenizer import EOS, PAD
+from probe.progress import progress_bar
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -75,7 +75,9 @@ def train(
     pad = tokenizer.get_vocab()[PAD]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
     at = load_checkpoint(folder / "checkpoint", model, optimizer) or {"pool": 0, "step": 0, "tokens": 0, "seconds": 0.0}
-    bar = tqdm(total=tokens, initial=at["tokens"], desc=folder.name, unit="tok", unit_scale=True, disable=not progress)
+    bar = progress_bar(
+        total=tokens, initial=at["tokens"], desc=folder.name, unit="token", unit_scale=True, show=progress
+    )
     model.train()
     while at["tokens"] < tokens:
         began, losses = time.perf_counter(), []

@@ -1,11 +1,9 @@
 """The warning that the limit on tokens cut answers. A command shows it once and writes it into results and report."""
 
-import sys
 from collections.abc import Mapping, Sequence
 
-from tqdm import tqdm
-
 from probe.hybrid import HybridTrace
+from probe.progress import say
 from probe.traces import Trace, looping
 
 SOME_CUT = 0.05
@@ -27,7 +25,7 @@ def warn_cut(answers: Mapping[str, Sequence[Trace | HybridTrace]], limit: int, *
     """
     said = cut_sentence(answers, limit)
     if said is not None and progress:
-        tqdm.write(f"warning: {said}", file=sys.stderr)
+        say(f"warning: {said}")
     return said
 
 

@@ -1,14 +1,12 @@
 """The first prompt of each model: shown when a command begins, and kept in its folder."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from probe.files import write_json
 from probe.models import GREEDY, PLAIN_PROMPT, Model, Sampling, prompt_remarks
+from probe.progress import say
 
 PROMPTS = "prompts.json"
 _LONGEST = 1_500
@@ -83,9 +81,9 @@ def begin(
         write_json(out / PROMPTS, told)
     if progress:
         for remark in remarks:
-            tqdm.write(f"note: {remark}", file=sys.stderr)
+            say(f"note: {remark}")
         for role, asked in told.items():
-            tqdm.write(shown(f"{role}: {models[role].name}", asked), file=sys.stderr)
+            say(shown(f"{role}: {models[role].name}", asked))
     return told
 
 

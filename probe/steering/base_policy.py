@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.hooks import Forced, check_finite, forced_pass, in_rows
 from probe.models import Model, seeded
+from probe.progress import progress_bar
 from probe.steering.config import PolicyConfig
 from probe.steering.gates import GateBatch
 from probe.steering.saving import load_module, save_module
@@ -264,7 +264,7 @@ def _train(
     history: list[dict[str, float]] = []
     recent: list[Tensor] = []
     best = copy.deepcopy(policy.state_dict())
-    bar = tqdm(desc="policy", unit="step", disable=not progress)
+    bar = progress_bar(desc="policy", unit="step", show=progress)
     for done in itertools.count():
         if schedule.due(done):
             check = {"step": done, "loss": _loss(policy.eval(), validation, config.batch_size)}

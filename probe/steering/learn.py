@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.convergence import Schedule
 from probe.errors import ProbeError
 from probe.hooks import check_finite
 from probe.models import Model, halving, place, seeded
+from probe.progress import progress_bar
 from probe.steering.balance import gate_weights
 from probe.steering.config import SteeringConfig
 from probe.steering.gates import GateBatch
@@ -183,7 +183,7 @@ def learn_mechanism(
             Prefix(base, batches, mechanism.layer, kept) for batches in (train, validation)
         )
         steps = _in_epochs(len(train), per_step, generator)
-        bar = tqdm(desc=f"vectors, seed {seed}", unit="step", disable=not progress or rank > 0)
+        bar = progress_bar(desc=f"vectors, seed {seed}", unit="step", show=progress and rank == 0)
         for done in itertools.count():
             if schedule.due(done):
                 check = {"step": done, **_evaluate(gate_loss, validation_states, accelerator)}

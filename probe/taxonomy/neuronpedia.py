@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.activations import Document, Rows, SentenceActivations, by_rows, documents_of, in_chunks
 from probe.errors import ProbeError
 from probe.files import write_text
 from probe.hooks import capture
 from probe.models import Model, Site
+from probe.progress import progress_bar
 from probe.taxonomy.taxonomy import Taxonomy
 from probe.traces import Traces, token_name, token_texts
 
@@ -76,7 +76,7 @@ def write_neuronpedia(
     common = [{"modelId": model_id, "layer": layer, "index": str(i)} for i in range(taxonomy.n_behaviours)]
     wanted = [(*activations.index[row], i, rank) for i, rows in enumerate(top) for rank, row in enumerate(rows)]
     read: dict[tuple[int, int], dict[str, Any]] = {}
-    with tqdm(total=len(wanted), desc="tokens for Neuronpedia", unit="sentence", disable=not progress) as bar:
+    with progress_bar(total=len(wanted), desc="tokens for Neuronpedia", unit="sentence", show=progress) as bar:
         # Trace by trace: the model runs over each once, and the tokens of one trace are held.
         for trace, some in groupby(sorted(wanted), key=itemgetter(0)):
             document, said, latents = _of_trace(taxonomy, model, traces, trace)

@@ -9,14 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tqdm.auto import tqdm
-
 from probe.config import read_as
 from probe.engine import LOCK, FolderLock, difference
 from probe.errors import ProbeError
 from probe.files import absolute, file_hash, is_there, object_hash, write_json, write_text
 from probe.models import Model
 from probe.problems import GRADERS, Problem, ProblemSet, load_problems
+from probe.progress import progress_bar
 from probe.traces.reading.read import Reading
 from probe.traces.reading.sources import open_source
 from probe.traces.trace import Trace, Traces, problem_set_of, traces_of, write_traces
@@ -138,8 +137,8 @@ def import_traces(
         authors: Counter[str] = Counter()
 
         def made() -> Iterator[Trace]:
-            bar = tqdm(
-                traces_of(reading), desc=f"importing {source}", total=reading.n, disable=not progress, unit="trace"
+            bar = progress_bar(
+                traces_of(reading), desc=f"importing {source}", total=reading.n, show=progress, unit="trace"
             )
             for trace in bar:
                 used.setdefault(trace.problem_id, reading.problem(trace.problem_id))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import LogitsProcessor, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from probe.errors import ProbeError
 from probe.hooks import Lane, Now, check_prompts, likeliest, stream
 from probe.models import Model, Sampling
+from probe.progress import progress_bar
 from probe.traces.pieces import texts_after
 
 _MOST = 512
@@ -258,7 +258,7 @@ def sample_each(
     """
     found: list[list[list[int]]] = [[[] for _ in range(samples)] for _ in prompts]
     some = stream_samples(model, prompts, samples, max_new_tokens, sampling=sampling, seed=seed)
-    with tqdm(total=len(prompts) * samples, desc="rollouts", unit="text", disable=not progress) as bar:
+    with progress_bar(total=len(prompts) * samples, desc="rollouts", unit="text", show=progress) as bar:
         for prompt, number, tokens, _ in some:
             found[prompt][number] = tokens
             bar.update()

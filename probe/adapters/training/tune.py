@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import load_file
-from tqdm.auto import tqdm
 
 from probe.adapters.training.config import AdapterPlan, TuneConfig
 from probe.adapters.training.micro import MicroBatches
@@ -26,6 +25,7 @@ from probe.errors import ProbeError
 from probe.files import located, object_hash, write_json, write_tensors, writing
 from probe.hooks import check_finite
 from probe.models import Model, ThinkTags, fingerprint, identity, weights_hash
+from probe.progress import progress_bar
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -227,7 +227,7 @@ class _Run:
             }
             self._check(state, [], optimizer, wrapped)
         shown = progress and self.processes.is_main
-        bar = tqdm(initial=state["step"], desc=self.objective.name, unit="step", disable=not shown)
+        bar = progress_bar(initial=state["step"], desc=self.objective.name, unit="step", show=shown)
         recent: list[float] = []
         began = time.perf_counter()
         schedule = Schedule(config.steps, config.check_every, config.patience).replay(state["history"])

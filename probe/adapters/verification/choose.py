@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.adapters.sae.insertion import Boost, inserted
 from probe.adapters.sae.plain import check_sae
@@ -15,6 +14,7 @@ from probe.adapters.training.packing import Example, pack
 from probe.errors import ProbeError
 from probe.hooks import capture
 from probe.models import Model
+from probe.progress import progress_bar
 from probe.taxonomy import Behaviour
 from probe.traces import Trace
 
@@ -103,7 +103,7 @@ def choose_latent(
     some = (apart / spread).argsort(descending=True)[:candidates].tolist()
     tried = [{"latent": -1.0, "value": 0.0, "count": _mean(counted())}]
     cells = [(latent, strength) for latent in some for strength in strengths]
-    for latent, strength in tqdm(cells, desc="latents", unit="try", disable=not progress):
+    for latent, strength in progress_bar(cells, desc="latents", unit="trial", show=progress):
         value = strength * float(before.active[latent] / before.times[latent].clamp(min=1))
         if value > 0:
             with inserted(model, Boost(sae, (latent,), value)):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.adapters.exports.attach import switched_off
 from probe.adapters.sae.insertion import Insertion
@@ -17,6 +16,7 @@ from probe.adapters.training.objective import kl, with_insertion
 from probe.adapters.training.packing import Example, Packed, pack
 from probe.hooks import Head, TrainingCost, capture, cross_entropy, score_logits
 from probe.models import Model, halving
+from probe.progress import progress_bar
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -96,7 +96,7 @@ class TextPasses:
         return torch.stack(found)
 
     def _batches(self, texts: Sequence[Example]) -> Iterator[Packed]:
-        for text in tqdm(texts, desc="verifying", unit="text", leave=False, disable=not self.progress):
+        for text in progress_bar(texts, desc="verifying", unit="text", leave=False, show=self.progress):
             yield pack(self.model, [text], len(text.ids))
 
     def _states(self, batch: Packed, side: Side) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.circuits.edges.circuit import Circuit
 from probe.circuits.edges.lens import ALL, At, EdgeLens, Ids, Metric, Window
@@ -23,6 +22,7 @@ from probe.circuits.names import METHODS
 from probe.circuits.pairs.pairs import Pairs, metric_of
 from probe.config import nearest
 from probe.errors import ProbeError
+from probe.progress import progress_bar
 
 _PATCHED = 64
 """Rows in one pass of exact patching."""
@@ -98,7 +98,7 @@ def _scored(
     if method != "exact":
         lens.model.check_gradient(f"attribution by {method}")
     score = {"exact": _exact, "eap-ig-activations": _through_activations}.get(method, _through_inputs)
-    for clean, corrupt, right, wrong in tqdm(pairs.parts(lens.few_rows), desc=method, disable=not progress):
+    for clean, corrupt, right, wrong in progress_bar(pairs.parts(lens.few_rows), desc=method, show=progress):
         measure = metric_of(metric, partial(lens.logits, last=1), clean, right, wrong)
         yield score(lens, clean, corrupt, measure, 1 if method == "eap" else steps, window).float().cpu()
 

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.circuits.edges.circuit import Circuit
 from probe.circuits.edges.lens import ALL, EdgeLens, Ids, Metric, Window
 from probe.circuits.pairs.pairs import Pairs, metric_of
 from probe.errors import NotApplicable
+from probe.progress import progress_bar
 
 #: Shares of all edges at which circuits are measured; those of MIB (Mueller et al., 2504.13151).
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -72,7 +72,7 @@ def faithfulness(
         progress: show a progress bar.
     """
     sizes, keeps = sizes_of(circuit, shares), Keeping(lens, pairs, metric=metric, window=window)
-    found = [keeps(circuit.top(size)) for size in tqdm(sizes, desc="faithfulness", unit="size", disable=not progress)]
+    found = [keeps(circuit.top(size)) for size in progress_bar(sizes, desc="faithfulness", unit="size", show=progress)]
     return Faithfulness(tuple(size / len(circuit.graph) for size in sizes), tuple(found))
 
 

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.adapters import Dictionary
 from probe.circuits.edges.lens import ALL, Window
@@ -21,6 +20,7 @@ from probe.errors import NotApplicable, ProbeError
 from probe.hooks import Apply, edit
 from probe.html import html_table
 from probe.models import Model
+from probe.progress import progress_bar
 from probe.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def feature_check(
     chosen = torch.cat([top, rest])
     effects, names, end = torch.zeros(len(pairs), len(chosen)), [("", 0)] * len(chosen), 0
     first, last = scores.about["window"]
-    for each in tqdm(scores.sites, desc="exact effects", unit="site", disable=not progress):
+    for each in progress_bar(scores.sites, desc="exact effects", unit="site", show=progress):
         begin, end = end, end + each.dictionary.size
         mine = ((begin <= chosen) & (chosen < end)).nonzero()[:, 0]
         if len(mine):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import stats
-from tqdm.auto import tqdm
 
 from probe.activations import Documents, batches, fitting_tokens, read
 from probe.adapters import Dictionary
@@ -19,6 +18,7 @@ from probe.errors import NotApplicable
 from probe.html import html_table
 from probe.models import Model
 from probe.problems import ProblemSet
+from probe.progress import progress_bar
 from probe.statistics import Interval, bootstrap, write_p
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces
@@ -155,7 +155,7 @@ def latent_examples(
     active, tokens = torch.zeros(len(chosen)), 0
     site = str(dictionary.reads)
     parts = list(batches(lengths, fitting_tokens(model, lengths)))
-    for batch in tqdm(parts, desc="latents in traces", disable=not progress):
+    for batch in progress_bar(parts, desc="latents in traces", show=progress):
         states, _ = read(model, [documents[i].ids for i in batch], [site])
         for row, i in enumerate(batch):
             chunks = dictionary.chunks(lengths[i], model.budget)

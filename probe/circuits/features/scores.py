@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.adapters import Dictionary
 from probe.circuits.edges.lens import ALL, Window
@@ -25,6 +24,7 @@ from probe.circuits.pairs.pairs import Pairs
 from probe.errors import NotApplicable, ProbeError
 from probe.html import html_table
 from probe.models import Model
+from probe.progress import progress_bar
 from probe.statistics import Interval, column_intervals, holm, mean_interval, sign_flips, write_p
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def feature_scores(
     found = dictionaries_of(model, saes)
     second = second_half(pairs)
     made = []
-    for each in tqdm(found, desc="latents", unit="site", disable=not progress):
+    for each in progress_bar(found, desc="latents", unit="site", show=progress):
         parts = [
             _scores(model, each, part) for part in slopes(model, pairs, each, metric=metric, steps=steps, window=window)
         ]

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.circuits.heads.changed import Head, Reference, heads_changed, matched_heads
 from probe.circuits.pairs.pairs import Pairs, end_logits, logit_difference, rows_that_fit
 from probe.hooks import Selection, Tokens
 from probe.models import Model
 from probe.problems import Problem, ProblemSet
+from probe.progress import progress_bar
 from probe.statistics import Interval, mean_interval
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import generate_traces
@@ -159,7 +159,7 @@ def effect_of_heads(
     whole, changed = keep("whole", look), keep("changed", without(heads))
     others = [
         keep(f"others-{i}", without(some))
-        for i, some in enumerate(tqdm(controls, desc="other heads", unit="set", disable=not progress))
+        for i, some in enumerate(progress_bar(controls, desc="other heads", unit="set", show=progress))
     ]
     found = {}
     for name in whole:

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.activations import Document, documents_of
 from probe.circuits.lenses.jacobian import ABOUT, JacobianLens, weights_of
@@ -14,6 +13,7 @@ from probe.errors import ProbeError
 from probe.files import object_hash, read_tensors, write_tensors
 from probe.hooks import capture
 from probe.models import Model, Sizes, check_frequencies, halving
+from probe.progress import progress_bar
 from probe.traces import Traces
 
 _EVERY = 8
@@ -77,8 +77,8 @@ def fit_jacobian_lens(
     sums = _Sums(model, asked, None if folder is None else Path(folder), key)
     if (done := sums.finished()) is not None:
         return done
-    for ids in tqdm(
-        sums.left(long), desc="Jacobian lens", unit="text", initial=sums.n, total=len(long), disable=not progress
+    for ids in progress_bar(
+        sums.left(long), desc="Jacobian lens", unit="text", initial=sums.n, total=len(long), show=progress
     ):
         text = torch.tensor(ids, device=model.device)
         found = halving(

@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from probe.adapters import (
     MEASURES,
     RANDOM,
@@ -29,6 +27,7 @@ from probe.pipeline.adapter.sae import make_sae
 from probe.pipeline.adapter.study_config import StudyConfig
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.prompts import begin
+from probe.progress import progress_bar
 from probe.reports import write_study
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _study(
     found: dict[str, list[dict[str, list[float]]]] = {row.name: [] for row in rows}
     about: dict[str, dict[str, Any]] = {}
     cells = [(row, seed) for row in rows for seed in config.seeds]
-    for row, seed in tqdm(cells, desc="study", unit="adapter", disable=not progress):
+    for row, seed in progress_bar(cells, desc="study", unit="adapter", show=progress):
         # The key of a cell is the study's settings and these.
         cell = folder.branch(
             f"{row.name.replace(':', '-')}/{seed}",

@@ -7,8 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from probe.anchors import (
     Continuations,
     RolloutSet,
@@ -49,6 +47,7 @@ from probe.pipeline.folder import RunFolder
 from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import prompt_hash, weights_hash
 from probe.problems import Problem, ProblemSet, load_problems
+from probe.progress import say
 from probe.reports import write_anchors_report
 from probe.servers import Servers
 from probe.taxonomy import Behaviour
@@ -121,7 +120,7 @@ def find_anchors(config: AnchorsConfig, out: str | Path, *, progress: bool = Fal
         }
         results = _finish(config, about, problem_set, behaviours, found, out)
         if progress and spent.total:
-            tqdm.write(f"{spent.prefix:,} tokens of prefixes and {spent.decoded:,} new tokens were run")
+            say(f"{spent.prefix:,} tokens of prefixes and {spent.decoded:,} new tokens were run")
         return results
 
 
@@ -171,7 +170,7 @@ class _Work:
             "counts": {},
         }
         if self.progress:
-            tqdm.write(f"{problem.id}: {len(trace.sentences)} sentences, {len(trace.tokens)} tokens")
+            say(f"{problem.id}: {len(trace.sentences)} sentences, {len(trace.tokens)} tokens")
         if "counterfactual" in config.measure:
             self._counterfactual(row, problem, trace, folder / "sentences", number)
         if "resilience" in config.measure:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from probe.circuits import (
     Circuit,
@@ -40,6 +39,7 @@ from probe.pipeline.circuits.inputs import CircuitInputs
 from probe.pipeline.circuits.kept import Measurements
 from probe.pipeline.folder import RunFolder
 from probe.pipeline.saes import sae_hash
+from probe.progress import progress_bar
 from probe.traces import Traces
 
 _CLOSE = 20
@@ -133,7 +133,7 @@ class CircuitStages:
                 return read_tensors(file)["scores"]
             kept = Measurements(folder / "parts", {"work": "edge scores", "after": self.folder.key, **settings})
             total = torch.zeros(lens.graph.edges.shape, dtype=torch.float64)
-            for i, part in enumerate(tqdm(found.batches(_PART), desc=config.method, disable=not self.progress)):
+            for i, part in enumerate(progress_bar(found.batches(_PART), desc=config.method, show=self.progress)):
                 mean = kept.tensor(
                     f"{i:05d}",
                     lambda part=part: (
@@ -173,7 +173,7 @@ class CircuitStages:
                 return kept.number(f"{half}-{size}", lambda: measured(half)(scored.top(size)))
 
             sizes = sizes_of(scored, config.shares)
-            values = [keeps("second", size) for size in tqdm(sizes, desc="faithfulness", disable=not self.progress)]
+            values = [keeps("second", size) for size in progress_bar(sizes, desc="faithfulness", show=self.progress)]
             size = _smallest(lens.graph, lambda size: keeps("first", size) >= config.keeps, progress=self.progress)
             curve = Faithfulness(tuple(each / len(lens.graph) for each in sizes), tuple(values))
             told = {
@@ -262,7 +262,7 @@ def _smallest(graph: Graph, enough: Callable[[int], bool], *, progress: bool) ->
     Faithfulness may fall as edges are added, so a smaller size may have been missed.
     """
     low, high = 0, len(graph)
-    with tqdm(desc="smallest circuit", unit="size", disable=not progress) as bar:
+    with progress_bar(desc="smallest circuit", unit="size", show=progress) as bar:
         while high - low > max(1, high // _CLOSE):
             middle = (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)

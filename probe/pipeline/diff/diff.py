@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from probe.adapters import Dictionary
 from probe.circuits import (
     Pairs,
@@ -43,6 +41,7 @@ from probe.pipeline.prompts import begin
 from probe.pipeline.run.inputs import check_positions
 from probe.pipeline.saes import sae_hash
 from probe.problems import Problem, Taken
+from probe.progress import progress_bar
 from probe.reports import write_diff_report
 from probe.taxonomy import Behaviour, find_behaviour
 from probe.traces import Traces
@@ -231,7 +230,9 @@ class _Stages:
             "findings": [],
             "missing": {},
         }
-        parts = tqdm([part for part in PARTS if part in config.parts], unit="part", disable=not self.progress)
+        parts = progress_bar(
+            [part for part in PARTS if part in config.parts], desc="parts", unit="part", show=self.progress
+        )
         for part in parts:
             parts.set_description(part)
             if part in NEEDS_BEHAVIOUR and behaviour is None:

@@ -1,12 +1,10 @@
 """Arms of which one setting is chosen on validation problems."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
-from tqdm import tqdm
 
 from probe.config import read_as
 from probe.files import write_json
@@ -14,6 +12,7 @@ from probe.hybrid import Arm, evaluate_arm
 from probe.models import Model, Pair, PairSampling
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import Inputs
+from probe.progress import say
 from probe.statistics import scores
 
 CHOSEN = "chosen.json"
@@ -94,7 +93,7 @@ def chosen(experiment: Experiment, arms: Mapping[str, Arm], settings: Mapping[st
             if not changing:
                 made["note"] = f"no setting changed a validation answer, so {name} may be the model that it changes"
                 if experiment.stages.progress:
-                    tqdm.write(f"warning: {made['note']}", file=sys.stderr)
+                    say(f"warning: {made['note']}")
             write_json(folder / CHOSEN, made)
         return arms[read_as(Choice, folder / CHOSEN)["chosen"]]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations, by_rows
 from probe.config import read_as
@@ -15,6 +14,7 @@ from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash, write_json
 from probe.models import Model, identity
+from probe.progress import progress_bar
 from probe.taxonomy.falsify import trials
 from probe.taxonomy.falsify.card import Card, Trial, decide
 from probe.taxonomy.falsify.config import FalsifyConfig
@@ -85,7 +85,7 @@ def falsify(
     total = (4 if rewrite is None else 5) * detector.n_behaviours
     with (
         lock,
-        tqdm(total=total, desc="falsification", unit="test", disable=not progress) as bar,
+        progress_bar(total=total, desc="falsification", unit="test", show=progress) as bar,
     ):
         for b in range(detector.n_behaviours):
             cards.append(_card(bench, b, rewrite, None if home is None else home / f"behaviour-{b:03d}", bar.update))

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.activations import whole_batches
 from probe.convergence import Schedule
 from probe.hooks import check_finite
 from probe.models import seeded
+from probe.progress import progress_bar
 from probe.taxonomy.families.base import Family, Vectors, VectorsError, subsample
 from probe.taxonomy.families.clusterings import SphericalKMeans
 
@@ -207,7 +207,7 @@ def train_with_saelens(
     )
     trainer = SAETrainer(config, sae, batches)
     recent: list[Tensor] = []
-    for done in tqdm(range(steps), desc=progress, unit="step", disable=progress is None):
+    for done in progress_bar(range(steps), desc=progress, unit="step", show=progress is not None):
         if schedule is not None:
             if recent and schedule.due(done):
                 schedule.update(done, float(torch.stack(recent).mean()))

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from tqdm.auto import tqdm
-
 from probe.errors import ProbeError
 from probe.files import object_hash
 from probe.models import read_thinking
+from probe.progress import progress_bar
 
 #: Prompts handed over at once: the most answers that an interruption can lose.
 _AT_ONCE = 32
@@ -107,7 +106,7 @@ def ask(judge: Judge, prompts: Sequence[str], *, name: str = "judge", progress: 
         ProbeError: if the judge does not give one answer for each prompt.
     """
     answers: list[str | None] = []
-    with tqdm(total=len(prompts), desc=name, unit="prompt", disable=not progress) as bar:
+    with progress_bar(total=len(prompts), desc=name, unit="prompt", show=progress) as bar:
         for start in range(0, len(prompts), _AT_ONCE):
             answers += _complete(judge, prompts[start : start + _AT_ONCE])
             bar.update(len(answers) - start)

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 
 from probe.activations import whole_batches
 from probe.hooks import check_finite
+from probe.progress import progress_bar
 from probe.taxonomy.sae.config import SAEConfig
 from probe.taxonomy.sae.segments import Segments
 from probe.taxonomy.sae.starts import spherical_centres
@@ -60,7 +60,7 @@ def train_saes(
     optimiser = torch.optim.Adam(run.parameters, lr=config.lr)
     batches = zip(*(_batches(x, config.batch_size, seed) for seed in config.seeds), strict=True)
     waited, lowered, converged = 0, False, False
-    with tqdm(total=config.steps, desc=f"{run.n_saes} SAEs", unit="step", disable=not progress) as bar:
+    with progress_bar(total=config.steps, desc=f"{run.n_saes} SAEs", unit="step", show=progress) as bar:
         for step in range(config.steps + 1):
             if step % config.check_every == 0 or step == config.steps:
                 losses = run.losses(x_validation)

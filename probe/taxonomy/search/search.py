@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probe.activations import SentenceActivations, by_rows, chosen_chunks
 from probe.config import read_as
@@ -20,6 +19,7 @@ from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash, write_json, write_tensors
 from probe.models import content_hash
+from probe.progress import progress_bar
 from probe.taxonomy.config import TaxonomyConfig, sizes_for
 from probe.taxonomy.families import make_family
 from probe.taxonomy.families.base import subsample
@@ -215,7 +215,7 @@ def _explore_site(
     sentence_scores = split.scores(sentence_type)
     candidates, own = [], {}
     total = len(names) * len(sizes)
-    with tqdm(total=total, desc=f"taxonomies at {site}", unit="candidate", disable=not progress) as bar:
+    with progress_bar(total=total, desc=f"taxonomies at {site}", unit="candidate", show=progress) as bar:
         for name in names:
             read, scores = split, sentence_scores
             if name == "delimiter":
