@@ -19,6 +19,7 @@ from probe.cli.chat import chat
 from probe.cli.check import check
 from probe.cli.circuits import circuits
 from probe.cli.compare import compare
+from probe.cli.demo import demo
 from probe.cli.diff import diff
 from probe.cli.discover import discover
 from probe.cli.doctor import doctor
@@ -64,7 +65,7 @@ class _OneLine(TyperGroup):
             raise typer.Exit(130) from None
 
 
-_RESEARCH = (run, look, plan, hybrid, chat, compare, discover, circuits, diff, anchors)
+_RESEARCH = (demo, run, look, plan, hybrid, chat, compare, discover, circuits, diff, anchors)
 _ABOUT = (pairs, sites, check, doctor, organism, report, push)
 
 app = typer.Typer(

@@ -83,6 +83,11 @@ from probe.reports.run.compare import (
     differences_table as differences_table,
     write_comparison as write_comparison,
 )
+from probe.reports.run.demo import (
+    DEMO_INTRODUCTION as DEMO_INTRODUCTION,
+    demo_findings as demo_findings,
+    demo_next as demo_next,
+)
 from probe.reports.run.figures import arms_figure as arms_figure, gap_figure as gap_figure
 from probe.reports.run.files import (
     read_behaviours as read_behaviours,

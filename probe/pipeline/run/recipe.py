@@ -24,8 +24,9 @@ def recipe_names() -> tuple[str, ...]:
 def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Add the settings of a recipe to others, which win.
 
-    A published pair adds the site and the size of its taxonomy and its steering layer. The numbers of problems of a
-    recipe belong to its problems; where others are given, they are kept only if these are a mix that names as many.
+    A published pair adds the site and the size of its taxonomy and its steering layer. If a recipe names its problems,
+    its numbers of problems belong to them; where others are given, the numbers are kept only if these are a mix that
+    names as many.
 
     Args:
         settings: settings of a run, of which ``recipe`` names the recipe; without that key they are returned as they
@@ -42,7 +43,7 @@ def with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"unknown recipe {name!r}; {nearest(str(name), recipe_names())}")
     recipe = read_yaml(_FOLDER / f"{name}.yaml")
     problems = settings.get("problems")
-    if problems is not None and not _has(str(problems), recipe.get("sizes", {})):
+    if problems is not None and "problems" in recipe and not _has(str(problems), recipe.get("sizes", {})):
         recipe.pop("sizes", None)
     if isinstance(pair := settings.get("pair"), str):
         recipe = _over(_facts(pair), recipe)

@@ -1,5 +1,6 @@
 """Turns a finished run into ``results.json``, ``graded.json``, ``behaviours.json`` and ``shown.json``."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from probe.config import read_as
 from probe.files import write_json
-from probe.pipeline.run import told
 from probe.pipeline.cut import warn_cut
 from probe.pipeline.look.look import look_first
 from probe.pipeline.plan.room import check_room
 from probe.pipeline.prompts import begin
+from probe.pipeline.run import told
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.curve import learning_curve
 from probe.pipeline.run.effects import effects
@@ -24,6 +24,7 @@ from probe.pipeline.run.results import behaviours, graded, observed, results, sh
 from probe.pipeline.run.stages import BELOW
 from probe.pipeline.run.tasks import check_arms, learn_vectors, make_traces, open_workers, run_arms
 from probe.pipeline.run.told import Tell
+from probe.progress import say
 from probe.reports import write_report
 
 

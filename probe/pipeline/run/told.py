@@ -44,10 +44,10 @@ def arm(finished: Finished, name: str) -> str:
         recovered = f"it recovers {gap['value']:.0%} of the gap"
     if gap["ci"] is not None:
         recovered += " [{:.0f}, {:.0f}]".format(*(100 * end for end in gap["ci"]))
-    return f"{_solved(finished, name)}; {recovered}"
+    return f"{_solved(finished, name)}; {recovered.replace('-', '−')}"
 
 
 def _solved(finished: Finished, name: str) -> str:
     found = score_interval(finished.correct[name])
-    named = f"hybrid, {name.replace('-', ' ')}" if name.startswith(SEED) else name
+    named = f"hybrid with seed {name.removeprefix(SEED)}" if name.startswith(SEED) else name
     return f"{named}: {found.value:.0%} solved" if found.n else f"{named}: no answer could be graded"

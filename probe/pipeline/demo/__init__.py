@@ -1,0 +1,1 @@
+"""``probe demo``: a short run on both bundled pairs."""
