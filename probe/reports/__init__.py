@@ -97,6 +97,7 @@ from probe.reports.run.files import (
 from probe.reports.run.live import LiveTokens as LiveTokens
 from probe.reports.run.look import look_tables as look_tables
 from probe.reports.run.page import write_report as write_report
+from probe.reports.run.picture import trace_picture as trace_picture
 from probe.reports.run.table import (
     arm_rows as arm_rows,
     arms_table as arms_table,
