@@ -1,11 +1,10 @@
-"""The installed package: quick to import, complete without its extras, typed, and with its bundled models."""
+"""The package: quick to import, complete without its extras, and typed."""
 
 import ast
 import inspect
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -124,18 +123,3 @@ def test_editors_know_the_type_of_every_public_name(tmp_path):
     revealed = [each["message"] for each in found if each["message"].startswith("Type of")]
     assert len(revealed) == len(shown)
     assert [message for message in revealed if "Unknown" in message or '" is "Any"' in message] == []
-
-
-@pytest.mark.slow
-def test_a_wheel_carries_the_bundled_models(tmp_path):
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    bundled = {
-        f"probe/_bundled/{path.parent.name}/{path.name}" for path in (ROOT / "artifacts").glob("*/*.safetensors")
-    }
-    assert bundled <= inside
-    settings = {str(path.relative_to(ROOT)) for path in (ROOT / "probe").rglob("*.yaml")}
-    assert {path.split("/")[-2] for path in settings} == {"pairs", "mixes", "recipes"} and settings <= inside
-    assert {"probe/__init__.py", "probe/py.typed", "probe/problems/story/story.py"} <= inside
-    assert not [name for name in inside if name.startswith(("tests/", "artifacts/", "notebooks/"))]
