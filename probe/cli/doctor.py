@@ -1,5 +1,6 @@
 """``probe doctor``."""
 
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -23,5 +24,5 @@ def doctor(
 
         typer.echo(dumps(found.as_dict(), indent=1))
     else:
-        typer.echo(found)
+        typer.echo(found.text(get_terminal_size().columns))
     raise typer.Exit(1 if found.wrong else 0)

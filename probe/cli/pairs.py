@@ -18,8 +18,6 @@ def pairs(
     """List the bundled and the published pairs, or print the YAML of one.
 
     The models of published pairs are downloaded from the hub when they are first used.
-    Columns: parameters of both models, memory of their weights in bfloat16, default problems, and what differs or the
-    source.
 
     Example: probe pairs
 
@@ -42,12 +40,14 @@ def pairs(
         return pair.name, sizes, "–" if memory is None else _bytes(memory), pair.problems or "–", source
 
     found = list_pairs()
-    columns = ("pair", "parameters", "weights", "problems", "")
-    for title, some in (
-        ("Bundled", [pair for pair in found if pair.published is None]),
-        ("Published", [pair for pair in found if pair.published is not None]),
+    columns = ("pair", "parameters", "weights", "problems")
+    for title, last, some in (
+        ("Bundled", "what differs", [pair for pair in found if pair.published is None]),
+        ("Published", "source", [pair for pair in found if pair.published is not None]),
     ):
-        show(terminal_table(columns, map(row, some), title=title, left=len(columns), wrap=True))
+        show(terminal_table((*columns, last), map(row, some), title=title, left=5))
+        typer.echo()
+    typer.echo("parameters of both models · weights: their memory in bfloat16 · problems: the default set")
 
 
 def _short(count: int) -> str:

@@ -58,7 +58,6 @@ def plan(
     """Estimate what `probe run` needs: passes, memory, disk and time of each stage, and whether it fits.
 
     Only the configs of the models are read, no weights.
-    Columns: tokens through each model, memory besides the weights, disk, time.
 
     Example: probe plan --pair tiny-rl
 
@@ -91,7 +90,8 @@ def plan(
 
         typer.echo(dumps(made.as_dict(), indent=1))
         return
-    show(terminal_table(made.columns, made.rows()))
+    meaning = "base, thinking: tokens through each model · devices and RAM: memory besides the weights"
+    show(terminal_table(made.columns, made.rows(), caption=meaning))
     typer.echo()
     for sentence in made.sentences():
         typer.echo(sentence)

@@ -24,5 +24,5 @@ def sites(
 
     found = site_table(model)
     typer.echo(found.about)
-    show(terminal_table(found.columns, found.rows, left=len(found.columns), wrap=True))
+    show(terminal_table(found.columns, found.rows, left=len(found.columns)))
     typer.echo("Any other module is a site by its path: model.layers.2.mlp.act_fn, or with :input for its input.")

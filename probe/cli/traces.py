@@ -162,10 +162,9 @@ def _columns(text: str | None) -> dict[str, str] | None:
 
 def _table(done: Any) -> Any:
     """A summary on one screen."""
-    from rich.table import Table
+    from probe.reports import listing
 
     about, counts = done.about, done.about["counts"]
-    table = Table(title=f"{counts['traces']:,} traces read by {about['model']['name']}", show_header=False)
     n = max(1, counts["traces"])
     accuracy = about["accuracy"]
     graded = f", {counts['not_graded']:,} not graded" if counts["not_graded"] else ""
@@ -178,12 +177,8 @@ def _table(done: Any) -> Any:
         "thinking closed": f"{counts['closed'] / n:.1%}",
         "written by": ", ".join(f"{name} ({number:,})" for name, number in about["authors"].items()),
     }
-    for name, number in about["remarks"].items():
-        rows[f"{number:,} traces"] = name
-    for name, value in rows.items():
-        table.add_row(name, value)
+    listed = [*rows.items(), *((f"{number:,} traces", name) for name, number in about["remarks"].items())]
     if counts["rejects"]:
-        table.add_row("rejected", f"{counts['rejects']:,} rollouts, see {done.folder / 'rejects.jsonl'}")
-        for reason, number in list(about["reasons"].items())[:5]:
-            table.add_row("", f"{number:,}: {reason}")
-    return table
+        listed.append(("rejected", f"{counts['rejects']:,} rollouts, see {done.folder / 'rejects.jsonl'}"))
+        listed += [("", f"{number:,}: {reason}") for reason, number in list(about["reasons"].items())[:5]]
+    return listing(listed, f"{counts['traces']:,} traces read by {about['model']['name']}")

@@ -74,7 +74,7 @@ from probe.reports.discovery.page import (
     discovery_table as discovery_table,
     write_discovery_report as write_discovery_report,
 )
-from probe.reports.html.terminal import terminal_table as terminal_table
+from probe.reports.html.terminal import listing as listing, terminal_table as terminal_table
 from probe.reports.run.bits_figure import bits_figure as bits_figure, passes_figure as passes_figure
 from probe.reports.run.columns import to_columns as to_columns
 from probe.reports.run.compare import (

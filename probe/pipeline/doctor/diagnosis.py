@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from textwrap import fill
 from typing import Any, Literal
 
 from probe.html import html_table
@@ -58,9 +59,30 @@ class Diagnosis:
         return f"Diagnosis({len(self.facts)} facts, {self.summary})"
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """Write a line for each fact, and the summary.
+
+        Args:
+            width: lines that are longer are broken; None breaks none.
+        """
         rows = self._rows()
-        width = max(len(name) for _, name, _ in rows)
-        return "\n".join([*(f"{mark:1} {name:{width}}  {found}" for mark, name, found in rows), self.summary])
+        names = max(len(name) for _, name, _ in rows)
+        lines = [f"{mark:1} {name:{names}}  {found}" for mark, name, found in rows]
+        if width is not None:
+            indent = " " * (names + 4)
+            lines = [
+                fill(
+                    line,
+                    max(width, names + 24),
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                for line in lines
+            ]
+        return "\n".join([*lines, self.summary])
 
     def _repr_html_(self) -> str:
         return html_table(["", "", "found"], self._rows(), self.summary)

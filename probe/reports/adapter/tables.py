@@ -29,4 +29,8 @@ def study_table(study: Mapping[str, Any]) -> "Table":
     """
     found = study_rows(study["rows"])
     rows = [(row["name"], *("\n".join(each) for each in row["cells"])) for row in found["rows"]]
-    return terminal_table(["", *found["measures"]], rows)
+    meaning = [f"{name}: {what}" for name, what in (study.get("measures") or {}).items() if name in found["measures"]]
+    caption = "\n".join(
+        [*meaning, "With 95% intervals; the word after a colon is what was inserted in place of the SAE"]
+    )
+    return terminal_table(["objective", *found["measures"]], rows, caption=caption)

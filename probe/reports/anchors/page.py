@@ -21,6 +21,12 @@ _TRACES = 20
 """The number of traces that a page shows."""
 _SHOWN = (0, 1, 3, 4, 6, 7)
 """The columns of averages that a terminal shows."""
+_MEANING = {
+    3: "importance: accuracy with a sentence minus accuracy with others in its place",
+    4: "shift: how much the answers differ between the two",
+    6: "resilience: how many times a sentence is taken out until it stays away",
+    7: "change the answers: the share of the sentences that do",
+}
 
 
 def write_anchors_report(results: Mapping[str, Any], path: str | Path) -> Path:
@@ -108,7 +114,7 @@ def anchors_table(results: Mapping[str, Any]) -> "Table":
         [BEHAVIOUR_COLUMNS[i] for i in kept],
         [[row[i] for i in kept] for row in rows],
         title=anchors_headline(results),
-        wrap=True,
+        caption="\n".join(_MEANING[i] for i in kept if i in _MEANING) or None,
     )
 
 

@@ -8,7 +8,7 @@ from probe.files import write_text
 from probe.reports.diff.figures import difference_figure, latents_figure, series_figure, shift_figure, transfer_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import MISSING, estimate, interval, number, percent
-from probe.reports.html.terminal import listing
+from probe.reports.html.terminal import terminal_table
 from probe.statistics import write_p
 
 if TYPE_CHECKING:
@@ -194,4 +194,4 @@ def diff_table(results: Mapping[str, Any]) -> "Table":
     if "latents" in results:
         share = percent(results["latents"]["variance_explained"])
         rows.append(("latents", share, "of the variance of both models' states explained by the shared SAE"))
-    return listing(rows)
+    return terminal_table(("part", "result", "what was found"), rows, left=3)

@@ -14,6 +14,7 @@ from probe.reports.discovery.files import read_discovery
 from probe.reports.discovery.grid_figure import METRICS, grid_figure
 from probe.reports.html.filling import fill, markup, whole
 from probe.reports.html.numbers import number, percent
+from probe.reports.html.terminal import add_row, terminal_table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -129,35 +130,33 @@ def discovery_table(found: Mapping[str, Any]) -> "Table":
     Args:
         found: the contents of ``discover.json``.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    # Text, not str: names come from files, and rich would read [bold] in them.
-    table = Table(
-        title=Text(discovery_headline(found)[0]), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
-        show_edge=False, collapse_padding=True,
-    )  # fmt: skip
     behaviours = _behaviours(found)
     typed = any(each["true_type"] for each in behaviours)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("behaviour", no_wrap=True, overflow="ellipsis", max_width=32 if typed else 49)
-    # Widths are given because rich narrows every column when a name is long; the table has 80 columns in all.
-    widths = {"share": 5, "F1": 4, "true type": 15, "verdict": 13}
-    for name in ("share", "F1", *(["true type"] if typed else []), "verdict"):
-        left = name in ("true type", "verdict")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True, min_width=widths[name])
+    meaning = [
+        "share: of all sentences · F1: of the nearest mean, on validation sentences",
+        "verdict: state, or cue where the behaviour only follows its cue words",
+    ]
+    if typed:
+        meaning.insert(1, "true type: the most frequent type of its sentences, and its share")
+    table = terminal_table(
+        ("#", "behaviour", "share", "F1", *(["true type"] if typed else []), "verdict"),
+        title=discovery_headline(found)[0],
+        caption="\n".join(meaning),
+        left=2,
+    )
+    for column in table.columns[4:]:
+        column.justify = "left"
     for each in behaviours:
         merged, verdict = each["merged_into"], (each["card"] or {}).get("verdict")
-        table.add_row(
+        cells = (
             str(each["behaviour"]),
-            Text(each["name"]),
+            each["name"],
             percent(each["share"]),
             number(each["centroid_f1"]),
-            *([Text(f"{each['true_type'] or ''} {percent(each['true_share'])}")] if typed else []),
-            f"merged into {merged}" if merged is not None else Text(verdict or "not tested"),
-            style="dim" if merged is not None else None,
+            *([f"{each['true_type'] or ''} {percent(each['true_share'])}"] if typed else []),
+            f"merged into {merged}" if merged is not None else verdict or "not tested",
         )
+        add_row(table, cells, "dim" if merged is not None else None)
     return table
 
 

@@ -12,30 +12,34 @@ def terminal_table(
     rows: Iterable[Sequence[str]] = (),
     *,
     title: str | None = None,
+    caption: str | None = None,
     left: int = 1,
-    wrap: bool = False,
 ) -> "Table":
-    """Make a table for the terminal.
+    """Make a table for the terminal. Where the terminal is narrow, it has another layout, and nothing is cut off.
 
     Args:
         columns: the headings; the first ``left`` columns are aligned left, all others right.
         rows: the cells of each row; :func:`add_row` adds further rows.
-        wrap: break long cells into lines where the terminal is narrow; otherwise they are cut off.
+        caption: what the headings mean, in a sentence or a list below the table.
     """
     from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
+    from probe.reports.html.fitting import FittingTable
+
+    table = FittingTable(
         title=None if title is None else Text(title),
         title_justify="left",
+        caption=None if caption is None else Text(caption),
+        caption_justify="left",
+        caption_style="dim",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
         collapse_padding=True,
     )
     for i, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if i < left else "right", no_wrap=not wrap)
+        table.add_column(Text(name), justify="left" if i < left else "right", overflow="fold")
     for row in rows:
         add_row(table, row)
     return table
@@ -50,11 +54,10 @@ def add_row(table: "Table", cells: Iterable[str], style: str | None = None) -> N
 
 def listing(rows: Iterable[Sequence[str]], title: str | None = None) -> "Table":
     """Make a table without headings, such as a list of names and values."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE, show_header=False, title=None if title is None else Text(title))
+    table = terminal_table((), title=title)
+    table.show_header = False
     for row in rows:
+        while len(table.columns) < len(row):
+            table.add_column("", overflow="fold")
         add_row(table, row)
     return table

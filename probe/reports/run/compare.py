@@ -35,7 +35,8 @@ def comparison_table(found: Mapping[str, Any]) -> "Table":
         found: from :func:`probe.compare_runs`.
     """
     rows = [(row["arm"], *row["cells"]) for row in comparison_rows(found)]
-    return terminal_table(["gap recovered", *(run["name"] for run in found["runs"])], rows)
+    title = "Share of the gap that each arm recovers; for base and thinking, the correct answers"
+    return terminal_table(["arm", *(run["name"] for run in found["runs"])], rows, title=title)
 
 
 def differences_table(found: Mapping[str, Any]) -> "Table":
@@ -54,8 +55,13 @@ def differences_table(found: Mapping[str, Any]) -> "Table":
         )
         for test in found["tests"]
     ]
-    title = f"accuracy minus that of {found['runs'][0]['name']}"
-    return terminal_table(("run", "arm", "difference", "p, Holm", "problems"), rows, title=title, left=2)
+    return terminal_table(
+        ("run", "arm", "difference", "p, Holm", "problems"),
+        rows,
+        title=f"Accuracy minus that of {found['runs'][0]['name']}",
+        caption="p, Holm: corrected for the number of tests · problems: those that both runs answered",
+        left=2,
+    )
 
 
 def comparison_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ROLES = ("base", "thinking")
 Number = float | None
 Ends = tuple[Number, Number] | None
-_LONGEST = 24
+_LONGEST = 120
 """The maximum number of characters of an answer in a table."""
 
 
@@ -88,21 +88,24 @@ class Look(TypedDict):
 def look_tables(look: Mapping[str, Any]) -> "list[RenderableType]":
     """Tabulate a look for the terminal: both models, some answers next to the known ones, and the verdicts.
 
-    Columns: ``cut`` is the share of answers that reached the limit on tokens, ``loops`` the share that end in a loop,
-    ``no answer`` the share in which no answer was found; ``tokens`` is the mean length of an answer.
-
     Args:
         look: the contents of ``look.json``.
     """
     from rich.text import Text
 
-    models = terminal_table(("", "correct", "cut", "loops", "no answer", "tokens"))
+    models = terminal_table(
+        ("model", "correct", "cut", "loops", "no answer", "tokens"),
+        caption="Shares of the answers. cut: at the limit on tokens · loops: they end in one\n"
+        "no answer: none was found · tokens: mean length of an answer",
+    )
     for role in ROLES:
         told = look["models"][role]
         shares = [percent(told[name]) for name in ("truncated", "looping", "no_answer")]
         correct = estimate({"value": told["accuracy"], "ci": told["ci"]})
         add_row(models, (role, correct, *shares, number(told["tokens_per_answer"], 0)))
-    answers = terminal_table(("problem", "known", *ROLES), left=4)
+    answers = terminal_table(
+        ("problem", "known", *ROLES), caption="The answers that were found. ✓ right · ✗ wrong · ? not graded", left=4
+    )
     for each in look["shown"]:
         add_row(answers, (each["problem_id"], _short(each["answer"]), *(found_answer(each[role]) for role in ROLES)))
     verdicts = "\n".join(verdict_lines(look))

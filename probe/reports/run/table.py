@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def arms_table(results: Mapping[str, Any]) -> "Table":
     """Tabulate every arm with its accuracy, the gap that it recovers and its cost, and each seed of the hybrid.
 
-    Columns: ``steered`` is a share of tokens, ``tokens`` the mean length of an answer, ``cut`` the share of answers
-    that reached the limit on tokens, ``s`` seconds. If answers of any arm end in a loop, their share, ``loops``,
-    replaces the seconds.
+    If answers of any arm end in a loop, their share replaces the seconds.
 
     Args:
         results: the contents of ``results.json``.
@@ -36,9 +34,14 @@ def arms_table(results: Mapping[str, Any]) -> "Table":
         for seed in seeds_of(results) if name == "hybrid" else []:
             gap = "no gap" if without_gap else _with(seed["gap"], seed["ci"])
             add_row(table, (f"  seed {seed['seed']}" + " *" * seed["marked"], percent(seed["accuracy"]), gap), "dim")
+    last = "loops: answers that end in one" if "loops" in columns else "s: seconds"
+    meaning = [
+        "steered: share of the tokens · tokens: mean length of an answer",
+        f"cut: answers at the limit on tokens · {last}",
+    ]
     if any(not_converged(results, name) for name in arms):
-        table.caption = "* has a part that has not converged"
-        table.caption_justify = "left"
+        meaning.append("* has a part that has not converged")
+    table.caption = "\n".join(meaning)
     return table
 
 
@@ -79,7 +82,9 @@ def curve_table(results: Mapping[str, Any]) -> "Table":
     """
     rows = curve_rows(results)
     arms = list(rows[0]["arms"])
-    table = terminal_table(("arm", *(f"{row['traces']} traces" for row in rows)), title="Gap recovered")
+    table = terminal_table(
+        ("arm", *(f"{row['traces']} traces" for row in rows)), title="Gap recovered, by the number of train traces"
+    )
     for name in arms:
         cells = [row["arms"][name] for row in rows]
         add_row(
