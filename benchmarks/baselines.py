@@ -117,8 +117,8 @@ def table(runs: Mapping[int, tuple[dict[str, Any], dict[str, Grades]]]) -> str:
         gap = ""
         if name not in ("base", "thinking"):
             found = seeds_recovered([grades[name] for grades in seeds], seeds[0]["base"], seeds[0]["thinking"])
-            gap = "no gap" if found["value"] is None else f"{found['value']:.2f}"
-            gap += " [{:.2f}, {:.2f}]".format(*found["ci"]) if found["ci"] else ""
+            gap = "no gap" if found["value"] is None else _two(found["value"])
+            gap += " [{}, {}]".format(*map(_two, found["ci"])) if found["ci"] else ""
         costs = (
             f"{arm['tokens_per_answer']:.0f}",
             f"{arm['base_passes']:.0f}",
@@ -130,6 +130,11 @@ def table(runs: Mapping[int, tuple[dict[str, Any], dict[str, Grades]]]) -> str:
         )
         lines.append(f"| {name} | {whole.value:.0%} [{low:.0%}, {high:.0%}] | {gap} | {' | '.join(costs)} |")
     return "\n".join(lines)
+
+
+def _two(value: float) -> str:
+    """Two decimals; a value that rounds to zero has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _together(grades: Sequence[Any]) -> Any:

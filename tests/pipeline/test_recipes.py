@@ -44,7 +44,7 @@ def test_every_recipe_is_valid_for_every_pair(name, pair):
     assert RunConfig.of_recipe(name, pair=pair).pair == pair
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", ["v1-published", "v2-published"])
 def test_a_recipe_asks_for_no_more_problems_than_its_mix_names(name):
     config = RunConfig.of_recipe(name, pair="orz-7b")
     assert config.problems is not None

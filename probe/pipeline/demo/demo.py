@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,14 @@ class _Began:
         return self
 
 
-def demo(out: str | Path, *, progress: bool = False) -> dict[str, dict[str, Any]]:
+def demo(
+    out: str | Path, *, settings: Mapping[str, Any] | None = None, progress: bool = False
+) -> dict[str, dict[str, Any]]:
     """Run the recipe ``quick`` on both bundled pairs.
 
     Args:
         out: a folder, which gets the folder of a run for each pair. An interrupted demo resumes.
+        settings: settings as in a YAML file, which win over those of the recipe.
         progress: write what is found on stderr, as soon as it is known.
 
     Returns:
@@ -42,13 +46,14 @@ def demo(out: str | Path, *, progress: bool = False) -> dict[str, dict[str, Any]
         ProbeError: if a folder holds something else.
     """
     out = Path(out).expanduser()
-    tasks = [Task(pair, partial(_run, pair=pair, out=out / pair, progress=progress)) for pair in PAIRS]
+    do = partial(_run, settings=dict(settings or {}), progress=progress)
+    tasks = [Task(pair, partial(do, pair=pair, out=out / pair)) for pair in PAIRS]
     with Engine("processes", len(PAIRS)).open(_Began(time.time()), out) as workers:
         workers.run(tasks, name="demo")
     return {pair: read_as(dict[str, Any], out / pair / "results.json") for pair in PAIRS}
 
 
-def _run(began: _Began, *, pair: str, out: Path, progress: bool) -> None:
+def _run(began: _Began, *, pair: str, out: Path, settings: dict[str, Any], progress: bool) -> None:
     def tell(sentence: str) -> None:
         if progress:
             minutes, seconds = divmod(int(time.time() - began.at), 60)
@@ -56,4 +61,4 @@ def _run(began: _Began, *, pair: str, out: Path, progress: bool) -> None:
             sys.stderr.write(f"{line}\n")
 
     # The bundled pairs are known, so nothing has to be looked at first.
-    run(RunConfig.of_recipe(_RECIPE, pair=pair, look=0), out, tell=tell)
+    run(RunConfig.of_recipe(_RECIPE, **{"look": 0, **settings, "pair": pair}), out, tell=tell)
