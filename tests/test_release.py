@@ -31,8 +31,9 @@ def built(kind: str, source: Path, folder: Path) -> Path:
 
 
 def files_below(folder: Path) -> set[str]:
+    """The files that git would not ignore: none that are hidden or compiled."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in found if "__pycache__" not in path.parts and not path.name.startswith(".")}
+    return {path.as_posix() for path in found if not any(part.startswith((".", "__pyc")) for part in path.parts)}
 
 
 @pytest.fixture(scope="module")
