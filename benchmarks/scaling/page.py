@@ -45,6 +45,11 @@ def _head() -> Iterator[str]:
     yield "# What a run needs"
     yield ""
     yield (
+        "This page shows what a run needs in memory and disk for pairs of 1.5, 7 and 32 billion parameters, computed "
+        "and measured; [larger models](larger.md) explains how a run is divided over devices."
+    )
+    yield ""
+    yield (
         f"Two models of the sizes of Qwen2.5 in bfloat16, traces of {TOKENS:,} tokens, default settings, devices of "
         f"{said_bytes(MEMORY)}. This page is written by `python -m benchmarks.scale --docs`; `probe plan` computes the "
         "same for your models. A stage takes at most half of what is free besides the weights, and works in smaller "
