@@ -1,8 +1,8 @@
 """The ``probe`` command: one file for each command, which turns its options into one call.
 
 A user's mistake (:class:`~probe.errors.ProbeError`), or a disk that cannot be read or written, gives one line on stderr
-and exit code 2; Ctrl-C gives one line and
-exit code 130. Each command imports the slow libraries that it needs itself, so that ``probe --help`` is quick.
+and exit code 2; Ctrl-C gives one line and exit code 130; a check that finds something wrong ends with exit code 1.
+Each command imports the slow libraries that it needs itself, so that ``probe --help`` is quick.
 """
 
 import errno
@@ -18,6 +18,7 @@ from probe.cli.anchors import anchors
 from probe.cli.chat import chat
 from probe.cli.check import check
 from probe.cli.circuits import circuits
+from probe.cli.common import Quiet
 from probe.cli.compare import compare
 from probe.cli.demo import demo
 from probe.cli.diff import diff
@@ -39,8 +40,57 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 """What every wrong option raises; typer names only this subclass."""
 
 
+_GROUPS: dict[str, tuple[Any, ...]] = {
+    "Runs": (demo, run, look, plan, hybrid, chat, compare, report),
+    "Behaviours": (discover,),
+    "Inside the models": (circuits, anchors, diff),
+    "Adapters": (adapter, push),
+    "Models, traces and this machine": (pairs, sites, check, traces, doctor),
+    "Bundled models": (organism,),
+}
+"""The commands in the order in which the help shows them."""
+
+_FIRST = f"""\
+probe {__version__}: what did training add to a thinking model?
+
+See the whole experiment on small models that come with probe (three minutes):
+  probe demo
+
+Look at a pair of your own first; both models answer 30 problems:
+  probe look --base MODEL --thinking MODEL --problems gsm8k
+
+Estimate the time and memory that a run of it needs:
+  probe plan --base MODEL --thinking MODEL
+
+Check this installation, or a model:
+  probe doctor
+  probe check MODEL
+
+All commands: probe --help       Options of one command: probe run --help"""
+"""What ``probe`` alone shows; it fits on a small screen."""
+
+
 class _OneLine(TyperGroup):
     """A command group that ends with one line where the user made a mistake or pressed Ctrl-C."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command; without any word, say what to do first."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(_FIRST)
+            raise typer.Exit
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """The names of the commands, in the order of the groups."""
+        return [_name(command) for commands in _GROUPS.values() for command in commands]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, of which those for the shell's completion are named in the last lines of the help instead."""
+        found = super().get_params(ctx)
+        for each in found:
+            if each.name in ("install_completion", "show_completion"):
+                each.hidden = True
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -65,20 +115,22 @@ class _OneLine(TyperGroup):
             raise typer.Exit(130) from None
 
 
-_RESEARCH = (demo, run, look, plan, hybrid, chat, compare, discover, circuits, diff, anchors)
-_ABOUT = (pairs, sites, check, doctor, organism, report, push)
+def _name(command: Any) -> str:
+    """The name of a command, or of a group of commands."""
+    return command.info.name if isinstance(command, typer.Typer) else command.__name__
+
 
 app = typer.Typer(
     cls=_OneLine,
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (*_RESEARCH, *_ABOUT):
-    app.command()(command)
-app.add_typer(adapter, name="adapter")
-app.add_typer(traces, name="traces")
+for group, commands in _GROUPS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=group)
+        else:
+            app.command(rich_help_panel=group)(command)
 
 
 def _version(asked: bool) -> bool:
@@ -88,11 +140,16 @@ def _version(asked: bool) -> bool:
     return asked
 
 
-@app.callback(epilog="Example: probe run --pair tiny-rl --out runs/rl")
+@app.callback(
+    epilog="Example: probe run --pair tiny-rl --out runs/rl\n\n"
+    "Exit codes: 0 done, 1 a check found something wrong, 2 a mistake in what was asked, 130 interrupted.\n\n"
+    "To complete commands and options in your shell: probe --install-completion"
+)
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find out what training added to a thinking model: reasoning mechanisms, or only when to use them."""
 
@@ -101,4 +158,4 @@ def main() -> None:
     """Run the ``probe`` command."""
     # Read when torch starts its threads: waiting threads must not spin while another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    app()
+    app(prog_name="probe")

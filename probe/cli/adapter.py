@@ -12,6 +12,7 @@ from probe.cli.common import (
     MaxNewTokensOfRun,
     Memory,
     OwnModel,
+    Quiet,
     Texts,
     folder as folder_of,
     names,
@@ -21,7 +22,9 @@ from probe.cli.common import (
 )
 
 adapter = typer.Typer(
-    help="Train a LoRA adapter through an SAE, measure what it does, and export it.\n\n"
+    name="adapter",
+    help="Train, verify, study and export SAE-tuning adapters.\n\n"
+    "An adapter is a LoRA that is trained through an SAE.\n\n"
     "Example: probe adapter tune --run runs/rl --out runs/resa",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -74,6 +77,7 @@ def tune(
     config: Config = None,
     device: Device = None,
     memory: Memory = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train an adapter and verify it.
 
@@ -109,10 +113,10 @@ def tune(
     from probe.reports import verification_table
 
     accelerator = launched()
-    done, found = tune_adapter(chosen, out, accelerator=accelerator, progress=True)
+    done, found = tune_adapter(chosen, out, accelerator=accelerator, progress=not quiet)
     if accelerator is None or accelerator.is_main_process:
         table = verification_table(done.history, done.cost, found, converged=done.converged)
-        show(table, f"Adapter: {done.folder}", f"Report: {out / 'report.html'}")
+        show(table, f"Adapter: {done.folder}", f"Report: {out / 'report.html'}", quiet=quiet)
 
 
 @adapter.command()
@@ -136,8 +140,11 @@ def sae(
     config: Config = None,
     device: Device = None,
     memory: Memory = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a TopK SAE on a model's activations at every token, with SAELens, and measure how faithful it is.
+    """Train a TopK SAE with SAELens, and measure how faithful it is.
+
+    It is trained on the activations of a model at every token.
 
     Example: probe adapter sae --run runs/demo-rl --site resid_post.2 --latents 512 --k 4 --own --out runs/sae
     """
@@ -157,14 +164,14 @@ def sae(
     chosen, out = settings(TrainSAEConfig, config, given), folder_of(out, out)
     from probe.pipeline import train_adapter_sae  # slow to import: settings are checked first
 
-    found = train_adapter_sae(chosen, out, progress=True)
+    found = train_adapter_sae(chosen, out, progress=not quiet)
     if found.get("converged") is False:
         typer.echo("The SAE has not converged: its error was still falling at the maximum number of steps (--steps).")
-    typer.echo(
+    told = (
         f"{found['latents']:,} latents at {found['site']}: {found['variance_explained']:.1%} of the variance "
-        f"explained, KL {found['kl']:.4f} nats a token when inserted, {found['dead']:.0%} dead on the texts measured\n"
-        f"SAE: {out / 'sae'}"
+        f"explained, KL {found['kl']:.4f} nats a token when inserted, {found['dead']:.0%} dead on the texts measured"
     )
+    show(told, f"SAE: {out / 'sae'}", quiet=quiet)
 
 
 @adapter.command()
@@ -174,8 +181,11 @@ def verify(
         str | None,
         typer.Option(help="Another model of the same shapes, on which the adapter is compared with random adapters."),
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Measure a finished adapter again on texts that it was not trained on, and write its report again.
+    """Measure a finished adapter again, and write its report again.
+
+    It is measured on texts that it was not trained on.
 
     Example: probe adapter verify runs/resa
 
@@ -189,14 +199,14 @@ def verify(
     from probe.pipeline import verify_adapter  # slow to import: settings are checked first
     from probe.reports import read_adapter, study_table, verification_table
 
-    found = verify_adapter(folder, on, progress=True)
+    found = verify_adapter(folder, on, progress=not quiet)
     if on is not None and found is not None:
         table = study_table(found)
     else:
         told = read_adapter(folder)
         converged = told["card"].get("converged", True)
         table = verification_table(told["history"], told["cost"], found, converged=converged)
-    show(table, f"Report: {folder / 'report.html'}")
+    show(table, f"Report: {folder / 'report.html'}", quiet=quiet)
 
 
 @adapter.command()
@@ -221,8 +231,11 @@ def study(
     config: Config = None,
     device: Device = None,
     memory: Memory = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Train several objectives and their controls on the same texts, with several seeds, and compare what each adds.
+    """Compare objectives and their controls, with several seeds.
+
+    All are trained on the same texts.
 
     An interrupted study resumes when the same command is run again.
     Rows and seeds can be added to a finished study.
@@ -250,8 +263,8 @@ def study(
     from probe.pipeline import study as run_study  # slow to import: settings are checked first
     from probe.reports import study_table
 
-    found = run_study(chosen, out, progress=True)
-    show(study_table(found), f"Report: {out / 'report.html'}")
+    found = run_study(chosen, out, progress=not quiet)
+    show(study_table(found), f"Report: {out / 'report.html'}", quiet=quiet)
 
 
 @adapter.command()
@@ -259,7 +272,9 @@ def export(
     folder: Adapter,
     to: Annotated[str, typer.Option(help="Formats to write, separated by commas: peft, merged or gguf.")] = "peft",
 ) -> None:
-    """Export an adapter for other software; a fresh process loads the export and compares it with the original.
+    """Export an adapter for other software, and check the export.
+
+    A fresh process loads the export and compares it with the original.
 
     Example: probe adapter export runs/resa --to peft,merged,gguf
     """

@@ -14,6 +14,7 @@ from probe.cli.common import (
     MinP,
     Pair,
     Problems,
+    Quiet,
     Seed,
     Temperature,
     ThinkingAlone,
@@ -103,6 +104,7 @@ def anchors(
     memory: Memory = None,
     dtype: Dtype = None,
     seed: Seed = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find the sentences of a trace that its answer depends on.
 
@@ -150,5 +152,5 @@ def anchors(
     from probe.pipeline import find_anchors  # slow to import: settings are checked first
     from probe.reports import anchors_table, unfinished_rollouts
 
-    found = find_anchors(chosen, out, progress=True)
-    show(anchors_table(found), *unfinished_rollouts(found["counts"]), f"Report: {out / 'report.html'}")
+    found = find_anchors(chosen, out, progress=not quiet)
+    show(anchors_table(found), *unfinished_rollouts(found["counts"]), f"Report: {out / 'report.html'}", quiet=quiet)

@@ -18,7 +18,9 @@ def chat(
     ] = "hybrid",
     max_new_tokens: MaxNewTokensOfRun = None,
 ) -> None:
-    """Ask the hybrid a question and see, token by token, where it is steered and towards which behaviour.
+    """Ask the hybrid a question, and see where it is steered.
+
+    Each token is shown with the behaviour towards which it was steered.
 
     Example: probe chat --run runs/rl
 

@@ -33,7 +33,9 @@ def check(
     dtype: Dtype = None,
     json: Annotated[bool, typer.Option("--json", help="Write the checks as JSON.")] = False,
 ) -> None:
-    """Check a model before it is used: its tokens, sites, batches, caches, decoding and config.
+    """Check that a model is loaded and read as it should be.
+
+    Checks its tokens, sites, batches, caches, decoding and config.
 
     Each check has a verdict, the measured number with its limit, and what to do where it failed.
     The exit code is 0 if no check failed, 1 if one failed, and 2 if the model cannot be loaded.

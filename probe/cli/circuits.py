@@ -21,6 +21,7 @@ from probe.cli.common import (
     OneDevice,
     Pair,
     Problems,
+    Quiet,
     Seed,
     Sentence,
     ThinkingAlone,
@@ -94,8 +95,11 @@ def circuits(
     memory: Memory = None,
     dtype: Dtype = None,
     seed: Seed = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Find the edges between heads and MLPs that make a model begin a behaviour, and test them.
+    """Find and test the circuit that makes a model begin a behaviour.
+
+    A circuit is a set of edges between heads and MLPs.
 
     Scores edges by integrated gradients or exactly, measures faithfulness on
     pairs that were not used to choose the circuit, and compares rollouts without
@@ -145,5 +149,5 @@ def circuits(
     from probe.pipeline import find_circuit  # slow to import: settings are checked first
     from probe.reports import circuit_table
 
-    found = find_circuit(chosen, out, progress=True)
-    show(circuit_table(found), f"Report: {out / 'report.html'}")
+    found = find_circuit(chosen, out, progress=not quiet)
+    show(circuit_table(found), f"Report: {out / 'report.html'}", quiet=quiet)

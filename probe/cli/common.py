@@ -1,5 +1,7 @@
 """What the commands share: options, settings made from them, and output."""
 
+import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -132,6 +134,30 @@ ThinkingUrl = Annotated[
     str | None, typer.Option(help=f"Addresses of servers that write the thinking model's traces: {_URL}")
 ]
 BaseUrl = Annotated[str | None, typer.Option(help=f"Addresses of servers that write the base model's traces: {_URL}")]
+
+
+def _asked_anywhere(context: Any, asked: bool) -> bool:
+    """Whether --quiet was given, before the command or after it."""
+    import os
+
+    quiet = asked or bool(context.find_root().params.get("quiet"))
+    if quiet:  # the bars of transformers and of the hub; read when they are imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return quiet
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_asked_anywhere,
+        help="Show no progress and no tables, only errors and the paths of the results.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Write the results as one JSON document; progress is shown on stderr.")
+]
 Adapter = Annotated[Path, typer.Argument(help="Folder that `probe adapter tune` wrote.")]
 OwnModel = Annotated[
     str | None, typer.Option(help="Folder or hub id of a model; give it with --texts in place of --run.")
@@ -221,14 +247,32 @@ def folder(out: Path | None, usual: Path) -> Path:
     return chosen
 
 
-def show(table: Any, *lines: str) -> None:
-    """Print a table and, below it, lines that are not wrapped, so that a path in them can be copied."""
+def show(table: Any, *lines: str, quiet: bool = False) -> None:
+    """Print a table and, below it, lines that are not wrapped, so that a path in them can be copied.
+
+    Args:
+        quiet: print the lines alone.
+    """
     from rich.console import Console
 
-    console = Console()
-    console.print(table)
-    if lines:
-        console.out("\n" + "\n".join(lines), highlight=False)
+    if not quiet:
+        Console().print(table)
+        if lines:
+            typer.echo()
+    for line in lines:
+        typer.echo(line)
+
+
+def write_json(found: Any) -> None:
+    """Write a JSON document on stdout."""
+    import json
+
+    typer.echo(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def only_json(asked: bool) -> AbstractContextManager[Any]:
+    """Send to stderr what libraries print meanwhile, if stdout is for a JSON document."""
+    return redirect_stdout(sys.stderr) if asked else nullcontext()
 
 
 def names(text: str | None) -> list[str] | None:

@@ -5,14 +5,21 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import show
+from probe.cli.common import (
+    Json,
+    show,
+    write_json,
+)
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of at least two finished runs.")],
     html: Annotated[Path | None, typer.Option(help="HTML file to which the comparison is also written.")] = None,
+    json: Json = False,
 ) -> None:
-    """Show the arms of several runs side by side, and test each run against the first on the problems they share.
+    """Compare the arms of several runs, and test the differences.
+
+    Each run is tested against the first, on the problems that both answered.
 
     Example: probe compare runs/demo-rl runs/demo-sft
 
@@ -22,8 +29,12 @@ def compare(
     from probe.reports import comparison_table, differences_table, write_comparison
 
     found = compare_runs(runs)
+    page = None if html is None else write_comparison(found, html)
+    if json:
+        write_json(found)
+        return
     show(comparison_table(found))
     typer.echo()
     show(differences_table(found) if found["tests"] else "The runs share no problem, so no difference is tested.")
-    if html is not None:
-        typer.echo(f"\nPage: {write_comparison(found, html)}")
+    if page is not None:
+        typer.echo(f"\nPage: {page}")

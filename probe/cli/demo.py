@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import folder, show
+from probe.cli.common import Quiet, folder, show
 
 
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Folder that gets a run for each pair; runs/demo by default.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """See the whole experiment in three minutes, on two bundled pairs of small models.
 
@@ -23,15 +24,18 @@ def demo(
     from probe.reports import DEMO_INTRODUCTION, arms_table, demo_findings, demo_next
 
     out = folder(out, Path("runs") / "demo")
-    typer.echo(DEMO_INTRODUCTION, err=True)
+    if not quiet:
+        typer.echo(DEMO_INTRODUCTION, err=True)
     from probe.pipeline import demo as run_demo  # slow to import
 
-    results = run_demo(out, progress=True)
-    typer.echo()
+    results = run_demo(out, progress=not quiet)
+    if quiet:
+        typer.echo("\n".join(str(out / pair / "report.html") for pair in results))
+        return
     for each in results.values():
+        typer.echo()
         show(arms_table(each))
-        typer.echo()
     for finding in demo_findings(results):
-        show(finding)
         typer.echo()
-    typer.echo(demo_next(out, results))
+        show(finding)
+    typer.echo(f"\n{demo_next(out, results)}")

@@ -21,6 +21,7 @@ from probe.cli.common import (
     NPairs,
     Pair,
     Problems,
+    Quiet,
     Seed,
     Sentence,
     Thinking,
@@ -89,8 +90,11 @@ def diff(
     dtype: Dtype = None,
     memory: Memory = None,
     seed: Seed = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Show what training changed between the base and the thinking model.
+    """Show what training changed inside the model.
+
+    Compares the base model with the thinking model.
 
     Covers the heads that carry a behaviour and what changing them does,
     directions that transfer, where numbers are represented, entropy neurons, an
@@ -135,5 +139,5 @@ def diff(
     from probe.pipeline import diff as run_diff  # slow to import: settings are checked first
     from probe.reports import diff_table
 
-    found = run_diff(chosen, out, progress=True)
-    show(diff_table(found), f"Report: {out / 'report.html'}")
+    found = run_diff(chosen, out, progress=not quiet)
+    show(diff_table(found), f"Report: {out / 'report.html'}", quiet=quiet)

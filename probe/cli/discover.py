@@ -17,6 +17,7 @@ from probe.cli.common import (
     MinP,
     Pair,
     Problems,
+    Quiet,
     Seed,
     Temperature,
     ThinkingAlone,
@@ -81,8 +82,11 @@ def discover(
     min_p: MinP = None,
     seed: Seed = None,
     thinking_url: ThinkingUrl = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Find the reasoning behaviours of a thinking model, and test whether they are more than cue words.
+    """Find the behaviours of a thinking model, and test them.
+
+    The tests tell whether a behaviour is more than its cue words.
 
     Tries every site, size and seed, chooses one by a fixed rule, and scores,
     names and tests each behaviour. Edit taxonomy/behaviours.yaml to rename or
@@ -122,5 +126,5 @@ def discover(
     from probe.pipeline import discover as run_discover  # slow to import: settings are checked first
     from probe.reports import discovery_table
 
-    found = run_discover(chosen, out, progress=True)
-    show(discovery_table(found), f"Taxonomy: {out / 'taxonomy'}", f"Report:   {out / 'report.html'}")
+    found = run_discover(chosen, out, progress=not quiet)
+    show(discovery_table(found), f"Taxonomy: {out / 'taxonomy'}", f"Report:   {out / 'report.html'}", quiet=quiet)

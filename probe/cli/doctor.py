@@ -9,7 +9,9 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Write what was found as JSON.")] = False,
 ) -> None:
-    """Show what is installed, what this machine has, and what is wrong with it.
+    """Check this installation and this machine.
+
+    Shows what is installed, what the machine has, and what is wrong with it.
 
     ! marks what is wrong and says what to do about it; - marks what is optional and absent.
     The exit code is 0 if nothing is wrong, and 1 otherwise.

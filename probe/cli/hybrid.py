@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Engine, MaxNewTokensOfRun, names, show
+from probe.cli.common import (
+    Engine,
+    MaxNewTokensOfRun,
+    Quiet,
+    names,
+    show,
+)
 
 
 def hybrid(
@@ -42,8 +48,9 @@ def hybrid(
     max_new_tokens: MaxNewTokensOfRun = None,
     name: Annotated[str, typer.Option(help="Name of the new arm in the results.")] = "own",
     engine: Engine = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Test a hybrid with parts of your choice on a finished run, or add arms and recipes to the run.
+    """Try your own hybrid on a finished run, or add arms to the run.
 
     The traces, behaviours and vectors of the run are used as they are.
 
@@ -72,11 +79,11 @@ def hybrid(
     from probe.reports import arms_table, own_table
 
     if wanted is not None:
-        found = add_arms(run, wanted, engine=engine, progress=True)
-        show(arms_table(found), f"Report:  {run / 'report.html'}")
+        found = add_arms(run, wanted, engine=engine, progress=not quiet)
+        show(arms_table(found), f"Report:  {run / 'report.html'}", quiet=quiet)
         return
-    experiment = Experiment.open(run, progress=True)
+    experiment = Experiment.open(run, progress=not quiet)
     made = own_arm(experiment, where, which, strength, what, name)
     described = f"{where} {which} {strength} {what}"
     found = try_arm(experiment, made, described, n=problems, split=split, max_new_tokens=max_new_tokens)
-    show(own_table(found), f"Kept in: {run / 'own'}")
+    show(own_table(found), f"Kept in: {run / 'own'}", quiet=quiet)

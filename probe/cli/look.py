@@ -15,12 +15,14 @@ from probe.cli.common import (
     Device,
     Dtype,
     Grader,
+    Json,
     Look,
     MaxNewTokens,
     Memory,
     MinP,
     Pair,
     Problems,
+    Quiet,
     Seed,
     Temperature,
     Thinking,
@@ -32,9 +34,11 @@ from probe.cli.common import (
     TopP,
     member,
     names,
+    only_json,
     sampled,
     settings,
     show,
+    write_json,
 )
 
 
@@ -66,16 +70,19 @@ def look(
     min_p: MinP = None,
     seed: Seed = None,
     look: Look = None,
-    json: Annotated[bool, typer.Option("--json", help="Write the look as JSON.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
-    r"""Let both models answer a few validation problems, and say what is wrong with their answers.
+    r"""Let both models answer a few problems before a run.
+
+    Says what is wrong with their answers to validation problems.
 
     Shows both prompts, accuracies, cut answers, loops, the answers that were
     found next to the known ones, and what to change. All problems are answered
     at once if memory allows, so a look takes about as long as the longest answer.
     `probe run` starts with the same look.
 
-    The exit code is 2 if a run would stop.
+    The exit code is 1 if a run would stop.
 
     Example: probe look --pair tiny-rl
 
@@ -104,17 +111,18 @@ def look(
         "look": look,
     }
     chosen = settings(RunConfig, config, given)
-    from probe.errors import ProbeError
     from probe.pipeline import look as look_at, stopped  # slow to import: settings are checked first
     from probe.reports import look_tables
 
-    found = look_at(chosen, out, progress=True)
+    with only_json(json):
+        found = look_at(chosen, out, progress=not quiet)
     if json:
-        from json import dumps
-
-        typer.echo(dumps(found, indent=1, ensure_ascii=False))
+        write_json(found)
     else:
         for table in look_tables(found):
-            show(table)
+            show(table, quiet=quiet)
+        if out is not None:
+            typer.echo(f"Look: {out / 'look.json'}")
     if stop := stopped(found):
-        raise ProbeError(stop)
+        typer.echo(f"probe: {stop}", err=True)
+        raise typer.Exit(1)

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import folder
+from probe.cli.common import (
+    Quiet,
+    folder,
+)
 
 
 def organism(
@@ -22,8 +25,9 @@ def organism(
             help="Train the bundled tiny-base in both ways and keep checkpoints, which takes half an hour on one core.",
         ),
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train the bundled models again from scratch, which takes a few hours on two cores.
+    """Train the bundled models again, which takes a few hours.
 
     Writes tiny-base, tiny-rl and tiny-sft with their cards and the figures that
     show how they differ. An interrupted command resumes when it is run again.
@@ -48,8 +52,8 @@ def organism(
     from probe.organisms import build, build_decoupled, build_series  # slow to import: settings are checked first
 
     if series:
-        build_series(out, seed=seed, progress=True)
+        build_series(out, seed=seed, progress=not quiet)
         typer.echo(f"Checkpoints: {out}/rl and {out}/sft")
         return
-    (build_decoupled if decoupled else build)(out, seed=seed, progress=True)
+    (build_decoupled if decoupled else build)(out, seed=seed, progress=not quiet)
     typer.echo(f"Models and {'figures' if decoupled else 'cards'}: {out}")

@@ -1,10 +1,14 @@
 """``probe pairs``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probe.cli.common import show
+from probe.cli.common import (
+    Json,
+    show,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from probe.models import PairConfig
@@ -14,8 +18,9 @@ def pairs(
     name: Annotated[
         str | None, typer.Argument(help="Name or YAML file of a pair whose YAML is printed, ready to be copied.")
     ] = None,
+    json: Json = False,
 ) -> None:
-    """List the bundled and the published pairs, or print the YAML of one.
+    """List the bundled and the published pairs, or print one as YAML.
 
     The models of published pairs are downloaded from the hub when they are first used.
 
@@ -26,6 +31,9 @@ def pairs(
     from probe.models import find_pair, list_pairs, pair_file, parameter_counts, weights_memory
     from probe.reports import terminal_table
 
+    if json:
+        write_json(_facts(find_pair(name)) if name is not None else [_facts(pair) for pair in list_pairs()])
+        return
     if name is not None:
         memory = weights_memory(find_pair(name))
         typer.echo(pair_file(name).read_text(encoding="utf-8").rstrip())
@@ -41,13 +49,26 @@ def pairs(
 
     found = list_pairs()
     columns = ("pair", "parameters", "weights", "problems")
-    for title, last, some in (
-        ("Bundled", "what differs", [pair for pair in found if pair.published is None]),
-        ("Published", "source", [pair for pair in found if pair.published is not None]),
+    bundled = [pair for pair in found if pair.published is None]
+    published = [pair for pair in found if pair.published is not None]
+    meaning = "parameters: of both models · weights: memory in bfloat16 · problems: default"
+    for title, last, some, caption in (
+        ("Bundled", "what differs", bundled, None),
+        ("Published", "source", published, meaning),
     ):
-        show(terminal_table((*columns, last), map(row, some), title=title, left=5))
-        typer.echo()
-    typer.echo("parameters of both models · weights: their memory in bfloat16 · problems: the default set")
+        show(terminal_table((*columns, last), map(row, some), title=title, caption=caption, left=5))
+
+
+def _facts(pair: "PairConfig") -> dict[str, Any]:
+    """What the table says of a pair, with numbers as numbers."""
+    from dataclasses import asdict
+
+    from probe.models import parameter_counts, weights_memory
+
+    base, thinking = parameter_counts(pair)
+    told = {name: value for name, value in asdict(pair).items() if value is not None}
+    sizes = {"parameters": {"base": base, "thinking": thinking}, "weights": weights_memory(pair)}
+    return {**told, **sizes}
 
 
 def _short(count: int) -> str:

@@ -11,6 +11,7 @@ from probe.cli.common import (
     Device,
     Dtype,
     Engine,
+    Json,
     Limit,
     MaxNewTokens,
     Memory,
@@ -22,6 +23,7 @@ from probe.cli.common import (
     Validation,
     settings,
     show,
+    write_json,
 )
 
 
@@ -53,11 +55,11 @@ def plan(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Load both models and measure their speed, for better time estimates.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write the plan as JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Estimate what `probe run` needs: passes, memory, disk and time of each stage, and whether it fits.
+    """Estimate the time, memory and disk that a run needs.
 
-    Only the configs of the models are read, no weights.
+    Says for each stage what it takes, and whether the run fits. Only the configs of the models are read, no weights.
 
     Example: probe plan --pair tiny-rl
 
@@ -86,9 +88,7 @@ def plan(
 
     made = make_plan(chosen, tokens=tokens, memory=room, calibrate=calibrate)
     if json:
-        from json import dumps
-
-        typer.echo(dumps(made.as_dict(), indent=1))
+        write_json(made.as_dict())
         return
     meaning = "base, thinking: tokens through each model · devices and RAM: memory besides the weights"
     show(terminal_table(made.columns, made.rows(), caption=meaning))

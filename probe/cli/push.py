@@ -16,7 +16,9 @@ def push(
         bool, typer.Option("--dry-run", help="Only write and list the files to upload; this needs no network.")
     ] = False,
 ) -> None:
-    """Upload a finished adapter to the Hugging Face hub: its weights, card, report and SAE.
+    """Upload an adapter to the Hugging Face hub.
+
+    Its weights, card, report and SAE are uploaded.
 
     Example: probe push runs/resa me/resa --dry-run
     """

@@ -7,7 +7,9 @@ import typer
 
 
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]) -> None:
-    """Write the report of a finished run again, from its files.
+    """Write the report of a finished run again.
+
+    Only the files of the run are read.
 
     Example: probe report runs/rl
     """

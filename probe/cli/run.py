@@ -18,6 +18,7 @@ from probe.cli.common import (
     Engine,
     FromTraces,
     Grader,
+    Json,
     Limit,
     Look,
     MaxNewTokens,
@@ -25,6 +26,7 @@ from probe.cli.common import (
     MinP,
     Pair,
     Problems,
+    Quiet,
     Recipe,
     Seed,
     Temperature,
@@ -42,9 +44,11 @@ from probe.cli.common import (
     member,
     names,
     numbers,
+    only_json,
     sampled,
     settings,
     show,
+    write_json,
 )
 
 
@@ -89,8 +93,12 @@ def run(
         str | None,
         typer.Option(help="Also draw a learning curve over these numbers of train traces, such as 60,150,400."),
     ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
-    r"""Measure how much of a thinking model's advantage its base model recovers when it is steered.
+    r"""Measure how much of the gap a steered base model recovers.
+
+    The gap is the advantage of the thinking model over its base model.
 
     First, both models answer a few validation problems (see `probe look`). The
     run stops if their answers show that it could not measure anything.
@@ -154,7 +162,11 @@ def run(
     from probe.pipeline import run as run_pipeline  # slow to import: settings are checked first
     from probe.reports import arms_table, curve_table
 
-    results = run_pipeline(chosen, out, progress=True)
-    if results.get("curve"):
+    with only_json(json):
+        results = run_pipeline(chosen, out, progress=not quiet)
+    if json:
+        write_json(results)
+        return
+    if results.get("curve") and not quiet:
         show(curve_table(results))
-    show(arms_table(results), f"Results: {out / 'results.json'}", f"Report:  {out / 'report.html'}")
+    show(arms_table(results), f"Results: {out / 'results.json'}", f"Report:  {out / 'report.html'}", quiet=quiet)

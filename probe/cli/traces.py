@@ -5,10 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from probe.cli.common import Grader, arguments, line_ends, show
+from probe.cli.common import (
+    Grader,
+    Quiet,
+    arguments,
+    line_ends,
+    show,
+)
 
 traces = typer.Typer(
-    help="Import traces that were written elsewhere, show them, and export traces for the hub.\n\n"
+    name="traces",
+    help="Import, show and export traces.\n\n"
+    "Traces that were written elsewhere are imported; exports are for the hub.\n\n"
     "Example: probe traces import outputs.jsonl --model org/name --problems gsm8k --out imported/name",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -60,6 +68,7 @@ def import_(
     author: Annotated[
         str | None, typer.Option(help="Model that wrote the traces, if the records do not name it.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Import traces that were written elsewhere.
 
@@ -102,14 +111,19 @@ def import_(
         grader=grader,
         columns=mapped,
         author=author,
-        progress=True,
+        progress=not quiet,
     )
+    if quiet:
+        typer.echo(f"Traces:  {done.folder}")
+        return
     show(_table(done), f"Traces:  {done.folder}", f"Start with: probe run --traces {done.folder} ...")
 
 
 @traces.command(name="show")
 def show_(folder: Annotated[Path, typer.Argument(help="Folder of `probe traces import`.")]) -> None:
-    """Summarise a folder of imported traces: counts, tokens, accuracy, authors and rejects.
+    """Summarise a folder of imported traces.
+
+    Shows counts, tokens, accuracy, authors and rejects.
 
     Example: probe traces show imported/name
     """
@@ -129,7 +143,9 @@ def export(
         str, typer.Option(help="Licence of the traces, by its name on the hub, such as mit or apache-2.0.")
     ] = "unknown",
 ) -> None:
-    """Write traces as a data set for the hub: Parquet files, and a card that says how they were made.
+    """Write traces as a data set for the hub.
+
+    It has Parquet files, and a card that says how the traces were made.
 
     From a run, the thinking model's traces on train, validation and test
     problems are exported. `probe traces import` reads an export back unchanged.

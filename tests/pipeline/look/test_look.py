@@ -104,7 +104,7 @@ def test_it_is_kept_and_resumed(tmp_path, monkeypatch):
         looked(**SHORT, look=0)
 
 
-def test_the_command_shows_it_and_ends_as_a_run_would(tmp_path):
+def test_the_command_shows_it_and_says_whether_a_run_would_stop(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps(SMALL | {"pair": "tiny-rl"}))
     done = CliRunner().invoke(app, ["look", "--config", str(file), "--look", "3"], env={"COLUMNS": "80"})
@@ -113,7 +113,7 @@ def test_the_command_shows_it_and_ends_as_a_run_would(tmp_path):
     assert "✓ 87" in done.stdout and "sampling   base greedy" in done.stdout
     file.write_text(json.dumps(SMALL | SHORT))
     done = CliRunner().invoke(app, ["look", "--config", str(file), "--json"])
-    assert done.exit_code == 2 and json.loads(done.stdout)["verdicts"][0]["name"] == "all cut"
+    assert done.exit_code == 1 and json.loads(done.stdout)["verdicts"][0]["name"] == "all cut"
     assert done.stderr.splitlines()[-1].startswith("probe: 12 of 12 answers of the base model reached 3 tokens")
 
 
