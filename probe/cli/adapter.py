@@ -84,9 +84,9 @@ def tune(
     Interrupted training resumes when the same command is run again.
     Start the command with torchrun to train on several devices.
 
-    Example: probe adapter tune --run runs/demo-rl --objective resa --out runs/resa
+    Example: probe adapter tune --run runs/demo/tiny-rl --objective resa --out runs/resa
 
-    Example: probe adapter tune --run runs/demo-rl --sae runs/study/sae/sae --objective steer-distil
+    Example: probe adapter tune --run runs/demo/tiny-rl --sae runs/study/sae/sae --objective steer-distil
     --behaviour story:verification --out runs/checks
     """
     from probe.pipeline import AdapterConfig
@@ -146,7 +146,7 @@ def sae(
 
     It is trained on the activations of a model at every token.
 
-    Example: probe adapter sae --run runs/demo-rl --site resid_post.2 --latents 512 --k 4 --own --out runs/sae
+    Example: probe adapter sae --run runs/demo/tiny-rl --site resid_post.2 --latents 512 --k 4 --own --out runs/sae
     """
     from probe.pipeline import TrainSAEConfig
 
@@ -240,7 +240,7 @@ def study(
     An interrupted study resumes when the same command is run again.
     Rows and seeds can be added to a finished study.
 
-    Example: probe adapter study --run runs/demo-rl --out runs/study
+    Example: probe adapter study --run runs/demo/tiny-rl --out runs/study
     """
     from probe.pipeline import StudyConfig
 

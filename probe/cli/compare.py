@@ -21,7 +21,7 @@ def compare(
 
     Each run is tested against the first, on the problems that both answered.
 
-    Example: probe compare runs/demo-rl runs/demo-sft
+    Example: probe compare runs/demo/tiny-rl runs/demo/tiny-sft
 
     Example: probe compare runs/layer-1 runs/layer-2 --html layers.html
     """
