@@ -58,7 +58,7 @@ lint: $(READY)
 
 # One process for each benchmark, which prints its table and writes benchmarks/results/NAME.json.
 bench: $(SMOLLM2)
-	set -e; for name in $(filter-out baselines peak table workload schedules,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
+	set -e; for name in $(filter-out baselines notebooks peak pictures table workload schedules,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
 		$(BIN)/python -m benchmarks.$$name; \
 	done
 
