@@ -111,7 +111,8 @@ class Shards:
         seconds = 0.0
         if self._home is not None and self._home.check() and (old := self._old()):
             return old
-        with progress_bar(total=self.n, desc=self.name, unit="answer", show=progress) as bar:
+        show = progress and bool(self.missing())  # reading what is finished takes no time
+        with progress_bar(total=self.n, desc=self.name, unit="answer", show=show) as bar:
             for number in range(len(self)):
                 found = None if self._home is None else self._read(number)
                 if found is None:
