@@ -19,21 +19,8 @@ For example, this reads the residual stream that leaves block 2::
 Each name is imported when it is first used, so ``import probe`` is quick. ``probe/__init__.pyi`` lists all of them.
 """
 
-import warnings
-from typing import Any
-
 import lazy_loader
 
 __version__ = "0.1.0"
 
-_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-#: Earlier names and their current names.
-_RENAMED = {"compare": "diff_models"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        warnings.warn(f"probe.{name} is now probe.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
-        name = _RENAMED[name]
-    return _find(name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -34,11 +34,6 @@ def test_every_public_name_is_there_and_explains_itself(name):
     assert not name.startswith("_")
 
 
-def test_an_earlier_name_still_works_and_says_what_it_is_called_now():
-    with pytest.warns(DeprecationWarning, match="probe.compare is now probe.diff_models"):
-        assert probe.compare is probe.diff_models
-
-
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="No probe attribute lod_pair"):
         probe.lod_pair  # noqa: B018
