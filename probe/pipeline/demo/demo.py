@@ -11,8 +11,6 @@ from typing import Any
 
 from probe.config import read_as
 from probe.engine import Engine, Task
-from probe.pipeline.run.config import RunConfig
-from probe.pipeline.run.run import run
 
 PAIRS = ("tiny-rl", "tiny-sft")
 """The bundled pairs: training taught the first *when*, and the second *how*."""
@@ -54,6 +52,9 @@ def demo(
 
 
 def _run(began: _Began, *, pair: str, out: Path, settings: dict[str, Any], progress: bool) -> None:
+    from probe.pipeline.run.config import RunConfig
+    from probe.pipeline.run.run import run  # slow to import: the workers alone need it
+
     def tell(sentence: str) -> None:
         if progress:
             minutes, seconds = divmod(int(time.time() - began.at), 60)
