@@ -26,7 +26,7 @@ def demo(
     out = folder(out, Path("runs") / "demo")
     if not quiet:
         typer.echo(DEMO_INTRODUCTION, err=True)
-    from probe.pipeline import demo as run_demo  # slow to import
+    from probe.pipeline import run_demo
 
     results = run_demo(out, progress=not quiet)
     if quiet:

@@ -24,7 +24,7 @@ from .checks import check_model as check_model, check_run as check_run, check_tr
 from .circuits.circuits import find_circuit as find_circuit
 from .circuits.config import CircuitConfig as CircuitConfig
 from .compare import compare_runs as compare_runs
-from .demo.demo import demo as demo
+from .demonstration import run_demo as run_demo
 from .diff.config import DiffConfig as DiffConfig
 from .diff.diff import diff as diff
 from .discover.config import (

@@ -27,7 +27,7 @@ class _Began:
         return self
 
 
-def demo(
+def run_demo(
     out: str | Path, *, settings: Mapping[str, Any] | None = None, progress: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Run the recipe ``quick`` on both bundled pairs.

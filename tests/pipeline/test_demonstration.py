@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from probe.pipeline import RunConfig, demo
+from probe.pipeline import RunConfig, run_demo
 from probe.reports import demo_findings, demo_next
 
 FEW = {
@@ -26,7 +26,7 @@ def test_its_recipe_has_the_arms_that_carry_the_argument():
 
 @pytest.mark.slow
 def test_both_pairs_run_at_once_and_what_was_found_is_told_as_it_comes(tmp_path, capfd):
-    results = demo(tmp_path, settings=FEW, progress=True)
+    results = run_demo(tmp_path, settings=FEW, progress=True)
     told = capfd.readouterr().err
     for pair, found in results.items():
         assert json.loads((tmp_path / pair / "results.json").read_text()) == found
@@ -39,7 +39,7 @@ def test_both_pairs_run_at_once_and_what_was_found_is_told_as_it_comes(tmp_path,
     for found in results.values():
         assert found["gap_recovered"]["force-token"]["value"] == 1
 
-    again = demo(tmp_path, settings=FEW)
+    again = run_demo(tmp_path, settings=FEW)
     assert again == results
     assert capfd.readouterr().err == ""
 

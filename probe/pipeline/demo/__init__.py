@@ -1,1 +1,0 @@
-"""``probe demo``: a short run on both bundled pairs."""
