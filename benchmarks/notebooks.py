@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLOTLY, HTML, PNG, TEXT = "application/vnd.plotly.v1+json", "text/html", "image/png", "text/plain"
-WIDTH, HEIGHT = 860, 2400
-"""The size of the page, in pixels; the picture is cut to what is not white."""
+WIDTH, HEIGHT = 860, 1000
+"""The size of the page, in pixels; what is below it, such as the end of a long list, is not in the picture."""
 COLOURS = 64
 """The number of colours of a picture, which keeps it small."""
 METADATA = {
@@ -65,11 +65,11 @@ def stored(output: Any) -> Any:
     data = output.data
     if PLOTLY in data:
         figure = go.Figure(data[PLOTLY]["data"], data[PLOTLY]["layout"])
-        title = re.sub("<.*?>", "", figure.layout.title.text or "")
+        title = re.sub("<.*?>", "", data[PLOTLY]["layout"].get("title", {}).get("text") or "")
         page = figure.to_html(include_plotlyjs="plotly.js", config={"displayModeBar": False}, default_height=450)
         output.data = {PNG: picture(page), TEXT: f"figure: {title}" if title else "figure"}
     elif re.search("<(script|style|svg)|style=", data.get(HTML, "")):
-        page = f'<!doctype html><meta charset="utf-8"><style>{LOOK}</style><body>{data[HTML]}</body>'
+        page = f'<!doctype html><meta charset="utf-8"><style>{LOOK}</style><body>{data[HTML]}<script>{OPENED}</script>'
         output.data = {PNG: picture(page), TEXT: without_places(data[TEXT])}
     else:
         output.data = {kind: without_places(said) for kind, said in data.items()}
@@ -81,16 +81,23 @@ LOOK = """
 body { font: 13px system-ui, sans-serif; margin: 8px; background: #fff; color: #111 }
 table { border-collapse: collapse } td, th { padding: 2px 8px; text-align: left } caption { text-align: left }
 """
+OPENED = """
+const trace = document.querySelector("details.trace"), open = () => {
+  for (const fold of trace ? [trace, ...trace.querySelectorAll("details")] : []) fold.open = true;
+};
+open(); setTimeout(open, 500);
+"""
+"""Opens the first trace of a list, and after its script has filled it, what is folded in it."""
 
 
 def without_places(said: str) -> str:
-    """A text without the folder of the clone and the names of temporary folders."""
-    return re.sub(r"/tmp/\w+", "FOLDER", said.replace(f"{ROOT}/", ""))
+    """A text without the folder of the clone, the names of temporary folders, and the codes of a terminal."""
+    return re.sub(r"/tmp/\w+", "FOLDER", re.sub(r"\x1b\[[\d;]*m", "", said.replace(f"{ROOT}/", "")))
 
 
 def picture(page: str) -> str:
     """What Chromium shows of a page, as a PNG in base64."""
-    assert CHROMIUM, "pictures need Chromium: apt-get install chromium"
+    assert CHROMIUM
     with TemporaryDirectory() as folder:
         html, png = Path(folder, "page.html"), Path(folder, "page.png")
         html.write_text(page, encoding="utf-8")
@@ -102,13 +109,14 @@ def picture(page: str) -> str:
             seen = image.convert("RGB")
     box = ImageChops.difference(seen, Image.new("RGB", seen.size, "white")).getbbox()
     assert box, "the page is empty"
-    kept = seen.crop((0, 0, seen.width, min(seen.height, box[3] + 8))).quantize(COLOURS, dither=Image.Dither.NONE)
+    kept = seen.crop((0, max(0, box[1] - 8), seen.width, box[3] + 8)).quantize(COLOURS, dither=Image.Dither.NONE)
     file = io.BytesIO()
     kept.save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
 def main() -> None:
+    assert CHROMIUM, "pictures need Chromium: apt-get install chromium"
     names = sys.argv[1:] or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     for name in names:
         began = _cpu_seconds()

@@ -127,7 +127,7 @@ def test_editors_know_the_type_of_every_public_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_the_bundled_models(tmp_path):
+def test_a_wheel_carries_the_bundled_models_and_the_demo(tmp_path):
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
@@ -135,6 +135,8 @@ def test_a_wheel_carries_the_bundled_models(tmp_path):
         f"probe/_bundled/{path.parent.name}/{path.name}" for path in (ROOT / "artifacts").glob("*/*.safetensors")
     }
     assert bundled <= inside
+    demo = {file.relative_to(ROOT / "artifacts") for file in (ROOT / "artifacts" / "demo").rglob("*") if file.is_file()}
+    assert {f"probe/_bundled/{file}" for file in demo} <= inside
     settings = {str(path.relative_to(ROOT)) for path in (ROOT / "probe").rglob("*.yaml")}
     assert {path.split("/")[-2] for path in settings} == {"pairs", "mixes", "recipes"} and settings <= inside
     assert {"probe/__init__.py", "probe/py.typed", "probe/problems/story/story.py"} <= inside

@@ -7,7 +7,7 @@ import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 FENCES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-PAGES = ["anchors", "baselines", "circuits", "diff", "features", "heads", "lenses", "sampling", "traces"]
+PAGES = ["anchors", "baselines", "circuits", "diff", "features", "heads", "lenses", "notebooks", "sampling", "traces"]
 
 
 @pytest.mark.slow
