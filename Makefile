@@ -17,7 +17,7 @@ export WANDB_MODE := disabled
 # Some machines forbid it, and then every process of a test compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-full test test-slow lint bench clean
+.PHONY: demo demo-full test test-slow lint bench notebooks clean
 .DEFAULT_GOAL := demo
 
 # torch is installed first, so that the other packages resolve against whichever build of that version is available.
@@ -58,9 +58,13 @@ lint: $(READY)
 
 # One process for each benchmark, which prints its table and writes benchmarks/results/NAME.json.
 bench: $(SMOLLM2)
-	set -e; for name in $(filter-out baselines notebooks peak pictures table workload schedules,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
+	set -e; for name in $(filter-out baselines demo_run notebooks peak pictures table workload schedules,$(sort $(notdir $(basename $(wildcard benchmarks/[a-z]*.py))))); do \
 		$(BIN)/python -m benchmarks.$$name; \
 	done
+
+# Runs the notebooks and stores their outputs. The pictures need Chromium (apt-get install chromium).
+notebooks: $(READY)
+	$(BIN)/python -m benchmarks.notebooks
 
 clean:
 	rm -rf $(VENV) dist build

@@ -16,9 +16,15 @@
 # %% [markdown]
 # # From traces to trustworthy behaviours
 #
-# This notebook runs the stages of `probe discover` by hand: traces of a thinking model, the search for a taxonomy, its
-# figures, and tests of whether each behaviour is about the reasoning or only about its words. The sizes are small, so
-# everything runs on a CPU in about a minute.
+# ## What you will have in five minutes
+# - Traces of a thinking model, and a taxonomy of the behaviours in their sentences, found without labels.
+# - Figures of it: a timeline of each trace, transitions, use in correct and incorrect traces, a map.
+# - A card for each behaviour that says whether it is about the reasoning or only about its words.
+# - Counts of verification, backtracking and other habits in both models.
+# - The same for a pair of your own, in the last section.
+#
+# This notebook runs the stages of `probe discover` by hand, with small sizes. To use two models of your own, set `PAIR`
+# in the first cell.
 
 # %%
 import os
@@ -39,6 +45,8 @@ import probe
 from probe.counters import compare_counts
 from probe.reports import grid_figure, map_figure, timeline_figure, transition_figure, usage_figure
 from probe.taxonomy import FalsifyConfig, TaxonomyConfig, behaviour_map, taxonomy_sites
+
+PAIR = "tiny-sft"  # or the path of your own pair.yaml; the last section reads it
 
 pair = probe.load_pair("tiny-rl", device="cpu")
 problems = probe.load_problems("story")
@@ -81,15 +89,15 @@ grid_figure(grid.to_dicts(), metrics=("score", "variance_explained", "stability"
 config.rule
 
 # %%
-taxonomy = probe.from_grid(grid, acts, acts_checked, sentence_type=problems.sentence_type)
-taxonomy
+finer = probe.from_grid(grid, acts, acts_checked, sentence_type=problems.sentence_type)
+finer
 
 # %% [markdown]
-# You can also choose by hand. This taxonomy is finer, and the rest of the notebook compares it with the first.
+# You can also choose by hand. This taxonomy is coarser, and the rest of the notebook compares it with the first.
 
 # %%
-finer = probe.from_grid(grid, acts, acts_checked, sentence_type=problems.sentence_type, site="resid_post.2", size=6)
-finer
+taxonomy = probe.from_grid(grid, acts, acts_checked, sentence_type=problems.sentence_type, site="resid_post.1", size=4)
+taxonomy
 
 # %%
 {each.n_behaviours: (each.scores["rule"].split(":")[0], round(each.scores["score"], 3)) for each in (taxonomy, finer)}
@@ -400,3 +408,28 @@ def judged(taxonomy):
 # ## The same in one command
 # `probe discover --pair tiny-rl --out runs/behaviours` does all of this, resumes where it was interrupted, and writes a
 # page with these figures and every card. `--judge` sets a judge.
+
+# %% [markdown]
+# ## A pair of your own
+# Nothing below needs labels. The habits are counted by rules that fit any text.
+
+# %%
+own = probe.load_pair(PAIR)
+questions = probe.load_problems(own.config.problems or "story")
+asked, asked_later = questions.take("train", 80), questions.take("validation", 40)
+rollouts, later = (
+    probe.generate_traces(own.thinking, questions, some, max_new_tokens=own.config.max_new_tokens)
+    for some in (asked, asked_later)
+)
+states, states_later = (
+    probe.harvest(own.thinking, each, taxonomy_sites(own.thinking, ())) for each in (rollouts, later)
+)
+found = probe.fit_taxonomy(states, states_later, TaxonomyConfig(sizes=(4, 6), seeds=(0, 1)))
+found
+
+# %%
+annotated = probe.annotate(found, later, states_later)
+timeline_figure(annotated.records(12), annotated.names)
+
+# %%
+probe.count_behaviours(later, "habits")

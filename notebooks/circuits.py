@@ -16,9 +16,15 @@
 # %% [markdown]
 # # What makes a model begin a behaviour
 #
-# `tiny-rl` checks every sum that it has written. What in the model makes it begin a check? This notebook looks at its
-# attention, finds the edges and the latents that carry the choice, ablates heads, and measures which sentences the
-# answer depends on. Everything runs on a bundled pair, on a CPU. The last section does the same on a pair of yours.
+# ## What you will have in five minutes
+# - What every block would write next, by the logit lens and a Jacobian lens.
+# - Attention token by token and sentence by sentence, and the heads that concentrate it.
+# - The circuit that makes a model begin a behaviour, how much of the choice it keeps, and what ablating its heads does.
+# - The sentences of a trace that its answer depends on.
+# - The circuit of a behaviour of your own pair, in the last section.
+#
+# `tiny-rl` checks every sum that it has written. What in the model makes it begin a check? Everything runs on a bundled
+# pair, on a CPU. To use two models of your own, set `PAIR` in the first cell; the last section reads it.
 
 # %%
 import os
@@ -69,6 +75,8 @@ from probe.reports import (
     receivers_figure,
     trace_map,
 )
+
+PAIR = "tiny-sft"  # or the path of your own pair.yaml; the last section reads it
 
 pair, problems = probe.load_pair("tiny-rl"), probe.load_problems("story")
 model, train = pair.thinking, problems.take("train", 60)
@@ -237,12 +245,13 @@ forced_figure(forced_answers(model, problems, train[0], trace, n_samples=8))
 # ## A pair of your own
 #
 # Everything below needs no grammar and no labels: a pair, and a pattern that is found in the sentences of a behaviour.
-# `PAIR` is the name of a published pair or the path of a `pair.yaml` that names your two models and your problems.
-# `SENTENCE` is a regular expression, such as `Wait|Hold on`. A counter works in its place (`probe.find_behaviour`), and
-# so does a category that an SAE found. On a large model, give `attribute` a window, such as `window=(-256, None)`.
+# `PAIR`, in the first cell, is the name of a published pair or the path of a `pair.yaml` that names your two models and
+# your problems. `SENTENCE` is a regular expression, such as `Wait|Hold on`. A counter works in its place
+# (`probe.find_behaviour`), and so does a category that an SAE found. On a large model, give `attribute` a window, such
+# as `window=(-256, None)`.
 
 # %%
-PAIR, SENTENCE = "tiny-sft", r"Now|That makes"
+SENTENCE = r"Now|That makes"
 
 own, pattern = probe.load_pair(PAIR), probe.Behaviour.of_pattern(SENTENCE)
 questions = probe.load_problems(own.config.problems)

@@ -16,8 +16,16 @@
 # %% [markdown]
 # # Reading and writing activations by hand
 #
+# ## What you will have in five minutes
+# - The names of all sites of a model, and a trace of it.
+# - Activations of any site at the tokens that you choose, in one pass.
+# - A steering vector made from them, its effect on new problems, and a control.
+# - The same reads and edits in nnsight and TransformerLens, with equal results.
+# - All of this for a model of your own, in the last section.
+#
 # Every site of a model has a name. `probe.capture` reads sites, `probe.edit` changes them, and `probe.Tokens` selects
 # the tokens. The same names work in nnsight and in TransformerLens. Everything here runs on a bundled pair, on a CPU.
+# To read a model of your own, set `MODEL` in the first cell; the last section uses it.
 
 # %%
 import os
@@ -32,6 +40,8 @@ import torch
 from plotly.subplots import make_subplots
 
 import probe
+
+MODEL = None  # a folder or hub id of your own; None: the bundled base model. The last section uses it.
 
 pair = probe.load_pair("tiny-rl", device="cpu")
 problems = probe.load_problems("story")
@@ -436,6 +446,43 @@ with probe.capture(model, "z.2", stop=False) as head_states:
 # %% [markdown]
 # About half as many tokens are steered and as many checks disappear, so the other full stops had little effect. Most
 # answers are still wrong, so the damage is also done where the head predicts a check.
+
+# %% [markdown]
+# ## A model of your own
+# The mean state of two kinds of text, and what the model writes with their difference added at every new token.
+
+# %%
+own = pair.base if MODEL is None else probe.load_model(MODEL)
+probe.site_table(own)
+
+# %%
+first, second = ("Mia has 22 cards.", "Tom buys 5 apples."), ("So the answer is 7.", "Right.")
+middle = f"resid_post.{own.n_layers // 2}"
+
+
+def mean_state(texts):
+    """The mean over the last tokens of some texts, each read alone."""
+    states = []
+    for text in texts:
+        with torch.no_grad(), probe.capture(own, middle, tokens=probe.Tokens(positions=-1)) as acts:
+            own.hf(torch.tensor([own.tokenizer(text).input_ids], device=own.device))
+        states.append(acts[middle].flatten())
+    return torch.stack(states).mean(0)
+
+
+towards = mean_state(second) - mean_state(first)
+start = torch.tensor([own.tokenizer(first[0]).input_ids], device=own.device)
+written = {}
+for name, factor in (("no edit", 0.0), ("edited", 1.0)):
+    with (
+        torch.no_grad(),
+        probe.edit(own, {middle: probe.Add(towards, factor, tokens=probe.Tokens(phase="generation"))}),
+    ):
+        ids = own.hf.generate(
+            input_ids=start, attention_mask=torch.ones_like(start), max_new_tokens=24, do_sample=False
+        )
+    written[name] = own.decode(ids[0, start.shape[1] :].tolist())
+written
 
 # %% [markdown]
 # ## Cheat sheet

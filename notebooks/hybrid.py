@@ -16,10 +16,16 @@
 # %% [markdown]
 # # The hybrid, part by part
 #
+# ## What you will have in five minutes
+# - A hybrid of the bundled pair, and one of its answers, with every steered token coloured.
+# - Seven variants of it, each with one part exchanged: where, which, how strongly, with what.
+# - The same hybrid without the thinking model.
+# - The accuracy of each arm, the gap that it recovers, and the bits that it takes from the thinking model.
+# - A test of each vector: does it bring about the behaviour that it is named after?
+#
 # A hybrid is a base model with four parts that decide *where* it is steered, with *which* behaviour, *how strongly* and
-# with *what*. In this notebook you exchange each part by hand, run the hybrid without the thinking model, and measure
-# whether each vector brings about the behaviour it is named after. The sizes are small, so that everything runs on a
-# CPU in about a minute. `probe run` does the whole experiment with every control, three seeds and intervals.
+# with *what*. The sizes are small here; `probe run` does the whole experiment with every control, three seeds and
+# intervals. To use two models of your own, set `PAIR` in the first cell.
 
 # %%
 import os
@@ -33,10 +39,12 @@ from probe import hybrid as parts
 from probe.reports import arms_table, bits_figure, gap_figure, trace_view
 from probe.statistics import share_interval
 from probe.steering import PolicyConfig, SteeringConfig, learn_policy, policy_data, residual_bits, steering_layer
-from probe.taxonomy import TaxonomyConfig
+from probe.taxonomy import TaxonomyConfig, taxonomy_sites
 
-pair = probe.load_pair("tiny-rl", device="cpu")
-problems = probe.load_problems("story")
+PAIR = "tiny-rl"  # or the path of your own pair.yaml
+
+pair = probe.load_pair(PAIR)
+problems = probe.load_problems(pair.config.problems or "story")
 train, validation, test = problems.take("train", 120), problems.take("validation", 30), problems.take("test", 30)
 limit = pair.config.max_new_tokens
 pair
@@ -51,7 +59,9 @@ pair
 # %%
 traces = probe.generate_traces(pair.thinking, problems, train, max_new_tokens=limit)
 checked = probe.generate_traces(pair.thinking, problems, validation, max_new_tokens=limit)
-acts, acts_checked = (probe.harvest(pair.thinking, each, ["resid_post.1"]) for each in (traces, checked))
+acts, acts_checked = (
+    probe.harvest(pair.thinking, each, taxonomy_sites(pair.thinking, ())) for each in (traces, checked)
+)
 config = TaxonomyConfig(sizes=(4, 6), seeds=(0, 1))
 taxonomy = probe.fit_taxonomy(acts, acts_checked, config, sentence_type=problems.sentence_type)
 taxonomy
@@ -129,8 +139,8 @@ residual_bits(policy, states_checked)
 # %%
 correct |= {name: right(result.texts) for name, result in done.items()}
 results = {
-    "pair": "tiny-rl",
-    "problems": {"name": "story", "split": "test", "n": len(test)},
+    "pair": pair.config.name,
+    "problems": {"name": problems.name, "split": "test", "n": len(test)},
     "arms": {
         name: {"accuracy": sum(values) / len(values), "ci": share_interval(values).ci, "n": len(values)}
         for name, values in correct.items()

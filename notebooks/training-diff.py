@@ -16,9 +16,16 @@
 # %% [markdown]
 # # What RL changed, what SFT changed
 #
+# ## What you will have in five minutes
+# - Every part of the comparison of a base and a thinking model in one table.
+# - The tokens at which the two diverge, in colour.
+# - The heads that carry more of a behaviour after training, with a test corrected for the number of heads.
+# - What training added over its checkpoints, by reinforcement learning and by supervised traces.
+# - The comparison of two models of your own, in the last section.
+#
 # `tiny-rl` and `tiny-sft` were trained from one base model: the first with the answer as the only reward, the second on
 # supervised traces. What did training change inside the model? Every figure is shown with its null. Everything runs on
-# a CPU. The last section compares a pair of yours, and until you name one, `tiny-sft`.
+# a CPU. To compare two models of your own, set `PAIR` in the first cell; the last section reads it.
 
 # %%
 import os
@@ -38,6 +45,8 @@ from probe.reports import (
     token_trace_figure,
     transfer_figure,
 )
+
+PAIR = "tiny-sft"  # or the path of your own pair.yaml; the last section reads it
 
 rl, problems = probe.load_pair("tiny-rl"), probe.load_problems("story")
 train = problems.take("train", 12)
@@ -138,13 +147,14 @@ massive_activations(rl.thinking, texts)
 # %% [markdown]
 # ## A pair of your own
 #
-# Everything below needs no grammar and no labels. `PAIR` is the name of a published pair or the path of a `pair.yaml`
-# that names your two models and your problems. `SENTENCE` is a regular expression that is found in the sentences of a
-# behaviour, such as `Wait|Hold on`; without one, the habit that rose most in training is taken. The parts that fit any
-# two models with the same tokens are `tokens`, `heads`, `direction`, `latents`, `difference` and `massive`.
+# Everything below needs no grammar and no labels. `PAIR`, in the first cell, is the name of a published pair or the
+# path of a `pair.yaml` that names your two models and your problems. `SENTENCE` is a regular expression that is found
+# in the sentences of a behaviour, such as `Wait|Hold on`; without one, the habit that rose most in training is taken.
+# The parts that fit any two models with the same tokens are `tokens`, `heads`, `direction`, `latents`, `difference` and
+# `massive`.
 
 # %%
-PAIR, SENTENCE = "tiny-sft", r"Now|That makes"
+SENTENCE = r"Now|That makes"
 
 own, pattern = probe.load_pair(PAIR), probe.Behaviour.of_pattern(SENTENCE)
 compared = diff_models(own, behaviour=pattern, n_problems=12, n_pairs=8, parts=["tokens", "heads", "difference"])

@@ -1,6 +1,6 @@
 """A toolkit that asks what training added to a thinking model: reasoning mechanisms, or only when to use them.
 
-Start with one of these groups of names:
+``probe.demo()`` opens a small finished run to look at. Otherwise start with one of these groups of names:
 
 - Circuits: ``load_pair``, ``capture``, ``edit``, ``EdgeLens``, ``attribute``, ``patch``, ``logit_lens``.
 - Steering: ``generate_traces``, ``harvest``, ``fit_taxonomy``, ``learn_vectors``, ``evaluate_arm``, ``run``.

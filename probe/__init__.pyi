@@ -136,6 +136,7 @@ from .pipeline import (
     Run as Run,
     RunConfig as RunConfig,
     compare_runs as compare_runs,
+    demo as demo,
     discover as discover,
     doctor as doctor,
     find_circuit as find_circuit,

@@ -14,9 +14,9 @@ def demo(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """See the whole experiment in three minutes, on two bundled pairs of small models.
+    """See the experiment on bundled models, in three minutes.
 
-    The recipe `quick` runs on both pairs at once. Findings appear as soon as they
+    The recipe `quick` runs on two bundled pairs at once. Findings appear as soon as they
     are known. An interrupted demo resumes when the same command is run again.
 
     Example: probe demo

@@ -141,7 +141,7 @@ class Shards:
             # A process that failed may remove the key at any moment before there is a done file.
             self._home.claim()
             file, done = self._files(number)
-            data = write_json(file, rows).read_bytes()
+            data = write_json(file, rows, indent=None).read_bytes()
             told = {"key": self._hash, "sha256": hashlib.sha256(data).hexdigest(), "seconds": seconds}
             write_json(done, {**told, "engine": engine, "how": dict(self.how), "versions": versions()})
             self._home.claim(ours=True)

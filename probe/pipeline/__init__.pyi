@@ -45,6 +45,7 @@ from .run.config import (
     RunConfig as RunConfig,
     SizesConfig as SizesConfig,
 )
+from .run.demo import demo as demo
 from .run.experiment import Experiment as Experiment
 from .run.inputs import prepare as prepare
 from .run.kept import recalled as recalled, with_arms as with_arms

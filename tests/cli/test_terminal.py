@@ -37,7 +37,7 @@ def test_probe_alone_says_what_to_do_first():
     lines = done.stdout.splitlines()
     assert (done.exit_code, done.stderr) == (0, "")
     assert len(lines) <= 20 and max(map(len, lines)) <= 80
-    for command in ("probe run --pair tiny-rl", "probe look --base", "probe doctor", "probe --help"):
+    for command in ("probe demo", "probe look --base", "probe doctor", "probe --help"):
         assert command in done.stdout
 
 
@@ -194,8 +194,9 @@ def test_the_shell_completes_without_torch(words, offered):
 
 
 def test_the_shell_is_told_how_to_complete():
-    code = "import sys; sys.argv = ['probe', '--show-completion', 'bash']; from probe.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = "from probe.cli import main; main()"
+    asked = os.environ | {"_PROBE_COMPLETE": "source_bash"}  # as --show-completion, which asks which shell this is
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=asked, check=False)
     assert "complete -o default -F _probe_completion probe" in done.stdout
     assert "--show-completion" not in probe("--help").output
 

@@ -14,6 +14,7 @@ from probe.pipeline.run.kept import CONFIG, recalled
 from probe.reports import arm_rows, read_behaviours, read_graded, read_results
 
 if TYPE_CHECKING:
+    from probe.circuits import Circuit
     from probe.hybrid import Arm, ArmResult
     from probe.models import Pair
     from probe.pipeline.run.experiment import Experiment
@@ -56,8 +57,8 @@ def _what_it_is(folder: Path) -> str:
 class Run:
     """A run, from :func:`open_run`. Each part is read on first access and kept.
 
-    Results, traces, behaviours, taxonomy, vectors and policy need no models. The pair, arms and answers need the
-    models; models, prompts and problems are then compared with those of the run.
+    Results, traces, behaviours, taxonomy, vectors, policy and circuits need no models. The pair, arms and answers need
+    the models; models, prompts and problems are then compared with those of the run.
 
     Attributes:
         folder: the folder of the run.
@@ -135,6 +136,16 @@ class Run:
                 f"{self.folder} has no policy; probe hybrid --run {self.folder} --arms oracle-free learns it"
             )
         return BasePolicy.load(kept)
+
+    @cached_property
+    def circuits(self) -> "dict[str, Circuit]":
+        """The circuits in the folder ``circuits`` of the run, by name.
+
+        ``probe circuits --run RUN --behaviour NAME --out RUN/circuits/NAME`` puts one there.
+        """
+        from probe.circuits import Circuit
+
+        return {file.parent.name: Circuit.load(file) for file in sorted(self.folder.glob("circuits/*/circuit.json"))}
 
     @cached_property
     def arms(self) -> "Arms":
@@ -234,6 +245,10 @@ class KeptTraces:
     def __repr__(self) -> str:
         return f"KeptTraces({str(self._folder)!r}: train, validation, base, thinking)"
 
+    def _repr_html_(self) -> str:
+        splits = ("train", "validation", "base", "thinking")
+        return html_table(("name", "traces"), [(name, repr(getattr(self, name))) for name in splits])
+
 
 class Arms(Mapping[str, "ArmResult"]):
     """The results of the arms of a run by name, in the order of ``results.json``; each is read on demand."""
@@ -275,3 +290,6 @@ class Arms(Mapping[str, "ArmResult"]):
 
     def __repr__(self) -> str:
         return f"Arms({', '.join(self)})"
+
+    def _repr_html_(self) -> str:
+        return html_table(*arm_rows(self._run.results))

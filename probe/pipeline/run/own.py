@@ -1,7 +1,7 @@
 """User-made arms on a finished run, made of four named parts; and single questions to any arm."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from probe.errors import ProbeError
@@ -53,6 +53,7 @@ from probe.pipeline.run.inputs import check_positions
 from probe.pipeline.run.learned import mechanism as learned_mechanism
 from probe.pipeline.run.parts import WHAT, WHERE, WHICH, check_parts, finite, part_of
 from probe.problems import Problem, take_problems
+from probe.reports import trace_view
 from probe.statistics import paired_permutation
 from probe.steering import Mechanism
 
@@ -166,10 +167,17 @@ class Answer:
     Attributes:
         trace: the tokens, and why each was emitted.
         text: the tokens as text.
+        decode: turns token ids into text.
+        names: the names of the behaviours.
     """
 
     trace: HybridTrace
     text: str
+    decode: Callable[[Sequence[int]], str] = field(repr=False, compare=False)
+    names: Sequence[str] = field(repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        return trace_view(self.trace, self.decode, self.names)._repr_html_()
 
 
 def ask(
@@ -204,7 +212,8 @@ def ask(
         batch_size=1,
         watch=watch,
     )
-    return Answer(trace, inputs.pair.base.decode(trace.tokens))
+    decode = inputs.pair.base.decode
+    return Answer(trace, decode(trace.tokens), decode, experiment.taxonomy.names)
 
 
 def _where(experiment: Experiment, said: str) -> Where:
