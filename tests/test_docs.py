@@ -177,9 +177,7 @@ def broken(name: str, text: str) -> list[str]:
     for link in links(text):
         file, _, anchor = link.partition("#")
         path = (ROOT / name).parent / file if file else ROOT / name
-        if not path.exists():
-            found.append(link)
-        elif anchor and anchor not in anchors(path.read_text()):
+        if not path.exists() or (anchor and anchor not in anchors(path.read_text())):
             found.append(link)
     return found
 
