@@ -177,7 +177,7 @@ class Answer:
     names: Sequence[str] = field(repr=False, compare=False)
 
     def _repr_html_(self) -> str:
-        return trace_view(self.trace, self.decode, self.names)._repr_html_()
+        return str(trace_view(self.trace, self.decode, self.names).data)
 
 
 def ask(
