@@ -54,7 +54,7 @@ class _Lines(tqdm):
         self._written = 0.0 if how.get("leave", True) else time.monotonic()
         super().__init__(*args, mininterval=1, miniters=1, **how)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # noqa: ARG002
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:  # noqa: ARG002
         """Write a line if it is time for one."""
         now = time.monotonic()
         if now - self._written < SECONDS or self.total == 0:
@@ -88,7 +88,7 @@ class _Lines(tqdm):
         """Write the last line."""
         if not self.disable:
             self.disable = True
-            self._decr_instances(self)
+            getattr(self, "_decr_instances")(self)  # noqa: B009  (tqdm has no types)
             if self.leave:
                 self._written = 0.0
                 self.display()

@@ -60,7 +60,7 @@ def test_it_has_every_word_in_order_and_a_box_for_every_steered_token(run, dark)
     assert "So the answer is 5." in text
     said = 'First, Mia buys 5 more <cards> & "stamps". That makes 5 + 5 = 10. ' * 4
     assert " ".join(said.split()) in " ".join(text.split())
-    assert "steered at 3 of 60 tokens (hybrid): right" in text
+    assert "hybrid, which changes 3 of 60 tokens: right" in text
     assert len(boxes) == 3 + 2, "three tokens and two behaviours in the legend"
     assert "restate <a>" in text
 

@@ -50,8 +50,8 @@ def trace_picture(run: str | Path, problem: str | None = None, *, arm: str = "hy
         y += _LINE
 
     def graded(name: str) -> tuple[str, str]:
-        correct = answers[name]["correct"]
-        return ("right" if correct else "wrong"), (right if correct else wrong)
+        kinds = {True: ("right", right), False: ("wrong", wrong), None: ("not graded", soft)}
+        return kinds[answers[name]["correct"]]
 
     def block(title: str, pieces: Sequence[tuple[str, int | None]], colour: str = soft) -> None:
         nonlocal y
@@ -66,7 +66,7 @@ def trace_picture(run: str | Path, problem: str | None = None, *, arm: str = "hy
     pieces = list(_pieces(answers[arm]["tokens"]))
     steered = sum(behaviour is not None for _, behaviour in pieces)
     said, colour = graded(arm)
-    block(f"the same model, steered at {steered} of {len(pieces)} tokens ({arm}): {said}", pieces, colour)
+    block(f"{arm}, which changes {steered} of {len(pieces)} tokens: {said}", pieces, colour)
     for k in sorted({behaviour for _, behaviour in pieces if behaviour is not None and behaviour >= 0}):
         parts.append(_box(_MARGIN, y, 2, behaviour_colour(k)) + _said(_MARGIN + _CHAR / 2, y, str(k), "#ffffff"))
         parts.append(_said(_MARGIN + 4 * _CHAR, y, names[k], soft))
@@ -83,7 +83,7 @@ def _chosen(shown: Sequence[Mapping[str, Any]], problem: str | None, arm: str) -
     if problem is not None:
         found = [each for each in drawable if each["problem_id"] == problem]
     else:
-        found = [each for each in drawable if each["arms"][arm]["correct"] and not each["arms"]["base"]["correct"]]
+        found = [each for each in drawable if each["arms"][arm]["correct"] and each["arms"]["base"]["correct"] is False]
         found.sort(key=lambda each: len(each["arms"][arm]["tokens"]["emitted"]))
     if not found:
         which = "problem that the arm solves and the base model does not" if problem is None else f"problem {problem!r}"
