@@ -85,7 +85,7 @@ class _OneLine(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The options, of which those for the shell's completion are named in the last lines of the help instead."""
-        found = super().get_params(ctx)
+        found: list[Any] = super().get_params(ctx)
         for each in found:
             if each.name in ("install_completion", "show_completion"):
                 each.hidden = True
@@ -116,7 +116,7 @@ class _OneLine(TyperGroup):
 
 def _name(command: Any) -> str:
     """The name of a command, or of a group of commands."""
-    return command.info.name if isinstance(command, typer.Typer) else command.__name__
+    return str(command.info.name) if isinstance(command, typer.Typer) else command.__name__
 
 
 app = typer.Typer(
