@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal or a notebook, and lines where stderr is a file or a pipe."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ T = TypeVar("T")
 
 SECONDS = 30.0
 """The least time between two lines of one stage, besides its first and its last line."""
+_NEVER = -math.inf
 
 
 def progress_bar(items: Iterable[T] | None = None, *, show: bool, unit: str = "step", **how: Any) -> "tqdm[T]":
@@ -51,17 +53,16 @@ class _Lines(tqdm):
     monitor_interval = 0  # no thread: a line is written when an item is done
 
     def __init__(self, *args: Any, **how: Any) -> None:
-        self._written = 0.0 if how.get("leave", True) else time.monotonic()
+        self._written = _NEVER if how.get("leave", True) else time.monotonic()
         super().__init__(*args, mininterval=1, miniters=1, **how)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> Any:  # noqa: ARG002
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002
         """Write a line if it is time for one."""
         now = time.monotonic()
         if now - self._written < SECONDS or self.total == 0:
-            return False
-        print(self._told(first=self._written == 0, last=self.disable), file=self.fp, flush=True)
+            return
+        print(self._told(first=self._written == _NEVER, last=self.disable), file=self.fp, flush=True)
         self._written = now
-        return True
 
     def _told(self, *, first: bool, last: bool) -> str:
         known = self.format_dict
@@ -81,16 +82,16 @@ class _Lines(tqdm):
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
         """Name what begins now, in a line of its own."""
-        self._written = 0.0
+        self._written = _NEVER
         super().set_description(desc, refresh)
 
     def close(self) -> None:
         """Write the last line."""
         if not self.disable:
             self.disable = True
-            getattr(self, "_decr_instances")(self)  # noqa: B009  (tqdm has no types)
+            self._instances.discard(self)
             if self.leave:
-                self._written = 0.0
+                self._written = _NEVER
                 self.display()
 
     def clear(self, *args: Any, **how: Any) -> None:

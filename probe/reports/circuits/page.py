@@ -136,4 +136,9 @@ def circuit_table(results: Mapping[str, Any]) -> "Table":
     Args:
         results: ``results.json`` of ``probe circuits``.
     """
-    return listing(circuit_rows(results).items())
+    caption = (
+        "metric: the logit difference between a text with the behaviour and one without it\n"
+        "CPR: mean share kept by circuits of all sizes · CMD: its mean distance from 1\n"
+        "Intervals are 95%."
+    )
+    return listing(circuit_rows(results).items(), caption=caption)

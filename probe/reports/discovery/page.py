@@ -134,7 +134,7 @@ def discovery_table(found: Mapping[str, Any]) -> "Table":
     typed = any(each["true_type"] for each in behaviours)
     meaning = [
         "share: of all sentences · F1: of the nearest mean, on validation sentences",
-        "verdict: state, or cue where the behaviour only follows its cue words",
+        "verdict: state (more than its cue words), cue (its cue words alone) or undecided",
     ]
     if typed:
         meaning.insert(1, "true type: the most frequent type of its sentences, and its share")

@@ -52,9 +52,9 @@ def add_row(table: "Table", cells: Iterable[str], style: str | None = None) -> N
     table.add_row(*map(Text, cells), style=style)
 
 
-def listing(rows: Iterable[Sequence[str]], title: str | None = None) -> "Table":
+def listing(rows: Iterable[Sequence[str]], title: str | None = None, caption: str | None = None) -> "Table":
     """Make a table without headings, such as a list of names and values."""
-    table = terminal_table((), title=title)
+    table = terminal_table((), title=title, caption=caption)
     table.show_header = False
     for row in rows:
         while len(table.columns) < len(row):
