@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.common import Device, Dtype, line_ends, settings, show
+from probe.cli.common import Device, Dtype, line_ends, only_json, settings, show
 
 
 def check(
@@ -55,7 +55,8 @@ def check(
     chosen = settings(CheckConfig, None, given)
     from probe.pipeline import run_checks  # slow to import: settings are checked first
 
-    done = run_checks(chosen.model, texts=chosen.texts, device=chosen.device, dtype=chosen.dtype)
+    with only_json(json):
+        done = run_checks(chosen.model, texts=chosen.texts, device=chosen.device, dtype=chosen.dtype)
     if json:
         from json import dumps
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.common import only_json, write_json
+
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Write what was found as JSON.")] = False,
@@ -20,11 +22,10 @@ def doctor(
     """
     from probe.pipeline import doctor as look
 
-    found = look()
+    with only_json(json):
+        found = look()
     if json:
-        from json import dumps
-
-        typer.echo(dumps(found.as_dict(), indent=1))
+        write_json(found.as_dict())
     else:
         typer.echo(found.text(get_terminal_size().columns))
     raise typer.Exit(1 if found.wrong else 0)

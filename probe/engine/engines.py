@@ -1,4 +1,7 @@
-"""The engines by name: ``here``, ``processes:N`` and ``ray[:ADDRESS]``. An engine only says where tasks run."""
+"""The engines by name: ``here``, ``processes:N`` and ``ray[:ADDRESS]``. An engine only says where tasks run.
+
+Workers start with the first tasks of a run and stay until the run ends, so that each loads the models once.
+"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -1,24 +1,31 @@
-"""Workers that are processes of this machine; each has a GPU of its own, if there are GPUs."""
+"""Workers that are processes of this machine; each has a GPU of its own, if there are GPUs.
+
+They start with a run's first tasks and stay, with its models loaded, until the run ends. A process in which a task failed
+is replaced, because the error may have left it unusable.
+"""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import lru_cache
 from multiprocessing import connection
 from typing import Any
 
 from probe.engine.tasks import Task
+from probe.errors import ProbeError
 
 Begin = Callable[[], Any]
 """Builds what all tasks of a run share, once in each worker; hashable, and importable by another process."""
 
 
 class ProcessWorkers:
-    """Processes; one that dies is replaced, and only its own task is lost.
+    """Processes; one that dies, or in which a task fails, is replaced, and only its own task is lost.
 
     Args:
         n: the number of processes.
@@ -35,6 +42,10 @@ class ProcessWorkers:
         return [at for at, future in enumerate(self._running) if future is None or future.done()]
 
     def room(self) -> int:
+        for at, future in enumerate(self._running):
+            if future is not None and future.done() and not isinstance(future.exception(), ProbeError | None):
+                # After an error such as a CUDA assert, a process fails at every task, and is therefore always free.
+                self._end(at)
         return len(self._free())
 
     def submit(self, task: Task) -> "Future[Any]":
@@ -53,21 +64,26 @@ class ProcessWorkers:
         self._pools[at] = pool
         return pool
 
+    def _end(self, at: int, *, finish: bool = False) -> None:
+        """End a process, if there is one; the next task there starts another."""
+        pool, self._pools[at], self._running[at] = self._pools[at], None, None
+        if pool is None:
+            return
+        if not finish:  # its task is made again; to wait for it could take hours
+            for process in list((getattr(pool, "_processes", None) or {}).values()):
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
     def __enter__(self) -> "ProcessWorkers":
         return self
 
     def __exit__(self, *error: object) -> None:
-        for pool in self._pools:
-            if pool is None:
-                continue
-            if any(error):  # what they are at is made again; to wait for it could take hours
-                for process in list((getattr(pool, "_processes", None) or {}).values()):
-                    process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
+        for at in range(self._n):
+            self._end(at, finish=not any(error))
 
 
 def _start(number: int, threads: int) -> None:
-    """Prepare a worker process: it ends with its parent, and has a device and its share of the cores."""
+    """Prepare a worker process: it ends with its parent, leaves stdout alone, and has a device and its share of cores."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it
@@ -77,6 +93,8 @@ def _start(number: int, threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    os.dup2(2, 1)  # stdout is the parent's, which may write a JSON document there
+    sys.stdout = sys.stderr
     import torch
 
     torch.set_num_threads(threads)
@@ -92,10 +110,14 @@ def _do(begin: Begin, task: Task) -> None:
 
 
 def free_cache() -> None:
-    """Give cached GPU memory back: until its next task, a worker must not hold memory that others could use."""
+    """Give cached GPU memory back: until its next task, a worker must not hold memory that others could use.
+
+    Nothing is raised: after a CUDA error this fails too, and must not hide what the task raised.
+    """
     import torch
 
-    torch.cuda.empty_cache()
+    with suppress(Exception):
+        torch.cuda.empty_cache()
 
 
 @lru_cache(maxsize=1)  # only worker processes call it: a run's models are loaded once for all tasks

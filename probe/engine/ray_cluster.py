@@ -1,4 +1,8 @@
-"""Workers that are actors of a Ray cluster: on this machine, or on all machines that have joined."""
+"""Workers that are actors of a Ray cluster: on this machine, or on all machines that have joined.
+
+They start with a run's first tasks and stay, with its models loaded, until the run ends. An actor in which a task failed
+is replaced.
+"""
 
 import os
 import socket
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.engine.processes import Begin, common, free_cache
-from probe.engine.tasks import Lost, Task, one_line
+from probe.engine.tasks import Lost, LostBefore, Task, one_line
 from probe.errors import ProbeError
 
 _FAILED = 10
@@ -49,7 +53,7 @@ class RayWorkers:
         self._all: list[Any] = []
 
     def room(self) -> int:
-        while self._dead:  # one that only seems dead would keep its GPU; Ray must not be asked from its own callbacks
+        while self._dead:  # each may still hold its GPU; Ray must not be asked from its own callbacks
             with suppress(Exception):
                 self._ray.kill(self._dead.pop())
         if self._failed > _FAILED:
@@ -79,20 +83,24 @@ class RayWorkers:
     def submit(self, task: Task) -> "Future[Any]":
         actor = self._idle.pop(0)
         future: Future[Any] = Future()
+        begun = actor.is_there.remote().future()  # answered before the task begins, unless the actor died while idle
 
         def done(answer: "Future[Any]") -> None:
             error = answer.exception()
+            own = getattr(error, "cause", None)  # a task's own error comes wrapped in one that has both types
+            found = own if isinstance(own, Exception) else error
             if isinstance(error, self._ray.exceptions.RayActorError):
+                began = begun.done() and begun.exception() is None
+                found = (Lost if began else LostBefore)("its worker or its machine died")
+            if isinstance(found, ProbeError | None):
+                self._idle.append(actor)
+            else:  # an error such as a CUDA assert makes all later tasks of the actor fail
                 self._all.remove(actor)
                 self._dead.append(actor)
-                future.set_exception(Lost("its worker or its machine died"))
-                return
-            self._idle.append(actor)
-            if error is None:
+            if found is None:
                 future.set_result(None)
-            else:  # a task's own error comes wrapped in one that has both types
-                own = getattr(error, "cause", None)
-                future.set_exception(own if isinstance(own, Exception) else error)
+            else:
+                future.set_exception(found)
 
         actor.do.remote(task).future().add_done_callback(done)
         return future
@@ -102,7 +110,7 @@ class RayWorkers:
 
     def __exit__(self, *error: object) -> None:
         with suppress(Exception):  # the head may be gone
-            for actor in self._all:
+            for actor in [*self._all, *self._dead]:
                 self._ray.kill(actor)
         (self._folder / _PLACE).unlink(missing_ok=True)
         if self._began:

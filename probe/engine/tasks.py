@@ -43,9 +43,16 @@ class Lost(Exception):
     """The machine that did a task is gone."""
 
 
+class LostBefore(Lost):
+    """The machine was gone before the task began, which says nothing about the task."""
+
+
 @runtime_checkable
 class Workers(Protocol):
-    """Processes that do tasks, one at a time each; the future of a task whose machine is lost raises `Lost`."""
+    """Processes that do tasks, one at a time each; the future of a task whose machine is lost raises `Lost`.
+
+    A worker in which a task failed is replaced, unless the error is a `ProbeError`.
+    """
 
     def room(self) -> int:
         """How many more tasks could begin now."""
@@ -98,8 +105,10 @@ def run_tasks(workers: Workers, tasks: Sequence[Task], *, name: str, progress: b
                 if error is None:
                     bar.update()
                     continue
-                (losses if isinstance(error, Lost) else failures)[task.name] += 1
                 left[task.name] = task
+                if isinstance(error, LostBefore):
+                    continue
+                (losses if isinstance(error, Lost) else failures)[task.name] += 1
                 said[task.name] = one_line(error)
                 _LOG.warning("%s failed (%s)", task.name, said[task.name])
     if left:

@@ -92,6 +92,24 @@ def test_json_is_alone_on_stdout(progress, tmp_path):
     assert "a library prints" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("doctor", ["doctor"]), ("run_checks", ["check", "bundled:tiny-base"])]
+)
+def test_json_of_checks_is_alone_on_stdout(monkeypatch, name, arguments):
+    import probe.pipeline as pipeline
+    from probe.pipeline.check.checks import Checks
+    from probe.pipeline.doctor.diagnosis import Diagnosis
+
+    def found(*_: object, **__: object) -> object:
+        print("a library prints")  # noqa: T201
+        return Diagnosis(()) if name == "doctor" else Checks("tiny-base", (), 0.0)
+
+    monkeypatch.setattr(pipeline, name, found)
+    done = probe(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    assert 0 in json.loads(done.stdout).values() and "a library prints" in done.stderr
+
+
 def test_json_of_what_is_listed(tmp_path):
     from probe.models import list_pairs, site_table
 

@@ -1,6 +1,7 @@
 """Tasks that other processes do in the tests of engines."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,44 @@ def die_once(bench: Bench, name: str) -> None:
     if not (bench.folder / f"try-{name}").exists():
         (bench.folder / f"try-{name}").touch()
         os.kill(os.getpid(), 9)
+    mark(bench, name)
+
+
+_broken: list[str] = []
+"""What has made this process unusable, as a CUDA assert does."""
+
+
+def break_once(bench: Bench, name: str) -> None:
+    """At the first try, make this process fail at every later task."""
+    if not (bench.folder / f"try-{name}").exists():
+        (bench.folder / f"try-{name}").touch()
+        _broken.append(name)
+    mark_unless_broken(bench, name)
+
+
+def mark_unless_broken(bench: Bench, name: str, seconds: float = 0.0) -> None:
+    """Fail at once in a process that is broken."""
+    if _broken:
+        raise RuntimeError("device-side assert triggered")
+    mark(bench, name, seconds)
+
+
+def refuse_after_cuda(bench: Bench, name: str) -> None:
+    """Find a mistake of the user where GPU memory cannot be given back."""
+    import torch
+
+    def fails() -> None:
+        raise RuntimeError("device-side assert triggered")
+
+    torch.cuda.empty_cache = fails
+    refuse(bench, name)
+
+
+def write_out(bench: Bench, name: str) -> None:
+    """Write to stdout in each way that there is."""
+    print("printed")  # noqa: T201
+    os.write(1, b"from a C library\n")
+    subprocess.run(["echo", "from a command"], check=True)
     mark(bench, name)
 
 

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from functools import partial
 
 import pytest
+from hypothesis import given, strategies as st
 
-from probe.engine import Engine, Task, engine_of
+from probe.engine import Engine, Task, engine_of, run_tasks
+from probe.engine.tasks import LostBefore
 from probe.errors import ProbeError
 from tests.engine import jobs
 
@@ -75,9 +78,46 @@ def test_a_task_is_tried_three_times_and_the_others_go_on(tmp_path):
     assert len(list(tmp_path.glob("try-hopeless-*"))) == 3
 
 
-def test_a_mistake_of_the_user_is_said_once(tmp_path):
+def test_a_process_that_an_error_broke_is_replaced(tmp_path):
+    names = ["a", "b", "c", "d", "e"]
+    tasks = [task("broken", jobs.break_once), *(task(name, jobs.mark_unless_broken, seconds=0.3) for name in names)]
+    do(TWO, tasks, tmp_path)
+    assert done(tmp_path) == ["a", "b", "broken", "c", "d", "e"]
+    do(Engine("processes", 1), [task("broken again", jobs.break_once), task("f", jobs.mark_unless_broken)], tmp_path)
+    assert {"broken again", "f"} <= {*done(tmp_path)}
+
+
+class Machines:
+    """Workers of which so many are gone before their next task; each task is recorded when it begins."""
+
+    def __init__(self, gone: int) -> None:
+        self.gone, self.begun = gone, []
+
+    def room(self) -> int:
+        return 1
+
+    def submit(self, task: Task) -> "Future[None]":
+        future: Future[None] = Future()
+        if self.gone:
+            self.gone -= 1
+            future.set_exception(LostBefore("gone"))
+        else:
+            self.begun.append(task.name)
+            future.set_result(None)
+        return future
+
+
+@given(st.integers(0, 60), st.integers(1, 5))
+def test_machines_that_were_lost_while_idle_do_not_count_against_a_task(gone, n):
+    workers = Machines(gone)
+    run_tasks(workers, [task(str(i)) for i in range(n)], name="tasks")
+    assert sorted(workers.begun) == [str(i) for i in range(n)]
+
+
+@pytest.mark.parametrize("job", [jobs.refuse, jobs.refuse_after_cuda])
+def test_a_mistake_of_the_user_is_said_once(tmp_path, job):
     with pytest.raises(ProbeError, match=r"^taste is wrong; write it otherwise$"):
-        do(TWO, [task("taste", jobs.refuse)], tmp_path)
+        do(TWO, [task("taste", job)], tmp_path)
     assert len(list(tmp_path.glob("try-taste-*"))) == 1
 
 
@@ -98,6 +138,30 @@ if __name__ == "__main__":
     with Engine("processes", 2).open(jobs.Bench(folder), folder) as workers:
         workers.run(tasks, name="tasks")
 """
+
+
+PRINTS = """
+import sys
+from functools import partial
+from pathlib import Path
+from probe.engine import Engine, Task
+from tests.engine import jobs
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with Engine("processes", 1).open(jobs.Bench(folder), folder) as workers:
+        workers.run([Task("loud", partial(jobs.write_out, name="loud"))], name="tasks")
+    print("{}")
+"""
+
+
+def test_workers_write_nothing_to_the_stdout_of_their_parent(tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text(PRINTS)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(file), str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "{}\n"
+    assert all(line in ended.stderr for line in ("printed", "from a C library", "from a command"))
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):

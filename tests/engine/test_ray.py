@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,25 @@ def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(clust
         driver.kill()
     subprocess.run(command(file, out, "--engine", "here"), check=True, **quiet)
     assert kills.files(out) == kills.files(here)
+
+
+def test_idle_actors_that_died_cost_a_task_nothing_and_a_broken_one_is_replaced(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("probe.engine.tasks._LOSSES", 2)
+    engine, tasks = Engine("ray", address=cluster.address), [Task("x", jobs.task_of(jobs.mark, "x", seconds=0.5))]
+    with engine.open(jobs.Bench(tmp_path), tmp_path) as workers:
+        until = time.monotonic() + 120
+        while len(begun := list(tmp_path.glob("begun-*"))) < 3:
+            assert time.monotonic() < until, "fewer than three actors"
+            workers.run([replace(tasks[0], name=str(i)) for i in range(3)], name="tasks")
+        for path in begun:
+            os.kill(int(path.name.removeprefix("begun-")), signal.SIGKILL)
+        workers.run(tasks, name="tasks")
+        names = ["a", "b", "c", "d"]
+        broken = Task("broken", jobs.task_of(jobs.break_once, "broken"))
+        workers.run(
+            [broken, *(Task(each, jobs.task_of(jobs.mark_unless_broken, each)) for each in names)], name="tasks"
+        )
+    assert {path.name for path in tmp_path.glob("done-*")} == {f"done-{each}" for each in ("x", "broken", *names)}
 
 
 def test_an_error_of_a_task_is_tried_three_times_and_a_mistake_once(cluster, tmp_path):

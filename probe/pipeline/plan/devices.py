@@ -1,5 +1,6 @@
 """The devices of a run: what memory they have, what kind they are, and which model is on which."""
 
+import os
 from dataclasses import dataclass, replace
 
 import torch
@@ -124,9 +125,12 @@ def devices_of(config: RunConfig, memory: int | None) -> dict[str, Device]:
 def shared(device: Device, engine: str) -> Device:
     """The device with the processes of an engine on it: they spread over the GPUs, and the first also waits there."""
     asked = engine_of(engine)
-    if asked.kind != "processes":
+    if asked.is_here:
         return device
-    spread = 1 if device.is_host else max(1, torch.cuda.device_count())
+    gpus = torch.cuda.device_count()
+    if asked.kind == "ray":  # an actor for each GPU of the cluster, or for each core where it has no GPU
+        return replace(device, pairs=1 + (gpus or os.cpu_count() or 1) if device.is_host else 2)
+    spread = 1 if device.is_host else max(1, gpus)
     return replace(device, pairs=1 + -(-asked.n // spread))
 
 

@@ -104,7 +104,8 @@ def arm_tasks(experiment: Experiment, names: Sequence[str]) -> list[Task]:
             whole.append(Task(name, partial(_whole, name=name)))
             continue
         group = f"what {made.shares or name} needs"
-        learned.setdefault(group, Task(group, partial(_learn, name=name)))
+        if group not in learned or not made.after:  # an arm that needs another would decode all of that in one worker
+            learned[group] = Task(group, partial(_learn, name=name))
         needed = [arm for arm in made.after if arm in names]
         before = tuple(f"{arm}, shard {number}" for arm in needed for number in _shards(inputs, arm))
         for number in _shards(inputs, name):

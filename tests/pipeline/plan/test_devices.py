@@ -4,7 +4,7 @@ import pytest
 
 from probe.errors import ProbeError
 from probe.pipeline import RunConfig
-from probe.pipeline.plan.devices import device_of, devices_of
+from probe.pipeline.plan.devices import Device, device_of, devices_of, shared
 
 GB = 10**9
 
@@ -31,6 +31,22 @@ def test_models_that_share_a_device_share_all_of_both():
     assert {role: each.name for role, each in devices_of(alone, GB).items()} == {"base": "cuda", "thinking": "cuda:1"}
     shared = RunConfig(pair="tiny-rl", base_device="cuda:0", thinking_device="cuda:0,cuda:1")
     assert {each.name for each in devices_of(shared, GB).values()} == {"cuda:0,cuda:1"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "gpus", "pairs"),
+    [
+        ("here", "cuda", 2, 1),
+        ("processes:3", "cuda", 2, 3),
+        ("processes:3", "cpu", 0, 4),
+        ("ray", "cuda", 2, 2),
+        ("ray:10.0.0.1:6379", "cpu", 0, 5),
+    ],
+)
+def test_the_process_that_waits_and_its_workers_each_hold_the_models(monkeypatch, engine, name, gpus, pairs):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert shared(Device(name, 80 * GB, "GPU"), engine).pairs == pairs
 
 
 def test_names_are_refused_before_anything_is_loaded(monkeypatch):
