@@ -17,7 +17,7 @@ export WANDB_MODE := disabled
 # Some machines forbid it, and then every process of a test compiles the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-full test test-slow lint bench notebooks clean
+.PHONY: demo demo-full test test-slow test-long lint bench notebooks clean
 .DEFAULT_GOAL := demo
 
 # torch is installed first, so that the other packages resolve against whichever build of that version is available.
@@ -48,7 +48,11 @@ test: $(READY)
 
 # Doctests and the checks of shapes belong to `make test`.
 test-slow: $(SMOLLM2)
-	$(BIN)/python -m pytest tests $(PARALLEL) --jaxtyping-packages= -m "slow and not gpu and not net"
+	$(BIN)/python -m pytest tests $(PARALLEL) --jaxtyping-packages= -m "slow and not long and not gpu and not net"
+
+# Before a release; continuous integration has no time for these.
+test-long: $(SMOLLM2)
+	$(BIN)/python -m pytest tests $(PARALLEL) --jaxtyping-packages= -m "long and not gpu and not net"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ def test_a_notebook_begins_with_what_it_gives_and_takes_a_model_by_one_variable(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @each_notebook
+@pytest.mark.long
 def test_notebook_runs(path, monkeypatch):
     from nbclient import NotebookClient
 

@@ -46,6 +46,7 @@ def test_every_room_imports_without_the_extras():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_default_run_and_discovery_need_no_extra(tiny_folder, tmp_path):
     """Both commands with their default arms and tests, in a process in which no extra can be imported."""
     run = {

@@ -76,7 +76,6 @@ from .moment import (
     Arm as Arm,
     Emit as Emit,
     Emitted as Emitted,
-    History as History,
     HowStrongly as HowStrongly,
     Moment as Moment,
     Needs as Needs,
@@ -90,6 +89,7 @@ from .oracle import (
     text_bits as text_bits,
 )
 from .passes import decoding_passes as decoding_passes, passes as passes
+from .past import History as History
 from .recipes import v1_arms as v1_arms, v2_arms as v2_arms
 from .strength import FixedStrength as FixedStrength, LearnedStrength as LearnedStrength
 from .where import (

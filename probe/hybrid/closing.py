@@ -51,13 +51,26 @@ class Closing:
         steps[-1] = len(table) - 1  # for the last column too
         return cls(tag, steps.to(model.device))
 
-    def within(self, tokens: Int[Tensor, "rows columns"]) -> Bool[Tensor, " rows"]:
-        """Whether each row holds the tag.
+    def on(self, device: torch.device) -> "Closing":
+        """The same tag on another device."""
+        return Closing(self.tag, self.steps.to(device))
+
+    def after(self, state: Int[Tensor, " rows"], tokens: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+        """The state of each text after one more token; a text in which the tag was found stays in that state.
 
         Args:
-            tokens: ids, −1 where a row has none.
+            state: the state before, 0 at the beginning of a text.
+            tokens: ids, −1 for no token.
         """
-        return self._ended(tokens).any(-1)
+        return self.steps[state, tokens].long()
+
+    def found(self, state: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
+        """Whether the tag was found in each text.
+
+        Args:
+            state: from :meth:`after`.
+        """
+        return state == len(self.steps) - 1
 
     def span(self, tokens: Sequence[int]) -> tuple[int, int] | None:
         """The tokens that the first tag of a text spans, from the first to the one after the last; None without it."""

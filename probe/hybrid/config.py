@@ -80,7 +80,7 @@ class HybridConfig:
     """Number of validation problems on which each arm of the recipe inference chooses its text, budget or strength."""
     budgets: tuple[int, ...] = ()
     """Numbers of thinking tokens that the arms budget and budget-on-thinking try. None: the median and the 90th
-    percentile of what the model that writes the answer thinks on validation problems."""
+    percentile of what the model that writes the answer thinks on validation problems, without answers that were cut."""
     waits: tuple[str, ...] = ("Wait", "\n\nWait,", "\n\nAlternatively,")
     """Texts that they try to extend the thinking with. If the tokenizer can write none of them, the four texts that
     most sentences of the thinking model's traces begin with."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from probe.errors import ProbeError
 from probe.hooks import Lane, Now, n_logits, stream
 from probe.hybrid.fit import check_fit
-from probe.hybrid.moment import Arm, History, Moment
+from probe.hybrid.moment import Arm, Moment, Needs
+from probe.hybrid.past import HistoryState
 from probe.hybrid.sentence_state import SentenceState, sentence_enders
 from probe.models import BOTH_GREEDY, Model, Pair, PairSampling
 from probe.problems import Problem
@@ -166,8 +167,7 @@ def stream_hybrid(
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         seed=seed,
-        pooled=any(need.pooled for need in needs),
-        history=any(need.history for need in needs),
+        needs=needs,
     )
 
     def watched(now: Now) -> tuple[Tensor, ...]:
@@ -196,10 +196,10 @@ class _Chooser:
         max_new_tokens: int,
         sampling: PairSampling,
         seed: int,
-        pooled: bool,
-        history: bool,
+        needs: Sequence[Needs],
     ) -> None:
-        self.arm, self.pooled, self.sampling = arm, pooled, sampling
+        self.arm, self.sampling = arm, sampling
+        self.pooled = any(need.pooled for need in needs)
         base = lanes[0].model
         self.device = base.device
         # What all models can read. Rows of an embedding beyond the tokenizer's tokens must not be sampled.
@@ -214,10 +214,9 @@ class _Chooser:
         vocab = int(base.hf.config.get_text_config().vocab_size)
         self.sentences = SentenceState(sentence_enders(base.tokenizer, vocab).to(self.device), len(answers))
         self.history = None
-        if history:
-            shape = len(answers), max_new_tokens
-            tokens, steered = (torch.zeros(shape, dtype=kind, device=self.device) for kind in (torch.int32, torch.bool))
-            self.history = History(tokens, steered)
+        if any(need.history for need in needs):
+            tags = frozenset().union(*(need.closings for need in needs))
+            self.history = HistoryState(len(answers), tags, self.device)
 
     def __call__(self, now: Now) -> tuple[Tensor, ...]:
         moment = self._moment(now)
@@ -238,7 +237,7 @@ class _Chooser:
             if emitted.choice is not None:
                 choice[rows] = emitted.choice
         if self.history is not None:
-            self.history.steered[now.items, now.counts] = gate
+            self.history.steer(now.items, now.counts, gate)
         thinking_token = torch.full_like(tokens, -1) if moment.thinking is None else moment.thinking_token
         logits = moment.base.logits
         surprisal = (logits.logsumexp(-1) - logits.gather(-1, tokens.clamp(min=0)[:, None])[:, 0]) / math.log(2)
@@ -260,18 +259,8 @@ class _Chooser:
             sampling=self.sampling,
             runner=now.runners[0],
             rows=torch.arange(len(now.items), device=self.device),
-            history=self._history(now),
+            history=None if self.history is None else self.history.advance(now.items, now.counts, now.last),
         )
-
-    def _history(self, now: Now) -> History | None:
-        """What each row has emitted; its last token is noted first."""
-        if self.history is None:
-            return None
-        # A row without a token writes −1 into its first column, which its first token replaces.
-        self.history.tokens[now.items, (now.counts - 1).clamp(min=0)] = now.last.int()
-        there = torch.arange(self.max_new_tokens, device=self.device) < now.counts[:, None]
-        tokens, steered = self.history.tokens[now.items], self.history.steered[now.items]
-        return History(tokens.masked_fill(~there, -1).long(), steered & there)
 
     def _random(self, now: Now) -> Float[Tensor, "rows 3"]:
         """The random numbers of this step; those of a problem are held while it is decoded."""

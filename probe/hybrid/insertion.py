@@ -13,7 +13,8 @@ from torch import Tensor
 
 from probe.errors import ProbeError
 from probe.hybrid.closing import Closing
-from probe.hybrid.moment import Arm, Emit, Emitted, History, Moment, Needs, Where
+from probe.hybrid.moment import Arm, Emit, Emitted, Moment, Needs, Where
+from probe.hybrid.past import History
 from probe.hybrid.strength import FixedStrength
 from probe.hybrid.which import OneBehaviour
 
@@ -24,6 +25,11 @@ class Script(ABC):
     @abstractmethod
     def __call__(self, moment: Moment) -> Int[Tensor, " rows"]:
         """The token inserted now into each row; −1 where the model continues."""
+
+    @property
+    def closings(self) -> frozenset[Closing]:
+        """The closing tags that the script looks for in what was emitted."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,19 +70,22 @@ class Budget(Script):
             inserted = self._waiting(moment, history)
         if self.most is not None and self.ending:
             offset = counts - self.most
-            stops = (offset >= 0) & (offset < len(self.ending)) & ~self.close.within(history.tokens[:, : self.most])
+            closed = history.closed[self.close]
+            in_time = (closed > 0) & (closed <= self.most)
+            stops = (offset >= 0) & (offset < len(self.ending)) & ~in_time
             inserted = torch.where(stops, _at(self.ending, offset), inserted)
         return inserted
+
+    @property
+    def closings(self) -> frozenset[Closing]:
+        return frozenset({self.close})
 
     def _waiting(self, moment: Moment, history: History) -> Int[Tensor, " rows"]:
         """The token of the waiting text that comes next; −1 where it is not being inserted."""
         counts, size = moment.counts, len(self.wait)
-        columns = torch.arange(1, history.steered.shape[1] + 1, device=counts.device)
-        there = columns <= counts[:, None]
-        own = torch.where(there & ~history.steered, columns, 0).amax(1)  # the end of what the model wrote last
-        begun = (counts - own) % size
+        begun = (counts - history.own) % size
         would_end = torch.isin(moment.draw(moment.base.logits), torch.tensor(self.ends, device=counts.device))
-        begins = would_end & (counts < self.least) & ~self.close.within(history.tokens)
+        begins = would_end & (counts < self.least) & (history.closed[self.close] == 0)
         if self.most is not None:
             begins &= counts + size <= self.most
         open_ = (begun > 0) if self.most is None else (begun > 0) & (counts < self.most)
@@ -101,8 +110,8 @@ class Instruction(Script):
         history, counts = _history(moment), moment.counts
         begin = torch.zeros_like(counts)
         if self.open:
-            first = torch.where(counts == 0, moment.draw(moment.base.logits), history.tokens[:, 0])
-            begin = torch.where((first == self.open[0]) & ~history.steered[:, 0], len(self.open), 0)
+            first = torch.where(counts == 0, moment.draw(moment.base.logits), history.first)
+            begin = torch.where((first == self.open[0]) & ~history.first_steered, len(self.open), 0)
         offset = counts - begin
         return torch.where((offset >= 0) & (offset < len(self.text)), _at(self.text, offset), -1)
 
@@ -122,7 +131,7 @@ class Inserts(Where):
 
     @property
     def needs(self) -> Needs:
-        return Needs(history=True)
+        return Needs(history=True, closings=self.script.closings)
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ class Inserted(Emit):
 
     @property
     def needs(self) -> Needs:
-        return Needs(history=True)
+        return Needs(history=True, closings=self.script.closings)
 
 
 def script_arm(script: Script, name: str) -> Arm:

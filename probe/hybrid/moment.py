@@ -13,25 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from probe.hooks import Runner, Step, likeliest
+from probe.hybrid.closing import Closing
+from probe.hybrid.past import History
 from probe.models import PairSampling
 from probe.traces import draw
-
-
-@dataclass(frozen=True)
-class History:
-    """What each row has emitted so far, in columns; those after its last token hold −1 and False.
-
-    Attributes:
-        tokens: the token ids.
-        steered: whether the gate was open.
-    """
-
-    tokens: Int[Tensor, "rows columns"]
-    steered: Bool[Tensor, "rows columns"]
-
-    def __getitem__(self, rows: Int[Tensor, " some"]) -> "History":
-        """The history of some rows."""
-        return History(self.tokens[rows], self.steered[rows])
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class Moment:
         keys: of the random numbers with which each row samples its tokens; all arms have the same.
         sampling: how tokens of the two models are sampled.
         runner, rows: the base model's batch, and the indices of these rows in it.
-        history: what each row has emitted; None if no part needs it.
+        history: what is known of the tokens that each row has emitted; None if no part needs it.
     """
 
     base: Step
@@ -64,7 +49,7 @@ class Moment:
     sampling: PairSampling
     runner: Runner
     rows: Int[Tensor, " rows"]
-    history: "History | None" = None
+    history: History | None = None
 
     @property
     def asked(self) -> Step:
@@ -166,6 +151,7 @@ class Needs:
         pooled: whether the part reads the mean over the current sentence.
         window: whether the part shifts more than the newest token.
         history: whether the part reads what was emitted before.
+        closings: the closing tags that it looks for in that text.
     """
 
     asks: Literal["yes", "choice", "token"] | None = None
@@ -174,6 +160,7 @@ class Needs:
     pooled: bool = False
     window: bool = False
     history: bool = False
+    closings: frozenset[Closing] = frozenset()
 
 
 class Part:

@@ -99,11 +99,11 @@ class Phase(Where):
 
     def __call__(self, moment: Moment) -> Bool[Tensor, " rows"]:
         assert moment.history is not None  # the gate says that it needs it
-        return self.close.within(moment.history.tokens) == self.answer
+        return (moment.history.closed[self.close] > 0) == self.answer
 
     @property
     def needs(self) -> Needs:
-        return Needs(history=True)
+        return Needs(history=True, closings=frozenset({self.close}))
 
     @property
     def reads_base(self) -> bool:

@@ -48,6 +48,7 @@ def peak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.mark.parametrize("unit", ["sentence", "token"])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_documents(reader: Model, tmp_path: Path, peak, unit: str) -> None:
     few, many = (
         peak(reader, documents(n), tmp_path / f"{n}", unit=unit, shard_traces=8, batch_tokens=256) for n in (24, 240)
@@ -88,6 +89,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_half_as_many_tokens_are_read_when_memory_runs_out(reader: Model, tmp_path: Path, caplog) -> None:
     what = documents(48)
     with memory_for(reader, 600):

@@ -59,6 +59,7 @@ def learned(model, objective, folder):
 
 
 @pytest.mark.parametrize("name", ["ce", "resa"])
+@pytest.mark.slow
 def test_a_small_budget_and_memory_that_runs_out_change_nothing(llama, tmp_path, monkeypatch, caplog, name):
     """Memory runs out in a step, and again when it is tried with half of the size."""
     objective = Objective("ce") if name == "ce" else Objective("resa", random_topk())

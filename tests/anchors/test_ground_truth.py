@@ -28,6 +28,7 @@ from tests.anchors.planted import planted_traces, says_the_same
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_wrong_steps_matter_and_small_talk_does_not():
     """Twelve rollouts of each sentence are enough; the work is counted against rollouts that share nothing."""
     model, problems = probe.load_pair("tiny-rl", device="cpu").thinking, probe.load_problems("story")
@@ -73,6 +74,7 @@ def wrong(rng):
     return THINKING_PROMPT.format(question=story.question()), join(slipped(story, rng, check=rng.random() < 0.5))
 
 
+@pytest.mark.long
 def test_the_contrast_of_models_tuned_on_right_and_on_wrong_traces_finds_the_slip(tmp_path):
     models = []
     for document in (right, wrong):

@@ -107,6 +107,7 @@ def test_exact_patching_in_a_window_cuts_there_alone(wired):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_on_the_bundled_base_integrated_gradients_rank_edges_as_exact_patching_does():
     """The texts of each pair differ only in an operand."""
     pair, problems = probe.load_pair("tiny-rl", device="cpu"), probe.load_problems("story")

@@ -113,6 +113,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("smollm2")
+@pytest.mark.long
 def test_a_long_pair_takes_little_on_smollm2():
     """In a process of its own. It takes 2.0 GB, of which 1.1 GB are the weights and the packages; held at once, the
     gradients of all readers would take 1.5 GB more.

@@ -40,6 +40,7 @@ def lens(smollm2):
     return EdgeLens(smollm2)
 
 
+@pytest.mark.long
 def test_integrated_gradients_are_complete_and_rank_direct_edges(smollm2, lens, pairs):
     found = attribute(lens, pairs, "eap-ig-inputs", steps=8)
     clean, corrupt, right, wrong = next(iter(pairs))
@@ -54,6 +55,7 @@ def test_integrated_gradients_are_complete_and_rank_direct_edges(smollm2, lens, 
     assert spearmanr(scored.abs(), exact.abs()).statistic >= 0.8
 
 
+@pytest.mark.long
 def test_patches_bring_back_what_the_subject_holds(smollm2, pairs):
     found = patch(smollm2, pairs, last=2)
     assert found.values[0, -2] == pytest.approx(1, abs=0.05), "in low blocks the country's name carries all of it"

@@ -166,6 +166,7 @@ def test_divergence_by_token_is_that_of_two_passes(bundled):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_nothing_differs_between_a_model_and_itself(bundled):
     itself = Pair(bundled.config, bundled.thinking, bundled.thinking)
     found = diff_models(itself, n_problems=16, n_pairs=12, max_new_tokens=160)

@@ -60,6 +60,7 @@ def wait_for(out, pattern, driver) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_machines_are_lost_and_join_and_the_files_are_those_of_one_process(cluster, tmp_path):
     """A machine is killed without notice in each of three stages, another joins; then the driver is killed."""
     file, here, out = tmp_path / "run.yaml", tmp_path / "here", tmp_path / "ray"

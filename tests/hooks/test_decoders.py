@@ -68,6 +68,7 @@ def test_a_window_of_a_wrapped_text_model_is_that_of_its_own_config():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_table_of_supported_models_is_current():
     """If it is not: python -m tests.supported_models."""
     found = verdicts()

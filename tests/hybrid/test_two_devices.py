@@ -20,6 +20,7 @@ MEASURES |= {"patching", "heads", "diff tokens", "diff truth", "diff knowledge",
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", ["stages", "measures"])
+@pytest.mark.long
 def test_two_devices_give_what_one_gives(work):
     """Nothing mixes tensors of two devices, and tokens and numbers are the same."""
     told = json.loads(done(compare, work).stdout.splitlines()[-1])

@@ -169,6 +169,7 @@ def test_smollm2_is_read_from_the_file_only_once(smollm2, monkeypatch):
 
 @pytest.mark.slow
 @torch.no_grad()
+@pytest.mark.long
 def test_a_truncated_smollm2_is_made_anew(smollm2, cache):
     whole = Path(smollm2.hf.name_or_path)
     folder = shutil.copytree(whole, cache / whole.name)

@@ -50,6 +50,7 @@ def test_accuracies_come_out_again(pairs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_skills_are_equal_and_sharing_is_not(pairs):
     story, share = computing_prefixes(200, share=False), computing_prefixes(100, share=True)
     base, rl, sft = pairs["tiny-rl"].base, pairs["tiny-rl"].thinking, pairs["tiny-sft"].thinking

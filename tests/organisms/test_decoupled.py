@@ -94,6 +94,7 @@ def decoupled():
     return load_model(config, device="cpu")
 
 
+@pytest.mark.slow
 def test_the_cards_tell_a_cue_from_a_state(decoupled):
     """A cue, and a state with the same words as its opposite, put to the test in the shipped model."""
     planted = Planted.load(bundled_folder("tiny-decoupled"))

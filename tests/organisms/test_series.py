@@ -1,5 +1,6 @@
 """A series keeps checkpoints that load, and resumes after an interruption."""
 
+import pytest
 import torch
 
 from probe.diff import load_series
@@ -9,6 +10,7 @@ from probe.organisms.reinforce import Reinforce
 from probe.organisms.tokenizer import THINKING_PROMPT
 
 
+@pytest.mark.slow
 def test_both_ways_keep_their_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "POOL_SIZE", 24)
     recipe = SeriesRecipe(

@@ -43,6 +43,7 @@ def test_loss_is_taken_where_it_should_be(words):
             assert "Question" not in learned
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_where_it_was_broken_off(words, tmp_path):
     def run(folder, document):
         folder.mkdir(exist_ok=True)
@@ -64,6 +65,7 @@ def test_pretraining_goes_on_where_it_was_broken_off(words, tmp_path):
     assert torch.equal(whole, run(tmp_path / "broken", pretraining_document))
 
 
+@pytest.mark.slow
 def test_reinforcement_goes_on_where_it_was_broken_off(words, tmp_path):
     base = tmp_path / "base"
     new_model(words, 0).save_pretrained(base)

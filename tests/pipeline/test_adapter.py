@@ -48,6 +48,7 @@ def settings(tiny_folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.slow
 def test_from_texts_to_a_folder_for_a_hub(settings, tmp_path):
     out = tmp_path / "out"
     done, found = tune_adapter(from_dict(AdapterConfig, settings), out)
@@ -75,6 +76,7 @@ def test_from_texts_to_a_folder_for_a_hub(settings, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.long
 def test_exports_are_checked_in_a_fresh_process(settings, tmp_path):
     out = tmp_path / "out"
     tune_adapter(from_dict(AdapterConfig, settings), out)
@@ -87,6 +89,7 @@ def test_exports_are_checked_in_a_fresh_process(settings, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_export_that_is_not_the_adapter_is_found_out(settings, tmp_path):
     out = tmp_path / "out"
     tune_adapter(from_dict(AdapterConfig, settings | {"sae": None, "objective": "ce"}), out)

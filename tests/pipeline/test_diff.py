@@ -30,6 +30,7 @@ SMALL = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_from_texts_to_the_page(tmp_path, kill):
     config, out = tmp_path / "diff.yaml", tmp_path / "out"
     config.write_text(json.dumps(SMALL))

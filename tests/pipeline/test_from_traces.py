@@ -96,6 +96,7 @@ def test_a_run_from_its_own_traces_in_foreign_shapes_is_the_same_run(own, tmp_pa
         run(config(), tmp_path / "run")
 
 
+@pytest.mark.long
 def test_circuits_and_diff_from_imported_traces_are_those_from_own_ones(tmp_path):
     pair, story = load_pair("tiny-rl", device="cpu"), load_problems("story")
     written = generate_traces(pair.thinking, story, story.take("train", 60), max_new_tokens=170)

@@ -15,17 +15,17 @@ from probe.config import from_dict, to_dict
 from probe.engine import FolderLock
 from probe.errors import ProbeError
 from probe.files import object_hash
-from probe.hybrid import Budget, Closing, Instruction, script_arm
+from probe.hybrid import Budget, Closing, Instruction, addition_arm, script_arm
 from probe.hybrid.config import ARMS as KNOWN, BASELINES, INFERENCE
 from probe.models import ModelConfig, ThinkTags, load_model
 from probe.pipeline import RunConfig, add_arms, prepare, run
 from probe.pipeline.folder import without
 from probe.pipeline.run import candidates
-from probe.pipeline.run.arms import ARM_RECIPES, make_arm, recipe
+from probe.pipeline.run.arms import ARM_RECIPES, arm_result, make_arm, recipe
 from probe.pipeline.run.chosen import chosen
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.inputs import weights_hash
-from probe.pipeline.run.learned import same_depth
+from probe.pipeline.run.learned import mechanism, same_depth
 from probe.pipeline.run.own import ask, own_arm, try_arm
 from probe.reports import write_report
 from probe.traces import Traces, decode_greedy
@@ -321,6 +321,8 @@ def test_an_arm_of_ones_own_and_a_question(whole, tmp_path):
     experiment = Experiment.open(again)
     never = try_arm(experiment, own_arm(experiment, "never", "one:1", "2", "hybrid", "mine"), "never")
     assert never["accuracy"] == never["base"] and never["bits_per_token"] == 0
+    short = try_arm(experiment, own_arm(experiment, "never", "one:1", "2", "hybrid", "mine"), "never", max_new_tokens=3)
+    assert short["cut"].startswith("the limit of 3 tokens cut 100% of the answers of")
     asked = []
     answer = ask(experiment, "thinking", "Mia has 22 cards.", asked.append)
     thinking = experiment.stages.inputs.pair.thinking
@@ -454,6 +456,13 @@ def test_latent_seek_is_added_to_a_run_and_its_cost_is_in_the_results(whole, tmp
         assert 0 < arms[name]["updates"] <= 2 and -1 <= arms[name]["first_reward"] <= 0
         assert arms[name]["accuracy"] >= (arms["base"]["accuracy"] if name.endswith("grade") else 0)
     assert "latent-seek" in (again / "report.html").read_text()
+    config = json.loads((again / "config.json").read_text())
+    config["latent_seek"] |= {"reward": "verifiers", "verdict_tokens": 7}
+    (again / "config.json").write_text(json.dumps(config))
+    made = arm_result(Experiment.open(again), "latent-seek-grade")
+    assert made.name == "latent-seek-grade", "the true grade does not depend on what the base model says"
+    with pytest.raises(ProbeError, match="made with other settings"):
+        arm_result(Experiment.open(again), "latent-seek")
 
 
 @pytest.mark.slow
@@ -480,6 +489,7 @@ def test_arms_that_cannot_be_made_leave_a_run_as_it_was(whole, tmp_path):
     assert "fusion" in add_arms(again, ["fusion"])["arms"]
 
 
+@pytest.mark.slow
 def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path, monkeypatch):
     again = shutil.copytree(whole[0], tmp_path / "again")
     results = add_arms(again, ["inference"])
@@ -494,7 +504,7 @@ def test_arms_of_inference_are_chosen_on_validation_and_priced(whole, tmp_path, 
         assert {"setting": choice["chosen"], "accuracy": best}.items() <= max(
             choice["tried"], key=lambda each: each["setting"] == choice["chosen"]
         ).items()
-    assert (again / "chosen" / "budget-answers").is_dir(), "budgets of the base model follow from its own answers"
+    assert (again / "chosen" / "base-answers-6").is_dir(), "budgets of the base model follow from its own answers"
     assert found["thinking"]["thinking_passes"] > 0 == found["thinking"]["base_passes"]
     assert found["base"]["base_passes"] > 0 == found["base"]["thinking_passes"]
     assert found["addition"]["thinking_passes"] == 0 < found["addition"]["fitted_parameters"]
@@ -574,6 +584,33 @@ def test_a_budget_needs_an_end_that_can_be_told_and_a_text(whole):
             recipe(name).check(experiment, name)
 
 
+def test_usual_budgets_leave_room_for_an_answer_and_given_ones_without_it_are_refused(whole, monkeypatch):
+    experiment = Experiment.open(whole[0])
+    base, limit = experiment.inputs.pair.base, experiment.inputs.max_new_tokens
+    tag = Closing.of(base, "</think>")
+    close = base.encode("</think>", start=False)
+    first = experiment.rollouts.validation[0]
+    cut = dataclasses.replace(first, tokens=(48,) * limit, truncated=True)
+    ended = dataclasses.replace(first, tokens=(48,) * 4, truncated=False)
+    closed = dataclasses.replace(first, tokens=(*(48,) * 7, *close, *(48,) * (limit - 7 - len(close))), truncated=True)
+    for traces, most, budgets in (
+        ([ended, closed, cut, cut, cut], limit, [5, 6]),
+        ([cut, cut], limit, [limit // 2]),
+        ([ended, ended, closed], 6, [4]),
+        ([closed], 7, [limit // 2]),
+    ):
+        monkeypatch.setattr(candidates, "own_answers", lambda *_, traces=traces: traces)
+        assert candidates._usual_budgets(experiment, tag, False, most) == budgets
+    ending = len(close)
+    for tokens, refused in ((limit - ending - 1, False), (limit - ending, True), (limit, True)):
+        given = dataclasses.replace(experiment.config.hybrid, budgets=(tokens,), endings=("",))
+        config = dataclasses.replace(experiment.config, hybrid=given)
+        experiment.stages = dataclasses.replace(experiment.stages, config=config)
+        said = pytest.raises(ProbeError, match=f"hybrid.budgets has {tokens}, which leaves no room for an answer")
+        with said if refused else nullcontext():
+            recipe("budget").check(experiment, "budget")
+
+
 def test_a_setting_of_an_arm_of_inference_that_changes_nothing_is_not_chosen(whole, tmp_path):
     experiment = Experiment.open(shutil.copytree(whole[0], tmp_path / "again"))
     nothing = Budget(Closing.of(experiment.inputs.pair.base, "</think>"), ())
@@ -582,6 +619,38 @@ def test_a_setting_of_an_arm_of_inference_that_changes_nothing_is_not_chosen(who
         assert chosen(experiment, arms, {}, on_thinking=False) == arms[best]
         kept = json.loads((tmp_path / "again" / "chosen" / name / "chosen.json").read_text())
         assert kept["tried"][0]["changed"] == 0 and ("note" in kept) == (name == "none")
+
+
+def test_a_vector_that_changes_no_answer_is_not_chosen(whole, tmp_path):
+    out = shutil.copytree(whole[0], tmp_path / "again")
+    experiment = Experiment.open(out)
+    made = make_arm(experiment, "addition")  # the vector
+    assert not list(out.glob("mechanisms/addition-on-thinking*"))
+    vector = mechanism(experiment, "addition")
+    for on_thinking, name in ((False, "zero"), (True, "zero-on-thinking")):
+        arms = {f"x {by}": addition_arm(vector, by, name) for by in (0.0, 300.0)}
+        assert chosen(experiment, arms, {}, on_thinking) == arms["x 300.0"]
+        tried = json.loads((out / "chosen" / name / "chosen.json").read_text())["tried"]
+        assert [each["changed"] > 0 for each in tried] == [False, True]
+    make_arm(experiment, "addition-on-thinking")
+    answers = {folder.name for folder in (*out.glob("mechanisms/*-answers*"), *out.glob("chosen/*-answers*"))}
+    assert answers == {"addition-answers-12", "base-answers-6"}, (
+        "answers of the base model to train and validation problems"
+    )
+    assert make_arm(experiment, "addition") is made
+
+
+def test_a_choice_is_warned_of_by_who_reads_it_and_refused_if_it_is_no_candidate(whole, tmp_path, capsys):
+    out = shutil.copytree(whole[0], tmp_path / "again")
+    worker, driver = (Experiment.open(out, progress=progress) for progress in (False, True))
+    nothing = Budget(Closing.of(worker.inputs.pair.base, "</think>"), ())
+    arms = {"nothing": script_arm(nothing, "none")}
+    chosen(worker, arms, {}, on_thinking=False)
+    assert "no setting changed" not in capsys.readouterr().err
+    chosen(driver, arms, {}, on_thinking=False)
+    assert capsys.readouterr().err.count("warning: no setting changed a validation answer, so none may be") == 1
+    with pytest.raises(ProbeError, match=r"chosen.json chose 'nothing', which is not tried any more; remove .*none"):
+        chosen(driver, {"other": arms["nothing"]}, {}, on_thinking=False)
 
 
 def test_a_run_of_the_first_format_is_refused_and_left_alone(whole, tiny_folder, tmp_path):

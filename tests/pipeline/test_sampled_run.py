@@ -24,6 +24,7 @@ def without_seconds(results):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_shards_of_seven_give_the_same_results(tmp_path, monkeypatch):
     whole = run(from_dict(RunConfig, SETTINGS), tmp_path / "whole")
     made = Shards.__init__

@@ -188,6 +188,7 @@ def peak(n: int) -> int:
     return held.peak - stored + outside
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "_CHUNK", 2**20)
     peak(1000)  # what libraries keep once

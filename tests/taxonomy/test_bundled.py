@@ -10,6 +10,7 @@ from probe.traces import generate_traces
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_rule_finds_the_true_types_of_tiny_rl() -> None:
     thinking, story = load_pair("tiny-rl", device="cpu").thinking, load_problems("story")
 

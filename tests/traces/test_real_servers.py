@@ -78,6 +78,7 @@ def transformers_serve(folder: str) -> Iterator[tuple[str, subprocess.Popen]]:
         yield f"http://localhost:{port}/v1#{folder}", process
 
 
+@pytest.mark.long
 def test_transformers_serve_gives_the_texts_of_local_decoding(smollm2):
     with transformers_serve(smollm2.hf.config._name_or_path) as (url, _):
         servers = open_servers([url], smollm2, PROBLEMS, max_new_tokens=LIMIT, config=CONFIG)
@@ -90,6 +91,7 @@ def test_transformers_serve_gives_the_texts_of_local_decoding(smollm2):
             open_servers([url], smollm2, PROBLEMS, max_new_tokens=64, sampling=Sampling(0.7), config=CONFIG)
 
 
+@pytest.mark.long
 def test_llama_cpp_gives_the_tokens_of_local_decoding_and_survives_a_kill(smollm2, tmp_path):
     if find_spec("xllamacpp") is None:
         pytest.skip("xllamacpp is not installed")
@@ -128,6 +130,7 @@ def served_shards_of(model, servers, problems, folder: Path):
     return shards.work(range(len(problems)))
 
 
+@pytest.mark.long
 def test_transformers_serve_writes_the_traces_of_a_bundled_model():
     pair = load_pair("tiny-rl", device="cpu")
     some = [Problem(f"p{i}", f"How many is {i}?", "1") for i in range(4)]

@@ -9,7 +9,6 @@ from probe.config import nearest, to_dict
 from probe.errors import ProbeError
 from probe.hybrid import (
     ARMS,
-    LATENT_SEEK,
     AddVector,
     Always,
     Arm,
@@ -35,6 +34,7 @@ from probe.hybrid import (
     with_mechanism,
 )
 from probe.models import Model, Pair, PairSampling, Sampling
+from probe.pipeline.folder import without
 from probe.pipeline.run.candidates import (
     addition_arms,
     budget_arms,
@@ -62,6 +62,7 @@ class ArmRecipe:
         written: gives the result of an arm decoded in another way, from the folder that keeps its traces.
         options: settings of the section ``hybrid`` that the result depends on.
         section: a further section of the settings that the result depends on.
+        unread: settings of that section on which it does not depend.
         shares: arms with the same value need a mechanism that the first of them learns.
         after: arms whose result it needs.
         parts: folders, below the run's, of the parts that were trained; ``steering/seed`` is the first seed's.
@@ -74,6 +75,7 @@ class ArmRecipe:
     written: Callable[[Experiment, str, Path], ArmResult] | None = None
     options: tuple[str, ...] = ()
     section: str | None = None
+    unread: tuple[str, ...] = ()
     shares: str | None = None
     after: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
@@ -93,7 +95,7 @@ class ArmRecipe:
         return {
             "decoding": to_dict(config.decoding),
             **{option: options[option] for option in self.options},
-            **({self.section: _section(config, self.section)} if self.section else {}),
+            **({self.section: without(_section(config, self.section), *self.unread)} if self.section else {}),
         }
 
 
@@ -281,9 +283,11 @@ def _tuned(candidates: Callable[[Experiment, str, bool], dict[str, Arm]]) -> Cal
     """What makes an arm of which one setting is chosen on validation problems."""
 
     def decoded(experiment: Experiment, name: str) -> Arm:
-        made = recipe(name)
-        arms = candidates(experiment, name, made.on_thinking)
-        return chosen(experiment, arms, made.settings(experiment.config), made.on_thinking)
+        if name not in experiment.chosen:
+            made = recipe(name)
+            arms, settings = candidates(experiment, name, made.on_thinking), made.settings(experiment.config)
+            experiment.chosen[name] = chosen(experiment, arms, settings, made.on_thinking)
+        return experiment.chosen[name]
 
     return decoded
 
@@ -323,6 +327,7 @@ def _on_both(
     return {name: made, f"{name}-on-thinking": replace(made, on_thinking=True)}
 
 
+_LATENT_SEEK = ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)
 _V1 = ArmRecipe(
     _v1, options=("v1_strengths", "v1_windows"), shares="v1", parts=("mechanisms/v1/v1", "mechanisms/v1/v1-bias")
 )
@@ -354,7 +359,8 @@ ARM_RECIPES: Mapping[str, ArmRecipe] = {
         ("thinking-then-base", "base-then-thinking"), ArmRecipe(_phased, draws_thinking=True, check=_check_phases)
     ),
     "thinking-opening": ArmRecipe(_phased, options=("opening_tokens",), draws_thinking=True),
-    **dict.fromkeys(LATENT_SEEK, ArmRecipe(written=latent_seek, section="latent_seek", check=check_latent_seek)),
+    "latent-seek": _LATENT_SEEK,
+    "latent-seek-grade": replace(_LATENT_SEEK, unread=("reward", "verdict_tokens")),
     **{name: _V1 for name in ARMS if name.startswith("v1")},
     "v1-bias-only": replace(_V1, parts=("mechanisms/v1/v1-bias",)),
     "v1-learned-vectors": replace(_V1, parts=_VECTORS),

@@ -8,9 +8,10 @@ import numpy as np
 from probe.errors import ProbeError
 from probe.hybrid import Arm, Budget, Closing, Instruction, addition_arm, script_arm
 from probe.models import Model, ThinkTags
+from probe.pipeline.run.chosen import own_answers
 from probe.pipeline.run.experiment import Experiment
 from probe.pipeline.run.learned import mechanism
-from probe.traces import Trace, generate_traces
+from probe.traces import Trace
 
 _READ = 200
 """Train traces whose sentences are counted."""
@@ -29,7 +30,8 @@ def budget_arms(experiment: Experiment, name: str, on_thinking: bool) -> dict[st
     """
     tag, ends, endings, waits = _texts_at_the_end(experiment, name, on_thinking)
     found = {}
-    for tokens in experiment.config.hybrid.budgets or _usual_budgets(experiment, name, tag, on_thinking):
+    most = experiment.inputs.max_new_tokens - max(map(len, endings.values()), default=0)
+    for tokens in experiment.config.hybrid.budgets or _usual_budgets(experiment, tag, on_thinking, most):
         for text, ids in endings.items():
             found[f"stop at {tokens} by {text!r}"] = Budget(tag, ends, most=tokens, ending=ids)
         for text, ids in waits.items():
@@ -44,10 +46,17 @@ def check_budget(experiment: Experiment, name: str, on_thinking: bool) -> None:
         on_thinking: whether the thinking model writes the answers.
 
     Raises:
-        ProbeError: if there is no thinking or no text to insert, if the tokenizer cannot write the closing tag, or if
-            the first token of the tag also occurs elsewhere in the thinking.
+        ProbeError: if there is no thinking or no text to insert, if the tokenizer cannot write the closing tag, if the
+            first token of the tag also occurs elsewhere in the thinking, or if a budget leaves no room for an answer.
     """
-    _texts_at_the_end(experiment, name, on_thinking)
+    _, _, endings, _ = _texts_at_the_end(experiment, name, on_thinking)
+    limit, ending = experiment.inputs.max_new_tokens, max(map(len, endings.values()), default=0)
+    for tokens in experiment.config.hybrid.budgets:
+        if tokens >= limit - ending:
+            raise ProbeError(
+                f"hybrid.budgets has {tokens}, which leaves no room for an answer: {limit} tokens are the limit, and "
+                f"{ending} of them end the thinking; give less than {limit - ending}, or raise --max-new-tokens"
+            )
 
 
 def _texts_at_the_end(
@@ -204,25 +213,19 @@ def _beginnings(experiment: Experiment) -> Iterator[tuple[int, ...]]:
                 yield trace.tokens[sentence.token_start : sentence.token_end][:2]
 
 
-def _usual_budgets(experiment: Experiment, name: str, tag: Closing, on_thinking: bool) -> list[int]:
-    """The median and the 90th percentile of the tokens of thinking in the writing model's validation answers."""
-    inputs, config = experiment.inputs, experiment.config
-    traces = experiment.rollouts.validation
-    if not on_thinking:
-        traces = generate_traces(
-            inputs.pair.base,
-            inputs.problem_set,
-            inputs.validation[: config.hybrid.tuned_on],
-            max_new_tokens=inputs.max_new_tokens,
-            sampling=inputs.sampling.base,
-            seed=config.seed,
-            think_close=inputs.pair.think_tags,
-            batch_size=config.decoding.batch_size,
-            folder=experiment.folder.path / "chosen" / f"{name}-answers",
-        )
-    spans = [(len(trace.tokens), tag.span(trace.tokens)) for trace in traces]
-    sizes = [size if span is None else span[0] for size, span in spans]
-    return sorted({min(max(1, int(size)), inputs.max_new_tokens) for size in np.quantile(sizes, (0.5, 0.9))})
+def _usual_budgets(experiment: Experiment, tag: Closing, on_thinking: bool, most: int) -> list[int]:
+    """The median and the 90th percentile of the tokens of thinking in the writing model's validation answers.
+
+    Answers that were cut while the model thought are left out, because how long it would have thought is not known.
+
+    Args:
+        most: budgets are below this number of tokens; if none is, half of the limit is the only one.
+    """
+    traces = experiment.rollouts.validation if on_thinking else own_answers(experiment, on_thinking)
+    found = [(trace, tag.span(trace.tokens)) for trace in traces]
+    sizes = [len(trace.tokens) if at is None else at[0] for trace, at in found if at is not None or not trace.truncated]
+    usual = {max(1, int(size)) for size in np.quantile(sizes, (0.5, 0.9))} if sizes else set()
+    return sorted(size for size in usual if size < most) or [max(1, experiment.inputs.max_new_tokens // 2)]
 
 
 def _find(tokens: Sequence[int], ids: Sequence[int]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from probe.config import to_dict
 from probe.files import write_json
-from probe.hybrid import ArmResult
+from probe.hybrid import Arm, ArmResult
 from probe.pipeline.folder import RunFolder, without
 from probe.pipeline.run.config import RunConfig
 from probe.pipeline.run.inputs import Inputs, prepare
@@ -55,12 +55,14 @@ class Experiment:
         folder: the run's folder.
         whole: the run whose traces and activations are shared; None for a run that has its own.
         done: results of the arms that were decoded or read so far.
+        chosen: the arms of which one setting was chosen or read so far.
     """
 
     stages: Stages
     folder: RunFolder
     whole: "Experiment | None" = None
     done: dict[str, ArmResult] = field(default_factory=dict)
+    chosen: dict[str, Arm] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: RunConfig, inputs: Inputs, folder: RunFolder, *, progress: bool = False) -> "Experiment":

@@ -181,7 +181,7 @@ def _addition(experiment: Experiment, name: str) -> dict[str, Mechanism | Learne
         sampling=inputs.sampling.base,
         seed=config.seed,
         batch_size=config.decoding.batch_size,
-        folder=experiment.folder.path / "mechanisms" / f"{name}-answers",
+        folder=experiment.folder.path / "mechanisms" / f"addition-answers-{len(problems)}",  # of both arms
     )
     train = experiment.rollouts.train
     wanted, asked = {problem.id for problem in problems}, problems_of(train, inputs.train)

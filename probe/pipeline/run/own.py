@@ -149,7 +149,7 @@ def try_arm(
         }
     found = told[arm.name] | {
         "name": arm.name,
-        "cut": warn_cut(traces, inputs.max_new_tokens, progress=stages.progress),
+        "cut": warn_cut(traces, limit, progress=stages.progress),
         "split": split,
         "gap_recovered": gap_recovered(correct[arm.name], correct["base"], correct["thinking"], seed=config.seed),
         "p": paired_permutation(correct[arm.name], correct["base"]),

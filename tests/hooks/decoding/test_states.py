@@ -17,10 +17,21 @@ PROMPTS = [[5], [6, 7], [8, 9, 10], list(range(20, 42)), [11]]
 STEER = 1
 
 
-KINDS = ("qwen3_next", "kimi_linear", "granitemoehybrid", "lfm2")
-"""A delta rule; one whose convolution writes into its state; Mamba 2, which does so too; a convolution alone."""
+KINDS = ("qwen3_next", "granitemoehybrid", "lfm2")
+"""A delta rule; Mamba 2, whose convolution writes into its state; a convolution alone."""
 
-MORE = ("qwen3_5", "qwen3_5_moe", "olmo_hybrid", "bamba", "nemotron_h", "falcon_h1", "jamba", "lfm2_moe", "lfm3")
+MORE = (
+    "kimi_linear",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "olmo_hybrid",
+    "bamba",
+    "nemotron_h",
+    "falcon_h1",
+    "jamba",
+    "lfm2_moe",
+    "lfm3",
+)
 CHANGES = {"nemotron_h": {"layers_block_type": ["full_attention", "moe", "linear_attention", "mlp"]}}
 
 

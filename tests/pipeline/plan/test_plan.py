@@ -124,6 +124,7 @@ def test_every_arm_that_can_be_named_is_planned(shapes):
             assert part.rpartition("/")[0] in folders or part in folders or part.split("/")[0] in folders, part
 
 
+@pytest.mark.slow
 def test_passes_of_a_harvest_are_those_that_run():
     pair, story = load_pair("tiny-rl", device="cpu"), load_problems("story")
     problems = story.take("train", 24)
