@@ -1,7 +1,7 @@
 """Workers that are processes of this machine; each has a GPU of its own, if there are GPUs.
 
-They start with a run's first tasks and stay, with its models loaded, until the run ends. A process in which a task failed
-is replaced, because the error may have left it unusable.
+They start with a run's first tasks and stay, with its models loaded, until the run ends. A process in which a task
+failed is replaced, because the error may have left it unusable.
 """
 
 import multiprocessing
@@ -83,7 +83,7 @@ class ProcessWorkers:
 
 
 def _start(number: int, threads: int) -> None:
-    """Prepare a worker process: it ends with its parent, leaves stdout alone, and has a device and its share of cores."""
+    """Prepare a worker process: it ends with its parent, prints to stderr, has a device and its share of cores."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it

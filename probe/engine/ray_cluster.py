@@ -1,7 +1,7 @@
 """Workers that are actors of a Ray cluster: on this machine, or on all machines that have joined.
 
-They start with a run's first tasks and stay, with its models loaded, until the run ends. An actor in which a task failed
-is replaced.
+They start with a run's first tasks and stay, with its models loaded, until the run ends. An actor in which a task
+failed is replaced.
 """
 
 import os
