@@ -15,7 +15,7 @@ import probe
 
 ROOT = Path(__file__).parents[1]
 #: Kinds of files of ``artifacts/`` that a wheel carries.
-BUNDLED = (".json", ".md", ".safetensors", ".yaml")
+BUNDLED = (".json", ".md", ".parquet", ".safetensors", ".yaml")
 
 
 def ran(command: list, **settings) -> str:

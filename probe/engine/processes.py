@@ -83,7 +83,7 @@ class ProcessWorkers:
 
 
 def _start(number: int, threads: int) -> None:
-    """Prepare a worker process: it ends with its parent, leaves stdout alone, and has a device and some cores."""
+    """Prepare a worker process: it ends with its parent, prints to stderr, has a device and its share of cores."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone answers it

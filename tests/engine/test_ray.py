@@ -99,10 +99,8 @@ def test_idle_actors_that_died_cost_a_task_nothing_and_a_broken_one_is_replaced(
             os.kill(int(path.name.removeprefix("begun-")), signal.SIGKILL)
         workers.run(tasks, name="tasks")
         names = ["a", "b", "c", "d"]
-        broken = Task("broken", jobs.task_of(jobs.break_once, "broken"))
-        workers.run(
-            [broken, *(Task(each, jobs.task_of(jobs.mark_unless_broken, each)) for each in names)], name="tasks"
-        )
+        whole = [Task(each, jobs.task_of(jobs.mark_unless_broken, each)) for each in names]
+        workers.run([Task("broken", jobs.task_of(jobs.break_once, "broken")), *whole], name="tasks")
     assert {path.name for path in tmp_path.glob("done-*")} == {f"done-{each}" for each in ("x", "broken", *names)}
 
 
