@@ -16,8 +16,9 @@ def demo(
 ) -> None:
     """See the experiment on bundled models, in three minutes.
 
-    The recipe `quick` runs on two bundled pairs at once. Findings appear as soon as they
-    are known. An interrupted demo resumes when the same command is run again.
+    The recipe `quick` runs on two bundled pairs at once. Findings appear as soon
+    as they are known. An interrupted demo resumes when the same command is run
+    again.
 
     Example: probe demo
     """
