@@ -17,7 +17,7 @@ DECODED = [name for name, made in ARM_RECIPES.items() if made.decoded]
 
 def experiment() -> Experiment:
     """An experiment of which only the number of test problems and the sampling are known."""
-    made, stages, inputs = (object.__new__(kind) for kind in (Experiment, Stages, Inputs))
+    made, stages, inputs = object.__new__(Experiment), object.__new__(Stages), object.__new__(Inputs)
     vars(inputs).update(test=range(300), sampling=PairSampling())
     vars(stages).update(inputs=inputs)
     vars(made).update(stages=stages)
