@@ -17,12 +17,15 @@ _NAMED = 3
 def both_models(finished: Finished) -> str:
     """How many test problems both models solve."""
     n = len(finished.experiment.inputs.test)
-    return f"of {n:,} test problems, {_solved(finished, 'base')}, {_solved(finished, 'thinking')}"
+    shares = [_share(finished, name) for name in ("base", "thinking")]
+    if None in shares:
+        return f"no answers to the {n:,} test problems could be graded"
+    return f"base solves {shares[0]} and thinking {shares[1]} of {n:,} test problems"
 
 
 def behaviours(experiment: Experiment) -> str:
     """How many behaviours were found, and the first of them."""
-    taxonomy, n = experiment.taxonomy, len(experiment.acts[0].texts)
+    taxonomy, n = experiment.taxonomy, len(experiment.acts[0])
     named = "; ".join(taxonomy.names[:_NAMED]) + "; …" * (taxonomy.n_behaviours > _NAMED)
     return f"{taxonomy.n_behaviours} behaviours in {n:,} sentences ({named})"
 
@@ -31,23 +34,28 @@ def vectors(experiment: Experiment) -> str:
     """How many vectors were learned, and where they steer."""
     made = experiment.vectors
     seeds = len(made.seeds)
-    times = "" if seeds == 1 else f", {seeds} times, with a seed each"
+    times = "" if seeds == 1 else f" with each of {seeds} seeds"
     return f"one vector for each behaviour is learned at resid_post.{made.layer}{times}"
 
 
 def arm(finished: Finished, name: str) -> str:
     """What an arm solves and how much of the gap it recovers."""
-    correct = finished.correct
-    gap = gap_recovered(correct[name], correct["base"], correct["thinking"], seed=finished.experiment.config.seed)
-    recovered = "there is no gap to recover"
-    if gap["value"] is not None:
-        recovered = f"it recovers {gap['value']:.0%} of the gap"
-    if gap["ci"] is not None:
-        recovered += " [{:.0f}, {:.0f}]".format(*(100 * end for end in gap["ci"]))
-    return f"{_solved(finished, name)}; {recovered.replace('-', '−')}"
-
-
-def _solved(finished: Finished, name: str) -> str:
-    found = score_interval(finished.correct[name])
     named = f"hybrid with seed {name.removeprefix(SEED)}" if name.startswith(SEED) else name
-    return f"{named}: {found.value:.0%} solved" if found.n else f"{named}: no answer could be graded"
+    share, correct = _share(finished, name), finished.correct
+    if share is None:
+        return f"no answer of {named} could be graded"
+    gap = gap_recovered(correct[name], correct["base"], correct["thinking"], seed=finished.experiment.config.seed)
+    if gap["value"] is None:
+        return f"{named} solves {share}; there is no gap to recover"
+    interval = "" if gap["ci"] is None else " [{}, {}]".format(*(_percent(end) for end in gap["ci"]))
+    return f"{named} solves {share} and recovers {_percent(gap['value'])}%{interval} of the gap"
+
+
+def _share(finished: Finished, name: str) -> str | None:
+    """The share of test problems that an arm solves; None if none was graded."""
+    value = score_interval(finished.correct[name]).value
+    return None if value is None else f"{_percent(value)}%"
+
+
+def _percent(value: float) -> str:
+    return f"{round(100 * value)}".replace("-", "−")
