@@ -11,7 +11,8 @@ FEW = {
     "sizes": {"limit": 16},
     "taxonomy": {"sizes": [4], "steps": 50, "seeds": [0]},
     "steering": {"steps": 10, "seeds": [0]},
-    "policy": {"steps": 10},
+    "decoding": {"max_new_tokens": 200},
+    "hybrid": {"arms": ["force-token"]},
 }
 
 
@@ -31,7 +32,7 @@ def test_both_pairs_run_at_once_and_what_was_found_is_told_as_it_comes(tmp_path,
     for pair, found in results.items():
         assert json.loads((tmp_path / pair / "results.json").read_text()) == found
         assert (tmp_path / pair / "report.html").exists()
-        assert set(found["arms"]) == {"base", "thinking", *RunConfig.of_recipe("quick", pair=pair).hybrid.names}
+        assert set(found["arms"]) == {"base", "thinking", "hybrid", "force-token"}
         for sentence in ("base solves ", "behaviours in", "hybrid solves ", "force-token solves "):
             assert f"{pair:<8}  {sentence}" in told or sentence in told.split(pair, 1)[1]
     assert all(len(line) <= 80 for line in told.splitlines())

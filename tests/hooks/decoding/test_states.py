@@ -21,7 +21,6 @@ KINDS = ("qwen3_next", "granitemoehybrid", "lfm2")
 """A delta rule; Mamba 2, whose convolution writes into its state; a convolution alone."""
 
 MORE = (
-    "kimi_linear",
     "qwen3_5",
     "qwen3_5_moe",
     "olmo_hybrid",
@@ -40,7 +39,13 @@ def model(state_arch, tiny_folder):
     return load_model(tiny_folder(state_arch, "letters"))
 
 
-@pytest.fixture(params=[*KINDS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
+@pytest.fixture(
+    params=[
+        *KINDS,
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE),
+        pytest.param("kimi_linear", marks=pytest.mark.long),  # its convolution writes into its state
+    ]
+)
 def any_model(request):
     return Model(tiny_model(tiny_config(request.param, **CHANGES.get(request.param, {}))), tokenizer())
 
