@@ -158,4 +158,6 @@ def main() -> None:
     """Run the ``probe`` command."""
     # Read when torch starts its threads: waiting threads must not spin while another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read by Python's resource tracker, which otherwise warns about every worker process that Ctrl-C ends.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     app(prog_name="probe")

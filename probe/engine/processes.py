@@ -45,6 +45,7 @@ class ProcessWorkers:
         for at, future in enumerate(self._running):
             if future is not None and future.done() and not isinstance(future.exception(), ProbeError | None):
                 # After an error such as a CUDA assert, a process fails at every task, and is therefore always free.
+                self._terminate(at)
                 self._end(at)
         return len(self._free())
 
@@ -64,22 +65,26 @@ class ProcessWorkers:
         self._pools[at] = pool
         return pool
 
-    def _end(self, at: int, *, finish: bool = False) -> None:
+    def _end(self, at: int) -> None:
         """End a process, if there is one; the next task there starts another."""
         pool, self._pools[at], self._running[at] = self._pools[at], None, None
-        if pool is None:
-            return
-        if not finish:  # its task is made again; to wait for it could take hours
-            for process in list((getattr(pool, "_processes", None) or {}).values()):
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _terminate(self, at: int) -> None:
+        """Stop a process at whatever it does: its task is made again, and to wait for it could take hours."""
+        for process in list((getattr(self._pools[at], "_processes", None) or {}).values()):
+            process.terminate()
 
     def __enter__(self) -> "ProcessWorkers":
         return self
 
     def __exit__(self, *error: object) -> None:
+        # All of them first: a second Ctrl-C may interrupt the waiting below.
+        for at in range(self._n) if any(error) else ():
+            self._terminate(at)
         for at in range(self._n):
-            self._end(at, finish=not any(error))
+            self._end(at)
 
 
 def _start(number: int, threads: int) -> None:
