@@ -166,16 +166,22 @@ def test_workers_write_nothing_to_the_stdout_of_their_parent(tmp_path):
 
 def test_workers_end_when_ctrl_c_is_pressed_twice(tmp_path):
     file = tmp_path / "script.py"
-    file.write_text(SCRIPT.replace("seconds=0.3", "seconds=30"))
+    file.write_text(SCRIPT.replace("seconds=0.3", "seconds=600"))
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     parent = subprocess.Popen([sys.executable, str(file), str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("begun-*"))) < 2:
-        assert parent.poll() is None
-        time.sleep(0.05)
-    parent.send_signal(signal.SIGINT)
-    time.sleep(0.01)
-    parent.send_signal(signal.SIGINT)
-    assert parent.wait(timeout=20) != 0
+    try:
+        while len(begun := list(tmp_path.glob("begun-*"))) < 2:
+            assert parent.poll() is None
+            time.sleep(0.05)
+        workers = [int(path.name.removeprefix("begun-")) for path in begun]
+        parent.send_signal(signal.SIGINT)
+        while all(os.path.exists(f"/proc/{worker}") for worker in workers) and parent.poll() is None:
+            time.sleep(0.05)
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(timeout=120) != 0, "no worker may go on with its task"
+    finally:
+        parent.kill()
+        parent.wait()
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
