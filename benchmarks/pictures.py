@@ -4,29 +4,27 @@
 default that of ``probe demo``. The report is photographed by Chromium, and left out where it is not installed.
 """
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.notebooks import CHROMIUM
 from probe.reports import trace_picture
 
 OUT = Path("docs/pictures")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo/tiny-rl")
     OUT.mkdir(parents=True, exist_ok=True)
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     for name, dark in (("light", False), ("dark", True)):
         path = OUT / f"steered-{name}.svg"
         path.write_text(trace_picture(run, dark=dark), encoding="utf-8")
         print(path)
-        if browser is not None:
-            print(photographed(browser, run / "report.html", OUT / f"report-{name}.png", dark))
+        if CHROMIUM is not None:
+            print(photographed(CHROMIUM, run / "report.html", OUT / f"report-{name}.png", dark))
 
 
 def photographed(browser: str, page: Path, path: Path, dark: bool) -> Path:

@@ -36,7 +36,7 @@ def say(text: str) -> None:
 
 
 def _is_log() -> bool:
-    """Whether stderr is neither a terminal nor an output of a notebook, so that a bar cannot be drawn over itself."""
+    """Whether stderr is neither a terminal nor an output of a notebook, so that a bar cannot overwrite itself."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     in_notebook = "IPKernelApp" in getattr(shell, "config", ())

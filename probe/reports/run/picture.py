@@ -56,8 +56,8 @@ def trace_picture(run: str | Path, problem: str | None = None, *, arm: str = "hy
     def block(title: str, pieces: Sequence[tuple[str, int | None]], colour: str = soft) -> None:
         nonlocal y
         heading(title, colour)
-        drawn, lines = _flowed(pieces, y, ink)
-        parts.extend(drawn)
+        marks, lines = _flowed(pieces, y, ink)
+        parts.extend(marks)
         y += lines * _LINE + 14
 
     block("question", [(chosen["question"], None)])
@@ -107,7 +107,7 @@ def _pieces(columns: Any) -> Iterator[tuple[str, int | None]]:
 
 def _flowed(pieces: Sequence[tuple[str, int | None]], y: float, ink: str) -> tuple[list[str], int]:
     """Draw text in lines that end between words, and count the lines."""
-    drawn, line, column = [], 0, 0
+    marks, line, column = [], 0, 0
     for word in _words(pieces):
         width = sum(len(text) for text, _ in word)
         if column and column + width > _COLUMNS:
@@ -118,11 +118,11 @@ def _flowed(pieces: Sequence[tuple[str, int | None]], y: float, ink: str) -> tup
             shown = text.strip()
             left = x + (len(text) - len(text.lstrip())) * _CHAR
             if behaviour is not None and shown:
-                drawn.append(_box(left - 2, at, len(shown) + 0.5, _colour(behaviour)))
+                marks.append(_box(left - 2, at, len(shown) + 0.5, _colour(behaviour)))
             if shown:
-                drawn.append(_said(left, at, shown, ink if behaviour is None else "#ffffff"))
+                marks.append(_said(left, at, shown, ink if behaviour is None else "#ffffff"))
             column += len(text)
-    return drawn, line + 1
+    return marks, line + 1
 
 
 def _colour(behaviour: int) -> str:
